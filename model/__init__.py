@@ -1,0 +1,1 @@
+"""PraNet in PyTorch: network, checkpoints, transforms and predictors. Never imports ``service``."""

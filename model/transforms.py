@@ -1,0 +1,54 @@
+"""Pixels -> network input, logits -> mask. The only home of the input size and of the normalisation constants.
+
+Mask at threshold t: bilinear upsampling of the logits to the frame (align_corners false), then
+``logit > log(t / (1 - t))``, which is ``sigmoid(logit) > t`` without a full-size probability.
+"""
+
+import math
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+SIZE = 352  # side of the network's square input, pixels
+MEAN = (0.485, 0.456, 0.406)  # ImageNet, RGB, of values in 0..1
+STD = (0.229, 0.224, 0.225)
+
+Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+
+
+def to_input(picture: Image.Image) -> Pixels:
+    """Resize an RGB picture of any size to uint8 (3, 352, 352), bilinear and antialiased, as in training."""
+    resized = picture.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+    return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
+
+
+def upsample(logits: Floats, width: int, height: int) -> Floats:
+    """Resize float32 logits (h, w) to (height, width), bilinear, align_corners false."""
+    resized = cv2.resize(logits, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(resized, dtype=np.float32)
+
+
+def to_mask(logits: Floats, width: int, height: int, threshold: float) -> Pixels:
+    """Return the uint8 mask (height, width), 255 where the probability exceeds ``threshold`` (0..1), else 0."""
+    above = upsample(logits, width, height) > logit(threshold)
+    return above.view(np.uint8) * np.uint8(255)
+
+
+def to_probability(logits: Floats, width: int, height: int) -> Floats:
+    """Return the float32 probability (height, width), 0..1."""
+    return sigmoid(upsample(logits, width, height))
+
+
+def sigmoid(logits: Floats) -> Floats:
+    """Logistic function in float32, without overflow."""
+    return 0.5 + 0.5 * np.tanh(0.5 * logits)
+
+
+def logit(probability: float) -> float:
+    """Inverse of the logistic function, infinite at 0 and 1."""
+    if probability <= 0:
+        return -math.inf
+    return math.inf if probability >= 1 else math.log(probability / (1 - probability))
