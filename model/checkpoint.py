@@ -65,6 +65,7 @@ def load(path: Path) -> Checkpoint:
 
     Raises:
         CheckpointError: the file is missing, damaged, unsafe, or not a PraNet.
+
     """
     try:
         data = path.read_bytes()

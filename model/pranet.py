@@ -29,9 +29,7 @@ class Maps(NamedTuple):
 class ConvNorm(nn.Module):
     """Convolution and batch-norm, "same" padding, no activation."""
 
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel: int | tuple[int, int], dilation: int = 1
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel: int | tuple[int, int], dilation: int = 1) -> None:
         super().__init__()
         sides = (kernel, kernel) if isinstance(kernel, int) else kernel
         padding = (dilation * (sides[0] // 2), dilation * (sides[1] // 2))
@@ -140,23 +138,18 @@ class PraNet(nn.Module):
         s5 = _reverse_attention(
             x4, _resize(s6, 0.25), self.ra4_conv1, self.ra4_conv2, self.ra4_conv3, self.ra4_conv4, self.ra4_conv5
         )
-        s4 = _reverse_attention(
-            x3, _resize(s5, 2), self.ra3_conv1, self.ra3_conv2, self.ra3_conv3, self.ra3_conv4
-        )
-        s3 = _reverse_attention(
-            x2, _resize(s4, 2), self.ra2_conv1, self.ra2_conv2, self.ra2_conv3, self.ra2_conv4
-        )
+        s4 = _reverse_attention(x3, _resize(s5, 2), self.ra3_conv1, self.ra3_conv2, self.ra3_conv3, self.ra3_conv4)
+        s3 = _reverse_attention(x2, _resize(s4, 2), self.ra2_conv1, self.ra2_conv2, self.ra2_conv3, self.ra2_conv4)
         return s6, s5, s4, s3
 
 
-def _reverse_attention(
-    features: Tensor, guess: Tensor, reduce: ConvNorm, *convs: ConvNorm
-) -> Tensor:
+def _reverse_attention(features: Tensor, guess: Tensor, reduce: ConvNorm, *convs: ConvNorm) -> Tensor:
     """Refine the logits ``guess`` with what ``features`` show outside of it (MICCAI 2020, section 2.2)."""
     x = reduce((1 - torch.sigmoid(guess)) * features)
     for conv in convs[:-1]:
         x = F.relu(conv(x))
-    return convs[-1](x) + guess
+    refined: Tensor = convs[-1](x) + guess
+    return refined
 
 
 def _resize(x: Tensor, scale: float) -> Tensor:

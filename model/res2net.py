@@ -46,8 +46,9 @@ class Bottle2neck(nn.Module):
             scale = splits[index] + outputs[-1] if chained else splits[index]
             outputs.append(self.relu(bn(conv(scale))))
         outputs.append(self.pool(splits[-1]))
-        out = self.bn3(self.conv3(torch.cat(outputs, dim=1)))
-        return self.relu(out + self.downsample(x))
+        out: Tensor = self.bn3(self.conv3(torch.cat(outputs, dim=1)))
+        out = self.relu(out + self.downsample(x))
+        return out
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:

@@ -31,20 +31,15 @@ def upsample(logits: Floats, width: int, height: int) -> Floats:
     return np.asarray(resized, dtype=np.float32)
 
 
-def to_mask(logits: Floats, width: int, height: int, threshold: float) -> Pixels:
-    """Return the uint8 mask (height, width), 255 where the probability exceeds ``threshold`` (0..1), else 0."""
-    above = upsample(logits, width, height) > logit(threshold)
-    return above.view(np.uint8) * np.uint8(255)
-
-
-def to_probability(logits: Floats, width: int, height: int) -> Floats:
-    """Return the float32 probability (height, width), 0..1."""
-    return sigmoid(upsample(logits, width, height))
+def to_mask(logits: Floats, threshold: float) -> Pixels:
+    """Return the uint8 mask of float32 logits (H, W): 255 where the probability exceeds ``threshold``, else 0."""
+    above = cv2.compare(logits, logit(threshold), cv2.CMP_GT)  # type: ignore[call-overload]  # a scalar is fine
+    return np.asarray(above, dtype=np.uint8)
 
 
 def sigmoid(logits: Floats) -> Floats:
     """Logistic function in float32, without overflow."""
-    return 0.5 + 0.5 * np.tanh(0.5 * logits)
+    return np.asarray(0.5 + 0.5 * np.tanh(0.5 * logits), dtype=np.float32)
 
 
 def logit(probability: float) -> float:

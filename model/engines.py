@@ -1,0 +1,71 @@
+"""Which engine, device and precision a service runs on."""
+
+import torch
+
+from model.checkpoint import Checkpoint
+from model.predictor import DTYPES, DeviceError, Predictor, TorchPredictor
+
+DEFAULT_BATCH_SIZES = {"cpu": 8, "cuda": 32}
+
+
+def create(checkpoint: Checkpoint, *, device: str = "auto", engine: str = "auto", precision: str = "auto") -> Predictor:
+    """Put a checkpoint on a device; not yet warmed up.
+
+    Args:
+        checkpoint: the weights.
+        device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+        engine: ``auto`` or ``torch``.
+        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+
+    Raises:
+        DeviceError: the device, engine or precision is not to be had here.
+
+    """
+    if engine not in ("auto", "torch"):
+        raise DeviceError(f"engine {engine!r} is not known; use auto or torch")
+    place = resolve_device(device)
+    return TorchPredictor(checkpoint, place, resolve_precision(place, precision))
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device behind a name; never another one than was asked for.
+
+    Raises:
+        DeviceError: there is no such device here.
+
+    """
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda", 0) if gpus else torch.device("cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= gpus:
+        raise DeviceError(f"device {name} is not to be had: {gpus} CUDA GPUs are visible; use --device auto or cpu")
+    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
+
+
+def resolve_precision(device: torch.device, name: str) -> str:
+    """Return the arithmetic to use on a device.
+
+    Raises:
+        DeviceError: the precision is unknown, or has no use on this device.
+
+    """
+    if name == "auto":
+        if device.type == "cuda":
+            return "fp16"
+        return "bf16" if _cpu_computes_bfloat16() else "fp32"
+    if name not in DTYPES:
+        raise DeviceError(f"precision {name!r} is not known; use auto, {', '.join(DTYPES)}")
+    if name == "fp16" and device.type == "cpu":
+        raise DeviceError("fp16 needs a GPU; use --precision bf16 or fp32 on a CPU")
+    return name
+
+
+def default_batch_size(device: str) -> int:
+    """Return the largest batch worth serving on a device of this name."""
+    return DEFAULT_BATCH_SIZES[resolve_device(device).type]
+
+
+def _cpu_computes_bfloat16() -> bool:
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

@@ -1,0 +1,104 @@
+"""Composition root: builds the service and both servers in order, and stops them in reverse."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import shlex
+import signal
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import uvloop
+
+from model import checkpoint
+from service import rest, rpc
+from service.core import Phase, Service, running
+from service.settings import Settings
+
+SAMPLE = Path(__file__).parent / "samples" / "polyp-1.jpg"
+
+log = logging.getLogger(__name__)
+
+
+class StartError(Exception):
+    """The service cannot start; the message says what to change."""
+
+
+def serve(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit code.
+
+    Raises:
+        CheckpointError: the weights cannot be used; no port was opened.
+        DeviceError: the device is not to be had; no port was opened.
+        StartError: a port is taken.
+
+    """
+    return uvloop.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> int:
+    stop = asyncio.Event()
+    weights = await asyncio.to_thread(checkpoint.load, settings.weights_path)
+    log.info("weights %s from %s", weights.model_id, settings.weights_path)
+    async with running(settings, weights) as service, _listening(service) as (port, grpc_port):
+        _stop_on_signals(stop)
+        announcing = asyncio.create_task(_announce(service, port, grpc_port))
+        await stop.wait()
+        announcing.cancel()
+        return await _drain(service)
+
+
+@contextlib.asynccontextmanager
+async def _listening(service: Service) -> AsyncIterator[tuple[int, int]]:
+    """Open both ports; yields the REST and the gRPC port."""
+    host = service.settings.host
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    address = f"[{host}]" if ":" in host else host
+    async with contextlib.AsyncExitStack() as stack:
+        try:
+            listener = stack.enter_context(
+                socket.create_server((host, service.settings.port), family=family, backlog=2048)
+            )
+            grpc_address = f"{address}:{service.settings.grpc_port}"
+            grpc_port = await stack.enter_async_context(rpc.listening(service, grpc_address))
+        except OSError as error:
+            raise StartError(f"{error}; is another server running? Choose other ports: --port, --grpc-port") from error
+        await stack.enter_async_context(rest.listening(service, listener))
+        yield listener.getsockname()[1], grpc_port
+
+
+def _stop_on_signals(stop: asyncio.Event) -> None:
+    def receive(number: signal.Signals) -> None:
+        if stop.is_set():  # the second one means now
+            os._exit(128 + number)
+        log.info("%s received, draining", number.name)
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, receive, number)
+
+
+async def _announce(service: Service, port: int, grpc_port: int) -> None:
+    await service.readiness.serving.wait()
+    host = "127.0.0.1" if service.settings.host in ("0.0.0.0", "::") else service.settings.host
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    ref = service.model
+    print(f"\nPraNet is ready: {url} (gRPC {grpc_port}), {ref.model_id} on {ref.device}, {ref.engine} {ref.precision}")
+    print(f"  curl -H 'Content-Type: image/jpeg' --data-binary @{shlex.quote(str(SAMPLE))} {url}/segment -o mask.png")
+    print(f"  documentation: {url}/docs\n", flush=True)
+
+
+async def _drain(service: Service) -> int:
+    """Refuse new work, answer what was accepted; return the exit code."""
+    service.readiness.enter(Phase.DRAINING)
+    try:
+        async with asyncio.timeout(service.settings.drain_seconds):
+            await service.segmenter.idle.wait()
+    except TimeoutError:
+        log.error("%d requests were not answered within DRAIN_SECONDS", service.segmenter.in_flight)
+        return 1
+    log.info("every accepted request is answered")
+    return 0

@@ -1,0 +1,85 @@
+"""The image in an HTTP request: raw body or multipart file, within its limits of bytes and time."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+from starlette.datastructures import Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect, Request
+
+from service.codec import READABLE
+from service.errors import BodyTooSlow, ClientLeft, InvalidRequest, TooManyBytes, UnsupportedImage
+
+MULTIPART = "multipart/form-data"
+MULTIPART_OVERHEAD_BYTES = 16 * 1024  # boundaries and part headers around the one file
+FILE_FIELD = "file"
+
+
+class _InMemoryParser(MultiPartParser):
+    """Starlette's parser writes parts over 1 MB to disk; a patient's picture does not belong there."""
+
+    spool_max_size = 2**62
+
+
+async def read_image(request: Request, max_bytes: int, deadline: float) -> bytes:
+    """Return the encoded image of a request.
+
+    Args:
+        request: its body is read here.
+        max_bytes: limit for the image.
+        deadline: loop time, seconds, by which the whole body must be in.
+
+    Raises:
+        UnsupportedImage: the content type is not an image's.
+        TooManyBytes: more than ``max_bytes``; noticed by the declared length where there is one.
+        BodyTooSlow: the deadline passed.
+        InvalidRequest: the multipart form is broken or has no file.
+        ClientLeft: the client closed the connection.
+
+    """
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type == MULTIPART:
+        body = await _read(request, max_bytes + MULTIPART_OVERHEAD_BYTES, max_bytes, deadline)
+        return await _file_part(request.headers, body)
+    if content_type and not content_type.startswith("image/") and content_type != "application/octet-stream":
+        advice = f"send {READABLE} with its image type, application/octet-stream or {MULTIPART}"
+        raise UnsupportedImage(f"content type {content_type} is not read here; {advice}")
+    return await _read(request, max_bytes, max_bytes, deadline)
+
+
+async def _read(request: Request, limit: int, max_bytes: int, deadline: float) -> bytes:
+    too_many = TooManyBytes(f"the image has more than {max_bytes} bytes (MAX_IMAGE_BYTES); send a smaller one")
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit:
+        raise too_many  # the server goes on to read and discard the rest, so that the client can read the answer
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout_at(deadline):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > limit:
+                    raise too_many
+                chunks.append(chunk)
+    except TimeoutError:
+        raise BodyTooSlow("the body did not arrive within the request's time; send it faster") from None
+    except ClientDisconnect:
+        raise ClientLeft("the client closed the connection while it sent the body") from None
+    return b"".join(chunks)
+
+
+async def _file_part(headers: Headers, body: bytes) -> bytes:
+    async def stream() -> AsyncGenerator[bytes, None]:
+        yield body
+
+    try:
+        form = await _InMemoryParser(headers, stream(), max_files=1, max_fields=8).parse()
+    except (MultiPartException, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"the multipart form is broken ({error}); send one part named {FILE_FIELD!r}") from error
+    try:
+        upload = form.get(FILE_FIELD)
+        if not isinstance(upload, UploadFile):
+            raise InvalidRequest(f"the multipart form has no file part named {FILE_FIELD!r}; send the image there")
+        return await upload.read()
+    finally:
+        await form.close()

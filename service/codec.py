@@ -1,0 +1,85 @@
+"""Bytes <-> pictures: what may be decoded is decided by the header, before any pixel is touched."""
+
+import io
+import struct
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from service.errors import InvalidRequest, TooManyPixels, UndecodableImage, UnsupportedImage
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+SNIFFED = (*FORMATS, "MPO", "GIF")  # MPO: a JPEG with more pictures behind it, as phones write; GIF: refused by name
+READABLE = "JPEG, PNG, WebP, BMP or TIFF"
+PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 1)  # masks are flat: higher levels take longer and save next to nothing
+# What Pillow's readers raise over damaged files; EOFError and struct.error come from TIFF directories.
+DAMAGED = (OSError, ValueError, SyntaxError, LookupError, EOFError, TypeError, struct.error, MemoryError)
+SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
+
+
+def decode(data: bytes, max_pixels: int) -> Image.Image:
+    """Decode an encoded still image to RGB in the geometry a person sees (EXIF orientation applied).
+
+    Greyscale, palette, CMYK and 16-bit pictures become 8-bit RGB; transparency is laid over black.
+
+    Raises:
+        InvalidRequest: no bytes.
+        UnsupportedImage: not a still image of a known type.
+        TooManyPixels: the header declares more than ``max_pixels``; nothing was decoded.
+        UndecodableImage: the file is damaged.
+
+    """
+    if not data:
+        raise InvalidRequest(f"the body is empty; send one {READABLE} picture")
+    picture = _open(data, max_pixels)
+    try:
+        return _to_rgb(ImageOps.exif_transpose(picture))
+    except DAMAGED as error:
+        reason = f"the {picture.format} picture is damaged or incomplete ({error}); send it again"
+        raise UndecodableImage(reason) from error
+
+
+def encode_png(pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> bytes:
+    """Encode grey (H, W) in 8 or 16 bits, or RGB uint8 (H, W, 3), as PNG."""
+    ordered = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels
+    done, buffer = cv2.imencode(".png", ordered, PNG_OPTIONS)
+    if not done:
+        raise ValueError(f"cannot encode {pixels.dtype} {pixels.shape} as PNG")
+    return buffer.tobytes()
+
+
+def _open(data: bytes, max_pixels: int) -> Image.Image:
+    """Read the header only, and refuse what will not be decoded."""
+    try:
+        picture = Image.open(io.BytesIO(data), formats=SNIFFED)
+        if picture.width * picture.height > max_pixels:
+            raise _too_many(max_pixels)
+        pictures = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
+    except Image.DecompressionBombError as error:
+        raise _too_many(max_pixels) from error
+    except UnidentifiedImageError as error:
+        raise UnsupportedImage(f"the body is not an image that is read here; send {READABLE}") from error
+    except DAMAGED as error:
+        raise UndecodableImage(f"the picture's header is damaged ({error}); send it again") from error
+    if picture.format == "GIF":
+        raise UnsupportedImage(f"GIF is not read here; send {READABLE}")
+    if pictures > 1:
+        raise UnsupportedImage(f"the {picture.format} file holds {pictures} pictures; send its frames one by one")
+    return picture
+
+
+def _too_many(max_pixels: int) -> TooManyPixels:
+    return TooManyPixels(f"the picture declares more than {max_pixels} pixels (MAX_IMAGE_PIXELS); send a smaller one")
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode in SIXTEEN_BIT_MODES:  # Pillow would clip at 255 instead of scaling
+        return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
+    if picture.mode in ("I", "F"):
+        raise UndecodableImage("32-bit pixels have no known range; send 8 or 16 bits a channel")
+    if picture.has_transparency_data:
+        layered = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layered.size, (0, 0, 0, 255)), layered).convert("RGB")
+    return picture.convert("RGB")

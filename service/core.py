@@ -1,0 +1,130 @@
+"""The transport-independent service: everything between an encoded image and its answer, and its lifetime."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import Enum
+
+from model import engines
+from model.checkpoint import Checkpoint
+from model.predictor import ModelRef, Predictor
+from model.transforms import Pixels
+from service.admission import Admission
+from service.batcher import Batcher
+from service.errors import Draining, NotReady
+from service.metrics import Metrics
+from service.segmenter import Inference, Segmenter, inference
+from service.settings import Settings
+
+
+class Phase(Enum):
+    """Where the service is in its life."""
+
+    STARTING = "starting"
+    SERVING = "serving"
+    DRAINING = "draining"
+
+
+class Readiness:
+    """Whether new work is taken."""
+
+    def __init__(self, alive: Callable[[], bool]) -> None:
+        self.phase = Phase.STARTING
+        self.changed = asyncio.Event()  # for whoever publishes it
+        self.serving = asyncio.Event()
+        self._alive = alive  # whether inference still answers
+
+    def enter(self, phase: Phase) -> None:
+        """Go on to a phase."""
+        self.phase = phase
+        self.changed.set()
+        if phase is Phase.SERVING:
+            self.serving.set()
+
+    @property
+    def ready(self) -> bool:
+        """Tell whether ``check`` would return."""
+        return self.phase is Phase.SERVING and self._alive()
+
+    def check(self) -> None:
+        """Return if new work is taken.
+
+        Raises:
+            NotReady: still starting, or inference does not answer any more.
+            Draining: stopping.
+
+        """
+        if self.phase is Phase.DRAINING:
+            raise Draining("the service is stopping; send the request to another instance")
+        if self.phase is Phase.STARTING:
+            raise NotReady("the service is warming up; retry in a moment")
+        if not self._alive():
+            raise NotReady("inference does not answer; the service has to be restarted")
+
+
+@dataclass(frozen=True)
+class Service:
+    """What a transport needs."""
+
+    settings: Settings
+    model: ModelRef
+    max_batch_size: int
+    segmenter: Segmenter
+    readiness: Readiness
+    metrics: Metrics
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings, checkpoint: Checkpoint) -> AsyncIterator[Service]:
+    """Build the data path and start it; the network warms up in the background until ``Phase.SERVING``.
+
+    Raises:
+        DeviceError: the wanted device is not to be had.
+
+    """
+    predictor = await asyncio.to_thread(
+        engines.create, checkpoint, device=settings.device, engine=settings.engine, precision=settings.precision
+    )
+    max_batch_size = settings.max_batch_size or engines.default_batch_size(settings.device)
+    metrics = Metrics()
+    async with contextlib.AsyncExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="cpu"))
+        batcher: Batcher[Pixels, Inference] = await stack.enter_async_context(
+            Batcher(
+                inference(predictor),
+                max_batch_size=max_batch_size,
+                max_queue_delay=settings.max_queue_delay_ms / 1e3,
+                slots=predictor.slots,
+                on_batch=metrics.batch_size.observe,
+            )
+        )
+        segmenter = Segmenter(
+            batcher,
+            Admission(settings.max_queue_size),
+            pool,
+            metrics,
+            max_image_pixels=settings.max_image_pixels,
+        )
+        readiness = Readiness(lambda: batcher.alive)
+        service = Service(settings, predictor.model, max_batch_size, segmenter, readiness, metrics)
+        warming = asyncio.create_task(_warm_up(predictor, service))
+        stack.push_async_callback(_cancelled, warming)
+        yield service
+
+
+async def _warm_up(predictor: Predictor, service: Service) -> None:
+    await asyncio.to_thread(predictor.warm_up, service.max_batch_size)
+    model = predictor.model
+    service.metrics.model_info.labels(
+        model.model_id, model.weights_sha256, model.engine, model.device, model.precision
+    ).set(1)
+    if service.readiness.phase is Phase.STARTING:
+        service.readiness.enter(Phase.SERVING)
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,114 @@
+"""What happens to one frame in the CPU pool: before the device (decode, resize) and after it (mask, encode)."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from model import transforms
+from model.transforms import Floats, Pixels
+from service import codec, polyps, regions
+from service.batcher import Priority
+from service.polyps import Polyp
+from service.regions import Box
+from service.stages import StageTimes
+
+Scalar = TypeVar("Scalar", np.uint8, np.float32)
+
+
+class Output(StrEnum):
+    """What a frame is answered with."""
+
+    MASK = "mask"
+    PROBABILITY = "probability"
+    OVERLAY = "overlay"
+    JSON = "json"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How one frame is to be segmented."""
+
+    threshold: float = 0.5
+    output: Output = Output.MASK
+    depth: int = 8  # bits of a probability
+    roi: str = "full"
+    priority: Priority = Priority.SINGLE
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A decoded frame on its way to the device."""
+
+    picture: Image.Image | None  # kept only where it is drawn on
+    width: int
+    height: int
+    box: Box  # what the network sees of it
+    pixels: Pixels  # uint8 (3, 352, 352)
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """An answer in the geometry of the whole frame: a PNG, or for ``Output.JSON`` its polyps."""
+
+    png: bytes = b""
+    polyps: tuple[Polyp, ...] = ()
+    run_lengths: tuple[int, ...] = ()
+
+
+def prepare(image: bytes, options: Options, max_pixels: int, times: StageTimes) -> Prepared:
+    """Decode an encoded image and make the network's input of it.
+
+    Raises:
+        ServiceError: the image or the region of interest is refused.
+
+    """
+    with times.measure("decode"):
+        picture = codec.decode(image, max_pixels)
+    with times.measure("preprocess"):
+        box = regions.locate(picture, options.roi)
+        pixels = transforms.to_input(regions.crop(picture, box))
+    kept = picture if options.output is Output.OVERLAY else None
+    return Prepared(kept, picture.width, picture.height, box, pixels)
+
+
+def render(frame: Prepared, logits: Floats, options: Options, times: StageTimes) -> Rendered:
+    """Make the answer of a frame from its logits (352, 352)."""
+    with times.measure("post"):
+        upsampled = transforms.upsample(logits, frame.box.width, frame.box.height)
+        if options.output is Output.PROBABILITY:
+            probability = transforms.sigmoid(upsampled)
+            in_frame = _in_frame(probability, frame)
+            levels = _to_uint16(in_frame) if options.depth == 16 else _to_uint8(in_frame)
+        else:
+            mask = _in_frame(transforms.to_mask(upsampled, options.threshold), frame)
+    with times.measure("encode"):
+        if options.output is Output.PROBABILITY:
+            return Rendered(png=codec.encode_png(levels))
+        if options.output is Output.JSON:
+            found = polyps.find_polyps(mask, _in_frame(upsampled, frame))
+            return Rendered(polyps=tuple(found), run_lengths=tuple(polyps.run_lengths(mask)))
+        if frame.picture is not None:
+            return Rendered(png=codec.encode_png(polyps.draw_overlay(np.asarray(frame.picture), mask)))
+        return Rendered(png=codec.encode_png(mask))
+
+
+def _in_frame(pixels: npt.NDArray[Scalar], frame: Prepared) -> npt.NDArray[Scalar]:
+    """Place what was computed in the box into the whole frame; outside of it is 0."""
+    if pixels.shape == (frame.height, frame.width):
+        return pixels
+    x, y, width, height = frame.box
+    whole = np.zeros((frame.height, frame.width), pixels.dtype)
+    whole[y : y + height, x : x + width] = pixels
+    return whole
+
+
+def _to_uint8(probability: Floats) -> Pixels:
+    return np.rint(probability * 255).astype(np.uint8)
+
+
+def _to_uint16(probability: Floats) -> npt.NDArray[np.uint16]:
+    return np.rint(probability * 65535).astype(np.uint16)

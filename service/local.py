@@ -1,0 +1,111 @@
+"""``pranet segment``: pictures on disk through the server's own data path, without a server."""
+
+import asyncio
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NoReturn
+
+import uvloop
+from tqdm import tqdm
+
+from model import checkpoint
+from service.core import Service, running
+from service.errors import ServiceError
+from service.frame import Options, Output
+from service.schemas import SegmentationBody
+from service.settings import Settings
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+AT_ONCE_PER_BATCH = 2  # one batch on the device while the next is decoded
+
+
+class NothingToDo(Exception):
+    """No picture was found under the given paths."""
+
+
+def segment_files(paths: Iterable[Path], out: Path, options: Options, settings: Settings) -> int:
+    """Segment files and folders (recursively) into ``out``; return how many failed.
+
+    Raises:
+        NothingToDo: no picture was found.
+        CheckpointError: the weights cannot be used.
+        DeviceError: the device is not to be had.
+
+    """
+    jobs = plan(paths, out, ".json" if options.output is Output.JSON else ".png")
+    if not jobs:
+        raise NothingToDo(f"no picture found; give files, or folders that hold {', '.join(sorted(SUFFIXES))}")
+    return uvloop.run(_segment_all(jobs, options, settings))
+
+
+def plan(paths: Iterable[Path], out: Path, suffix: str) -> dict[Path, Path]:
+    """Map each picture to the file that is written for it; names that would collide keep their own suffix too.
+
+    Raises:
+        NothingToDo: a path does not exist.
+
+    """
+    sources: list[tuple[Path, Path]] = []
+    for path in paths:
+        if path.is_dir():
+            found = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
+            sources += [(file, file.relative_to(path)) for file in found]
+        elif path.exists():
+            sources.append((path, Path(path.name)))
+        else:
+            raise NothingToDo(f"{path} does not exist")
+    jobs: dict[Path, Path] = {}
+    taken: set[Path] = set()
+    for source, name in sources:
+        target = out / name.with_suffix(suffix)
+        if target in taken:
+            target = out / name.with_name(name.name + suffix)
+        if target in taken:
+            raise NothingToDo(f"two pictures would be written to {target}; segment them into different folders")
+        taken.add(target)
+        jobs[source] = target
+    return jobs
+
+
+async def _segment_all(jobs: dict[Path, Path], options: Options, settings: Settings) -> int:
+    weights = checkpoint.load(settings.weights_path)
+    async with running(settings, weights) as service:
+        places = asyncio.Semaphore(AT_ONCE_PER_BATCH * service.max_batch_size)
+        with tqdm(total=len(jobs), unit="image", disable=None) as bar:
+
+            async def one(source: Path, target: Path) -> bool:
+                async with places:
+                    done = await _segment_one(service, source, target, options, bar)
+                bar.update()
+                return done
+
+            outcomes = await asyncio.gather(*(one(source, target) for source, target in jobs.items()))
+    return outcomes.count(False)
+
+
+async def _segment_one(service: Service, source: Path, target: Path, options: Options, bar: "tqdm[NoReturn]") -> bool:
+    deadline = asyncio.get_running_loop().time() + service.settings.request_timeout_ms / 1e3
+    try:
+        image = await asyncio.to_thread(_read, source, service.settings.max_image_bytes)
+        segmentation = await service.segmenter.segment(image, options, deadline)
+    except (ServiceError, OSError) as error:
+        bar.write(f"{source}: {error}")
+        return False
+    if options.output is Output.JSON:
+        content = SegmentationBody.of(segmentation, request_id=source.name).model_dump_json(indent=2).encode()
+    else:
+        content = segmentation.rendered.png
+    await asyncio.to_thread(_write, target, content)
+    return True
+
+
+def _read(path: Path, max_bytes: int) -> bytes:
+    size = path.stat().st_size
+    if size > max_bytes:
+        raise OSError(f"has {size} bytes, more than --max-image-bytes {max_bytes}")
+    return path.read_bytes()
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)

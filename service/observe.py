@@ -1,0 +1,70 @@
+"""ASGI middleware around every HTTP request: its id, its duration, its line in the log, its last resort."""
+
+import json
+import logging
+import re
+import time
+import uuid
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.errors import InternalError
+from service.metrics import Metrics
+
+REQUEST_ID_HEADER = b"x-request-id"
+REQUEST_ID = re.compile(r"[\w.:/+=@-]{1,128}")  # what may be echoed into headers and logs
+QUIET_PATHS = frozenset({"/livez", "/readyz", "/metrics"})  # polled for ever
+
+log = logging.getLogger("pranet.access")
+
+
+def request_id_from(given: str) -> str:
+    """Return the client's request id if it can be echoed, else a new one."""
+    return given if REQUEST_ID.fullmatch(given, re.ASCII) else uuid.uuid4().hex
+
+
+class Observed:
+    """Wraps an ASGI application; ``scope["state"]["request_id"]`` names the request inside."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        request_id = request_id_from(headers.get(REQUEST_ID_HEADER, b"").decode("latin-1"))
+        scope.setdefault("state", {})["request_id"] = request_id
+        began, status = time.perf_counter(), 0
+
+        async def send_named(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", []), (REQUEST_ID_HEADER, request_id.encode())]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_named)
+        except Exception:
+            log.exception("request %s failed", request_id)
+            if not status:
+                await _send_internal_error(send_named, request_id)
+        finally:
+            self._record(scope, request_id, status, time.perf_counter() - began)
+
+    def _record(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
+        self._metrics.requests.labels("rest", str(status)).inc()
+        self._metrics.request_duration.labels("rest").observe(seconds)
+        level = logging.DEBUG if scope["path"] in QUIET_PATHS else logging.INFO
+        log.log(level, "%s %.200r %d %.1f ms id=%s", scope["method"], scope["path"], status, seconds * 1e3, request_id)
+
+
+async def _send_internal_error(send: Send, request_id: str) -> None:
+    body = json.dumps(InternalError("the service failed; its log has the cause").problem(request_id)).encode()
+    headers = [(b"content-type", b"application/problem+json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": InternalError.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

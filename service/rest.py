@@ -1,0 +1,247 @@
+"""REST: the wire format of ``POST /segment`` and of the routes around it. No image work happens here."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from importlib.resources import files
+from typing import Annotated, Any, Literal, TypeVar
+
+import uvicorn
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+from starlette.staticfiles import StaticFiles
+
+from model.transforms import SIZE
+from service import __version__
+from service.body import FILE_FIELD, MULTIPART, read_image
+from service.core import Service
+from service.errors import (
+    ClientLeft,
+    InvalidParameter,
+    InvalidRequest,
+    MethodNotAllowed,
+    ServiceError,
+    UnknownRoute,
+)
+from service.frame import Options, Output
+from service.observe import Observed
+from service.regions import ROI_PATTERN
+from service.schemas import Info, ModelBody, Problem, SegmentationBody
+from service.segmenter import Segmentation
+
+T = TypeVar("T")
+
+PROBLEM_TYPE = "application/problem+json"
+PNG_TYPE = "image/png"
+TIMEOUT_HEADER = "x-request-timeout-ms"
+BINARY = {"type": "string", "format": "binary"}
+IMAGE_TYPES = ("image/jpeg", PNG_TYPE, "image/webp", "image/bmp", "image/tiff", "application/octet-stream")
+REQUEST_BODY = {
+    "required": True,
+    "content": {kind: {"schema": BINARY} for kind in IMAGE_TYPES}
+    | {MULTIPART: {"schema": {"type": "object", "required": [FILE_FIELD], "properties": {FILE_FIELD: BINARY}}}},
+}
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem, "content": {PROBLEM_TYPE: {}}}
+    for status in (400, 408, 413, 415, 422, 429, 500, 503, 504)
+}
+
+
+class SegmentQuery(BaseModel):
+    """Query parameters of ``POST /segment``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    threshold: float | None = Field(
+        None, ge=0, le=1, allow_inf_nan=False, description="Probability above which a pixel is polyp."
+    )
+    output: Literal["mask", "probability", "overlay", "json"] | None = Field(
+        None, description="mask: 0/255 PNG. probability: grey PNG. overlay: picture with outlines. json: shapes."
+    )
+    depth: Literal["8", "16"] = Field("8", description="Bits of a probability.")
+    roi: str = Field("full", pattern=ROI_PATTERN, description="full, auto (without the black surround), or x,y,w,h.")
+
+
+def build(service: Service) -> FastAPI:
+    """Return the ASGI application over a running service."""
+    app = FastAPI(
+        title="PraNet service",
+        version=__version__,
+        description="Real-time polyp segmentation in colonoscopy frames. Research use only; not a medical device.",
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.add_exception_handler(ServiceError, _answer_service_error)
+    app.add_exception_handler(RequestValidationError, _answer_invalid_parameter)
+    app.add_exception_handler(HTTPException, _answer_http_exception)
+    app.add_middleware(Observed, metrics=service.metrics)
+    app.state.service = service
+    app.post(
+        "/segment",
+        summary="Segment one image",
+        response_class=Response,
+        responses={200: {"model": SegmentationBody, "content": {PNG_TYPE: {"schema": BINARY}}}, **PROBLEMS},
+        openapi_extra={"requestBody": REQUEST_BODY},
+    )(segment)
+    app.get("/livez", summary="Whether the process answers")(livez)
+    app.get("/readyz", summary="Whether new work is taken", responses={503: PROBLEMS[503]})(readyz)
+    app.get("/info", summary="Weights, engine and limits")(info)
+    app.get("/metrics", summary="Prometheus metrics", response_class=Response)(metrics)
+    app.get("/docs", include_in_schema=False)(docs)
+    app.mount("/docs/assets", StaticFiles(packages=[("fastapi_offline", "static")]))
+    app.mount("/pages", StaticFiles(packages=[("service", "pages")]))
+    return app
+
+
+@contextlib.asynccontextmanager
+async def listening(service: Service, listener: socket.socket) -> AsyncIterator[None]:
+    """Serve REST on a bound socket inside the block."""
+    config = uvicorn.Config(
+        build(service),
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        timeout_graceful_shutdown=1,
+    )
+    server = _Server(config)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn has no event for it
+            await asyncio.sleep(0.005)
+        yield
+    finally:
+        server.should_exit = True
+        await serving
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to the composition root, which stops REST and gRPC together."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def segment(request: Request, query: Annotated[SegmentQuery, Query()]) -> Response:
+    """Answer an image with its mask, in the geometry of the image as a person sees it."""
+    service: Service = request.app.state.service
+    service.readiness.check()
+    deadline = asyncio.get_running_loop().time() + _timeout_seconds(request, service)
+    image = await read_image(request, service.settings.max_image_bytes, deadline)
+    work = service.segmenter.segment(image, _options(request, query, service), deadline)
+    return _answer(request, await _unless_client_leaves(request, work))
+
+
+async def livez() -> dict[str, str]:
+    """Answer as long as the process does."""
+    return {"status": "alive"}
+
+
+async def readyz(request: Request) -> dict[str, str]:
+    """Answer 200 when new work is taken, else 503 with the reason."""
+    service: Service = request.app.state.service
+    service.readiness.check()
+    return {"status": "ready"}
+
+
+async def info(request: Request) -> Info:
+    """Name the weights that answer now, and the limits of this service."""
+    service: Service = request.app.state.service
+    return Info(
+        service_version=__version__,
+        model=ModelBody.model_validate(service.model, from_attributes=True),
+        input_size=SIZE,
+        threshold=service.settings.threshold,
+        max_batch_size=service.max_batch_size,
+        max_queue_size=service.settings.max_queue_size,
+        max_image_bytes=service.settings.max_image_bytes,
+        max_image_pixels=service.settings.max_image_pixels,
+    )
+
+
+async def metrics(request: Request) -> Response:
+    """Return all metrics in Prometheus' text format."""
+    service: Service = request.app.state.service
+    return Response(service.metrics.exposition(), headers={"content-type": CONTENT_TYPE_LATEST})
+
+
+async def docs() -> Response:
+    """Serve the interactive documentation; its assets come from the package, not from a CDN."""
+    return Response((files("service") / "pages" / "docs.html").read_text(), media_type="text/html")
+
+
+def _options(request: Request, query: SegmentQuery, service: Service) -> Options:
+    wants_json = "application/json" in request.headers.get("accept", "")
+    output = query.output or (Output.JSON if wants_json else Output.MASK)
+    threshold = service.settings.threshold if query.threshold is None else query.threshold
+    return Options(threshold, Output(output), int(query.depth), query.roi)
+
+
+def _timeout_seconds(request: Request, service: Service) -> float:
+    limit = service.settings.request_timeout_ms
+    given = request.headers.get(TIMEOUT_HEADER, str(limit))
+    if not given.isascii() or not given.isdigit() or int(given) == 0:
+        raise InvalidRequest(f"X-Request-Timeout-Ms is {given!r}; send a whole number of milliseconds above 0")
+    return min(int(given), limit) / 1e3
+
+
+async def _unless_client_leaves(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Await ``work``; cancel it when the connection closes first."""
+    task = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait((task, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientLeft("the client closed the connection before its answer was ready")
+        return task.result()
+    finally:
+        task.cancel()
+        leaving.cancel()
+        await asyncio.gather(task, leaving, return_exceptions=True)
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _answer(request: Request, segmentation: Segmentation) -> Response:
+    headers = {
+        "x-model": segmentation.model.model_id,
+        "server-timing": segmentation.times.server_timing(),
+    }
+    if segmentation.options.output is Output.JSON:
+        body = SegmentationBody.of(segmentation, request.state.request_id)
+        return Response(body.model_dump_json(), media_type="application/json", headers=headers)
+    return Response(segmentation.rendered.png, media_type=PNG_TYPE, headers=headers)
+
+
+async def _answer_service_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, ServiceError)
+    service: Service = request.app.state.service
+    service.metrics.rejected.labels(error.slug).inc()
+    headers = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
+    return JSONResponse(error.problem(request.state.request_id), error.status, headers=headers, media_type=PROBLEM_TYPE)
+
+
+async def _answer_invalid_parameter(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    faults = "; ".join(f"{fault['loc'][-1]}: {fault['msg']}" for fault in error.errors())
+    return await _answer_service_error(request, InvalidParameter(f"{faults}. See /docs for the parameters"))
+
+
+async def _answer_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == MethodNotAllowed.status:
+        known: ServiceError = MethodNotAllowed(f"{request.method} is not served here; see /docs")
+    else:
+        known = UnknownRoute("nothing is served under this path; images go to POST /segment, see /docs")
+    answer = await _answer_service_error(request, known)
+    answer.headers.update(error.headers or {})
+    return answer

@@ -1,0 +1,138 @@
+"""The data path of one frame; ``Segmenter.segment`` shows its whole life."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from model.predictor import ModelRef, Predictor
+from model.transforms import Floats, Pixels
+from service.admission import Admission
+from service.batcher import Batched, Batcher, Infer
+from service.errors import DeadlineExceeded
+from service.frame import Options, Rendered, prepare, render
+from service.metrics import Metrics
+from service.stages import StageTimes
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Inference:
+    """What the network said about one frame, and which weights said it."""
+
+    logits: Floats  # S3, (352, 352)
+    model: ModelRef
+
+
+@dataclass(frozen=True, slots=True)
+class Segmentation:
+    """One answered frame."""
+
+    width: int
+    height: int
+    options: Options
+    rendered: Rendered
+    model: ModelRef
+    batch_size: int
+    times: StageTimes
+
+
+class Segmenter:
+    """Takes encoded images, answers segmentations; every transport shares it."""
+
+    def __init__(
+        self,
+        batcher: Batcher[Pixels, Inference],
+        admission: Admission,
+        pool: ThreadPoolExecutor,
+        metrics: Metrics,
+        *,
+        max_image_pixels: int,
+    ) -> None:
+        self._batcher = batcher
+        self._admission = admission
+        self._pool = pool
+        self._metrics = metrics
+        self._max_image_pixels = max_image_pixels
+        self._in_flight = 0
+        self.idle = asyncio.Event()  # set while nothing is in flight
+        self.idle.set()
+        metrics.queue_depth.set_function(lambda: admission.taken)
+        metrics.in_flight.set_function(lambda: self._in_flight)
+
+    @property
+    def in_flight(self) -> int:
+        """Count the frames accepted and not yet answered."""
+        return self._in_flight
+
+    async def segment(self, image: bytes, options: Options, deadline: float) -> Segmentation:
+        """Segment one encoded image; cancelling the caller drops the work.
+
+        Args:
+            image: JPEG, PNG, WebP, BMP or TIFF.
+            options: output, threshold, region, priority.
+            deadline: loop time, seconds, at which the answer is of no use any more.
+
+        Raises:
+            ServiceError: any of its subclasses that concern a frame.
+
+        """
+        times = StageTimes()
+        with self._counted(), self._admission.place() as place:
+            async with _within(deadline):
+                frame = await self._run(prepare, image, options, self._max_image_pixels, times)
+                batched = await self._batcher.submit(
+                    frame.pixels, deadline=deadline, priority=options.priority, on_start=place.release
+                )
+                rendered = await self._run(render, frame, batched.result.logits, options, times)
+        self._observe(times, batched)
+        return Segmentation(
+            frame.width, frame.height, options, rendered, batched.result.model, batched.batch_size, times
+        )
+
+    async def _run(self, function: Callable[..., T], *args: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        self._in_flight += 1
+        self.idle.clear()
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
+            if not self._in_flight:
+                self.idle.set()
+
+    def _observe(self, times: StageTimes, batched: Batched[Inference]) -> None:
+        times["queue"], times["infer"] = batched.queue_seconds, batched.infer_seconds
+        for stage, seconds in times.items():
+            self._metrics.stage_duration.labels(stage).observe(seconds)
+        self._metrics.frame_rate.count()
+        times.finish()
+
+
+def inference(predictor: Predictor) -> Infer[Pixels, Inference]:
+    """Wrap a predictor for the batcher; logits that are not finite are a failure, never an answer."""
+
+    def infer(frames: Sequence[Pixels]) -> list[Inference]:
+        logits = predictor.predict(np.stack(frames))
+        if not np.isfinite(logits).all():
+            raise ArithmeticError("the network returned infinite or undefined logits")
+        return [Inference(each, predictor.model) for each in logits]
+
+    return infer
+
+
+@asynccontextmanager
+async def _within(deadline: float) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout_at(deadline):
+            yield
+    except TimeoutError:
+        raise DeadlineExceeded("the frame was not segmented in time; retry, or allow more time") from None

@@ -1,0 +1,165 @@
+"""All settings, read in this one place: environment ``PRANET_*``, then command-line flags of the same names.
+
+``pranet serve --help`` and the table in the README are made from the fields below. Units are in the names.
+"""
+
+import argparse
+import difflib
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+PREFIX = "PRANET_"
+KUBERNETES_PREFIXES = (PREFIX + "SERVICE_", PREFIX + "PORT_")  # service links of a Service named "pranet"
+PENDING: dict[str, Any] = {"pending": True}  # marks a setting that is accepted but not yet in force
+MEBIBYTE = 2**20
+
+log = logging.getLogger(__name__)
+
+
+class SettingsError(Exception):
+    """One or more settings are unknown or invalid; the message lists each and what to do."""
+
+
+class Settings(BaseModel):
+    """Plain values; everyone else takes what they need as keyword arguments."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="Address that REST and gRPC listen on (0.0.0.0 in the image).")
+    port: int = Field(8000, ge=0, le=65535, description="REST port; 0 picks a free one.")
+    grpc_port: int = Field(8001, ge=0, le=65535, description="gRPC port; 0 picks a free one.")
+    weights: Path | None = Field(None, description="Weights file, safetensors or .pth; the bundled one by default.")
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|cuda|cuda:\d+)$", description="auto, cpu, cuda or cuda:N; auto takes a GPU if any."
+    )
+    engine: Literal["auto", "torch"] = Field("auto", description="What runs the network: auto or torch.")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="auto takes fp16 on CUDA, bf16 on a CPU with AMX or AVX-512-BF16, else fp32."
+    )
+    threshold: float = Field(0.5, gt=0, lt=1, description="Probability above which a pixel is polyp, 0 to 1.")
+    max_batch_size: int | None = Field(None, ge=1, le=256, description="Largest batch; 8 on CPU and 32 on CUDA.")
+    max_queue_delay_ms: float = Field(
+        0, ge=0, le=1000, description="How long a batch may wait for more, from its oldest frame's arrival."
+    )
+    max_queue_size: int = Field(256, ge=1, description="Requests accepted and not yet on the device; more get 429.")
+    max_image_bytes: int = Field(32 * MEBIBYTE, ge=1, description="Largest encoded image, bytes; more get 413.")
+    max_image_pixels: int = Field(
+        50_000_000, ge=1, le=178_000_000, description="Most pixels that an image may declare; more get 413."
+    )
+    request_timeout_ms: int = Field(30_000, ge=1, description="Time from a request's arrival to its answer; then 504.")
+    drain_seconds: float = Field(20, ge=0, description="How long SIGTERM waits for accepted requests.")
+    max_streams: int = Field(64, ge=1, description="Open video streams.", json_schema_extra=PENDING)
+    stream_window: int = Field(
+        4, ge=1, description="Frames of one stream that may be in the service.", json_schema_extra=PENDING
+    )
+    cache_dir: Path | None = Field(None, description="Where compiled engines are kept.", json_schema_extra=PENDING)
+    api_tokens_file: Path | None = Field(None, description="File of bearer tokens.", json_schema_extra=PENDING)
+    tls_cert: Path | None = Field(None, description="TLS certificate chain, PEM.", json_schema_extra=PENDING)
+    tls_key: Path | None = Field(None, description="TLS private key, PEM.", json_schema_extra=PENDING)
+    tls_client_ca: Path | None = Field(
+        None, description="Authorities of client certificates, PEM.", json_schema_extra=PENDING
+    )
+    cors_origins: str | None = Field(
+        None, description="Origins of other pages that may call, comma-separated.", json_schema_extra=PENDING
+    )
+    rate_limit: float | None = Field(
+        None, gt=0, description="Requests a second for each token.", json_schema_extra=PENDING
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least severity that is logged."
+    )
+    log_format: Literal["text", "json"] = Field("text", description="Lines for people, or one JSON object a line.")
+
+    @property
+    def weights_path(self) -> Path:
+        """The weights file to load: the given one, or the one that comes with the package."""
+        return self.weights or Path(__file__).parent.parent / "weights" / "pranet.safetensors"
+
+
+def load(environ: Mapping[str, str], flags: Mapping[str, Any]) -> tuple[Settings, list[str]]:
+    """Merge environment and command-line flags (flags win); return the settings and warnings to log.
+
+    Raises:
+        SettingsError: a name is unknown or a value invalid.
+
+    """
+    values, warnings = _from_environment(environ)
+    values.update({name: value for name, value in flags.items() if value is not None})
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_explain(fault, values) for fault in error.errors())) from error
+    for name in settings.model_fields_set:
+        if is_pending(Settings.model_fields[name]):
+            warnings.append(f"{variable(name)} is accepted, but not yet in force in this release")
+    return settings, warnings
+
+
+def add_flags(parser: argparse.ArgumentParser, names: Iterable[str] | None = None) -> None:
+    """Add a flag for each named setting (all by default), such as ``--max-batch-size``."""
+    group = parser.add_argument_group("settings", "each can also be given in the environment, as PRANET_NAME")
+    for name in names or Settings.model_fields:
+        field = Settings.model_fields[name]
+        group.add_argument(
+            "--" + name.replace("_", "-"),
+            dest=name,
+            metavar="VALUE",
+            help=f"{field.description} (default: {default_text(field)})".replace("%", "%%"),
+        )
+
+
+def given_flags(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings among the parsed arguments; None where a flag was left out."""
+    return {name: value for name, value in vars(arguments).items() if name in Settings.model_fields}
+
+
+def markdown_table() -> str:
+    """Return the table of settings that stands in the README."""
+    rows = ["| variable, flag | default | meaning |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        note = " *Not yet in force.*" if is_pending(field) else ""
+        flag = "--" + name.replace("_", "-")
+        rows.append(f"| `{variable(name)}`, `{flag}` | {default_text(field)} | {field.description}{note} |")
+    return "\n".join(rows)
+
+
+def variable(name: str) -> str:
+    """Return the environment variable of a setting."""
+    return PREFIX + name.upper()
+
+
+def default_text(field: FieldInfo) -> str:
+    """Say a default in words."""
+    return "none" if field.default is None else str(field.default)
+
+
+def is_pending(field: FieldInfo) -> bool:
+    """Tell whether a setting is accepted but has no effect yet."""
+    return field.json_schema_extra == PENDING
+
+
+def _from_environment(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
+    values: dict[str, Any] = {}
+    warnings: list[str] = []
+    for key in sorted(key for key in environ if key.startswith(PREFIX)):
+        name = key.removeprefix(PREFIX).lower()
+        if key.startswith(KUBERNETES_PREFIXES) or (name == "port" and "://" in environ[key]):
+            warnings.append(f"{key} looks like a Kubernetes service link and is ignored (enableServiceLinks: false)")
+        elif name in Settings.model_fields:
+            if environ[key]:  # an empty variable is an unset one, as compose files make them
+                values[name] = environ[key]
+        else:
+            known = [variable(field) for field in Settings.model_fields]
+            nearest = difflib.get_close_matches(key, known, n=1, cutoff=0)
+            raise SettingsError(f"{key} is not a setting; did you mean {nearest[0]}?")
+    return values, warnings
+
+
+def _explain(fault: Any, values: Mapping[str, Any]) -> str:
+    name = str(fault["loc"][0]) if fault["loc"] else "settings"
+    return f"{variable(name)}={values.get(name)!r}: {fault['msg']}. {Settings.model_fields[name].description}"
