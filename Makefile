@@ -1,0 +1,65 @@
+# Everything runs in .venv; `make serve` and `make test` need Python 3.11 or later and nothing else.
+#   make serve TORCH_INDEX=URL   takes PyTorch from another index (a CPU build, another CUDA version)
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH_INDEX ?=
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+PROTOC := $(BIN)/python -m grpc_tools.protoc -Iservice/pb=proto
+PROTOS := $(shell find proto -name '*.proto')
+PIP_COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --python-version 3.11 --no-header -q
+
+.PHONY: serve test check format lint types contracts proto proto-check lock clean
+
+serve: $(VENV)/.serve
+	@exec $(BIN)/pranet serve
+
+test: $(VENV)/.dev
+	$(BIN)/pytest
+
+check: lint types contracts proto-check test
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy model service
+
+contracts: $(VENV)/.dev
+	$(BIN)/lint-imports
+
+proto: $(VENV)/.dev
+	$(PROTOC) --python_out=. --pyi_out=. --grpc_python_out=. $(PROTOS)
+
+proto-check: proto
+	git diff --exit-code -- service/pb
+
+# Pins every dependency but torch, for all platforms and Pythons, with hashes.
+lock:
+	$(PIP) install -q uv
+	$(PIP_COMPILE) -o requirements/serve.txt
+	$(PIP_COMPILE) --extra dev -o requirements/dev.txt
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
+
+$(VENV)/.torch: requirements/torch.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed: make PYTHON=python3.12"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -r requirements/torch.txt
+	@touch $@
+
+$(VENV)/.serve: $(VENV)/.torch requirements/serve.txt pyproject.toml
+	$(PIP) install -q --no-deps --require-hashes -r requirements/serve.txt
+	$(PIP) install -q --no-deps -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.serve requirements/dev.txt
+	$(PIP) install -q --no-deps --require-hashes -r requirements/dev.txt
+	@touch $@
