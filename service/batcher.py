@@ -193,11 +193,12 @@ class Batcher(Generic[Item, Result]):
         except asyncio.CancelledError:
             _fail(batch, _stopped())
             raise
-        except Exception:
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
             if call.cancelled():  # by the time-out: the thread never came back
                 thread = self._replace(thread, number)
-                error = TimeoutError(f"inference did not answer within {self._hang_seconds} s")
-            return await self._repeat_singly(thread, number, batch, error)
+                reason = f"no answer within {self._hang_seconds} s"
+            return await self._repeat_singly(thread, number, batch, reason)
         seconds = time.perf_counter() - started
         for job, result in zip(batch, results, strict=True):
             if not job.future.done():
@@ -205,13 +206,13 @@ class Batcher(Generic[Item, Result]):
         return thread
 
     async def _repeat_singly(
-        self, thread: DeviceThread, number: int, batch: list[Job[Item, Result]], error: Exception
+        self, thread: DeviceThread, number: int, batch: list[Job[Item, Result]], reason: str
     ) -> DeviceThread:
         if len(batch) == 1:
-            log.error("inference failed on one frame: %s: %s", type(error).__name__, error)
+            log.error("inference failed on one frame: %s", reason)
             _fail(batch, InferenceFailed("the network failed on this frame; the service's log has the cause"))
             return thread
-        log.warning("a batch of %d failed (%s); its frames are tried one by one", len(batch), error)
+        log.warning("a batch of %d failed (%s); its frames are tried one by one", len(batch), reason)
         for job in batch:
             if not job.future.done():  # it may have left meanwhile
                 thread = await self._run(thread, number, [job])
