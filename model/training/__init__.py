@@ -1,0 +1,1 @@
+"""How the weights are made: data, augmentation, loss, schedules and the training loop. Serving never imports it."""

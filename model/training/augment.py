@@ -1,0 +1,109 @@
+"""Geometric and colour augmentation of one pair, and the cut-and-paste of a polyp from another."""
+
+from typing import cast
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from model.training import artefacts
+from model.training.recipe import Augmentation
+from model.transforms import Floats, Pixels
+
+Matrix = npt.NDArray[np.float64]
+
+REFLECTED = 0.3  # share of pictures continued by reflection; the rest get black, as around an endoscope's view
+SHARP = 1.5  # a picture is averaged down first where it would shrink by more than this (warping alone aliases)
+FEATHER = 0.02  # of the side: softness of a pasted polyp's edge
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+def augment(
+    pair: tuple[Pixels, Pixels],
+    donor: tuple[Pixels, Pixels] | None,
+    size: int,
+    settings: Augmentation,
+    rng: np.random.Generator,
+) -> tuple[Pixels, Pixels]:
+    """Return RGB uint8 (size, size, 3) and mask uint8 (size, size); ``donor`` is a pair whose polyp is pasted in."""
+    image, mask = warp(*pair, size, settings, rng)
+    if donor is not None:
+        image, mask = paste(image, mask, *warp(*donor, size, settings, rng))
+    image, mask = artefacts.draw(image, mask, settings, rng)
+    return recolour(image, settings, rng), mask
+
+
+def warp(
+    image: Pixels, mask: Pixels, size: int, settings: Augmentation, rng: np.random.Generator
+) -> tuple[Pixels, Pixels]:
+    """Map a picture of any shape to (size, size): border crop, flip, rotation, scale, aspect and shift."""
+    factor = size / max(image.shape[:2])
+    if factor * settings.scale < 1 / SHARP or (settings.scale == 1 and factor < 1):
+        shape = (max(size, round(image.shape[1] * factor)), max(size, round(image.shape[0] * factor)))
+        image = cast(Pixels, cv2.resize(image, shape, interpolation=cv2.INTER_AREA))
+        mask = cast(Pixels, cv2.resize(mask, shape, interpolation=cv2.INTER_NEAREST))
+    matrix = _matrix(image.shape[1], image.shape[0], size, settings, rng)
+    border = cv2.BORDER_REFLECT_101 if rng.random() < REFLECTED else cv2.BORDER_CONSTANT
+    warped = cv2.warpAffine(image, matrix[:2], (size, size), flags=cv2.INTER_LINEAR, borderMode=border)
+    target = cv2.warpAffine(mask, matrix[:2], (size, size), flags=cv2.INTER_NEAREST, borderMode=border)
+    return cast(Pixels, warped), cast(Pixels, target)
+
+
+def _matrix(width: int, height: int, size: int, settings: Augmentation, rng: np.random.Generator) -> Matrix:
+    """Affine map from picture to output pixels; rotation is in picture space, before the picture is squared."""
+    crop = rng.uniform(0, settings.border_crop, 4) if settings.border_crop else np.zeros(4)
+    left, top, right, bottom = crop * (width, height, width, height)
+    angle = rng.uniform(-settings.rotation, settings.rotation)
+    angle = np.deg2rad(90 * round(angle / 90) if rng.random() < settings.right_angles else angle)
+    flips = np.where(rng.random(2) < settings.flip, -1.0, 1.0)
+    scale, aspect = _factor(settings.scale, rng), np.sqrt(_factor(settings.aspect, rng))
+    shift = size * rng.uniform(-settings.shift, settings.shift, 2)
+    cosine, sine = np.cos(angle), np.sin(angle)
+    rotation = np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]])
+    centre = _translation(-(left + width - right - 1) / 2, -(top + height - bottom - 1) / 2)
+    fit = np.diag([size / (width - left - right) * scale * aspect, size / (height - top - bottom) * scale / aspect, 1])
+    place = _translation((size - 1) / 2 + shift[0], (size - 1) / 2 + shift[1])
+    return cast(Matrix, place @ fit @ rotation @ np.diag([*flips, 1.0]) @ centre)
+
+
+def _translation(x: float, y: float) -> Matrix:
+    return np.array([[1, 0, x], [0, 1, y], [0, 0, 1]])
+
+
+def paste(image: Pixels, mask: Pixels, donor: Pixels, polyp: Pixels) -> tuple[Pixels, Pixels]:
+    """Blend the donor's polyp into the picture with a soft edge, in the colours of where it lands."""
+    if not polyp.any():
+        return image, mask
+    side = 2 * round(FEATHER * len(mask)) + 1
+    grown = cv2.dilate(polyp, np.ones((side, side), np.uint8))
+    alpha = cv2.GaussianBlur(grown.astype(np.float32), (side, side), 0)[..., None]
+    where = grown.astype(bool)
+    difference = image[where].mean(axis=0) - donor[where].mean(axis=0)
+    pasted = donor + 0.7 * difference  # not all of it: a polyp may differ in colour from what it covers
+    blended = image * (1 - alpha) + pasted * alpha
+    return np.clip(blended, 0, 255).astype(np.uint8), mask | polyp
+
+
+def recolour(image: Pixels, settings: Augmentation, rng: np.random.Generator) -> Pixels:
+    """Change brightness, contrast, saturation, white balance, sharpness and noise."""
+    out: Floats = image.astype(np.float32)
+    gains = np.exp(rng.uniform(-1, 1, 3) * np.log(settings.channel_gain))
+    out *= (gains * _factor(settings.brightness, rng)).astype(np.float32)
+    saturation = 0.0 if rng.random() < settings.gray else _factor(settings.saturation, rng)
+    if saturation != 1:
+        luma: Floats = (out @ LUMA)[..., None]
+        out = (out - luma) * np.float32(saturation) + luma
+    contrast = _factor(settings.contrast, rng)
+    if contrast != 1:
+        mean = out.mean()
+        out = (out - mean) * np.float32(contrast) + mean
+    if rng.random() < settings.blur:
+        out = cast(Floats, cv2.GaussianBlur(out, (0, 0), rng.uniform(0.3, 1.6) * len(image) / 352))
+    if rng.random() < settings.noise:
+        out = out + rng.standard_normal(out.shape, np.float32) * np.float32(rng.uniform(1, 10))
+    return np.clip(out, 0, 255).astype(np.uint8)
+
+
+def _factor(largest: float, rng: np.random.Generator) -> float:
+    """Draw a factor from 1/largest to largest, symmetric in its logarithm."""
+    return float(np.exp(rng.uniform(-1, 1) * np.log(largest)))

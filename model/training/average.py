@@ -1,0 +1,30 @@
+"""Exponential moving average of a network's weights."""
+
+import copy
+
+import torch
+from torch import Tensor
+
+from model.pranet import PraNet
+
+
+class AverageWeights:
+    """Keeps ``network``, whose floating-point parameters and buffers trail those of a network in training.
+
+    The decay grows from 0.1 to ``decay`` over the first updates, so the start is soon forgotten.
+    """
+
+    def __init__(self, network: PraNet, decay: float) -> None:
+        self.network = copy.deepcopy(network).requires_grad_(False).eval()
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, network: PraNet, step: int) -> None:
+        """Move towards the weights that ``network`` has after ``step`` steps."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        trailing, leading = _floats(self.network), _floats(network)
+        torch._foreach_lerp_(trailing, leading, 1 - decay)
+
+
+def _floats(network: PraNet) -> list[Tensor]:
+    return [tensor for tensor in network.state_dict().values() if tensor.is_floating_point()]

@@ -1,0 +1,98 @@
+"""``pranet train RECIPE``: read the pairs, run the recipe, leave weights and a log in a folder."""
+
+import argparse
+import dataclasses
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+
+from model import checkpoint
+from model.pranet import PraNet
+from model.training import backbone, journal, loop, recipe
+from model.training.dataset import Batches, PairFile, find_pairs, read_names, read_pair, select
+from model.training.validation import mean_dice
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``pranet train``."""
+    add = parser.add_argument
+    add("recipe", help=f"a recipe of the package ({', '.join(recipe.names())}) or a TOML file")
+    add_data_arguments(parser)
+    add("--out", type=Path, required=True, help="folder for weights, state and log")
+    add("--init", type=Path, help="start from these weights instead of random ones")
+    add("--backbone", type=Path, help="start from an ImageNet Res2Net-50 v1b in its published key names")
+    add("--resume", action="store_true", help="go on with the run in --out")
+    add("--validation", type=Path, help="list of names to validate on (they should be in --exclude as well)")
+    add("--validate-every", type=int, default=250, metavar="STEPS")
+    add("--save-every", type=int, default=100, metavar="STEPS")
+    add("--steps", type=int, help="train so many steps, whatever the recipe says")
+    add("--minutes", type=float, help="train so many minutes, whatever the recipe says")
+    add("--seed", type=int, help="another seed than the recipe's")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments that name pairs of pictures and masks."""
+    add = parser.add_argument
+    add("--images", type=Path, action="append", required=True, help="folder of pictures; repeatable")
+    add("--masks", type=Path, action="append", required=True, help="its folder of masks, in the same order")
+    add("--exclude", type=Path, help="list of names to leave out")
+    add("--only", type=Path, help="list of names to keep")
+
+
+def pairs_of(args: argparse.Namespace) -> list[PairFile]:
+    """Find all pairs in the folders that the arguments name, before any list is applied."""
+    if len(args.images) != len(args.masks):
+        raise SystemExit("pranet: give as many --masks as --images")
+    return [pair for images, masks in zip(args.images, args.masks, strict=True) for pair in find_pairs(images, masks)]
+
+
+def selected(args: argparse.Namespace) -> list[PairFile]:
+    """Find the pairs that the arguments name."""
+    exclude = read_names(args.exclude) if args.exclude else set()
+    return select(pairs_of(args), exclude, read_names(args.only) if args.only else None)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Carry out ``pranet train``; returns the exit status."""
+    settings = _overridden(recipe.load(args.recipe), args)
+    args.out.mkdir(parents=True, exist_ok=True)
+    files = selected(args)
+    with ThreadPoolExecutor(os.cpu_count()) as workers:
+        pairs = list(workers.map(lambda file: read_pair(file, settings.cache_side), files))
+    torch.manual_seed(settings.seed)
+    trainer = loop.Trainer(settings, _network(args), Batches(pairs, settings), torch.device(args.device), args.out)
+    if args.resume:
+        trainer.restore()
+    description = {"recipe": dataclasses.asdict(settings), "pairs": len(pairs), "torch": str(torch.__version__)}
+    (args.out / "run.json").write_text(json.dumps(description, indent=2) + "\n")
+    log = journal.Journal(args.out / "log.jsonl", trainer.progress.step)
+    trainer.run(log, _validation(args), args.validate_every, args.save_every)
+    return 0
+
+
+def _overridden(settings: recipe.Recipe, args: argparse.Namespace) -> recipe.Recipe:
+    if args.steps is not None:
+        settings = dataclasses.replace(settings, steps=args.steps, epochs=None, minutes=None)
+    if args.minutes is not None:
+        settings = dataclasses.replace(settings, minutes=args.minutes, epochs=None, steps=None)
+    return settings if args.seed is None else dataclasses.replace(settings, seed=args.seed)
+
+
+def _network(args: argparse.Namespace) -> PraNet:
+    if args.init is not None:
+        return checkpoint.load(args.init).network()
+    network = PraNet()
+    if args.backbone is not None:
+        backbone.load(network.resnet, args.backbone)
+    return network
+
+
+def _validation(args: argparse.Namespace) -> loop.Validate | None:
+    if args.validation is None:
+        return None
+    files = select(pairs_of(args), set(), read_names(args.validation))
+    return lambda network: mean_dice(network, files, torch.device(args.device))

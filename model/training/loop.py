@@ -1,0 +1,157 @@
+"""The training loop: batches in, weights out."""
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from model import checkpoint
+from model.pranet import PraNet
+from model.training import schedule, state
+from model.training.average import AverageWeights
+from model.training.dataset import Batches
+from model.training.journal import Journal
+from model.training.loss import supervised_loss
+from model.training.recipe import Recipe
+from model.transforms import MEAN, STD
+
+Validate = Callable[[PraNet], float]
+
+LAST = "last.safetensors"
+BEST = "best.safetensors"
+
+
+class Trainer:
+    """One run of a recipe: network, moving average, optimiser and how far it is."""
+
+    def __init__(self, recipe: Recipe, network: PraNet, batches: Batches, device: torch.device, out: Path) -> None:
+        self.recipe, self.batches, self.device, self.out = recipe, batches, device, out
+        self.network = network.to(device).requires_grad_(True).train()
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = AverageWeights(self.network, recipe.average)
+        self.optimizer = make_optimizer(recipe, self.network)
+        self.total_steps = recipe.total_steps(len(batches.pairs))
+        self.progress = state.Progress()
+        self._began = time.monotonic()
+
+    def fraction(self, step: int) -> float:
+        """Progress through the run (0..1) at a step: by its number, or by the clock."""
+        if self.total_steps is not None:
+            return step / self.total_steps
+        assert self.recipe.minutes is not None
+        return self.seconds / (60 * self.recipe.minutes)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training so far, earlier parts of a resumed run included."""
+        return self.progress.seconds + time.monotonic() - self._began
+
+    def restore(self) -> None:
+        """Go on where the run in ``out`` was broken off."""
+        self.progress = state.restore(self.out, **self._parts())
+
+    def save(self) -> None:
+        """Write the state of the run and the weights so far (those of the moving average)."""
+        now = state.Progress(self.progress.step, self.seconds, self.progress.best)
+        state.save(self.out, now, **self._parts())
+        self.save_weights(self.out / LAST)
+
+    def save_weights(self, path: Path) -> None:
+        """Write the averaged weights as safetensors."""
+        metadata = {"name": self.recipe.name, "steps": str(self.progress.step), "seed": str(self.recipe.seed)}
+        draft = path.with_suffix(".draft")
+        checkpoint.save(draft, self.average.network.state_dict(), "fp32", metadata)
+        draft.replace(path)
+
+    def run(self, journal: Journal, validate: Validate | None, validate_every: int, save_every: int) -> None:
+        """Train to the end of the recipe, journal each step, and validate and save every so many steps."""
+        self._began = time.monotonic()
+        with tqdm(total=self.total_steps, initial=self.progress.step, unit="step", desc=self.recipe.name) as bar:
+            for images, masks in self._batches():
+                entry = self.step(images, masks)
+                journal.write(step=self.progress.step, seconds=round(self.seconds, 1), **entry)
+                bar.set_postfix(loss=f"{entry['loss']:.3f}", size=entry["size"], refresh=False)
+                bar.update()
+                if validate is not None and self.progress.step % validate_every == 0:
+                    self._validate(validate, journal)
+                if self.progress.step % save_every == 0:
+                    self.save()
+        if validate is not None and self.progress.step % validate_every:
+            self._validate(validate, journal)
+        self.save()
+
+    def step(self, images: Tensor, masks: Tensor) -> dict[str, float]:
+        """One optimiser step on RGB uint8 (B, 3, S, S) and masks float32 (B, 1, S, S)."""
+        step = self.progress.step
+        rate = schedule.learning_rate(self.recipe, self.fraction(step), step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        with self._autocast():
+            maps = self.network.maps(normalise(images.to(self.device)))
+        loss = supervised_loss(maps, masks.to(self.device), self.recipe.supervise)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = self._clip()
+        self.optimizer.step()
+        self.progress.step += 1
+        self.average.update(self.network, self.progress.step)
+        return {"loss": float(loss.detach()), "lr": rate, "norm": norm, "size": images.shape[-1]}
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the batches of the steps to come; the next one is prepared while the device works on this one."""
+        with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(max(1, (os.cpu_count() or 2) // 2)) as workers:
+
+            def order(step: int) -> Callable[[], tuple[Tensor, Tensor]]:
+                size = schedule.input_size(self.recipe, self.fraction(step), step)
+                return ahead.submit(self.batches.at, step, size, workers).result
+
+            pending = order(self.progress.step)
+            while self.fraction(self.progress.step) < 1:
+                batch = pending()
+                pending = order(self.progress.step + 1)
+                yield batch
+
+    def _clip(self) -> float:
+        parameters = list(self.network.parameters())
+        if self.recipe.clip_value is not None:
+            nn.utils.clip_grad_value_(parameters, self.recipe.clip_value)
+        return float(nn.utils.clip_grad_norm_(parameters, self.recipe.clip_norm or float("inf")))
+
+    def _validate(self, validate: Validate, journal: Journal) -> None:
+        dice = validate(self.average.network)
+        journal.write(step=self.progress.step, seconds=round(self.seconds, 1), validation_dice=dice)
+        if dice > self.progress.best:
+            self.progress.best = dice
+            self.save_weights(self.out / BEST)
+
+    def _autocast(self) -> contextlib.AbstractContextManager[object]:
+        if self.recipe.precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)
+
+    def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
+        return {"network": self.network, "average": self.average.network, "optimizer": self.optimizer}
+
+
+def make_optimizer(recipe: Recipe, network: nn.Module) -> torch.optim.Optimizer:
+    """Adam or AdamW; weight decay spares biases and batch-norm, as is usual."""
+    parameters = list(network.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, lr=recipe.learning_rate, betas=recipe.betas, fused=True)
+
+
+def normalise(images: Tensor) -> Tensor:
+    """Map RGB uint8 (B, 3, H, W) to what the network takes: float32, ImageNet mean and deviation, channels last."""
+    mean = torch.tensor(MEAN, device=images.device).view(3, 1, 1) * 255
+    std = torch.tensor(STD, device=images.device).view(3, 1, 1) * 255
+    return ((images - mean) / std).contiguous(memory_format=torch.channels_last)

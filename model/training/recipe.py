@@ -1,0 +1,139 @@
+"""A recipe: everything that decides what a training run computes, read from a TOML file."""
+
+import tomllib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+class RecipeError(Exception):
+    """A recipe is unknown or malformed; the message says what is wrong."""
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Probabilities (0..1) and ranges of the augmentations; all zero is the plain, resized picture.
+
+    ``rotation`` is in degrees to either side, rounded to right angles with probability ``right_angles``; ``scale``,
+    ``aspect`` and the colour ranges are largest factors (1.4 means from 1/1.4 to 1.4); ``shift`` and ``border_crop``
+    are fractions of the side.
+    """
+
+    flip: float = 0.0
+    rotation: float = 0.0
+    right_angles: float = 0.0
+    scale: float = 1.0
+    aspect: float = 1.0
+    shift: float = 0.0
+    border_crop: float = 0.0
+    brightness: float = 1.0
+    contrast: float = 1.0
+    saturation: float = 1.0
+    channel_gain: float = 1.0
+    gray: float = 0.0
+    blur: float = 0.0
+    noise: float = 0.0
+    paste: float = 0.0
+    highlights: float = 0.0
+    border: float = 0.0
+    inset: float = 0.0
+    text: float = 0.0
+
+
+@dataclass(frozen=True)
+class Phase:
+    """From progress ``start`` (0..1) on, each step draws one of ``sizes`` (pixels, multiples of 32)."""
+
+    start: float
+    sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One way to train; exactly one of ``steps``, ``epochs`` and ``minutes`` says how long.
+
+    With ``minutes`` the schedule follows the clock: it ends in time on a machine of any speed, but only ``steps``
+    and ``epochs`` repeat exactly.
+    """
+
+    name: str
+    batch: int
+    learning_rate: float
+    phases: tuple[Phase, ...]
+    seed: int = 0
+    steps: int | None = None
+    epochs: int | None = None
+    minutes: float | None = None
+    optimizer: Literal["adam", "adamw"] = "adamw"
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    schedule: Literal["constant", "cosine", "step"] = "cosine"
+    warmup_steps: int = 0
+    final_factor: float = 0.0  # cosine: the last learning rate over the first
+    drop_every: float = 1.0  # step: divide by ten after each such fraction of the run
+    clip_norm: float | None = None  # of the whole gradient
+    clip_value: float | None = None  # of each element of the gradient
+    average: float = 0.0  # decay of the moving average of the weights; 0 keeps the last weights themselves
+    supervise: tuple[str, ...] = ("s6", "s5", "s4", "s3")
+    negatives: float = 0.0  # share of the samples that are polyp-free crops
+    cache_side: int = 448  # pictures are kept in memory with this long side, pixels
+    precision: Literal["fp32", "bf16"] = "fp32"
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        if sum(length is not None for length in (self.steps, self.epochs, self.minutes)) != 1:
+            raise RecipeError(f"recipe {self.name}: give exactly one of steps, epochs and minutes")
+        starts = [phase.start for phase in self.phases]
+        if not starts or starts[0] != 0 or starts != sorted(starts):
+            raise RecipeError(f"recipe {self.name}: phases must start at 0 and be in order")
+        if any(size % 32 for phase in self.phases for size in phase.sizes):
+            raise RecipeError(f"recipe {self.name}: sizes must be multiples of 32")
+
+    def total_steps(self, samples: int) -> int | None:
+        """Optimiser steps of the whole run over ``samples`` pairs, or None where the clock decides."""
+        if self.epochs is not None:
+            return max(1, self.epochs * samples // self.batch)
+        return self.steps
+
+
+def load(name: str) -> Recipe:
+    """Read a recipe by its name, or from the path of a TOML file.
+
+    Raises:
+        RecipeError: no such recipe, or a malformed one.
+
+    """
+    path = Path(name) if name.endswith(".toml") else RECIPES / f"{name}.toml"
+    try:
+        return parse(path.stem, tomllib.loads(path.read_text()))
+    except OSError as error:
+        raise RecipeError(f"no recipe {name!r}; there are {', '.join(names())}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"recipe {path}: {error}") from error
+
+
+def names() -> list[str]:
+    """List the recipes that come with the package."""
+    return sorted(path.stem for path in RECIPES.glob("*.toml"))
+
+
+def parse(name: str, values: dict[str, Any]) -> Recipe:
+    """Build a recipe from the contents of its file; an unknown key is an error."""
+    values = dict(values)
+    augmentation = values.pop("augmentation", {})
+    phases = values.pop("phases", [])
+    for known, given in ((Recipe, values), (Augmentation, augmentation)):
+        unknown = set(given) - {entry.name for entry in fields(known)}
+        if unknown:
+            raise RecipeError(f"recipe {name}: unknown {', '.join(sorted(unknown))}")
+    tuples = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+    try:
+        return Recipe(
+            **{"name": name, **values, **tuples},
+            phases=tuple(Phase(phase["start"], tuple(phase["sizes"])) for phase in phases),
+            augmentation=Augmentation(**augmentation),
+        )
+    except (TypeError, KeyError) as error:
+        raise RecipeError(f"recipe {name}: {error}") from error

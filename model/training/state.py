@@ -1,0 +1,43 @@
+"""The state of an unfinished run on disk: everything that a resumed run needs to go on as if never broken."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+FILE = "state.pt"
+
+
+@dataclass
+class Progress:
+    """How far a run is: optimiser steps done, seconds spent on them, and the best validation Dice so far."""
+
+    step: int = 0
+    seconds: float = 0.0
+    best: float = -1.0
+
+
+def save(folder: Path, progress: Progress, **parts: nn.Module | torch.optim.Optimizer) -> None:
+    """Write ``state.pt`` so that a kill at any moment leaves either the old file or the new one."""
+    content: dict[str, Any] = {name: part.state_dict() for name, part in parts.items()}
+    content["progress"] = vars(progress)
+    draft = folder / f"{FILE}.draft"
+    with draft.open("wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(folder / FILE)
+
+
+def restore(folder: Path, **parts: nn.Module | torch.optim.Optimizer) -> Progress:
+    """Load ``state.pt`` into the given parts and return how far the run was; a fresh one if there is no file."""
+    path = folder / FILE
+    if not path.exists():
+        return Progress()
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    for name, part in parts.items():
+        part.load_state_dict(content[name])
+    return Progress(**content["progress"])
