@@ -1,0 +1,97 @@
+"""The network as it is served: batch-norm folded, any precision, any batch."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from model import checkpoint, engines, transforms
+from model.checkpoint import Checkpoint
+from model.folding import fold_batch_norm
+from model.pranet import PraNet
+from model.predictor import DeviceError, split_when_out_of_memory
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def weights() -> Checkpoint:
+    return checkpoint.load(ROOT / "weights" / "pranet.safetensors")
+
+
+@pytest.fixture(scope="module")
+def frames() -> np.ndarray:
+    samples = sorted((ROOT / "service" / "samples").glob("*.jpg"))
+    return np.stack([transforms.to_input(Image.open(sample)) for sample in samples])
+
+
+def test_folding_leaves_no_batch_norm_and_changes_nothing(weights: Checkpoint) -> None:
+    x = torch.randn(1, 3, 96, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = weights.network()(x)
+        folded = fold_batch_norm(weights.network())
+        assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
+        assert torch.allclose(folded(x), expected, atol=1e-3)
+
+
+def test_serving_computes_the_last_of_the_four_maps() -> None:
+    network = PraNet().eval()
+    x = torch.randn(2, 3, 64, 96)
+    with torch.inference_mode():
+        maps = network.maps(x)
+        assert all(each.shape == (2, 1, 64, 96) for each in maps)
+        assert torch.equal(network(x), maps.s3)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_frame_gives_the_same_mask_in_every_batch(weights: Checkpoint, frames: np.ndarray, precision: str) -> None:
+    predictor = engines.create(weights, device="cpu", engine="torch", precision=precision)
+    together = predictor.predict(frames)
+    assert (together.shape, together.dtype) == ((len(frames), 352, 352), np.float32)
+    for frame, expected in zip(frames, together, strict=True):
+        alone = predictor.predict(frame[None])[0]
+        assert ((alone > 0) == (expected > 0)).mean() > 0.999
+
+
+def test_bfloat16_finds_the_same_polyps_as_float32(weights: Checkpoint, frames: np.ndarray) -> None:
+    exact, coarse = (
+        engines.create(weights, device="cpu", engine="torch", precision=precision).predict(frames) > 0
+        for precision in ("fp32", "bf16")
+    )
+    assert 2 * (exact & coarse).sum() / (exact.sum() + coarse.sum()) > 0.99
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_a_gpu_that_is_not_there_is_an_error_and_never_a_silent_fallback(weights: Checkpoint) -> None:
+    with pytest.raises(DeviceError, match="use --device auto or cpu"):
+        engines.create(weights, device="cuda")
+    assert engines.resolve_device("auto").type == "cpu"
+
+
+def test_half_precision_on_a_cpu_is_refused_with_the_alternatives(weights: Checkpoint) -> None:
+    with pytest.raises(DeviceError, match="bf16 or fp32"):
+        engines.create(weights, device="cpu", precision="fp16")
+
+
+def test_a_batch_that_does_not_fit_is_halved_until_it_does() -> None:
+    sizes: list[int] = []
+
+    def predict(frames: np.ndarray) -> np.ndarray:
+        sizes.append(len(frames))
+        if len(frames) > 2:
+            raise torch.cuda.OutOfMemoryError("no memory")
+        return frames[:, 0, 0, 0].astype(np.float32)
+
+    frames = np.arange(7, dtype=np.uint8).reshape(7, 1, 1, 1)
+    assert split_when_out_of_memory(predict, frames).tolist() == [0, 1, 2, 3, 4, 5, 6]
+    assert max(sizes[1:]) < 7
+
+
+def test_a_single_frame_that_does_not_fit_is_an_error() -> None:
+    def predict(frames: np.ndarray) -> np.ndarray:
+        raise torch.cuda.OutOfMemoryError("no memory")
+
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        split_when_out_of_memory(predict, np.zeros((2, 3, 1, 1), np.uint8))

@@ -1,0 +1,73 @@
+"""Settings come from one place, and a wrong one says what to do."""
+
+import pytest
+
+from service import settings
+from service.settings import Settings, SettingsError, load
+
+
+def test_a_flag_wins_over_the_environment() -> None:
+    loaded, _ = load({"PRANET_PORT": "9000", "PRANET_THRESHOLD": "0.4"}, {"port": "9001", "threshold": None})
+    assert (loaded.port, loaded.threshold) == (9001, 0.4)
+
+
+def test_an_unknown_variable_names_the_nearest_setting() -> None:
+    with pytest.raises(
+        SettingsError, match=r"PRANET_MAX_BATCHSIZE is not a setting; did you mean PRANET_MAX_BATCH_SIZE"
+    ):
+        load({"PRANET_MAX_BATCHSIZE": "4"}, {})
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("PRANET_THRESHOLD", "1.5"),
+        ("PRANET_THRESHOLD", "half"),
+        ("PRANET_PORT", "70000"),
+        ("PRANET_MAX_BATCH_SIZE", "0"),
+        ("PRANET_DEVICE", "gpu"),
+        ("PRANET_LOG_FORMAT", "xml"),
+    ],
+)
+def test_an_invalid_value_is_named_with_its_meaning(variable: str, value: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load({variable: value}, {})
+    name = variable.removeprefix("PRANET_").lower()
+    assert variable in str(caught.value)
+    assert value in str(caught.value)
+    assert str(Settings.model_fields[name].description) in str(caught.value)
+
+
+def test_every_invalid_value_is_reported_at_once() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load({"PRANET_PORT": "x", "PRANET_THRESHOLD": "2"}, {})
+    assert len(str(caught.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("PRANET_PORT", "tcp://10.0.0.1:8000"),
+        ("PRANET_PORT_8000_TCP_ADDR", "10.0.0.1"),
+        ("PRANET_SERVICE_HOST", "10.0.0.1"),
+    ],
+)
+def test_kubernetes_service_links_are_ignored_with_a_warning(variable: str, value: str) -> None:
+    loaded, warnings = load({variable: value}, {})
+    assert loaded == Settings()
+    assert variable in warnings[0]
+
+
+def test_an_empty_variable_is_an_unset_one() -> None:
+    assert load({"PRANET_WEIGHTS": ""}, {}) == (Settings(), [])
+
+
+def test_a_setting_that_is_not_yet_in_force_is_accepted_with_a_warning() -> None:
+    pending = [name for name, field in Settings.model_fields.items() if settings.is_pending(field)]
+    for name in pending:
+        _, warnings = load({settings.variable(name): "7"}, {})
+        assert settings.variable(name) in warnings[0]
+
+
+def test_variables_of_other_programs_are_none_of_our_business() -> None:
+    assert load({"PATH": "/bin", "PRANETTE": "1"}, {}) == (Settings(), [])
