@@ -10,7 +10,7 @@ PROTOC := $(BIN)/python -m grpc_tools.protoc -Iservice/pb=proto
 PROTOS := $(shell find proto -name '*.proto')
 PIP_COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --python-version 3.11 --no-header -q
 
-.PHONY: serve test check format lint types contracts proto proto-check lock clean
+.PHONY: serve test check format lint types contracts proto proto-check readme lock clean
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/pranet serve
@@ -39,6 +39,10 @@ proto: $(VENV)/.dev
 
 proto-check: proto
 	git diff --exit-code -- service/pb
+
+# Rewrites the README's tables from the code.
+readme: $(VENV)/.dev
+	$(BIN)/python tests/readme_tables.py
 
 # Pins every dependency but torch, for all platforms and Pythons, with hashes.
 lock:
