@@ -12,7 +12,8 @@ import torch
 from model import checkpoint
 from model.pranet import PraNet
 from model.training import backbone, journal, loop, recipe
-from model.training.dataset import Batches, PairFile, find_pairs, read_names, read_pair, select
+from model.training.batches import Batches
+from model.training.pairs import PairFile, find_pairs, read_names, read_pair, select
 from model.training.validation import mean_dice
 
 

@@ -15,7 +15,7 @@ from model import checkpoint
 from model.pranet import PraNet
 from model.training import schedule, state
 from model.training.average import AverageWeights
-from model.training.dataset import Batches
+from model.training.batches import Batches
 from model.training.journal import Journal
 from model.training.loss import supervised_loss
 from model.training.recipe import Recipe

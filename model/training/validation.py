@@ -7,8 +7,8 @@ import torch
 
 from model import transforms
 from model.pranet import PraNet
-from model.training.dataset import PairFile, read_image, read_mask
 from model.training.loop import normalise
+from model.training.pairs import PairFile, read_image, read_mask
 
 BATCH = 8
 
