@@ -12,9 +12,8 @@ from pathlib import Path
 
 import uvloop
 
-from model import checkpoint
 from service import rest, rpc
-from service.core import Phase, Service, running
+from service.core import Phase, Service, load_predictor, running
 from service.settings import Settings
 
 SAMPLE = Path(__file__).parent / "samples" / "polyp-1.jpg"
@@ -40,9 +39,8 @@ def serve(settings: Settings) -> int:
 
 async def _serve(settings: Settings) -> int:
     stop = asyncio.Event()
-    weights = await asyncio.to_thread(checkpoint.load, settings.weights_path)
-    log.info("weights %s from %s", weights.model_id, settings.weights_path)
-    async with running(settings, weights) as service, _listening(service) as (port, grpc_port):
+    predictor = await asyncio.to_thread(load_predictor, settings)
+    async with running(settings, predictor) as service, listening(service) as (port, grpc_port):
         _stop_on_signals(stop)
         announcing = asyncio.create_task(_announce(service, port, grpc_port))
         await stop.wait()
@@ -51,8 +49,13 @@ async def _serve(settings: Settings) -> int:
 
 
 @contextlib.asynccontextmanager
-async def _listening(service: Service) -> AsyncIterator[tuple[int, int]]:
-    """Open both ports; yields the REST and the gRPC port."""
+async def listening(service: Service) -> AsyncIterator[tuple[int, int]]:
+    """Open both ports inside the block; yields the REST and the gRPC port.
+
+    Raises:
+        StartError: a port is taken.
+
+    """
     host = service.settings.host
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     address = f"[{host}]" if ":" in host else host

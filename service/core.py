@@ -2,22 +2,24 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
 
-from model import engines
-from model.checkpoint import Checkpoint
+from model import checkpoint, engines
 from model.predictor import ModelRef, Predictor
 from model.transforms import Pixels
 from service.admission import Admission
-from service.batcher import Batcher
+from service.batcher import HANG_SECONDS, Batcher
 from service.errors import Draining, NotReady
 from service.metrics import Metrics
 from service.segmenter import Inference, Segmenter, inference
 from service.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 class Phase(Enum):
@@ -77,17 +79,27 @@ class Service:
     metrics: Metrics
 
 
-@contextlib.asynccontextmanager
-async def running(settings: Settings, checkpoint: Checkpoint) -> AsyncIterator[Service]:
-    """Build the data path and start it; the network warms up in the background until ``Phase.SERVING``.
+def load_predictor(settings: Settings) -> Predictor:
+    """Load the weights and put them on the device; not yet warmed up.
 
     Raises:
+        CheckpointError: the weights cannot be used.
         DeviceError: the wanted device is not to be had.
 
     """
-    predictor = await asyncio.to_thread(
-        engines.create, checkpoint, device=settings.device, engine=settings.engine, precision=settings.precision
-    )
+    weights = checkpoint.load(settings.weights_path)
+    log.info("weights %s from %s", weights.model_id, settings.weights_path)
+    return engines.create(weights, device=settings.device, engine=settings.engine, precision=settings.precision)
+
+
+@contextlib.asynccontextmanager
+async def running(
+    settings: Settings, predictor: Predictor, *, hang_seconds: float = HANG_SECONDS
+) -> AsyncIterator[Service]:
+    """Build the data path in front of a predictor and start it.
+
+    The network warms up in the background until ``Phase.SERVING``.
+    """
     max_batch_size = settings.max_batch_size or engines.default_batch_size(settings.device)
     metrics = Metrics()
     async with contextlib.AsyncExitStack() as stack:
@@ -98,6 +110,7 @@ async def running(settings: Settings, checkpoint: Checkpoint) -> AsyncIterator[S
                 max_batch_size=max_batch_size,
                 max_queue_delay=settings.max_queue_delay_ms / 1e3,
                 slots=predictor.slots,
+                hang_seconds=hang_seconds,
                 on_batch=metrics.batch_size.observe,
             )
         )

@@ -8,8 +8,7 @@ from typing import NoReturn
 import uvloop
 from tqdm import tqdm
 
-from model import checkpoint
-from service.core import Service, running
+from service.core import Service, load_predictor, running
 from service.errors import ServiceError
 from service.frame import Options, Output
 from service.schemas import SegmentationBody
@@ -68,8 +67,7 @@ def plan(paths: Iterable[Path], out: Path, suffix: str) -> dict[Path, Path]:
 
 
 async def _segment_all(jobs: dict[Path, Path], options: Options, settings: Settings) -> int:
-    weights = checkpoint.load(settings.weights_path)
-    async with running(settings, weights) as service:
+    async with running(settings, load_predictor(settings)) as service:
         places = asyncio.Semaphore(AT_ONCE_PER_BATCH * service.max_batch_size)
         with tqdm(total=len(jobs), unit="image", disable=None) as bar:
 

@@ -12,7 +12,7 @@ from service.errors import InternalError
 from service.metrics import Metrics
 
 REQUEST_ID_HEADER = b"x-request-id"
-REQUEST_ID = re.compile(r"[\w.:/+=@-]{1,128}")  # what may be echoed into headers and logs
+REQUEST_ID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)  # what may be echoed into headers and logs
 QUIET_PATHS = frozenset({"/livez", "/readyz", "/metrics"})  # polled for ever
 
 log = logging.getLogger("pranet.access")
@@ -20,7 +20,7 @@ log = logging.getLogger("pranet.access")
 
 def request_id_from(given: str) -> str:
     """Return the client's request id if it can be echoed, else a new one."""
-    return given if REQUEST_ID.fullmatch(given, re.ASCII) else uuid.uuid4().hex
+    return given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 
 
 class Observed:

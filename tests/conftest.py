@@ -1,0 +1,49 @@
+"""Fixtures that several files share, and the rule that nothing is skipped unseen in CI."""
+
+import os
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+import processes
+from pictures import ROOT
+
+NO_CUDA = "no CUDA"  # the one thing that a CI machine may lack
+
+Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
+
+
+@pytest.fixture(scope="session")
+def weights() -> Path:
+    """Return the bundled weights."""
+    return ROOT / "weights" / "pranet.safetensors"
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[processes.Server]:
+    """Serve the bundled weights in a process of its own, for every test that leaves it running."""
+    with processes.server() as running:
+        yield running
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    return _without_silent_skip((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    return _without_silent_skip((yield))
+
+
+def _without_silent_skip(report: Report) -> Report:
+    """Turn a skip into a failure under CI, except for want of a GPU."""
+    expected_failure = hasattr(report, "wasxfail")
+    if report.skipped and os.environ.get("CI") == "true" and not expected_failure:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if reason.removeprefix("Skipped: ") != NO_CUDA:
+            report.outcome = "failed"
+            report.longrepr = f"skipped under CI: {reason}"
+    return report

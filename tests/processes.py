@@ -1,0 +1,67 @@
+"""``pranet`` commands in processes of their own, as a user starts them."""
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import httpx
+
+from pictures import ROOT
+
+START_SECONDS = 120  # import of torch, reading of weights and warm-up on a busy machine
+STOP_SECONDS = 60
+ANNOUNCEMENT = re.compile(r"PraNet is ready: (?P<url>http://\S+) \(gRPC (?P<grpc_port>\d+)\)")
+
+
+@dataclass(frozen=True)
+class Server:
+    """A ``pranet serve`` that is ready."""
+
+    process: "subprocess.Popen[str]"
+    url: str
+    grpc_address: str
+
+
+def pranet(*arguments: object, **variables: str) -> "subprocess.CompletedProcess[str]":
+    """Run one command to its end."""
+    return subprocess.run(
+        _command(arguments), cwd=ROOT, env=_environment(variables), text=True, capture_output=True, check=False
+    )
+
+
+@contextlib.contextmanager
+def server(*arguments: object, **variables: str) -> Iterator[Server]:
+    """Serve on free ports inside the block."""
+    command = _command(("serve", "--port", 0, "--grpc-port", 0, "--log-level", "warning", *arguments))
+    with subprocess.Popen(command, cwd=ROOT, env=_environment(variables), text=True, stdout=subprocess.PIPE) as process:
+        try:
+            yield _announced(process)
+        finally:
+            process.terminate()
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _announced(process: "subprocess.Popen[str]") -> Server:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if found := ANNOUNCEMENT.search(line):
+            httpx.get(f"{found['url']}/readyz", timeout=START_SECONDS, trust_env=False).raise_for_status()
+            return Server(process, found["url"], f"127.0.0.1:{found['grpc_port']}")
+    raise AssertionError(f"pranet serve ended with {process.wait(STOP_SECONDS)} before it was ready")
+
+
+def _command(arguments: tuple[object, ...]) -> list[str]:
+    return [sys.executable, "-m", "service.cli", *map(str, arguments)]
+
+
+def _environment(variables: dict[str, str]) -> dict[str, str]:
+    """Return this process's environment without settings of its own."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PRANET_")}
+    return {**inherited, **variables}

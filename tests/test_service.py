@@ -1,0 +1,107 @@
+"""One frame through the whole service, on both protocols, with each kind of answer."""
+
+import io
+import itertools
+from collections.abc import AsyncIterator
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from fakes import RedPredictor, Running, serving
+from pictures import SAMPLES, annotation, dice, encoded, mask_of, red_box
+from processes import Server
+from service.pb.pranet.v1 import segmentation_pb2 as pb
+
+BOX = (40, 30, 200, 150)
+PICTURE = encoded(red_box(320, 200, BOX))
+EXPECTED = np.asarray(red_box(320, 200, BOX))[..., 0] > 0
+
+
+@pytest.fixture
+async def running() -> AsyncIterator[Running]:
+    async with serving() as running:
+        yield running
+
+
+async def test_rest_and_grpc_answer_the_same_mask(running: Running) -> None:
+    over_rest = await running.rest.post("/segment", content=PICTURE)
+    over_grpc = await running.stub.Segment(pb.SegmentRequest(image=PICTURE))
+    assert over_rest.content == over_grpc.png
+    assert dice(mask_of(over_rest.content), EXPECTED) > 0.98
+
+
+async def test_a_multipart_form_is_answered_as_a_raw_body(running: Running) -> None:
+    form = await running.rest.post("/segment", files={"file": ("frame.png", PICTURE, "image/png")})
+    raw = await running.rest.post("/segment", content=PICTURE)
+    assert (form.status_code, form.content) == (200, raw.content)
+
+
+async def test_every_answer_names_its_request_its_weights_and_its_times(running: Running) -> None:
+    answer = await running.rest.post("/segment", content=PICTURE, headers={"x-request-id": "frame-7"})
+    assert answer.headers["x-request-id"] == "frame-7"
+    assert answer.headers["x-model"] == RedPredictor.model.model_id
+    stages = [part.split(";")[0] for part in answer.headers["server-timing"].split(", ")]
+    assert stages == ["decode", "preprocess", "queue", "infer", "post", "encode", "total"]
+
+
+async def test_json_describes_the_mask_that_png_shows(running: Running) -> None:
+    answer = (await running.rest.post("/segment", content=PICTURE, headers={"accept": "application/json"})).json()
+    mask = mask_of((await running.rest.post("/segment", content=PICTURE)).content)
+    counts = answer["rle"]["counts"]
+    decoded = np.repeat([index % 2 for index in range(len(counts))], counts).reshape(mask.shape, order="F")
+    assert np.array_equal(decoded > 0, mask)
+    (polyp,) = answer["polyps"]
+    assert polyp["area_fraction"] == pytest.approx(mask.mean())
+
+
+@pytest.mark.parametrize(("depth", "mode"), [("8", "L"), ("16", "I;16")])
+async def test_a_probability_crosses_half_scale_where_the_mask_ends(running: Running, depth: str, mode: str) -> None:
+    answer = await running.rest.post("/segment", content=PICTURE, params={"output": "probability", "depth": depth})
+    picture = Image.open(io.BytesIO(answer.content))
+    assert picture.mode == mode
+    mask = mask_of((await running.rest.post("/segment", content=PICTURE)).content)
+    assert dice(np.asarray(picture) > (2 ** int(depth) - 1) / 2, mask) > 0.999
+
+
+async def test_an_overlay_is_the_picture_with_its_polyps_tinted(running: Running) -> None:
+    answer = await running.rest.post("/segment", content=PICTURE, params={"output": "overlay"})
+    drawn = np.asarray(Image.open(io.BytesIO(answer.content)))
+    assert drawn.shape == (200, 320, 3)
+    assert tuple(drawn[5, 5]) == (0, 0, 0)
+    assert drawn[90, 120, 1] > 0
+
+
+async def test_a_region_is_answered_in_the_geometry_of_the_whole_frame(running: Running) -> None:
+    answer = await running.rest.post("/segment", content=PICTURE, params={"roi": "100,50,150,120"})
+    mask = mask_of(answer.content)
+    inside = np.zeros_like(mask)
+    inside[50:170, 100:250] = True
+    assert dice(mask, EXPECTED & inside) > 0.98
+
+
+async def test_auto_leaves_out_the_black_surround(running: Running) -> None:
+    frame = Image.new("RGB", (400, 300))
+    frame.paste((90, 60, 60), (100, 50, 300, 250))
+    frame.paste((255, 60, 60), (100, 50, 200, 250))
+    answer = await running.rest.post("/segment", content=encoded(frame), params={"roi": "auto"})
+    mask = mask_of(answer.content)
+    assert mask.shape == (300, 400)
+    assert dice(mask, np.asarray(frame)[..., 0] > 128) > 0.98
+
+
+async def test_a_threshold_of_zero_marks_all_and_one_marks_nothing(running: Running) -> None:
+    shares = [
+        mask_of((await running.rest.post("/segment", content=PICTURE, params={"threshold": t})).content).mean()
+        for t in (0, 0.5, 1)
+    ]
+    assert shares[0] == 1
+    assert shares[2] == 0
+    assert all(lower >= higher for lower, higher in itertools.pairwise(shares))
+
+
+def test_the_bundled_weights_find_the_polyps_of_the_sample_frames(server: Server) -> None:
+    for sample in SAMPLES:
+        answer = httpx.post(f"{server.url}/segment", content=sample.read_bytes(), timeout=60, trust_env=False)
+        assert dice(mask_of(answer.content), annotation(sample)) >= 0.7
