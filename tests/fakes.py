@@ -10,7 +10,7 @@ import grpc
 import httpx
 import numpy as np
 
-from model.predictor import ModelRef
+from model.predictor import ModelRef, Predictor
 from model.transforms import Floats, Pixels
 from service.app import listening
 from service.core import Service, running
@@ -66,7 +66,7 @@ class Running:
 
 @contextlib.asynccontextmanager
 async def serving(
-    predictor: RedPredictor | None = None, *, until_ready: bool = True, hang_seconds: float = PATIENCE, **settings: Any
+    predictor: Predictor | None = None, *, until_ready: bool = True, hang_seconds: float = PATIENCE, **settings: Any
 ) -> AsyncIterator[Running]:
     """Run the whole service in this event loop, on free ports."""
     chosen = Settings.model_validate({"port": 0, "grpc_port": 0, "device": "cpu", **settings})
