@@ -1,5 +1,7 @@
 """How much work may be accepted and not yet be on the device: counted before anything is decoded."""
 
+import asyncio
+from collections import deque
 from types import TracebackType
 from typing import Self
 
@@ -12,10 +14,30 @@ class Admission:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.taken = 0
+        self._patient: deque[asyncio.Future[None]] = deque()
 
     def place(self) -> "Place":
         """Return a place that is taken on entry and given back once, by ``release`` or on exit."""
         return Place(self)
+
+    async def room(self) -> None:
+        """Wait until a place is free, behind all who wait already; take it at once."""
+        while self.taken >= self.limit:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._patient.append(waiter)
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                if waiter.done() and not waiter.cancelled():
+                    self.freed()  # woken and cancelled in the same moment: the next one has the place
+                raise
+
+    def freed(self) -> None:
+        """Wake the first who waits for room."""
+        while self._patient:
+            if not (waiter := self._patient.popleft()).done():
+                waiter.set_result(None)
+                return
 
 
 class Place:
@@ -45,6 +67,7 @@ class Place:
         if self._held:
             self._held = False
             self._admission.taken -= 1
+            self._admission.freed()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

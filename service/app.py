@@ -97,8 +97,10 @@ async def _announce(service: Service, port: int, grpc_port: int) -> None:
 async def _drain(service: Service) -> int:
     """Refuse new work, answer what was accepted; return the exit code."""
     service.readiness.enter(Phase.DRAINING)
+    service.streams.drain()
     try:
         async with asyncio.timeout(service.settings.drain_seconds):
+            await service.streams.idle.wait()
             await service.segmenter.idle.wait()
     except TimeoutError:
         log.error("%d requests were not answered within DRAIN_SECONDS", service.segmenter.in_flight)

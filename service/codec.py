@@ -2,13 +2,15 @@
 
 import io
 import struct
+from dataclasses import dataclass
+from enum import StrEnum
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from service.errors import InvalidRequest, TooManyPixels, UndecodableImage, UnsupportedImage
+from service.errors import InvalidParameter, InvalidRequest, TooManyPixels, UndecodableImage, UnsupportedImage
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 SNIFFED = (*FORMATS, "MPO", "GIF")  # MPO: a JPEG with more pictures behind it, as phones write; GIF: refused by name
@@ -17,6 +19,38 @@ PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 1)  # masks are flat: higher levels 
 # What Pillow's readers raise over damaged files; EOFError and struct.error come from TIFF directories.
 DAMAGED = (OSError, ValueError, SyntaxError, LookupError, EOFError, TypeError, struct.error, MemoryError)
 SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
+
+
+class PixelFormat(StrEnum):
+    """Layouts of raw pixels."""
+
+    RGB24 = "rgb24"  # R, G, B in three bytes
+    NV12 = "nv12"  # a plane of luma, then one of interleaved chroma at half size; BT.601, 16 to 235
+
+
+@dataclass(frozen=True, slots=True)
+class RawPicture:
+    """Pixels as a capture card delivers them."""
+
+    format: PixelFormat
+    width: int
+    height: int
+    stride: int  # bytes from one row to the next, in both planes of NV12
+    data: bytes
+
+
+Picture = bytes | RawPicture  # bytes: JPEG, PNG, WebP, BMP or TIFF
+
+
+def to_rgb(picture: Picture, max_pixels: int) -> Image.Image:
+    """Make RGB of an encoded or raw picture.
+
+    Raises:
+        InvalidParameter: width, height, stride and the number of bytes do not fit each other.
+        ServiceError: as ``decode``.
+
+    """
+    return decode(picture, max_pixels) if isinstance(picture, bytes) else _unpack(picture, max_pixels)
 
 
 def decode(data: bytes, max_pixels: int) -> Image.Image:
@@ -48,6 +82,27 @@ def encode_png(pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> bytes:
     if not done:
         raise ValueError(f"cannot encode {pixels.dtype} {pixels.shape} as PNG")
     return buffer.tobytes()
+
+
+def _unpack(raw: RawPicture, max_pixels: int) -> Image.Image:
+    """Take the picture out of its padded rows."""
+    nv12 = raw.format is PixelFormat.NV12
+    if nv12 and (raw.width % 2 or raw.height % 2):
+        raise InvalidParameter(f"NV12 of {raw.width}x{raw.height} pixels; both sides must be even")
+    if raw.width * raw.height > max_pixels:
+        raise _too_many(max_pixels)
+    row_bytes = raw.width if nv12 else 3 * raw.width
+    rows = raw.height * 3 // 2 if nv12 else raw.height
+    if min(raw.width, raw.height) < 1 or raw.stride < row_bytes or len(raw.data) < raw.stride * (rows - 1) + row_bytes:
+        given = f"{raw.width}x{raw.height} with stride {raw.stride} in {len(raw.data)} bytes"
+        raise InvalidParameter(f"{raw.format} of {given} cannot be; see the description of raw frames")
+    padded = np.frombuffer(raw.data, np.uint8)
+    if len(padded) < raw.stride * rows:  # the last row may come without its padding
+        padded = np.concatenate((padded, np.zeros(raw.stride * rows - len(padded), np.uint8)))
+    pixels = np.ascontiguousarray(padded[: raw.stride * rows].reshape(rows, raw.stride)[:, :row_bytes])
+    if nv12:
+        return Image.fromarray(cv2.cvtColor(pixels, cv2.COLOR_YUV2RGB_NV12))
+    return Image.fromarray(pixels.reshape(raw.height, raw.width, 3))
 
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:

@@ -18,6 +18,7 @@ from service.errors import Draining, NotReady
 from service.metrics import Metrics
 from service.segmenter import Inference, Segmenter, inference
 from service.settings import Settings
+from service.streams import Streams
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +76,7 @@ class Service:
     model: ModelRef
     max_batch_size: int
     segmenter: Segmenter
+    streams: Streams
     readiness: Readiness
     metrics: Metrics
 
@@ -121,8 +123,15 @@ async def running(
             metrics,
             max_image_pixels=settings.max_image_pixels,
         )
+        streams = Streams(
+            segmenter,
+            metrics,
+            max_streams=settings.max_streams,
+            window=settings.stream_window,
+            frame_timeout=settings.request_timeout_ms / 1e3,
+        )
         readiness = Readiness(lambda: batcher.alive)
-        service = Service(settings, predictor.model, max_batch_size, segmenter, readiness, metrics)
+        service = Service(settings, predictor.model, max_batch_size, segmenter, streams, readiness, metrics)
         warming = asyncio.create_task(_warm_up(predictor, service))
         stack.push_async_callback(_cancelled, warming)
         yield service

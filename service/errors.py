@@ -12,6 +12,7 @@
     ├── UndecodableImage      422 INVALID_ARGUMENT     of a known type, but damaged
     ├── InvalidParameter      422 INVALID_ARGUMENT
     ├── QueueFull             429 RESOURCE_EXHAUSTED   retry
+    ├── TooManyStreams        429 RESOURCE_EXHAUSTED   retry
     ├── ClientLeft            499 CANCELLED            only ever seen in logs and metrics
     ├── InferenceFailed       500 INTERNAL             the network failed on this very frame
     ├── InternalError         500 INTERNAL             a fault of the service
@@ -128,6 +129,13 @@ class QueueFull(ServiceError):
     """``MAX_QUEUE_SIZE`` requests wait already; nothing was decoded."""
 
     status, grpc, slug = 429, StatusCode.RESOURCE_EXHAUSTED, "queue-full"
+    retry_after = RETRY_AFTER_SECONDS
+
+
+class TooManyStreams(ServiceError):
+    """``MAX_STREAMS`` video streams are open already."""
+
+    status, grpc, slug = 429, StatusCode.RESOURCE_EXHAUSTED, "too-many-streams"
     retry_after = RETRY_AFTER_SECONDS
 
 

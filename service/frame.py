@@ -12,6 +12,7 @@ from model import transforms
 from model.transforms import Floats, Pixels
 from service import codec, polyps, regions
 from service.batcher import Priority
+from service.codec import Picture
 from service.polyps import Polyp
 from service.regions import Box
 from service.stages import StageTimes
@@ -28,6 +29,14 @@ class Output(StrEnum):
     JSON = "json"
 
 
+class MaskFormat(StrEnum):
+    """How a mask is written down."""
+
+    PNG = "png"
+    RLE = "rle"  # COCO's uncompressed run lengths
+    BITS = "bits"  # one bit a pixel, rows padded to whole bytes, the leftmost pixel in the highest bit
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """How one frame is to be segmented."""
@@ -36,6 +45,7 @@ class Options:
     output: Output = Output.MASK
     depth: int = 8  # bits of a probability
     roi: str = "full"
+    mask_format: MaskFormat = MaskFormat.PNG
     priority: Priority = Priority.SINGLE
 
 
@@ -52,22 +62,23 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """An answer in the geometry of the whole frame: a PNG, or for ``Output.JSON`` its polyps."""
+    """An answer in the geometry of the whole frame: a PNG, or a mask in another format, or its polyps."""
 
     png: bytes = b""
+    bits: bytes = b""
     polyps: tuple[Polyp, ...] = ()
     run_lengths: tuple[int, ...] = ()
 
 
-def prepare(image: bytes, options: Options, max_pixels: int, times: StageTimes) -> Prepared:
-    """Decode an encoded image and make the network's input of it.
+def prepare(source: Picture, options: Options, max_pixels: int, times: StageTimes) -> Prepared:
+    """Decode a picture and make the network's input of it.
 
     Raises:
         ServiceError: the image or the region of interest is refused.
 
     """
     with times.measure("decode"):
-        picture = codec.decode(image, max_pixels)
+        picture = codec.to_rgb(source, max_pixels)
     with times.measure("preprocess"):
         box = regions.locate(picture, options.roi)
         pixels = transforms.to_input(regions.crop(picture, box))
@@ -93,7 +104,15 @@ def render(frame: Prepared, logits: Floats, options: Options, times: StageTimes)
             return Rendered(polyps=tuple(found), run_lengths=tuple(polyps.run_lengths(mask)))
         if frame.picture is not None:
             return Rendered(png=codec.encode_png(polyps.draw_overlay(np.asarray(frame.picture), mask)))
-        return Rendered(png=codec.encode_png(mask))
+        return _written(mask, options.mask_format)
+
+
+def _written(mask: Pixels, form: MaskFormat) -> Rendered:
+    if form is MaskFormat.RLE:
+        return Rendered(run_lengths=tuple(polyps.run_lengths(mask)))
+    if form is MaskFormat.BITS:
+        return Rendered(bits=np.packbits(mask != 0, axis=1).tobytes())
+    return Rendered(png=codec.encode_png(mask))
 
 
 def _in_frame(pixels: npt.NDArray[Scalar], frame: Prepared) -> npt.NDArray[Scalar]:

@@ -14,6 +14,7 @@ SECONDS = (
 )  # fmt: skip
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 FPS_WINDOW_SECONDS = 5.0
+OUTCOMES = ("answered", "stale", "deadline", "overload", "failed")  # of a stream's frame
 
 
 class FrameRate:
@@ -75,6 +76,7 @@ class Metrics:
         self.rejected = Counter(
             "pranet_rejected", "Requests that were refused or failed, by cause.", ("reason",), registry=registry
         )
+        self.decodes = Counter("pranet_decodes", "Pictures whose decoding was begun.", registry=registry)
         self.frame_rate = FrameRate()
         fps = Gauge("pranet_fps", "Frames answered per second over the last 5 s.", registry=registry)
         fps.set_function(self.frame_rate.per_second)
@@ -85,6 +87,71 @@ class Metrics:
             registry=registry,
         )
 
+        self.streams_active = Gauge("pranet_streams_active", "Open video streams.", registry=registry)
+        self.frames_received = Counter(
+            "pranet_frames_received", "Frames received on streams, by stream slot.", ("slot",), registry=registry
+        )
+        self.frames = Counter(
+            "pranet_frames",
+            "Frames of streams by what became of them: answered, stale, deadline, overload or failed.",
+            ("slot", "outcome"),
+            registry=registry,
+        )
+        self.frame_age = Histogram(
+            "pranet_stream_frame_age_seconds",
+            "From capture to answer, without the constant part of the network's delay.",
+            ("slot",),
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.frame_gap = Histogram(
+            "pranet_stream_gap_seconds",
+            "Between two masks of a stream.",
+            ("slot",),
+            buckets=SECONDS,
+            registry=registry,
+        )
+
+    def stream(self, slot: int) -> "StreamMetrics":
+        """Return what the stream in ``slot`` (0 to MAX_STREAMS - 1) counts with."""
+        return StreamMetrics(self, str(slot))
+
     def exposition(self) -> bytes:
         """Return all series in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+class StreamMetrics:
+    """The series of one stream, which keep the identity received = answered + dropped + failed."""
+
+    def __init__(self, metrics: Metrics, slot: str) -> None:
+        self._received = metrics.frames_received.labels(slot)
+        self._age = metrics.frame_age.labels(slot)
+        self._gap = metrics.frame_gap.labels(slot)
+        self._outcomes = {name: metrics.frames.labels(slot, name) for name in OUTCOMES}
+        self._open = 0  # received, without an outcome yet
+        self._last_mask: float | None = None  # monotonic clock, seconds
+
+    def received(self) -> None:
+        """Count a frame that came."""
+        self._open += 1
+        self._received.inc()
+
+    def answered(self, age: float) -> None:
+        """Count a mask that was sent ``age`` seconds after its capture."""
+        now = time.monotonic()
+        self._age.observe(age)
+        if self._last_mask is not None:
+            self._gap.observe(now - self._last_mask)
+        self._last_mask = now
+        self.count("answered")
+
+    def count(self, outcome: str) -> None:
+        """Count what became of a frame."""
+        self._open -= 1
+        self._outcomes[outcome].inc()
+
+    def abandon(self) -> None:
+        """Count as failed the frames whose answers nobody waits for any more."""
+        self._outcomes["failed"].inc(self._open)
+        self._open = 0

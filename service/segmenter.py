@@ -1,7 +1,7 @@
 """The data path of one frame; ``Segmenter.segment`` shows its whole life."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -13,12 +13,14 @@ from model.predictor import ModelRef, Predictor
 from model.transforms import Floats, Pixels
 from service.admission import Admission
 from service.batcher import Batched, Batcher, Infer
+from service.codec import Picture
 from service.errors import DeadlineExceeded
-from service.frame import Options, Rendered, prepare, render
+from service.frame import Options, Prepared, Rendered, prepare, render
 from service.metrics import Metrics
 from service.stages import StageTimes
 
 T = TypeVar("T")
+Refine = Callable[[Prepared, Floats], Awaitable[Floats]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +44,13 @@ class Segmentation:
     times: StageTimes
 
 
+async def as_it_is(frame: Prepared, logits: Floats) -> Floats:
+    """Leave the logits as the network gave them."""
+    return logits
+
+
 class Segmenter:
-    """Takes encoded images, answers segmentations; every transport shares it."""
+    """Takes pictures, answers segmentations; every transport shares it."""
 
     def __init__(
         self,
@@ -70,26 +77,41 @@ class Segmenter:
         """Count the frames accepted and not yet answered."""
         return self._in_flight
 
-    async def segment(self, image: bytes, options: Options, deadline: float) -> Segmentation:
-        """Segment one encoded image; cancelling the caller drops the work.
+    async def segment(
+        self,
+        picture: Picture,
+        options: Options,
+        deadline: float,
+        *,
+        refine: Refine = as_it_is,
+        patient: bool = False,
+    ) -> Segmentation:
+        """Segment one picture; cancelling the caller drops the work.
 
         Args:
-            image: JPEG, PNG, WebP, BMP or TIFF.
+            picture: JPEG, PNG, WebP, BMP or TIFF, or raw pixels.
             options: output, threshold, region, priority.
             deadline: loop time, seconds, at which the answer is of no use any more.
+            refine: what a stream does with the logits of a frame that is off the device.
+            patient: wait for a place where another would get ``QueueFull``.
 
         Raises:
             ServiceError: any of its subclasses that concern a frame.
 
         """
         times = StageTimes()
-        with self._counted(), self._admission.place() as place:
+        with self._counted():
             async with _within(deadline):
-                frame = await self._run(prepare, image, options, self._max_image_pixels, times)
-                batched = await self._batcher.submit(
-                    frame.pixels, deadline=deadline, priority=options.priority, on_start=place.release
-                )
-                rendered = await self._run(render, frame, batched.result.logits, options, times)
+                if patient:
+                    await self._admission.room()
+                with self._admission.place() as place:
+                    self._metrics.decodes.inc()
+                    frame = await self._run(prepare, picture, options, self._max_image_pixels, times)
+                    batched = await self._batcher.submit(
+                        frame.pixels, deadline=deadline, priority=options.priority, on_start=place.release
+                    )
+                logits = await refine(frame, batched.result.logits)
+                rendered = await self._run(render, frame, logits, options, times)
         self._observe(times, batched)
         return Segmentation(
             frame.width, frame.height, options, rendered, batched.result.model, batched.batch_size, times

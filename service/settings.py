@@ -53,9 +53,9 @@ class Settings(BaseModel):
     )
     request_timeout_ms: int = Field(30_000, ge=1, description="Time from a request's arrival to its answer; then 504.")
     drain_seconds: float = Field(20, ge=0, description="How long SIGTERM waits for accepted requests.")
-    max_streams: int = Field(64, ge=1, description="Open video streams.", json_schema_extra=PENDING)
+    max_streams: int = Field(64, ge=1, description="Video streams that may be open; more get 429.")
     stream_window: int = Field(
-        4, ge=1, description="Frames of one stream that may be in the service.", json_schema_extra=PENDING
+        4, ge=1, le=256, description="Frames of one stream that may be worked on or hold an answer not yet taken."
     )
     cache_dir: Path | None = Field(None, description="Where compiled engines are kept.", json_schema_extra=PENDING)
     api_tokens_file: Path | None = Field(None, description="File of bearer tokens.", json_schema_extra=PENDING)

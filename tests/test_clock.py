@@ -1,0 +1,64 @@
+from itertools import pairwise
+
+import pytest
+
+from service.clock import JUMP_SECONDS, MEMORY_SECONDS, ClockMapping
+
+FRAME = 1 / 30  # seconds
+HOUR = 3600.0
+
+
+def ages(shift: list[float], delays: list[float], fps: float = 30) -> list[float]:
+    """Return the age at reception of frames whose sender's clock is off by ``shift``, each delayed by the network."""
+    clock = ClockMapping()
+    result = []
+    for number, (off, delay) in enumerate(zip(shift, delays, strict=True)):
+        captured = 100 + number / fps
+        received = captured + delay
+        result.append(received - clock.captured(captured + off, received))
+    return result
+
+
+def test_the_constant_part_of_the_networks_delay_is_no_age() -> None:
+    assert ages([0.0] * 5, [0.25] * 5) == pytest.approx([0] * 5)
+
+
+def test_a_frame_held_up_by_the_network_is_older_by_that_time() -> None:
+    assert ages([0.0] * 4, [0.02, 0.02, 0.07, 0.02]) == pytest.approx([0, 0, 0.05, 0])
+
+
+@pytest.mark.parametrize("shift", [HOUR, -HOUR])
+def test_a_clock_that_is_an_hour_off_gives_the_same_ages(shift: float) -> None:
+    delays = [0.02, 0.05, 0.03, 0.02, 0.12]
+    assert ages([shift] * 5, delays) == pytest.approx(ages([0.0] * 5, delays), abs=1e-6)
+
+
+@pytest.mark.parametrize("step", [10.0, -10.0, -2.0])
+def test_a_clock_that_steps_in_mid_stream_gives_the_same_ages(step: float) -> None:
+    delays = [0.02] * 10 + [0.02, 0.05, 0.02, 0.09, 0.02]
+    stepped = ages([0.0] * 10 + [step] * 5, delays)
+    assert stepped == pytest.approx(ages([0.0] * 15, delays), abs=1e-6)
+
+
+def test_a_clock_that_stood_still_is_taken_for_a_jump() -> None:
+    assert ages([0.0] * 3 + [-JUMP_SECONDS - 1] * 3, [0.02] * 6, fps=0.1) == pytest.approx([0] * 6)
+
+
+def test_a_long_delay_of_the_network_is_no_jump() -> None:
+    assert ages([0.0] * 3, [0.02, JUMP_SECONDS - 1, 0.02])[1] == pytest.approx(JUMP_SECONDS - 1.02)
+
+
+def test_a_clock_that_runs_slow_is_followed_for_hours() -> None:
+    clock = ClockMapping()
+    drift = 50e-6  # seconds a second, a poor quartz
+    worst = 0.0
+    for second in range(2 * int(HOUR)):
+        captured = float(second)
+        worst = max(worst, captured - clock.captured(captured * (1 - drift), captured))
+    assert worst < 2 * (MEMORY_SECONDS + 1) * drift  # a frame a second, so each period lasts 61
+
+
+def test_mapped_times_keep_the_order_of_the_frames() -> None:
+    clock = ClockMapping()
+    mapped = [clock.captured(n * FRAME, n * FRAME + delay) for n, delay in enumerate((0.3, 0.28, 0.1, 0.1, 0.2))]
+    assert all(earlier < later for earlier, later in pairwise(mapped[2:]))
