@@ -1,6 +1,7 @@
 """``pranet segment``: pictures on disk through the server's own data path, without a server."""
 
 import asyncio
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
@@ -87,7 +88,7 @@ async def _segment_one(service: Service, source: Path, target: Path, options: Op
         image = await asyncio.to_thread(_read, source, service.settings.max_image_bytes)
         segmentation = await service.segmenter.segment(image, options, deadline)
     except (ServiceError, OSError) as error:
-        bar.write(f"{source}: {error}")
+        bar.write(f"{source}: {error}", file=sys.stderr)
         return False
     if options.output is Output.JSON:
         content = SegmentationBody.of(segmentation, request_id=source.name).model_dump_json(indent=2).encode()
