@@ -30,11 +30,11 @@ class Box:
         return pixels[self.y : self.y + self.height, self.x : self.x + self.width]
 
 
-def draw(mask: Pixels, rng: np.random.Generator, least_area: float = LEAST_AREA) -> Box | None:
+def draw(mask: Pixels, rng: np.random.Generator, least_area: float = LEAST_AREA, tries: int = TRIES) -> Box | None:
     """Draw a random rectangle without a polyp, at least ``least_area`` of the picture; None if none is found."""
     height, width = mask.shape
     table = _integral(mask)
-    for _ in range(TRIES):
+    for _ in range(tries):
         area = rng.uniform(least_area, 1.0)
         ratio = np.exp(rng.uniform(-0.5, 0.5))
         box_width, box_height = round(width * np.sqrt(area * ratio)), round(height * np.sqrt(area / ratio))

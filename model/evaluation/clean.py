@@ -1,0 +1,78 @@
+"""Frames without a polyp: how often something is found on them, and how well a score tells them from others."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from model.evaluation import bootstrap, calibration
+from model.evaluation.overlap import Array, Mask
+from model.presence import Presence
+from model.training import crops
+from model.training.pairs import PairFile, read_image, read_mask
+
+LEAST_AREA = 1 / 3  # of a picture, that a polyp-free crop must have
+CROPS = 4  # at most, of a picture
+TRIES = 500  # a large polyp leaves little room
+ALARM = 0.005  # a mask larger than this fraction of a frame is a false positive
+
+
+def polyp_free_crops(files: Sequence[PairFile]) -> Iterator[tuple[str, Image.Image]]:
+    """Yield the same random polyp-free crops of the pictures each time, under the names of their pictures."""
+    for index, file in enumerate(files):
+        rng, mask = np.random.default_rng((0, index)), read_mask(file.mask)
+        boxes = [crops.draw(mask, rng, LEAST_AREA, TRIES) for _ in range(CROPS)]
+        if any(boxes):
+            picture = read_image(file.image)
+            for box in filter(None, boxes):
+                yield file.name, picture.crop((box.x, box.y, box.x + box.width, box.y + box.height))
+
+
+def false_positives(found: Sequence[float]) -> dict[str, Any]:
+    """Describe the rate of clean frames of whose area more than 0.5 % (``found``, 0..1) is marked."""
+    alarms = sum(fraction > ALARM for fraction in found)
+    return {"frames": len(found), "false_positives": bootstrap.rate(alarms, len(found))}
+
+
+@dataclass
+class PresenceTest:
+    """Statistics of the presence score, whether there was a polyp, and of which picture each frame is a part."""
+
+    statistics: list[float]
+    labels: list[bool]
+    pictures: list[str]
+
+    def report(self, shipped: Presence | None) -> dict[str, Any]:
+        """Judge the shipped calibration or, without one, a calibration cross-fitted over pictures."""
+        statistics, labels = np.array(self.statistics), np.array(self.labels)
+        if shipped is None:
+            scores, threshold = calibration.cross_fitted(statistics, labels, self.pictures), 0.5
+        else:
+            scores = np.array([shipped.of_statistic(value) for value in self.statistics])
+            threshold = shipped.threshold
+        return {
+            "calibration": "cross-fitted" if shipped is None else "shipped",
+            "auroc": _auroc(statistics, labels),
+            "threshold": threshold,
+            "sensitivity": _rate(scores[labels] >= threshold),
+            "false_positive_rate": _rate(scores[~labels] >= threshold),
+            "calibration_error": calibration.calibration_error(scores, labels),
+        }
+
+    def fit(self) -> Presence:
+        """Fit the calibration to all of these frames."""
+        return calibration.fit(np.array(self.statistics), np.array(self.labels))
+
+
+def _auroc(statistics: Array, labels: Mask) -> bootstrap.Estimate:
+    rng = np.random.default_rng(0)
+    draws = (rng.integers(len(labels), size=len(labels)) for _ in range(1000))
+    values = [calibration.auroc(statistics[d], labels[d]) for d in draws if 0 < labels[d].sum() < len(labels)]
+    low, high = np.quantile(values, [0.025, 0.975])
+    return bootstrap.Estimate(calibration.auroc(statistics, labels), float(low), float(high))
+
+
+def _rate(hits: Mask) -> bootstrap.Estimate:
+    return bootstrap.rate(int(hits.sum()), len(hits))

@@ -1,0 +1,68 @@
+"""Where the maps to be judged come from: a network, or a folder of anybody's pictures."""
+
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from model import transforms
+from model.evaluation.overlap import Array
+from model.predictor import Predictor
+from model.training.pairs import SUFFIXES, DatasetError
+from model.transforms import Floats
+
+BATCH = 8
+TIMED_FRAMES = 20
+
+
+def logits_of(predictor: Predictor, pictures: Iterable[Image.Image]) -> Iterator[Floats]:
+    """Yield the network's float32 logits (352, 352) of RGB pictures of any size, in their order."""
+    waiting = []
+    for picture in pictures:
+        waiting.append(transforms.to_input(picture))
+        if len(waiting) == BATCH:
+            yield from predictor.predict(np.stack(waiting))
+            waiting.clear()
+    if waiting:
+        yield from predictor.predict(np.stack(waiting))
+
+
+def probability_of(logits: Floats, width: int, height: int) -> Array:
+    """Return the probability float64 (height, width) of a frame with logits (h, w)."""
+    return transforms.sigmoid(transforms.upsample(logits, width, height)).astype(np.float64)
+
+
+def find_map(folder: Path, stem: str) -> Path:
+    """Find the map of a picture by its stem.
+
+    Raises:
+        DatasetError: the folder has none.
+
+    """
+    for suffix in sorted(SUFFIXES):
+        if (folder / f"{stem}{suffix}").exists():
+            return folder / f"{stem}{suffix}"
+    raise DatasetError(f"{folder}: no map for {stem}")
+
+
+def read_map(path: Path, width: int, height: int) -> Array:
+    """Read a map of 1, 8 or 16 bits as float64 (height, width) in 0..1; one of another size is resized."""
+    with Image.open(path) as picture:
+        levels = np.asarray(picture if picture.mode.startswith("I;16") else picture.convert("L"))
+    probability = levels.astype(np.float64) / (65535 if levels.dtype == np.uint16 else 255)
+    if probability.shape != (height, width):
+        probability = np.asarray(cv2.resize(probability, (width, height), interpolation=cv2.INTER_LINEAR))
+    return probability
+
+
+def frames_per_second(predictor: Predictor, picture: Image.Image) -> float:
+    """Measure frames a second, one at a time: resize, network, and mask in the frame's own size; no file access."""
+    predictor.warm_up(1)
+    began = time.perf_counter()
+    for _ in range(TIMED_FRAMES):
+        logits = predictor.predict(transforms.to_input(picture)[None])[0]
+        transforms.to_mask(transforms.upsample(logits, *picture.size), 0.5)
+    return TIMED_FRAMES / (time.perf_counter() - began)

@@ -1,0 +1,77 @@
+"""The two ways in which a set of maps is judged.
+
+``fixed``: threshold 0.5 on plain probabilities; two empty masks match perfectly, one empty is a complete miss.
+``published``: as the MICCAI evaluation of PraNet does: each map is stretched by its own minimum and maximum, overlap
+is the mean over 256 thresholds, and the E-measure is the best threshold's, of the mean over pictures.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from model.evaluation import bootstrap, overlap, saliency
+from model.evaluation.bootstrap import Estimate
+from model.evaluation.boundary import boundary_error
+from model.evaluation.overlap import Array, Mask
+
+Protocol = Literal["fixed", "published"]
+
+THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The metrics of one picture; ``curve`` is the E-measure at each threshold of the ``published`` protocol."""
+
+    name: str
+    metrics: Mapping[str, float]
+    found: float  # fraction of the picture that the mask covers
+    curve: Array = field(default_factory=lambda: np.empty(0))
+
+
+def judge(name: str, probability: Array, truth: Mask, protocol: Protocol) -> Judgement:
+    """Judge a map float64 (H, W), 0..1, against the truth bool (H, W)."""
+    found = float((probability > THRESHOLD).mean())
+    if protocol == "fixed":
+        return Judgement(name, _fixed(probability, truth), found)
+    stretched = stretch(probability)
+    count = overlap.curve((stretched * 255).astype(np.uint8), truth)
+    metrics = {key: float(values.mean()) for key, values in overlap.published(count).items()}
+    return Judgement(name, metrics | _maps(stretched, truth), found, saliency.e_measure(count))
+
+
+def summarise(judgements: Sequence[Judgement]) -> dict[str, Estimate]:
+    """Mean of each metric over the pictures, with its bootstrap interval."""
+    names = judgements[0].metrics
+    summary = {name: bootstrap.mean(np.array([j.metrics[name] for j in judgements])) for name in names}
+    if len(judgements[0].curve):
+        curves = np.stack([judgement.curve for judgement in judgements])  # (pictures, 256)
+        best = int(curves.mean(axis=0).argmax())  # one threshold for the set, as published
+        summary["e_measure"] = bootstrap.mean(curves[:, best])
+    return summary
+
+
+def stretch(probability: Array) -> Array:
+    """Map a map's own minimum to 0 and its maximum to 1; a constant map stays as it is."""
+    low, high = probability.min(), probability.max()
+    return probability if low == high else np.asarray((probability - low) / (high - low))
+
+
+def _fixed(probability: Array, truth: Mask) -> dict[str, float]:
+    mask = probability > THRESHOLD
+    count = overlap.counts(mask, truth)
+    metrics = {name: float(values[0]) for name, values in overlap.fixed(count).items()} | _maps(probability, truth)
+    if not mask.any() and not truth.any():
+        metrics["weighted_f"] = 1.0
+    metrics["e_measure"] = float(saliency.e_measure(count)[0])
+    return metrics | {"boundary_error": boundary_error(mask, truth)}
+
+
+def _maps(probability: Array, truth: Mask) -> dict[str, float]:
+    return {
+        "mae": float(np.abs(probability - truth).mean()),
+        "s_measure": saliency.s_measure(probability, truth),
+        "weighted_f": saliency.weighted_f_measure(probability, truth),
+    }

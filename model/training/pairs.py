@@ -1,0 +1,100 @@
+"""Folders of pictures and masks -> pairs on disk -> pairs in memory, of any common format and size."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps
+
+from model.transforms import Pixels
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
+MASK_LEVEL = 128  # an 8-bit mask is polyp from here on (JPEG masks are not exactly 0 and 255)
+
+
+class DatasetError(Exception):
+    """The folders hold no usable pairs; the message names the folder or the file."""
+
+
+@dataclass(frozen=True)
+class PairFile:
+    """A picture and its mask on disk; ``name`` is ``<data set>/<stem>``, as lists of names give it."""
+
+    name: str
+    image: Path
+    mask: Path
+
+
+class Pair(NamedTuple):
+    """RGB uint8 (H, W, 3) and mask uint8 (H, W) of 0 and 1."""
+
+    image: Pixels
+    mask: Pixels
+
+
+def find_pairs(images: Path, masks: Path) -> list[PairFile]:
+    """Match pictures and masks by stem, sorted; the data set is named after the folder above ``images``.
+
+    Raises:
+        DatasetError: a folder is missing or empty, or a picture has no mask.
+
+    """
+    by_stem = {path.stem: path for path in _pictures(masks)}
+    pictures = _pictures(images)
+    orphans = [path.name for path in pictures if path.stem not in by_stem]
+    if orphans:
+        raise DatasetError(f"{masks}: no mask for {orphans[0]}" + f" and {len(orphans) - 1} more" * (len(orphans) > 1))
+    dataset = images.resolve().parent.name
+    return [PairFile(f"{dataset}/{path.stem}", path, by_stem[path.stem]) for path in pictures]
+
+
+def select(pairs: Iterable[PairFile], exclude: set[str], only: set[str] | None) -> list[PairFile]:
+    """Leave out, or keep only, the pairs whose full name or stem is listed."""
+
+    def listed(pair: PairFile, wanted: set[str]) -> bool:
+        return pair.name in wanted or pair.image.stem in wanted
+
+    return [p for p in pairs if not listed(p, exclude) and (only is None or listed(p, only))]
+
+
+def read_names(path: Path) -> set[str]:
+    """Read a list of names, one a line; ``#`` starts a comment, a suffix such as ``.jpg`` is ignored."""
+    lines = (line.split("#")[0].strip() for line in path.read_text().splitlines())
+    return {str(Path(line).with_suffix("")) if Path(line).suffix in SUFFIXES else line for line in lines if line}
+
+
+def read_image(path: Path) -> Image.Image:
+    """Open a picture as RGB, upright as a person sees it."""
+    with Image.open(path) as picture:
+        return ImageOps.exif_transpose(picture).convert("RGB")
+
+
+def read_mask(path: Path) -> Pixels:
+    """Read a mask of any format (1-bit, 8-bit, colour, JPEG) as uint8 (H, W) of 0 and 1."""
+    with Image.open(path) as picture:
+        levels = np.asarray(ImageOps.exif_transpose(picture).convert("L"))
+    return (levels >= MASK_LEVEL).astype(np.uint8)
+
+
+def read_pair(file: PairFile, side: int) -> Pair:
+    """Read a pair; a picture whose long side exceeds ``side`` pixels is shrunk to it, its mask likewise."""
+    image, mask = np.asarray(read_image(file.image)), read_mask(file.mask)
+    factor = min(1.0, side / max(image.shape[:2]))
+    size = (round(image.shape[1] * factor), round(image.shape[0] * factor))
+    shrunk = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    if mask.shape != shrunk.shape[:2]:
+        levels = cv2.resize(mask * np.uint8(255), size, interpolation=cv2.INTER_AREA)
+        mask = (levels >= MASK_LEVEL).astype(np.uint8)
+    return Pair(np.ascontiguousarray(shrunk, dtype=np.uint8), mask)
+
+
+def _pictures(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise DatasetError(f"{folder}: no such folder")
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    if not found:
+        raise DatasetError(f"{folder}: holds no pictures")
+    return found
