@@ -13,7 +13,7 @@ from pathlib import Path
 import uvloop
 
 from service import rest, rpc
-from service.core import Phase, Service, load_predictor, running
+from service.core import Phase, Service, load_predictor, running, warm_up
 from service.settings import Settings
 
 SAMPLE = Path(__file__).parent / "samples" / "polyp-1.jpg"
@@ -31,7 +31,7 @@ def serve(settings: Settings) -> int:
     Raises:
         CheckpointError: the weights cannot be used; no port was opened.
         DeviceError: the device is not to be had; no port was opened.
-        StartError: a port is taken.
+        StartError: a port is taken, or the network cannot run on the device.
 
     """
     return uvloop.run(_serve(settings))
@@ -42,9 +42,14 @@ async def _serve(settings: Settings) -> int:
     predictor = await asyncio.to_thread(load_predictor, settings)
     async with running(settings, predictor) as service, listening(service) as (port, grpc_port):
         _stop_on_signals(stop)
-        announcing = asyncio.create_task(_announce(service, port, grpc_port))
-        await stop.wait()
-        announcing.cancel()
+        stopping = asyncio.create_task(stop.wait())
+        warming = asyncio.create_task(warm_up(service, predictor))
+        await asyncio.wait((stopping, warming), return_when=asyncio.FIRST_COMPLETED)
+        if warming.done():
+            if error := warming.exception():
+                raise StartError(f"the network cannot run on {service.model.device}: {error}") from error
+            _announce(service, port, grpc_port)
+        await stopping
         return await _drain(service)
 
 
@@ -84,8 +89,7 @@ def _stop_on_signals(stop: asyncio.Event) -> None:
         loop.add_signal_handler(number, receive, number)
 
 
-async def _announce(service: Service, port: int, grpc_port: int) -> None:
-    await service.readiness.serving.wait()
+def _announce(service: Service, port: int, grpc_port: int) -> None:
     host = "127.0.0.1" if service.settings.host in ("0.0.0.0", "::") else service.settings.host
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     ref = service.model

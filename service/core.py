@@ -37,15 +37,12 @@ class Readiness:
     def __init__(self, alive: Callable[[], bool]) -> None:
         self.phase = Phase.STARTING
         self.changed = asyncio.Event()  # for whoever publishes it
-        self.serving = asyncio.Event()
         self._alive = alive  # whether inference still answers
 
     def enter(self, phase: Phase) -> None:
         """Go on to a phase."""
         self.phase = phase
         self.changed.set()
-        if phase is Phase.SERVING:
-            self.serving.set()
 
     @property
     def ready(self) -> bool:
@@ -98,10 +95,7 @@ def load_predictor(settings: Settings) -> Predictor:
 async def running(
     settings: Settings, predictor: Predictor, *, hang_seconds: float = HANG_SECONDS
 ) -> AsyncIterator[Service]:
-    """Build the data path in front of a predictor and start it.
-
-    The network warms up in the background until ``Phase.SERVING``.
-    """
+    """Build the data path in front of a predictor and start it; ``warm_up`` comes next in a server."""
     max_batch_size = settings.max_batch_size or engines.default_batch_size(settings.device)
     metrics = Metrics()
     async with contextlib.AsyncExitStack() as stack:
@@ -131,22 +125,15 @@ async def running(
             frame_timeout=settings.request_timeout_ms / 1e3,
         )
         readiness = Readiness(lambda: batcher.alive)
-        service = Service(settings, predictor.model, max_batch_size, segmenter, streams, readiness, metrics)
-        warming = asyncio.create_task(_warm_up(predictor, service))
-        stack.push_async_callback(_cancelled, warming)
-        yield service
+        model = predictor.model
+        metrics.model_info.labels(
+            model.model_id, model.weights_sha256, model.engine, model.device, model.precision
+        ).set(1)
+        yield Service(settings, model, max_batch_size, segmenter, streams, readiness, metrics)
 
 
-async def _warm_up(predictor: Predictor, service: Service) -> None:
+async def warm_up(service: Service, predictor: Predictor) -> None:
+    """Run every batch size that will be served, then take new work (``Phase.SERVING``)."""
     await asyncio.to_thread(predictor.warm_up, service.max_batch_size)
-    model = predictor.model
-    service.metrics.model_info.labels(
-        model.model_id, model.weights_sha256, model.engine, model.device, model.precision
-    ).set(1)
     if service.readiness.phase is Phase.STARTING:
         service.readiness.enter(Phase.SERVING)
-
-
-async def _cancelled(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)

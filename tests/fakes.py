@@ -13,7 +13,7 @@ import numpy as np
 from model.predictor import ModelRef, Predictor
 from model.transforms import Floats, Pixels
 from service.app import listening
-from service.core import Service, running
+from service.core import Service, running, warm_up
 from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service.settings import Settings
 
@@ -69,17 +69,17 @@ async def serving(
     predictor: Predictor | None = None, *, until_ready: bool = True, hang_seconds: float = PATIENCE, **settings: Any
 ) -> AsyncIterator[Running]:
     """Run the whole service in this event loop, on free ports."""
+    chosen_predictor = predictor or RedPredictor()
     chosen = Settings.model_validate({"port": 0, "grpc_port": 0, "device": "cpu", **settings})
     async with contextlib.AsyncExitStack() as stack:
-        service = await stack.enter_async_context(
-            running(chosen, predictor or RedPredictor(), hang_seconds=hang_seconds)
-        )
+        service = await stack.enter_async_context(running(chosen, chosen_predictor, hang_seconds=hang_seconds))
         port, grpc_port = await stack.enter_async_context(listening(service))
         rest = await stack.enter_async_context(
             httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE, trust_env=False)
         )
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{grpc_port}"))
+        warming = asyncio.create_task(warm_up(service, chosen_predictor))
+        stack.callback(warming.cancel)
         if until_ready:
-            async with asyncio.timeout(PATIENCE):
-                await service.readiness.serving.wait()
+            await warming
         yield Running(service, port, grpc_port, rest, channel, pb_grpc.SegmentationServiceStub(channel))
