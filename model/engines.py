@@ -1,30 +1,66 @@
 """Which engine, device and precision a service runs on."""
 
+import importlib.util
+import platform
+from pathlib import Path
+
 import torch
 
 from model.checkpoint import Checkpoint
 from model.predictor import DTYPES, DeviceError, Predictor, TorchPredictor
 
+ENGINES = ("torch", "openvino")
 DEFAULT_BATCH_SIZES = {"cpu": 8, "cuda": 32}
 
 
-def create(checkpoint: Checkpoint, *, device: str = "auto", engine: str = "auto", precision: str = "auto") -> Predictor:
+def create(
+    checkpoint: Checkpoint,
+    *,
+    device: str = "auto",
+    engine: str = "auto",
+    precision: str = "auto",
+    cache_dir: Path | None = None,
+) -> Predictor:
     """Put a checkpoint on a device; not yet warmed up.
 
     Args:
         checkpoint: the weights.
         device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
-        engine: ``auto`` or ``torch``.
+        engine: ``auto`` (OpenVINO on an x86-64 CPU, else PyTorch), ``torch`` or ``openvino``.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+        cache_dir: where what an engine makes of the weights is kept for the next start; None keeps nothing.
 
     Raises:
         DeviceError: the device, engine or precision is not to be had here.
 
     """
-    if engine not in ("auto", "torch"):
-        raise DeviceError(f"engine {engine!r} is not known; use auto or torch")
     place = resolve_device(device)
-    return TorchPredictor(checkpoint, place, resolve_precision(place, precision))
+    arithmetic = resolve_precision(place, precision)
+    if resolve_engine(place, engine) == "openvino":
+        from model.openvino_predictor import OpenVinoPredictor  # not installed everywhere
+
+        return OpenVinoPredictor(checkpoint, arithmetic, cache_dir)
+    return TorchPredictor(checkpoint, place, arithmetic)
+
+
+def resolve_engine(device: torch.device, name: str) -> str:
+    """Return the engine to use on a device.
+
+    Raises:
+        DeviceError: the engine is unknown, not installed, or does not drive this device.
+
+    """
+    installed = importlib.util.find_spec("openvino") is not None
+    if name == "auto":
+        suits = device.type == "cpu" and platform.machine() in ("x86_64", "AMD64")
+        return "openvino" if suits and installed else "torch"
+    if name not in ENGINES:
+        raise DeviceError(f"engine {name!r} is not known; use auto, {' or '.join(ENGINES)}")
+    if name == "openvino" and device.type != "cpu":
+        raise DeviceError("engine openvino runs on CPUs only; use --engine torch on a GPU")
+    if name == "openvino" and not installed:
+        raise DeviceError("engine openvino is not installed here (pip install openvino); use --engine torch")
+    return name
 
 
 def resolve_device(name: str) -> torch.device:

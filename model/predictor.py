@@ -52,7 +52,7 @@ class TorchPredictor:
     def __init__(self, checkpoint: Checkpoint, device: torch.device, precision: str) -> None:
         self.model = ModelRef(checkpoint.model_id, checkpoint.sha256, "torch", device_name(device), precision)
         self._device = device
-        network = _Normalised(fold_batch_norm(checkpoint.network()))
+        network = Normalised(fold_batch_norm(checkpoint.network()))
         self._network = network.to(device, DTYPES[precision]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def warm_up(self, max_batch_size: int) -> None:
@@ -71,7 +71,7 @@ class TorchPredictor:
             return logits[:, 0].float().cpu().numpy()
 
 
-class _Normalised(nn.Module):
+class Normalised(nn.Module):
     """PraNet behind its normalisation, so that callers send raw pixels."""
 
     def __init__(self, network: PraNet) -> None:

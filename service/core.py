@@ -3,13 +3,13 @@
 import asyncio
 import contextlib
 import logging
-import os
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
 
 from model import checkpoint, engines
+from model.cores import usable_cores
 from model.predictor import ModelRef, Predictor
 from model.transforms import Pixels
 from service.admission import Admission
@@ -88,7 +88,13 @@ def load_predictor(settings: Settings) -> Predictor:
     """
     weights = checkpoint.load(settings.weights_path)
     log.info("weights %s from %s", weights.model_id, settings.weights_path)
-    return engines.create(weights, device=settings.device, engine=settings.engine, precision=settings.precision)
+    return engines.create(
+        weights,
+        device=settings.device,
+        engine=settings.engine,
+        precision=settings.precision,
+        cache_dir=settings.cache_path,
+    )
 
 
 @contextlib.asynccontextmanager
@@ -99,7 +105,7 @@ async def running(
     max_batch_size = settings.max_batch_size or engines.default_batch_size(settings.device)
     metrics = Metrics()
     async with contextlib.AsyncExitStack() as stack:
-        pool = stack.enter_context(ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="cpu"))
+        pool = stack.enter_context(ThreadPoolExecutor(usable_cores(), thread_name_prefix="cpu"))
         batcher: Batcher[Pixels, Inference] = await stack.enter_async_context(
             Batcher(
                 inference(predictor),

@@ -6,6 +6,7 @@
 import argparse
 import difflib
 import logging
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -37,7 +38,9 @@ class Settings(BaseModel):
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|cuda|cuda:\d+)$", description="auto, cpu, cuda or cuda:N; auto takes a GPU if any."
     )
-    engine: Literal["auto", "torch"] = Field("auto", description="What runs the network: auto or torch.")
+    engine: Literal["auto", "torch", "openvino"] = Field(
+        "auto", description="What runs the network: torch or openvino; auto takes openvino on an x86-64 CPU."
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="auto takes fp16 on CUDA, bf16 on a CPU with AMX or AVX-512-BF16, else fp32."
     )
@@ -57,7 +60,9 @@ class Settings(BaseModel):
     stream_window: int = Field(
         4, ge=1, le=256, description="Frames of one stream that may be worked on or hold an answer not yet taken."
     )
-    cache_dir: Path | None = Field(None, description="Where compiled engines are kept.", json_schema_extra=PENDING)
+    cache_dir: Path | None = Field(
+        None, description="Where an engine keeps what it makes of the weights; the user's cache by default."
+    )
     api_tokens_file: Path | None = Field(None, description="File of bearer tokens.", json_schema_extra=PENDING)
     tls_cert: Path | None = Field(None, description="TLS certificate chain, PEM.", json_schema_extra=PENDING)
     tls_key: Path | None = Field(None, description="TLS private key, PEM.", json_schema_extra=PENDING)
@@ -79,6 +84,14 @@ class Settings(BaseModel):
     def weights_path(self) -> Path:
         """The weights file to load: the given one, or the one that comes with the package."""
         return self.weights or Path(__file__).parent.parent / "weights" / "pranet.safetensors"
+
+    @property
+    def cache_path(self) -> Path | None:
+        """The given cache, or ``pranet`` in the user's (XDG Base Directory); None where the user has no home."""
+        try:
+            return self.cache_dir or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pranet"
+        except RuntimeError:
+            return None
 
 
 def load(environ: Mapping[str, str], flags: Mapping[str, Any]) -> tuple[Settings, list[str]]:

@@ -1,0 +1,124 @@
+"""The OpenVINO engine: the same answers as PyTorch, at any load, from a cache that may fail."""
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from model import checkpoint, cores, engines, transforms
+from model.checkpoint import Checkpoint
+from model.predictor import DeviceError, Predictor
+
+pytest.importorskip("openvino", reason="OpenVINO is not installed on this processor")
+from model import openvino_graph, openvino_predictor
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def weights() -> Checkpoint:
+    return checkpoint.load(ROOT / "weights" / "pranet.safetensors")
+
+
+@pytest.fixture(scope="module")
+def frames() -> np.ndarray:
+    samples = sorted((ROOT / "service" / "samples").glob("*.jpg"))
+    return np.stack([transforms.to_input(Image.open(sample).convert("RGB")) for sample in samples])
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def predictor(weights: Checkpoint, cache: Path) -> Predictor:
+    return engines.create(weights, device="cpu", engine="openvino", precision="fp32", cache_dir=cache)
+
+
+def test_it_computes_what_pytorch_computes(weights: Checkpoint, frames: np.ndarray, predictor: Predictor) -> None:
+    expected = engines.create(weights, device="cpu", engine="torch", precision="fp32").predict(frames)
+    logits = predictor.predict(frames)
+    assert (logits.shape, logits.dtype) == (expected.shape, np.float32)
+    assert np.allclose(logits, expected, atol=0.05)
+    assert ((logits > 0) == (expected > 0)).mean() > 0.9999
+
+
+def test_a_frame_gives_the_same_logits_alone_and_in_a_batch(frames: np.ndarray, predictor: Predictor) -> None:
+    alone = np.concatenate([predictor.predict(frame[None]) for frame in frames])
+    assert np.allclose(alone, predictor.predict(frames), atol=1e-3)
+
+
+def test_batches_of_all_slots_keep_their_frames_apart(frames: np.ndarray, predictor: Predictor) -> None:
+    expected = predictor.predict(frames)
+    with ThreadPoolExecutor(2) as slots:
+        for logits in slots.map(predictor.predict, [frames, frames[::-1].copy(), frames, frames[::-1].copy()]):
+            same = np.allclose(logits, expected, atol=1e-3)
+            assert same or np.allclose(logits[::-1], expected, atol=1e-3)
+
+
+def test_the_default_on_an_x86_processor(weights: Checkpoint) -> None:
+    assert engines.resolve_engine(torch.device("cpu"), "auto") == "openvino"
+    assert engines.resolve_engine(torch.device("cuda"), "auto") == "torch"
+    with pytest.raises(DeviceError, match="CPUs only"):
+        engines.resolve_engine(torch.device("cuda"), "openvino")
+    with pytest.raises(DeviceError, match="use auto, torch or openvino"):
+        engines.resolve_engine(torch.device("cpu"), "tensorflow")
+
+
+def test_a_second_start_converts_nothing(
+    weights: Checkpoint, cache: Path, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(openvino_graph, "convert")
+    assert openvino_graph.graph(weights, cache).inputs[0].shape == [1, 3, 352, 352]
+
+
+def test_a_damaged_cache_is_made_anew(
+    weights: Checkpoint, predictor: Predictor, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (kept,) = cache.glob(f"*/{openvino_graph.FILE}")
+    kept.write_text("<net")
+    openvino_graph.graph(weights, cache)
+    assert "made anew" in caplog.text
+    assert "</net>" in kept.read_text()
+
+
+def test_a_cache_that_cannot_be_written_is_only_a_warning(
+    weights: Checkpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino_graph, "convert", lambda checkpoint: "graph")
+    nowhere = tmp_path / "file"
+    nowhere.touch()
+    with caplog.at_level(logging.WARNING):
+        assert openvino_graph.graph(weights, nowhere) == "graph"
+    assert "CACHE_DIR" in caplog.text
+
+
+def test_a_request_that_fails_waits_for_its_neighbours() -> None:
+    waited: list[str] = []
+
+    class Request:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def wait(self) -> None:
+            waited.append(self.name)
+            if self.name == "poison":
+                raise RuntimeError("failed")
+
+    with pytest.raises(RuntimeError, match="failed"):
+        openvino_predictor._wait([Request("poison"), Request("healthy")])
+    assert "healthy" in waited
+
+
+@pytest.mark.parametrize(("allowance", "expected"), [("50000 100000", 1), ("150000 100000", 2), ("max 100000", 1000)])
+def test_a_container_uses_no_more_cores_than_it_may(
+    allowance: str, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cores.os, "sched_getaffinity", lambda pid: set(range(1000)))
+    (tmp_path / "cpu.max").write_text(allowance)
+    assert cores.usable_cores(tmp_path / "cpu.max") == expected
