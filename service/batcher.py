@@ -24,7 +24,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 Infer = Callable[[Sequence[Item]], Sequence[Result]]
 
-HANG_SECONDS = 10.0  # a call that takes longer is given up; the largest batch takes well under 2 s on any device
+HANG_SECONDS = 10.0  # a call that takes longer is given up; the largest batch takes 3 s on two slow cores
 MAX_ABANDONED = 4  # hung threads left behind before the device counts as dead
 
 log = logging.getLogger(__name__)

@@ -99,7 +99,7 @@ def load_predictor(settings: Settings) -> Predictor:
 
 @contextlib.asynccontextmanager
 async def running(
-    settings: Settings, predictor: Predictor, *, hang_seconds: float = HANG_SECONDS
+    settings: Settings, predictor: Predictor, *, hang_seconds: float | None = None
 ) -> AsyncIterator[Service]:
     """Build the data path in front of a predictor and start it; ``warm_up`` comes next in a server."""
     max_batch_size = settings.max_batch_size or engines.default_batch_size(settings.device)
@@ -112,7 +112,7 @@ async def running(
                 max_batch_size=max_batch_size,
                 max_queue_delay=settings.max_queue_delay_ms / 1e3,
                 slots=predictor.slots,
-                hang_seconds=hang_seconds,
+                hang_seconds=hang_seconds or _patience(settings),
                 on_batch=metrics.batch_size.observe,
             )
         )
@@ -143,3 +143,8 @@ async def warm_up(service: Service, predictor: Predictor) -> None:
     await asyncio.to_thread(predictor.warm_up, service.max_batch_size)
     if service.readiness.phase is Phase.STARTING:
         service.readiness.enter(Phase.SERVING)
+
+
+def _patience(settings: Settings) -> float:
+    """Return after how many seconds a call counts as hung: early enough for those that came after it."""
+    return max(HANG_SECONDS, settings.request_timeout_ms / 2e3)
