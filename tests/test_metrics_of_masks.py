@@ -160,3 +160,11 @@ def test_maps_of_one_eight_and_sixteen_bits_read_as_probabilities(tmp_path):
     }.items():
         picture.save(tmp_path / f"{name}.png")
         assert (maps.read_map(tmp_path / f"{name}.png", 10, 10) == SQUARE).all()
+
+
+def test_a_polyp_of_one_pixel_in_the_corner_has_finite_metrics():
+    truth = EMPTY.copy()
+    truth[-1, -1] = True
+    for protocol in ("fixed", "published"):
+        assert np.isfinite(list(judged(SQUARE, truth, protocol).metrics.values())).all()
+        assert judged(truth, truth, protocol).metrics["s_measure"] > 0.99
