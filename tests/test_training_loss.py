@@ -1,0 +1,52 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from model.pranet import Maps
+from model.training.loss import edge_weights, structure_loss, supervised_loss
+
+
+@pytest.fixture
+def masks() -> Tensor:
+    mask = torch.zeros(2, 1, 64, 64)
+    mask[0, :, 20:40, 10:50] = 1
+    return mask
+
+
+def test_separable_average_equals_the_square_one(masks):
+    square = F.avg_pool2d(masks, 31, stride=1, padding=15)
+    torch.testing.assert_close(edge_weights(masks), 1 + 5 * (square - masks).abs())
+
+
+def test_weights_are_largest_at_edges_and_one_far_from_them(masks):
+    weights = edge_weights(masks)
+    assert weights[0, 0, 20, 10] > weights[0, 0, 30, 30]
+    assert (weights[1] == 1).all()
+
+
+def test_loss_of_even_odds_is_what_one_works_out_by_hand():
+    masks = torch.zeros(1, 1, 64, 64)
+    loss = structure_loss(torch.zeros_like(masks), masks, torch.ones_like(masks))
+    union = 0.5 * 64 * 64
+    assert float(loss) == pytest.approx(math.log(2) + 1 - 1 / (union + 1), rel=1e-5)
+
+
+def test_certain_and_right_costs_nothing_even_without_a_polyp(masks):
+    logits = (masks * 2 - 1) * 50
+    assert float(structure_loss(logits, masks, edge_weights(masks))) == pytest.approx(0, abs=1e-4)
+
+
+def test_loss_is_a_mean_over_pictures_so_batches_add_up(masks):
+    logits = torch.randn(masks.shape, generator=torch.Generator().manual_seed(0))
+    weights = edge_weights(masks)
+    singly = [structure_loss(logits[i : i + 1], masks[i : i + 1], weights[i : i + 1]) for i in (0, 1)]
+    torch.testing.assert_close(structure_loss(logits, masks, weights), sum(singly) / 2)
+
+
+def test_only_supervised_outputs_get_a_gradient(masks):
+    maps = Maps(*(torch.zeros_like(masks, requires_grad=True) for _ in range(4)))
+    supervised_loss(maps, masks, ("s6", "s3")).backward()
+    assert [output.grad is not None for output in maps] == [True, False, False, True]
