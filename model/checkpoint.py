@@ -19,6 +19,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from model.errors import UserError
 from model.pranet import PraNet
 
 State = dict[str, Tensor]
@@ -31,7 +32,7 @@ COUNTER_SUFFIX = ".num_batches_tracked"  # training bookkeeping, optional in a f
 NAMED_KEYS = 4  # how many offending keys an error spells out
 
 
-class CheckpointError(Exception):
+class CheckpointError(UserError):
     """A weights file cannot be used; the message names the file and the reason."""
 
     def __init__(self, path: Path, reason: str) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from model.checkpoint import Checkpoint
+from model.errors import UserError
 from model.folding import fold_batch_norm
 from model.pranet import PraNet
 from model.transforms import MEAN, SIZE, STD, Floats, Pixels
@@ -16,7 +17,7 @@ from model.transforms import MEAN, SIZE, STD, Floats, Pixels
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-class DeviceError(Exception):
+class DeviceError(UserError):
     """The wanted device, engine or precision is not to be had here; the message says what is."""
 
 

@@ -1,5 +1,6 @@
 """Composition root: builds the service and both servers in order, and stops them in reverse."""
 
+import argparse
 import asyncio
 import contextlib
 import logging
@@ -12,29 +13,36 @@ from pathlib import Path
 
 import uvloop
 
+from model.errors import UserError
 from service import rest, rpc
 from service.core import Phase, Service, load_predictor, running, warm_up
-from service.settings import Settings
+from service.settings import Settings, add_flags, from_command_line
 
 SAMPLE = Path(__file__).parent / "samples" / "polyp-1.jpg"
 
 log = logging.getLogger(__name__)
 
 
-class StartError(Exception):
+class StartError(UserError):
     """The service cannot start; the message says what to change."""
 
 
-def serve(settings: Settings) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``pranet serve``: all settings."""
+    add_flags(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code.
 
     Raises:
+        SettingsError: a setting is unknown or invalid.
         CheckpointError: the weights cannot be used; no port was opened.
         DeviceError: the device is not to be had; no port was opened.
         StartError: a port is taken, or the network cannot run on the device.
 
     """
-    return uvloop.run(_serve(settings))
+    return uvloop.run(_serve(from_command_line(arguments)))
 
 
 async def _serve(settings: Settings) -> int:

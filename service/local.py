@@ -1,5 +1,6 @@
 """``pranet segment``: pictures on disk through the server's own data path, without a server."""
 
+import argparse
 import asyncio
 import sys
 from collections.abc import Iterable
@@ -9,33 +10,55 @@ from typing import NoReturn
 import uvloop
 from tqdm import tqdm
 
+from model.errors import UserError
 from service.core import Service, load_predictor, running
 from service.errors import ServiceError
 from service.frame import Options, Output
 from service.schemas import SegmentationBody
-from service.settings import Settings
+from service.settings import Settings, add_flags, from_command_line
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+SETTINGS = (
+    "weights", "device", "engine", "precision", "threshold", "max_batch_size", "max_image_bytes", "max_image_pixels",
+    "log_level",
+)  # fmt: skip
 AT_ONCE_PER_BATCH = 2  # one batch on the device while the next is decoded
 
 
-class NothingToDo(Exception):
+class NothingToDo(UserError):
     """No picture was found under the given paths."""
 
 
-def segment_files(paths: Iterable[Path], out: Path, options: Options, settings: Settings) -> int:
-    """Segment files and folders (recursively) into ``out``; return how many failed.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``pranet segment``."""
+    add = parser.add_argument
+    add("paths", nargs="+", type=Path, metavar="PATH", help="picture, or folder of pictures")
+    add("-o", "--out", type=Path, required=True, metavar="DIR", help="folder that is written to")
+    add("--output", choices=[each.value for each in Output], default="mask", help="what is written (default: mask)")
+    add("--depth", type=int, choices=(8, 16), default=8, help="bits of a probability (default: 8)")
+    add("--roi", default="full", help="full, auto (without the black surround), or x,y,w,h (default: full)")
+    add_flags(parser, SETTINGS)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Segment files and folders (recursively); return 1 if some could not be segmented.
 
     Raises:
+        SettingsError: a setting is unknown or invalid.
         NothingToDo: no picture was found.
         CheckpointError: the weights cannot be used.
         DeviceError: the device is not to be had.
 
     """
-    jobs = plan(paths, out, ".json" if options.output is Output.JSON else ".png")
+    settings = from_command_line(arguments)
+    options = Options(settings.threshold, Output(arguments.output), arguments.depth, arguments.roi)
+    jobs = plan(arguments.paths, arguments.out, ".json" if options.output is Output.JSON else ".png")
     if not jobs:
         raise NothingToDo(f"no picture found; give files, or folders that hold {', '.join(sorted(SUFFIXES))}")
-    return uvloop.run(_segment_all(jobs, options, settings))
+    failed = uvloop.run(_segment_all(jobs, options, settings))
+    if failed:
+        print(f"pranet: {failed} pictures could not be segmented", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def plan(paths: Iterable[Path], out: Path, suffix: str) -> dict[Path, Path]:

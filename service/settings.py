@@ -14,6 +14,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
+from model.errors import UserError
+from service import logs
+
 PREFIX = "PRANET_"
 KUBERNETES_PREFIXES = (PREFIX + "SERVICE_", PREFIX + "PORT_")  # service links of a Service named "pranet"
 PENDING: dict[str, Any] = {"pending": True}  # marks a setting that is accepted but not yet in force
@@ -22,7 +25,7 @@ MEBIBYTE = 2**20
 log = logging.getLogger(__name__)
 
 
-class SettingsError(Exception):
+class SettingsError(UserError):
     """One or more settings are unknown or invalid; the message lists each and what to do."""
 
 
@@ -126,9 +129,19 @@ def add_flags(parser: argparse.ArgumentParser, names: Iterable[str] | None = Non
         )
 
 
-def given_flags(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Return the settings among the parsed arguments; None where a flag was left out."""
-    return {name: value for name, value in vars(arguments).items() if name in Settings.model_fields}
+def from_command_line(arguments: argparse.Namespace) -> Settings:
+    """Merge the environment and the parsed flags, set up logging, and log what is odd.
+
+    Raises:
+        SettingsError: a name is unknown or a value invalid.
+
+    """
+    flags = {name: value for name, value in vars(arguments).items() if name in Settings.model_fields}
+    settings, warnings = load(os.environ, flags)
+    logs.configure(settings.log_level, settings.log_format)
+    for warning in warnings:
+        log.warning("%s", warning)
+    return settings
 
 
 def markdown_table() -> str:

@@ -6,19 +6,30 @@ from pathlib import Path
 from model import checkpoint
 
 
-def add_commands(parser: argparse.ArgumentParser) -> None:
-    """Add ``inspect`` and ``convert``."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare ``inspect`` and ``convert``."""
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     inspecting = actions.add_parser("inspect", help="check a file and say what it holds")
     inspecting.add_argument("file", type=Path)
-    inspecting.set_defaults(run=_inspect)
+    inspecting.set_defaults(act=_inspect)
 
     converting = actions.add_parser("convert", help="write a file as safetensors in another storage")
     converting.add_argument("file", type=Path)
     converting.add_argument("out", type=Path)
     converting.add_argument("--storage", choices=("int8", "fp16", "fp32"), default="int8", help="default: int8")
     converting.add_argument("--name", help="what the weights are called in answers")
-    converting.set_defaults(run=_convert)
+    converting.set_defaults(act=_convert)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Carry out the chosen action.
+
+    Raises:
+        CheckpointError: the file cannot be used.
+
+    """
+    code: int = arguments.act(arguments)
+    return code
 
 
 def _inspect(arguments: argparse.Namespace) -> int:

@@ -9,13 +9,14 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
+from model.errors import UserError
 from model.transforms import Pixels
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 MASK_LEVEL = 128  # an 8-bit mask is polyp from here on (JPEG masks are not exactly 0 and 255)
 
 
-class DatasetError(Exception):
+class DatasetError(UserError):
     """The folders hold no usable pairs; the message names the folder or the file."""
 
 

@@ -5,10 +5,12 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from model.errors import UserError
+
 RECIPES = Path(__file__).parent / "recipes"
 
 
-class RecipeError(Exception):
+class RecipeError(UserError):
     """A recipe is unknown or malformed; the message says what is wrong."""
 
 

@@ -1,0 +1,38 @@
+"""The command line: every command explains itself, and loads only what it needs."""
+
+import subprocess
+import sys
+
+import pytest
+
+from processes import pranet
+from service.cli import COMMANDS, main
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main([command, "--help"])
+    assert left.value.code == 0
+    assert COMMANDS[command][1].capitalize() in capsys.readouterr().out
+
+
+def test_an_error_of_the_user_is_one_line_and_exit_code_2() -> None:
+    done = pranet("serve", "--weights", "/gone.safetensors")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "pranet: weights file /gone.safetensors: No such file or directory"
+    assert "Traceback" not in done.stderr
+
+
+def test_an_unknown_setting_in_the_environment_ends_the_start() -> None:
+    done = pranet("serve", PRANET_TRESHOLD="0.5")
+    assert done.returncode == 2
+    assert "did you mean PRANET_THRESHOLD?" in done.stderr
+
+
+def test_serving_never_imports_training() -> None:
+    code = "import sys, service.app; print([name for name in sys.modules if name.startswith('model.')])"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "model.checkpoint" in loaded
+    assert "model.training" not in loaded
+    assert "model.evaluation" not in loaded
