@@ -32,7 +32,7 @@ class PixelFormat(StrEnum):
 class RawPicture:
     """Pixels as a capture card delivers them."""
 
-    format: PixelFormat
+    format: PixelFormat | None  # None: not known here, and refused when its turn comes
     width: int
     height: int
     stride: int  # bytes from one row to the next, in both planes of NV12
@@ -86,6 +86,8 @@ def encode_png(pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> bytes:
 
 def _unpack(raw: RawPicture, max_pixels: int) -> Image.Image:
     """Take the picture out of its padded rows."""
+    if raw.format is None:
+        raise InvalidParameter(f"the pixel format is not known; send {' or '.join(PixelFormat)}, or an encoded picture")
     nv12 = raw.format is PixelFormat.NV12
     if nv12 and (raw.width % 2 or raw.height % 2):
         raise InvalidParameter(f"NV12 of {raw.width}x{raw.height} pixels; both sides must be even")

@@ -12,33 +12,29 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from model.predictor import ModelRef
 from model.transforms import SIZE
-from service import __version__
+from service import __version__, messages
 from service.core import Readiness, Service
-from service.errors import InternalError, InvalidParameter, ServiceError, TooManyBytes
-from service.frame import Options, Output
+from service.errors import InternalError, ServiceError, TooManyBytes
 from service.observe import request_id_from
 from service.pb.pranet.v1 import segmentation_pb2 as pb
 from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
-from service.polyps import Polyp
-from service.segmenter import Segmentation
+from service.stream import Answer as StreamAnswer
+from service.stream import Frame
 
 Context = grpc.aio.ServicerContext[Any, Any]
-Answer = TypeVar("Answer", bound=Message)
+Answer = TypeVar("Answer", bound=Message | None)
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["SegmentationService"].full_name
 ERROR_METADATA_KEY = "pranet-error"
 MESSAGE_OVERHEAD_BYTES = 64 * 1024  # everything in a request beside its image
 HEALTH_SECONDS = 1.0  # how often health looks whether inference still answers
+TRANSPORTS = {"Segment": "grpc", "SegmentStream": "grpc-stream"}  # as metrics name them; a stream lasts for minutes
+# A peer that vanished without a word is given up after both times together, and its streams with it.
+KEEPALIVE_SECONDS = 10.0  # of silence, until a ping is sent
+KEEPALIVE_TIMEOUT_SECONDS = 5.0  # for the ping to be answered, or sent bytes to be acknowledged
+CLIENT_PING_SECONDS = 5.0  # least time between pings that a client may send without being cut off
 STOP_SECONDS = 1.0  # for answers already made to reach their clients
-OUTPUTS = {
-    pb.OUTPUT_UNSPECIFIED: Output.MASK,
-    pb.OUTPUT_MASK: Output.MASK,
-    pb.OUTPUT_PROBABILITY: Output.PROBABILITY,
-    pb.OUTPUT_OVERLAY: Output.OVERLAY,
-    pb.OUTPUT_POLYPS: Output.JSON,
-}
 
 log = logging.getLogger("pranet.access")
 
@@ -57,17 +53,38 @@ class Servicer(pb_grpc.SegmentationServiceServicer):
             self._service.readiness.check()
             if len(request.image) > self._service.settings.max_image_bytes:
                 raise TooManyBytes(f"the image has more than {self._service.settings.max_image_bytes} bytes")
-            options = _options(request, self._service.settings.threshold)
+            options = messages.options(request, self._service.settings.threshold)
             deadline = asyncio.get_running_loop().time() + self._seconds_left(context)
-            return _response(await self._service.segmenter.segment(request.image, options, deadline), request_id)
+            done = await self._service.segmenter.segment(request.image, options, deadline)
+            return messages.response(done, request_id)
 
-        return await self._observed(context, request_id, answer)
+        return await self._observed(context, request_id, "Segment", answer)
+
+    async def SegmentStream(self, requests: AsyncIterator[pb.StreamRequest], context: Context) -> None:
+        """Segment video; ``service.stream`` tells what becomes of its frames."""
+        request_id = request_id_from(str(dict(context.invocation_metadata() or ()).get("x-request-id", "")))
+
+        async def frames() -> AsyncIterator[Frame]:
+            async for request in requests:
+                yield messages.frame(request)
+
+        async def send(answer: StreamAnswer) -> None:
+            await context.write(messages.stream_response(answer))
+
+        async def answer() -> None:
+            self._service.readiness.check()
+            first = await self._service.streams.first(requests)
+            options = messages.stream_options(first, self._service.settings.threshold)
+            with self._service.streams.open(options) as stream:
+                await stream.run(frames(), send)
+
+        await self._observed(context, request_id, "SegmentStream", answer)
 
     async def GetModelInfo(self, request: pb.GetModelInfoRequest, context: Context) -> pb.GetModelInfoResponse:
         """Name the weights that answer now, and the limits of this service."""
         settings = self._service.settings
         return pb.GetModelInfoResponse(
-            model=_model(self._service.model),
+            model=messages.model(self._service.model),
             service_version=__version__,
             input_size=SIZE,
             threshold=settings.threshold,
@@ -81,7 +98,9 @@ class Servicer(pb_grpc.SegmentationServiceServicer):
         remaining = context.time_remaining()
         return limit if remaining is None else min(remaining, limit)
 
-    async def _observed(self, context: Context, request_id: str, answer: Callable[[], Awaitable[Answer]]) -> Answer:
+    async def _observed(
+        self, context: Context, request_id: str, method: str, answer: Callable[[], Awaitable[Answer]]
+    ) -> Answer:
         """Run one call; turn its error into a status, and count and log it."""
         began, code = time.perf_counter(), grpc.StatusCode.CANCELLED
         try:
@@ -98,9 +117,9 @@ class Servicer(pb_grpc.SegmentationServiceServicer):
             await _abort(context, InternalError("the service failed; its log has the cause"), request_id)
         finally:
             seconds = time.perf_counter() - began
-            self._service.metrics.requests.labels("grpc", code.name).inc()
-            self._service.metrics.request_duration.labels("grpc").observe(seconds)
-            log.info("grpc Segment %s %.1f ms id=%s", code.name, seconds * 1e3, request_id)
+            self._service.metrics.requests.labels(TRANSPORTS[method], code.name).inc()
+            self._service.metrics.request_duration.labels(TRANSPORTS[method]).observe(seconds)
+            log.info("grpc %s %s %.1f ms id=%s", method, code.name, seconds * 1e3, request_id)
         raise AssertionError("abort always raises")
 
 
@@ -112,8 +131,7 @@ async def listening(service: Service, address: str) -> AsyncIterator[int]:
         OSError: the address is taken or not to be had.
 
     """
-    limit = service.settings.max_image_bytes + MESSAGE_OVERHEAD_BYTES
-    server = grpc.aio.server(options=[("grpc.max_receive_message_length", limit), ("grpc.so_reuseport", 0)])
+    server = grpc.aio.server(options=_options(service.settings.max_image_bytes))
     pb_grpc.add_SegmentationServiceServicer_to_server(Servicer(service), server)  # type: ignore[no-untyped-call]
     checker = health.aio.HealthServicer()
     await _publish(checker, False)
@@ -130,6 +148,23 @@ async def listening(service: Service, address: str) -> AsyncIterator[int]:
     finally:
         following.cancel()
         await server.stop(grace=STOP_SECONDS)
+
+
+def _options(max_image_bytes: int) -> list[tuple[str, int]]:
+    """Return the options of the server's channels, as gRPC core names them."""
+    return [
+        ("grpc.max_receive_message_length", max_image_bytes + MESSAGE_OVERHEAD_BYTES),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.keepalive_time_ms", round(KEEPALIVE_SECONDS * 1e3)),
+        ("grpc.keepalive_timeout_ms", round(KEEPALIVE_TIMEOUT_SECONDS * 1e3)),
+        (
+            "grpc.http2.ping_timeout_ms",
+            round(KEEPALIVE_TIMEOUT_SECONDS * 1e3),
+        ),  # 60 s otherwise, whatever keepalive says
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", round(CLIENT_PING_SECONDS * 1e3)),
+        ("grpc.so_reuseport", 0),
+    ]
 
 
 async def _follow(readiness: Readiness, checker: health.aio.HealthServicer) -> None:
@@ -151,51 +186,3 @@ async def _publish(checker: health.aio.HealthServicer, ready: bool) -> None:
 async def _abort(context: Context, error: ServiceError, request_id: str) -> None:
     metadata = ((ERROR_METADATA_KEY, error.slug), ("x-request-id", request_id))
     await context.abort(error.grpc, error.detail, metadata)
-
-
-def _options(request: pb.SegmentRequest, default_threshold: float) -> Options:
-    threshold = request.threshold if request.HasField("threshold") else default_threshold
-    if not 0 <= threshold <= 1:
-        raise InvalidParameter(f"threshold is {threshold}; send 0 to 1")
-    if request.output not in OUTPUTS:
-        raise InvalidParameter(f"output {request.output} is not known; see segmentation.proto")
-    depth = request.probability_depth or 8
-    if depth not in (8, 16):
-        raise InvalidParameter(f"probability_depth is {depth}; send 8 or 16")
-    return Options(threshold, OUTPUTS[request.output], depth, request.roi or "full")
-
-
-def _response(segmentation: Segmentation, request_id: str) -> pb.SegmentResponse:
-    return pb.SegmentResponse(
-        request_id=request_id,
-        width=segmentation.width,
-        height=segmentation.height,
-        png=segmentation.rendered.png,
-        polyps=map(_polyp, segmentation.rendered.polyps),
-        run_lengths=segmentation.rendered.run_lengths,
-        threshold=segmentation.options.threshold,
-        model=_model(segmentation.model),
-        times=pb.StageTimes(**segmentation.times.milliseconds()),
-        batch_size=segmentation.batch_size,
-    )
-
-
-def _polyp(polyp: Polyp) -> pb.Polyp:
-    x, y, width, height = polyp.bounding_box
-    return pb.Polyp(
-        polygon=[pb.Point(x=px, y=py) for px, py in polyp.polygon],
-        bounding_box=pb.Box(x=x, y=y, width=width, height=height),
-        area_fraction=polyp.area_fraction,
-        centroid=pb.Point(x=polyp.centroid[0], y=polyp.centroid[1]),
-        mean_probability=polyp.mean_probability,
-    )
-
-
-def _model(ref: ModelRef) -> pb.Model:
-    return pb.Model(
-        model_id=ref.model_id,
-        weights_sha256=ref.weights_sha256,
-        engine=ref.engine,
-        device=ref.device,
-        precision=ref.precision,
-    )

@@ -2,13 +2,16 @@
 
 import asyncio
 import heapq
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
-from service.errors import TooManyStreams
+from service.errors import BodyTooSlow, Draining, InvalidRequest, TooManyStreams
 from service.metrics import Metrics
 from service.segmenter import Segmenter
 from service.stream import Stream, StreamOptions
+
+T = TypeVar("T")
 
 
 class Streams:
@@ -27,6 +30,32 @@ class Streams:
         self.idle = asyncio.Event()  # set while no stream is open
         self.idle.set()
         metrics.streams_active.set_function(lambda: self.active)
+
+    async def first(self, messages: AsyncIterator[T]) -> T:
+        """Return the first message of a stream that is to be opened: its configuration.
+
+        Raises:
+            InvalidRequest: the stream ended without one.
+            BodyTooSlow: none came in time.
+            Draining: the service stops.
+
+        """
+        reading = asyncio.ensure_future(anext(messages, None))
+        stopping = asyncio.ensure_future(self._draining.wait())
+        try:
+            both = (reading, stopping)
+            await asyncio.wait(both, timeout=self._frame_timeout, return_when=asyncio.FIRST_COMPLETED)
+            if stopping.done():
+                raise Draining("the service is stopping; stream from another instance")
+            if not reading.done():
+                raise BodyTooSlow("no configuration came in time; send it as the first message of a stream")
+            if (message := reading.result()) is None:
+                raise InvalidRequest("the stream ended before its configuration; send one, and then frames")
+            return message
+        finally:
+            reading.cancel()
+            stopping.cancel()
+            await asyncio.gather(reading, stopping, return_exceptions=True)
 
     @contextmanager
     def open(self, options: StreamOptions) -> Iterator[Stream]:

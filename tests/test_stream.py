@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.predictor import ModelRef
-from model.transforms import Floats, Pixels
+from fakes import PATIENCE
+from gates import GatedPredictor
+from model.transforms import Pixels
 from service import frame as frame_module
 from service.admission import Admission
 from service.batcher import Batcher
@@ -24,8 +25,6 @@ from service.stream import MAX_UNREAD, Answer, Frame, Stream, StreamOptions
 from service.streams import Streams
 from service.window import Drop, Policy
 
-PATIENCE = 20.0  # seconds until a test that hangs fails
-
 
 def encoded(red: bool = True) -> bytes:
     buffer = BytesIO()
@@ -36,34 +35,6 @@ def encoded(red: bool = True) -> bytes:
 PICTURE = encoded()
 LATEST = StreamOptions()
 EVERY = StreamOptions(Policy.EVERY)
-
-
-class GatedPredictor:
-    """Works on a batch only when the test lets it; takes red for polyp."""
-
-    model = ModelRef("fake", "0" * 64, "fake", "cpu", "fp32")
-    slots = 1
-
-    def __init__(self) -> None:
-        self.permits = threading.Semaphore(0)
-        self.begun = threading.Semaphore(0)
-        self.frames = 0
-
-    def warm_up(self, max_batch_size: int) -> None: ...
-
-    def predict(self, frames: Pixels) -> Floats:
-        self.begun.release()
-        if not self.permits.acquire(timeout=PATIENCE):
-            raise TimeoutError
-        self.frames += len(frames)
-        return frames[:, 0].astype(np.float32) - 128
-
-    async def has_begun(self) -> None:
-        assert await asyncio.to_thread(self.begun.acquire, timeout=PATIENCE)
-
-    def open(self) -> None:
-        """Let everything through from now on."""
-        self.permits.release(10_000)
 
 
 class Sender:

@@ -14,11 +14,51 @@ class Output(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     OUTPUT_PROBABILITY: _ClassVar[Output]
     OUTPUT_OVERLAY: _ClassVar[Output]
     OUTPUT_POLYPS: _ClassVar[Output]
+
+class Policy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    POLICY_UNSPECIFIED: _ClassVar[Policy]
+    POLICY_LATEST: _ClassVar[Policy]
+    POLICY_EVERY: _ClassVar[Policy]
+
+class MaskFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MASK_FORMAT_UNSPECIFIED: _ClassVar[MaskFormat]
+    MASK_FORMAT_PNG: _ClassVar[MaskFormat]
+    MASK_FORMAT_RLE: _ClassVar[MaskFormat]
+    MASK_FORMAT_BITS: _ClassVar[MaskFormat]
+
+class PixelFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PIXEL_FORMAT_UNSPECIFIED: _ClassVar[PixelFormat]
+    PIXEL_FORMAT_RGB24: _ClassVar[PixelFormat]
+    PIXEL_FORMAT_NV12: _ClassVar[PixelFormat]
+
+class DropReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DROP_REASON_UNSPECIFIED: _ClassVar[DropReason]
+    DROP_REASON_STALE: _ClassVar[DropReason]
+    DROP_REASON_DEADLINE: _ClassVar[DropReason]
+    DROP_REASON_OVERLOAD: _ClassVar[DropReason]
 OUTPUT_UNSPECIFIED: Output
 OUTPUT_MASK: Output
 OUTPUT_PROBABILITY: Output
 OUTPUT_OVERLAY: Output
 OUTPUT_POLYPS: Output
+POLICY_UNSPECIFIED: Policy
+POLICY_LATEST: Policy
+POLICY_EVERY: Policy
+MASK_FORMAT_UNSPECIFIED: MaskFormat
+MASK_FORMAT_PNG: MaskFormat
+MASK_FORMAT_RLE: MaskFormat
+MASK_FORMAT_BITS: MaskFormat
+PIXEL_FORMAT_UNSPECIFIED: PixelFormat
+PIXEL_FORMAT_RGB24: PixelFormat
+PIXEL_FORMAT_NV12: PixelFormat
+DROP_REASON_UNSPECIFIED: DropReason
+DROP_REASON_STALE: DropReason
+DROP_REASON_DEADLINE: DropReason
+DROP_REASON_OVERLOAD: DropReason
 
 class SegmentRequest(_message.Message):
     __slots__ = ("image", "threshold", "output", "probability_depth", "roi", "request_id")
@@ -37,7 +77,7 @@ class SegmentRequest(_message.Message):
     def __init__(self, image: _Optional[bytes] = ..., threshold: _Optional[float] = ..., output: _Optional[_Union[Output, str]] = ..., probability_depth: _Optional[int] = ..., roi: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class SegmentResponse(_message.Message):
-    __slots__ = ("request_id", "width", "height", "png", "polyps", "run_lengths", "threshold", "model", "times", "batch_size")
+    __slots__ = ("request_id", "width", "height", "png", "polyps", "run_lengths", "threshold", "model", "times", "batch_size", "bits")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     WIDTH_FIELD_NUMBER: _ClassVar[int]
     HEIGHT_FIELD_NUMBER: _ClassVar[int]
@@ -48,6 +88,7 @@ class SegmentResponse(_message.Message):
     MODEL_FIELD_NUMBER: _ClassVar[int]
     TIMES_FIELD_NUMBER: _ClassVar[int]
     BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
+    BITS_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     width: int
     height: int
@@ -58,7 +99,90 @@ class SegmentResponse(_message.Message):
     model: Model
     times: StageTimes
     batch_size: int
-    def __init__(self, request_id: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., png: _Optional[bytes] = ..., polyps: _Optional[_Iterable[_Union[Polyp, _Mapping]]] = ..., run_lengths: _Optional[_Iterable[int]] = ..., threshold: _Optional[float] = ..., model: _Optional[_Union[Model, _Mapping]] = ..., times: _Optional[_Union[StageTimes, _Mapping]] = ..., batch_size: _Optional[int] = ...) -> None: ...
+    bits: bytes
+    def __init__(self, request_id: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., png: _Optional[bytes] = ..., polyps: _Optional[_Iterable[_Union[Polyp, _Mapping]]] = ..., run_lengths: _Optional[_Iterable[int]] = ..., threshold: _Optional[float] = ..., model: _Optional[_Union[Model, _Mapping]] = ..., times: _Optional[_Union[StageTimes, _Mapping]] = ..., batch_size: _Optional[int] = ..., bits: _Optional[bytes] = ...) -> None: ...
+
+class StreamConfig(_message.Message):
+    __slots__ = ("policy", "deadline_ms", "output", "threshold", "probability_depth", "roi", "mask_format")
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    PROBABILITY_DEPTH_FIELD_NUMBER: _ClassVar[int]
+    ROI_FIELD_NUMBER: _ClassVar[int]
+    MASK_FORMAT_FIELD_NUMBER: _ClassVar[int]
+    policy: Policy
+    deadline_ms: float
+    output: Output
+    threshold: float
+    probability_depth: int
+    roi: str
+    mask_format: MaskFormat
+    def __init__(self, policy: _Optional[_Union[Policy, str]] = ..., deadline_ms: _Optional[float] = ..., output: _Optional[_Union[Output, str]] = ..., threshold: _Optional[float] = ..., probability_depth: _Optional[int] = ..., roi: _Optional[str] = ..., mask_format: _Optional[_Union[MaskFormat, str]] = ...) -> None: ...
+
+class RawImage(_message.Message):
+    __slots__ = ("format", "width", "height", "stride", "data")
+    FORMAT_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    STRIDE_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    format: PixelFormat
+    width: int
+    height: int
+    stride: int
+    data: bytes
+    def __init__(self, format: _Optional[_Union[PixelFormat, str]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., stride: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+
+class StreamFrame(_message.Message):
+    __slots__ = ("frame_id", "capture_time_us", "image", "raw")
+    FRAME_ID_FIELD_NUMBER: _ClassVar[int]
+    CAPTURE_TIME_US_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    RAW_FIELD_NUMBER: _ClassVar[int]
+    frame_id: int
+    capture_time_us: int
+    image: bytes
+    raw: RawImage
+    def __init__(self, frame_id: _Optional[int] = ..., capture_time_us: _Optional[int] = ..., image: _Optional[bytes] = ..., raw: _Optional[_Union[RawImage, _Mapping]] = ...) -> None: ...
+
+class StreamRequest(_message.Message):
+    __slots__ = ("config", "frame")
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
+    FRAME_FIELD_NUMBER: _ClassVar[int]
+    config: StreamConfig
+    frame: StreamFrame
+    def __init__(self, config: _Optional[_Union[StreamConfig, _Mapping]] = ..., frame: _Optional[_Union[StreamFrame, _Mapping]] = ...) -> None: ...
+
+class Dropped(_message.Message):
+    __slots__ = ("reason",)
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    reason: DropReason
+    def __init__(self, reason: _Optional[_Union[DropReason, str]] = ...) -> None: ...
+
+class FrameError(_message.Message):
+    __slots__ = ("cause", "detail")
+    CAUSE_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    cause: str
+    detail: str
+    def __init__(self, cause: _Optional[str] = ..., detail: _Optional[str] = ...) -> None: ...
+
+class StreamResponse(_message.Message):
+    __slots__ = ("frame_id", "age_ms", "window_ms", "mask", "dropped", "error")
+    FRAME_ID_FIELD_NUMBER: _ClassVar[int]
+    AGE_MS_FIELD_NUMBER: _ClassVar[int]
+    WINDOW_MS_FIELD_NUMBER: _ClassVar[int]
+    MASK_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    frame_id: int
+    age_ms: float
+    window_ms: float
+    mask: SegmentResponse
+    dropped: Dropped
+    error: FrameError
+    def __init__(self, frame_id: _Optional[int] = ..., age_ms: _Optional[float] = ..., window_ms: _Optional[float] = ..., mask: _Optional[_Union[SegmentResponse, _Mapping]] = ..., dropped: _Optional[_Union[Dropped, _Mapping]] = ..., error: _Optional[_Union[FrameError, _Mapping]] = ...) -> None: ...
 
 class Point(_message.Message):
     __slots__ = ("x", "y")

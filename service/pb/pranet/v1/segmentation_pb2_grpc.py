@@ -39,6 +39,11 @@ class SegmentationServiceStub:
                 request_serializer=service_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.SegmentRequest.SerializeToString,
                 response_deserializer=service_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.SegmentResponse.FromString,
                 _registered_method=True)
+        self.SegmentStream = channel.stream_stream(
+                '/pranet.v1.SegmentationService/SegmentStream',
+                request_serializer=service_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.StreamRequest.SerializeToString,
+                response_deserializer=service_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.StreamResponse.FromString,
+                _registered_method=True)
         self.GetModelInfo = channel.unary_unary(
                 '/pranet.v1.SegmentationService/GetModelInfo',
                 request_serializer=service_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.GetModelInfoRequest.SerializeToString,
@@ -51,6 +56,15 @@ class SegmentationServiceServicer:
 
     def Segment(self, request, context):
         """Segments one encoded image.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SegmentStream(self, request_iterator, context):
+        """Segments video: first one StreamConfig, then frames. Every frame gets exactly one StreamResponse, in the order of
+        the frames. A bad frame is answered with its error, and the stream goes on. When the service stops, accepted frames
+        are answered and the stream ends with UNAVAILABLE. The metadata key "x-request-id" may name the stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -70,6 +84,11 @@ def add_SegmentationServiceServicer_to_server(servicer, server):
                     servicer.Segment,
                     request_deserializer=service_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.SegmentRequest.FromString,
                     response_serializer=service_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.SegmentResponse.SerializeToString,
+            ),
+            'SegmentStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.SegmentStream,
+                    request_deserializer=service_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.StreamRequest.FromString,
+                    response_serializer=service_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.StreamResponse.SerializeToString,
             ),
             'GetModelInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetModelInfo,
@@ -104,6 +123,33 @@ class SegmentationService:
             '/pranet.v1.SegmentationService/Segment',
             service_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.SegmentRequest.SerializeToString,
             service_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.SegmentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SegmentStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/pranet.v1.SegmentationService/SegmentStream',
+            service_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.StreamRequest.SerializeToString,
+            service_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.StreamResponse.FromString,
             options,
             channel_credentials,
             insecure,
