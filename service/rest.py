@@ -133,8 +133,11 @@ async def segment(request: Request, query: Annotated[SegmentQuery, Query()]) -> 
     service: Service = request.app.state.service
     service.readiness.check()
     deadline = asyncio.get_running_loop().time() + _timeout_seconds(request, service)
-    image = await read_image(request, service.settings.max_image_bytes, deadline)
-    work = service.segmenter.segment(image, _options(request, query, service), deadline)
+    work = service.segmenter.segment(
+        await read_image(request, service.settings.max_image_bytes, deadline),
+        _options(request, query, service),
+        deadline,
+    )
     return _answer(request, await _unless_client_leaves(request, work))
 
 

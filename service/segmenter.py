@@ -107,6 +107,7 @@ class Segmenter:
                 with self._admission.place() as place:
                     self._metrics.decodes.inc()
                     frame = await self._run(prepare, picture, options, self._max_image_pixels, times)
+                    del picture  # up to MAX_IMAGE_BYTES, which need not wait for the device
                     batched = await self._batcher.submit(
                         frame.pixels, deadline=deadline, priority=options.priority, on_start=place.release
                     )
