@@ -9,6 +9,10 @@ the network is not quantised.
 import hashlib
 import io
 import json
+import math
+import pickle
+import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +34,7 @@ INT8_LIMIT = 127  # symmetric: -128 is not used
 UNUSED_PREFIX = "resnet.fc."  # ImageNet classifier, present in the published files, never evaluated
 COUNTER_SUFFIX = ".num_batches_tracked"  # training bookkeeping, optional in a file
 NAMED_KEYS = 4  # how many offending keys an error spells out
+MAX_BYTES = 2**30  # of a file; the published ones have 125 MiB
 
 
 class CheckpointError(UserError):
@@ -51,7 +56,8 @@ class Checkpoint:
     @property
     def model_id(self) -> str:
         """A short name of these weights that changes with their contents, such as ``pranet-1a2b3c4d``."""
-        return f"{self.metadata.get('name', 'pranet')}-{self.sha256[:8]}"
+        name = re.sub(r"[^\w.-]+", "-", self.metadata.get("name", "pranet"), flags=re.ASCII)  # it goes into headers
+        return f"{name[:64]}-{self.sha256[:8]}"
 
     def network(self) -> PraNet:
         """Build a PraNet in evaluation mode that holds these parameters."""
@@ -68,17 +74,13 @@ def load(path: Path) -> Checkpoint:
         CheckpointError: the file is missing, damaged, unsafe, or not a PraNet.
 
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(path, error.strerror or str(error)) from error
-    if not data:
-        raise CheckpointError(path, "is empty")
+    data = _read(path)
     raw, metadata = _parse_torch(path, data) if _is_torch_file(data) else _parse_safetensors(path, data)
-    state = _published_names(path, raw)
-    expanded = _expand(path, state)
-    _check(path, expanded)
-    return Checkpoint(path, hashlib.sha256(data).hexdigest(), expanded, metadata)
+    stored = _published_names(path, raw)
+    _check_names_and_shapes(path, stored)
+    state = _expand(path, stored)
+    _check_values(path, state)
+    return Checkpoint(path, hashlib.sha256(data).hexdigest(), state, metadata)
 
 
 def save(path: Path, state: Mapping[str, Tensor], storage: Storage, metadata: Mapping[str, str]) -> None:
@@ -104,21 +106,43 @@ def storage_of(path: Path) -> dict[str, int]:
     return dict(sorted(sizes.items(), key=lambda item: -item[1]))
 
 
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise CheckpointError(path, error.strerror or str(error)) from error
+    if not data:
+        raise CheckpointError(path, "is empty")
+    if len(data) > MAX_BYTES:
+        raise CheckpointError(path, f"is larger than any PraNet ({MAX_BYTES} bytes)")
+    return data
+
+
 def _is_torch_file(data: bytes) -> bool:
     return data[:4] == b"PK\x03\x04" or data[:1] == b"\x80"  # zip archive, or the bare pickle of old releases
 
 
 def _parse_torch(path: Path, data: bytes) -> tuple[dict[str, Any], dict[str, str]]:
     try:
-        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # about the file's age; what matters is said by an error
+            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged or hostile pickle can raise anything
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(path, f"damaged or unsafe PyTorch file ({reason[:200]})") from error
+        raise CheckpointError(path, f"damaged or unsafe PyTorch file ({_cause(error)})") from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise CheckpointError(path, f"holds a {type(content).__name__}, not a dictionary of named tensors")
     return content, {}
+
+
+def _cause(error: Exception) -> str:
+    """Return the sentence of PyTorch's message that says what is wrong; it goes on to advise unsafe loading."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, pickle.UnpicklingError):
+        lines = lines[1:]  # the first one is that advice
+    sentence = lines[0].partition(". ")[0] if lines else type(error).__name__
+    return sentence.strip().rstrip(".")[:200]
 
 
 def _parse_safetensors(path: Path, data: bytes) -> tuple[dict[str, Any], dict[str, str]]:
@@ -135,9 +159,9 @@ def _published_names(path: Path, raw: Mapping[str, Any]) -> State:
     """Strip ``module.`` (DataParallel), leave out what is never evaluated, and insist on tensors."""
     names = {name: name.removeprefix("module.") for name in raw}
     state = {names[name]: value for name, value in raw.items() if not names[name].startswith(UNUSED_PREFIX)}
-    odd = [name for name, value in state.items() if not isinstance(value, Tensor)]
+    odd = [name for name, value in state.items() if not isinstance(value, Tensor) or value.layout is not torch.strided]
     if odd:
-        raise CheckpointError(path, f"holds values that are not tensors: {_some(odd)}")
+        raise CheckpointError(path, f"holds values that are not dense tensors: {_some(odd)}")
     return state
 
 
@@ -156,7 +180,7 @@ def _expand(path: Path, stored: State) -> State:
         if value.dtype == torch.int8 and value.ndim == 4 and scale is not None and scale.shape == value.shape[:1]:
             state[name] = value.float() * scale.float()[:, None, None, None]
         elif value.is_floating_point():
-            state[name] = value.float()
+            state[name] = value.detach().float()
         elif name.endswith(COUNTER_SUFFIX):
             state[name] = value
         else:
@@ -164,28 +188,35 @@ def _expand(path: Path, stored: State) -> State:
     return state
 
 
-def _check(path: Path, state: State) -> None:
-    """Compare names, shapes and values with what PraNet needs; add counters that the file leaves out."""
+def _check_names_and_shapes(path: Path, stored: State) -> None:
+    """Compare a file with what PraNet needs, before anything in it is expanded; add counters that it leaves out."""
     with torch.device("meta"):
         wanted = PraNet().state_dict()
     for name, tensor in wanted.items():
         if name.endswith(COUNTER_SUFFIX):
-            state.setdefault(name, torch.zeros(tensor.shape, dtype=tensor.dtype))
-    missing = [name for name in wanted if name not in state]
-    unexpected = [name for name in state if name not in wanted]
+            stored.setdefault(name, torch.zeros(tensor.shape, dtype=tensor.dtype))
+    missing = [name for name in wanted if name not in stored]
+    unexpected = [name for name in stored if name.removesuffix(SCALE_SUFFIX) not in wanted]
     if missing or unexpected:
         faults = [f"lacks {_some(missing)}"] * bool(missing) + [f"has unknown {_some(unexpected)}"] * bool(unexpected)
         raise CheckpointError(path, "is not a PraNet: it " + " and ".join(faults))
     shapes = [
-        f"{name} {tuple(state[name].shape)} instead of {tuple(tensor.shape)}"
+        f"{name} {tuple(stored[name].shape)} instead of {tuple(tensor.shape)}"
         for name, tensor in wanted.items()
-        if state[name].shape != tensor.shape
+        if stored[name].shape != tensor.shape
     ]
     if shapes:
         raise CheckpointError(path, f"has tensors of another shape: {_some(shapes)}")
-    broken = [name for name, value in state.items() if not torch.isfinite(value).all()]
+
+
+def _check_values(path: Path, state: State) -> None:
+    ranges = {name: [float(end) for end in value.aminmax()] for name, value in state.items()}
+    broken = [name for name, ends in ranges.items() if not all(map(math.isfinite, ends))]
     if broken:
         raise CheckpointError(path, f"holds infinite or undefined values in {_some(broken)}")
+    negative = [name for name, ends in ranges.items() if name.endswith("running_var") and ends[0] < 0]
+    if negative:
+        raise CheckpointError(path, f"holds negative variances in {_some(negative)}")
 
 
 def _some(names: list[str]) -> str:

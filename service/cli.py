@@ -13,7 +13,7 @@ from service import __version__
 COMMANDS = {
     "serve": ("service.app", "serve REST, gRPC and Prometheus metrics"),
     "segment": ("service.local", "segment files and folders without a server"),
-    "weights": ("service.weights", "inspect and convert weights files"),
+    "weights": ("service.weights", "inspect, convert and compare weights files"),
     "train": ("model.training.command", "train weights from a recipe"),
     "evaluate": ("model.evaluation.command", "judge weights or maps against annotated pictures"),
 }

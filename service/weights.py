@@ -1,13 +1,15 @@
-"""``pranet weights``: look into a weights file, and store it in another way."""
+"""``pranet weights``: look into a weights file, store it in another way, compare two of them."""
 
 import argparse
 from pathlib import Path
 
-from model import checkpoint
+from tqdm import tqdm
+
+from model import checkpoint, comparison
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare ``inspect`` and ``convert``."""
+    """Declare ``inspect``, ``convert`` and ``compare``."""
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     inspecting = actions.add_parser("inspect", help="check a file and say what it holds")
     inspecting.add_argument("file", type=Path)
@@ -20,12 +22,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     converting.add_argument("--name", help="what the weights are called in answers")
     converting.set_defaults(act=_convert)
 
+    comparing = actions.add_parser("compare", help="measure how far two files agree on annotated pictures")
+    comparing.add_argument("one", type=Path)
+    comparing.add_argument("other", type=Path)
+    comparing.add_argument("--images", nargs="+", type=Path, required=True, metavar="DIR", help="folders of pictures")
+    comparing.add_argument(
+        "--masks", nargs="+", type=Path, required=True, metavar="DIR", help="folders of annotations of the same names"
+    )
+    comparing.add_argument("--only", type=Path, metavar="FILE", help="list of names to use, one a line")
+    comparing.set_defaults(act=_compare)
+
 
 def run(arguments: argparse.Namespace) -> int:
     """Carry out the chosen action.
 
     Raises:
-        CheckpointError: the file cannot be used.
+        CheckpointError: a file cannot be used.
+        UserError: there is nothing to compare on.
 
     """
     code: int = arguments.act(arguments)
@@ -51,3 +64,14 @@ def _convert(arguments: argparse.Namespace) -> int:
         metadata["name"] = arguments.name
     checkpoint.save(arguments.out, loaded.state, arguments.storage, metadata)
     return _inspect(argparse.Namespace(file=arguments.out))
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    names = arguments.only.read_text().split() if arguments.only else []
+    files = comparison.pairs(arguments.images, arguments.masks, frozenset(Path(name).stem for name in names))
+    one, other = (checkpoint.load(file) for file in (arguments.one, arguments.other))
+    found = comparison.compare(one, other, tqdm(files, unit="image", disable=None))
+    print(f"pictures            {found.pictures}")
+    print(f"Dice of the masks   {found.agreement:.4f}")
+    print(f"Dice with the truth {found.one:.4f} and {found.other:.4f} ({found.other - found.one:+.4f})")
+    return 0

@@ -5,12 +5,18 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+import hypothesis
 import pytest
 
 import processes
 from pictures import ROOT
 
 NO_CUDA = "no CUDA"  # the one thing that a CI machine may lack
+
+hypothesis.settings.register_profile(
+    "untimed", deadline=None
+)  # machines are busy; nothing asserts how long things take
+hypothesis.settings.load_profile("untimed")
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
