@@ -92,7 +92,7 @@ def save(path: Path, state: Mapping[str, Tensor], storage: Storage, metadata: Ma
             stored[name], stored[name + SCALE_SUFFIX] = _quantise(value.float())
         else:
             stored[name] = value.to(torch.float16 if storage == "fp16" else torch.float32).contiguous()
-    safetensors.torch.save_file(stored, path, metadata={**metadata, "storage": storage})
+    path.write_bytes(_sorted_header(safetensors.torch.save(stored, {**metadata, "storage": storage})))
 
 
 def storage_of(path: Path) -> dict[str, int]:
@@ -117,6 +117,15 @@ def _read(path: Path) -> bytes:
     if len(data) > MAX_BYTES:
         raise CheckpointError(path, f"is larger than any PraNet ({MAX_BYTES} bytes)")
     return data
+
+
+def _sorted_header(data: bytes) -> bytes:
+    """Sort the metadata, which safetensors writes in random order, so that equal weights are equal files."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    return data[:8] + text.ljust(end - 8) + data[end:]
 
 
 def _is_torch_file(data: bytes) -> bool:
