@@ -1,0 +1,143 @@
+import argparse
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from model import checkpoint
+from model.pranet import PraNet
+from model.training import backbone, command, journal
+from pictures import ROOT, SAMPLES, annotation
+
+RECIPE = """
+steps = 5
+batch = 2
+learning_rate = 1e-3
+warmup_steps = 2
+average = 0.9
+clip_norm = 5.0
+negatives = 0.2
+[[phases]]
+start = 0
+sizes = [64]
+[[phases]]
+start = 0.6
+sizes = [64, 96]
+[augmentation]
+flip = 0.5
+rotation = 180
+paste = 0.3
+"""
+
+
+@pytest.fixture
+def arguments(tmp_path) -> list[str]:
+    images, masks = tmp_path / "samples" / "images", tmp_path / "samples" / "masks"
+    images.mkdir(parents=True)
+    masks.mkdir()
+    for sample in SAMPLES:
+        Image.open(sample).resize((96, 80)).save(images / f"{sample.stem}.png")
+        mask = Image.fromarray(annotation(sample) * np.uint8(255)).resize((96, 80), Image.Resampling.NEAREST)
+        mask.save(masks / f"{sample.stem}.png")
+    (tmp_path / "tiny.toml").write_text(RECIPE)
+    (tmp_path / "held-out.txt").write_text("samples/polyp-3\n")
+    return [str(tmp_path / "tiny.toml"), "--images", str(images), "--masks", str(masks), "--device", "cpu"]
+
+
+def train(arguments: list[str], out: Path, *more: str) -> str:
+    """Train and return the digest of the weights."""
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    assert command.run(parser.parse_args([*arguments, "--out", str(out), *more])) == 0
+    return digest(out)
+
+
+def digest(out: Path) -> str:
+    return hashlib.sha256((out / "last.safetensors").read_bytes()).hexdigest()
+
+
+@pytest.mark.slow
+def test_run_leaves_weights_a_log_and_its_recipe(arguments, tmp_path):
+    held_out = str(tmp_path / "held-out.txt")
+    train(arguments, tmp_path / "out", "--exclude", held_out, "--validation", held_out, "--validate-every", "3")
+    assert checkpoint.load(tmp_path / "out" / "last.safetensors").metadata["name"] == "tiny"
+    assert checkpoint.load(tmp_path / "out" / "best.safetensors").state.keys() == PraNet().state_dict().keys()
+    described = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert (described["pairs"], described["recipe"]["learning_rate"]) == (2, 1e-3)
+    log = journal.read(tmp_path / "out" / "log.jsonl")
+    assert [entry["step"] for entry in log if "loss" in entry] == [1, 2, 3, 4, 5]
+    assert [entry["step"] for entry in log if "validation_dice" in entry] == [3, 5]
+
+
+@pytest.mark.slow
+def test_run_killed_midway_and_resumed_ends_with_the_weights_of_an_unbroken_one(arguments, tmp_path):
+    program = "import argparse; from model.training import command; p = argparse.ArgumentParser();"
+    program += "command.add_arguments(p); command.run(p.parse_args())"
+    broken = [*arguments, "--out", str(tmp_path / "broken"), "--save-every", "2"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = subprocess.Popen([sys.executable, "-c", program, *broken], env=environment, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not (tmp_path / "broken" / "state.pt").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert train(broken, tmp_path / "broken", "--resume") == train(arguments, tmp_path / "unbroken")
+    steps = [entry["step"] for entry in journal.read(tmp_path / "broken" / "log.jsonl")]
+    assert steps == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.slow
+def test_schedule_by_the_clock_ends_in_time(arguments, tmp_path):
+    path = Path(arguments[0])
+    path.write_text(path.read_text().replace("steps = 5", "minutes = 0.03"))
+    train(arguments, tmp_path / "out")
+    assert journal.read(tmp_path / "out" / "log.jsonl")[-1]["seconds"] < 20
+
+
+@pytest.mark.slow
+def test_training_goes_on_from_given_weights(arguments, tmp_path):
+    train(arguments, tmp_path / "first")
+    first = tmp_path / "first" / "last.safetensors"
+    train(arguments, tmp_path / "second", "--init", str(first), "--steps", "1")
+    before, after = checkpoint.load(first).state, checkpoint.load(tmp_path / "second" / "last.safetensors").state
+    assert max(float((after[name] - before[name]).abs().max()) for name in before if "conv.weight" in name) < 0.01
+
+
+def test_backbone_loads_under_its_published_names(tmp_path):
+    torch.manual_seed(0)
+    source, target = PraNet().resnet, PraNet().resnet
+    state = source.state_dict() | {"fc.weight": torch.zeros(1000, 2048), "fc.bias": torch.zeros(1000)}
+    torch.save(state, tmp_path / "res2net50_v1b.pth")
+    backbone.load(target, tmp_path / "res2net50_v1b.pth")
+    torch.testing.assert_close(target.state_dict(), source.state_dict())
+
+
+def test_file_that_is_no_backbone_is_refused(tmp_path):
+    torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(checkpoint.CheckpointError, match="is not a Res2Net-50 v1b backbone"):
+        backbone.load(PraNet().resnet, tmp_path / "other.pth")
+
+
+def test_curves_of_runs_are_drawn(tmp_path):
+    log = journal.Journal(tmp_path / "log.jsonl")
+    for step in range(1, 4):
+        log.write(step=step, loss=1 / step, lr=0.1, seconds=step)
+    log.write(step=3, validation_dice=0.8, seconds=3)
+    journal.plot([tmp_path / "log.jsonl"], tmp_path / "curves.png")
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.width > 500
+
+
+def test_log_drops_what_a_broken_run_wrote_after_its_last_state(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
+    journal.Journal(path, step=2)
+    assert [entry["step"] for entry in journal.read(path)] == [1, 2]
