@@ -21,6 +21,11 @@ DAMAGED = (OSError, ValueError, SyntaxError, LookupError, EOFError, TypeError, s
 SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
+def read_mask(png: bytes) -> npt.NDArray[np.uint8]:
+    """Return the grey pixels (H, W) of a mask that the service has encoded."""
+    return np.asarray(Image.open(io.BytesIO(png)))
+
+
 class PixelFormat(StrEnum):
     """Layouts of raw pixels."""
 

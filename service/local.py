@@ -1,9 +1,9 @@
-"""``pranet segment``: pictures on disk through the server's own data path, without a server."""
+"""``pranet segment``: pictures and video on disk through the server's own data path, without a server."""
 
 import argparse
 import asyncio
 import sys
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import NoReturn
 
@@ -11,11 +11,16 @@ import uvloop
 from tqdm import tqdm
 
 from model.errors import UserError
+from service.client import in_thread
 from service.core import Service, load_predictor, running
 from service.errors import ServiceError
 from service.frame import Options, Output
 from service.schemas import SegmentationBody
+from service.segmenter import Segmentation
 from service.settings import Settings, add_flags, from_command_line
+from service.stream import Answer, Frame, StreamOptions
+from service.video import VIDEOS, open_source, paced
+from service.window import Policy
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 SETTINGS = (
@@ -32,7 +37,7 @@ class NothingToDo(UserError):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``pranet segment``."""
     add = parser.add_argument
-    add("paths", nargs="+", type=Path, metavar="PATH", help="picture, or folder of pictures")
+    add("paths", nargs="+", type=Path, metavar="PATH", help="picture, video, or folder of pictures")
     add("-o", "--out", type=Path, required=True, metavar="DIR", help="folder that is written to")
     add("--output", choices=[each.value for each in Output], default="mask", help="what is written (default: mask)")
     add("--depth", type=int, choices=(8, 16), default=8, help="bits of a probability (default: 8)")
@@ -52,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     settings = from_command_line(arguments)
     options = Options(settings.threshold, Output(arguments.output), arguments.depth, arguments.roi)
-    jobs = plan(arguments.paths, arguments.out, ".json" if options.output is Output.JSON else ".png")
+    jobs = plan(arguments.paths, arguments.out, suffix_of(options))
     if not jobs:
         raise NothingToDo(f"no picture found; give files, or folders that hold {', '.join(sorted(SUFFIXES))}")
     failed = uvloop.run(_segment_all(jobs, options, settings))
@@ -62,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def plan(paths: Iterable[Path], out: Path, suffix: str) -> dict[Path, Path]:
-    """Map each picture to the file that is written for it; names that would collide keep their own suffix too.
+    """Map each picture or video to the file that is written for it; names that would collide keep their own suffix too.
 
     Raises:
         NothingToDo: a path does not exist.
@@ -106,6 +111,8 @@ async def _segment_all(jobs: dict[Path, Path], options: Options, settings: Setti
 
 
 async def _segment_one(service: Service, source: Path, target: Path, options: Options, bar: "tqdm[NoReturn]") -> bool:
+    if source.suffix.lower() in VIDEOS:
+        return await _segment_video(service, source, target.with_suffix(""), options, bar)
     deadline = asyncio.get_running_loop().time() + service.settings.request_timeout_ms / 1e3
     try:
         image = await asyncio.to_thread(_read, source, service.settings.max_image_bytes)
@@ -113,12 +120,42 @@ async def _segment_one(service: Service, source: Path, target: Path, options: Op
     except (ServiceError, OSError) as error:
         bar.write(f"{source}: {error}", file=sys.stderr)
         return False
-    if options.output is Output.JSON:
-        content = SegmentationBody.of(segmentation, request_id=source.name).model_dump_json(indent=2).encode()
-    else:
-        content = segmentation.rendered.png
-    await asyncio.to_thread(_write, target, content)
+    await asyncio.to_thread(_write, target, _content(segmentation, source.name))
     return True
+
+
+async def _segment_video(service: Service, source: Path, folder: Path, options: Options, bar: "tqdm[NoReturn]") -> bool:
+    """Segment every frame of a video into a folder, by the server's own stream session."""
+    failed = 0
+
+    async def frames() -> AsyncIterator[Frame]:
+        opened = await asyncio.to_thread(open_source, str(source), raw=True)
+        async for frame in in_thread(paced(opened, None, None, hold=False)):
+            yield Frame(frame.frame_id, frame.picture)
+
+    async def write(answer: Answer) -> None:
+        nonlocal failed
+        if isinstance(answer.outcome, Segmentation):
+            name = f"{answer.frame_id:08d}" + suffix_of(options)
+            await asyncio.to_thread(_write, folder / name, _content(answer.outcome, name))
+        else:
+            failed += 1
+            bar.write(f"{source}, frame {answer.frame_id}: {answer.outcome}", file=sys.stderr)
+
+    with service.streams.open(StreamOptions(Policy.EVERY, frame=options)) as stream:
+        await stream.run(frames(), write)
+    return not failed
+
+
+def suffix_of(options: Options) -> str:
+    """Return the suffix of the files that are written."""
+    return ".json" if options.output is Output.JSON else ".png"
+
+
+def _content(segmentation: Segmentation, name: str) -> bytes:
+    if segmentation.options.output is Output.JSON:
+        return SegmentationBody.of(segmentation, request_id=name).model_dump_json(indent=2).encode()
+    return segmentation.rendered.png
 
 
 def _read(path: Path, max_bytes: int) -> bytes:

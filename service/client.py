@@ -1,0 +1,286 @@
+"""A client in Python: pictures over REST, video over gRPC; it reconnects, and it measures.
+
+    with Client() as client:
+        png = client.segment(Path("frame.jpg").read_bytes()).content
+        for reply in client.stream(frames):          # frames: an iterable of VideoFrame
+            print(reply.frame.frame_id, reply.outcome, reply.age_seconds)
+
+``AsyncClient`` has the same methods as coroutines.
+"""
+
+import asyncio
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+import httpx
+
+from model.errors import UserError
+from service.codec import Picture, PixelFormat
+from service.pb.pranet.v1 import segmentation_pb2 as pb
+from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+DEFAULT_TARGET = "127.0.0.1:8001"
+FIRST_PAUSE_SECONDS = 0.25  # before a second connection; doubled with every further one in a row
+LONGEST_PAUSE_SECONDS = 8.0
+TIMEOUT_SECONDS = 60.0  # of one picture
+CHANNEL_OPTIONS = (
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),  # 60 s otherwise
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.use_local_subchannel_pool", 1),  # else a new channel inherits the pauses of the one that failed
+)
+PIXEL_FORMATS = {PixelFormat.RGB24: pb.PIXEL_FORMAT_RGB24, PixelFormat.NV12: pb.PIXEL_FORMAT_NV12}
+DROP_NAMES = {
+    pb.DROP_REASON_STALE: "stale",
+    pb.DROP_REASON_DEADLINE: "deadline",
+    pb.DROP_REASON_OVERLOAD: "overload",
+}
+
+
+class RequestFailed(UserError):
+    """The service refused or failed; ``cause`` is the tail of its problem type."""
+
+    def __init__(self, cause: str, detail: str) -> None:
+        super().__init__(f"{cause}: {detail}")
+        self.cause = cause
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class Segmented:
+    """The answer of one picture: a PNG, or JSON for ``output="json"``."""
+
+    content: bytes
+    headers: httpx.Headers
+
+    def json(self) -> Any:
+        """Return the parsed content of ``output="json"``."""
+        return httpx.Response(200, content=self.content).json()
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFrame:
+    """One frame to be streamed."""
+
+    frame_id: int
+    picture: Picture
+    captured: float  # time.monotonic() of this machine, seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What became of one frame."""
+
+    frame: VideoFrame
+    outcome: str  # answered, stale, deadline, overload, failed, or lost (the connection broke before its answer)
+    age_seconds: float  # from capture to the answer's arrival, by this machine's clock: all delays are in it
+    response: pb.StreamResponse | None  # None where it was lost
+
+
+class AsyncClient:
+    """Talks to one service; use it as ``async with``."""
+
+    def __init__(self, url: str = DEFAULT_URL, target: str = DEFAULT_TARGET) -> None:
+        self._rest = httpx.AsyncClient(base_url=url, timeout=TIMEOUT_SECONDS, trust_env=False)
+        self._target = target
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._rest.aclose()
+
+    async def segment(self, image: bytes, **query: str | float) -> Segmented:
+        """Segment one encoded picture; ``query`` as in REST: threshold, output, depth, roi.
+
+        Raises:
+            RequestFailed: the service refused or failed, or cannot be reached.
+
+        """
+        try:
+            answer = await self._rest.post("/segment", content=image, params=query)
+        except httpx.TransportError as error:
+            raise RequestFailed("unreachable", f"{self._rest.base_url}: {error or type(error).__name__}") from error
+        if answer.is_success:
+            return Segmented(answer.content, answer.headers)
+        problem = answer.json() if "json" in answer.headers.get("content-type", "") else {}
+        cause = str(problem.get("type", f"http-{answer.status_code}")).removeprefix("urn:pranet:error:")
+        raise RequestFailed(cause, str(problem.get("detail", answer.text)))
+
+    async def stream(
+        self, frames: AsyncIterable[VideoFrame], config: pb.StreamConfig | None = None
+    ) -> AsyncIterator[Reply]:
+        """Stream frames; yields one reply for each, in order, and reconnects for as long as it takes.
+
+        What was on its way when a connection broke is sent again under ``POLICY_EVERY``, else it is lost.
+
+        Raises:
+            RequestFailed: the service refuses the stream; trying again would not help.
+
+        """
+        config = config or pb.StreamConfig()
+        pending: asyncio.Queue[VideoFrame | None] = asyncio.Queue(1)
+        on_their_way: deque[VideoFrame] = deque()
+        feeding = asyncio.create_task(_feed(frames, pending))
+        pause = FIRST_PAUSE_SECONDS
+        try:
+            while True:
+                connection = _Connection(self._target, config, pending, on_their_way)
+                try:
+                    async for reply in connection.replies():
+                        pause = FIRST_PAUSE_SECONDS
+                        yield reply
+                    await feeding
+                    return
+                except grpc.aio.AioRpcError as error:
+                    if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED):
+                        raise _refused(error) from error
+                if config.policy != pb.POLICY_EVERY:
+                    while on_their_way:
+                        frame = on_their_way.popleft()
+                        yield Reply(frame, "lost", time.monotonic() - frame.captured, None)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+        finally:
+            feeding.cancel()
+            await asyncio.gather(feeding, return_exceptions=True)
+
+
+class _Connection:
+    """One attempt: sends what is on its way already, then what is pending, and matches the answers."""
+
+    def __init__(
+        self,
+        target: str,
+        config: pb.StreamConfig,
+        pending: asyncio.Queue[VideoFrame | None],
+        on_their_way: deque[VideoFrame],
+    ) -> None:
+        self._target = target
+        self._config = config
+        self._pending = pending
+        self._on_their_way = on_their_way
+
+    async def replies(self) -> AsyncIterator[Reply]:
+        async with grpc.aio.insecure_channel(self._target, options=CHANNEL_OPTIONS) as channel:
+            call = pb_grpc.SegmentationServiceStub(channel).SegmentStream()  # type: ignore[no-untyped-call]
+            sending = asyncio.create_task(self._send(call))
+            try:
+                async for response in call:
+                    frame = self._on_their_way.popleft()
+                    yield Reply(frame, _outcome(response), time.monotonic() - frame.captured, response)
+            finally:
+                sending.cancel()
+                call.cancel()
+                await asyncio.gather(sending, return_exceptions=True)
+
+    async def _send(self, call: Any) -> None:
+        with suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):  # the call is over; its reader has the reason
+            await call.write(pb.StreamRequest(config=self._config))
+            for frame in tuple(self._on_their_way):
+                await call.write(_request(frame))
+            while (pending := await self._pending.get()) is not None:
+                self._on_their_way.append(pending)
+                await call.write(_request(pending))
+            self._pending.put_nowait(None)  # for the next connection, should this one break
+            await call.done_writing()
+
+
+async def _feed(frames: AsyncIterable[VideoFrame], pending: asyncio.Queue[VideoFrame | None]) -> None:
+    try:
+        async for frame in frames:
+            await pending.put(frame)
+    except Exception:
+        await pending.put(None)  # the stream ends in good order, and then this is raised
+        raise
+    await pending.put(None)
+
+
+def _request(frame: VideoFrame) -> pb.StreamRequest:
+    sent = pb.StreamFrame(frame_id=frame.frame_id, capture_time_us=round(frame.captured * 1e6))
+    raw = frame.picture
+    if isinstance(raw, bytes):
+        sent.image = raw
+    else:
+        form = PIXEL_FORMATS[raw.format] if raw.format else pb.PIXEL_FORMAT_UNSPECIFIED
+        sent.raw.CopyFrom(
+            pb.RawImage(format=form, width=raw.width, height=raw.height, stride=raw.stride, data=raw.data)
+        )
+    return pb.StreamRequest(frame=sent)
+
+
+def _outcome(response: pb.StreamResponse) -> str:
+    kind = response.WhichOneof("outcome")
+    if kind == "dropped":
+        return DROP_NAMES[response.dropped.reason]
+    return "answered" if kind == "mask" else "failed"
+
+
+def _refused(error: grpc.aio.AioRpcError) -> RequestFailed:
+    metadata = dict(error.trailing_metadata() or ())
+    return RequestFailed(str(metadata.get("pranet-error", error.code().name.lower())), error.details() or "")
+
+
+class Client:
+    """The same for programs without an event loop: runs one in a thread of its own; use it as ``with``."""
+
+    def __init__(self, url: str = DEFAULT_URL, target: str = DEFAULT_TARGET) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="pranet-client", daemon=True)
+        self._address = (url, target)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._client = AsyncClient(*self._address)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        asyncio.run_coroutine_threadsafe(self._client.__aexit__(None, None, None), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def segment(self, image: bytes, **query: str | float) -> Segmented:
+        """As ``AsyncClient.segment``."""
+        return asyncio.run_coroutine_threadsafe(self._client.segment(image, **query), self._loop).result()
+
+    def stream(self, frames: Iterable[VideoFrame], config: pb.StreamConfig | None = None) -> Iterator[Reply]:
+        """As ``AsyncClient.stream``; ``frames`` is read in a thread."""
+        replies: queue.SimpleQueue[Reply | None] = queue.SimpleQueue()
+
+        async def run() -> None:
+            try:
+                async for reply in self._client.stream(in_thread(frames), config):
+                    replies.put(reply)
+            finally:
+                replies.put(None)
+
+        running = asyncio.run_coroutine_threadsafe(run(), self._loop)
+        try:
+            while (reply := replies.get()) is not None:
+                yield reply
+            running.result()
+        finally:
+            running.cancel()
+
+
+async def in_thread(frames: Iterable[VideoFrame]) -> AsyncIterator[VideoFrame]:
+    """Read an iterable that may block, such as a camera, without blocking the event loop."""
+    iterator = iter(frames)
+    while (frame := await asyncio.to_thread(next, iterator, None)) is not None:
+        yield frame
