@@ -13,11 +13,10 @@ from service import __version__
 COMMANDS = {
     "serve": ("service.app", "serve REST, gRPC and Prometheus metrics"),
     "segment": ("service.local", "segment files and folders without a server"),
-    "weights": ("service.weights", "inspect, convert and compare weights files"),
-    "bench": ("service.bench.command", "measure engine, pipeline or server, and how far engines move the masks"),
     "stream": ("service.watch", "stream video to a server"),
     "replay": ("service.replay", "stream a recorded session again and compare"),
-    "weights": ("service.weights", "inspect and convert weights files"),
+    "weights": ("service.weights", "inspect, convert and compare weights files"),
+    "bench": ("service.bench.command", "measure engine, pipeline or server, and how far engines move the masks"),
     "train": ("model.training.command", "train weights from a recipe"),
     "evaluate": ("model.evaluation.command", "judge weights or maps against annotated pictures"),
 }
