@@ -33,8 +33,8 @@ def upsample(logits: Floats, width: int, height: int) -> Floats:
 
 def to_mask(logits: Floats, threshold: float) -> Pixels:
     """Return the uint8 mask of float32 logits (H, W): 255 where the probability exceeds ``threshold``, else 0."""
-    above = cv2.compare(logits, logit(threshold), cv2.CMP_GT)  # type: ignore[call-overload]  # a scalar is fine
-    return np.asarray(above, dtype=np.uint8)
+    above = logits > logit(threshold)
+    return np.multiply(above.view(np.uint8), np.uint8(255))
 
 
 def sigmoid(logits: Floats) -> Floats:

@@ -20,6 +20,11 @@ class _InMemoryParser(MultiPartParser):
 
     spool_max_size = 2**62
 
+    def close(self) -> None:
+        """Let go of parts that the end of the body cut off."""
+        for file in self._files_to_close_on_error:
+            file.close()
+
 
 async def read_image(request: Request, max_bytes: int, deadline: float) -> bytes:
     """Return the encoded image of a request.
@@ -40,7 +45,10 @@ async def read_image(request: Request, max_bytes: int, deadline: float) -> bytes
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type == MULTIPART:
         body = await _read(request, max_bytes + MULTIPART_OVERHEAD_BYTES, max_bytes, deadline)
-        return await _file_part(request.headers, body)
+        image = await _file_part(request.headers, body)
+        if len(image) > max_bytes:
+            raise _too_many(max_bytes)
+        return image
     if content_type and not content_type.startswith("image/") and content_type != "application/octet-stream":
         advice = f"send {READABLE} with its image type, application/octet-stream or {MULTIPART}"
         raise UnsupportedImage(f"content type {content_type} is not read here; {advice}")
@@ -48,10 +56,9 @@ async def read_image(request: Request, max_bytes: int, deadline: float) -> bytes
 
 
 async def _read(request: Request, limit: int, max_bytes: int, deadline: float) -> bytes:
-    too_many = TooManyBytes(f"the image has more than {max_bytes} bytes (MAX_IMAGE_BYTES); send a smaller one")
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
-        raise too_many  # the server goes on to read and discard the rest, so that the client can read the answer
+        raise _too_many(max_bytes)  # the server discards the rest, so that the client can read the answer
     chunks: list[bytes] = []
     size = 0
     try:
@@ -59,7 +66,7 @@ async def _read(request: Request, limit: int, max_bytes: int, deadline: float) -
             async for chunk in request.stream():
                 size += len(chunk)
                 if size > limit:
-                    raise too_many
+                    raise _too_many(max_bytes)
                 chunks.append(chunk)
     except TimeoutError:
         raise BodyTooSlow("the body did not arrive within the request's time; send it faster") from None
@@ -68,12 +75,17 @@ async def _read(request: Request, limit: int, max_bytes: int, deadline: float) -
     return b"".join(chunks)
 
 
+def _too_many(max_bytes: int) -> TooManyBytes:
+    return TooManyBytes(f"the image has more than {max_bytes} bytes (MAX_IMAGE_BYTES); send a smaller one")
+
+
 async def _file_part(headers: Headers, body: bytes) -> bytes:
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body
 
+    parser = _InMemoryParser(headers, stream(), max_files=1, max_fields=8)
     try:
-        form = await _InMemoryParser(headers, stream(), max_files=1, max_fields=8).parse()
+        form = await parser.parse()
     except (MultiPartException, UnicodeDecodeError) as error:
         raise InvalidRequest(f"the multipart form is broken ({error}); send one part named {FILE_FIELD!r}") from error
     try:
@@ -82,4 +94,4 @@ async def _file_part(headers: Headers, body: bytes) -> bytes:
             raise InvalidRequest(f"the multipart form has no file part named {FILE_FIELD!r}; send the image there")
         return await upload.read()
     finally:
-        await form.close()
+        parser.close()

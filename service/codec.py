@@ -13,7 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from service.errors import InvalidParameter, InvalidRequest, TooManyPixels, UndecodableImage, UnsupportedImage
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
-SNIFFED = (*FORMATS, "MPO", "GIF")  # MPO: a JPEG with more pictures behind it, as phones write; GIF: refused by name
+SNIFFED = (*FORMATS, "GIF")  # GIF: refused by name
 READABLE = "JPEG, PNG, WebP, BMP or TIFF"
 PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 1)  # masks are flat: higher levels take longer and save next to nothing
 # What Pillow's readers raise over damaged files; EOFError and struct.error come from TIFF directories.
@@ -118,7 +118,7 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         picture = Image.open(io.BytesIO(data), formats=SNIFFED)
         if picture.width * picture.height > max_pixels:
             raise _too_many(max_pixels)
-        pictures = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
+        pictures = 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)  # MPO: a phone's JPEG and more
     except Image.DecompressionBombError as error:
         raise _too_many(max_pixels) from error
     except UnidentifiedImageError as error:

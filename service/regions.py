@@ -8,7 +8,7 @@ from PIL import Image
 
 from service.errors import InvalidParameter
 
-ROI_PATTERN = r"^(full|auto|\d{1,5},\d{1,5},\d{1,5},\d{1,5})$"
+ROI_PATTERN = r"^(full|auto|[0-9]{1,5},[0-9]{1,5},[0-9]{1,5},[0-9]{1,5})$"
 PROBE_SIDE = 256  # the black surround is looked for on a picture reduced to this side, pixels
 BLACK_LEVEL = 24  # brightest channel of the surround, of 255: JPEG noise stays below, dark mucosa above
 LIT_SHARE = 0.10  # of a row's or column's pixels: overlay text lights less, the optical field more

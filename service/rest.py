@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 import socket
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from importlib.resources import files
@@ -39,6 +40,7 @@ T = TypeVar("T")
 PROBLEM_TYPE = "application/problem+json"
 PNG_TYPE = "image/png"
 TIMEOUT_HEADER = "x-request-timeout-ms"
+MILLISECONDS = re.compile(r"[0-9]{1,18}")
 BINARY = {"type": "string", "format": "binary"}
 IMAGE_TYPES = ("image/jpeg", PNG_TYPE, "image/webp", "image/bmp", "image/tiff", "application/octet-stream")
 REQUEST_BODY = {
@@ -189,7 +191,7 @@ def _options(request: Request, query: SegmentQuery, service: Service) -> Options
 def _timeout_seconds(request: Request, service: Service) -> float:
     limit = service.settings.request_timeout_ms
     given = request.headers.get(TIMEOUT_HEADER, str(limit))
-    if not given.isascii() or not given.isdigit() or int(given) == 0:
+    if not MILLISECONDS.fullmatch(given) or int(given) == 0:
         raise InvalidRequest(f"X-Request-Timeout-Ms is {given!r}; send a whole number of milliseconds above 0")
     return min(int(given), limit) / 1e3
 

@@ -1,0 +1,219 @@
+"""Bad input: each case has its status, its problem type, and a sentence that says what to do."""
+
+import io
+import struct
+import zlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+import pytest
+from PIL import Image
+
+from fakes import RedPredictor, Running, serving
+from pictures import encoded, red_box
+from service.pb.pranet.v1 import segmentation_pb2 as pb
+
+MEBIBYTE = 2**20
+GOOD = encoded(red_box(64, 48, (8, 8, 40, 40)))
+
+
+def png_that_declares(width: int, height: int) -> bytes:
+    """Write a PNG whose header asks for more than its few bytes hold."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+    )
+
+
+def animated(kind: str) -> bytes:
+    """Write a moving picture of two frames."""
+    frames = [red_box(64, 48, (x, 8, x + 20, 40)) for x in (4, 30)]
+    return encoded(frames[0], kind, save_all=True, append_images=frames[1:])
+
+
+def damaged_jpeg() -> bytes:
+    """Cut a JPEG in the middle of its pixels."""
+    data = encoded(Image.effect_noise((200, 200), 80), "JPEG")
+    return data[: len(data) // 2]
+
+
+def float_tiff() -> bytes:
+    """Write pixels of unknown range."""
+    return encoded(Image.new("F", (32, 32), 0.5), "TIFF")
+
+
+IMAGES: dict[str, tuple[Callable[[], bytes], int, str, str]] = {
+    "nothing": (lambda: b"", 400, "invalid-request", "send one JPEG"),
+    "text": (lambda: b"hello, colon", 415, "unsupported-image", "send JPEG, PNG, WebP, BMP or TIFF"),
+    "one byte": (lambda: b"\xff", 415, "unsupported-image", "send JPEG"),
+    "a JPEG's first bytes": (lambda: b"\xff\xd8\xff", 415, "unsupported-image", "send JPEG"),
+    "half a JPEG": (damaged_jpeg, 422, "undecodable-image", "send it again"),
+    "half a PNG": (lambda: GOOD[:60], 422, "undecodable-image", "send it again"),
+    "a PNG of 60000x60000": (lambda: png_that_declares(60000, 60000), 413, "too-many-pixels", "send a smaller one"),
+    "a PNG of 4 billion squared": (lambda: png_that_declares(2**31 - 1, 2**31 - 1), 413, "too-many-pixels", "smaller"),
+    "a PNG of 0x0": (lambda: png_that_declares(0, 0), 415, "unsupported-image", "send JPEG"),
+    "a still GIF": (lambda: encoded(red_box(8, 8, (1, 1, 5, 5)), "GIF"), 415, "unsupported-image", "send JPEG"),
+    "an animated GIF": (lambda: animated("GIF"), 415, "unsupported-image", "send JPEG"),
+    "an animated WebP": (lambda: animated("WEBP"), 415, "unsupported-image", "one by one"),
+    "an animated PNG": (lambda: animated("PNG"), 415, "unsupported-image", "one by one"),
+    "a TIFF of two pages": (lambda: animated("TIFF"), 415, "unsupported-image", "one by one"),
+    "a TIFF of floats": (float_tiff, 422, "undecodable-image", "send 8 or 16 bits"),
+    "an icon": (lambda: encoded(red_box(32, 32, (1, 1, 5, 5)), "ICO"), 415, "unsupported-image", "send JPEG"),
+    "a PDF": (lambda: b"%PDF-1.7\n1 0 obj\n", 415, "unsupported-image", "send JPEG"),
+}
+GRPC_STATUS = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    413: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    415: grpc.StatusCode.INVALID_ARGUMENT,
+    422: grpc.StatusCode.INVALID_ARGUMENT,
+}
+
+REQUESTS: dict[str, tuple[dict[str, Any], int, str, str]] = {
+    "threshold 2": ({"params": {"threshold": "2"}}, 422, "invalid-parameter", "threshold: Input should be less"),
+    "threshold text": ({"params": {"threshold": "high"}}, 422, "invalid-parameter", "threshold: "),
+    "threshold nan": ({"params": {"threshold": "nan"}}, 422, "invalid-parameter", "threshold: "),
+    "an unknown output": ({"params": {"output": "svg"}}, 422, "invalid-parameter", "output: Input should be 'mask'"),
+    "an unknown depth": ({"params": {"depth": "12"}}, 422, "invalid-parameter", "depth: "),
+    "an unknown parameter": ({"params": {"treshold": "0.3"}}, 422, "invalid-parameter", "treshold: Extra inputs"),
+    "a malformed region": ({"params": {"roi": "1,2,3"}}, 422, "invalid-parameter", "roi: "),
+    "a region outside": ({"params": {"roi": "0,0,65,48"}}, 422, "invalid-parameter", "not inside the picture of 64x48"),
+    "an empty region": ({"params": {"roi": "0,0,0,48"}}, 422, "invalid-parameter", "not inside the picture"),
+    "a region of other digits": ({"params": {"roi": "\u0660,\u0660,\u0668,\u0668"}}, 422, "invalid-parameter", "roi"),
+    "a JSON body": ({"headers": {"content-type": "application/json"}}, 415, "unsupported-image", "octet-stream"),
+    "a form body": (
+        {"headers": {"content-type": "application/x-www-form-urlencoded"}},
+        415,
+        "unsupported-image",
+        "multipart/form-data",
+    ),
+    "no time": ({"headers": {"x-request-timeout-ms": "0"}}, 400, "invalid-request", "above 0"),
+    "a fraction of time": ({"headers": {"x-request-timeout-ms": "1.5"}}, 400, "invalid-request", "whole number"),
+    "digits without end": ({"headers": {"x-request-timeout-ms": "9" * 5000}}, 400, "invalid-request", "whole number"),
+    "another route": ({"url": "/segmentation"}, 404, "unknown-route", "POST /segment"),
+    "another method": ({"method": "PUT"}, 405, "method-not-allowed", "see /docs"),
+    "two dots": ({"url": "/pages/../../settings.py"}, 404, "unknown-route", "POST /segment"),
+}
+
+FORMS: dict[str, tuple[dict[str, Any], int, str, str]] = {
+    "another field": ({"files": {"image": GOOD}}, 400, "invalid-request", "part named 'file'"),
+    "text for the file": ({"data": {"file": "text"}, "files": {"other": GOOD}}, 400, "invalid-request", "'file'"),
+    "two files": ({"files": [("file", GOOD), ("file", GOOD)]}, 400, "invalid-request", "one part"),
+    "nine fields": (
+        {"files": {"file": GOOD}, "data": {str(number): "x" for number in range(9)}},
+        400,
+        "invalid-request",
+        "one part",
+    ),
+    "a huge field": (
+        {"files": {"file": GOOD}, "data": {"note": "x" * 2 * MEBIBYTE}},
+        400,
+        "invalid-request",
+        "one part",
+    ),
+    "an empty file": ({"files": {"file": ("a.png", b"", "image/png")}}, 400, "invalid-request", "is empty"),
+    "no boundary": (
+        {"content": GOOD, "headers": {"content-type": "multipart/form-data"}},
+        400,
+        "invalid-request",
+        "one part",
+    ),
+    "another boundary": (
+        {"content": b"--a\r\n\r\n--a--\r\n", "headers": {"content-type": "multipart/form-data; boundary=b"}},
+        400,
+        "invalid-request",
+        "one part",
+    ),
+    "an unfinished form": (
+        {
+            "content": b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nabc',
+            "headers": {"content-type": "multipart/form-data; boundary=b"},
+        },
+        400,
+        "invalid-request",
+        "no file part",
+    ),
+    "an unknown charset": (
+        {
+            "content": b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\nabc\r\n--b--\r\n',
+            "headers": {"content-type": "multipart/form-data; boundary=b; charset=klingon"},
+        },
+        400,
+        "invalid-request",
+        "no file part",
+    ),
+}
+
+
+@pytest.fixture
+async def running() -> AsyncIterator[Running]:
+    async with serving(RedPredictor()) as running:
+        yield running
+
+
+async def assert_refused(running: Running, request: dict[str, Any], status: int, slug: str, advice: str) -> None:
+    answer = await running.rest.request(**{"method": "POST", "url": "/segment", **request})
+    problem = answer.json()
+    assert (answer.status_code, problem["type"]) == (status, f"urn:pranet:error:{slug}"), problem
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert problem["request_id"] == answer.headers["x-request-id"]
+    assert advice in problem["detail"]
+    assert running.metric("pranet_rejected_total", {"reason": slug}) == 1
+
+
+@pytest.mark.parametrize("case", IMAGES)
+async def test_a_bad_image_is_refused_alike_on_both_protocols(running: Running, case: str) -> None:
+    make, status, slug, advice = IMAGES[case]
+    await assert_refused(running, {"content": make()}, status, slug, advice)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await running.stub.Segment(pb.SegmentRequest(image=make()))
+    assert caught.value.code() is GRPC_STATUS[status]
+    assert advice in (caught.value.details() or "")
+    assert dict(caught.value.trailing_metadata() or ())["pranet-error"] == slug
+
+
+@pytest.mark.parametrize("case", REQUESTS)
+async def test_a_bad_request_is_refused(running: Running, case: str) -> None:
+    request, status, slug, advice = REQUESTS[case]
+    await assert_refused(running, {"content": GOOD, **request}, status, slug, advice)
+
+
+@pytest.mark.parametrize("case", FORMS)
+async def test_a_bad_form_is_refused(running: Running, case: str) -> None:
+    await assert_refused(running, *FORMS[case])
+
+
+@pytest.mark.parametrize(
+    ("request_", "advice"),
+    [
+        (pb.SegmentRequest(image=GOOD, threshold=2), "send 0 to 1"),
+        (pb.SegmentRequest(image=GOOD, threshold=float("nan")), "send 0 to 1"),
+        (pb.SegmentRequest(image=GOOD, output=99), "segmentation.proto"),
+        (pb.SegmentRequest(image=GOOD, probability_depth=12), "send 8 or 16"),
+        (pb.SegmentRequest(image=GOOD, roi="middle"), "full, auto and x,y,w,h"),
+    ],
+)
+async def test_a_bad_parameter_is_refused_over_grpc(running: Running, request_: pb.SegmentRequest, advice: str) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await running.stub.Segment(request_)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert advice in (caught.value.details() or "")
+
+
+async def test_a_declared_giant_is_refused_without_decoding(monkeypatch: pytest.MonkeyPatch, running: Running) -> None:
+    monkeypatch.setattr(Image.Image, "load", lambda picture: pytest.fail("a pixel was decoded"))
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda picture: pytest.fail("a pixel was decoded"))
+    answer = await running.rest.post("/segment", content=png_that_declares(8000, 8000))
+    assert answer.status_code == 413
+
+
+async def test_the_service_still_segments_after_all_of_them(running: Running) -> None:
+    for make, status, *_ in IMAGES.values():
+        assert (await running.rest.post("/segment", content=make())).status_code == status
+    answer = await running.rest.post("/segment", content=GOOD)
+    assert Image.open(io.BytesIO(answer.content)).size == (64, 48)
+    assert running.metric("pranet_in_flight") == running.metric("pranet_queue_depth") == 0

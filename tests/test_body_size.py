@@ -1,0 +1,104 @@
+"""A body that is too large is refused so that its client can read why, however it sends."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Iterator
+
+import grpc
+import httpx
+import pytest
+
+from fakes import PATIENCE, Running, serving
+from pictures import encoded, red_box
+from service.pb.pranet.v1 import segmentation_pb2 as pb
+
+MEBIBYTE = 2**20
+SIZE = 40 * MEBIBYTE
+GOOD = encoded(red_box(64, 48, (8, 8, 40, 40)))
+
+
+@pytest.fixture
+async def running() -> AsyncIterator[Running]:
+    async with serving() as running:
+        yield running
+
+
+def sends_all_then_reads(port: int, head: bytes, parts: Iterator[bytes]) -> tuple[int, dict[str, object]]:
+    """Send the whole request before looking for an answer, as simple clients do."""
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
+        connection.sendall(b"POST /segment HTTP/1.1\r\nHost: pranet\r\nContent-Type: image/png\r\n" + head + b"\r\n")
+        for part in parts:
+            connection.sendall(part)
+        answer = connection.makefile("rb")
+        status = int(answer.readline().split()[1])
+        length = 0
+        while (line := answer.readline().strip()) != b"":
+            name, _, value = line.partition(b": ")
+            length = int(value) if name.lower() == b"content-length" else length
+        return status, json.loads(answer.read(length))
+
+
+def plain() -> Iterator[bytes]:
+    yield from [bytes(MEBIBYTE)] * (SIZE // MEBIBYTE)
+
+
+def chunked() -> Iterator[bytes]:
+    for part in plain():
+        yield b"%x\r\n%b\r\n" % (len(part), part)
+    yield b"0\r\n\r\n"
+
+
+async def test_a_client_that_declares_its_length_can_read_the_refusal(running: Running) -> None:
+    head = b"Content-Length: %d\r\n" % SIZE
+    status, problem = await asyncio.to_thread(sends_all_then_reads, running.port, head, plain())
+    assert (status, problem["type"]) == (413, "urn:pranet:error:too-many-bytes")
+    assert "send a smaller one" in str(problem["detail"])
+
+
+async def test_a_client_that_sends_chunks_can_read_the_refusal(running: Running) -> None:
+    head = b"Transfer-Encoding: chunked\r\n"
+    status, problem = await asyncio.to_thread(sends_all_then_reads, running.port, head, chunked())
+    assert (status, problem["type"]) == (413, "urn:pranet:error:too-many-bytes")
+
+
+@pytest.mark.parametrize("form", [False, True], ids=["raw", "multipart"])
+async def test_the_connection_can_be_used_again(running: Running, form: bool) -> None:
+    async with httpx.AsyncClient(
+        base_url=str(running.rest.base_url), limits=httpx.Limits(max_connections=1), timeout=PATIENCE, trust_env=False
+    ) as client:
+        large = bytes(SIZE)
+        refused = await client.post("/segment", **({"files": {"file": large}} if form else {"content": large}))
+        answered = await client.post("/segment", content=GOOD)
+    assert (refused.status_code, answered.status_code) == (413, 200)
+
+
+async def test_the_largest_allowed_body_is_read() -> None:
+    async with serving(max_image_bytes=len(GOOD)) as running:
+        assert (await running.rest.post("/segment", content=GOOD)).status_code == 200
+        assert (await running.rest.post("/segment", files={"file": GOOD})).status_code == 200
+        assert (await running.rest.post("/segment", content=GOOD + b"\0")).status_code == 413
+
+
+async def test_a_form_may_not_hold_more_than_a_raw_body() -> None:
+    async with serving(max_image_bytes=len(GOOD)) as running:
+        answer = await running.rest.post("/segment", files={"file": GOOD + b"\0"})
+        assert answer.status_code == 413
+
+
+@pytest.mark.parametrize("excess", [1, MEBIBYTE], ids=["just above", "far above"])
+async def test_a_message_that_is_too_large_is_refused_over_grpc(excess: int) -> None:
+    async with serving(max_image_bytes=len(GOOD)) as running:
+        await running.stub.Segment(pb.SegmentRequest(image=GOOD))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await running.stub.Segment(pb.SegmentRequest(image=GOOD + bytes(excess)))
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_a_body_that_stalls_is_given_up_with_408() -> None:
+    async with serving(request_timeout_ms=200) as running:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+        writer.write(b"POST /segment HTTP/1.1\r\nHost: pranet\r\nContent-Length: 1000\r\n\r\nonly this")
+        status = await reader.readline()
+        writer.close()
+    assert b" 408 " in status

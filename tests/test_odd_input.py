@@ -1,0 +1,153 @@
+"""Odd but good pictures: whatever they are stored as, the answer is that of the plain picture a person sees."""
+
+from collections.abc import AsyncIterator, Callable
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+from PIL.Image import Transpose
+
+from fakes import RedPredictor, Running, serving
+from pictures import Mask, dice, encoded, mask_of
+
+WIDTH, HEIGHT = 96, 64
+BOXES = ((10, 6, 50, 30), (60, 40, 90, 60))  # no flip or turn of the picture looks like it
+
+# How a picture is stored that its EXIF orientation turns upright: the inverse of what CIPA DC-008 asks of viewers.
+STORED = {
+    1: None,
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_90,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_270,
+}
+ORIENTATION = 0x0112
+
+
+def white_boxes() -> Image.Image:
+    picture = Image.new("RGB", (WIDTH, HEIGHT))
+    for box in BOXES:
+        picture.paste((255, 255, 255), box)
+    return picture
+
+
+def sixteen_bits(channels: int) -> bytes:
+    grey = np.asarray(white_boxes().convert("L")).astype(np.uint16) * 257
+    pixels = grey if channels == 1 else np.repeat(grey[..., None], channels, axis=2)
+    if channels == 4:
+        pixels[..., 3] = 65535
+    return cv2.imencode(".png", pixels)[1].tobytes()
+
+
+def shown_by_alpha() -> bytes:
+    """White everywhere, but only the boxes are opaque."""
+    picture = Image.new("RGBA", (WIDTH, HEIGHT), (255, 255, 255, 0))
+    for box in BOXES:
+        picture.paste((255, 255, 255, 255), box)
+    return encoded(picture)
+
+
+def transparent_colour() -> bytes:
+    palette = Image.new("P", (WIDTH, HEIGHT), 1)
+    palette.putpalette([255, 255, 255, 250, 250, 250])
+    for box in BOXES:
+        palette.paste(0, box)
+    return encoded(palette, transparency=1)
+
+
+ODD: dict[str, Callable[[], bytes]] = {
+    "JPEG": lambda: encoded(white_boxes(), "JPEG", quality=95),
+    "progressive JPEG": lambda: encoded(white_boxes(), "JPEG", quality=95, progressive=True),
+    "WebP": lambda: encoded(white_boxes(), "WEBP"),
+    "BMP": lambda: encoded(white_boxes(), "BMP"),
+    "TIFF": lambda: encoded(white_boxes(), "TIFF"),
+    "compressed TIFF": lambda: encoded(white_boxes(), "TIFF", compression="tiff_lzw"),
+    "CMYK JPEG": lambda: encoded(white_boxes().convert("CMYK"), "JPEG", quality=95),
+    "CMYK TIFF": lambda: encoded(white_boxes().convert("CMYK"), "TIFF"),
+    "grey PNG": lambda: encoded(white_boxes().convert("L")),
+    "grey JPEG": lambda: encoded(white_boxes().convert("L"), "JPEG", quality=95),
+    "black and white": lambda: encoded(white_boxes().convert("1")),
+    "grey with alpha": lambda: encoded(white_boxes().convert("LA")),
+    "palette": lambda: encoded(white_boxes().convert("P", palette=Image.Palette.ADAPTIVE)),
+    "palette with a transparent colour": transparent_colour,
+    "alpha": shown_by_alpha,
+    "16-bit grey PNG": lambda: sixteen_bits(1),
+    "16-bit RGB PNG": lambda: sixteen_bits(3),
+    "16-bit RGBA PNG": lambda: sixteen_bits(4),
+    "16-bit grey TIFF": lambda: encoded(
+        Image.fromarray(np.asarray(white_boxes().convert("L")).astype(np.uint16) * 257), "TIFF"
+    ),
+    "MPO of a phone": lambda: encoded(
+        white_boxes(), "MPO", quality=95, save_all=True, append_images=[Image.new("RGB", (WIDTH, HEIGHT))]
+    ),
+}
+
+
+@pytest.fixture
+async def running() -> AsyncIterator[Running]:
+    async with serving(RedPredictor()) as running:
+        yield running
+
+
+@pytest.fixture
+async def expected(running: Running) -> Mask:
+    mask = await segmented(running, encoded(white_boxes()))
+    assert dice(mask, np.asarray(white_boxes())[..., 0] > 0) > 0.95
+    return mask
+
+
+async def segmented(running: Running, image: bytes) -> Mask:
+    answer = await running.rest.post("/segment", content=image)
+    assert answer.status_code == 200, answer.text
+    return mask_of(answer.content)
+
+
+@pytest.mark.parametrize("kind", ODD)
+async def test_a_picture_is_segmented_alike_whatever_it_is_stored_as(
+    running: Running, expected: Mask, kind: str
+) -> None:
+    assert dice(await segmented(running, ODD[kind]()), expected) > 0.98
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", STORED)
+async def test_the_mask_has_the_geometry_that_a_person_sees(
+    running: Running, expected: Mask, orientation: int, kind: str
+) -> None:
+    turn = STORED[orientation]
+    stored = white_boxes() if turn is None else white_boxes().transpose(turn)
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    mask = await segmented(running, encoded(stored, kind, exif=exif))
+    assert mask.shape == (HEIGHT, WIDTH)
+    assert dice(mask, expected) > 0.97
+
+
+async def test_a_region_counts_in_pixels_of_the_upright_picture(running: Running, expected: Mask) -> None:
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    image = encoded(white_boxes().transpose(Transpose.ROTATE_90), exif=exif)
+    answer = await running.rest.post("/segment", content=image, params={"roi": "55,35,41,29"})
+    mask = mask_of(answer.content)
+    assert not mask[:35].any()
+    assert dice(mask[35:, 55:], expected[35:, 55:]) > 0.95
+
+
+@pytest.mark.parametrize("colour", [(255, 0, 0), (0, 0, 0)])
+@pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1), (3, 2)])
+async def test_the_smallest_pictures_are_segmented(
+    running: Running, size: tuple[int, int], colour: tuple[int, int, int]
+) -> None:
+    mask = await segmented(running, encoded(Image.new("RGB", size, colour)))
+    assert mask.shape == size[::-1]
+    assert mask.all() if colour[0] else not mask.any()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # Pillow says so, and reads on
+async def test_a_damaged_exif_block_is_no_reason_to_refuse(running: Running, expected: Mask) -> None:
+    image = encoded(white_boxes(), "JPEG", quality=95, exif=b"Exif\0\0II*\0" + b"\xff" * 40)
+    assert dice(await segmented(running, image), expected) > 0.97
