@@ -83,3 +83,10 @@ async def serving(
         if until_ready:
             await warming
         yield Running(service, port, grpc_port, rest, channel, pb_grpc.SegmentationServiceStub(channel))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until something that nobody announces has come about."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - nobody sets an event for it
+            await asyncio.sleep(0.01)
