@@ -10,6 +10,7 @@ from model.checkpoint import Checkpoint
 from model.predictor import DTYPES, DeviceError, Predictor, TorchPredictor
 
 ENGINES = ("torch", "openvino")
+PRECISIONS = (*DTYPES, "int8")
 DEFAULT_BATCH_SIZES = {"cpu": 8, "cuda": 32}
 
 
@@ -27,7 +28,7 @@ def create(
         checkpoint: the weights.
         device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
         engine: ``auto`` (OpenVINO on an x86-64 CPU, else PyTorch), ``torch`` or ``openvino``.
-        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+        precision: ``auto``, ``fp32``, ``bf16``, ``fp16`` or ``int8`` (OpenVINO, with a calibration beside the weights).
         cache_dir: where what an engine makes of the weights is kept for the next start; None keeps nothing.
 
     Raises:
@@ -39,7 +40,10 @@ def create(
     if resolve_engine(place, engine) == "openvino":
         from model.openvino_predictor import OpenVinoPredictor  # not installed everywhere
 
-        return OpenVinoPredictor(checkpoint, arithmetic, cache_dir)
+        floating = resolve_precision(place, "auto") if arithmetic == "int8" else arithmetic
+        return OpenVinoPredictor(checkpoint, arithmetic, floating, cache_dir)
+    if arithmetic == "int8":
+        raise DeviceError("int8 needs the engine openvino; use --precision bf16 or fp32 with torch")
     return TorchPredictor(checkpoint, place, arithmetic)
 
 
@@ -90,8 +94,10 @@ def resolve_precision(device: torch.device, name: str) -> str:
         if device.type == "cuda":
             return "fp16"
         return "bf16" if _cpu_computes_bfloat16() else "fp32"
-    if name not in DTYPES:
-        raise DeviceError(f"precision {name!r} is not known; use auto, {', '.join(DTYPES)}")
+    if name not in PRECISIONS:
+        raise DeviceError(f"precision {name!r} is not known; use auto, {', '.join(PRECISIONS)}")
+    if name == "int8" and device.type != "cpu":
+        raise DeviceError("int8 runs on CPUs only; use --precision fp16 on a GPU")
     if name == "fp16" and device.type == "cpu":
         raise DeviceError("fp16 needs a GPU; use --precision bf16 or fp32 on a CPU")
     return name

@@ -15,6 +15,7 @@ from pathlib import Path
 import openvino as ov
 import torch
 
+from model import openvino_int8
 from model.checkpoint import Checkpoint
 from model.folding import fold_batch_norm
 from model.pranet import STRIDE
@@ -27,21 +28,31 @@ FILE = "graph.xml"
 log = logging.getLogger(__name__)
 
 
-def graph(checkpoint: Checkpoint, cache_dir: Path | None) -> ov.Model:
-    """Return the graph of a checkpoint, from the cache where it is there; a cache that fails is only a warning."""
-    if cache_dir is None:
-        return convert(checkpoint)
-    kept = cache_dir / f"openvino-{checkpoint.sha256[:16]}-{FORMAT}-{ov.__version__.split('-')[0]}"
-    if (kept / FILE).exists():
+def graph(checkpoint: Checkpoint, precision: str, cache_dir: Path | None) -> ov.Model:
+    """Return the graph of a checkpoint, from the cache where it is there; a cache that fails is only a warning.
+
+    Raises:
+        DeviceError: ``precision`` is int8, and there is no calibration for these weights.
+
+    """
+    calibration = openvino_int8.load(checkpoint) if precision == "int8" else None
+    name = f"openvino-{checkpoint.sha256[:16]}-{FORMAT}-{ov.__version__.split('-')[0]}"
+    if calibration is not None:
+        name += f"-int8-{calibration.digest}"
+    kept = None if cache_dir is None else cache_dir / name
+    if kept is not None and (kept / FILE).exists():
         try:
             return ov.Core().read_model(kept / FILE)
         except RuntimeError as error:
             log.warning("the cached graph %s cannot be read and is made anew: %s", kept, str(error)[:200])
     made = convert(checkpoint)
-    try:
-        _keep(made, kept)
-    except (OSError, RuntimeError) as error:
-        log.warning("the graph cannot be cached, so every start converts it again (CACHE_DIR): %s", str(error)[:200])
+    if calibration is not None:
+        openvino_int8.quantise(made, calibration)
+    if kept is not None:
+        try:
+            _keep(made, kept)
+        except (OSError, RuntimeError) as error:
+            log.warning("the graph cannot be cached, so every start makes it again (CACHE_DIR): %s", str(error)[:200])
     return made
 
 

@@ -16,7 +16,7 @@ from model.predictor import ModelRef
 from model.transforms import SIZE, Floats, Pixels
 
 MAX_STREAMS = 8  # each keeps its own activations, some 60 MB
-HINTS = {"fp32": "f32", "bf16": "bf16"}
+HINTS = {"fp32": "f32", "bf16": "bf16"}  # of what is computed in floating point
 
 
 class OpenVinoPredictor:
@@ -29,15 +29,15 @@ class OpenVinoPredictor:
 
     slots = 2  # while one batch's answers are handed out, the next one runs
 
-    def __init__(self, checkpoint: Checkpoint, precision: str, cache_dir: Path | None = None) -> None:
+    def __init__(self, checkpoint: Checkpoint, precision: str, floating: str, cache_dir: Path | None = None) -> None:
         self.model = ModelRef(checkpoint.model_id, checkpoint.sha256, "openvino", "cpu", precision)
         cores = usable_cores()
         self._streams = min(cores, MAX_STREAMS)
         self._in_flight = 0
         self._lock = threading.Lock()
-        network = graph(checkpoint, cache_dir)
-        self._alone = _Requests(network, precision, streams=1, threads=cores)
-        self._side_by_side = _Requests(network, precision, streams=self._streams, threads=cores)
+        network = graph(checkpoint, precision, cache_dir)
+        self._alone = _Requests(network, floating, streams=1, threads=cores)
+        self._side_by_side = _Requests(network, floating, streams=self._streams, threads=cores)
 
     def warm_up(self, max_batch_size: int) -> None:
         """Run every stream once; there are no other sizes than one frame."""
@@ -67,9 +67,9 @@ class OpenVinoPredictor:
 class _Requests:
     """A compiled graph and its idle requests; a request belongs to one thread at a time."""
 
-    def __init__(self, network: ov.Model, precision: str, *, streams: int, threads: int) -> None:
+    def __init__(self, network: ov.Model, floating: str, *, streams: int, threads: int) -> None:
         options = {
-            "INFERENCE_PRECISION_HINT": HINTS[precision],
+            "INFERENCE_PRECISION_HINT": HINTS[floating],
             "NUM_STREAMS": streams,
             "INFERENCE_NUM_THREADS": threads,
             "ENABLE_CPU_PINNING": False,  # two compilations would pin the same cores

@@ -17,6 +17,7 @@ COMMANDS = {
     "replay": ("service.replay", "stream a recorded session again and compare"),
     "weights": ("service.weights", "inspect, convert and compare weights files"),
     "bench": ("service.bench.command", "measure engine, pipeline or server, and how far engines move the masks"),
+    "export": ("service.export", "write ONNX, a Triton model repository, or the calibration that int8 needs"),
     "train": ("model.training.command", "train weights from a recipe"),
     "evaluate": ("model.evaluation.command", "judge weights or maps against annotated pictures"),
 }

@@ -1,5 +1,6 @@
 """The OpenVINO engine: the same answers as PyTorch, at any load, from a cache that may fail."""
 
+import dataclasses
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,10 +12,11 @@ from PIL import Image
 
 from model import checkpoint, cores, engines, transforms
 from model.checkpoint import Checkpoint
+from model.folding import fold_batch_norm
 from model.predictor import DeviceError, Predictor
 
 pytest.importorskip("openvino", reason="OpenVINO is not installed on this processor")
-from model import openvino_graph, openvino_predictor
+from model import openvino_graph, openvino_int8, openvino_predictor
 
 ROOT = Path(__file__).parent.parent
 
@@ -74,7 +76,7 @@ def test_a_second_start_converts_nothing(
     weights: Checkpoint, cache: Path, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(openvino_graph, "convert")
-    assert openvino_graph.graph(weights, cache).inputs[0].shape == [1, 3, 352, 352]
+    assert openvino_graph.graph(weights, "fp32", cache).inputs[0].shape == [1, 3, 352, 352]
 
 
 def test_a_damaged_cache_is_made_anew(
@@ -82,7 +84,7 @@ def test_a_damaged_cache_is_made_anew(
 ) -> None:
     (kept,) = cache.glob(f"*/{openvino_graph.FILE}")
     kept.write_text("<net")
-    openvino_graph.graph(weights, cache)
+    openvino_graph.graph(weights, "fp32", cache)
     assert "made anew" in caplog.text
     assert "</net>" in kept.read_text()
 
@@ -94,8 +96,46 @@ def test_a_cache_that_cannot_be_written_is_only_a_warning(
     nowhere = tmp_path / "file"
     nowhere.touch()
     with caplog.at_level(logging.WARNING):
-        assert openvino_graph.graph(weights, nowhere) == "graph"
+        assert openvino_graph.graph(weights, "fp32", nowhere) == "graph"
     assert "CACHE_DIR" in caplog.text
+
+
+def test_int8_finds_the_same_polyps(weights: Checkpoint, frames: np.ndarray, cache: Path, predictor: Predictor) -> None:
+    coarse = engines.create(weights, device="cpu", precision="int8", cache_dir=cache)
+    assert (coarse.model.engine, coarse.model.precision) == ("openvino", "int8")
+    exact, found = predictor.predict(frames) > 0, coarse.predict(frames) > 0
+    assert 2 * (exact & found).sum() / (exact.sum() + found.sum()) > 0.98
+
+
+def test_int8_weights_are_those_of_the_file(weights: Checkpoint) -> None:
+    """Folded batch-norm scales whole channels, so rounding again to 8 bits a channel loses nothing."""
+    folded = fold_batch_norm(weights.network())
+    convolutions = [each for each in folded.modules() if isinstance(each, torch.nn.Conv2d)]
+    for convolution in convolutions:
+        weight = convolution.weight.numpy()
+        whole, scale = (each.get_node() for each in openvino_int8._rounded(weight).get_node().input_values())
+        rounded = whole.input_value(0).get_node().get_data() * scale.get_data()
+        assert np.allclose(rounded, weight, atol=1e-5 * np.abs(weight).max())
+
+
+def test_int8_without_its_calibration_says_how_to_make_one(weights: Checkpoint, tmp_path: Path) -> None:
+    elsewhere = dataclasses.replace(weights, path=tmp_path / "other.safetensors")
+    with pytest.raises(DeviceError, match="pranet export --int8"):
+        engines.create(elsewhere, device="cpu", precision="int8")
+    with pytest.raises(DeviceError, match="needs the engine openvino"):
+        engines.create(weights, device="cpu", engine="torch", precision="int8")
+    with pytest.raises(DeviceError, match="other weights"):
+        openvino_int8.load(dataclasses.replace(weights, sha256="0" * 64))
+
+
+def test_a_calibration_survives_its_file(weights: Checkpoint, tmp_path: Path) -> None:
+    calibration = openvino_int8.load(weights)
+    elsewhere = dataclasses.replace(weights, path=tmp_path / "other.safetensors")
+    openvino_int8.save(openvino_int8.path_for(elsewhere), calibration, elsewhere)
+    again = openvino_int8.load(elsewhere)
+    assert again.inputs == calibration.inputs
+    assert np.array_equal(again.ranges, calibration.ranges)
+    assert again.biases.keys() == calibration.biases.keys()
 
 
 def test_a_request_that_fails_waits_for_its_neighbours() -> None:

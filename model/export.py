@@ -1,0 +1,101 @@
+"""PraNet for other servers: an ONNX file checked against PyTorch, and a model repository for Triton."""
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from model.checkpoint import Checkpoint
+from model.errors import UserError
+from model.folding import fold_batch_norm
+from model.predictor import Normalised
+from model.transforms import SIZE, Floats, Pixels
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+INPUT, OUTPUT = "pixels", "logits"
+TOLERANCE = 0.01  # of logits between PyTorch and ONNX Runtime, both in float32
+CONFIG = """\
+name: "{name}"
+platform: "onnxruntime_onnx"
+max_batch_size: {max_batch_size}
+input [ {{ name: "{input}" data_type: TYPE_UINT8 dims: [ 3, {size}, {size} ] }} ]
+output [ {{ name: "{output}" data_type: TYPE_FP32 dims: [ 1, {size}, {size} ] }} ]
+dynamic_batching {{ max_queue_delay_microseconds: 0 }}
+"""
+WARM_UP = """\
+model_warmup [ {{
+  name: "batch of {batch}" batch_size: {batch}
+  inputs {{ key: "{input}" value: {{ data_type: TYPE_UINT8 dims: [ 3, {size}, {size} ] zero_data: true }} }}
+}} ]
+"""
+
+
+class ExportError(UserError):
+    """The export cannot be made, or does not compute what PyTorch computes."""
+
+
+def write_onnx(checkpoint: Checkpoint, path: Path) -> float:
+    """Write an ONNX file: uint8 RGB (N, 3, 352, 352) to float32 logits of S3 (N, 1, 352, 352), for any N.
+
+    Returns the largest difference of a logit between PyTorch and ONNX Runtime, over batches of 1 and 3.
+
+    Raises:
+        ExportError: a library is missing, or the file computes something else than PyTorch.
+
+    """
+    network = Normalised(fold_batch_norm(checkpoint.network())).eval()
+    frames = torch.zeros(2, 3, SIZE, SIZE, dtype=torch.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        import onnxruntime
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch's own deprecations
+            torch.onnx.export(
+                network,
+                (frames,),
+                path,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes={"pixels": {0: torch.export.Dim("batch")}},
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+    except ImportError as error:
+        raise ExportError(f"{error}; install what exports need: pip install 'pranet-service[export]'") from error
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    differences = [_difference(network, session, _noise(count)) for count in (1, 3)]
+    if max(differences) > TOLERANCE:
+        raise ExportError(f"{path} differs from PyTorch by {max(differences):.3g} in a logit; do not use it")
+    return max(differences)
+
+
+def write_triton(checkpoint: Checkpoint, repository: Path, name: str = "pranet", max_batch_size: int = 8) -> float:
+    """Write a Triton model repository with dynamic batching and warm-up; returns as ``write_onnx`` does.
+
+    Raises:
+        ExportError: as ``write_onnx``.
+
+    """
+    difference = write_onnx(checkpoint, repository / name / "1" / "model.onnx")
+    facts = {"name": name, "max_batch_size": max_batch_size, "input": INPUT, "output": OUTPUT, "size": SIZE}
+    config = CONFIG.format(**facts) + "".join(
+        WARM_UP.format(batch=batch, **facts) for batch in sorted({1, max_batch_size})
+    )
+    (repository / name / "config.pbtxt").write_text(config)
+    return difference
+
+
+def _noise(count: int) -> Pixels:
+    return np.random.default_rng(count).integers(0, 256, (count, 3, SIZE, SIZE), dtype=np.uint8)
+
+
+def _difference(network: torch.nn.Module, session: "onnxruntime.InferenceSession", frames: Pixels) -> float:
+    with torch.inference_mode():
+        expected: Floats = network(torch.from_numpy(frames)).numpy()
+    return float(np.abs(session.run([OUTPUT], {INPUT: frames})[0] - expected).max())

@@ -1,0 +1,138 @@
+"""8-bit integer arithmetic in OpenVINO: what calibration finds out, kept in a small file beside the weights.
+
+NNCF's post-training quantisation runs once, by ``pranet export --int8``. What it finds is the range of every
+quantised activation and a correction of every bias; the weights are rounded here, to the same grid as in an "int8"
+weights file. So a service needs neither NNCF nor pictures to start in int8.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import openvino as ov
+import safetensors
+import safetensors.numpy
+from openvino import opset13 as opset
+
+from model.checkpoint import INT8_LIMIT, Checkpoint
+from model.predictor import DeviceError
+from model.transforms import Pixels
+
+SUFFIX = ".int8.safetensors"
+LEVELS = 256
+FORMAT = "1"
+
+Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Where activations are quantised, to which range, and the corrected biases."""
+
+    inputs: tuple[tuple[tuple[str, int], ...], ...]  # for each quantiser: names of operations, and which input
+    ranges: Array  # (quantisers, 4): lowest and highest value in, lowest and highest value out
+    biases: dict[str, Array]  # by name of the addition
+    digest: str = ""  # of the file it was read from
+
+
+def path_for(checkpoint: Checkpoint) -> Path:
+    """Return where the calibration of a weights file is looked for."""
+    return checkpoint.path.with_suffix(SUFFIX)
+
+
+def load(checkpoint: Checkpoint) -> Calibration:
+    """Read the calibration that lies beside a weights file.
+
+    Raises:
+        DeviceError: there is none, or it belongs to other weights.
+
+    """
+    path = path_for(checkpoint)
+    advice = "make it with: pranet export --int8 --calibrate PICTURES"
+    if not path.exists():
+        raise DeviceError(f"precision int8 needs a calibration, and there is no {path}; {advice}")
+    data = path.read_bytes()
+    tensors: dict[str, Array] = safetensors.numpy.load(data)
+    with safetensors.safe_open(path, framework="np") as file:
+        metadata = file.metadata() or {}
+    if metadata.get("weights") != checkpoint.sha256 or metadata.get("format") != FORMAT:
+        raise DeviceError(f"{path} was made for other weights or by another release; {advice}")
+    inputs = tuple(tuple((name, index) for name, index in each) for each in json.loads(metadata["inputs"]))
+    ranges = tensors.pop("ranges")
+    return Calibration(inputs, ranges, tensors, hashlib.sha256(data).hexdigest()[:16])
+
+
+def save(path: Path, calibration: Calibration, checkpoint: Checkpoint) -> None:
+    """Write a calibration for the weights of a checkpoint."""
+    metadata = {"format": FORMAT, "weights": checkpoint.sha256, "inputs": json.dumps(calibration.inputs)}
+    safetensors.numpy.save_file({"ranges": calibration.ranges, **calibration.biases}, path, metadata)
+
+
+def calibrate(graph: ov.Model, frames: Iterable[Pixels]) -> Calibration:
+    """Quantise a graph with NNCF on frames, uint8 (3, 352, 352), and keep what was found out."""
+    import nncf  # optional extra
+
+    frames = [frame[None] for frame in frames]
+    quantised = nncf.quantize(
+        graph, nncf.Dataset(frames), subset_size=len(frames), preset=nncf.QuantizationPreset.MIXED
+    )
+    return _found(graph, quantised)
+
+
+def quantise(graph: ov.Model, calibration: Calibration) -> None:
+    """Give a float32 graph 8-bit weights, quantisers and corrected biases, in place."""
+    operations = _by_name(graph)
+    for name, bias in calibration.biases.items():
+        operations[name].input(1).replace_source_output(opset.constant(bias).output(0))
+    for convolution in (each for each in graph.get_ops() if each.get_type_name() == "Convolution"):
+        weight = convolution.input(1).get_source_output().get_node()
+        convolution.input(1).replace_source_output(_rounded(weight.get_data()))
+    for inputs, bounds in zip(calibration.inputs, calibration.ranges, strict=True):
+        places = [operations[name].input(index) for name, index in inputs]
+        source = places[0].get_source_output()
+        low_in, high_in, low_out, high_out = (opset.constant(np.float32(bound)) for bound in bounds)
+        quantiser = opset.fake_quantize(source, low_in, high_in, low_out, high_out, LEVELS)
+        for place in places:
+            place.replace_source_output(quantiser.output(0))
+    graph.validate_nodes_and_infer_types()
+
+
+def _rounded(weight: Array) -> ov.Output:
+    """Round weights (O, I, kH, kW) to int8 with a scale for each output channel."""
+    scale = np.abs(weight).max(axis=(1, 2, 3), keepdims=True).clip(np.finfo(np.float32).tiny) / INT8_LIMIT
+    whole = opset.convert(opset.constant(np.rint(weight / scale).astype(np.int8)), np.float32)
+    return opset.multiply(whole, opset.constant(scale.astype(np.float32))).output(0)
+
+
+def _found(graph: ov.Model, quantised: ov.Model) -> Calibration:
+    plain = _by_name(graph)
+    inputs, ranges, biases = [], [], {}
+    for operation in quantised.get_ops():
+        if operation.get_type_name() == "FakeQuantize":
+            if operation.get_levels() != LEVELS:
+                raise ValueError(f"{operation.get_friendly_name()} has {operation.get_levels()} levels")
+            targets = operation.output(0).get_target_inputs()
+            inputs.append(tuple((each.get_node().get_friendly_name(), each.get_index()) for each in targets))
+            ranges.append([float(_constant(operation, index).item()) for index in range(1, 5)])
+        elif operation.get_type_name() == "Add" and _is_constant(operation, 1):
+            name = operation.get_friendly_name()
+            if not np.array_equal(_constant(operation, 1), _constant(plain[name], 1)):
+                biases[name] = _constant(operation, 1).astype(np.float32)
+    return Calibration(tuple(inputs), np.array(ranges, np.float32), biases)
+
+
+def _by_name(graph: ov.Model) -> dict[str, ov.Node]:
+    return {operation.get_friendly_name(): operation for operation in graph.get_ops()}
+
+
+def _is_constant(operation: ov.Node, index: int) -> bool:
+    return bool(operation.input(index).get_source_output().get_node().get_type_name() == "Constant")
+
+
+def _constant(operation: ov.Node, index: int) -> Array:
+    data: Array = operation.input(index).get_source_output().get_node().get_data()
+    return data
