@@ -1,6 +1,6 @@
 """Frames without a polyp: how often something is found on them, and how well a score tells them from others."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,9 +9,10 @@ from PIL import Image
 
 from model.evaluation import bootstrap, calibration
 from model.evaluation.overlap import Array, Mask
-from model.presence import Presence
+from model.presence import Presence, statistic
 from model.training import crops
 from model.training.pairs import PairFile, read_image, read_mask
+from model.transforms import Floats
 
 LEAST_AREA = 1 / 3  # of a picture, that a polyp-free crop must have
 CROPS = 4  # at most, of a picture
@@ -30,10 +31,19 @@ def polyp_free_crops(files: Sequence[PairFile]) -> Iterator[tuple[str, Image.Ima
                 yield file.name, picture.crop((box.x, box.y, box.x + box.width, box.y + box.height))
 
 
-def false_positives(found: Sequence[float]) -> dict[str, Any]:
-    """Describe the rate of clean frames of whose area more than 0.5 % (``found``, 0..1) is marked."""
-    alarms = sum(fraction > ALARM for fraction in found)
-    return {"frames": len(found), "false_positives": bootstrap.rate(alarms, len(found))}
+def false_positives(frames: Sequence[Floats]) -> dict[str, Any]:
+    """Describe the rate of clean frames, given as logits (352, 352), of whose area more than 0.5 % is marked."""
+    alarms = sum(float((logits > 0).mean()) > ALARM for logits in frames)
+    return {"frames": len(frames), "false_positives": bootstrap.rate(alarms, len(frames))}
+
+
+def presence_test(polyps: Mapping[str, Floats], names: Sequence[str], crops: Sequence[Floats]) -> "PresenceTest":
+    """Set frames with polyps against polyp-free crops of the pictures ``names``; both are logits (352, 352)."""
+    return PresenceTest(
+        [statistic(logits) for logits in (*polyps.values(), *crops)],
+        [True] * len(polyps) + [False] * len(crops),
+        [*polyps, *names],
+    )
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 import argparse
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,15 +11,17 @@ from PIL import Image
 
 from model import checkpoint, engines
 from model.checkpoint import Checkpoint
-from model.evaluation import bootstrap, clean, maps, protocols, report
+from model.evaluation import clean, maps, protocols, report
+from model.evaluation.bootstrap import Estimate
 from model.evaluation.calibration import Reliability
-from model.evaluation.overlap import Array
+from model.evaluation.maps import FolderMaps, Maps, NetworkMaps
 from model.evaluation.protocols import Judgement
 from model.predictor import Predictor
-from model.presence import Presence, statistic
+from model.presence import Presence
 from model.training.command import add_data_arguments, selected
 from model.training.pairs import PairFile, read_image, read_mask
-from model.transforms import Floats
+
+Groups = dict[str, dict[str, Estimate]]  # data set -> metric -> mean over its pictures
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,48 +44,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Carry out ``pranet evaluate``; returns the exit status."""
     files = selected(args)
-    weights = checkpoint.load(args.weights) if args.weights else None
-    predictor = engines.create(weights, device=args.device, precision=args.precision) if weights else None
-    logits = list(maps.logits_of(predictor, (read_image(file.image) for file in files))) if predictor else []
-    judgements, reliability = _judge(files, args, logits)
-    content: dict[str, Any] = {"protocol": args.protocol, "metrics": _groups(judgements)}
-    print(report.table(content["metrics"]))
-    content["calibration_error"] = reliability.error
+    content: dict[str, Any] = {"protocol": args.protocol}
+    if args.weights:
+        weights = checkpoint.load(args.weights)
+        predictor = engines.create(weights, device=args.device, precision=args.precision)
+        network = NetworkMaps(predictor, files)
+        answers: Maps = network
+        content |= _network(weights, predictor, files) | _clean_frames(args, files, weights, predictor, network)
+    else:
+        answers = FolderMaps(args.predictions)
+    judgements, reliability = _judge(files, answers, args.protocol)
+    content |= {"metrics": _groups(judgements), "calibration_error": reliability.error}
     if args.baseline:
         content["gain"] = _gain(judgements, report.read_csv(args.baseline))
-    if weights is not None and predictor is not None:
-        content |= {"weights": weights.sha256, "device": predictor.model.device, "precision": predictor.model.precision}
-        content["fps"] = maps.frames_per_second(predictor, read_image(files[0].image))
-        content |= _clean_frames(args, files, weights, predictor, logits)
-    for key in content.keys() - {"metrics", "protocol"}:
-        print(f"{key}: {content[key]}")
+    print(report.text(content))
     if args.out:
-        _write(args, files, logits, judgements, reliability, content)
+        _write(args.out, files, answers, judgements, reliability, content)
     return 0
 
 
+def _network(weights: Checkpoint, predictor: Predictor, files: Sequence[PairFile]) -> dict[str, Any]:
+    return {
+        "weights": weights.sha256,
+        "device": predictor.model.device,
+        "precision": predictor.model.precision,
+        "fps": maps.frames_per_second(predictor, read_image(files[0].image)),
+    }
+
+
 def _judge(
-    files: Sequence[PairFile], args: argparse.Namespace, logits: Sequence[Floats]
+    files: Sequence[PairFile], answers: Maps, protocol: protocols.Protocol
 ) -> tuple[list[Judgement], Reliability]:
     judgements, reliability = [], Reliability()
-    for index, file in enumerate(files):
+    for file in files:
         truth = read_mask(file.mask) > 0
-        probability = _probability(index, file, args, logits, truth.shape)
-        judgements.append(protocols.judge(file.name, probability, truth, args.protocol))
+        probability = answers.probability(file, truth.shape[1], truth.shape[0])
+        judgements.append(protocols.judge(file.name, probability, truth, protocol))
         reliability.add(probability, truth)
     return judgements, reliability
 
 
-def _probability(
-    index: int, file: PairFile, args: argparse.Namespace, logits: Sequence[Floats], shape: tuple[int, ...]
-) -> Array:
-    height, width = shape
-    if args.predictions:
-        return maps.read_map(maps.find_map(args.predictions, file.image.stem), width, height)
-    return maps.probability_of(logits[index], width, height)
-
-
-def _groups(judgements: Sequence[Judgement]) -> dict[str, dict[str, bootstrap.Estimate]]:
+def _groups(judgements: Sequence[Judgement]) -> Groups:
     """Summarise each data set by itself and, if there are several, all together."""
     groups: dict[str, list[Judgement]] = defaultdict(list)
     for judgement in judgements:
@@ -93,13 +94,14 @@ def _groups(judgements: Sequence[Judgement]) -> dict[str, dict[str, bootstrap.Es
     return {f"{name} (n={len(members)})": protocols.summarise(members) for name, members in groups.items()}
 
 
-def _gain(judgements: Sequence[Judgement], baseline: dict[str, dict[str, float]]) -> dict[str, bootstrap.Estimate]:
+def _gain(judgements: Sequence[Judgement], baseline: Mapping[str, Mapping[str, float]]) -> Groups:
     """Paired bootstrap of this evaluation less an earlier one, on the pictures that both have."""
-    both = [judgement for judgement in judgements if judgement.name in baseline]
-    return {
-        metric: bootstrap.mean(np.array([j.metrics[metric] - baseline[j.name][metric] for j in both]))
-        for metric in judgements[0].metrics
-    }
+    gains = [
+        Judgement(j.name, {key: value - baseline[j.name][key] for key, value in j.metrics.items()}, j.found)
+        for j in judgements
+        if j.name in baseline
+    ]
+    return _groups(gains)
 
 
 def _clean_frames(
@@ -107,51 +109,39 @@ def _clean_frames(
     files: Sequence[PairFile],
     weights: Checkpoint,
     predictor: Predictor,
-    logits: Sequence[Floats],
+    network: NetworkMaps,
 ) -> dict[str, Any]:
+    """Look for false positives where there is no polyp, and judge or fit the presence score."""
     found: dict[str, Any] = {}
     if args.clean:
-        pictures = [read_image(path) for path in sorted(args.clean.iterdir())]
-        marked = [_marked(frame) for frame in maps.logits_of(predictor, pictures)]
-        found["clean"] = clean.false_positives(marked)
+        pictures = (read_image(path) for path in sorted(args.clean.iterdir()))
+        found["clean"] = clean.false_positives(list(maps.logits_of(predictor, pictures)))
     if args.crops:
         crops = list(clean.polyp_free_crops(files))
         frames = list(maps.logits_of(predictor, (picture for _, picture in crops)))
-        found["crops"] = clean.false_positives([_marked(frame) for frame in frames])
-        test = clean.PresenceTest(
-            [statistic(frame) for frame in (*logits, *frames)],
-            [True] * len(files) + [False] * len(frames),
-            [file.name for file in files] + [name for name, _ in crops],
-        )
-        found["presence"] = test.report(Presence.from_metadata(weights.metadata) if not args.calibrate else None)
+        found["crops"] = clean.false_positives(frames)
+        test = clean.presence_test(network.logits, [name for name, _ in crops], frames)
+        found["presence"] = test.report(None if args.calibrate else Presence.from_metadata(weights.metadata))
         if args.calibrate:
-            metadata = {**weights.metadata, **test.fit().metadata()}
-            checkpoint.save(args.calibrate, weights.state, "fp32", metadata)
+            checkpoint.save(args.calibrate, weights.state, "fp32", {**weights.metadata, **test.fit().metadata()})
     return found
 
 
-def _marked(logits: Floats) -> float:
-    """Fraction of a frame that is marked; of the network's square, which is that of the frame."""
-    return float((logits > 0).mean())
-
-
 def _write(
-    args: argparse.Namespace,
+    out: Path,
     files: Sequence[PairFile],
-    logits: Sequence[Floats],
+    answers: Maps,
     judgements: Sequence[Judgement],
     reliability: Reliability,
-    content: dict[str, Any],
+    content: Mapping[str, Any],
 ) -> None:
-    args.out.mkdir(parents=True, exist_ok=True)
-    report.write_json(args.out / "report.json", content)
-    report.write_csv(args.out / "pictures.csv", judgements)
-    report.reliability_diagram(args.out / "reliability.png", {"pixels": reliability})
-
-    def tiles() -> Iterator[Any]:
-        for index in report.cases(judgements):
-            image, truth = np.asarray(read_image(files[index].image)), read_mask(files[index].mask) > 0
-            probability = _probability(index, files[index], args, logits, truth.shape)
-            yield report.tile(image, probability, truth, judgements[index].metrics["dice"])
-
-    Image.fromarray(report.contact_sheet(list(tiles()))).save(args.out / "cases.png")
+    out.mkdir(parents=True, exist_ok=True)
+    report.write_json(out / "report.json", content)
+    report.write_csv(out / "pictures.csv", judgements)
+    report.reliability_diagram(out / "reliability.png", {"pixels": reliability})
+    tiles = []
+    for index in report.cases(judgements):
+        image, truth = np.asarray(read_image(files[index].image)), read_mask(files[index].mask) > 0
+        probability = answers.probability(files[index], truth.shape[1], truth.shape[0])
+        tiles.append(report.tile(image, probability, truth, judgements[index].metrics["dice"]))
+    Image.fromarray(report.contact_sheet(tiles)).save(out / "cases.png")

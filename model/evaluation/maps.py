@@ -1,8 +1,9 @@
 """Where the maps to be judged come from: a network, or a folder of anybody's pictures."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -11,11 +12,42 @@ from PIL import Image
 from model import transforms
 from model.evaluation.overlap import Array
 from model.predictor import Predictor
-from model.training.pairs import SUFFIXES, DatasetError
+from model.training.pairs import SUFFIXES, DatasetError, PairFile, read_image
 from model.transforms import Floats
 
 BATCH = 8
 TIMED_FRAMES = 20
+
+
+class Maps(Protocol):
+    """Anybody's answers to a set of pictures."""
+
+    def probability(self, file: PairFile, width: int, height: int) -> Array:
+        """Return the probability float64 (height, width), 0..1, of one of the pictures."""
+
+
+class FolderMaps:
+    """Maps in a folder, under the names of their pictures."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def probability(self, file: PairFile, width: int, height: int) -> Array:
+        """Read the map of a picture."""
+        return read_map(find_map(self._folder, file.image.stem), width, height)
+
+
+class NetworkMaps:
+    """What a network says of pictures; ``logits`` (352, 352) by name."""
+
+    def __init__(self, predictor: Predictor, files: Sequence[PairFile]) -> None:
+        frames = logits_of(predictor, (read_image(file.image) for file in files))
+        self.logits = dict(zip((file.name for file in files), frames, strict=True))
+
+    def probability(self, file: PairFile, width: int, height: int) -> Array:
+        """Enlarge the network's map to the size of the picture."""
+        logits = transforms.upsample(self.logits[file.name], width, height)
+        return transforms.sigmoid(logits).astype(np.float64)
 
 
 def logits_of(predictor: Predictor, pictures: Iterable[Image.Image]) -> Iterator[Floats]:
@@ -28,11 +60,6 @@ def logits_of(predictor: Predictor, pictures: Iterable[Image.Image]) -> Iterator
             waiting.clear()
     if waiting:
         yield from predictor.predict(np.stack(waiting))
-
-
-def probability_of(logits: Floats, width: int, height: int) -> Array:
-    """Return the probability float64 (height, width) of a frame with logits (h, w)."""
-    return transforms.sigmoid(transforms.upsample(logits, width, height)).astype(np.float64)
 
 
 def find_map(folder: Path, stem: str) -> Path:

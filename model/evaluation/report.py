@@ -28,6 +28,19 @@ def table(groups: Mapping[str, Mapping[str, Estimate]]) -> str:
     return "\n".join(lines)
 
 
+def text(content: Mapping[str, Any]) -> str:
+    """Lay a whole report out for a terminal."""
+    parts = [table(content["metrics"])]
+    if "gain" in content:
+        parts += ["", "gain over the baseline, paired:", table(content["gain"])]
+    for key, values in content.items():
+        if key in ("metrics", "gain"):
+            continue
+        named = [f"{name} {value}" for name, value in values.items()] if isinstance(values, Mapping) else [str(values)]
+        parts.append(f"{key}: {', '.join(named)}")
+    return "\n".join(parts)
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write the whole report; an estimate becomes value, low and high."""
     path.write_text(json.dumps(_plain(content), indent=2) + "\n")
