@@ -14,7 +14,7 @@ from pathlib import Path
 import uvloop
 
 from model.errors import UserError
-from service import rest, rpc
+from service import http_server, rpc
 from service.core import Phase, Service, load_predictor, running, warm_up
 from service.settings import Settings, add_flags, from_command_line
 
@@ -81,7 +81,7 @@ async def listening(service: Service) -> AsyncIterator[tuple[int, int]]:
             grpc_port = await stack.enter_async_context(rpc.listening(service, grpc_address))
         except OSError as error:
             raise StartError(f"{error}; is another server running? Choose other ports: --port, --grpc-port") from error
-        await stack.enter_async_context(rest.listening(service, listener))
+        await stack.enter_async_context(http_server.listening(service, listener))
         yield listener.getsockname()[1], grpc_port
 
 

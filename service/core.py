@@ -15,6 +15,7 @@ from model.transforms import Pixels
 from service.admission import Admission
 from service.batcher import HANG_SECONDS, Batcher
 from service.errors import Draining, NotReady
+from service.maps import SideOutputs
 from service.metrics import Metrics
 from service.segmenter import Inference, Segmenter, inference
 from service.settings import Settings
@@ -74,6 +75,7 @@ class Service:
     max_batch_size: int
     segmenter: Segmenter
     streams: Streams
+    side_outputs: SideOutputs | None  # None: switched off
     readiness: Readiness
     metrics: Metrics
 
@@ -130,12 +132,15 @@ async def running(
             window=settings.stream_window,
             frame_timeout=settings.request_timeout_ms / 1e3,
         )
+        side_outputs = (
+            SideOutputs(settings.weights_path, max_image_pixels=settings.max_image_pixels) if settings.maps else None
+        )
         readiness = Readiness(lambda: batcher.alive)
         model = predictor.model
         metrics.model_info.labels(
             model.model_id, model.weights_sha256, model.engine, model.device, model.precision
         ).set(1)
-        yield Service(settings, model, max_batch_size, segmenter, streams, readiness, metrics)
+        yield Service(settings, model, max_batch_size, segmenter, streams, side_outputs, readiness, metrics)
 
 
 async def warm_up(service: Service, predictor: Predictor) -> None:

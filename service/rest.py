@@ -1,24 +1,19 @@
 """REST: the wire format of ``POST /segment`` and of the routes around it. No image work happens here."""
 
 import asyncio
-import contextlib
 import re
-import socket
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from importlib.resources import files
+from collections.abc import Coroutine
 from typing import Annotated, Any, Literal, TypeVar
 
-import uvicorn
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
-from starlette.staticfiles import StaticFiles
 
 from model.transforms import SIZE
-from service import __version__
+from service import __version__, websocket
 from service.body import FILE_FIELD, MULTIPART, read_image
 from service.core import Service
 from service.errors import (
@@ -34,6 +29,7 @@ from service.observe import Observed
 from service.regions import ROI_PATTERN
 from service.schemas import Info, ModelBody, Problem, SegmentationBody
 from service.segmenter import Segmentation
+from service.web import add_pages
 
 T = TypeVar("T")
 
@@ -62,8 +58,10 @@ class SegmentQuery(BaseModel):
     threshold: float | None = Field(
         None, ge=0, le=1, allow_inf_nan=False, description="Probability above which a pixel is polyp."
     )
-    output: Literal["mask", "probability", "overlay", "json"] | None = Field(
-        None, description="mask: 0/255 PNG. probability: grey PNG. overlay: picture with outlines. json: shapes."
+    output: Literal["mask", "probability", "overlay", "json", "maps"] | None = Field(
+        None,
+        description="mask: 0/255 PNG. probability: grey PNG. overlay: picture with outlines. json: shapes. "
+        "maps: the side outputs S6 to S3 next to each other, grey PNG.",
     )
     depth: Literal["8", "16"] = Field("8", description="Bits of a probability.")
     roi: str = Field("full", pattern=ROI_PATTERN, description="full, auto (without the black surround), or x,y,w,h.")
@@ -94,40 +92,9 @@ def build(service: Service) -> FastAPI:
     app.get("/readyz", summary="Whether new work is taken", responses={503: PROBLEMS[503]})(readyz)
     app.get("/info", summary="Weights, engine and limits")(info)
     app.get("/metrics", summary="Prometheus metrics", response_class=Response)(metrics)
-    app.get("/docs", include_in_schema=False)(docs)
-    app.mount("/docs/assets", StaticFiles(packages=[("fastapi_offline", "static")]))
-    app.mount("/pages", StaticFiles(packages=[("service", "pages")]))
+    app.add_api_websocket_route("/stream", websocket.stream)
+    add_pages(app)
     return app
-
-
-@contextlib.asynccontextmanager
-async def listening(service: Service, listener: socket.socket) -> AsyncIterator[None]:
-    """Serve REST on a bound socket inside the block."""
-    config = uvicorn.Config(
-        build(service),
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        server_header=False,
-        timeout_graceful_shutdown=1,
-    )
-    server = _Server(config)
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    try:
-        while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn has no event for it
-            await asyncio.sleep(0.005)
-        yield
-    finally:
-        server.should_exit = True
-        await serving
-
-
-class _Server(uvicorn.Server):
-    """Leaves signals to the composition root, which stops REST and gRPC together."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 async def segment(request: Request, query: Annotated[SegmentQuery, Query()]) -> Response:
@@ -135,12 +102,22 @@ async def segment(request: Request, query: Annotated[SegmentQuery, Query()]) -> 
     service: Service = request.app.state.service
     service.readiness.check()
     deadline = asyncio.get_running_loop().time() + _timeout_seconds(request, service)
+    if query.output == "maps":
+        return await _maps(request, query.roi, service, deadline)
     work = service.segmenter.segment(
         await read_image(request, service.settings.max_image_bytes, deadline),
         _options(request, query, service),
         deadline,
     )
     return _answer(request, await _unless_client_leaves(request, work))
+
+
+async def _maps(request: Request, roi: str, service: Service, deadline: float) -> Response:
+    if service.side_outputs is None:
+        raise InvalidParameter("output=maps is switched off here (MAPS)")
+    image = await read_image(request, service.settings.max_image_bytes, deadline)
+    png = await _unless_client_leaves(request, service.side_outputs.render(image, roi))
+    return Response(png, media_type=PNG_TYPE, headers={"x-model": service.model.model_id})
 
 
 async def livez() -> dict[str, str]:
@@ -174,11 +151,6 @@ async def metrics(request: Request) -> Response:
     """Return all metrics in Prometheus' text format."""
     service: Service = request.app.state.service
     return Response(service.metrics.exposition(), headers={"content-type": CONTENT_TYPE_LATEST})
-
-
-async def docs() -> Response:
-    """Serve the interactive documentation; its assets come from the package, not from a CDN."""
-    return Response((files("service") / "pages" / "docs.html").read_text(), media_type="text/html")
 
 
 def _options(request: Request, query: SegmentQuery, service: Service) -> Options:

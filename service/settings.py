@@ -60,6 +60,7 @@ class Settings(BaseModel):
     )
     request_timeout_ms: int = Field(30_000, ge=1, description="Time from a request's arrival to its answer; then 504.")
     drain_seconds: float = Field(20, ge=0, description="How long SIGTERM waits for accepted requests.")
+    maps: bool = Field(True, description="Whether output=maps is answered; it loads a second network, some 130 MB.")
     max_streams: int = Field(64, ge=1, description="Video streams that may be open; more get 429.")
     stream_window: int = Field(
         4, ge=1, le=256, description="Frames of one stream that may be worked on or hold an answer not yet taken."

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from model.transforms import Floats
 from service.clock import ClockMapping
 from service.codec import Picture
-from service.errors import Draining, InternalError, QueueFull, ServiceError
+from service.errors import ClientLeft, Draining, InternalError, QueueFull, ServiceError
 from service.frame import Options, Prepared
 from service.metrics import StreamMetrics
 from service.segmenter import Segmentation, Segmenter
@@ -129,6 +129,8 @@ class Stream:
                 self._unanswered.put_nowait((entry, tasks.create_task(self._live(entry, frame.picture))))
                 del frame
                 await self._may_read.acquire()
+        except ClientLeft:
+            raise  # nobody waits for the open answers
         except ServiceError as error:
             self._ending = error
         finally:

@@ -1,0 +1,50 @@
+"""The HTTP server around REST, WebSocket and the pages."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Iterator
+
+import uvicorn
+
+from service import rest
+from service.core import Service
+
+WS_OVERHEAD_BYTES = 64 * 1024  # of a frame's message, beside its picture
+# A peer that vanished without a word is given up after both times together.
+WS_PING_SECONDS = 10.0
+WS_PING_TIMEOUT_SECONDS = 5.0
+
+
+@contextlib.asynccontextmanager
+async def listening(service: Service, listener: socket.socket) -> AsyncIterator[None]:
+    """Serve HTTP on a bound socket inside the block."""
+    config = uvicorn.Config(
+        rest.build(service),
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        timeout_graceful_shutdown=1,
+        ws="websockets-sansio",
+        ws_max_size=service.settings.max_image_bytes + WS_OVERHEAD_BYTES,
+        ws_ping_interval=WS_PING_SECONDS,
+        ws_ping_timeout=WS_PING_TIMEOUT_SECONDS,
+    )
+    server = _Server(config)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn has no event for it
+            await asyncio.sleep(0.005)
+        yield
+    finally:
+        server.should_exit = True
+        await serving
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to the composition root, which stops REST and gRPC together."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield

@@ -1,0 +1,215 @@
+// The live page: sources, controls and results. The network is asked for probabilities, so that the threshold slider
+// acts at once, without another question to the service.
+
+import { Chart } from "/pages/chart.js";
+import { outlineAndFill, probabilityOf } from "/pages/overlay.js";
+import { VideoStream } from "/pages/stream.js";
+
+const byId = (id) => document.getElementById(id);
+const canvas = byId("canvas");
+const painter = canvas.getContext("2d");
+const chart = new Chart(byId("chart"), byId("legend"));
+
+let shown = null; // {picture, probability: {width, height, levels}} on the canvas now
+let still = null; // the encoded picture, where the source is one
+let stopSource = () => {};
+
+const settings = () => ({
+  style: byId("style").value,
+  threshold: Number(byId("threshold").value),
+  opacity: Number(byId("opacity").value),
+});
+
+function draw() {
+  if (!shown) return;
+  byId("hint").hidden = true;
+  if (canvas.width !== shown.picture.width || canvas.height !== shown.picture.height) {
+    canvas.width = shown.picture.width;
+    canvas.height = shown.picture.height;
+  }
+  painter.drawImage(shown.picture, 0, 0);
+  if (shown.probability) painter.drawImage(outlineAndFill(shown.probability, settings()), 0, 0, canvas.width, canvas.height);
+}
+
+function say(text) {
+  byId("status").textContent = text;
+}
+
+function complain(text) {
+  byId("error").textContent = text;
+  if (text) say("");
+}
+
+function showFlags(flags) {
+  byId("flags").replaceChildren(
+    ...flags.map((flag) => Object.assign(document.createElement("li"), { textContent: flag.replaceAll("_", " ") })),
+  );
+}
+
+async function ask(query, image) {
+  const answer = await fetch(`/segment?${new URLSearchParams(query)}`, { method: "POST", body: image });
+  if (answer.ok) return answer;
+  const problem = await answer.json().catch(() => ({}));
+  throw new Error(problem.detail ?? `the service answered ${answer.status}`);
+}
+
+async function begin(file) {
+  stopSource();
+  complain("");
+  showFlags([]);
+  byId("maps").hidden = true;
+  still = null;
+  if (file.type.startsWith("video/")) await streamVideo(file);
+  else await segmentStill(file);
+}
+
+async function segmentStill(file) {
+  byId("live").hidden = true;
+  say("Segmenting…");
+  const image = new Blob([file]); // without a type: the service looks at the bytes
+  const began = performance.now();
+  const answer = await ask({ output: "probability" }, image);
+  const probability = probabilityOf(await createImageBitmap(await answer.blob()));
+  const picture = await createImageBitmap(file);
+  shown = { picture, probability };
+  still = image;
+  enableResults(true);
+  draw();
+  say(`Segmented in ${Math.round(performance.now() - began)} ms.`);
+}
+
+async function streamVideo(file) {
+  const video = document.createElement("video");
+  video.src = URL.createObjectURL(file);
+  video.loop = true;
+  await stream(video, () => URL.revokeObjectURL(video.src));
+}
+
+async function streamCamera() {
+  stopSource();
+  complain("");
+  if (!navigator.mediaDevices) throw new Error("The camera needs HTTPS: open this page over TLS, or on localhost.");
+  const media = await navigator.mediaDevices.getUserMedia({ video: { width: 640, height: 480, facingMode: "environment" } });
+  const video = document.createElement("video");
+  video.srcObject = media;
+  await stream(video, () => media.getTracks().forEach((track) => track.stop()));
+}
+
+async function stream(video, release) {
+  video.muted = video.playsInline = true;
+  try {
+    await video.play();
+  } catch {
+    release();
+    throw new Error("This browser cannot play the video; convert it to H.264 or VP9, or use pranet stream.");
+  }
+  enableResults(false);
+  byId("live").hidden = byId("stop").disabled = false;
+  chart.clear();
+  say("Streaming.");
+  const live = new VideoStream(video, {
+    answered(picture, head, probability) {
+      shown = { picture, probability: probabilityOf(probability) };
+      draw();
+      showFlags(head.quality ?? []);
+      byId("save-mask").disabled = false;
+    },
+    counted(head) {
+      chart.add(head);
+      byId("fps").textContent = chart.fps().toFixed(1);
+      byId("age").textContent = Math.round(chart.medianAge());
+      byId("dropped").textContent = chart.dropped;
+      byId("received").textContent = chart.received;
+    },
+    ended(problem) {
+      stopSource();
+      complain(problem);
+    },
+  });
+  stopSource = () => {
+    stopSource = () => {};
+    live.close();
+    video.pause();
+    release();
+    byId("stop").disabled = true;
+    say("Stopped.");
+  };
+}
+
+function enableResults(enabled) {
+  for (const id of ["save-mask", "save-json", "show-maps"]) byId(id).disabled = !enabled;
+}
+
+function save(blob, name) {
+  const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(blob), download: name });
+  link.click();
+  URL.revokeObjectURL(link.href);
+}
+
+function saveMask() {
+  const drawn = outlineAndFill(shown.probability, { ...settings(), style: "binary" });
+  drawn.toBlob((blob) => save(blob, "mask.png"));
+}
+
+async function saveJson() {
+  const answer = await ask({ output: "json", threshold: settings().threshold }, still);
+  save(await answer.blob(), "polyps.json");
+}
+
+async function showMaps() {
+  say("Computing the four side outputs…");
+  const sheet = await createImageBitmap(await (await ask({ output: "maps" }, still)).blob());
+  const width = sheet.width / 4;
+  document.querySelectorAll(".maps canvas").forEach((map, number) => {
+    map.width = width;
+    map.height = sheet.height;
+    map.getContext("2d").drawImage(sheet, number * width, 0, width, sheet.height, 0, 0, width, sheet.height);
+  });
+  byId("maps").hidden = false;
+  say("Side outputs S6 to S3.");
+}
+
+// Every action ends in a result or in one sentence for the reader.
+const guarded = (action) => (...given) =>
+  Promise.resolve(action(...given)).catch((error) => complain(error.message || String(error)));
+
+byId("samples").addEventListener(
+  "click",
+  guarded(async (event) => {
+    const name = event.target.dataset.sample;
+    if (name) await begin(await (await fetch(`/samples/${name}`)).blob());
+  }),
+);
+byId("file").addEventListener("change", guarded(async (event) => event.target.files[0] && begin(event.target.files[0])));
+byId("camera").addEventListener("click", guarded(streamCamera));
+byId("stop").addEventListener("click", () => stopSource());
+byId("save-mask").addEventListener("click", saveMask);
+byId("save-json").addEventListener("click", guarded(saveJson));
+byId("show-maps").addEventListener("click", guarded(showMaps));
+byId("style").addEventListener("change", draw);
+for (const id of ["threshold", "opacity"]) {
+  byId(id).addEventListener("input", () => {
+    byId(`${id}-value`).textContent = Number(byId(id).value).toFixed(2);
+    draw();
+  });
+}
+
+const drop = byId("drop");
+drop.addEventListener("dragover", (event) => {
+  event.preventDefault();
+  drop.classList.add("over");
+});
+drop.addEventListener("dragleave", () => drop.classList.remove("over"));
+drop.addEventListener(
+  "drop",
+  guarded(async (event) => {
+    event.preventDefault();
+    drop.classList.remove("over");
+    if (event.dataTransfer.files[0]) await begin(event.dataTransfer.files[0]);
+  }),
+);
+
+const info = await fetch("/info").then((answer) => answer.json());
+byId("model").textContent = `${info.model.model_id} on ${info.model.device}, ${info.model.engine} ${info.model.precision}`;
+byId("threshold").value = info.threshold;
+byId("threshold").dispatchEvent(new Event("input"));

@@ -1,0 +1,43 @@
+// A grey picture of probabilities as a coloured overlay.
+
+const COLOUR = [64, 255, 96]; // green does not occur in mucosa
+
+/** Return the levels (0 to 255) of a grey picture. */
+export function probabilityOf(bitmap) {
+  const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.drawImage(bitmap, 0, 0);
+  const { data } = context.getImageData(0, 0, bitmap.width, bitmap.height);
+  const levels = new Uint8Array(bitmap.width * bitmap.height);
+  for (let pixel = 0; pixel < levels.length; pixel += 1) levels[pixel] = data[4 * pixel];
+  return { width: bitmap.width, height: bitmap.height, levels };
+}
+
+/** Return a canvas with what exceeds the threshold: style is mask, outline, both, none, or binary (black and white). */
+export function outlineAndFill({ width, height, levels }, { style, threshold, opacity }) {
+  const canvas = Object.assign(document.createElement("canvas"), { width, height });
+  const context = canvas.getContext("2d");
+  const drawn = context.createImageData(width, height);
+  const limit = threshold * 255;
+  const fill = style === "mask" || style === "both" ? Math.round(255 * opacity) : 0;
+  const outlined = style === "outline" || style === "both";
+  const reach = Math.max(1, Math.round(Math.min(width, height) / 250)); // half the width of the outline, pixels
+  for (let y = 0; y < height; y += 1) {
+    for (let x = 0; x < width; x += 1) {
+      const here = y * width + x;
+      const inside = levels[here] > limit;
+      if (style === "binary") {
+        drawn.data.set([inside * 255, inside * 255, inside * 255, 255], 4 * here);
+      } else if (inside) {
+        const edge =
+          outlined &&
+          (x < reach || y < reach || x >= width - reach || y >= height - reach ||
+            levels[here - reach] <= limit || levels[here + reach] <= limit ||
+            levels[here - reach * width] <= limit || levels[here + reach * width] <= limit);
+        drawn.data.set([...COLOUR, edge ? 255 : fill], 4 * here);
+      }
+    }
+  }
+  context.putImageData(drawn, 0, 0);
+  return canvas;
+}

@@ -1,0 +1,151 @@
+"""Figures of live video against a running ``pranet serve`` with nothing else to do; run it from the repository's root.
+
+python tests/measure_stream.py steady      one stream of 30 fps for a minute, against closed-loop POST /segment
+python tests/measure_stream.py overload    eight streams of 30 fps for five minutes, then one minute in which none is
+                                           dropped
+"""
+
+import argparse
+import asyncio
+import itertools
+import re
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator
+
+import httpx
+import uvloop
+
+from service.client import AsyncClient, Reply, VideoFrame
+from service.pb.pranet.v1 import segmentation_pb2 as pb
+from service.tally import Tally
+from service.video import sweep
+
+FPS = 30
+STREAMS = 8
+SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$")
+LABEL = re.compile(r'(\w+)="([^"]*)"')
+
+
+async def live(seconds: float, pictures: list[bytes]) -> AsyncIterator[VideoFrame]:
+    """Yield frames at the rate of a camera."""
+    began = time.monotonic()
+    for number, picture in zip(range(round(seconds * FPS)), itertools.cycle(pictures), strict=False):
+        await asyncio.sleep(max(0.0, began + number / FPS - time.monotonic()))
+        yield VideoFrame(number, picture, time.monotonic())
+
+
+async def unpaced(count: int, pictures: list[bytes]) -> AsyncIterator[VideoFrame]:
+    """Yield frames as fast as they are taken."""
+    for number, picture in zip(range(count), itertools.cycle(pictures), strict=False):
+        yield VideoFrame(number, picture, time.monotonic())
+
+
+async def stream(client: AsyncClient, frames: AsyncIterator[VideoFrame], policy: pb.Policy) -> Tally:
+    """Stream to the end and return the figures."""
+    tally = Tally()
+    reply: Reply
+    async for reply in client.stream(frames, pb.StreamConfig(policy=policy)):
+        tally.count(reply)
+    return tally
+
+
+async def closed_loop(client: AsyncClient, pictures: list[bytes], seconds: float) -> float:
+    """Return how many pictures a second one client gets answered, who waits for each answer."""
+    began, count = time.monotonic(), 0
+    while time.monotonic() - began < seconds:
+        await client.segment(pictures[count % len(pictures)])
+        count += 1
+    return count / (time.monotonic() - began)
+
+
+async def scrape(url: str) -> dict[str, float]:
+    """Return the sums of all samples of /metrics by name, and of frames by outcome."""
+    async with httpx.AsyncClient(base_url=url, trust_env=False) as rest:
+        text = (await rest.get("/metrics")).text
+    sums: dict[str, float] = defaultdict(float)
+    for line in text.splitlines():
+        if match := SAMPLE.match(line):
+            name, labels, value = match.groups()
+            outcome = dict(LABEL.findall(labels or "")).get("outcome")
+            sums[f"{name}:{outcome}" if outcome else name] += float(value)
+    return sums
+
+
+async def report_identity(url: str) -> None:
+    """Print the sum identity and the count of decodes as the server itself tells them."""
+    samples = await scrape(url)
+    outcomes = {
+        name.partition(":")[2]: int(value) for name, value in samples.items() if name.startswith("pranet_frames_total:")
+    }
+    received = int(samples["pranet_frames_received_total"])
+    print(f"/metrics: received {received} = {sum(outcomes.values())} = {outcomes}")
+    decodes, inferred = samples["pranet_decodes_total"], samples["pranet_batch_size_sum"]
+    print(f"/metrics: decodes {decodes:.0f} <= inferred {inferred:.0f} + failed {outcomes['failed']}")
+
+
+async def steady(url: str, target: str) -> None:
+    """Measure one live stream, between two closed loops on the same frames."""
+    pictures = sweep()
+    async with AsyncClient(url, target) as client:
+        before = await closed_loop(client, pictures, 20)
+        tally = await stream(client, live(60, pictures), pb.POLICY_LATEST)
+        after = await closed_loop(client, pictures, 20)
+    closed = (before + after) / 2
+    print(tally.summary())
+    print(f"closed loop {before:.2f} and {after:.2f} fps; stream / closed loop {tally.fps / closed:.3f}")
+    print(f"p99 / p50 of the age {tally.age_ms(99) / tally.age_ms(50):.2f}")
+    await report_identity(url)
+
+
+async def overload(url: str, target: str, seconds: float) -> None:
+    """Measure eight live streams at once, and then eight that drop nothing."""
+    pictures = sweep()
+    async with AsyncClient(url, target) as client:
+        service_ms = 1e3 / await closed_loop(client, pictures, 20)
+        resident = asyncio.create_task(_resident(url, seconds))
+        tallies = await asyncio.gather(
+            *(stream(client, live(seconds, pictures), pb.POLICY_LATEST) for _ in range(STREAMS))
+        )
+        answered = [tally.outcomes["answered"] for tally in tallies]
+        worst = max(tally.age_ms(99) for tally in tallies)
+        print(f"answers by stream {answered}: fewest / most {min(answered) / max(answered):.3f}")
+        print(
+            f"one frame {service_ms:.0f} ms; worst p99 age {worst:.0f} ms = "
+            f"{worst / STREAMS / service_ms:.2f} x streams x one frame"
+        )
+        minute, end = await resident
+        print(
+            f"resident memory {minute / 2**20:.1f} MiB after a minute, {end / 2**20:.1f} at the end: {end / minute:.4f}"
+        )
+        print(f"order kept: {all(tally.in_order for tally in tallies)}")
+        await report_identity(url)
+        began = time.monotonic()
+        every = await asyncio.gather(*(stream(client, unpaced(40, pictures), pb.POLICY_EVERY) for _ in range(STREAMS)))
+        print(f"every: {[dict(tally.outcomes) for tally in every]} in {time.monotonic() - began:.0f} s")
+        await report_identity(url)
+
+
+async def _resident(url: str, seconds: float) -> tuple[float, float]:
+    await asyncio.sleep(60)
+    minute = (await scrape(url))["process_resident_memory_bytes"]
+    await asyncio.sleep(seconds - 65)
+    return minute, (await scrape(url))["process_resident_memory_bytes"]
+
+
+def main() -> None:
+    """Run one measurement."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=("steady", "overload"))
+    parser.add_argument("--url", default="http://127.0.0.1:8000")
+    parser.add_argument("--server", default="127.0.0.1:8001")
+    parser.add_argument("--seconds", type=float, default=300, help="of overload (default: 300)")
+    arguments = parser.parse_args()
+    if arguments.what == "steady":
+        uvloop.run(steady(arguments.url, arguments.server))
+    else:
+        uvloop.run(overload(arguments.url, arguments.server, arguments.seconds))
+
+
+if __name__ == "__main__":
+    main()

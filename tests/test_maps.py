@@ -1,0 +1,62 @@
+import asyncio
+import threading
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fakes import serving
+from pictures import ROOT, SAMPLES, encoded, red_box
+from service import codec
+from service.errors import QueueFull
+from service.maps import SideOutputs
+
+WEIGHTS = ROOT / "weights" / "pranet.safetensors"
+JPEG = SAMPLES[0].read_bytes()
+
+
+async def test_side_outputs_come_as_four_maps_side_by_side_and_the_last_is_the_answer() -> None:
+    maps = codec.read_mask(await SideOutputs(WEIGHTS, max_image_pixels=10**6).render(JPEG, "full"))
+    with Image.open(SAMPLES[0]) as picture:
+        width, height = picture.size
+    assert maps.shape == (height, 4 * width)
+    s6, s3 = maps[:, :width], maps[:, 3 * width :]
+    assert (s3 > 127).any()
+    assert not np.array_equal(s6, s3)
+
+
+async def test_outside_of_the_region_of_interest_the_maps_are_black() -> None:
+    maps = codec.read_mask(await SideOutputs(WEIGHTS, max_image_pixels=10**6).render(JPEG, "0,0,100,90"))
+    assert not maps[90:].any()
+
+
+async def test_one_picture_is_at_work_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    outputs = SideOutputs(WEIGHTS, max_image_pixels=10**6)
+    begun, permit = threading.Event(), threading.Event()
+
+    def held(*args: object) -> None:
+        begun.set()
+        permit.wait(20)
+        raise ArithmeticError
+
+    monkeypatch.setattr(outputs, "_maps", held)
+    first = asyncio.create_task(outputs.render(JPEG, "full"))
+    assert await asyncio.to_thread(begun.wait, 20)
+    with pytest.raises(QueueFull):
+        await outputs.render(JPEG, "full")
+    permit.set()
+    with pytest.raises(ArithmeticError):
+        await first
+
+
+async def test_maps_can_be_switched_off_and_load_nothing_until_they_are_asked_for() -> None:
+    picture = encoded(red_box(32, 24, (0, 0, 9, 9)))
+    async with serving(maps=False) as it:
+        answer = await it.rest.post("/segment", params={"output": "maps"}, content=picture)
+        assert (answer.status_code, answer.json()["type"]) == (422, "urn:pranet:error:invalid-parameter")
+    async with serving() as it:
+        await it.rest.post("/segment", content=picture)
+        assert it.service.side_outputs is not None
+        assert it.service.side_outputs._network is None
+        answer = await it.rest.post("/segment", params={"output": "maps"}, content=b"no picture at all")
+        assert answer.status_code == 415

@@ -1,0 +1,143 @@
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from fakes import PATIENCE, Running, serving
+from gates import GatedPredictor
+from pictures import encoded, mask_of, red_box
+from service.core import Phase
+from service.metrics import OUTCOMES
+from service.websocket import LENGTH
+
+PICTURE = encoded(red_box(64, 48, (16, 12, 48, 36)))
+EVERY = json.dumps({"policy": "every"})
+END = json.dumps({"end": True})
+
+
+def packed(number: int, payload: bytes = PICTURE, **head: Any) -> bytes:
+    text = json.dumps({"frame_id": number, **head}).encode()
+    return LENGTH.pack(len(text)) + text + payload
+
+
+def unpacked(message: str | bytes) -> tuple[dict[str, Any], bytes]:
+    assert isinstance(message, bytes)
+    end = LENGTH.size + LENGTH.unpack_from(message)[0]
+    return json.loads(message[LENGTH.size : end]), message[end:]
+
+
+@asynccontextmanager
+async def opened(it: Running, **headers: str) -> AsyncIterator[ClientConnection]:
+    address = f"ws://127.0.0.1:{it.port}/stream"
+    async with asyncio.timeout(PATIENCE), connect(address, additional_headers=headers, proxy=None) as socket:
+        yield socket
+
+
+async def last_words(socket: ClientConnection) -> tuple[int, list[dict[str, Any]]]:
+    """Return the close code, and the texts that came before it."""
+    texts = []
+    try:
+        while True:
+            message = await socket.recv()
+            if isinstance(message, str):
+                texts.append(json.loads(message))
+    except ConnectionClosed as closed:
+        return (closed.rcvd.code if closed.rcvd else 1006), texts
+
+
+async def test_a_browser_gets_one_answer_for_every_frame_in_order() -> None:
+    async with serving() as it, opened(it) as socket:
+        await socket.send(EVERY)
+        for number in range(10):
+            await socket.send(packed(number, capture_time_us=number * 1000))
+        await socket.send(END)
+        answers = [unpacked(await socket.recv()) for _ in range(10)]
+        assert [head["frame_id"] for head, _ in answers] == list(range(10))
+        assert all(mask_of(mask).sum() == 32 * 24 for _, mask in answers)
+        assert answers[0][0]["times_ms"]["infer"] >= 0
+        assert await last_words(socket) == (1000, [])
+
+
+async def test_raw_frames_bad_frames_and_shapes_travel_too() -> None:
+    layout = {"format": "rgb24", "width": 8, "height": 4, "stride": 24}
+    async with serving() as it, opened(it) as socket:
+        await socket.send(json.dumps({"policy": "every", "output": "json", "threshold": 0.4}))
+        await socket.send(packed(1, b"\xff\x00\x00" * 32, raw=layout))
+        await socket.send(packed(2, PICTURE[:60]))
+        good, bad = [unpacked(await socket.recv())[0] for _ in range(2)]
+        assert (good["width"], good["height"], len(good["polyps"])) == (8, 4, 1)
+        assert (bad["outcome"], bad["cause"]) == ("failed", "undecodable-image")
+
+
+@pytest.mark.parametrize(
+    ("messages", "kind"),
+    [
+        ([PICTURE], "invalid-request"),
+        (["no JSON"], "invalid-request"),
+        ([json.dumps({"policy": "oldest"})], "invalid-parameter"),
+        ([json.dumps({"colour": "red"})], "invalid-parameter"),
+        ([EVERY, EVERY], "invalid-request"),
+        ([EVERY, b"\x01"], "invalid-request"),
+        ([EVERY, LENGTH.pack(1_000_000) + b"{}"], "invalid-request"),
+    ],
+)
+async def test_a_malformed_stream_is_told_why_it_is_closed(messages: list[str | bytes], kind: str) -> None:
+    async with serving() as it, opened(it) as socket:
+        for message in messages:
+            await socket.send(message)
+        code, texts = await last_words(socket)
+        assert code == 1002
+        assert [text["type"] for text in texts] == [f"urn:pranet:error:{kind}"]
+
+
+async def test_pages_of_other_sites_may_not_stream() -> None:
+    async with serving() as it:
+        with pytest.raises(InvalidStatus):
+            async with opened(it, Origin="https://elsewhere.example"):
+                pass
+        async with opened(it, Origin=f"http://127.0.0.1:{it.port}") as socket:
+            await socket.send(EVERY)
+
+
+async def test_a_browser_that_leaves_leaves_nothing_behind() -> None:
+    predictor = GatedPredictor()
+    async with serving(predictor) as it:
+        async with opened(it) as socket:
+            await socket.send("{}")
+            await socket.send(packed(0))
+            await predictor.has_begun()
+        async with asyncio.timeout(PATIENCE):
+            await it.service.streams.idle.wait()
+            await it.service.segmenter.idle.wait()
+        total = sum(it.metric("pranet_frames_total", {"slot": "0", "outcome": name}) for name in OUTCOMES)
+        assert total == it.metric("pranet_frames_received_total", {"slot": "0"}) == 1
+        predictor.open()
+
+
+async def test_when_the_service_stops_a_browser_gets_its_answers_and_is_sent_away() -> None:
+    predictor = GatedPredictor()
+    async with serving(predictor) as it, opened(it) as socket:
+        await socket.send("{}")
+        await socket.send(packed(0))
+        await predictor.has_begun()
+        it.service.readiness.enter(Phase.DRAINING)
+        it.service.streams.drain()
+        predictor.open()
+        head, _ = unpacked(await socket.recv())
+        assert head["outcome"] == "answered"
+        code, texts = await last_words(socket)
+        assert (code, texts[0]["type"]) == (1001, "urn:pranet:error:draining")
+
+
+async def test_the_live_page_allows_nothing_from_elsewhere() -> None:
+    async with serving() as it:
+        answer = await it.rest.get("/")
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert "unsafe" not in answer.headers["content-security-policy"]
+        assert "http://" not in answer.text
+        assert "https://" not in answer.text
