@@ -77,6 +77,8 @@ async def listening(service: Service) -> AsyncIterator[tuple[int, int]]:
             listener = stack.enter_context(
                 socket.create_server((host, service.settings.port), family=family, backlog=2048)
             )
+            with socket.create_server((host, service.settings.grpc_port), family=family):
+                pass  # is free; gRPC itself would say neither what is wrong nor only one line
             grpc_address = f"{address}:{service.settings.grpc_port}"
             grpc_port = await stack.enter_async_context(rpc.listening(service, grpc_address))
         except OSError as error:

@@ -196,7 +196,7 @@ async def test_waiting_ends_at_the_deadline_on_both_protocols(slots: int, gate: 
 
 
 async def test_the_service_s_own_limit_of_time_holds_for_all(gate: Gate) -> None:
-    async with serving(RedPredictor(gate.hold), request_timeout_ms=100) as running:
+    async with serving(RedPredictor(gate.hold), request_timeout_ms=100, hang_seconds=2) as running:
         assert (await rest(running, POISON, timeout_ms=15_000))[0] == 504
         with pytest.raises(grpc.aio.AioRpcError) as late:
             await rpc(running, POISON, seconds=15)
