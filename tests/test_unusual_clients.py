@@ -1,0 +1,150 @@
+"""Clients that speak HTTP and gRPC in unusual ways get an answer, and leave the service as it was."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import grpc
+import pytest
+
+from fakes import PATIENCE, Running, serving, until
+from pictures import encoded, red_box
+from service.pb.pranet.v1 import segmentation_pb2 as pb
+
+GOOD = encoded(red_box(64, 48, (8, 8, 40, 40)))
+IDLE = 300  # connections that never say a word
+
+
+@pytest.fixture
+async def running() -> AsyncIterator[Running]:
+    async with serving() as running:
+        yield running
+        assert (await running.rest.post("/segment", content=GOOD)).status_code == 200
+        await until(lambda: running.metric("pranet_in_flight") == 0)
+
+
+@contextlib.asynccontextmanager
+async def connected(running: Running) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    async with asyncio.timeout(PATIENCE):
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+        try:
+            yield reader, writer
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+
+def post(*headers: str, version: str = "1.1", path: str = "/segment") -> bytes:
+    lines = [f"POST {path} HTTP/{version}", "Host: pranet", f"Content-Length: {len(GOOD)}", *headers, "", ""]
+    return "\r\n".join(lines).encode()
+
+
+async def response(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
+    status = int((await reader.readline()).split()[1])
+    headers: dict[str, str] = {}
+    while (line := (await reader.readline()).decode("latin-1").strip()) != "":
+        name, _, value = line.partition(": ")
+        headers[name.lower()] = value
+    return status, headers, await reader.readexactly(int(headers.get("content-length", 0)))
+
+
+async def test_http_1_0_is_answered_and_closed(running: Running) -> None:
+    async with connected(running) as (reader, writer):
+        writer.write(post(version="1.0") + GOOD)
+        assert (await response(reader))[0] == 200
+        assert await reader.read() == b""
+
+
+async def test_pipelined_requests_are_answered_in_their_order(running: Running) -> None:
+    async with connected(running) as (reader, writer):
+        writer.write(b"".join(post(f"X-Request-ID: frame-{number}") + GOOD for number in range(5)))
+        answers = [await response(reader) for _ in range(5)]
+    assert [status for status, *_ in answers] == [200] * 5
+    assert [headers["x-request-id"] for _, headers, _ in answers] == [f"frame-{number}" for number in range(5)]
+
+
+async def test_a_client_that_waits_for_100_continue_is_told_to_go_on(running: Running) -> None:
+    async with connected(running) as (reader, writer):
+        writer.write(post("Expect: 100-continue"))
+        assert b" 100 " in await reader.readline()
+        assert await reader.readline() == b"\r\n"
+        writer.write(GOOD)
+        assert (await response(reader))[0] == 200
+
+
+@pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "DELETE", "TRACE", "PROPFIND"])
+async def test_other_methods_are_refused(running: Running, method: str) -> None:
+    answer = await running.rest.request(method, "/segment")
+    assert answer.status_code == 405
+    assert answer.headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize(
+    "given", ["a b", "frame\t7", "<script>", "\u00fc", "x" * 129, "", "%0d%0aSet-Cookie: a=b", "a, b"]
+)
+async def test_a_request_id_that_cannot_be_echoed_is_replaced(running: Running, given: str) -> None:
+    answer = await running.rest.get("/livez", headers=[(b"x-request-id", given.encode())])
+    assert len(answer.headers["x-request-id"]) == 32
+    assert "set-cookie" not in answer.headers
+
+
+async def test_the_last_of_two_request_ids_is_used(running: Running) -> None:
+    answer = await running.rest.get("/livez", headers=[("x-request-id", "one"), ("x-request-id", "two")])
+    assert answer.headers["x-request-id"] == "two"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"hello\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"POST /segment HTTP/1.1\r\nHost: pranet\r\nContent-Length: -1\r\n\r\n",
+        b"POST /segment HTTP/1.1\r\nHost: pranet\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\nabc",
+        b"POST /segment HTTP/1.1\r\nHost: pranet\r\nContent-Length: 3\r\nContent-Length: 9\r\n\r\nabc",
+        b"POST /segment HTTP/1.1\r\nHost: pranet\r\nContent-Length: 99999999999999999999999\r\n\r\nabc",
+        b"POST /segment HTTP/1.1\r\nHost: pranet\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    ],
+    ids=["no HTTP", "TLS", "negative length", "two framings", "two lengths", "endless length", "bad chunk"],
+)
+async def test_what_is_not_http_ends_its_connection_only(running: Running, head: bytes) -> None:
+    async with connected(running) as (reader, writer):
+        writer.write(head)
+        writer.write_eof()
+        answer = await reader.read()
+    assert not answer or answer.split()[1].startswith(b"4")
+
+
+async def test_a_client_that_stops_sending_halfway_is_forgotten(running: Running) -> None:
+    async with connected(running) as (_, writer):
+        writer.write(post() + GOOD[:50])
+        await writer.drain()
+    await until(lambda: running.metric("pranet_rejected_total", {"reason": "client-left"}) == 1)
+
+
+async def test_hundreds_of_silent_connections_hold_up_nobody(running: Running) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(IDLE):
+            await stack.enter_async_context(connected(running))
+        assert (await running.rest.post("/segment", content=GOOD)).status_code == 200
+
+
+async def test_an_empty_message_says_what_is_missing(running: Running) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await running.stub.Segment(pb.SegmentRequest())
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "the body is empty" in (refused.value.details() or "")
+
+
+async def test_bytes_that_are_no_message_are_refused(running: Running) -> None:
+    call = running.channel.unary_unary("/pranet.v1.SegmentationService/Segment")
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await call(b"\xff\xff\xff")
+    assert refused.value.code() in (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
+
+
+async def test_an_unknown_method_is_unimplemented(running: Running) -> None:
+    call = running.channel.unary_unary("/pranet.v1.SegmentationService/Classify")
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await call(b"")
+    assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
