@@ -10,8 +10,9 @@ from service.errors import InvalidParameter, InvalidRequest
 from service.frame import MaskFormat, Options, Output
 from service.pb.pranet.v1 import segmentation_pb2 as pb
 from service.polyps import Polyp
+from service.quality import Quality
 from service.segmenter import Segmentation
-from service.stream import Answer, Frame, StreamOptions
+from service.stream import MAX_SMOOTHING_MS, Answer, Frame, StreamOptions
 from service.window import Drop, Policy
 
 OUTPUTS = {
@@ -37,6 +38,13 @@ DROP_REASONS = {
     Drop.STALE: pb.DROP_REASON_STALE,
     Drop.DEADLINE: pb.DROP_REASON_DEADLINE,
     Drop.OVERLOAD: pb.DROP_REASON_OVERLOAD,
+}
+QUALITIES = {
+    Quality.BLACK: pb.QUALITY_BLACK,
+    Quality.TOO_DARK: pb.QUALITY_TOO_DARK,
+    Quality.SATURATED: pb.QUALITY_SATURATED,
+    Quality.BLURRED: pb.QUALITY_BLURRED,
+    Quality.FROZEN: pb.QUALITY_FROZEN,
 }
 
 
@@ -73,10 +81,12 @@ def stream_options(request: pb.StreamRequest, default_threshold: float) -> Strea
         raise InvalidParameter("the policy or mask_format is not known; see segmentation.proto")
     if not 0 <= config.deadline_ms < math.inf:
         raise InvalidParameter(f"deadline_ms is {config.deadline_ms}; send milliseconds, or 0 for none")
+    if not 0 <= config.smoothing_ms <= MAX_SMOOTHING_MS:
+        raise InvalidParameter(f"smoothing_ms is {config.smoothing_ms}; send 0 (none) to {MAX_SMOOTHING_MS}")
     policy = POLICIES[config.policy]
     priority = Priority.LIVE if policy is Policy.LATEST else Priority.SINGLE
     frame = replace(options(config, default_threshold), mask_format=MASK_FORMATS[config.mask_format], priority=priority)
-    return StreamOptions(policy, config.deadline_ms or None, frame)
+    return StreamOptions(policy, config.deadline_ms or None, frame, config.smoothing_ms, config.hysteresis)
 
 
 def frame(request: pb.StreamRequest) -> Frame:
@@ -105,7 +115,11 @@ def _picture(given: pb.StreamFrame) -> Picture:
 def stream_response(answer: Answer) -> pb.StreamResponse:
     """Write down the answer of a frame."""
     message = pb.StreamResponse(
-        frame_id=answer.frame_id, age_ms=answer.age_seconds * 1e3, window_ms=answer.window_seconds * 1e3
+        frame_id=answer.frame_id,
+        age_ms=answer.age_seconds * 1e3,
+        window_ms=answer.window_seconds * 1e3,
+        quality=[QUALITIES[flag] for flag in answer.status.quality],
+        added_delay_ms=answer.status.added_delay * 1e3,
     )
     outcome = answer.outcome
     if isinstance(outcome, Segmentation):

@@ -24,8 +24,10 @@ from service.errors import ClientLeft, Draining, InternalError, QueueFull, Servi
 from service.frame import Options, Prepared
 from service.metrics import StreamMetrics
 from service.segmenter import Segmentation, Segmenter
+from service.temporal import Memory, Status
 from service.window import Drop, Policy, Turn, Window
 
+MAX_SMOOTHING_MS = 2000
 MAX_UNREAD = 256  # answers, nearly all of them short drops, that wait for a client that does not read
 
 Outcome = Segmentation | Drop | ServiceError
@@ -40,6 +42,8 @@ class StreamOptions:
     policy: Policy = Policy.LATEST
     deadline_ms: float | None = None  # from capture
     frame: Options = field(default_factory=Options)
+    smoothing_ms: float = 0.0  # time constant; 0 is off
+    hysteresis: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,7 @@ class Answer:
     outcome: Outcome
     age_seconds: float  # from capture to this answer, without the constant part of the network's delay
     window_seconds: float  # that the frame waited for its turn, or until it was dropped
+    status: Status = field(default_factory=Status)  # of a frame that the network has seen
 
 
 @dataclass(slots=True, eq=False)
@@ -71,6 +76,7 @@ class _Entry:
     deadline: float | None  # loop time, seconds
     window_seconds: float = 0.0
     turn: Turn | None = None
+    status: Status = field(default_factory=Status)
 
 
 class Stream:
@@ -93,6 +99,9 @@ class Stream:
         self._frame_timeout = frame_timeout  # seconds from a frame's turn to its answer
         self._window = Window(options.policy, window)
         self._clock = ClockMapping()
+        self._memory = Memory(
+            smoothing=options.smoothing_ms / 1e3, hysteresis=options.hysteresis, threshold=options.frame.threshold
+        )
         self._unanswered: asyncio.Queue[tuple[_Entry, asyncio.Task[Outcome]] | None] = asyncio.Queue()
         limit = window if options.policy is Policy.EVERY else max(window, MAX_UNREAD)
         self._may_read = asyncio.Semaphore(limit - 1)  # taken after a frame, before the next one
@@ -157,8 +166,11 @@ class Stream:
 
         async def refine(frame: Prepared, logits: Floats) -> Floats:
             await turn.in_order()
+            shown, entry.status = await asyncio.to_thread(
+                self._memory.update, frame.pixels, frame.box, logits, entry.captured
+            )
             turn.leave_device()
-            return logits
+            return shown
 
         try:
             return await self._segmenter.segment(
@@ -184,7 +196,7 @@ class Stream:
 
     async def _answer(self, entry: _Entry, outcome: Outcome, send: Callable[[Answer], Awaitable[None]]) -> None:
         age = time.monotonic() - entry.captured
-        await send(Answer(entry.frame_id, outcome, age, entry.window_seconds))
+        await send(Answer(entry.frame_id, outcome, age, entry.window_seconds, entry.status))
         if entry.turn:
             self._window.answer_taken()
         if isinstance(outcome, Segmentation):

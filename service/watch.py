@@ -32,12 +32,20 @@ def add_stream_options(parser: argparse.ArgumentParser, policy: str = "latest") 
     add("--policy", choices=POLICIES, default=policy, help=f"latest (live) or every (default: {policy})")
     add("--deadline-ms", type=float, default=0, help="from capture; later frames are dropped (default: 0, none)")
     add("--threshold", type=float, help="probability above which a pixel is polyp (default: the server's)")
+    add("--smoothing-ms", type=float, default=0, help="time constant of smoothing over frames (default: 0, none)")
+    add("--hysteresis", action="store_true", help="let polyps appear later and stay longer, against flicker")
     add("--roi", default="full", help="full, auto (without the black surround), or x,y,w,h (default: full)")
 
 
 def stream_config(arguments: argparse.Namespace) -> pb.StreamConfig:
     """Return the first message of the stream."""
-    config = pb.StreamConfig(policy=POLICIES[arguments.policy], deadline_ms=arguments.deadline_ms, roi=arguments.roi)
+    config = pb.StreamConfig(
+        policy=POLICIES[arguments.policy],
+        deadline_ms=arguments.deadline_ms,
+        roi=arguments.roi,
+        smoothing_ms=arguments.smoothing_ms,
+        hysteresis=arguments.hysteresis,
+    )
     if arguments.threshold is not None:
         config.threshold = arguments.threshold
     return config

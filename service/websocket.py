@@ -33,7 +33,7 @@ from service.observe import request_id_from
 from service.regions import ROI_PATTERN
 from service.schemas import PolypBody
 from service.segmenter import Segmentation
-from service.stream import Answer, Frame, StreamOptions
+from service.stream import MAX_SMOOTHING_MS, Answer, Frame, StreamOptions
 from service.window import Drop, Policy
 
 LENGTH = struct.Struct("<I")
@@ -54,13 +54,15 @@ class StreamConfig(BaseModel):
     mask_format: MaskFormat = MaskFormat.PNG
     threshold: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
     roi: str = Field("full", pattern=ROI_PATTERN)
+    smoothing_ms: float = Field(0, ge=0, le=MAX_SMOOTHING_MS)
+    hysteresis: bool = False
 
     def options(self, default_threshold: float) -> StreamOptions:
         """Return what it asks for."""
         threshold = default_threshold if self.threshold is None else self.threshold
         priority = Priority.LIVE if self.policy is Policy.LATEST else Priority.SINGLE
         frame = Options(threshold, Output(self.output), roi=self.roi, mask_format=self.mask_format, priority=priority)
-        return StreamOptions(self.policy, self.deadline_ms, frame)
+        return StreamOptions(self.policy, self.deadline_ms, frame, self.smoothing_ms, self.hysteresis)
 
 
 class RawLayout(BaseModel):
@@ -172,6 +174,8 @@ def pack(answer: Answer) -> bytes:
         "frame_id": answer.frame_id,
         "age_ms": round(answer.age_seconds * 1e3, 3),
         "window_ms": round(answer.window_seconds * 1e3, 3),
+        "quality": answer.status.quality,
+        "added_delay_ms": round(answer.status.added_delay * 1e3, 3),
     }
     payload = b""
     outcome = answer.outcome

@@ -12,7 +12,7 @@ from PIL import Image
 
 from fakes import PATIENCE
 from gates import GatedPredictor
-from model.transforms import Pixels
+from model.transforms import Floats, Pixels
 from service import frame as frame_module
 from service.admission import Admission
 from service.batcher import Batcher
@@ -20,9 +20,11 @@ from service.codec import Picture, PixelFormat, RawPicture
 from service.errors import ClientLeft, DeadlineExceeded, Draining, InvalidRequest, ServiceError, TooManyStreams
 from service.frame import MaskFormat, Options
 from service.metrics import OUTCOMES, Metrics
+from service.regions import Box
 from service.segmenter import Inference, Segmentation, Segmenter, inference
 from service.stream import MAX_UNREAD, Answer, Frame, Stream, StreamOptions
 from service.streams import Streams
+from service.temporal import Memory, Status
 from service.window import Drop, Policy
 
 
@@ -488,3 +490,37 @@ async def test_raw_and_encoded_frames_give_the_same_mask_in_every_format(policy:
                 assert done.rendered.run_lengths == (0, 600)
             else:
                 assert done.rendered.bits == b"\xff\xff\xff\xfc" * 20  # 30 pixels in 4 bytes a row
+
+
+async def test_frames_that_are_decoded_out_of_order_are_remembered_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    second_is_inferred = threading.Event()
+    prepare, seen = frame_module.prepare, []
+
+    def uneven(source: Picture, *args: object) -> object:
+        if source is PICTURE:  # the first frame
+            assert second_is_inferred.wait(PATIENCE)
+        return prepare(source, *args)  # type: ignore[arg-type]
+
+    class Recorded(Memory):
+        def update(self, pixels: Pixels, box: Box, logits: Floats, captured: float) -> tuple[Floats, Status]:
+            seen.append(captured)
+            return super().update(pixels, box, logits, captured)
+
+    monkeypatch.setattr("service.segmenter.prepare", uneven)
+    monkeypatch.setattr("service.stream.Memory", Recorded)
+    async with bench() as it:
+        it.predictor.open()
+        sender, task = it.start(EVERY)
+        sender.put(0, PICTURE, capture_time_us=0)
+        sender.put(1, encoded(red=False), capture_time_us=40_000)
+        sender.end()
+        await it.predictor.has_begun()  # the second: the first is not decoded yet
+        while not it.predictor.frames:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        for _ in range(50):
+            await asyncio.sleep(0)
+        second_is_inferred.set()
+        await task
+        assert sender.outcomes == ["mask", "mask"]
+        assert seen == sorted(seen)
+        assert len(seen) == 2

@@ -318,3 +318,17 @@ async def black_hole(target: int) -> AsyncIterator[tuple[int, asyncio.Event]]:
             server.close()
             for task in accepted:
                 task.cancel()
+
+
+async def test_quality_and_the_delay_of_smoothing_come_with_the_answers() -> None:
+    config = pb.StreamConfig(policy=pb.POLICY_EVERY, smoothing_ms=100, hysteresis=True)
+    black = encoded(red_box(64, 48, (0, 0, 0, 0)))
+    async with serving() as it:
+        sent = [
+            pb.StreamRequest(config=config),
+            *(frame(number, image=black, capture_time_us=number * 33_333) for number in range(3)),
+        ]
+        answers = await replies(it.stub.SegmentStream(iter(sent)))
+        assert all(list(answer.quality) == [pb.QUALITY_BLACK] for answer in answers)
+        assert answers[0].added_delay_ms == 0
+        assert 80 < answers[2].added_delay_ms < 100

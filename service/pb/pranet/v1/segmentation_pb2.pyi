@@ -40,6 +40,15 @@ class DropReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DROP_REASON_STALE: _ClassVar[DropReason]
     DROP_REASON_DEADLINE: _ClassVar[DropReason]
     DROP_REASON_OVERLOAD: _ClassVar[DropReason]
+
+class Quality(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    QUALITY_UNSPECIFIED: _ClassVar[Quality]
+    QUALITY_BLACK: _ClassVar[Quality]
+    QUALITY_TOO_DARK: _ClassVar[Quality]
+    QUALITY_SATURATED: _ClassVar[Quality]
+    QUALITY_BLURRED: _ClassVar[Quality]
+    QUALITY_FROZEN: _ClassVar[Quality]
 OUTPUT_UNSPECIFIED: Output
 OUTPUT_MASK: Output
 OUTPUT_PROBABILITY: Output
@@ -59,6 +68,12 @@ DROP_REASON_UNSPECIFIED: DropReason
 DROP_REASON_STALE: DropReason
 DROP_REASON_DEADLINE: DropReason
 DROP_REASON_OVERLOAD: DropReason
+QUALITY_UNSPECIFIED: Quality
+QUALITY_BLACK: Quality
+QUALITY_TOO_DARK: Quality
+QUALITY_SATURATED: Quality
+QUALITY_BLURRED: Quality
+QUALITY_FROZEN: Quality
 
 class SegmentRequest(_message.Message):
     __slots__ = ("image", "threshold", "output", "probability_depth", "roi", "request_id")
@@ -103,7 +118,7 @@ class SegmentResponse(_message.Message):
     def __init__(self, request_id: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., png: _Optional[bytes] = ..., polyps: _Optional[_Iterable[_Union[Polyp, _Mapping]]] = ..., run_lengths: _Optional[_Iterable[int]] = ..., threshold: _Optional[float] = ..., model: _Optional[_Union[Model, _Mapping]] = ..., times: _Optional[_Union[StageTimes, _Mapping]] = ..., batch_size: _Optional[int] = ..., bits: _Optional[bytes] = ...) -> None: ...
 
 class StreamConfig(_message.Message):
-    __slots__ = ("policy", "deadline_ms", "output", "threshold", "probability_depth", "roi", "mask_format")
+    __slots__ = ("policy", "deadline_ms", "output", "threshold", "probability_depth", "roi", "mask_format", "smoothing_ms", "hysteresis")
     POLICY_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
@@ -111,6 +126,8 @@ class StreamConfig(_message.Message):
     PROBABILITY_DEPTH_FIELD_NUMBER: _ClassVar[int]
     ROI_FIELD_NUMBER: _ClassVar[int]
     MASK_FORMAT_FIELD_NUMBER: _ClassVar[int]
+    SMOOTHING_MS_FIELD_NUMBER: _ClassVar[int]
+    HYSTERESIS_FIELD_NUMBER: _ClassVar[int]
     policy: Policy
     deadline_ms: float
     output: Output
@@ -118,7 +135,9 @@ class StreamConfig(_message.Message):
     probability_depth: int
     roi: str
     mask_format: MaskFormat
-    def __init__(self, policy: _Optional[_Union[Policy, str]] = ..., deadline_ms: _Optional[float] = ..., output: _Optional[_Union[Output, str]] = ..., threshold: _Optional[float] = ..., probability_depth: _Optional[int] = ..., roi: _Optional[str] = ..., mask_format: _Optional[_Union[MaskFormat, str]] = ...) -> None: ...
+    smoothing_ms: float
+    hysteresis: bool
+    def __init__(self, policy: _Optional[_Union[Policy, str]] = ..., deadline_ms: _Optional[float] = ..., output: _Optional[_Union[Output, str]] = ..., threshold: _Optional[float] = ..., probability_depth: _Optional[int] = ..., roi: _Optional[str] = ..., mask_format: _Optional[_Union[MaskFormat, str]] = ..., smoothing_ms: _Optional[float] = ..., hysteresis: _Optional[bool] = ...) -> None: ...
 
 class RawImage(_message.Message):
     __slots__ = ("format", "width", "height", "stride", "data")
@@ -169,20 +188,24 @@ class FrameError(_message.Message):
     def __init__(self, cause: _Optional[str] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class StreamResponse(_message.Message):
-    __slots__ = ("frame_id", "age_ms", "window_ms", "mask", "dropped", "error")
+    __slots__ = ("frame_id", "age_ms", "window_ms", "mask", "dropped", "error", "quality", "added_delay_ms")
     FRAME_ID_FIELD_NUMBER: _ClassVar[int]
     AGE_MS_FIELD_NUMBER: _ClassVar[int]
     WINDOW_MS_FIELD_NUMBER: _ClassVar[int]
     MASK_FIELD_NUMBER: _ClassVar[int]
     DROPPED_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    QUALITY_FIELD_NUMBER: _ClassVar[int]
+    ADDED_DELAY_MS_FIELD_NUMBER: _ClassVar[int]
     frame_id: int
     age_ms: float
     window_ms: float
     mask: SegmentResponse
     dropped: Dropped
     error: FrameError
-    def __init__(self, frame_id: _Optional[int] = ..., age_ms: _Optional[float] = ..., window_ms: _Optional[float] = ..., mask: _Optional[_Union[SegmentResponse, _Mapping]] = ..., dropped: _Optional[_Union[Dropped, _Mapping]] = ..., error: _Optional[_Union[FrameError, _Mapping]] = ...) -> None: ...
+    quality: _containers.RepeatedScalarFieldContainer[Quality]
+    added_delay_ms: float
+    def __init__(self, frame_id: _Optional[int] = ..., age_ms: _Optional[float] = ..., window_ms: _Optional[float] = ..., mask: _Optional[_Union[SegmentResponse, _Mapping]] = ..., dropped: _Optional[_Union[Dropped, _Mapping]] = ..., error: _Optional[_Union[FrameError, _Mapping]] = ..., quality: _Optional[_Iterable[_Union[Quality, str]]] = ..., added_delay_ms: _Optional[float] = ...) -> None: ...
 
 class Point(_message.Message):
     __slots__ = ("x", "y")
