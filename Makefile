@@ -10,10 +10,13 @@ PROTOC := $(BIN)/python -m grpc_tools.protoc -Iservice/pb=proto
 PROTOS := $(shell find proto -name '*.proto')
 PIP_COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --python-version 3.11 --no-header -q
 
-.PHONY: serve test check format lint types contracts proto proto-check readme lock clean
+.PHONY: serve extras test check format lint types contracts proto proto-check readme lock clean
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/pranet serve
+
+# The optional extras and the tools of development, in the same environment.
+extras: $(VENV)/.dev
 
 test: $(VENV)/.dev
 	$(BIN)/pytest

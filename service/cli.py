@@ -21,6 +21,7 @@ COMMANDS = {
     "train": ("model.training.command", "train weights from a recipe"),
     "evaluate": ("model.evaluation.command", "judge weights or maps against annotated pictures"),
 }
+INSTALL_EXTRAS = "pip install 'pranet-service[bench,export,int8,train,video]', or `make extras`"
 USAGE_ERROR = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
@@ -28,11 +29,14 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells count
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code. An error that the user can mend is one line on standard error."""
     words = list(sys.argv[1:] if argv is None else argv)
-    arguments = _parser(words).parse_args(words)
     try:
+        arguments = _parser(words).parse_args(words)
         code: int = arguments.run(arguments)
     except UserError as error:
         print(f"pranet: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    except ModuleNotFoundError as error:
+        print(f"pranet: {words[0]} needs {error.name}, of an optional extra: {INSTALL_EXTRAS}", file=sys.stderr)
         return USAGE_ERROR
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -36,3 +36,11 @@ def test_serving_never_imports_training() -> None:
     assert "model.checkpoint" in loaded
     assert "model.training" not in loaded
     assert "model.evaluation" not in loaded
+
+
+def test_a_command_whose_extra_is_not_installed_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(COMMANDS, "evaluate", ("package_that_is_not_here", "judge weights"))
+    assert main(["evaluate"]) == 2
+    assert "evaluate needs package_that_is_not_here" in capsys.readouterr().err
