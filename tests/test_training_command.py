@@ -68,11 +68,12 @@ def digest(out: Path) -> str:
 @pytest.mark.slow
 def test_run_leaves_weights_a_log_and_its_recipe(arguments, tmp_path):
     held_out = str(tmp_path / "held-out.txt")
-    train(arguments, tmp_path / "out", "--exclude", held_out, "--validation", held_out, "--validate-every", "3")
+    train(arguments, tmp_path / "out", "--validation", held_out, "--validate-every", "3")
     assert checkpoint.load(tmp_path / "out" / "last.safetensors").metadata["name"] == "tiny"
     assert checkpoint.load(tmp_path / "out" / "best.safetensors").state.keys() == PraNet().state_dict().keys()
     described = json.loads((tmp_path / "out" / "run.json").read_text())
     assert (described["pairs"], described["recipe"]["learning_rate"]) == (2, 1e-3)
+    assert (tmp_path / "out" / "curves.png").exists()
     log = journal.read(tmp_path / "out" / "log.jsonl")
     assert [entry["step"] for entry in log if "loss" in entry] == [1, 2, 3, 4, 5]
     assert [entry["step"] for entry in log if "validation_dice" in entry] == [3, 5]
@@ -109,6 +110,15 @@ def test_training_goes_on_from_given_weights(arguments, tmp_path):
     train(arguments, tmp_path / "second", "--init", str(first), "--steps", "1")
     before, after = checkpoint.load(first).state, checkpoint.load(tmp_path / "second" / "last.safetensors").state
     assert max(float((after[name] - before[name]).abs().max()) for name in before if "conv.weight" in name) < 0.01
+
+
+@pytest.mark.slow
+def test_twenty_steps_of_the_recipe_that_made_the_weights(arguments, tmp_path, weights):
+    train(["finetune", *arguments[1:]], tmp_path / "out", "--init", str(weights), "--steps", "20")
+    losses = [entry["loss"] for entry in journal.read(tmp_path / "out" / "log.jsonl")]
+    assert len(losses) == 20
+    assert np.isfinite(losses).all()
+    checkpoint.load(tmp_path / "out" / "last.safetensors")
 
 
 def test_backbone_loads_under_its_published_names(tmp_path):

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--init", type=Path, help="start from these weights instead of random ones")
     add("--backbone", type=Path, help="start from an ImageNet Res2Net-50 v1b in its published key names")
     add("--resume", action="store_true", help="go on with the run in --out")
-    add("--validation", type=Path, help="list of names to validate on (they should be in --exclude as well)")
+    add("--validation", type=Path, help="list of names to validate on, and not to train on")
     add("--validate-every", type=int, default=250, metavar="STEPS")
     add("--save-every", type=int, default=100, metavar="STEPS")
     add("--steps", type=int, help="train so many steps, whatever the recipe says")
@@ -61,7 +61,8 @@ def run(args: argparse.Namespace) -> int:
     """Carry out ``pranet train``; returns the exit status."""
     settings = _overridden(recipe.load(args.recipe), args)
     args.out.mkdir(parents=True, exist_ok=True)
-    files = selected(args)
+    held_out = read_names(args.validation) if args.validation else set()
+    files = select(selected(args), held_out, None)
     with ThreadPoolExecutor(os.cpu_count()) as workers:
         pairs = list(workers.map(lambda file: read_pair(file, settings.cache_side), files))
     torch.manual_seed(settings.seed)
@@ -72,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
     (args.out / "run.json").write_text(json.dumps(description, indent=2) + "\n")
     log = journal.Journal(args.out / "log.jsonl", trainer.progress.step)
     trainer.run(log, _validation(args), args.validate_every, args.save_every)
+    journal.plot([log.path], args.out / "curves.png")
     return 0
 
 
