@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from model.errors import UserError
-from service.client import Reply, VideoFrame
 from service.codec import Picture, PixelFormat, RawPicture, read_mask
+from service.connection import Reply, VideoFrame
 
 ANSWERS = "answers.jsonl"
 

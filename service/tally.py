@@ -3,7 +3,7 @@
 import time
 from collections import Counter, deque
 
-from service.client import Reply
+from service.connection import Reply
 from service.metrics import FrameRate
 
 DROPS = ("stale", "deadline", "overload", "lost")

@@ -12,8 +12,8 @@ from PIL import Image
 
 from model.errors import UserError
 from model.transforms import Pixels
-from service.client import VideoFrame
 from service.codec import Picture, PixelFormat, RawPicture
+from service.connection import VideoFrame
 
 DEMO = "demo:"
 DEMO_FRAMES = 120  # of one sweep there and back

@@ -11,7 +11,8 @@ import numpy as np
 import uvloop
 
 from service import codec
-from service.client import DEFAULT_TARGET, AsyncClient, Reply, VideoFrame, in_thread
+from service.client import DEFAULT_TARGET, AsyncClient, in_thread
+from service.connection import Reply, VideoFrame
 from service.pb.pranet.v1 import segmentation_pb2 as pb
 from service.polyps import draw_overlay
 from service.recording import Recorder

@@ -19,7 +19,8 @@ import numpy as np
 import uvloop
 
 from model.transforms import SIZE
-from service.client import AsyncClient, Reply, VideoFrame
+from service.client import AsyncClient
+from service.connection import Reply, VideoFrame
 from service.pb.pranet.v1 import segmentation_pb2 as pb
 from service.regions import Box
 from service.tally import Tally

@@ -10,8 +10,9 @@ import pytest
 from fakes import PATIENCE, Running, serving
 from pictures import SAMPLES, encoded, mask_of, red_box
 from service.cli import main
-from service.client import AsyncClient, Client, Reply, RequestFailed, VideoFrame
+from service.client import AsyncClient, Client, RequestFailed
 from service.codec import decode
+from service.connection import Reply, VideoFrame
 from service.pb.pranet.v1 import segmentation_pb2 as pb
 from service.tally import Tally
 from service.video import SourceError, VideoWriter, open_source, paced, sweep
