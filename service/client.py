@@ -29,6 +29,8 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 DEFAULT_TARGET = "127.0.0.1:8001"
 FIRST_PAUSE_SECONDS = 0.25  # before a second connection; doubled with every further one in a row
 LONGEST_PAUSE_SECONDS = 8.0
+ERROR_METADATA_KEY = "pranet-error"
+FINAL_CODES = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
 TIMEOUT_SECONDS = 60.0  # of one picture
 
 
@@ -111,7 +113,7 @@ class AsyncClient:
                     await feeding
                     return
                 except grpc.aio.AioRpcError as error:
-                    if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED):
+                    if _is_final(error):
                         raise _refused(error) from error
                 if config.policy != pb.POLICY_EVERY:
                     while on_their_way:
@@ -134,9 +136,16 @@ async def _feed(frames: AsyncIterable[VideoFrame], pending: asyncio.Queue[VideoF
     await pending.put(None)
 
 
+def _is_final(error: grpc.aio.AioRpcError) -> bool:
+    """Tell a refusal, which the service or a proxy names, from a connection that broke in whatever way."""
+    if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED):
+        return False
+    return error.code() in FINAL_CODES or ERROR_METADATA_KEY in dict(error.trailing_metadata() or ())
+
+
 def _refused(error: grpc.aio.AioRpcError) -> RequestFailed:
     metadata = dict(error.trailing_metadata() or ())
-    return RequestFailed(str(metadata.get("pranet-error", error.code().name.lower())), error.details() or "")
+    return RequestFailed(str(metadata.get(ERROR_METADATA_KEY, error.code().name.lower())), error.details() or "")
 
 
 class Client:
