@@ -25,6 +25,11 @@ def run(command: list[str], folder: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def at(server: Server, example: str) -> str:
+    """Let an example talk to the tests' own server."""
+    return example.replace("http://127.0.0.1:8000", server.url).replace("127.0.0.1:8001", server.grpc_address)
+
+
 def pixels(path: Path) -> np.ndarray:
     with Image.open(path) as picture:
         return np.asarray(picture)
@@ -50,20 +55,20 @@ def test_both_commands_stand_in_its_first_lines() -> None:
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("curl ")])
 def test_its_curl_lines_work(command: str, server: Server, folder: Path) -> None:
-    run([*shlex.split(command.replace("http://127.0.0.1:8000", server.url)), "--fail"], folder)
+    run([*shlex.split(at(server, command)), "--fail"], folder)
     if "-o mask.png" in command:
         assert pixels(folder / "mask.png").shape == pixels(ROOT / "service/samples/polyp-1.jpg").shape[:2]
 
 
 @pytest.mark.parametrize("example", [block for language, block in EXAMPLES if language == "python"])
 def test_its_python_examples_work(example: str, server: Server, folder: Path) -> None:
-    run([sys.executable, "-c", example.replace("127.0.0.1:8001", server.grpc_address)], folder)
+    run([sys.executable, "-c", at(server, example)], folder)
     assert set(np.unique(pixels(folder / "mask.png"))) == {0, 255}
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith(".venv/bin/pranet ")])
-def test_its_pranet_commands_work(command: str, folder: Path) -> None:
-    run([sys.executable, "-m", "service.cli", *shlex.split(command)[1:]], folder)
+def test_its_pranet_commands_work(command: str, server: Server, folder: Path) -> None:
+    run([sys.executable, "-m", "service.cli", *shlex.split(at(server, command))[1:]], folder)
 
 
 def test_every_other_command_is_one_that_sets_up_or_contains_the_service() -> None:
