@@ -9,10 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from model import checkpoint
+import numpy as np
+
+from model import checkpoint, transforms
 from model.predictor import Predictor
 from model.training.command import add_data_arguments, selected
-from service.bench import fidelity, local, report, servers
+from service import codec
+from service.bench import fidelity, local, parts, report, servers
 from service.bench.load import closed_loop, open_loop, watched
 from service.bench.measure import Answer, Row, summarise
 from service.core import load_predictor
@@ -32,6 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     pipeline = actions.add_parser("pipeline", help="from JPEG to PNG without a server: the ceiling")
     _add_images(pipeline)
+    around = actions.add_parser("parts", help="ways to decode, resize, make and encode masks, side by side")
+    _add_images(around)
+    add_flags(around, ENGINE_SETTINGS)
+    around.set_defaults(act=_parts)
     for alone, act in ((engine, _engine), (pipeline, _pipeline)):
         _add_common(alone)
         add_flags(alone, ENGINE_SETTINGS)
@@ -89,6 +96,15 @@ def _pipeline(arguments: argparse.Namespace) -> int:
     predictor.warm_up(1)
     rows = list(local.pipeline_rows(predictor, images, arguments.warm_up, arguments.seconds))
     return _finish(arguments, "pipeline", rows, {}, model=_named(predictor), images=str(arguments.images))
+
+
+def _parts(arguments: argparse.Namespace) -> int:
+    images = _read(arguments.images)
+    predictor = load_predictor(from_command_line(arguments))
+    frames = np.stack([transforms.to_input(codec.decode(image, parts.MAX_PIXELS)) for image in images])
+    lines = parts.compare(images, list(predictor.predict(frames)))
+    print(report.parts_table(list(lines)))
+    return 0
 
 
 def _fidelity(arguments: argparse.Namespace) -> int:

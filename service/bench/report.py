@@ -14,6 +14,7 @@ from service import __version__
 from service.bench.errors import BenchError
 from service.bench.fidelity import Fidelity
 from service.bench.measure import Answer, Row
+from service.bench.parts import Part
 
 COLUMNS = {
     "load": "load",
@@ -59,6 +60,12 @@ def fidelity_table(lines: Sequence[Fidelity]) -> str:
         for line in lines
     )
     return aligned([head, *rows])
+
+
+def parts_table(lines: Sequence[Part]) -> str:
+    """Return the ways to do each part as a Markdown table."""
+    rows = ([line.part, line.way, f"{line.cpu_ms:.2f}", line.note] for line in lines)
+    return aligned([["part", "way", "CPU ms", "difference or size"], *rows])
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> str:
