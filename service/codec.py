@@ -2,20 +2,29 @@
 
 import io
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from model.transforms import Pixels
 from service.errors import InvalidParameter, InvalidRequest, TooManyPixels, UndecodableImage, UnsupportedImage
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 SNIFFED = (*FORMATS, "GIF")  # GIF: refused by name
 READABLE = "JPEG, PNG, WebP, BMP or TIFF"
-PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 1)  # masks are flat: higher levels take longer and save next to nothing
+PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 1)
+# Masks are flat: trying filters takes five times as long and saves nothing (``pranet bench parts``).
+MASK_OPTIONS = (
+    *PNG_OPTIONS,
+    *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE),
+    *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE),
+)
 # What Pillow's readers raise over damaged files; EOFError and struct.error come from TIFF directories.
 DAMAGED = (OSError, ValueError, SyntaxError, LookupError, EOFError, TypeError, struct.error, MemoryError)
 SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
@@ -80,10 +89,18 @@ def decode(data: bytes, max_pixels: int) -> Image.Image:
         raise UndecodableImage(reason) from error
 
 
-def encode_png(pixels: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]) -> bytes:
+def encode_mask(mask: Pixels) -> bytes:
+    """Encode a mask, uint8 (H, W) of 0 and 255, as an 8-bit grey PNG."""
+    return _encode_png(mask, MASK_OPTIONS)
+
+
+def encode_png(pixels: Pixels | npt.NDArray[np.uint16]) -> bytes:
     """Encode grey (H, W) in 8 or 16 bits, or RGB uint8 (H, W, 3), as PNG."""
-    ordered = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels
-    done, buffer = cv2.imencode(".png", ordered, PNG_OPTIONS)
+    return _encode_png(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels, PNG_OPTIONS)
+
+
+def _encode_png(pixels: npt.NDArray[Any], options: Sequence[int]) -> bytes:
+    done, buffer = cv2.imencode(".png", pixels, options)
     if not done:
         raise ValueError(f"cannot encode {pixels.dtype} {pixels.shape} as PNG")
     return buffer.tobytes()

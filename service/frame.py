@@ -112,7 +112,7 @@ def _written(mask: Pixels, form: MaskFormat) -> Rendered:
         return Rendered(run_lengths=tuple(polyps.run_lengths(mask)))
     if form is MaskFormat.BITS:
         return Rendered(bits=np.packbits(mask != 0, axis=1).tobytes())
-    return Rendered(png=codec.encode_png(mask))
+    return Rendered(png=codec.encode_mask(mask))
 
 
 def _in_frame(pixels: npt.NDArray[Scalar], frame: Prepared) -> npt.NDArray[Scalar]:

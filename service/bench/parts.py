@@ -126,9 +126,10 @@ def _encoders() -> dict[str, Callable[[Pixels], bytes]]:
 
     level, strategy = cv2.IMWRITE_PNG_COMPRESSION, cv2.IMWRITE_PNG_STRATEGY
     return {
-        "as served": codec.encode_png,
-        "OpenCV level 1": partial(opencv, (level, 1)),
+        "OpenCV level 1, no filter, run lengths, as served": codec.encode_mask,
+        "OpenCV level 1, no filter": partial(opencv, (level, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE)),
         "OpenCV level 1, run lengths": partial(opencv, (level, 1, strategy, cv2.IMWRITE_PNG_STRATEGY_RLE)),
+        "OpenCV level 1": partial(opencv, (level, 1)),
         "OpenCV level 3": partial(opencv, (level, 3)),
         "OpenCV 1 bit": partial(opencv, (level, 1, cv2.IMWRITE_PNG_BILEVEL, 1)),
         "Pillow level 1": partial(pillow, "L", 1),
