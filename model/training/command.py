@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     description = {"recipe": dataclasses.asdict(settings), "pairs": len(pairs), "torch": str(torch.__version__)}
     (args.out / "run.json").write_text(json.dumps(description, indent=2) + "\n")
     log = journal.Journal(args.out / "log.jsonl", trainer.progress.step)
-    trainer.run(log, _validation(args), args.validate_every, args.save_every)
+    trainer.run(log, _validation(args, settings.precision), args.validate_every, args.save_every)
     journal.plot([log.path], args.out / "curves.png")
     return 0
 
@@ -94,8 +94,8 @@ def _network(args: argparse.Namespace) -> PraNet:
     return network
 
 
-def _validation(args: argparse.Namespace) -> loop.Validate | None:
+def _validation(args: argparse.Namespace, precision: str) -> loop.Validate | None:
     if args.validation is None:
         return None
     files = select(pairs_of(args), set(), read_names(args.validation))
-    return lambda network: mean_dice(network, files, torch.device(args.device))
+    return lambda network: mean_dice(network, files, torch.device(args.device), precision)

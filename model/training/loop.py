@@ -92,7 +92,7 @@ class Trainer:
         rate = schedule.learning_rate(self.recipe, self.fraction(step), step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        with self._autocast():
+        with autocast(self.device, self.recipe.precision):
             maps = self.network.maps(normalise(images.to(self.device)))
         loss = supervised_loss(maps, masks.to(self.device), self.recipe.supervise)
         self.optimizer.zero_grad(set_to_none=True)
@@ -130,11 +130,6 @@ class Trainer:
             self.progress.best = dice
             self.save_weights(self.out / BEST)
 
-    def _autocast(self) -> contextlib.AbstractContextManager[object]:
-        if self.recipe.precision == "fp32":
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16)
-
     def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
         return {"network": self.network, "average": self.average.network, "optimizer": self.optimizer}
 
@@ -148,6 +143,11 @@ def make_optimizer(recipe: Recipe, network: nn.Module) -> torch.optim.Optimizer:
     ]
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
     return kind(groups, lr=recipe.learning_rate, betas=recipe.betas, fused=True)
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
+    """Compute in the precision of a recipe inside the block: ``fp32``, or ``bf16`` with float32 weights."""
+    return contextlib.nullcontext() if precision == "fp32" else torch.autocast(device.type, torch.bfloat16)
 
 
 def normalise(images: Tensor) -> Tensor:

@@ -7,20 +7,20 @@ import torch
 
 from model import transforms
 from model.pranet import PraNet
-from model.training.loop import normalise
+from model.training.loop import autocast, normalise
 from model.training.pairs import PairFile, read_image, read_mask
 
 BATCH = 8
 
 
 @torch.inference_mode()
-def mean_dice(network: PraNet, files: Sequence[PairFile], device: torch.device) -> float:
+def mean_dice(network: PraNet, files: Sequence[PairFile], device: torch.device, precision: str) -> float:
     """Mean Dice at threshold 0.5 and original size; an empty mask found empty counts 1."""
     scores = []
     for start in range(0, len(files), BATCH):
         chunk = files[start : start + BATCH]
         pictures = np.stack([transforms.to_input(read_image(file.image)) for file in chunk])
-        with torch.autocast(device.type, torch.bfloat16):
+        with autocast(device, precision):
             logits = network(normalise(torch.from_numpy(pictures).to(device)))[:, 0].float().cpu().numpy()
         scores += [_dice(logit, read_mask(file.mask)) for logit, file in zip(logits, chunk, strict=True)]
     return float(np.mean(scores))
