@@ -25,6 +25,7 @@ from torch import Tensor
 
 from model.errors import UserError
 from model.pranet import PraNet
+from model.presence import Presence
 
 State = dict[str, Tensor]
 Storage = Literal["int8", "fp16", "fp32"]
@@ -52,6 +53,7 @@ class Checkpoint:
     sha256: str
     state: State
     metadata: Mapping[str, str] = field(default_factory=dict)
+    presence: Presence | None = None  # calibration of the presence score, if the file has one
 
     @property
     def model_id(self) -> str:
@@ -80,7 +82,7 @@ def load(path: Path) -> Checkpoint:
     _check_names_and_shapes(path, stored)
     state = _expand(path, stored)
     _check_values(path, state)
-    return Checkpoint(path, hashlib.sha256(data).hexdigest(), state, metadata)
+    return Checkpoint(path, hashlib.sha256(data).hexdigest(), state, metadata, _presence(path, metadata))
 
 
 def save(path: Path, state: Mapping[str, Tensor], storage: Storage, metadata: Mapping[str, str]) -> None:
@@ -104,6 +106,13 @@ def storage_of(path: Path) -> dict[str, int]:
             dtype = str(tensor.dtype).removeprefix("torch.")
             sizes[dtype] = sizes.get(dtype, 0) + tensor.nbytes
     return dict(sorted(sizes.items(), key=lambda item: -item[1]))
+
+
+def _presence(path: Path, metadata: Mapping[str, str]) -> Presence | None:
+    try:
+        return Presence.from_metadata(metadata)
+    except ValueError as error:
+        raise CheckpointError(path, f"its presence calibration is malformed ({error})") from error
 
 
 def _read(path: Path) -> bytes:

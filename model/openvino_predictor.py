@@ -30,7 +30,7 @@ class OpenVinoPredictor:
     slots = 2  # while one batch's answers are handed out, the next one runs
 
     def __init__(self, checkpoint: Checkpoint, precision: str, floating: str, cache_dir: Path | None = None) -> None:
-        self.model = ModelRef(checkpoint.model_id, checkpoint.sha256, "openvino", "cpu", precision)
+        self.model = ModelRef(checkpoint.model_id, checkpoint.sha256, "openvino", "cpu", precision, checkpoint.presence)
         cores = usable_cores()
         self._streams = min(cores, MAX_STREAMS)
         self._in_flight = 0

@@ -12,6 +12,7 @@ from model.checkpoint import Checkpoint
 from model.errors import UserError
 from model.folding import fold_batch_norm
 from model.pranet import PraNet
+from model.presence import Presence
 from model.transforms import MEAN, SIZE, STD, Floats, Pixels
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -30,6 +31,7 @@ class ModelRef:
     engine: str
     device: str
     precision: str
+    presence: Presence | None = None  # what makes a score of a frame's logits, if the weights have it
 
 
 class Predictor(Protocol):
@@ -51,7 +53,9 @@ class TorchPredictor:
     slots = 1
 
     def __init__(self, checkpoint: Checkpoint, device: torch.device, precision: str) -> None:
-        self.model = ModelRef(checkpoint.model_id, checkpoint.sha256, "torch", device_name(device), precision)
+        self.model = ModelRef(
+            checkpoint.model_id, checkpoint.sha256, "torch", device_name(device), precision, checkpoint.presence
+        )
         self._device = device
         network = Normalised(fold_batch_norm(checkpoint.network()))
         self._network = network.to(device, DTYPES[precision]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -39,9 +39,19 @@ class Presence:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> "Presence | None":
-        """Read the entry of a weights file; None if it has none."""
+        """Read the entry of a weights file; None if it has none.
+
+        Raises:
+            ValueError: the entry is not three finite numbers.
+
+        """
         entry = metadata.get(KEY)
-        return None if entry is None else cls(*(float(number) for number in entry.split(",")))
+        if entry is None:
+            return None
+        scale, offset, threshold = (float(number) for number in entry.split(","))
+        if not all(map(math.isfinite, (scale, offset, threshold))):
+            raise ValueError(f"{entry} is not finite")
+        return cls(scale, offset, threshold)
 
 
 def statistic(logits: Floats) -> float:

@@ -1,6 +1,6 @@
 """What happens to one frame in the CPU pool: before the device (decode, resize) and after it (mask, encode)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TypeVar
 
@@ -9,6 +9,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from model import transforms
+from model.presence import Presence
 from model.transforms import Floats, Pixels
 from service import codec, polyps, regions
 from service.batcher import Priority
@@ -68,6 +69,9 @@ class Rendered:
     bits: bytes = b""
     polyps: tuple[Polyp, ...] = ()
     run_lengths: tuple[int, ...] = ()
+    presence: float | None = (
+        None  # probability that the frame shows a polyp at all, where the weights have such a score
+    )
 
 
 def prepare(source: Picture, options: Options, max_pixels: int, times: StageTimes) -> Prepared:
@@ -86,25 +90,28 @@ def prepare(source: Picture, options: Options, max_pixels: int, times: StageTime
     return Prepared(kept, picture.width, picture.height, box, pixels)
 
 
-def render(frame: Prepared, logits: Floats, options: Options, times: StageTimes) -> Rendered:
+def render(
+    frame: Prepared, logits: Floats, options: Options, times: StageTimes, presence: Presence | None = None
+) -> Rendered:
     """Make the answer of a frame from its logits (352, 352)."""
     with times.measure("post"):
+        score = None if presence is None else presence.score(logits)
         upsampled = transforms.upsample(logits, frame.box.width, frame.box.height)
         if options.output is Output.PROBABILITY:
-            probability = transforms.sigmoid(upsampled)
-            in_frame = _in_frame(probability, frame)
-            levels = _to_uint16(in_frame) if options.depth == 16 else _to_uint8(in_frame)
+            levels = _levels(_in_frame(transforms.sigmoid(upsampled), frame), options.depth)
         else:
             mask = _in_frame(transforms.to_mask(upsampled, options.threshold), frame)
     with times.measure("encode"):
         if options.output is Output.PROBABILITY:
-            return Rendered(png=codec.encode_png(levels))
-        if options.output is Output.JSON:
+            rendered = Rendered(png=codec.encode_png(levels))
+        elif options.output is Output.JSON:
             found = polyps.find_polyps(mask, _in_frame(upsampled, frame))
-            return Rendered(polyps=tuple(found), run_lengths=tuple(polyps.run_lengths(mask)))
-        if frame.picture is not None:
-            return Rendered(png=codec.encode_png(polyps.draw_overlay(np.asarray(frame.picture), mask)))
-        return _written(mask, options.mask_format)
+            rendered = Rendered(polyps=tuple(found), run_lengths=tuple(polyps.run_lengths(mask)))
+        elif frame.picture is not None:
+            rendered = Rendered(png=codec.encode_png(polyps.draw_overlay(np.asarray(frame.picture), mask)))
+        else:
+            rendered = _written(mask, options.mask_format)
+    return replace(rendered, presence=score)
 
 
 def _written(mask: Pixels, form: MaskFormat) -> Rendered:
@@ -125,9 +132,7 @@ def _in_frame(pixels: npt.NDArray[Scalar], frame: Prepared) -> npt.NDArray[Scala
     return whole
 
 
-def _to_uint8(probability: Floats) -> Pixels:
-    return np.rint(probability * 255).astype(np.uint8)
-
-
-def _to_uint16(probability: Floats) -> npt.NDArray[np.uint16]:
-    return np.rint(probability * 65535).astype(np.uint16)
+def _levels(probability: Floats, depth: int) -> Pixels | npt.NDArray[np.uint16]:
+    """Stretch probabilities over the whole scale of ``depth`` bits, 8 or 16."""
+    scaled: Floats = np.rint(probability * (2**depth - 1))
+    return scaled.astype(np.uint16) if depth == 16 else scaled.astype(np.uint8)

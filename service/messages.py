@@ -145,7 +145,13 @@ def response(segmentation: Segmentation, request_id: str = "") -> pb.SegmentResp
         times=pb.StageTimes(**segmentation.times.milliseconds()),
         batch_size=segmentation.batch_size,
         bits=segmentation.rendered.bits,
+        presence=_presence(segmentation),
     )
+
+
+def _presence(segmentation: Segmentation) -> pb.Presence | None:
+    score, calibration = segmentation.rendered.presence, segmentation.model.presence
+    return None if score is None or calibration is None else pb.Presence(score=score, threshold=calibration.threshold)
 
 
 def _polyp(polyp: Polyp) -> pb.Polyp:

@@ -58,6 +58,19 @@ class RunLengths(BaseModel):
     counts: list[int]
 
 
+class PresenceBody(BaseModel):
+    """Whether the frame shows a polyp at all."""
+
+    score: float = Field(description="Calibrated probability, 0 to 1.")
+    threshold: float = Field(description="Operating point of the weights: from here on a polyp is said to be present.")
+
+    @classmethod
+    def of(cls, segmentation: Segmentation) -> Self | None:
+        """Return the score of an answered frame; None where the weights have none."""
+        score, calibration = segmentation.rendered.presence, segmentation.model.presence
+        return None if score is None or calibration is None else cls(score=score, threshold=calibration.threshold)
+
+
 class SegmentationBody(BaseModel):
     """The answer of ``output=json``."""
 
@@ -67,6 +80,7 @@ class SegmentationBody(BaseModel):
     threshold: float
     polyps: list[PolypBody] = Field(description="Largest first.")
     rle: RunLengths
+    presence: PresenceBody | None = Field(description="null where the weights have no such score.")
     timings_ms: dict[str, float]
     batch_size: int = Field(description="Frames in the batch that this one was computed in.")
     model: ModelBody
@@ -84,6 +98,7 @@ class SegmentationBody(BaseModel):
             rle=RunLengths(
                 size=(segmentation.height, segmentation.width), counts=list(segmentation.rendered.run_lengths)
             ),
+            presence=PresenceBody.of(segmentation),
             timings_ms=segmentation.times.milliseconds(),
             batch_size=segmentation.batch_size,
             model=ModelBody.model_validate(ref, from_attributes=True),

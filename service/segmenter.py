@@ -112,7 +112,7 @@ class Segmenter:
                         frame.pixels, deadline=deadline, priority=options.priority, on_start=place.release
                     )
                 logits = await refine(frame, batched.result.logits)
-                rendered = await self._run(render, frame, logits, options, times)
+                rendered = await self._run(render, frame, logits, options, times, batched.result.model.presence)
         self._observe(times, batched)
         return Segmentation(
             frame.width, frame.height, options, rendered, batched.result.model, batched.batch_size, times

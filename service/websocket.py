@@ -31,7 +31,7 @@ from service.errors import ClientLeft, InternalError, InvalidParameter, InvalidR
 from service.frame import MaskFormat, Options, Output
 from service.observe import request_id_from
 from service.regions import ROI_PATTERN
-from service.schemas import PolypBody
+from service.schemas import PolypBody, PresenceBody
 from service.segmenter import Segmentation
 from service.stream import MAX_SMOOTHING_MS, Answer, Frame, StreamOptions
 from service.window import Drop, Policy
@@ -200,6 +200,8 @@ def _described(done: Segmentation) -> dict[str, Any]:
         "batch_size": done.batch_size,
         "model_id": done.model.model_id,
     }
+    if presence := PresenceBody.of(done):
+        described["presence"] = presence.model_dump()
     if done.rendered.run_lengths:
         described["run_lengths"] = done.rendered.run_lengths
     if done.options.output is Output.JSON:

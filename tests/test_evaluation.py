@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from model import checkpoint
+from model.checkpoint import CheckpointError
 from model.evaluation import bootstrap, calibration, clean, command, protocols, report
 from model.evaluation.calibration import Reliability
 from model.presence import Presence, statistic
@@ -124,6 +125,14 @@ def test_presence_survives_the_weights_file():
     presence = Presence(0.5, -1.25, 0.4)
     assert Presence.from_metadata(presence.metadata()) == presence
     assert Presence.from_metadata({}) is None
+
+
+@pytest.mark.parametrize("entry", ["0.5,1", "0.5,nan,0.5", "steep"])
+def test_a_malformed_calibration_is_refused_with_the_file(tmp_path, weights, entry):
+    loaded = checkpoint.load(weights)
+    checkpoint.save(tmp_path / "odd.safetensors", loaded.state, "int8", {"presence": entry})
+    with pytest.raises(CheckpointError, match=r"odd\.safetensors: its presence calibration is malformed"):
+        checkpoint.load(tmp_path / "odd.safetensors")
 
 
 def test_calibration_recovers_the_odds_that_made_the_labels():

@@ -2,7 +2,9 @@
 
 import io
 import itertools
+import math
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import httpx
 import numpy as np
@@ -10,6 +12,7 @@ import pytest
 from PIL import Image
 
 from fakes import RedPredictor, Running, serving
+from model.presence import Presence
 from pictures import SAMPLES, annotation, dice, encoded, mask_of, red_box
 from processes import Server
 from service.pb.pranet.v1 import segmentation_pb2 as pb
@@ -54,6 +57,26 @@ async def test_json_describes_the_mask_that_png_shows(running: Running) -> None:
     assert np.array_equal(decoded > 0, mask)
     (polyp,) = answer["polyps"]
     assert polyp["area_fraction"] == pytest.approx(mask.mean())
+
+
+@pytest.mark.parametrize("weights_have_a_score", [True, False])
+async def test_the_presence_score_comes_with_every_answer_where_the_weights_have_one(
+    weights_have_a_score: bool,
+) -> None:
+    predictor = RedPredictor()
+    calibration = Presence(scale=0.5, offset=-1.0, threshold=0.4)
+    predictor.model = replace(predictor.model, presence=calibration if weights_have_a_score else None)
+    brightest = (255 - 127.5) / 16
+    expected = 1 / (1 + math.exp(1.0 - 0.5 * brightest))
+    async with serving(predictor) as it:
+        body = (await it.rest.post("/segment", content=PICTURE, params={"output": "json"})).json()
+        answer = await it.stub.Segment(pb.SegmentRequest(image=PICTURE))
+    assert answer.HasField("presence") is weights_have_a_score
+    if weights_have_a_score:
+        assert body["presence"] == {"score": pytest.approx(expected, rel=1e-4), "threshold": 0.4}
+        assert (answer.presence.score, answer.presence.threshold) == pytest.approx((expected, 0.4), rel=1e-4)
+    else:
+        assert body["presence"] is None
 
 
 @pytest.mark.parametrize(("depth", "mode"), [("8", "L"), ("16", "I;16")])

@@ -17,7 +17,6 @@ from model.evaluation.calibration import Reliability
 from model.evaluation.maps import FolderMaps, Maps, NetworkMaps
 from model.evaluation.protocols import Judgement
 from model.predictor import Predictor
-from model.presence import Presence
 from model.training.command import add_data_arguments, selected
 from model.training.pairs import PairFile, read_image, read_mask
 
@@ -121,7 +120,7 @@ def _clean_frames(
         frames = list(maps.logits_of(predictor, (picture for _, picture in crops)))
         found["crops"] = clean.false_positives(frames)
         test = clean.presence_test(network.logits, [name for name, _ in crops], frames)
-        found["presence"] = test.report(None if args.calibrate else Presence.from_metadata(weights.metadata))
+        found["presence"] = test.report(None if args.calibrate else weights.presence)
         if args.calibrate:
             checkpoint.save(args.calibrate, weights.state, "fp32", {**weights.metadata, **test.fit().metadata()})
     return found

@@ -92,7 +92,7 @@ class SegmentRequest(_message.Message):
     def __init__(self, image: _Optional[bytes] = ..., threshold: _Optional[float] = ..., output: _Optional[_Union[Output, str]] = ..., probability_depth: _Optional[int] = ..., roi: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class SegmentResponse(_message.Message):
-    __slots__ = ("request_id", "width", "height", "png", "polyps", "run_lengths", "threshold", "model", "times", "batch_size", "bits")
+    __slots__ = ("request_id", "width", "height", "png", "polyps", "run_lengths", "threshold", "model", "times", "batch_size", "bits", "presence")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     WIDTH_FIELD_NUMBER: _ClassVar[int]
     HEIGHT_FIELD_NUMBER: _ClassVar[int]
@@ -104,6 +104,7 @@ class SegmentResponse(_message.Message):
     TIMES_FIELD_NUMBER: _ClassVar[int]
     BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     BITS_FIELD_NUMBER: _ClassVar[int]
+    PRESENCE_FIELD_NUMBER: _ClassVar[int]
     request_id: str
     width: int
     height: int
@@ -115,7 +116,16 @@ class SegmentResponse(_message.Message):
     times: StageTimes
     batch_size: int
     bits: bytes
-    def __init__(self, request_id: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., png: _Optional[bytes] = ..., polyps: _Optional[_Iterable[_Union[Polyp, _Mapping]]] = ..., run_lengths: _Optional[_Iterable[int]] = ..., threshold: _Optional[float] = ..., model: _Optional[_Union[Model, _Mapping]] = ..., times: _Optional[_Union[StageTimes, _Mapping]] = ..., batch_size: _Optional[int] = ..., bits: _Optional[bytes] = ...) -> None: ...
+    presence: Presence
+    def __init__(self, request_id: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., png: _Optional[bytes] = ..., polyps: _Optional[_Iterable[_Union[Polyp, _Mapping]]] = ..., run_lengths: _Optional[_Iterable[int]] = ..., threshold: _Optional[float] = ..., model: _Optional[_Union[Model, _Mapping]] = ..., times: _Optional[_Union[StageTimes, _Mapping]] = ..., batch_size: _Optional[int] = ..., bits: _Optional[bytes] = ..., presence: _Optional[_Union[Presence, _Mapping]] = ...) -> None: ...
+
+class Presence(_message.Message):
+    __slots__ = ("score", "threshold")
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    score: float
+    threshold: float
+    def __init__(self, score: _Optional[float] = ..., threshold: _Optional[float] = ...) -> None: ...
 
 class StreamConfig(_message.Message):
     __slots__ = ("policy", "deadline_ms", "output", "threshold", "probability_depth", "roi", "mask_format", "smoothing_ms", "hysteresis")
