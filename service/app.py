@@ -101,7 +101,7 @@ def _stop_on_signals(stop: asyncio.Event) -> None:
 
 def _announce(service: Service, port: int, grpc_port: int) -> None:
     host = "127.0.0.1" if service.settings.host in ("0.0.0.0", "::") else service.settings.host
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    url = f"{'https' if service.settings.tls_cert else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
     ref = service.model
     print(f"\nPraNet is ready: {url} (gRPC {grpc_port}), {ref.model_id} on {ref.device}, {ref.engine} {ref.precision}")
     print(f"  curl -H 'Content-Type: image/jpeg' --data-binary @{shlex.quote(str(SAMPLE))} {url}/segment -o mask.png")

@@ -5,6 +5,8 @@
         for reply in client.stream(frames):          # frames: an iterable of VideoFrame
             print(reply.frame.frame_id, reply.outcome, reply.age_seconds)
 
+    Client("https://host:8000", "host:8001", Access(token, ca=Path("ca.pem")))     # with tokens and TLS
+
 ``AsyncClient`` has the same methods as coroutines.
 """
 
@@ -22,6 +24,7 @@ import grpc
 import httpx
 
 from model.errors import UserError
+from service.access import NO_ACCESS, Access
 from service.connection import Connection, Reply, VideoFrame
 from service.pb.pranet.v1 import segmentation_pb2 as pb
 
@@ -56,11 +59,17 @@ class Segmented:
 
 
 class AsyncClient:
-    """Talks to one service; use it as ``async with``."""
+    """Talks to one service; use it as ``async with``.
 
-    def __init__(self, url: str = DEFAULT_URL, target: str = DEFAULT_TARGET) -> None:
-        self._rest = httpx.AsyncClient(base_url=url, timeout=TIMEOUT_SECONDS, trust_env=False)
+    Raises:
+        TlsError: a file that ``access`` names cannot be used.
+
+    """
+
+    def __init__(self, url: str = DEFAULT_URL, target: str = DEFAULT_TARGET, access: Access = NO_ACCESS) -> None:
+        self._rest = access.http(url, timeout=TIMEOUT_SECONDS)
         self._target = target
+        self._access = access
 
     async def __aenter__(self) -> Self:
         return self
@@ -105,7 +114,7 @@ class AsyncClient:
         pause = FIRST_PAUSE_SECONDS
         try:
             while True:
-                connection = Connection(self._target, config, pending, on_their_way)
+                connection = Connection(self._access, self._target, config, pending, on_their_way)
                 try:
                     async for reply in connection.replies():
                         pause = FIRST_PAUSE_SECONDS
@@ -151,10 +160,10 @@ def _refused(error: grpc.aio.AioRpcError) -> RequestFailed:
 class Client:
     """The same for programs without an event loop: runs one in a thread of its own; use it as ``with``."""
 
-    def __init__(self, url: str = DEFAULT_URL, target: str = DEFAULT_TARGET) -> None:
+    def __init__(self, url: str = DEFAULT_URL, target: str = DEFAULT_TARGET, access: Access = NO_ACCESS) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="pranet-client", daemon=True)
-        self._address = (url, target)
+        self._address = (url, target, access)
 
     def __enter__(self) -> Self:
         self._thread.start()

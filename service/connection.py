@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 
+from service.access import Access
 from service.codec import Picture, PixelFormat
 from service.pb.pranet.v1 import segmentation_pb2 as pb
 from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
@@ -54,11 +55,13 @@ class Connection:
 
     def __init__(
         self,
+        access: Access,
         target: str,
         config: pb.StreamConfig,
         pending: asyncio.Queue[VideoFrame | None],
         on_their_way: deque[VideoFrame],
     ) -> None:
+        self._access = access
         self._target = target
         self._config = config
         self._pending = pending
@@ -66,8 +69,9 @@ class Connection:
 
     async def replies(self) -> AsyncIterator[Reply]:
         """Yield a reply for each frame, until the frames end or the connection breaks (``AioRpcError``)."""
-        async with grpc.aio.insecure_channel(self._target, options=CHANNEL_OPTIONS) as channel:
-            call = pb_grpc.SegmentationServiceStub(channel).SegmentStream()  # type: ignore[no-untyped-call]
+        async with self._access.channel(self._target, CHANNEL_OPTIONS) as channel:
+            stub = pb_grpc.SegmentationServiceStub(channel)  # type: ignore[no-untyped-call]
+            call = stub.SegmentStream(metadata=self._access.metadata())
             sending = asyncio.create_task(self._send(call))
             try:
                 async for response in call:

@@ -15,6 +15,7 @@ from model.transforms import Pixels
 from service.admission import Admission
 from service.batcher import HANG_SECONDS, Batcher
 from service.errors import Draining, NotReady
+from service.gate import Gate
 from service.maps import SideOutputs
 from service.metrics import Metrics
 from service.segmenter import Inference, Segmenter, inference
@@ -78,6 +79,7 @@ class Service:
     side_outputs: SideOutputs | None  # None: switched off
     readiness: Readiness
     metrics: Metrics
+    gate: Gate
 
 
 def load_predictor(settings: Settings) -> Predictor:
@@ -103,9 +105,15 @@ def load_predictor(settings: Settings) -> Predictor:
 async def running(
     settings: Settings, predictor: Predictor, *, hang_seconds: float | None = None
 ) -> AsyncIterator[Service]:
-    """Build the data path in front of a predictor and start it; ``warm_up`` comes next in a server."""
+    """Build the data path in front of a predictor and start it; ``warm_up`` comes next in a server.
+
+    Raises:
+        TokensError: the file of tokens cannot be used.
+
+    """
     max_batch_size = settings.max_batch_size or engines.default_batch_size(settings.device)
     metrics = Metrics()
+    gate = Gate(settings.api_tokens_file, rate_limit=settings.rate_limit, concurrency=settings.token_concurrency)
     async with contextlib.AsyncExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(usable_cores(), thread_name_prefix="cpu"))
         batcher: Batcher[Pixels, Inference] = await stack.enter_async_context(
@@ -140,7 +148,7 @@ async def running(
         metrics.model_info.labels(
             model.model_id, model.weights_sha256, model.engine, model.device, model.precision
         ).set(1)
-        yield Service(settings, model, max_batch_size, segmenter, streams, side_outputs, readiness, metrics)
+        yield Service(settings, model, max_batch_size, segmenter, streams, side_outputs, readiness, metrics, gate)
 
 
 async def warm_up(service: Service, predictor: Predictor) -> None:

@@ -6,6 +6,8 @@
     ├── UnknownRoute          404 NOT_FOUND
     ├── MethodNotAllowed      405 UNIMPLEMENTED
     ├── BodyTooSlow           408 DEADLINE_EXCEEDED    the body did not arrive in time
+    ├── HeadTooSlow           408 DEADLINE_EXCEEDED    nor did its head
+    ├── ReadTooSlowly         408 DEADLINE_EXCEEDED    the client does not take its answers
     ├── TooManyBytes          413 RESOURCE_EXHAUSTED
     ├── TooManyPixels         413 RESOURCE_EXHAUSTED   judged by the header, before decoding
     ├── UnsupportedImage      415 INVALID_ARGUMENT     not an image type that is read here
@@ -13,6 +15,9 @@
     ├── InvalidParameter      422 INVALID_ARGUMENT
     ├── QueueFull             429 RESOURCE_EXHAUSTED   retry
     ├── TooManyStreams        429 RESOURCE_EXHAUSTED   retry
+    ├── RateLimited           429 RESOURCE_EXHAUSTED   retry
+    ├── TooManyAtOnce         429 RESOURCE_EXHAUSTED   retry
+    ├── HeadTooLarge          431 RESOURCE_EXHAUSTED
     ├── ClientLeft            499 CANCELLED            only ever seen in logs and metrics
     ├── InferenceFailed       500 INTERNAL             the network failed on this very frame
     ├── InternalError         500 INTERNAL             a fault of the service
@@ -23,6 +28,7 @@
 A class names the cause; its instance says, in one sentence, what was wrong and what to do.
 """
 
+import math
 from http import HTTPStatus
 from typing import ClassVar
 
@@ -38,7 +44,7 @@ class ServiceError(Exception):
     status: ClassVar[int]
     grpc: ClassVar[StatusCode]
     slug: ClassVar[str]  # the tail of the problem type (RFC 9457), unique for each cause
-    retry_after: ClassVar[int | None] = None  # seconds
+    retry_after: int | None = None  # seconds; an instance may know better than its class
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -95,6 +101,18 @@ class BodyTooSlow(ServiceError):
     status, grpc, slug = 408, StatusCode.DEADLINE_EXCEEDED, "body-too-slow"
 
 
+class HeadTooSlow(ServiceError):
+    """The request's line and headers did not arrive in time."""
+
+    status, grpc, slug = 408, StatusCode.DEADLINE_EXCEEDED, "head-too-slow"
+
+
+class ReadTooSlowly(ServiceError):
+    """A stream's client did not take an answer within the time of a request; the stream was ended."""
+
+    status, grpc, slug = 408, StatusCode.DEADLINE_EXCEEDED, "read-too-slowly"
+
+
 class TooManyBytes(ServiceError):
     """The body exceeds ``MAX_IMAGE_BYTES``."""
 
@@ -137,6 +155,30 @@ class TooManyStreams(ServiceError):
 
     status, grpc, slug = 429, StatusCode.RESOURCE_EXHAUSTED, "too-many-streams"
     retry_after = RETRY_AFTER_SECONDS
+
+
+class RateLimited(ServiceError):
+    """The token's `RATE_LIMIT` is used up for the moment; `Retry-After` says for how long."""
+
+    status, grpc, slug = 429, StatusCode.RESOURCE_EXHAUSTED, "rate-limited"
+    retry_after = RETRY_AFTER_SECONDS
+
+    def __init__(self, detail: str, wait_seconds: float) -> None:
+        super().__init__(detail)
+        self.retry_after = math.ceil(wait_seconds)
+
+
+class TooManyAtOnce(ServiceError):
+    """The token has `TOKEN_CONCURRENCY` requests and streams open already."""
+
+    status, grpc, slug = 429, StatusCode.RESOURCE_EXHAUSTED, "too-many-at-once"
+    retry_after = RETRY_AFTER_SECONDS
+
+
+class HeadTooLarge(ServiceError):
+    """The request's line and headers are larger than any that this service needs."""
+
+    status, grpc, slug = 431, StatusCode.RESOURCE_EXHAUSTED, "head-too-large"
 
 
 class ClientLeft(ServiceError):

@@ -9,6 +9,8 @@ import uvicorn
 
 from service import rest
 from service.core import Service
+from service.http_protocol import HttpProtocol
+from service.tls import of_server
 
 # Longer than clients and proxies keep an idle connection (httpx 5 s, nginx and most load balancers 60 s): who closes
 # first must be the client, or a request that is just being sent meets a closed connection.
@@ -18,10 +20,19 @@ WS_OVERHEAD_BYTES = 64 * 1024  # of a frame's message, beside its picture
 WS_PING_SECONDS = 10.0
 WS_PING_TIMEOUT_SECONDS = 5.0
 
+UNREAD_SECONDS = 30.0  # that sent bytes may stay unread in the peer's full buffers before the kernel gives it up
+
 
 @contextlib.asynccontextmanager
 async def listening(service: Service, listener: socket.socket) -> AsyncIterator[None]:
-    """Serve HTTP on a bound socket inside the block."""
+    """Serve HTTP on a bound socket inside the block.
+
+    Raises:
+        TlsError: the certificate, its key or the authorities of clients cannot be used.
+
+    """
+    tls = of_server(service.settings)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(UNREAD_SECONDS * 1e3))  # its children too
     config = uvicorn.Config(
         rest.build(service),
         log_config=None,
@@ -34,6 +45,8 @@ async def listening(service: Service, listener: socket.socket) -> AsyncIterator[
         ws_max_size=service.settings.max_image_bytes + WS_OVERHEAD_BYTES,
         ws_ping_interval=WS_PING_SECONDS,
         ws_ping_timeout=WS_PING_TIMEOUT_SECONDS,
+        http=HttpProtocol,
+        ssl_context_factory=None if tls is None else lambda *_: tls.context(),
     )
     server = _Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]))

@@ -6,6 +6,7 @@ from pathlib import Path
 import uvloop
 
 from service import recording
+from service.access import access_of
 from service.client import in_thread
 from service.recording import Comparison
 from service.watch import add_stream_options, follow, stream_config
@@ -28,6 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     lines = recording.read(arguments.recording)
     frames = recording.frames(arguments.recording, lines, hold=arguments.policy == "latest")
     comparison = Comparison(arguments.recording, lines)
-    uvloop.run(follow(arguments.server, in_thread(frames), stream_config(arguments), [comparison.take]))
+    config, access = stream_config(arguments), access_of(arguments)
+    uvloop.run(follow(arguments.server, in_thread(frames), config, [comparison.take], access))
     print(comparison.summary())
     return 0 if comparison.identical == comparison.compared else 1

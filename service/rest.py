@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 
 from model.transforms import SIZE
 from service import __version__, websocket
@@ -22,9 +23,11 @@ from service.errors import (
     InvalidRequest,
     MethodNotAllowed,
     ServiceError,
+    Unauthenticated,
     UnknownRoute,
 )
 from service.frame import Options, Output
+from service.http_gate import HttpGate, SafeHeaders
 from service.observe import Observed
 from service.regions import ROI_PATTERN
 from service.schemas import Info, ModelBody, Problem, SegmentationBody
@@ -36,6 +39,8 @@ T = TypeVar("T")
 PROBLEM_TYPE = "application/problem+json"
 PNG_TYPE = "image/png"
 TIMEOUT_HEADER = "x-request-timeout-ms"
+CORS_REQUEST_HEADERS = ("authorization", "content-type", TIMEOUT_HEADER, "x-request-id", "traceparent")
+CORS_ANSWER_HEADERS = ("x-request-id", "x-model", "server-timing", "retry-after")
 MILLISECONDS = re.compile(r"[0-9]{1,18}")
 BINARY = {"type": "string", "format": "binary"}
 IMAGE_TYPES = ("image/jpeg", PNG_TYPE, "image/webp", "image/bmp", "image/tiff", "application/octet-stream")
@@ -46,7 +51,7 @@ REQUEST_BODY = {
 }
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "content": {PROBLEM_TYPE: {}}}
-    for status in (400, 408, 413, 415, 422, 429, 500, 503, 504)
+    for status in (400, 401, 408, 413, 415, 422, 429, 500, 503, 504)
 }
 
 
@@ -79,6 +84,18 @@ def build(service: Service) -> FastAPI:
     app.add_exception_handler(ServiceError, _answer_service_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid_parameter)
     app.add_exception_handler(HTTPException, _answer_http_exception)
+    app.add_middleware(
+        HttpGate, gate=service.gate, refuse=_answer_service_error, public_metrics=service.settings.public_metrics
+    )
+    if service.settings.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=service.settings.origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=CORS_REQUEST_HEADERS,
+            expose_headers=CORS_ANSWER_HEADERS,
+        )
+    app.add_middleware(SafeHeaders)
     app.add_middleware(Observed, metrics=service.metrics)
     app.state.service = service
     app.post(
@@ -204,6 +221,8 @@ async def _answer_service_error(request: Request, error: Exception) -> Response:
     service: Service = request.app.state.service
     service.metrics.rejected.labels(error.slug).inc()
     headers = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
+    if isinstance(error, Unauthenticated):
+        headers["www-authenticate"] = 'Bearer realm="pranet"'
     return JSONResponse(error.problem(request.state.request_id), error.status, headers=headers, media_type=PROBLEM_TYPE)
 
 

@@ -19,8 +19,10 @@ from service.errors import InternalError, ServiceError, TooManyBytes
 from service.observe import request_id_from
 from service.pb.pranet.v1 import segmentation_pb2 as pb
 from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
+from service.rpc_gate import RpcGate
 from service.stream import Answer as StreamAnswer
 from service.stream import Frame
+from service.tls import of_server
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Answer = TypeVar("Answer", bound=Message | None)
@@ -34,6 +36,9 @@ TRANSPORTS = {"Segment": "grpc", "SegmentStream": "grpc-stream"}  # as metrics n
 KEEPALIVE_SECONDS = 10.0  # of silence, until a ping is sent
 KEEPALIVE_TIMEOUT_SECONDS = 5.0  # for the ping to be answered, or sent bytes to be acknowledged
 CLIENT_PING_SECONDS = 5.0  # least time between pings that a client may send without being cut off
+HANDSHAKE_SECONDS = 10.0  # of TLS and HTTP/2
+MAX_CALLS = 256  # open at once on one connection
+MAX_METADATA_BYTES = 32 * 1024
 STOP_SECONDS = 1.0  # for answers already made to reach their clients
 
 log = logging.getLogger("pranet.access")
@@ -129,16 +134,23 @@ async def listening(service: Service, address: str) -> AsyncIterator[int]:
 
     Raises:
         OSError: the address is taken or not to be had.
+        TlsError: the certificate, its key or the authorities of clients cannot be used.
 
     """
-    server = grpc.aio.server(options=_options(service.settings.max_image_bytes))
+    server = grpc.aio.server(
+        interceptors=[
+            RpcGate(service.gate, service.metrics, _abort, message_seconds=service.settings.request_timeout_ms / 1e3)
+        ],
+        options=_options(service.settings.max_image_bytes),
+    )
     pb_grpc.add_SegmentationServiceServicer_to_server(Servicer(service), server)  # type: ignore[no-untyped-call]
     checker = health.aio.HealthServicer()
     await _publish(checker, False)
     health_pb2_grpc.add_HealthServicer_to_server(checker, server)
     reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     try:
-        port = server.add_insecure_port(address)
+        tls = of_server(service.settings)
+        port = server.add_secure_port(address, tls.credentials()) if tls else server.add_insecure_port(address)
     except RuntimeError as error:
         raise OSError(f"cannot listen on {address} for gRPC") from error
     await server.start()
@@ -164,6 +176,9 @@ def _options(max_image_bytes: int) -> list[tuple[str, int]]:
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", round(CLIENT_PING_SECONDS * 1e3)),
         ("grpc.so_reuseport", 0),
+        ("grpc.server_handshake_timeout_ms", round(HANDSHAKE_SECONDS * 1e3)),  # 120 s otherwise
+        ("grpc.max_concurrent_streams", MAX_CALLS),  # unlimited otherwise
+        ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
     ]
 
 
@@ -183,6 +198,8 @@ async def _publish(checker: health.aio.HealthServicer, ready: bool) -> None:
         await checker.set(name, status)
 
 
-async def _abort(context: Context, error: ServiceError, request_id: str) -> None:
-    metadata = ((ERROR_METADATA_KEY, error.slug), ("x-request-id", request_id))
-    await context.abort(error.grpc, error.detail, metadata)
+async def _abort(context: Context, error: ServiceError, request_id: str = "") -> None:
+    metadata = [(ERROR_METADATA_KEY, error.slug), ("x-request-id", request_id or request_id_from(""))]
+    if error.retry_after is not None:
+        metadata.append(("retry-after", str(error.retry_after)))
+    await context.abort(error.grpc, error.detail, tuple(metadata))

@@ -9,9 +9,9 @@ import logging
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from model.errors import UserError
@@ -19,7 +19,6 @@ from service import logs
 
 PREFIX = "PRANET_"
 KUBERNETES_PREFIXES = (PREFIX + "SERVICE_", PREFIX + "PORT_")  # service links of a Service named "pranet"
-PENDING: dict[str, Any] = {"pending": True}  # marks a setting that is accepted but not yet in force
 MEBIBYTE = 2**20
 
 log = logging.getLogger(__name__)
@@ -68,17 +67,23 @@ class Settings(BaseModel):
     cache_dir: Path | None = Field(
         None, description="Where an engine keeps what it makes of the weights; the user's cache by default."
     )
-    api_tokens_file: Path | None = Field(None, description="File of bearer tokens.", json_schema_extra=PENDING)
-    tls_cert: Path | None = Field(None, description="TLS certificate chain, PEM.", json_schema_extra=PENDING)
-    tls_key: Path | None = Field(None, description="TLS private key, PEM.", json_schema_extra=PENDING)
-    tls_client_ca: Path | None = Field(
-        None, description="Authorities of client certificates, PEM.", json_schema_extra=PENDING
-    )
-    cors_origins: str | None = Field(
-        None, description="Origins of other pages that may call, comma-separated.", json_schema_extra=PENDING
+    api_tokens_file: Path | None = Field(
+        None, description="File of bearer tokens (`pranet tokens`), followed when it changes; without one all may call."
     )
     rate_limit: float | None = Field(
-        None, gt=0, description="Requests a second for each token.", json_schema_extra=PENDING
+        None, gt=0, allow_inf_nan=False, description="Requests a second for each token; more get 429."
+    )
+    token_concurrency: int | None = Field(
+        None, ge=1, description="Requests and streams that a token may have open at once; more get 429."
+    )
+    public_metrics: bool = Field(False, description="Whether /metrics answers without a token where others need one.")
+    tls_cert: Path | None = Field(None, description="Certificate chain of REST and gRPC, PEM; TLS is off without it.")
+    tls_key: Path | None = Field(None, description="Its private key, PEM, without a passphrase.")
+    tls_client_ca: Path | None = Field(
+        None, description="Authorities, PEM, of which every client must have a certificate (mTLS)."
+    )
+    cors_origins: str | None = Field(
+        None, description="Origins of other pages that may call, comma-separated, or *; none by default."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severity that is logged."
@@ -98,6 +103,21 @@ class Settings(BaseModel):
         except RuntimeError:
             return None
 
+    @model_validator(mode="after")
+    def _needs_each_other(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("TLS_CERT and TLS_KEY are needed together")
+        if self.tls_client_ca and not self.tls_cert:
+            raise ValueError("TLS_CLIENT_CA needs TLS_CERT and TLS_KEY")
+        if (self.rate_limit or self.token_concurrency) and not self.api_tokens_file:
+            raise ValueError("RATE_LIMIT and TOKEN_CONCURRENCY are of a token, and need API_TOKENS_FILE")
+        return self
+
+    @property
+    def origins(self) -> list[str]:
+        """The origins of ``cors_origins``."""
+        return [origin.strip().rstrip("/") for origin in (self.cors_origins or "").split(",") if origin.strip()]
+
 
 def load(environ: Mapping[str, str], flags: Mapping[str, Any]) -> tuple[Settings, list[str]]:
     """Merge environment and command-line flags (flags win); return the settings and warnings to log.
@@ -112,9 +132,6 @@ def load(environ: Mapping[str, str], flags: Mapping[str, Any]) -> tuple[Settings
         settings = Settings.model_validate(values)
     except ValidationError as error:
         raise SettingsError("\n".join(_explain(fault, values) for fault in error.errors())) from error
-    for name in settings.model_fields_set:
-        if is_pending(Settings.model_fields[name]):
-            warnings.append(f"{variable(name)} is accepted, but not yet in force in this release")
     return settings, warnings
 
 
@@ -150,9 +167,8 @@ def markdown_table() -> str:
     """Return the table of settings that stands in the README."""
     rows = ["| variable, flag | default | meaning |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
-        note = " *Not yet in force.*" if is_pending(field) else ""
         flag = "--" + name.replace("_", "-")
-        rows.append(f"| `{variable(name)}`, `{flag}` | {default_text(field)} | {field.description}{note} |")
+        rows.append(f"| `{variable(name)}`, `{flag}` | {default_text(field)} | {field.description} |")
     return "\n".join(rows)
 
 
@@ -164,11 +180,6 @@ def variable(name: str) -> str:
 def default_text(field: FieldInfo) -> str:
     """Say a default in words."""
     return "none" if field.default is None else str(field.default)
-
-
-def is_pending(field: FieldInfo) -> bool:
-    """Tell whether a setting is accepted but has no effect yet."""
-    return field.json_schema_extra == PENDING
 
 
 def _from_environment(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
@@ -189,5 +200,7 @@ def _from_environment(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[
 
 
 def _explain(fault: Any, values: Mapping[str, Any]) -> str:
-    name = str(fault["loc"][0]) if fault["loc"] else "settings"
+    if not fault["loc"]:
+        return str(fault["msg"]).removeprefix("Value error, ")
+    name = str(fault["loc"][0])
     return f"{variable(name)}={values.get(name)!r}: {fault['msg']}. {Settings.model_fields[name].description}"

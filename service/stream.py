@@ -20,8 +20,9 @@ from dataclasses import dataclass, field
 from model.transforms import Floats
 from service.clock import ClockMapping
 from service.codec import Picture
-from service.errors import ClientLeft, Draining, InternalError, QueueFull, ServiceError
+from service.errors import ClientLeft, Draining, InternalError, QueueFull, RateLimited, ReadTooSlowly, ServiceError
 from service.frame import Options, Prepared
+from service.limits import Allowance
 from service.metrics import StreamMetrics
 from service.segmenter import Segmentation, Segmenter
 from service.temporal import Memory, Status
@@ -89,6 +90,7 @@ class Stream:
         metrics: StreamMetrics,
         draining: asyncio.Event,
         *,
+        allowance: Allowance,
         window: int,
         frame_timeout: float,
     ) -> None:
@@ -96,7 +98,8 @@ class Stream:
         self._options = options
         self._metrics = metrics
         self._draining = draining
-        self._frame_timeout = frame_timeout  # seconds from a frame's turn to its answer
+        self._allowance = allowance
+        self._frame_timeout = frame_timeout  # seconds from a frame's turn to its answer, and for the client to take one
         self._window = Window(options.policy, window)
         self._clock = ClockMapping()
         self._memory = Memory(
@@ -112,6 +115,7 @@ class Stream:
 
         Raises:
             Draining: the service stops; every accepted frame was answered.
+        ReadTooSlowly: the client did not take an answer.
             ServiceError: ``frames`` or ``send`` raised it; in the first case every accepted frame was answered.
 
         """
@@ -172,15 +176,17 @@ class Stream:
             turn.leave_device()
             return shown
 
+        patient = self._options.policy is Policy.EVERY
         try:
+            await self._spend(patient)
             return await self._segmenter.segment(
                 picture,
                 self._options.frame,
                 self._last_moment(entry),
                 refine=refine,
-                patient=self._options.policy is Policy.EVERY,
+                patient=patient,
             )
-        except QueueFull:
+        except (QueueFull, RateLimited):
             return Drop.OVERLOAD
         except ServiceError as error:
             return error
@@ -190,13 +196,25 @@ class Stream:
         finally:
             turn.leave_device()
 
+    async def _spend(self, patient: bool) -> None:
+        if patient:
+            await self._allowance.wait()
+        else:
+            self._allowance.take()
+
     def _last_moment(self, entry: _Entry) -> float:
         patience = asyncio.get_running_loop().time() + self._frame_timeout
         return patience if entry.deadline is None else min(patience, entry.deadline)
 
     async def _answer(self, entry: _Entry, outcome: Outcome, send: Callable[[Answer], Awaitable[None]]) -> None:
         age = time.monotonic() - entry.captured
-        await send(Answer(entry.frame_id, outcome, age, entry.window_seconds, entry.status))
+        try:
+            async with asyncio.timeout(self._frame_timeout):
+                await send(Answer(entry.frame_id, outcome, age, entry.window_seconds, entry.status))
+        except TimeoutError:
+            raise ReadTooSlowly(
+                "an answer was not taken within the time of a request; read them as they come"
+            ) from None
         if entry.turn:
             self._window.answer_taken()
         if isinstance(outcome, Segmentation):

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from service import limits
 from service.errors import BodyTooSlow, Draining, InvalidRequest, TooManyStreams
 from service.metrics import Metrics
 from service.segmenter import Segmenter
@@ -76,6 +77,7 @@ class Streams:
                 options,
                 self._metrics.stream(slot),
                 self._draining,
+                allowance=limits.current(),
                 window=self._window,
                 frame_timeout=self._frame_timeout,
             )

@@ -11,6 +11,7 @@ import numpy as np
 import uvloop
 
 from service import codec
+from service.access import NO_ACCESS, Access, access_of, add_access_options
 from service.client import DEFAULT_TARGET, AsyncClient, in_thread
 from service.connection import Reply, VideoFrame
 from service.pb.pranet.v1 import segmentation_pb2 as pb
@@ -36,6 +37,7 @@ def add_stream_options(parser: argparse.ArgumentParser, policy: str = "latest") 
     add("--smoothing-ms", type=float, default=0, help="time constant of smoothing over frames (default: 0, none)")
     add("--hysteresis", action="store_true", help="let polyps appear later and stay longer, against flicker")
     add("--roi", default="full", help="full, auto (without the black surround), or x,y,w,h (default: full)")
+    add_access_options(parser)
 
 
 def stream_config(arguments: argparse.Namespace) -> pb.StreamConfig:
@@ -70,6 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises:
         SourceError: the source cannot be read, or the output not written.
+        AccessError: the token cannot be read.
         RequestFailed: the server refuses the stream.
 
     """
@@ -77,16 +80,23 @@ def run(arguments: argparse.Namespace) -> int:
     frames = paced(source, arguments.fps, arguments.seconds, hold=arguments.policy == "latest" or bool(arguments.fps))
     with contextlib.ExitStack() as stack:
         takers = list(_takers(arguments, arguments.fps or source.fps, stack))
-        tally = uvloop.run(follow(arguments.server, in_thread(frames), stream_config(arguments), takers))
+        config, access = stream_config(arguments), access_of(arguments)
+        tally = uvloop.run(follow(arguments.server, in_thread(frames), config, takers, access))
     return 0 if tally.in_order and not tally.outcomes["failed"] else 1
 
 
-async def follow(server: str, frames: AsyncIterable[VideoFrame], config: pb.StreamConfig, takers: list[Take]) -> Tally:
+async def follow(
+    server: str,
+    frames: AsyncIterable[VideoFrame],
+    config: pb.StreamConfig,
+    takers: list[Take],
+    access: Access = NO_ACCESS,
+) -> Tally:
     """Stream to the end, with a line of figures on the screen; interrupted, it still says the sum."""
     tally = Tally()
     showing = asyncio.create_task(_show(tally))
     try:
-        async with AsyncClient(target=server) as client:
+        async with AsyncClient(target=server, access=access) as client:
             async for reply in client.stream(frames, config):
                 tally.count(reply)
                 for take in takers:

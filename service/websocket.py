@@ -7,6 +7,9 @@ The first message is text, the configuration as JSON. Then every frame is one bi
                answer: {frame_id, outcome, age_ms, window_ms, ...}
     the rest   frame: the picture; answer: the mask, if there is one
 
+Browsers cannot send headers with it: they offer the subprotocols ``pranet.v1`` and ``pranet.bearer.TOKEN``. Who is let
+in gets ``pranet.v1`` back, who is not an HTTP 401.
+
 The text ``{"end": true}`` asks for the answers that are still open. What ends the stream otherwise is told in a last
 text message, an RFC 9457 problem, before the connection is closed.
 """
@@ -39,6 +42,8 @@ from service.window import Drop, Policy
 LENGTH = struct.Struct("<I")
 # Close codes, RFC 6455 section 7.4.1 and IANA's registry.
 NORMAL, GOING_AWAY, PROTOCOL_ERROR, INTERNAL_ERROR, TRY_AGAIN_LATER = 1000, 1001, 1002, 1011, 1013
+CLOSE_SECONDS = 1.0  # for the last words
+SUBPROTOCOL = "pranet.v1"  # what is chosen of those that a browser offers; the token is another of them
 
 log = logging.getLogger("pranet.access")
 
@@ -88,8 +93,8 @@ async def stream(websocket: WebSocket) -> None:
     request_id = request_id_from(websocket.headers.get("x-request-id", ""))
     began, code = time.perf_counter(), GOING_AWAY
     try:
-        _check_origin(websocket)
-        await websocket.accept()
+        _check_origin(websocket, service.settings.origins)
+        await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in websocket.scope["subprotocols"] else None)
         await _run(websocket, service)
         code = await _close(websocket, NORMAL)
     except ClientLeft:
@@ -209,9 +214,11 @@ def _described(done: Segmentation) -> dict[str, Any]:
     return described
 
 
-def _check_origin(websocket: WebSocket) -> None:
+def _check_origin(websocket: WebSocket, others: list[str]) -> None:
     """Let pages of this very service in, and programs, which name no origin; browsers do not check it themselves."""
     origin = websocket.headers.get("origin")
+    if origin in others or "*" in others:
+        return
     if origin is not None and urlsplit(origin).netloc != websocket.headers.get("host"):
         raise InvalidRequest(f"pages of {origin} may not stream to this service")
 
@@ -225,10 +232,12 @@ def _close_code(error: ServiceError) -> int:
 
 
 async def _close(websocket: WebSocket, code: int, problem: dict[str, Any] | None = None) -> int:
-    with contextlib.suppress(WebSocketDisconnect, RuntimeError, asyncio.CancelledError):  # it may be closed already
-        if problem and websocket.application_state.name == "CONNECTED":
-            await websocket.send_text(json.dumps(problem))
-        await websocket.close(code)
+    gone = (WebSocketDisconnect, RuntimeError, asyncio.CancelledError, TimeoutError)
+    with contextlib.suppress(*gone):  # it may be closed already, or not be read
+        async with asyncio.timeout(CLOSE_SECONDS):
+            if problem and websocket.application_state.name == "CONNECTED":
+                await websocket.send_text(json.dumps(problem))
+            await websocket.close(code)
     return code
 
 

@@ -2,7 +2,6 @@
 
 import pytest
 
-from service import settings
 from service.settings import Settings, SettingsError, load
 
 
@@ -62,11 +61,18 @@ def test_an_empty_variable_is_an_unset_one() -> None:
     assert load({"PRANET_WEIGHTS": ""}, {}) == (Settings(), [])
 
 
-def test_a_setting_that_is_not_yet_in_force_is_accepted_with_a_warning() -> None:
-    pending = [name for name, field in Settings.model_fields.items() if settings.is_pending(field)]
-    for name in pending:
-        _, warnings = load({settings.variable(name): "7"}, {})
-        assert settings.variable(name) in warnings[0]
+@pytest.mark.parametrize(
+    ("given", "advice"),
+    [
+        ({"PRANET_TLS_CERT": "a.pem"}, "TLS_CERT and TLS_KEY are needed together"),
+        ({"PRANET_TLS_CLIENT_CA": "ca.pem"}, "TLS_CLIENT_CA needs TLS_CERT"),
+        ({"PRANET_RATE_LIMIT": "5"}, "need API_TOKENS_FILE"),
+        ({"PRANET_TOKEN_CONCURRENCY": "5"}, "need API_TOKENS_FILE"),
+    ],
+)
+def test_settings_that_need_each_other_say_so(given: dict[str, str], advice: str) -> None:
+    with pytest.raises(SettingsError, match=advice):
+        load(given, {})
 
 
 def test_variables_of_other_programs_are_none_of_our_business() -> None:

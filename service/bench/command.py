@@ -15,6 +15,7 @@ from model import checkpoint, transforms
 from model.predictor import Predictor
 from model.training.command import add_data_arguments, selected
 from service import codec
+from service.access import access_of, add_access_options
 from service.bench import fidelity, local, parts, report, servers
 from service.bench.load import closed_loop, open_loop, watched
 from service.bench.measure import Answer, Row, summarise
@@ -57,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
         over.add_argument("--rate", type=_numbers, metavar="N,N", help="open loop: requests a second, whatever happens")
         over.add_argument("--poisson", action="store_true", help="with --rate: arrivals at random")
+        add_access_options(over)
         _add_images(over)
         _add_common(over)
         over.set_defaults(act=partial(_server, name))
@@ -119,7 +121,11 @@ def _fidelity(arguments: argparse.Namespace) -> int:
 
 def _server(name: str, arguments: argparse.Namespace) -> int:
     images = _read(arguments.images)
-    server = servers.http(arguments.url) if name == "http" else servers.rpc(arguments.url, arguments.address)
+    access = access_of(arguments)
+    if name == "http":
+        server = servers.http(arguments.url, access)
+    else:
+        server = servers.rpc(arguments.url, arguments.address, access)
     rows, answers = asyncio.run(_levels(server, images, arguments))
     return _finish(arguments, name, rows, answers, images=str(arguments.images))
 

@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-import grpc
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.access import NO_ACCESS, Access
 from service.bench.errors import BenchError
 from service.bench.load import Send
 from service.pb.pranet.v1 import segmentation_pb2 as pb
@@ -36,10 +36,10 @@ class Server:
 
 
 @asynccontextmanager
-async def http(url: str) -> AsyncIterator[Server]:
+async def http(url: str, access: Access = NO_ACCESS) -> AsyncIterator[Server]:
     """Send to ``POST /segment``, one kept connection for each request in flight."""
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=TIMEOUT_SECONDS, trust_env=False) as client:
+    async with access.http(url, limits=limits, timeout=TIMEOUT_SECONDS) as client:
 
         async def send(image: bytes) -> None:
             answer = await client.post("/segment", content=image, headers={"content-type": "application/octet-stream"})
@@ -51,16 +51,17 @@ async def http(url: str) -> AsyncIterator[Server]:
 
 
 @asynccontextmanager
-async def rpc(url: str, address: str) -> AsyncIterator[Server]:
+async def rpc(url: str, address: str, access: Access = NO_ACCESS) -> AsyncIterator[Server]:
     """Send to ``SegmentationService.Segment`` over one channel; metrics come from the REST port."""
     async with (
-        httpx.AsyncClient(base_url=url, timeout=TIMEOUT_SECONDS, trust_env=False) as client,
-        grpc.aio.insecure_channel(address) as channel,
+        access.http(url, timeout=TIMEOUT_SECONDS) as client,
+        access.channel(address) as channel,
     ):
         stub = pb_grpc.SegmentationServiceStub(channel)  # type: ignore[no-untyped-call]
 
         async def send(image: bytes) -> None:
-            answer = await stub.Segment(pb.SegmentRequest(image=image), timeout=TIMEOUT_SECONDS)
+            request = pb.SegmentRequest(image=image)
+            answer = await stub.Segment(request, timeout=TIMEOUT_SECONDS, metadata=access.metadata())
             if not answer.png.startswith(PNG_MAGIC):
                 raise BenchError("the answer holds no PNG")
 

@@ -1,6 +1,7 @@
 // The live page: sources, controls and results. The network is asked for probabilities, so that the threshold slider
 // acts at once, without another question to the service.
 
+import { headers, remember } from "/pages/access.js";
 import { Chart } from "/pages/chart.js";
 import { outlineAndFill, probabilityOf } from "/pages/overlay.js";
 import { VideoStream } from "/pages/stream.js";
@@ -47,8 +48,16 @@ function showFlags(flags) {
 }
 
 async function ask(query, image) {
-  const answer = await fetch(`/segment?${new URLSearchParams(query)}`, { method: "POST", body: image });
+  const answer = await fetch(`/segment?${new URLSearchParams(query)}`, { method: "POST", headers: headers(), body: image });
+  return granted(answer);
+}
+
+async function granted(answer) {
   if (answer.ok) return answer;
+  if (answer.status === 401) {
+    byId("access").hidden = false;
+    if (!headers().Authorization) throw new Error("This service asks for a token: enter it under Access.");
+  }
   const problem = await answer.json().catch(() => ({}));
   throw new Error(problem.detail ?? `the service answered ${answer.status}`);
 }
@@ -121,6 +130,11 @@ async function stream(video, release) {
       byId("dropped").textContent = chart.dropped;
       byId("received").textContent = chart.received;
     },
+    refused: guarded(async () => {
+      stopSource();
+      await introduce();
+      throw new Error("The service refused the stream; try again.");
+    }),
     ended(problem) {
       stopSource();
       complain(problem);
@@ -209,7 +223,25 @@ drop.addEventListener(
   }),
 );
 
-const info = await fetch("/info").then((answer) => answer.json());
-byId("model").textContent = `${info.model.model_id} on ${info.model.device}, ${info.model.engine} ${info.model.precision}`;
-byId("threshold").value = info.threshold;
-byId("threshold").dispatchEvent(new Event("input"));
+async function introduce() {
+  const { model, threshold } = await (await granted(await fetch("/info", { headers: headers() }))).json();
+  byId("access").hidden = true;
+  if (byId("model").textContent) return;
+  byId("model").textContent = `${model.model_id} on ${model.device}, ${model.engine} ${model.precision}`;
+  byId("threshold").value = threshold;
+  byId("threshold").dispatchEvent(new Event("input"));
+}
+
+byId("access").addEventListener(
+  "submit",
+  guarded(async (event) => {
+    event.preventDefault();
+    remember(byId("token").value.trim());
+    await introduce();
+    byId("token").value = "";
+    complain("");
+    say("Ready.");
+  }),
+);
+
+guarded(introduce)();

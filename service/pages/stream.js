@@ -1,12 +1,14 @@
 // Sends the frames of a playing <video> to WS /stream, and gives each answer back with the picture that it belongs to.
 
+import { protocols } from "/pages/access.js";
+
 const WIDTH = 640; // pixels that a frame is reduced to, if it has more
 const JPEG_QUALITY = 0.85;
 const FPS = 30;
 const BACKLOG_BYTES = 1_000_000; // unsent, above which a frame is left out: the network is the bottleneck
 
 export class VideoStream {
-  /** `on` has answered(picture, head, probability), counted(head) and ended(problem). */
+  /** `on` has answered(picture, head, probability), counted(head), refused() and ended(problem). */
   constructor(video, on) {
     this.video = video;
     this.on = on;
@@ -14,7 +16,7 @@ export class VideoStream {
     this.next = 0;
     this.problem = "";
     const scheme = location.protocol === "https:" ? "wss:" : "ws:";
-    this.socket = new WebSocket(`${scheme}//${location.host}/stream`);
+    this.socket = new WebSocket(`${scheme}//${location.host}/stream`, protocols());
     this.socket.binaryType = "arraybuffer";
     this.socket.onopen = () => this.start();
     this.socket.onmessage = (event) => this.receive(event.data);
@@ -58,7 +60,9 @@ export class VideoStream {
 
   end(event) {
     clearInterval(this.timer);
-    if (!this.closed) this.on.ended(this.problem || `The connection was closed (${event.code}); start again.`);
+    if (this.closed) return;
+    if (!this.timer) this.on.refused(); // a browser does not tell with which status
+    else this.on.ended(this.problem || `The connection was closed (${event.code}); start again.`);
   }
 
   close() {

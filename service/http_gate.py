@@ -1,0 +1,98 @@
+"""The gate in front of every HTTP route and WebSocket, and the headers that tell browsers to be careful."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from service.errors import ServiceError
+from service.gate import Gate
+from service.observe import request_id_from
+
+OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/docs", "/openapi.json"})
+OPEN_FOLDERS = ("/pages/", "/samples/", "/docs/assets/")  # the page's own files, the same for everybody
+TOKEN_PROTOCOL = "pranet.bearer."  # before the token, in the subprotocols that a WebSocket offers
+SAFE_HEADERS = {
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(self), geolocation=(), microphone=()",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+}
+
+Refuse = Callable[[Request, ServiceError], Awaitable[Response]]
+
+log = logging.getLogger("pranet.access")
+
+
+class HttpGate:
+    """ASGI middleware: whatever is not listed as open needs a valid token, routes of later days too."""
+
+    def __init__(self, app: ASGIApp, gate: Gate, refuse: Refuse, *, public_metrics: bool) -> None:
+        self._app = app
+        self._gate = gate
+        self._refuse = refuse  # makes the answer of an error
+        self._open = OPEN_PATHS | {"/metrics"} if public_metrics else OPEN_PATHS
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or refuse it."""
+        path = scope["path"]
+        if scope["type"] == "http" and (path in self._open or path.startswith(OPEN_FOLDERS)):
+            await self._app(scope, receive, send)
+            return
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._gate.entered(_authorization(scope)))
+            except ServiceError as error:
+                await self._answer(error, scope, receive, send)
+                return
+            await self._app(scope, receive, send)
+
+    async def _answer(self, error: ServiceError, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await (await self._refuse(Request(scope, receive), error))(scope, receive, send)
+            return
+        request = Request({**scope, "type": "http", "method": "GET"})
+        request.state.request_id = request_id_from(request.headers.get("x-request-id", ""))
+        await WebSocket(scope, receive, send).send_denial_response(await self._refuse(request, error))
+        request.app.state.service.metrics.requests.labels("websocket", str(error.status)).inc()
+        log.info("websocket refused %d id=%s", error.status, request.state.request_id)
+
+
+class SafeHeaders:
+    """ASGI middleware: puts ``SAFE_HEADERS`` on every answer that does not set its own."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+
+        async def send_safely(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in SAFE_HEADERS.items():
+                    headers.setdefault(name, value)
+                if "etag" not in headers:  # all but the page's own files may be about a patient
+                    headers.setdefault("cache-control", "no-store")
+            await send(message)
+
+        await self._app(scope, receive, send_safely)
+
+
+def _authorization(scope: Scope) -> str:
+    """Return the ``Authorization`` header; of a WebSocket, which cannot have one in browsers, also by subprotocol."""
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            return str(value.decode("latin-1"))
+    for offered in scope.get("subprotocols", ()):
+        if offered.startswith(TOKEN_PROTOCOL):
+            return f"Bearer {offered.removeprefix(TOKEN_PROTOCOL)}"
+    return ""

@@ -1,0 +1,108 @@
+"""HTTP/1.1 connections that do not wait for ever: uvicorn sets no limit to the time and the size of a request's head.
+
+Wherever the peer is the one who has to send, a timer runs: from the connection (or, on a kept one, from the first byte
+of the next request) to the end of the head, and after an answer that came before the request's end to that end. What
+is between, the body, has the request's own deadline in ``service.body``.
+"""
+
+import asyncio
+import json
+import uuid
+from http import HTTPStatus
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from service.errors import HeadTooLarge, HeadTooSlow, InvalidRequest, ServiceError
+
+HEAD_SECONDS = 10.0
+MAX_HEAD_BYTES = 32 * 1024
+REST_SECONDS = 30.0  # for the rest of a body that nobody reads any more
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """One connection; its methods are called by the transport, the parser and the request's end."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._timer: asyncio.TimerHandle | None = None
+        self._in_head = True  # or before it
+        self._head_bytes = 0
+        self._fault: ServiceError | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Give the peer its time for a first head."""
+        super().connection_made(transport)
+        self._start_timer(HEAD_SECONDS)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait for nothing more."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Count what belongs to a head that is not complete."""
+        if self._in_head:
+            self._head_bytes += len(data)
+            self._start_timer(HEAD_SECONDS)
+        super().data_received(data)
+        if self._in_head and self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self._refuse(_too_large())
+
+    def on_message_begin(self) -> None:
+        """Give a head its time, also one that begins where a body ends."""
+        super().on_message_begin()
+        self._start_timer(HEAD_SECONDS)
+
+    def on_headers_complete(self) -> None:
+        """Judge the size of a head; from here on the request's own deadline holds."""
+        self._stop_timer()
+        self._in_head, self._head_bytes = False, 0
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
+            self._fault = _too_large()
+            raise ValueError  # the parser stops, and `send_400_response` is called
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Expect a head again, whenever it comes."""
+        self._stop_timer()
+        self._in_head = True
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Give the rest of a body that was answered early its time."""
+        super().on_response_complete()
+        if not self._in_head:
+            self._start_timer(REST_SECONDS)
+
+    def send_400_response(self, msg: str) -> None:
+        """Say what is wrong in the form of all other errors."""
+        self._refuse(self._fault or InvalidRequest("this is no HTTP/1.1 request; if it is TLS, the port speaks none"))
+
+    def _start_timer(self, seconds: float) -> None:
+        if self._timer is None:
+            self._timer = self.loop.call_later(seconds, self._give_up)
+
+    def _stop_timer(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+
+    def _give_up(self) -> None:
+        if self._in_head and self._head_bytes:
+            self._refuse(HeadTooSlow(f"the request's line and headers did not arrive within {HEAD_SECONDS:g} s"))
+        else:  # one who never said a word expects no answer; one who was answered has it
+            self.transport.close()
+
+    def _refuse(self, error: ServiceError) -> None:
+        body = json.dumps(error.problem(uuid.uuid4().hex)).encode()
+        head = (
+            f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\ncontent-type: application/problem+json\r\n"
+            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + body)
+        self.transport.close()
+
+
+def _too_large() -> HeadTooLarge:
+    return HeadTooLarge(f"the request's line and headers have more than {MAX_HEAD_BYTES} bytes")

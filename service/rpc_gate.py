@@ -1,0 +1,85 @@
+"""The gate in front of every gRPC method, those of later days too; health is open."""
+
+import asyncio
+import inspect
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health
+
+from service.errors import BodyTooSlow, InvalidRequest, ServiceError
+from service.gate import Gate
+from service.metrics import Metrics
+
+OPEN_SERVICE = f"/{health.SERVICE_NAME}/"
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Abort = Callable[[Context, ServiceError], Awaitable[None]]
+
+log = logging.getLogger("pranet.access")
+
+
+class RpcGate(grpc.aio.ServerInterceptor):
+    """Refuses calls without a valid token before their messages are read, and messages that do not arrive."""
+
+    def __init__(self, gate: Gate, metrics: Metrics, abort: Abort, *, message_seconds: float) -> None:
+        self._gate = gate
+        self._metrics = metrics
+        self._abort = abort
+        self._message_seconds = message_seconds  # for the one message of a unary call
+
+    async def intercept_service(
+        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]], call: grpc.HandlerCallDetails
+    ) -> Any:
+        """Put the gate in front of a method."""
+        method = await continuation(call)
+        if method is None or call.method.startswith(OPEN_SERVICE):
+            return method
+        return self._guarded(method, call)
+
+    def _guarded(self, method: Any, call: grpc.HandlerCallDetails) -> Any:
+        """Return the method behind the gate; on the wire a unary request is a stream of one, which can be timed."""
+        behaviour = getattr(method, f"{_kind(method.request_streaming)}_{_kind(method.response_streaming)}")
+
+        async def answer(requests: Any, context: Context) -> Any:
+            with ExitStack() as stack:
+                return await behaviour(await self._enter(stack, method, call, requests, context), context)
+
+        async def answers(requests: Any, context: Context) -> AsyncIterator[Any]:
+            with ExitStack() as stack:
+                async for each in behaviour(await self._enter(stack, method, call, requests, context), context):
+                    yield each
+
+        make = getattr(grpc, f"stream_{_kind(method.response_streaming)}_rpc_method_handler")
+        guarded = answers if inspect.isasyncgenfunction(behaviour) else answer
+        return make(guarded, method.request_deserializer, method.response_serializer)
+
+    async def _enter(
+        self, stack: ExitStack, method: Any, call: grpc.HandlerCallDetails, requests: Any, context: Context
+    ) -> Any:
+        """Let the caller in and return what the method is called with."""
+        try:
+            stack.enter_context(self._gate.entered(str(dict(call.invocation_metadata or ()).get("authorization", ""))))
+            return requests if method.request_streaming else await self._only(requests)
+        except ServiceError as error:
+            self._metrics.rejected.labels(error.slug).inc()
+            self._metrics.requests.labels("grpc", error.grpc.name).inc()
+            log.info("grpc %s refused %s", call.method.rpartition("/")[2], error.grpc.name)
+            await self._abort(context, error)
+        raise AssertionError("abort always raises")
+
+    async def _only(self, requests: Any) -> Any:
+        try:
+            async with asyncio.timeout(self._message_seconds):
+                return await anext(aiter(requests))
+        except TimeoutError:
+            raise BodyTooSlow("the message did not arrive within the request's time; send it faster") from None
+        except StopAsyncIteration:
+            raise InvalidRequest("the call ended without its message") from None
+
+
+def _kind(streaming: bool) -> str:
+    return "stream" if streaming else "unary"
