@@ -1,0 +1,141 @@
+"""TLS and certificates of clients, over REST, gRPC and WebSocket; nothing older than TLS 1.2 is spoken."""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import warnings
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from callers import TRANSPORTS, UNREACHABLE, Ask, rest
+from certificates import Authority
+from fakes import Running, serving
+from service.access import NO_ACCESS
+from service.tls import ServerTls, TlsError
+from service.tokens import Token, digest_of
+
+VERSIONS = {  # whether it may be spoken
+    "TLSv1": False,
+    "TLSv1_1": False,
+    "TLSv1_2": True,
+    "TLSv1_3": True,
+}
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+@pytest.fixture
+async def secured(authority: Authority) -> AsyncIterator[Running]:
+    async with serving(**authority.server()) as running:
+        yield running
+
+
+def speaks(port: int, version: ssl.TLSVersion) -> bool:
+    """Tell whether a server speaks this very version, with a client that would take any cipher of it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of the old versions
+        context.minimum_version = context.maximum_version = version
+    with socket.create_connection(("127.0.0.1", port)) as plain:
+        try:
+            with context.wrap_socket(plain) as talking:
+                return talking.version() == version.name.replace("_", ".")
+        except (ssl.SSLError, ConnectionError):
+            return False
+
+
+@contextlib.asynccontextmanager
+async def lenient_server(authority: Authority) -> AsyncIterator[int]:
+    """Serve whatever version the client wants."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.issue("127.0.0.1"))
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version = ssl.TLSVersion.TLSv1
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+@pytest.mark.parametrize("name", VERSIONS)
+async def test_only_tls_1_2_and_later_is_spoken(name: str, secured: Running, authority: Authority) -> None:
+    version = ssl.TLSVersion[name]
+    async with lenient_server(authority) as lenient:
+        assert await asyncio.to_thread(speaks, lenient, version), "the client itself cannot speak it"
+    for port in (secured.port, secured.grpc_port):
+        assert await asyncio.to_thread(speaks, port, version) is VERSIONS[name]
+
+
+@pytest.mark.parametrize("ask", TRANSPORTS, ids=lambda ask: ask.__name__)
+async def test_only_clients_that_believe_its_authority_talk_to_it(
+    ask: Ask, secured: Running, authority: Authority, tmp_path: Path
+) -> None:
+    assert await ask(secured, authority.client()) == "ok"
+    assert await ask(secured, Authority(tmp_path).client()) == UNREACHABLE
+    assert await ask(secured, NO_ACCESS) == UNREACHABLE  # without TLS
+
+
+@pytest.mark.parametrize("ask", TRANSPORTS, ids=lambda ask: ask.__name__)
+async def test_with_an_authority_for_clients_only_their_certificates_let_in(
+    ask: Ask, authority: Authority, tmp_path: Path
+) -> None:
+    people = Authority(tmp_path)
+    certificates = {
+        "right": (people.issue("client"), "ok"),
+        "expired": (people.expired(), UNREACHABLE),
+        "of another authority": (authority.issue("client"), UNREACHABLE),
+        "absent": ((None, None), UNREACHABLE),
+    }
+    async with serving(**authority.server(), tls_client_ca=people.pem) as it:
+        found = {name: await ask(it, authority.client(own)) for name, (own, _) in certificates.items()}
+        assert found == {name: expected for name, (_, expected) in certificates.items()}
+        assert it.metric("pranet_decodes_total") == 1
+
+
+@pytest.mark.parametrize("ask", TRANSPORTS, ids=lambda ask: ask.__name__)
+async def test_a_certificate_does_not_replace_the_token(ask: Ask, authority: Authority, tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text(Token("good", digest_of("good")).line())
+    own = authority.issue("client")
+    async with serving(**authority.server(), tls_client_ca=authority.pem, api_tokens_file=tokens) as it:
+        assert await ask(it, authority.client(own)) == "unauthenticated"
+        assert await ask(it, authority.client(own, "good")) == "ok"
+
+
+async def test_who_does_not_speak_tls_gets_nothing(secured: Running) -> None:
+    async with httpx.AsyncClient(trust_env=False) as plain:
+        with pytest.raises(httpx.TransportError):
+            await plain.get(f"http://127.0.0.1:{secured.port}/livez")
+
+
+async def test_a_silent_handshake_holds_up_nobody(secured: Running, authority: Authority) -> None:
+    for port in (secured.port, secured.grpc_port):
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        assert await rest(secured, authority.client()) == "ok"
+        writer.close()
+
+
+def test_a_file_that_cannot_be_used_is_named(authority: Authority, tmp_path: Path) -> None:
+    cert, key = authority.issue("127.0.0.1")
+    _, other_key = authority.issue("127.0.0.1")
+    empty = tmp_path / "empty.pem"
+    empty.write_text("")
+    for wrong in (
+        ServerTls(tmp_path / "none.pem", key),
+        ServerTls(cert, other_key),
+        ServerTls(cert, key, empty),
+        ServerTls(cert, key, tmp_path / "none.pem"),
+    ):
+        with pytest.raises(TlsError, match=r"none\.pem|empty\.pem|cert\.pem"):
+            wrong.credentials()
