@@ -108,7 +108,7 @@ class HeadTooSlow(ServiceError):
 
 
 class ReadTooSlowly(ServiceError):
-    """A stream's client did not take an answer within the time of a request; the stream was ended."""
+    """A stream's client did not take an answer in time; the stream was ended."""
 
     status, grpc, slug = 408, StatusCode.DEADLINE_EXCEEDED, "read-too-slowly"
 

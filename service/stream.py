@@ -29,6 +29,7 @@ from service.temporal import Memory, Status
 from service.window import Drop, Policy, Turn, Window
 
 MAX_SMOOTHING_MS = 2000
+UNREAD_SECONDS = 30.0  # that an answer may wait for its client to take it; then the stream ends
 MAX_UNREAD = 256  # answers, nearly all of them short drops, that wait for a client that does not read
 
 Outcome = Segmentation | Drop | ServiceError
@@ -99,7 +100,7 @@ class Stream:
         self._metrics = metrics
         self._draining = draining
         self._allowance = allowance
-        self._frame_timeout = frame_timeout  # seconds from a frame's turn to its answer, and for the client to take one
+        self._frame_timeout = frame_timeout  # seconds from a frame's turn to its answer
         self._window = Window(options.policy, window)
         self._clock = ClockMapping()
         self._memory = Memory(
@@ -209,11 +210,11 @@ class Stream:
     async def _answer(self, entry: _Entry, outcome: Outcome, send: Callable[[Answer], Awaitable[None]]) -> None:
         age = time.monotonic() - entry.captured
         try:
-            async with asyncio.timeout(self._frame_timeout):
+            async with asyncio.timeout(UNREAD_SECONDS):
                 await send(Answer(entry.frame_id, outcome, age, entry.window_seconds, entry.status))
         except TimeoutError:
             raise ReadTooSlowly(
-                "an answer was not taken within the time of a request; read them as they come"
+                f"an answer was not taken within {UNREAD_SECONDS:g} s; read them as they come"
             ) from None
         if entry.turn:
             self._window.answer_taken()

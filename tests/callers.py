@@ -89,6 +89,7 @@ async def socket(it: Running, access: Access, *, by_header: bool) -> AsyncIterat
         ssl=access._context() if access.ca else None,
         proxy=None,
         max_size=None,
+        compression=None,
     ) as opened:
         assert opened.subprotocol == (None if by_header else "pranet.v1")  # never the token
         yield opened

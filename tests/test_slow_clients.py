@@ -14,15 +14,17 @@ from PIL import Image
 
 import callers
 from fakes import PATIENCE, Running, serving, until
-from pictures import encoded
-from service import http_protocol, http_server
+from pictures import encoded, red_box
+from service import http_protocol, http_server, stream
 from service.access import NO_ACCESS
 from service.http_protocol import MAX_HEAD_BYTES
 from service.pb.pranet.v1 import segmentation_pb2 as pb
 from service.websocket import LENGTH
 
 SHORT_SECONDS = 0.3
-SIDE = 4096  # pixels, of a frame whose mask has 2 MiB
+SIDE = 2048  # pixels, of a small file whose mask has 512 KiB
+LARGE = encoded(red_box(SIDE, SIDE, (0, 0, SIDE, SIDE)))
+FRAMES = 100  # far more answers than any buffer on the way holds
 GET = b"GET /livez HTTP/1.1\r\nHost: pranet\r\n"
 
 
@@ -30,7 +32,8 @@ GET = b"GET /livez HTTP/1.1\r\nHost: pranet\r\n"
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HEAD_SECONDS", "REST_SECONDS"):
         monkeypatch.setattr(http_protocol, name, SHORT_SECONDS)
-    monkeypatch.setattr(http_server, "UNREAD_SECONDS", SHORT_SECONDS)
+    for module in (http_server, stream):
+        monkeypatch.setattr(module, "UNREAD_SECONDS", SHORT_SECONDS)
 
 
 @pytest.fixture
@@ -131,8 +134,9 @@ def established(port: int) -> int:
     return sum(row[1].endswith(f":{port:04X}") and row[3] == "01" for row in rows)
 
 
+@pytest.mark.slow
 async def test_the_kernel_gives_up_who_never_reads_an_answer() -> None:
-    noise = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 255, (2500, 2500, 3), np.uint8)), "JPEG")
+    noise = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 255, (1800, 1800, 3), np.uint8)), "JPEG")
     async with serving() as it:
         with socket.socket() as peer:
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -143,37 +147,39 @@ async def test_the_kernel_gives_up_who_never_reads_an_answer() -> None:
             await until(lambda: established(it.port) == 0)
 
 
-def large_frame(number: int) -> pb.StreamFrame:
-    raw = pb.RawImage(format=pb.PIXEL_FORMAT_NV12, width=SIDE, height=SIDE, data=bytes(SIDE * SIDE * 3 // 2))
-    return pb.StreamFrame(frame_id=number, raw=raw)
-
-
+@pytest.mark.slow
 async def test_a_grpc_stream_whose_answers_are_not_read_ends() -> None:
-    async with serving(request_timeout_ms=2000) as it:
+    async with serving() as it:
         call = it.stub.SegmentStream()
         config = pb.StreamConfig(policy=pb.POLICY_EVERY, mask_format=pb.MASK_FORMAT_BITS)
-        await call.write(pb.StreamRequest(config=config))
-        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            for number in range(40):  # 2 MiB each, unread
-                await call.write(pb.StreamRequest(frame=large_frame(number)))
+
+        async def send() -> None:
+            await call.write(pb.StreamRequest(config=config))
+            for number in range(FRAMES):
+                await call.write(pb.StreamRequest(frame=pb.StreamFrame(frame_id=number, image=LARGE)))
+
+        sending = asyncio.create_task(send())
         await until(lambda: it.metric("pranet_rejected_total", {"reason": "read-too-slowly"}) == 1)
         await until(it.service.streams.idle.is_set)
         call.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
 
 
+@pytest.mark.slow
 async def test_a_websocket_whose_answers_are_not_read_ends() -> None:
-    async with serving(request_timeout_ms=2000) as it, callers.socket(it, NO_ACCESS, by_header=True) as opened:
-        await opened.send(json.dumps({"policy": "every", "mask_format": "bits"}))
-        layout = {"format": "nv12", "width": SIDE, "height": SIDE, "stride": SIDE}
-        for number in range(40):
-            head = json.dumps({"frame_id": number, "raw": layout}).encode()
-            sending = asyncio.create_task(opened.send(LENGTH.pack(len(head)) + head + bytes(SIDE * SIDE * 3 // 2)))
-            done, _ = await asyncio.wait((sending,), timeout=1)
-            if not done:
-                break
+    async with serving() as it, callers.socket(it, NO_ACCESS, by_header=True) as opened:
+
+        async def send() -> None:
+            await opened.send(json.dumps({"policy": "every", "mask_format": "bits"}))
+            for number in range(FRAMES):
+                head = json.dumps({"frame_id": number}).encode()
+                await opened.send(LENGTH.pack(len(head)) + head + LARGE)
+
+        sending = asyncio.create_task(send())
         await until(lambda: it.metric("pranet_rejected_total", {"reason": "read-too-slowly"}) == 1)
         await until(it.service.streams.idle.is_set)
         opened.transport.abort()
+        await asyncio.gather(sending, return_exceptions=True)
 
 
 async def test_a_grpc_message_that_does_not_arrive_is_given_up() -> None:
