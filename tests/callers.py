@@ -4,6 +4,7 @@ import json
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import grpc
 import httpx
@@ -79,7 +80,7 @@ async def grpc_stream(it: Running, access: Access) -> str:
 
 
 @asynccontextmanager
-async def socket(it: Running, access: Access, *, by_header: bool) -> AsyncIterator[ClientConnection]:
+async def socket(it: Running, access: Access, *, by_header: bool, **options: Any) -> AsyncIterator[ClientConnection]:
     """Open a WebSocket, with the token as header, or as browsers do it."""
     offered = [Subprotocol("pranet.v1"), *([Subprotocol(f"pranet.bearer.{access.token}")] if access.token else [])]
     async with connect(
@@ -89,7 +90,7 @@ async def socket(it: Running, access: Access, *, by_header: bool) -> AsyncIterat
         ssl=access._context() if access.ca else None,
         proxy=None,
         max_size=None,
-        compression=None,
+        **options,
     ) as opened:
         assert opened.subprotocol == (None if by_header else "pranet.v1")  # never the token
         yield opened

@@ -1,6 +1,5 @@
 import asyncio
 import os
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -8,61 +7,28 @@ from typing import Any
 
 import pytest
 
+import browser
+from browser import MILLISECONDS
 from fakes import PATIENCE, Running, serving
 from pictures import SAMPLES
 from service.core import load_predictor
 from service.settings import Settings
-from service.video import sweep
 
 playwright = pytest.importorskip("playwright.async_api")
 axe = pytest.importorskip("axe_playwright_python.async_playwright")
 
 pytestmark = pytest.mark.slow
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--use-fake-ui-for-media-stream",
-    "--use-fake-device-for-media-stream",
-]
-MILLISECONDS = PATIENCE * 1000
 SCREENSHOTS = {"light": (1200, 900), "dark": (1200, 900), "phone": (390, 844)}  # pixels
 
 
 @asynccontextmanager
 async def page(it: Running, folder: Path, **options: Any) -> AsyncIterator[Any]:
-    """Open the page in a fresh Chromium with a camera that shows the synthetic sweep; no console error may occur."""
-    if CHROMIUM is None:
-        pytest.skip("no Chromium")
-    camera = folder / "camera.mjpeg"
-    camera.write_bytes(b"".join(sweep()))
-    faults: list[str] = []
-    async with playwright.async_playwright() as driver:
-        context = await driver.chromium.launch_persistent_context(
-            folder / "profile",
-            executable_path=CHROMIUM,
-            args=[*FLAGS, f"--use-file-for-fake-video-capture={camera}"],
-            permissions=["camera"],
-            **options,
-        )
-        try:
-            opened = await context.new_page()
-            opened.set_default_timeout(MILLISECONDS)
-            opened.on("pageerror", lambda error: faults.append(str(error)))
-            opened.on("console", lambda line: faults.append(line.text) if line.type == "error" else None)
-            await opened.goto(f"http://127.0.0.1:{it.port}/")
-            await playwright.expect(opened.locator("#model")).not_to_be_empty()
-            yield opened
-            expected = [fault for fault in faults if "415" not in fault and "422" not in fault]  # a refused picture
-            assert expected == []
-        finally:
-            await context.close()
+    """Open the page; no console error may occur."""
+    async with browser.opened(f"http://127.0.0.1:{it.port}/", folder, **options) as (opened, faults):
+        await playwright.expect(opened.locator("#model")).not_to_be_empty()
+        yield opened
+        assert [fault for fault in faults if "415" not in fault and "422" not in fault] == []  # a refused picture
 
 
 async def no_serious_fault(opened: Any) -> None:

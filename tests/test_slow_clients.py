@@ -11,6 +11,7 @@ import grpc
 import numpy as np
 import pytest
 from PIL import Image
+from websockets.asyncio.client import ClientConnection
 
 import callers
 from fakes import PATIENCE, Running, serving, until
@@ -32,8 +33,7 @@ GET = b"GET /livez HTTP/1.1\r\nHost: pranet\r\n"
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HEAD_SECONDS", "REST_SECONDS"):
         monkeypatch.setattr(http_protocol, name, SHORT_SECONDS)
-    for module in (http_server, stream):
-        monkeypatch.setattr(module, "UNREAD_SECONDS", SHORT_SECONDS)
+    monkeypatch.setattr(stream, "UNREAD_SECONDS", SHORT_SECONDS)
 
 
 @pytest.fixture
@@ -135,7 +135,8 @@ def established(port: int) -> int:
 
 
 @pytest.mark.slow
-async def test_the_kernel_gives_up_who_never_reads_an_answer() -> None:
+async def test_the_kernel_gives_up_who_never_reads_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_server, "UNREAD_SECONDS", SHORT_SECONDS)
     noise = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 255, (1800, 1800, 3), np.uint8)), "JPEG")
     async with serving() as it:
         with socket.socket() as peer:
@@ -165,9 +166,20 @@ async def test_a_grpc_stream_whose_answers_are_not_read_ends() -> None:
         await asyncio.gather(sending, return_exceptions=True)
 
 
+@contextlib.asynccontextmanager
+async def narrow(it: Running) -> AsyncIterator[ClientConnection]:
+    """Open a WebSocket behind which little is buffered."""
+    near = socket.socket()
+    near.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    near.connect(("127.0.0.1", it.port))
+    near.setblocking(False)
+    async with callers.socket(it, NO_ACCESS, by_header=True, sock=near, max_queue=1, compression=None) as opened:
+        yield opened
+
+
 @pytest.mark.slow
 async def test_a_websocket_whose_answers_are_not_read_ends() -> None:
-    async with serving() as it, callers.socket(it, NO_ACCESS, by_header=True) as opened:
+    async with serving() as it, narrow(it) as opened:
 
         async def send() -> None:
             await opened.send(json.dumps({"policy": "every", "mask_format": "bits"}))
