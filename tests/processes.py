@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import IO
 
 import httpx
 
@@ -34,10 +35,12 @@ def pranet(*arguments: object, **variables: str) -> "subprocess.CompletedProcess
 
 
 @contextlib.contextmanager
-def server(*arguments: object, **variables: str) -> Iterator[Server]:
+def server(*arguments: object, stderr: IO[str] | None = None, **variables: str) -> Iterator[Server]:
     """Serve on free ports inside the block."""
     command = _command(("serve", "--port", 0, "--grpc-port", 0, "--log-level", "warning", *arguments))
-    with subprocess.Popen(command, cwd=ROOT, env=_environment(variables), text=True, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, env=_environment(variables), text=True, stdout=subprocess.PIPE, stderr=stderr
+    ) as process:
         try:
             yield _announced(process)
         finally:
