@@ -104,7 +104,10 @@ def _announce(service: Service, port: int, grpc_port: int) -> None:
     url = f"{'https' if service.settings.tls_cert else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
     ref = service.model
     print(f"\nPraNet is ready: {url} (gRPC {grpc_port}), {ref.model_id} on {ref.device}, {ref.engine} {ref.precision}")
-    print(f"  curl -H 'Content-Type: image/jpeg' --data-binary @{shlex.quote(str(SAMPLE))} {url}/segment -o mask.png")
+    access = " --cacert CA.pem" * bool(service.settings.tls_cert)
+    access += " -H 'Authorization: Bearer TOKEN'" * bool(service.settings.api_tokens_file)
+    sample = shlex.quote(str(SAMPLE))
+    print(f"  curl{access} -H 'Content-Type: image/jpeg' --data-binary @{sample} {url}/segment -o mask.png")
     print(f"  documentation: {url}/docs\n", flush=True)
 
 
