@@ -51,6 +51,7 @@ readme: $(VENV)/.dev
 lock:
 	$(PIP) install -q uv
 	$(PIP_COMPILE) -o requirements/serve.txt
+	$(PIP_COMPILE) --extra gpu --extra otel -o requirements/image.txt
 	$(PIP_COMPILE) --extra dev -o requirements/dev.txt
 
 clean:

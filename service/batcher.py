@@ -43,7 +43,9 @@ class Batched(Generic[Result]):
     """What became of one item."""
 
     result: Result
+    submitted: float  # time.perf_counter, seconds
     queue_seconds: float  # from submission until its batch was formed
+    started: float  # on the device; time.perf_counter, seconds
     infer_seconds: float  # on the device, for the whole batch
     batch_size: int
 
@@ -202,7 +204,9 @@ class Batcher(Generic[Item, Result]):
         seconds = time.perf_counter() - started
         for job, result in zip(batch, results, strict=True):
             if not job.future.done():
-                job.future.set_result(Batched(result, job.started - job.submitted, seconds, len(batch)))
+                job.future.set_result(
+                    Batched(result, job.submitted, job.started - job.submitted, started, seconds, len(batch))
+                )
         return thread
 
     async def _repeat_singly(

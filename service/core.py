@@ -8,10 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
 
-from model import checkpoint, engines
+import torch
+
+from model import checkpoint, engines, gpu
 from model.cores import usable_cores
 from model.predictor import ModelRef, Predictor
 from model.transforms import Pixels
+from service import tracing
 from service.admission import Admission
 from service.batcher import HANG_SECONDS, Batcher
 from service.errors import Draining, NotReady
@@ -21,6 +24,7 @@ from service.metrics import Metrics
 from service.segmenter import Inference, Segmenter, inference
 from service.settings import Settings
 from service.streams import Streams
+from service.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +84,7 @@ class Service:
     readiness: Readiness
     metrics: Metrics
     gate: Gate
+    tracing: Tracing
 
 
 def load_predictor(settings: Settings) -> Predictor:
@@ -114,7 +119,9 @@ async def running(
     max_batch_size = settings.max_batch_size or engines.default_batch_size(settings.device)
     metrics = Metrics()
     gate = Gate(settings.api_tokens_file, rate_limit=settings.rate_limit, concurrency=settings.token_concurrency)
+    _watch_gpu(metrics, engines.resolve_device(settings.device))
     async with contextlib.AsyncExitStack() as stack:
+        traces = await stack.enter_async_context(tracing.started(settings.traces_endpoint))
         pool = stack.enter_context(ThreadPoolExecutor(usable_cores(), thread_name_prefix="cpu"))
         batcher: Batcher[Pixels, Inference] = await stack.enter_async_context(
             Batcher(
@@ -131,6 +138,7 @@ async def running(
             Admission(settings.max_queue_size),
             pool,
             metrics,
+            traces,
             max_image_pixels=settings.max_image_pixels,
         )
         streams = Streams(
@@ -148,7 +156,8 @@ async def running(
         metrics.model_info.labels(
             model.model_id, model.weights_sha256, model.engine, model.device, model.precision
         ).set(1)
-        yield Service(settings, model, max_batch_size, segmenter, streams, side_outputs, readiness, metrics, gate)
+        metrics.ready.set_function(lambda: readiness.ready)
+        yield Service(settings, model, max_batch_size, segmenter, streams, side_outputs, readiness, metrics, gate, traces)
 
 
 async def warm_up(service: Service, predictor: Predictor) -> None:
@@ -156,6 +165,12 @@ async def warm_up(service: Service, predictor: Predictor) -> None:
     await asyncio.to_thread(predictor.warm_up, service.max_batch_size)
     if service.readiness.phase is Phase.STARTING:
         service.readiness.enter(Phase.SERVING)
+
+
+def _watch_gpu(metrics: Metrics, device: torch.device) -> None:
+    if device.type == "cuda":
+        metrics.gpu_utilization.labels(str(device)).set_function(lambda: gpu.utilization(device))
+        metrics.gpu_memory.labels(str(device)).set_function(lambda: gpu.memory_used(device))
 
 
 def _patience(settings: Settings) -> float:

@@ -5,9 +5,11 @@ import logging
 import sys
 import time
 
+from service.tracing import current
+
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
+    """One JSON object a line; inside a call it names its request and its trace."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Format a record with its time in UTC."""
@@ -18,6 +20,10 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        if call := current.get():
+            line["request_id"] = call.request_id
+            if call.trace_id:
+                line["trace_id"] = call.trace_id
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line)

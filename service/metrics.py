@@ -87,6 +87,13 @@ class Metrics:
             registry=registry,
         )
 
+        self.ready = Gauge("pranet_ready", "1 while new work is taken, else 0: what /readyz says.", registry=registry)
+        self.gpu_utilization = Gauge(
+            "pranet_gpu_utilization_ratio", "Part of the time in which the GPU computed.", ("gpu",), registry=registry
+        )
+        self.gpu_memory = Gauge(
+            "pranet_gpu_memory_used_bytes", "Memory in use on the GPU, by every process.", ("gpu",), registry=registry
+        )
         self.streams_active = Gauge("pranet_streams_active", "Open video streams.", registry=registry)
         self.frames_received = Counter(
             "pranet_frames_received", "Frames received on streams, by stream slot.", ("slot",), registry=registry

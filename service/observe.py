@@ -10,9 +10,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import InternalError
 from service.metrics import Metrics
+from service.tracing import Call, Tracing
 
-REQUEST_ID_HEADER = b"x-request-id"
+REQUEST_ID_HEADER = "x-request-id"
 REQUEST_ID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)  # what may be echoed into headers and logs
+UNTRACED = Tracing()
 QUIET_PATHS = frozenset({"/livez", "/readyz", "/metrics"})  # polled for ever
 
 log = logging.getLogger("pranet.access")
@@ -26,41 +28,56 @@ def request_id_from(given: str) -> str:
 class Observed:
     """Wraps an ASGI application; ``scope["state"]["request_id"]`` names the request inside."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, tracing: Tracing) -> None:
         self._app = app
         self._metrics = metrics
+        self._tracing = tracing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = dict(scope["headers"])
-        request_id = request_id_from(headers.get(REQUEST_ID_HEADER, b"").decode("latin-1"))
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        request_id = request_id_from(headers.get(REQUEST_ID_HEADER, ""))
         scope.setdefault("state", {})["request_id"] = request_id
+        tracing = UNTRACED if scope["path"] in QUIET_PATHS else self._tracing
+        with tracing.call("HTTP", request_id, headers) as call:
+            await self._serve(scope, receive, send, call)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, call: Call) -> None:
         began, status = time.perf_counter(), 0
+        named = call.headers()
 
         async def send_named(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", []), (REQUEST_ID_HEADER, request_id.encode())]
+                message["headers"] = [*message.get("headers", []), *named]
             await send(message)
 
         try:
             await self._app(scope, receive, send_named)
         except Exception:
-            log.exception("request %s failed", request_id)
+            log.exception("request %s failed", call.request_id)
             if not status:
-                await _send_internal_error(send_named, request_id)
+                await _send_internal_error(send_named, call.request_id)
         finally:
-            self._record(scope, request_id, status, time.perf_counter() - began)
+            call.ended({"http.response.status_code": status}, failed=not 0 < status < 500, name=_route(scope))
+            self._record(scope, call.request_id, status, time.perf_counter() - began)
 
     def _record(self, scope: Scope, request_id: str, status: int, seconds: float) -> None:
         self._metrics.requests.labels("rest", str(status)).inc()
         self._metrics.request_duration.labels("rest").observe(seconds)
         level = logging.DEBUG if scope["path"] in QUIET_PATHS else logging.INFO
         log.log(level, "%s %.200r %d %.1f ms id=%s", scope["method"], scope["path"], status, seconds * 1e3, request_id)
+
+
+def _route(scope: Scope) -> str | None:
+    """Name what was asked for, if it is served; paths and methods of a client's own making name nothing."""
+    route = scope.get("route")
+    methods = getattr(route, "methods", None) or ()
+    return f"{scope['method']} {getattr(route, 'path', '')}" if scope["method"] in methods else None
 
 
 async def _send_internal_error(send: Send, request_id: str) -> None:

@@ -42,6 +42,8 @@ TIMEOUT_HEADER = "x-request-timeout-ms"
 CORS_REQUEST_HEADERS = ("authorization", "content-type", TIMEOUT_HEADER, "x-request-id", "traceparent")
 CORS_ANSWER_HEADERS = ("x-request-id", "x-model", "server-timing", "retry-after")
 MILLISECONDS = re.compile(r"[0-9]{1,18}")
+# FastAPI's own traces and logs would send paths, queries and exceptions wherever OpenTelemetry's variables say.
+NO_TELEMETRY: Any = {"auto_configure": False, "tracing": False, "metrics": False, "logs": False}
 BINARY = {"type": "string", "format": "binary"}
 IMAGE_TYPES = ("image/jpeg", PNG_TYPE, "image/webp", "image/bmp", "image/tiff", "application/octet-stream")
 REQUEST_BODY = {
@@ -80,6 +82,7 @@ def build(service: Service) -> FastAPI:
         description="Real-time polyp segmentation in colonoscopy frames. Research use only; not a medical device.",
         docs_url=None,
         redoc_url=None,
+        telemetry=NO_TELEMETRY,
     )
     app.add_exception_handler(ServiceError, _answer_service_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid_parameter)
@@ -96,7 +99,7 @@ def build(service: Service) -> FastAPI:
             expose_headers=CORS_ANSWER_HEADERS,
         )
     app.add_middleware(SafeHeaders)
-    app.add_middleware(Observed, metrics=service.metrics)
+    app.add_middleware(Observed, metrics=service.metrics, tracing=service.tracing)
     app.state.service = service
     app.post(
         "/segment",

@@ -23,6 +23,7 @@ from service.rpc_gate import RpcGate
 from service.stream import Answer as StreamAnswer
 from service.stream import Frame
 from service.tls import of_server
+from service.tracing import Call
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Answer = TypeVar("Answer", bound=Message | None)
@@ -39,6 +40,7 @@ CLIENT_PING_SECONDS = 5.0  # least time between pings that a client may send wit
 HANDSHAKE_SECONDS = 10.0  # of TLS and HTTP/2
 MAX_CALLS = 256  # open at once on one connection
 MAX_METADATA_BYTES = 32 * 1024
+FAILURES = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)  # of the service
 STOP_SECONDS = 1.0  # for answers already made to reach their clients
 
 log = logging.getLogger("pranet.access")
@@ -106,7 +108,18 @@ class Servicer(pb_grpc.SegmentationServiceServicer):
     async def _observed(
         self, context: Context, request_id: str, method: str, answer: Callable[[], Awaitable[Answer]]
     ) -> Answer:
-        """Run one call; turn its error into a status, and count and log it."""
+        """Run one call; turn its error into a status, and trace, count and log it."""
+        metadata = dict(context.invocation_metadata() or ())
+        stream = method == "SegmentStream"
+        with self._service.tracing.call(f"{SERVICE_NAME}/{method}", request_id, metadata, stream=stream) as call:
+            if call.traceparent:
+                await context.send_initial_metadata([("traceparent", call.traceparent)])
+            return await self._counted(context, call, method, answer)
+
+    async def _counted(
+        self, context: Context, call: Call, method: str, answer: Callable[[], Awaitable[Answer]]
+    ) -> Answer:
+        request_id = call.request_id
         began, code = time.perf_counter(), grpc.StatusCode.CANCELLED
         try:
             result = await answer()
@@ -121,6 +134,7 @@ class Servicer(pb_grpc.SegmentationServiceServicer):
             log.exception("request %s failed", request_id)
             await _abort(context, InternalError("the service failed; its log has the cause"), request_id)
         finally:
+            call.ended({"rpc.grpc.status_code": code.value[0]}, failed=code in FAILURES)
             seconds = time.perf_counter() - began
             self._service.metrics.requests.labels(TRANSPORTS[method], code.name).inc()
             self._service.metrics.request_duration.labels(TRANSPORTS[method]).observe(seconds)

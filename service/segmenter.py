@@ -12,12 +12,13 @@ import numpy as np
 from model.predictor import ModelRef, Predictor
 from model.transforms import Floats, Pixels
 from service.admission import Admission
-from service.batcher import Batched, Batcher, Infer
+from service.batcher import Batcher, Infer
 from service.codec import Picture
 from service.errors import DeadlineExceeded
 from service.frame import Options, Prepared, Rendered, prepare, render
 from service.metrics import Metrics
 from service.stages import StageTimes
+from service.tracing import Tracing
 
 T = TypeVar("T")
 Refine = Callable[[Prepared, Floats], Awaitable[Floats]]
@@ -58,6 +59,7 @@ class Segmenter:
         admission: Admission,
         pool: ThreadPoolExecutor,
         metrics: Metrics,
+        tracing: Tracing,
         *,
         max_image_pixels: int,
     ) -> None:
@@ -65,6 +67,7 @@ class Segmenter:
         self._admission = admission
         self._pool = pool
         self._metrics = metrics
+        self._tracing = tracing
         self._max_image_pixels = max_image_pixels
         self._in_flight = 0
         self.idle = asyncio.Event()  # set while nothing is in flight
@@ -100,7 +103,7 @@ class Segmenter:
 
         """
         times = StageTimes()
-        with self._counted():
+        with self._counted(), self._tracing.frame(times):
             async with _within(deadline):
                 if patient:
                     await self._admission.room()
@@ -111,9 +114,11 @@ class Segmenter:
                     batched = await self._batcher.submit(
                         frame.pixels, deadline=deadline, priority=options.priority, on_start=place.release
                     )
+                times.record("queue", batched.submitted, batched.queue_seconds)
+                times.record("infer", batched.started, batched.infer_seconds)
                 logits = await refine(frame, batched.result.logits)
                 rendered = await self._run(render, frame, logits, options, times, batched.result.model.presence)
-        self._observe(times, batched)
+        self._observe(times)
         return Segmentation(
             frame.width, frame.height, options, rendered, batched.result.model, batched.batch_size, times
         )
@@ -132,8 +137,7 @@ class Segmenter:
             if not self._in_flight:
                 self.idle.set()
 
-    def _observe(self, times: StageTimes, batched: Batched[Inference]) -> None:
-        times["queue"], times["infer"] = batched.queue_seconds, batched.infer_seconds
+    def _observe(self, times: StageTimes) -> None:
         for stage, seconds in times.items():
             self._metrics.stage_duration.labels(stage).observe(seconds)
         self._metrics.frame_rate.count()

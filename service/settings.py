@@ -85,6 +85,11 @@ class Settings(BaseModel):
     cors_origins: str | None = Field(
         None, description="Origins of other pages that may call, comma-separated, or *; none by default."
     )
+    otlp_endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://[^/\s]+/?$",
+        description="OTLP receiver of traces over gRPC, http(s)://host:port; OTEL_EXPORTER_OTLP_ENDPOINT by default.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least severity that is logged."
     )
@@ -94,6 +99,14 @@ class Settings(BaseModel):
     def weights_path(self) -> Path:
         """The weights file to load: the given one, or the one that comes with the package."""
         return self.weights or Path(__file__).parent.parent / "weights" / "pranet.safetensors"
+
+    @property
+    def traces_endpoint(self) -> str | None:
+        """Where traces go: the given receiver, or the one that OpenTelemetry's own variables name; None: nowhere."""
+        if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+            return None
+        names = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+        return self.otlp_endpoint or next(filter(None, map(os.environ.get, names)), None)
 
     @property
     def cache_path(self) -> Path | None:

@@ -12,7 +12,8 @@ class StageTimes(dict[str, float]):
 
     def __init__(self) -> None:
         super().__init__()
-        self._began = time.perf_counter()
+        self.made = time.perf_counter()
+        self.began: dict[str, float] = {}  # when each stage did, by the same clock
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
@@ -21,11 +22,15 @@ class StageTimes(dict[str, float]):
         try:
             yield
         finally:
-            self[stage] = time.perf_counter() - start
+            self.record(stage, start, time.perf_counter() - start)
+
+    def record(self, stage: str, began: float, seconds: float) -> None:
+        """Record when a stage began (``time.perf_counter``) and how long it took."""
+        self.began[stage], self[stage] = began, seconds
 
     def finish(self) -> None:
         """Record the time since this object was made as ``total``."""
-        self["total"] = time.perf_counter() - self._began
+        self["total"] = time.perf_counter() - self.made
 
     def milliseconds(self) -> dict[str, float]:
         """Return the times in milliseconds, to the microsecond, in the order of a frame's life."""

@@ -37,6 +37,7 @@ from service.regions import ROI_PATTERN
 from service.schemas import PolypBody, PresenceBody
 from service.segmenter import Segmentation
 from service.stream import MAX_SMOOTHING_MS, Answer, Frame, StreamOptions
+from service.tracing import Call
 from service.window import Drop, Policy
 
 LENGTH = struct.Struct("<I")
@@ -91,10 +92,16 @@ async def stream(websocket: WebSocket) -> None:
     """Serve one stream from its opening to its end."""
     service: Service = websocket.app.state.service
     request_id = request_id_from(websocket.headers.get("x-request-id", ""))
-    began, code = time.perf_counter(), GOING_AWAY
+    with service.tracing.call("WS /stream", request_id, websocket.headers, stream=True) as call:
+        await _counted(websocket, service, call)
+
+
+async def _counted(websocket: WebSocket, service: Service, call: Call) -> None:
+    request_id, began, code = call.request_id, time.perf_counter(), GOING_AWAY
     try:
         _check_origin(websocket, service.settings.origins)
-        await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in websocket.scope["subprotocols"] else None)
+        subprotocol = SUBPROTOCOL if SUBPROTOCOL in websocket.scope["subprotocols"] else None
+        await websocket.accept(subprotocol, call.headers())
         await _run(websocket, service)
         code = await _close(websocket, NORMAL)
     except ClientLeft:
@@ -107,6 +114,7 @@ async def stream(websocket: WebSocket) -> None:
         failure = InternalError("the service failed; its log has the cause")
         code = await _close(websocket, INTERNAL_ERROR, failure.problem(request_id))
     finally:
+        call.ended({"pranet.close_code": code}, failed=code == INTERNAL_ERROR)
         seconds = time.perf_counter() - began
         service.metrics.requests.labels("websocket", str(code)).inc()
         service.metrics.request_duration.labels("websocket").observe(seconds)

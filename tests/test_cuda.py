@@ -85,3 +85,12 @@ async def test_segment_answers_thirty_frames_a_second(gpu: TorchPredictor) -> No
         rate = running.metric("pranet_fps")
     print(f"\n{gpu.model.device}, one client: pranet_fps {rate:.0f}", end="")
     assert rate >= FPS
+
+
+async def test_metrics_say_how_the_gpu_fares(gpu: TorchPredictor) -> None:
+    async with serving(gpu, device="cuda") as running:
+        text = (await running.rest.get("/metrics")).text
+    memory = float(text.rpartition('pranet_gpu_memory_used_bytes{gpu="cuda:0"} ')[2].split()[0])
+    utilization = float(text.rpartition('pranet_gpu_utilization_ratio{gpu="cuda:0"} ')[2].split()[0])
+    assert memory > 100e6  # the weights, their context and what cuDNN took
+    assert 0 <= utilization <= 1

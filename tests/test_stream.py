@@ -25,6 +25,7 @@ from service.segmenter import Inference, Segmentation, Segmenter, inference
 from service.stream import MAX_UNREAD, Answer, Frame, Stream, StreamOptions
 from service.streams import Streams
 from service.temporal import Memory, Status
+from service.tracing import Tracing
 from service.window import Drop, Policy
 
 
@@ -130,7 +131,7 @@ async def bench(*, places: int = 256, window: int = 4, max_streams: int = 4) -> 
     predictor, metrics, admission = GatedPredictor(), Metrics(), Admission(places)
     with ThreadPoolExecutor(2) as pool:
         async with Batcher(inference(predictor), max_batch_size=8, hang_seconds=PATIENCE) as batcher:
-            segmenter = Segmenter(batcher, admission, pool, metrics, max_image_pixels=10_000)
+            segmenter = Segmenter(batcher, admission, pool, metrics, Tracing(), max_image_pixels=10_000)
             streams = Streams(segmenter, metrics, max_streams=max_streams, window=window, frame_timeout=PATIENCE)
             made = Bench(predictor, admission, batcher, segmenter, streams, metrics)
             try:
