@@ -51,7 +51,7 @@ readme: $(VENV)/.dev
 lock:
 	$(PIP) install -q uv
 	$(PIP_COMPILE) -o requirements/serve.txt
-	$(PIP_COMPILE) --extra gpu --extra otel -o requirements/image.txt
+	$(PIP_COMPILE) -c requirements/serve.txt --extra gpu --extra otel -o requirements/image.txt
 	$(PIP_COMPILE) --extra dev -o requirements/dev.txt
 
 clean:
