@@ -12,6 +12,7 @@ from service import __version__
 # serving never imports training.
 COMMANDS = {
     "serve": ("service.app", "serve REST, gRPC and Prometheus metrics"),
+    "health": ("service.health", "tell whether the server on this machine takes new work"),
     "segment": ("service.local", "segment files and folders without a server"),
     "stream": ("service.watch", "stream video to a server"),
     "replay": ("service.replay", "stream a recorded session again and compare"),

@@ -1,0 +1,31 @@
+# PraNet service on an NVIDIA GPU. Build from the project's folder:
+#   docker build -f docker/cuda.Dockerfile -t pranet:cuda .
+# PyTorch brings the CUDA libraries, and NVIDIA's container toolkit the driver: the base needs neither.
+# --build-arg TORCH_INDEX=URL takes PyTorch, and with it CUDA, in another version.
+ARG BASE=python:3.12-slim
+
+FROM ${BASE} AS build
+ARG TORCH_INDEX=
+WORKDIR /build
+RUN python -m venv /opt/pranet
+ENV PATH=/opt/pranet/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+COPY requirements requirements
+RUN pip install ${TORCH_INDEX:+--index-url ${TORCH_INDEX}} -r requirements/torch.txt
+# A layer of its own, so that a new pin leaves PyTorch alone.
+# hadolint ignore=DL3059
+RUN pip install --no-deps --require-hashes -r requirements/image.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY model model
+COPY service service
+COPY weights weights
+RUN pip install --no-deps . && pip uninstall --yes pip
+
+FROM ${BASE}
+COPY --from=build /opt/pranet /opt/pranet
+ENV PATH=/opt/pranet/bin:$PATH PYTHONUNBUFFERED=1 PRANET_HOST=0.0.0.0 PRANET_DEVICE=cuda \
+    NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+USER 10001:10001
+EXPOSE 8000 8001
+HEALTHCHECK --interval=10s --timeout=5s --start-period=120s CMD ["pranet", "health"]
+ENTRYPOINT ["pranet"]
+CMD ["serve"]
