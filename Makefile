@@ -8,9 +8,10 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PROTOC := $(BIN)/python -m grpc_tools.protoc -Iservice/pb=proto
 PROTOS := $(shell find proto -name '*.proto')
+BUNDLE := build/pranet-bundle
 PIP_COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --python-version 3.11 --no-header -q
 
-.PHONY: serve extras test check format lint types contracts proto proto-check readme lock clean
+.PHONY: serve extras test check format lint types contracts proto proto-check readme lock bundle bundle-check image-check clean
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/pranet serve
@@ -53,6 +54,26 @@ lock:
 	$(PIP_COMPILE) -o requirements/serve.txt
 	$(PIP_COMPILE) -c requirements/serve.txt --extra gpu --extra otel -o requirements/image.txt
 	$(PIP_COMPILE) --extra dev -o requirements/dev.txt
+
+# Everything that a site without a network needs, for this machine's platform and Python: dist/pranet-bundle.tar
+bundle: $(VENV)/.serve
+	rm -rf $(BUNDLE) && mkdir -p $(BUNDLE)/wheels dist
+	$(PIP) download -q --only-binary :all: -d $(BUNDLE)/wheels $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -r requirements/torch.txt
+	$(PIP) download -q --no-deps --require-hashes --only-binary :all: -d $(BUNDLE)/wheels -r requirements/image.txt
+	$(PIP) wheel -q --no-deps -w $(BUNDLE)/wheels .
+	cp -r requirements docker/install.sh docker/pranet.service README.md LICENSE $(BUNDLE)
+	$(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])' > $(BUNDLE)/python-version
+	cd $(BUNDLE) && find . -type f | sort | xargs sha256sum > ../SHA256SUMS && mv ../SHA256SUMS .
+	tar -C build -cf dist/pranet-bundle.tar pranet-bundle
+
+# Installs the bundle and serves a frame where there is no network. Needs iproute2.
+bundle-check: bundle $(VENV)/.dev
+	unshare --map-root-user --net sh -c 'ip link set lo up && exec $(BIN)/pytest tests/check_bundle.py'
+
+# Builds docker/Dockerfile from the bundle's wheels, and serves a frame from it as nobody special on a read-only root.
+# Needs root, buildah and debootstrap.
+image-check: bundle $(VENV)/.dev
+	$(BIN)/pytest tests/check_image.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

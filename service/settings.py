@@ -102,11 +102,22 @@ class Settings(BaseModel):
 
     @property
     def traces_endpoint(self) -> str | None:
-        """Where traces go: the given receiver, or the one that OpenTelemetry's own variables name; None: nowhere."""
-        if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        """Where traces go: the given receiver, or the one that OpenTelemetry's own variables name; None: nowhere.
+
+        Raises:
+            SettingsError: OpenTelemetry's variables ask for another protocol than gRPC.
+
+        """
+        disabled = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+        endpoint = self.otlp_endpoint or _from_opentelemetry("ENDPOINT")
+        if not endpoint or disabled or os.environ.get("OTEL_TRACES_EXPORTER") == "none":
             return None
-        names = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-        return self.otlp_endpoint or next(filter(None, map(os.environ.get, names)), None)
+        if (protocol := _from_opentelemetry("PROTOCOL")) not in (None, "grpc"):
+            raise SettingsError(
+                f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol}, but traces are sent over grpc only: leave it unset, and name "
+                "the receiver's gRPC port, usually 4317"
+            )
+        return endpoint
 
     @property
     def cache_path(self) -> Path | None:
@@ -193,6 +204,11 @@ def variable(name: str) -> str:
 def default_text(field: FieldInfo) -> str:
     """Say a default in words."""
     return "none" if field.default is None else str(field.default)
+
+
+def _from_opentelemetry(name: str) -> str | None:
+    """Return one of OpenTelemetry's own variables, the one for traces first (its specification, OTLP exporter)."""
+    return os.environ.get(f"OTEL_EXPORTER_OTLP_TRACES_{name}") or os.environ.get(f"OTEL_EXPORTER_OTLP_{name}")
 
 
 def _from_environment(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:

@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO
 
@@ -13,6 +13,7 @@ import httpx
 
 from pictures import ROOT
 
+PROGRAM = (sys.executable, "-m", "service.cli")
 START_SECONDS = 120  # import of torch, reading of weights and warm-up on a busy machine
 STOP_SECONDS = 60
 ANNOUNCEMENT = re.compile(r"PraNet is ready: (?P<url>http://\S+) \(gRPC (?P<grpc_port>\d+)\)")
@@ -35,9 +36,11 @@ def pranet(*arguments: object, **variables: str) -> "subprocess.CompletedProcess
 
 
 @contextlib.contextmanager
-def server(*arguments: object, stderr: IO[str] | None = None, **variables: str) -> Iterator[Server]:
+def server(
+    *arguments: object, program: Sequence[object] = PROGRAM, stderr: IO[str] | None = None, **variables: str
+) -> Iterator[Server]:
     """Serve on free ports inside the block."""
-    command = _command(("serve", "--port", 0, "--grpc-port", 0, "--log-level", "warning", *arguments))
+    command = _command(("serve", "--port", 0, "--grpc-port", 0, "--log-level", "warning", *arguments), program)
     with subprocess.Popen(
         command, cwd=ROOT, env=_environment(variables), text=True, stdout=subprocess.PIPE, stderr=stderr
     ) as process:
@@ -60,8 +63,8 @@ def _announced(process: "subprocess.Popen[str]") -> Server:
     raise AssertionError(f"pranet serve ended with {process.wait(STOP_SECONDS)} before it was ready")
 
 
-def _command(arguments: tuple[object, ...]) -> list[str]:
-    return [sys.executable, "-m", "service.cli", *map(str, arguments)]
+def _command(arguments: tuple[object, ...], program: Sequence[object] = PROGRAM) -> list[str]:
+    return [*map(str, program), *map(str, arguments)]
 
 
 def _environment(variables: dict[str, str]) -> dict[str, str]:

@@ -26,7 +26,7 @@ from fakes import PATIENCE, RedPredictor, Running, serving
 from pictures import ROOT, SAMPLES
 from service import logs, otel
 from service.pb.pranet.v1 import segmentation_pb2 as pb
-from service.settings import Settings
+from service.settings import Settings, SettingsError
 from service.stages import STAGES
 from service.websocket import LENGTH
 
@@ -267,6 +267,8 @@ async def test_a_receiver_that_is_gone_harms_no_answer_and_holds_up_no_end(monke
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a:4317"}, "http://b:4317", "http://b:4317"),
         ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://t:4317"}, None, "http://t:4317"),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a:4317", "OTEL_SDK_DISABLED": "true"}, None, None),
+        ({"OTEL_TRACES_EXPORTER": "none"}, "http://b:4317", None),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "http://b:4317", "http://b:4317"),
     ],
 )
 def test_traces_go_where_the_setting_or_opentelemetrys_variables_say(
@@ -275,6 +277,12 @@ def test_traces_go_where_the_setting_or_opentelemetrys_variables_say(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert Settings(otlp_endpoint=flag).traces_endpoint == expected
+
+
+def test_another_protocol_than_grpc_is_refused_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+    with pytest.raises(SettingsError, match="4317"):
+        _ = Settings(otlp_endpoint="http://a:4318").traces_endpoint
 
 
 def test_a_server_that_traces_nothing_imports_neither_sdk_nor_exporter() -> None:
