@@ -114,7 +114,7 @@ class Settings(BaseModel):
             return None
         if (protocol := _from_opentelemetry("PROTOCOL")) not in (None, "grpc"):
             raise SettingsError(
-                f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol}, but traces are sent over grpc only: leave it unset, and name "
+                f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol}, but traces go over grpc only: leave it unset, and name "
                 "the receiver's gRPC port, usually 4317"
             )
         return endpoint
