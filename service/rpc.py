@@ -112,8 +112,6 @@ class Servicer(pb_grpc.SegmentationServiceServicer):
         metadata = dict(context.invocation_metadata() or ())
         stream = method == "SegmentStream"
         with self._service.tracing.call(f"{SERVICE_NAME}/{method}", request_id, metadata, stream=stream) as call:
-            if call.traceparent:
-                await context.send_initial_metadata([("traceparent", call.traceparent)])
             return await self._counted(context, call, method, answer)
 
     async def _counted(
@@ -122,6 +120,8 @@ class Servicer(pb_grpc.SegmentationServiceServicer):
         request_id = call.request_id
         began, code = time.perf_counter(), grpc.StatusCode.CANCELLED
         try:
+            if call.traceparent:
+                await context.send_initial_metadata([("traceparent", call.traceparent)])
             result = await answer()
             code = grpc.StatusCode.OK
             return result
