@@ -9,6 +9,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PROTOC := $(BIN)/python -m grpc_tools.protoc -Iservice/pb=proto
 PROTOS := $(shell find proto -name '*.proto')
 BUNDLE := build/pranet-bundle
+BUNDLED := $(wildcard requirements/*.txt) pyproject.toml docker/install.sh docker/pranet.service \
+	$(shell find model service weights -type f ! -name '*.pyc')
 PIP_COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --python-version 3.11 --no-header -q
 
 .PHONY: serve extras test check format lint types contracts proto proto-check readme lock bundle bundle-check image-check clean
@@ -56,7 +58,9 @@ lock:
 	$(PIP_COMPILE) --extra dev -o requirements/dev.txt
 
 # Everything that a site without a network needs, for this machine's platform and Python: dist/pranet-bundle.tar
-bundle: $(VENV)/.serve
+bundle: dist/pranet-bundle.tar
+
+dist/pranet-bundle.tar: $(VENV)/.serve $(BUNDLED)
 	rm -rf $(BUNDLE) && mkdir -p $(BUNDLE)/wheels dist
 	$(PIP) download -q --only-binary :all: -d $(BUNDLE)/wheels $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -r requirements/torch.txt
 	$(PIP) download -q --no-deps --require-hashes --only-binary :all: -d $(BUNDLE)/wheels -r requirements/image.txt
@@ -64,7 +68,7 @@ bundle: $(VENV)/.serve
 	cp -r requirements docker/install.sh docker/pranet.service README.md LICENSE $(BUNDLE)
 	$(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])' > $(BUNDLE)/python-version
 	cd $(BUNDLE) && find . -type f | sort | xargs sha256sum > ../SHA256SUMS && mv ../SHA256SUMS .
-	tar -C build -cf dist/pranet-bundle.tar pranet-bundle
+	tar -C build -cf $@ pranet-bundle
 
 # Installs the bundle and serves a frame where there is no network. Needs iproute2.
 bundle-check: bundle $(VENV)/.dev
