@@ -87,6 +87,8 @@ class OpenTelemetry(Tracing):
         if call.stream:  # of which one can last for hours, longer than a trace may
             link = Link(call.span.get_span_context())
             frame = self._tracer.start_span("frame", Context(), links=[link], start_time=shift + _ns(times.made))
+        if not frame.is_recording():  # the sampler passed it over
+            return
         for stage in STAGES:
             if stage in times:
                 began, seconds = times.began[stage], times[stage]

@@ -179,6 +179,17 @@ async def test_a_websocket_stream_takes_a_trace_up_and_tells_its_own(receiver: R
     assert receiver.under(receiver.named("frame")) == list(STAGES)
 
 
+async def test_what_the_sampler_passes_over_is_not_sent(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_always_off")
+    async with serving() as running:
+        await running.rest.post("/segment", content=IMAGE, headers={"traceparent": TRACEPARENT})
+        answer = await running.rest.post("/segment", content=IMAGE)
+        await stream_two_frames(running)
+    assert not int(answer.headers["traceparent"][-2:], 16) & 1  # W3C: the sampled flag
+    calls = [span.name for span in receiver.spans if span.name not in STAGES]
+    assert sorted(calls) == ["POST /segment", "pranet.v1.SegmentationService/SegmentStream"]
+
+
 async def test_a_refused_frame_leaves_the_stages_it_went_through_and_its_cause(receiver: Receiver) -> None:
     async with serving() as running:
         await running.rest.post("/segment", content=IMAGE[:2000])
