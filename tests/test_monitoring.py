@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import math
 import re
 import shutil
 import socket
@@ -21,6 +22,7 @@ import yaml
 from PIL import Image
 
 from fakes import PATIENCE, RedPredictor, Running, serving
+from model import gpu
 from model.transforms import Pixels
 from pictures import ROOT, encoded
 from service.core import Phase
@@ -75,6 +77,12 @@ def test_the_queries_about_a_gpu_fit_the_series_that_a_gpu_has(tmp_path: Path) -
     test = {"tests": [{"input_series": series, "promql_expr_test": cases}]}
     (tmp_path / "gpu.yml").write_text(yaml.safe_dump(test))
     promtool("test", "rules", "gpu.yml", folder=tmp_path)
+
+
+def test_a_gpu_that_does_not_answer_is_no_error() -> None:
+    absent = torch.device("cuda", 99)
+    assert math.isnan(gpu.memory_used(absent))
+    assert math.isnan(gpu.utilization(absent))
 
 
 def test_dashboard_and_alerts_know_the_service_by_its_own_names() -> None:
