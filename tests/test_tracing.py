@@ -9,13 +9,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import grpc
 import pytest
 from opentelemetry import trace
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
@@ -23,6 +20,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from websockets.asyncio.client import connect
 
 from fakes import PATIENCE, RedPredictor, Running, serving
+from otlp import Receiver, receiving
 from pictures import ROOT, SAMPLES
 from service import logs, otel
 from service.pb.pranet.v1 import segmentation_pb2 as pb
@@ -35,41 +33,12 @@ TRACE_ID, PARENT_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACEPARENT = f"00-{TRACE_ID}-{PARENT_ID}-01"
 
 
-class Receiver(trace_service_pb2_grpc.TraceServiceServicer):
-    """An OTLP receiver of traces, as a collector has one."""
-
-    def __init__(self) -> None:
-        self.spans: list[Span] = []
-        self.resource: dict[str, str] = {}
-
-    def Export(self, request: Any, context: Any) -> Any:
-        for resource in request.resource_spans:
-            self.resource |= {pair.key: pair.value.string_value for pair in resource.resource.attributes}
-            for scope in resource.scope_spans:
-                self.spans.extend(scope.spans)
-        return trace_service_pb2.ExportTraceServiceResponse()
-
-    def named(self, name: str) -> Span:
-        (span,) = [span for span in self.spans if span.name == name]
-        return span
-
-    def under(self, parent: Span) -> list[str]:
-        """Name the children of a span in the order of their beginnings."""
-        children = [span for span in self.spans if span.parent_span_id == parent.span_id]
-        return [span.name for span in sorted(children, key=lambda span: span.start_time_unix_nano)]
-
-
 @pytest.fixture
 def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
     """Receive traces where OpenTelemetry's own variable says."""
-    receiver = Receiver()
-    server = grpc.server(ThreadPoolExecutor(2))
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(receiver, server)  # type: ignore[no-untyped-call]
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}")
-    yield receiver
-    server.stop(None).wait()
+    with receiving() as (receiver, endpoint):
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+        yield receiver
 
 
 @contextlib.contextmanager
