@@ -78,6 +78,7 @@ def make_base() -> None:
         (root / "usr/local/bin/python").symlink_to("/usr/bin/python3")
     container = buildah("from", "scratch")
     buildah("copy", "--quiet", container, root, "/")
+    buildah("config", "--env", "PATH=/usr/local/bin:/usr/bin:/bin", container)
     buildah("commit", "--quiet", container, BASE)
     buildah("rm", container)
 
