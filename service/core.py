@@ -157,7 +157,9 @@ async def running(
             model.model_id, model.weights_sha256, model.engine, model.device, model.precision
         ).set(1)
         metrics.ready.set_function(lambda: readiness.ready)
-        yield Service(settings, model, max_batch_size, segmenter, streams, side_outputs, readiness, metrics, gate, traces)
+        yield Service(
+            settings, model, max_batch_size, segmenter, streams, side_outputs, readiness, metrics, gate, traces
+        )
 
 
 async def warm_up(service: Service, predictor: Predictor) -> None:
