@@ -11,15 +11,18 @@ PROTOS := $(shell find proto -name '*.proto')
 BUNDLE := build/pranet-bundle
 BUNDLED := $(wildcard requirements/*.txt) pyproject.toml docker/install.sh docker/pranet.service \
 	$(shell find model service weights -type f ! -name '*.pyc')
-PIP_COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --python-version 3.11 --no-header -q
+PIP_COMPILE := $(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --no-header -q
 
-.PHONY: serve extras test check format lint types contracts proto proto-check readme lock bundle bundle-check image-check clean
+.PHONY: serve extras triton-client test check format lint types contracts proto proto-check readme lock bundle bundle-check image-check clean
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/pranet serve
 
 # The optional extras and the tools of development, in the same environment.
 extras: $(VENV)/.dev
+
+# Triton's own clients, for their test, in an environment of their own: they need an older protobuf than the service.
+triton-client: tests/triton_client/.venv/.done
 
 test: $(VENV)/.dev
 	$(BIN)/pytest
@@ -53,9 +56,10 @@ readme: $(VENV)/.dev
 # Pins every dependency but torch, for all platforms and Pythons, with hashes.
 lock:
 	$(PIP) install -q uv
-	$(PIP_COMPILE) -o requirements/serve.txt
-	$(PIP_COMPILE) -c requirements/serve.txt --extra gpu --extra otel -o requirements/image.txt
-	$(PIP_COMPILE) --extra dev -o requirements/dev.txt
+	$(PIP_COMPILE) pyproject.toml -o requirements/serve.txt
+	$(PIP_COMPILE) pyproject.toml -c requirements/serve.txt --extra gpu --extra otel -o requirements/image.txt
+	$(PIP_COMPILE) pyproject.toml --extra dev -o requirements/dev.txt
+	echo 'tritonclient[grpc,http]' | $(PIP_COMPILE) - -o tests/triton_client/requirements.txt
 
 # Everything that a site without a network needs, for this machine's platform and Python: dist/pranet-bundle.tar
 bundle: dist/pranet-bundle.tar
@@ -91,6 +95,11 @@ $(VENV)/.torch: requirements/torch.txt
 $(VENV)/.serve: $(VENV)/.torch requirements/serve.txt pyproject.toml
 	$(PIP) install -q --no-deps --require-hashes -r requirements/serve.txt
 	$(PIP) install -q --no-deps -e .
+	@touch $@
+
+tests/triton_client/.venv/.done: tests/triton_client/requirements.txt
+	$(PYTHON) -m venv tests/triton_client/.venv
+	tests/triton_client/.venv/bin/python -m pip install -q --no-deps --require-hashes -r $<
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.serve requirements/dev.txt

@@ -44,7 +44,7 @@ async def read_image(request: Request, max_bytes: int, deadline: float) -> bytes
     """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type == MULTIPART:
-        body = await _read(request, max_bytes + MULTIPART_OVERHEAD_BYTES, max_bytes, deadline)
+        body = await read_body(request, max_bytes + MULTIPART_OVERHEAD_BYTES, max_bytes, deadline)
         image = await _file_part(request.headers, body)
         if len(image) > max_bytes:
             raise _too_many(max_bytes)
@@ -52,10 +52,18 @@ async def read_image(request: Request, max_bytes: int, deadline: float) -> bytes
     if content_type and not content_type.startswith("image/") and content_type != "application/octet-stream":
         advice = f"send {READABLE} with its image type, application/octet-stream or {MULTIPART}"
         raise UnsupportedImage(f"content type {content_type} is not read here; {advice}")
-    return await _read(request, max_bytes, max_bytes, deadline)
+    return await read_body(request, max_bytes, max_bytes, deadline)
 
 
-async def _read(request: Request, limit: int, max_bytes: int, deadline: float) -> bytes:
+async def read_body(request: Request, limit: int, max_bytes: int, deadline: float) -> bytes:
+    """Return a whole body of at most ``limit`` bytes, of which ``max_bytes`` are the image's.
+
+    Raises:
+        TooManyBytes: noticed by the declared length where there is one.
+        BodyTooSlow: ``deadline`` (loop time, seconds) passed.
+        ClientLeft: the client closed the connection.
+
+    """
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         raise _too_many(max_bytes)  # the server discards the rest, so that the client can read the answer

@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from model.transforms import Pixels
 from service.errors import InvalidParameter, InvalidRequest, TooManyPixels, UndecodableImage, UnsupportedImage
@@ -27,6 +27,7 @@ MASK_OPTIONS = (
 )
 # What Pillow's readers raise over damaged files; EOFError and struct.error come from TIFF directories.
 DAMAGED = (OSError, ValueError, SyntaxError, LookupError, EOFError, TypeError, struct.error, MemoryError)
+TURNED = range(5, 9)  # EXIF orientations that swap width and height
 SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
@@ -87,6 +88,23 @@ def decode(data: bytes, max_pixels: int) -> Image.Image:
     except DAMAGED as error:
         reason = f"the {picture.format} picture is damaged or incomplete ({error}); send it again"
         raise UndecodableImage(reason) from error
+
+
+def size(picture: Picture, max_pixels: int) -> tuple[int, int]:
+    """Return width and height of a picture as a person sees it, from its header.
+
+    Raises:
+        ServiceError: as ``decode``, as far as the header tells.
+
+    """
+    if isinstance(picture, RawPicture):
+        return picture.width, picture.height
+    header = _open(picture, max_pixels)
+    try:
+        turned = header.getexif().get(ExifTags.Base.Orientation, 1) in TURNED
+    except DAMAGED as error:
+        raise UndecodableImage(f"the picture's metadata are damaged ({error}); send it again") from error
+    return (header.height, header.width) if turned else header.size
 
 
 def encode_mask(mask: Pixels) -> bytes:

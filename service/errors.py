@@ -4,6 +4,7 @@
     ├── InvalidRequest        400 INVALID_ARGUMENT     the request itself is malformed
     ├── Unauthenticated       401 UNAUTHENTICATED      no valid token
     ├── UnknownRoute          404 NOT_FOUND
+    ├── UnknownModel          404 NOT_FOUND            Open Inference Protocol
     ├── MethodNotAllowed      405 UNIMPLEMENTED
     ├── BodyTooSlow           408 DEADLINE_EXCEEDED    the body did not arrive in time
     ├── HeadTooSlow           408 DEADLINE_EXCEEDED    nor did its head
@@ -87,6 +88,12 @@ class UnknownRoute(ServiceError):
     """Nothing is served under this path."""
 
     status, grpc, slug = 404, StatusCode.NOT_FOUND, "unknown-route"
+
+
+class UnknownModel(ServiceError):
+    """The model, or the version of it, is not served here (Open Inference Protocol)."""
+
+    status, grpc, slug = 404, StatusCode.NOT_FOUND, "unknown-model"
 
 
 class MethodNotAllowed(ServiceError):

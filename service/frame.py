@@ -1,6 +1,6 @@
 """What happens to one frame in the CPU pool: before the device (decode, resize) and after it (mask, encode)."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TypeVar
 
@@ -48,6 +48,7 @@ class Options:
     roi: str = "full"
     mask_format: MaskFormat = MaskFormat.PNG
     priority: Priority = Priority.SINGLE
+    arrays: tuple[Output, ...] = ()  # MASK, PROBABILITY or both: answered as arrays, and ``output`` is not looked at
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """An answer in the geometry of the whole frame: a PNG, or a mask in another format, or its polyps."""
+    """An answer in the geometry of the whole frame: a PNG, a mask in another format, its polyps, or arrays."""
 
     png: bytes = b""
     bits: bytes = b""
@@ -72,6 +73,7 @@ class Rendered:
     presence: float | None = (
         None  # probability that the frame shows a polyp at all, where the weights have such a score
     )
+    arrays: dict[Output, Pixels | Floats] = field(default_factory=dict)  # (H, W): mask 0 or 255, probability 0 to 1
 
 
 def prepare(source: Picture, options: Options, max_pixels: int, times: StageTimes) -> Prepared:
@@ -97,6 +99,8 @@ def render(
     with times.measure("post"):
         score = None if presence is None else presence.score(logits)
         upsampled = transforms.upsample(logits, frame.box.width, frame.box.height)
+        if options.arrays:
+            return Rendered(arrays={name: _array(name, upsampled, frame, options.threshold) for name in options.arrays})
         if options.output is Output.PROBABILITY:
             levels = _levels(_in_frame(transforms.sigmoid(upsampled), frame), options.depth)
         else:
@@ -112,6 +116,12 @@ def render(
         else:
             rendered = _written(mask, options.mask_format)
     return replace(rendered, presence=score)
+
+
+def _array(name: Output, upsampled: Floats, frame: Prepared, threshold: float) -> Pixels | Floats:
+    if name is Output.PROBABILITY:
+        return _in_frame(transforms.sigmoid(upsampled), frame)
+    return _in_frame(transforms.to_mask(upsampled, threshold), frame)
 
 
 def _written(mask: Pixels, form: MaskFormat) -> Rendered:

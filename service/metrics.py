@@ -23,10 +23,12 @@ class FrameRate:
     BUCKET_SECONDS = 0.25
 
     def __init__(self) -> None:
+        self.last = 0.0  # Unix time of the last frame, seconds; 0 before the first
         self._buckets: deque[tuple[int, int]] = deque(maxlen=round(FPS_WINDOW_SECONDS / self.BUCKET_SECONDS))
 
     def count(self) -> None:
         """Count one frame now."""
+        self.last = time.time()
         bucket = self._now()
         if self._buckets and self._buckets[-1][0] == bucket:
             self._buckets[-1] = (bucket, self._buckets[-1][1] + 1)
@@ -65,6 +67,13 @@ class Metrics:
             "pranet_stage_duration_seconds",
             "Time of each stage of a frame.",
             ("stage",),
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.frame_duration = Histogram(
+            "pranet_frame_duration_seconds",
+            "From a frame's acceptance to its answer (answered), or to its failure or withdrawal (failed).",
+            ("outcome",),
             buckets=SECONDS,
             registry=registry,
         )

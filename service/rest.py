@@ -1,9 +1,7 @@
 """REST: the wire format of ``POST /segment`` and of the routes around it. No image work happens here."""
 
 import asyncio
-import re
-from collections.abc import Coroutine
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -18,30 +16,26 @@ from service import __version__, websocket
 from service.body import FILE_FIELD, MULTIPART, read_image
 from service.core import Service
 from service.errors import (
-    ClientLeft,
     InvalidParameter,
-    InvalidRequest,
     MethodNotAllowed,
     ServiceError,
     Unauthenticated,
     UnknownRoute,
 )
 from service.frame import Options, Output
+from service.http_call import TIMEOUT_HEADER, timeout_seconds, unless_client_leaves
 from service.http_gate import HttpGate, SafeHeaders
 from service.observe import Observed
+from service.oip import rest as oip
 from service.regions import ROI_PATTERN
 from service.schemas import Info, ModelBody, Problem, SegmentationBody
 from service.segmenter import Segmentation
 from service.web import add_pages
 
-T = TypeVar("T")
-
 PROBLEM_TYPE = "application/problem+json"
 PNG_TYPE = "image/png"
-TIMEOUT_HEADER = "x-request-timeout-ms"
 CORS_REQUEST_HEADERS = ("authorization", "content-type", TIMEOUT_HEADER, "x-request-id", "traceparent")
 CORS_ANSWER_HEADERS = ("x-request-id", "x-model", "server-timing", "retry-after")
-MILLISECONDS = re.compile(r"[0-9]{1,18}")
 # FastAPI's own traces and logs would send paths, queries and exceptions wherever OpenTelemetry's variables say.
 NO_TELEMETRY: Any = {"auto_configure": False, "tracing": False, "metrics": False, "logs": False}
 BINARY = {"type": "string", "format": "binary"}
@@ -113,6 +107,8 @@ def build(service: Service) -> FastAPI:
     app.get("/info", summary="Weights, engine and limits")(info)
     app.get("/metrics", summary="Prometheus metrics", response_class=Response)(metrics)
     app.add_api_websocket_route("/stream", websocket.stream)
+    app.add_route(oip.PREFIX, oip.server_metadata)
+    app.mount(oip.PREFIX, oip.build(service))
     add_pages(app)
     return app
 
@@ -121,7 +117,7 @@ async def segment(request: Request, query: Annotated[SegmentQuery, Query()]) -> 
     """Answer an image with its mask, in the geometry of the image as a person sees it."""
     service: Service = request.app.state.service
     service.readiness.check()
-    deadline = asyncio.get_running_loop().time() + _timeout_seconds(request, service)
+    deadline = asyncio.get_running_loop().time() + timeout_seconds(request, service.settings.request_timeout_ms)
     if query.output == "maps":
         return await _maps(request, query.roi, service, deadline)
     work = service.segmenter.segment(
@@ -129,14 +125,14 @@ async def segment(request: Request, query: Annotated[SegmentQuery, Query()]) -> 
         _options(request, query, service),
         deadline,
     )
-    return _answer(request, await _unless_client_leaves(request, work))
+    return _answer(request, await unless_client_leaves(request, work))
 
 
 async def _maps(request: Request, roi: str, service: Service, deadline: float) -> Response:
     if service.side_outputs is None:
         raise InvalidParameter("output=maps is switched off here (MAPS)")
     image = await read_image(request, service.settings.max_image_bytes, deadline)
-    png = await _unless_client_leaves(request, service.side_outputs.render(image, roi))
+    png = await unless_client_leaves(request, service.side_outputs.render(image, roi))
     return Response(png, media_type=PNG_TYPE, headers={"x-model": service.model.model_id})
 
 
@@ -178,34 +174,6 @@ def _options(request: Request, query: SegmentQuery, service: Service) -> Options
     output = query.output or (Output.JSON if wants_json else Output.MASK)
     threshold = service.settings.threshold if query.threshold is None else query.threshold
     return Options(threshold, Output(output), int(query.depth), query.roi)
-
-
-def _timeout_seconds(request: Request, service: Service) -> float:
-    limit = service.settings.request_timeout_ms
-    given = request.headers.get(TIMEOUT_HEADER, str(limit))
-    if not MILLISECONDS.fullmatch(given) or int(given) == 0:
-        raise InvalidRequest(f"X-Request-Timeout-Ms is {given!r}; send a whole number of milliseconds above 0")
-    return min(int(given), limit) / 1e3
-
-
-async def _unless_client_leaves(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Await ``work``; cancel it when the connection closes first."""
-    task = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_disconnected(request))
-    try:
-        await asyncio.wait((task, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientLeft("the client closed the connection before its answer was ready")
-        return task.result()
-    finally:
-        task.cancel()
-        leaving.cancel()
-        await asyncio.gather(task, leaving, return_exceptions=True)
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def _answer(request: Request, segmentation: Segmentation) -> Response:

@@ -2,37 +2,29 @@
 
 import asyncio
 import contextlib
-import logging
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator
 
 import grpc
-from google.protobuf.message import Message
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from model.transforms import SIZE
 from service import __version__, messages
 from service.core import Readiness, Service
-from service.errors import InternalError, ServiceError, TooManyBytes
+from service.errors import TooManyBytes
+from service.grpc_call import Context, abort, given_request_id, observed, seconds_left
 from service.observe import request_id_from
+from service.oip import rpc as oip
 from service.pb.pranet.v1 import segmentation_pb2 as pb
 from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service.rpc_gate import RpcGate
 from service.stream import Answer as StreamAnswer
 from service.stream import Frame
 from service.tls import of_server
-from service.tracing import Call
-
-Context = grpc.aio.ServicerContext[Any, Any]
-Answer = TypeVar("Answer", bound=Message | None)
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["SegmentationService"].full_name
-ERROR_METADATA_KEY = "pranet-error"
 MESSAGE_OVERHEAD_BYTES = 64 * 1024  # everything in a request beside its image
 HEALTH_SECONDS = 1.0  # how often health looks whether inference still answers
-TRANSPORTS = {"Segment": "grpc", "SegmentStream": "grpc-stream"}  # as metrics name them; a stream lasts for minutes
 # A peer that vanished without a word is given up after both times together, and its streams with it.
 KEEPALIVE_SECONDS = 10.0  # of silence, until a ping is sent
 KEEPALIVE_TIMEOUT_SECONDS = 5.0  # for the ping to be answered, or sent bytes to be acknowledged
@@ -40,10 +32,7 @@ CLIENT_PING_SECONDS = 5.0  # least time between pings that a client may send wit
 HANDSHAKE_SECONDS = 10.0  # of TLS and HTTP/2
 MAX_CALLS = 256  # open at once on one connection
 MAX_METADATA_BYTES = 32 * 1024
-FAILURES = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)  # of the service
 STOP_SECONDS = 1.0  # for answers already made to reach their clients
-
-log = logging.getLogger("pranet.access")
 
 
 class Servicer(pb_grpc.SegmentationServiceServicer):
@@ -61,15 +50,16 @@ class Servicer(pb_grpc.SegmentationServiceServicer):
             if len(request.image) > self._service.settings.max_image_bytes:
                 raise TooManyBytes(f"the image has more than {self._service.settings.max_image_bytes} bytes")
             options = messages.options(request, self._service.settings.threshold)
-            deadline = asyncio.get_running_loop().time() + self._seconds_left(context)
+            seconds = seconds_left(context, self._service.settings.request_timeout_ms)
+            deadline = asyncio.get_running_loop().time() + seconds
             done = await self._service.segmenter.segment(request.image, options, deadline)
             return messages.response(done, request_id)
 
-        return await self._observed(context, request_id, "Segment", answer)
+        return await observed(self._service, context, request_id, f"{SERVICE_NAME}/Segment", answer)
 
     async def SegmentStream(self, requests: AsyncIterator[pb.StreamRequest], context: Context) -> None:
         """Segment video; ``service.stream`` tells what becomes of its frames."""
-        request_id = request_id_from(str(dict(context.invocation_metadata() or ()).get("x-request-id", "")))
+        request_id = request_id_from(given_request_id(context))
 
         async def frames() -> AsyncIterator[Frame]:
             async for request in requests:
@@ -85,7 +75,7 @@ class Servicer(pb_grpc.SegmentationServiceServicer):
             with self._service.streams.open(options) as stream:
                 await stream.run(frames(), send)
 
-        await self._observed(context, request_id, "SegmentStream", answer)
+        await observed(self._service, context, request_id, f"{SERVICE_NAME}/SegmentStream", answer)
 
     async def GetModelInfo(self, request: pb.GetModelInfoRequest, context: Context) -> pb.GetModelInfoResponse:
         """Name the weights that answer now, and the limits of this service."""
@@ -100,47 +90,6 @@ class Servicer(pb_grpc.SegmentationServiceServicer):
             max_image_pixels=settings.max_image_pixels,
         )
 
-    def _seconds_left(self, context: Context) -> float:
-        limit = self._service.settings.request_timeout_ms / 1e3
-        remaining = context.time_remaining()
-        return limit if remaining is None else min(remaining, limit)
-
-    async def _observed(
-        self, context: Context, request_id: str, method: str, answer: Callable[[], Awaitable[Answer]]
-    ) -> Answer:
-        """Run one call; turn its error into a status, and trace, count and log it."""
-        metadata = dict(context.invocation_metadata() or ())
-        stream = method == "SegmentStream"
-        with self._service.tracing.call(f"{SERVICE_NAME}/{method}", request_id, metadata, stream=stream) as call:
-            return await self._counted(context, call, method, answer)
-
-    async def _counted(
-        self, context: Context, call: Call, method: str, answer: Callable[[], Awaitable[Answer]]
-    ) -> Answer:
-        request_id = call.request_id
-        began, code = time.perf_counter(), grpc.StatusCode.CANCELLED
-        try:
-            if call.traceparent:
-                await context.send_initial_metadata([("traceparent", call.traceparent)])
-            result = await answer()
-            code = grpc.StatusCode.OK
-            return result
-        except ServiceError as error:
-            code = error.grpc
-            self._service.metrics.rejected.labels(error.slug).inc()
-            await _abort(context, error, request_id)
-        except Exception:
-            code = InternalError.grpc
-            log.exception("request %s failed", request_id)
-            await _abort(context, InternalError("the service failed; its log has the cause"), request_id)
-        finally:
-            call.ended({"rpc.grpc.status_code": code.value[0]}, failed=code in FAILURES)
-            seconds = time.perf_counter() - began
-            self._service.metrics.requests.labels(TRANSPORTS[method], code.name).inc()
-            self._service.metrics.request_duration.labels(TRANSPORTS[method]).observe(seconds)
-            log.info("grpc %s %s %.1f ms id=%s", method, code.name, seconds * 1e3, request_id)
-        raise AssertionError("abort always raises")
-
 
 @contextlib.asynccontextmanager
 async def listening(service: Service, address: str) -> AsyncIterator[int]:
@@ -153,15 +102,17 @@ async def listening(service: Service, address: str) -> AsyncIterator[int]:
     """
     server = grpc.aio.server(
         interceptors=[
-            RpcGate(service.gate, service.metrics, _abort, message_seconds=service.settings.request_timeout_ms / 1e3)
+            RpcGate(service.gate, service.metrics, abort, message_seconds=service.settings.request_timeout_ms / 1e3)
         ],
         options=_options(service.settings.max_image_bytes),
     )
     pb_grpc.add_SegmentationServiceServicer_to_server(Servicer(service), server)  # type: ignore[no-untyped-call]
+    oip.add_to(server, service)
     checker = health.aio.HealthServicer()
     await _publish(checker, False)
     health_pb2_grpc.add_HealthServicer_to_server(checker, server)
-    reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    served = (SERVICE_NAME, oip.SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
+    reflection.enable_server_reflection(served, server)
     try:
         tls = of_server(service.settings)
         port = server.add_secure_port(address, tls.credentials()) if tls else server.add_insecure_port(address)
@@ -208,12 +159,5 @@ async def _follow(readiness: Readiness, checker: health.aio.HealthServicer) -> N
 
 async def _publish(checker: health.aio.HealthServicer, ready: bool) -> None:
     status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
-    for name in (health.OVERALL_HEALTH, SERVICE_NAME):
+    for name in (health.OVERALL_HEALTH, SERVICE_NAME, oip.SERVICE_NAME):
         await checker.set(name, status)
-
-
-async def _abort(context: Context, error: ServiceError, request_id: str = "") -> None:
-    metadata = [(ERROR_METADATA_KEY, error.slug), ("x-request-id", request_id or request_id_from(""))]
-    if error.retry_after is not None:
-        metadata.append(("retry-after", str(error.retry_after)))
-    await context.abort(error.grpc, error.detail, tuple(metadata))

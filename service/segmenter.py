@@ -1,6 +1,7 @@
 """The data path of one frame; ``Segmenter.segment`` shows its whole life."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
@@ -128,11 +129,14 @@ class Segmenter:
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
+        began, outcome = time.perf_counter(), "failed"
         self._in_flight += 1
         self.idle.clear()
         try:
             yield
+            outcome = "answered"
         finally:
+            self._metrics.frame_duration.labels(outcome).observe(time.perf_counter() - began)
             self._in_flight -= 1
             if not self._in_flight:
                 self.idle.set()

@@ -1,7 +1,7 @@
 """The stages of a frame's life and the time each took."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 STAGES = ("decode", "preprocess", "queue", "infer", "post", "encode")
@@ -31,6 +31,15 @@ class StageTimes(dict[str, float]):
     def finish(self) -> None:
         """Record the time since this object was made as ``total``."""
         self["total"] = time.perf_counter() - self.made
+
+    @classmethod
+    def longest(cls, several: Iterable["StageTimes"]) -> "StageTimes":
+        """Return the longest time of each stage, for a request of several frames."""
+        longest = cls()
+        for times in several:
+            for stage, seconds in times.items():
+                longest[stage] = max(seconds, longest.get(stage, 0.0))
+        return longest
 
     def milliseconds(self) -> dict[str, float]:
         """Return the times in milliseconds, to the microsecond, in the order of a frame's life."""

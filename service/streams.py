@@ -23,10 +23,10 @@ class Streams:
     ) -> None:
         self._segmenter = segmenter
         self._metrics = metrics
-        self._window = window
+        self.window = window  # frames of one stream at once
         self._frame_timeout = frame_timeout  # seconds
         self._free = list(range(max_streams))  # a heap: the lowest slot is taken first
-        self._draining = asyncio.Event()
+        self.draining = asyncio.Event()  # set once the service stops
         self.active = 0
         self.idle = asyncio.Event()  # set while no stream is open
         self.idle.set()
@@ -42,7 +42,7 @@ class Streams:
 
         """
         reading = asyncio.ensure_future(anext(messages, None))
-        stopping = asyncio.ensure_future(self._draining.wait())
+        stopping = asyncio.ensure_future(self.draining.wait())
         try:
             both = (reading, stopping)
             await asyncio.wait(both, timeout=self._frame_timeout, return_when=asyncio.FIRST_COMPLETED)
@@ -60,7 +60,26 @@ class Streams:
 
     @contextmanager
     def open(self, options: StreamOptions) -> Iterator[Stream]:
-        """Hold one of the places for streams inside the block.
+        """Open a video stream that lasts as long as the block.
+
+        Raises:
+            TooManyStreams: all places are taken.
+
+        """
+        with self.place() as slot:
+            yield Stream(
+                self._segmenter,
+                options,
+                self._metrics.stream(slot),
+                self.draining,
+                allowance=limits.current(),
+                window=self.window,
+                frame_timeout=self._frame_timeout,
+            )
+
+    @contextmanager
+    def place(self) -> Iterator[int]:
+        """Hold one of the places for streams inside the block; yields its slot.
 
         Raises:
             TooManyStreams: all are taken.
@@ -72,15 +91,7 @@ class Streams:
         self.active += 1
         self.idle.clear()
         try:
-            yield Stream(
-                self._segmenter,
-                options,
-                self._metrics.stream(slot),
-                self._draining,
-                allowance=limits.current(),
-                window=self._window,
-                frame_timeout=self._frame_timeout,
-            )
+            yield slot
         finally:
             heapq.heappush(self._free, slot)
             self.active -= 1
@@ -89,4 +100,4 @@ class Streams:
 
     def drain(self) -> None:
         """Let every open stream, and every later one, end once its accepted frames are answered."""
-        self._draining.set()
+        self.draining.set()

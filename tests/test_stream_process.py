@@ -11,9 +11,9 @@ import pytest
 from fakes import PATIENCE
 from pictures import ROOT, SAMPLES
 from processes import server
+from service.grpc_call import ERROR_METADATA_KEY
 from service.pb.pranet.v1 import segmentation_pb2 as pb
 from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
-from service.rpc import ERROR_METADATA_KEY
 
 pytestmark = pytest.mark.slow
 

@@ -1,0 +1,53 @@
+"""What every HTTP call that computes has: its time, and its end when the client leaves."""
+
+import asyncio
+import re
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+
+from service.errors import ClientLeft, InvalidRequest
+
+T = TypeVar("T")
+
+TIMEOUT_HEADER = "x-request-timeout-ms"
+MILLISECONDS = re.compile(r"[0-9]{1,18}")
+
+
+def timeout_seconds(request: Request, limit_ms: int) -> float:
+    """Return the time that a request may take: what it asks for, at most ``limit_ms``.
+
+    Raises:
+        InvalidRequest: the header is no whole number of milliseconds above 0.
+
+    """
+    given = request.headers.get(TIMEOUT_HEADER, str(limit_ms))
+    if not MILLISECONDS.fullmatch(given) or int(given) == 0:
+        raise InvalidRequest(f"X-Request-Timeout-Ms is {given!r}; send a whole number of milliseconds above 0")
+    return min(int(given), limit_ms) / 1e3
+
+
+async def unless_client_leaves(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Await ``work``; cancel it when the connection closes first.
+
+    Raises:
+        ClientLeft: it did.
+
+    """
+    task = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait((task, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientLeft("the client closed the connection before its answer was ready")
+        return task.result()
+    finally:
+        task.cancel()
+        leaving.cancel()
+        await asyncio.gather(task, leaving, return_exceptions=True)
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

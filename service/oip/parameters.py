@@ -1,0 +1,94 @@
+"""Parameters of a request: each is honoured, or refused with its reason; none is ignored."""
+
+import re
+from collections.abc import Iterable, Mapping
+
+from service.errors import InvalidParameter, InvalidRequest
+from service.frame import Options, Output
+from service.oip.model import DEFAULT_PRIORITY, OUTPUTS, PRIORITIES
+from service.regions import ROI_PATTERN
+
+Value = bool | int | float | str
+Parameters = Mapping[str, Value]
+
+SEQUENCE = ("sequence_id", "sequence_start", "sequence_end")
+FINAL_RESPONSE = "triton_enable_empty_final_response"  # sent by Triton's streaming clients
+KNOWN = ("timeout", "priority", "threshold", "roi", *SEQUENCE)
+MICROSECONDS = 1e6
+
+
+def options(parameters: Parameters, outputs: Iterable[str], default_threshold: float) -> Options:
+    """Read how the pictures of a request are to be segmented; without ``outputs``, both are made.
+
+    Raises:
+        InvalidRequest: an output is unknown or asked for twice.
+        InvalidParameter: a parameter is unknown, out of range, or asks for what there is not.
+
+    """
+    refuse_unknown(parameters, KNOWN, "a request")
+    if any(parameters.get(name) for name in SEQUENCE):  # 0 and false mean none
+        raise InvalidParameter(
+            "sequences are not kept: every request stands alone. Leave sequence_id out; video with smoothing goes to "
+            "pranet.v1.SegmentationService/SegmentStream"
+        )
+    threshold = parameters.get("threshold", default_threshold)
+    if isinstance(threshold, (bool, str)) or not 0 <= threshold <= 1:
+        raise InvalidParameter(f"threshold is {threshold!r}; send a number from 0 to 1")
+    roi = parameters.get("roi", "full")
+    if not isinstance(roi, str) or not re.match(ROI_PATTERN, roi):
+        raise InvalidParameter(f"roi is {roi!r}; send 'full', 'auto' or 'x,y,w,h'")
+    priority = _whole("priority", parameters) or DEFAULT_PRIORITY
+    if priority not in PRIORITIES:
+        raise InvalidParameter(f"priority is {priority}; send 1 (live), 2 (single), 3 (archive) or 0 (the default, 2)")
+    return Options(threshold, roi=roi, priority=PRIORITIES[priority], arrays=_arrays(outputs))
+
+
+def seconds(parameters: Parameters, limit: float) -> float:
+    """Return the time that a request may take: its ``timeout`` in microseconds, at most ``limit``; 0 means none.
+
+    Raises:
+        InvalidParameter: it is no whole number.
+
+    """
+    timeout = _whole("timeout", parameters)
+    return min(timeout / MICROSECONDS, limit) if timeout else limit
+
+
+def flag(name: str, parameters: Parameters, default: bool) -> bool:
+    """Return a parameter that is true or false.
+
+    Raises:
+        InvalidParameter: it is neither.
+
+    """
+    value = parameters.get(name, default)
+    if not isinstance(value, bool):
+        raise InvalidParameter(f"{name} is {value!r}; send true or false")
+    return value
+
+
+def refuse_unknown(parameters: Iterable[str], known: Iterable[str], place: str) -> None:
+    """Refuse every parameter that is not known at its place.
+
+    Raises:
+        InvalidParameter: there is one.
+
+    """
+    if unknown := sorted(set(parameters) - set(known)):
+        understood = ", ".join(known) or "none"
+        raise InvalidParameter(f"parameter {unknown[0]!r} of {place} is not understood here; known: {understood}")
+
+
+def _whole(name: str, parameters: Parameters) -> int:
+    value = parameters.get(name, 0)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise InvalidParameter(f"{name} is {value!r}; send a whole number, 0 or more")
+    return value
+
+
+def _arrays(outputs: Iterable[str]) -> tuple[Output, ...]:
+    wanted = tuple(outputs)
+    for name in wanted:
+        if name not in OUTPUTS or wanted.count(name) > 1:
+            raise InvalidRequest(f"output {name!r} is unknown, or asked for twice; there are {' and '.join(OUTPUTS)}")
+    return tuple(map(Output, wanted or OUTPUTS))

@@ -1,0 +1,214 @@
+"""The protocol over gRPC: ``inference.GRPCInferenceService``, with Triton's ModelStreamInfer."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import TypeVar
+
+import grpc
+import numpy as np
+from google.protobuf import json_format
+from google.protobuf.message import Message
+
+from service import pipeline
+from service.core import Service
+from service.errors import Draining, InternalError, InvalidRequest, ServiceError, TooManyBytes
+from service.grpc_call import Context, given_request_id, observed, seconds_left
+from service.observe import request_id_from
+from service.oip import model, parameters, tensors
+from service.oip.inference import Inferred, infer
+from service.oip.parameters import FINAL_RESPONSE, Value
+from service.oip.tensors import Tensor
+from service.pb.inference import open_inference_pb2 as pb
+from service.pb.inference import open_inference_pb2_grpc as pb_grpc
+
+M = TypeVar("M", bound=Message)
+
+SERVICE_NAME = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+
+log = logging.getLogger("pranet.access")
+
+
+def add_to(server: grpc.aio.Server, service: Service) -> None:
+    """Serve the protocol on a server that is not yet started."""
+    pb_grpc.add_GRPCInferenceServiceServicer_to_server(Servicer(service), server)  # type: ignore[no-untyped-call]
+
+
+class Servicer(pb_grpc.GRPCInferenceServiceServicer):
+    """Answers the calls of ``open_inference.proto`` from a running service."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def ServerLive(self, request: pb.ServerLiveRequest, context: Context) -> pb.ServerLiveResponse:
+        """Answer as long as the process does."""
+        return pb.ServerLiveResponse(live=True)
+
+    async def ServerReady(self, request: pb.ServerReadyRequest, context: Context) -> pb.ServerReadyResponse:
+        """Tell whether new work is taken."""
+        return pb.ServerReadyResponse(ready=self._service.readiness.ready)
+
+    async def ServerMetadata(self, request: pb.ServerMetadataRequest, context: Context) -> pb.ServerMetadataResponse:
+        """Name the server and its extensions."""
+        return json_format.ParseDict(model.server_metadata(), pb.ServerMetadataResponse())
+
+    async def ModelReady(self, request: pb.ModelReadyRequest, context: Context) -> pb.ModelReadyResponse:
+        """Tell whether new work is taken: there is one model."""
+        return await self._of_model(
+            "ModelReady", request, context, lambda: pb.ModelReadyResponse(ready=self._service.readiness.ready)
+        )
+
+    async def ModelMetadata(self, request: pb.ModelMetadataRequest, context: Context) -> pb.ModelMetadataResponse:
+        """Describe the tensors."""
+        return await self._of_model(
+            "ModelMetadata",
+            request,
+            context,
+            lambda: json_format.ParseDict(model.metadata(self._service), pb.ModelMetadataResponse()),
+        )
+
+    async def ModelConfig(self, request: pb.ModelConfigRequest, context: Context) -> pb.ModelConfigResponse:
+        """Describe the scheduling."""
+        return await self._of_model(
+            "ModelConfig",
+            request,
+            context,
+            lambda: json_format.ParseDict({"config": model.config(self._service)}, pb.ModelConfigResponse()),
+        )
+
+    async def ModelStatistics(self, request: pb.ModelStatisticsRequest, context: Context) -> pb.ModelStatisticsResponse:
+        """Count inferences and their time."""
+        return await self._of_model(
+            "ModelStatistics",
+            request,
+            context,
+            lambda: json_format.ParseDict(
+                {"model_stats": [model.statistics(self._service)]}, pb.ModelStatisticsResponse()
+            ),
+        )
+
+    async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
+        """Segment the pictures of a request."""
+
+        async def answer() -> pb.ModelInferResponse:
+            self._service.readiness.check()
+            limit = seconds_left(context, self._service.settings.request_timeout_ms)
+            inferred = await self._infer(request, limit, streamed=False)
+            context.set_trailing_metadata(
+                (("x-model", inferred.model_id), ("server-timing", inferred.times.server_timing()))
+            )
+            return await asyncio.to_thread(_response, request.id, inferred)
+
+        request_id = request_id_from(given_request_id(context) or request.id)
+        return await observed(self._service, context, request_id, f"{SERVICE_NAME}/ModelInfer", answer)
+
+    async def ModelStreamInfer(self, requests: AsyncIterator[pb.ModelInferRequest], context: Context) -> None:
+        """Answer every request of a stream, in order; a failed one is answered with its error."""
+        request_id = request_id_from(given_request_id(context))
+        streams = self._service.streams
+
+        async def answer() -> None:
+            self._service.readiness.check()
+            with streams.place():
+                await pipeline.in_order(
+                    aiter(requests),
+                    self._answer_streamed,
+                    context.write,
+                    at_once=streams.window,
+                    stop=streams.draining,
+                )
+            if streams.draining.is_set():
+                raise Draining("the service is stopping; every request it had accepted is answered. Stream elsewhere")
+
+        await observed(self._service, context, request_id, f"{SERVICE_NAME}/ModelStreamInfer", answer)
+
+    async def _answer_streamed(self, request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
+        try:
+            limit = self._service.settings.request_timeout_ms / 1e3
+            inferred = await self._infer(request, limit, streamed=True)
+            response = await asyncio.to_thread(_response, request.id, inferred)
+        except ServiceError as error:
+            self._service.metrics.rejected.labels(error.slug).inc()
+            return _failed(request.id, error)
+        except Exception:
+            log.exception("a request of a stream failed")
+            return _failed(request.id, InternalError("the service failed on this request; its log has the cause"))
+        response.parameters["triton_final_response"].bool_param = True  # one response for each request
+        return pb.ModelStreamInferResponse(infer_response=response)
+
+    async def _infer(self, request: pb.ModelInferRequest, limit: float, *, streamed: bool) -> Inferred:
+        model.check(request.model_name, request.model_version)
+        given = _parameters(request.parameters)
+        if streamed:
+            parameters.flag(FINAL_RESPONSE, given, False)  # either way, the one response is the final one
+            given.pop(FINAL_RESPONSE, None)
+        for output in request.outputs:
+            parameters.refuse_unknown(output.parameters, (), f"output {output.name!r}")
+        options = parameters.options(given, [each.name for each in request.outputs], self._service.settings.threshold)
+        deadline = asyncio.get_running_loop().time() + parameters.seconds(given, limit)
+        inputs = await asyncio.to_thread(_inputs, request, self._service.settings.max_image_bytes)
+        pictures = tensors.pictures(inputs, self._service.settings.max_queue_size)
+        return await infer(self._service, pictures, options, deadline)
+
+    async def _of_model(
+        self,
+        method: str,
+        request: "pb.ModelReadyRequest | pb.ModelMetadataRequest | pb.ModelConfigRequest | pb.ModelStatisticsRequest",
+        context: Context,
+        make: Callable[[], M],
+    ) -> M:
+        async def answer() -> M:
+            model.check(request.name, request.version)
+            return make()
+
+        return await observed(
+            self._service, context, request_id_from(given_request_id(context)), f"{SERVICE_NAME}/{method}", answer
+        )
+
+
+def _parameters(given: Mapping[str, pb.InferParameter]) -> dict[str, Value]:
+    found: dict[str, Value] = {}
+    for name, parameter in given.items():
+        if (choice := parameter.WhichOneof("parameter_choice")) is None:
+            raise InvalidRequest(f"parameter {name!r} has no value")
+        found[name] = getattr(parameter, choice)
+    return found
+
+
+def _inputs(request: pb.ModelInferRequest, max_bytes: int) -> list[Tensor]:
+    raw = request.raw_input_contents
+    if raw and len(raw) != len(request.inputs):
+        raise InvalidRequest(f"{len(request.inputs)} inputs, but {len(raw)} raw_input_contents; send one for each")
+    if sum(map(len, raw)) > max_bytes:  # contents are bounded by the whole message
+        raise TooManyBytes(f"the inputs have more than {max_bytes} bytes (MAX_IMAGE_BYTES); send fewer or smaller ones")
+    inputs = []
+    for number, given in enumerate(request.inputs):
+        parameters.refuse_unknown(given.parameters, (), f"input {given.name!r}")
+        if raw and given.HasField("contents"):
+            raise InvalidRequest(f"input {given.name!r} has both contents and raw_input_contents; send one of them")
+        data = tensors.from_raw(given.datatype, raw[number]) if raw else _contents(given)
+        inputs.append(Tensor(given.name, given.datatype, tuple(given.shape), data))
+    return inputs
+
+
+def _contents(given: pb.ModelInferRequest.InferInputTensor) -> bytes | list[bytes]:
+    if given.datatype == "BYTES":
+        return list(given.contents.bytes_contents)
+    return tensors.from_numbers(np.array(given.contents.uint_contents, np.uint32))
+
+
+def _response(request_id: str, inferred: Inferred) -> pb.ModelInferResponse:
+    return pb.ModelInferResponse(
+        model_name=model.NAME,
+        model_version=model.VERSION,
+        id=request_id,
+        outputs=[
+            pb.ModelInferResponse.InferOutputTensor(name=name, datatype=model.OUTPUTS[name], shape=array.shape)
+            for name, array in inferred.outputs.items()
+        ],
+        raw_output_contents=[tensors.to_raw(array) for array in inferred.outputs.values()],
+    )
+
+
+def _failed(request_id: str, error: ServiceError) -> pb.ModelStreamInferResponse:
+    return pb.ModelStreamInferResponse(error_message=error.detail, infer_response=pb.ModelInferResponse(id=request_id))

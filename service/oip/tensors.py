@@ -1,0 +1,145 @@
+"""Tensors on the wire <-> pictures and arrays."""
+
+import base64
+import binascii
+import math
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from service.codec import Picture, PixelFormat, RawPicture
+from service.errors import InvalidRequest
+from service.oip.model import INPUT
+
+LENGTH = struct.Struct("<I")  # before each element of BYTES
+CHANNELS = 3
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """An input as it came."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: bytes | list[bytes]  # UINT8: row by row; BYTES: its elements
+
+
+def pictures(inputs: Sequence[Tensor], max_pictures: int) -> list[Picture]:
+    """Return the pictures that the only input holds.
+
+    Raises:
+        InvalidRequest: the inputs are not one ``image``, BYTES [N] or [N, 1] or UINT8 [N, H, W, 3], N from 1.
+
+    """
+    if [tensor.name for tensor in inputs] != [INPUT]:
+        given = ", ".join(repr(tensor.name) for tensor in inputs) or "none"
+        raise InvalidRequest(f"the inputs are {given}; send exactly one, named {INPUT!r}")
+    image = inputs[0]
+    count = image.shape[0] if image.shape else 0
+    if count > max_pictures:
+        raise InvalidRequest(f"{count} pictures in one request; send at most {max_pictures} (MAX_QUEUE_SIZE)")
+    found = _raw_pictures(image) if image.datatype == "UINT8" else _encoded_pictures(image)
+    if not found:
+        raise InvalidRequest(f"{INPUT!r} of shape {list(image.shape)} holds no picture")
+    return found
+
+
+def from_raw(datatype: str, raw: bytes) -> bytes | list[bytes]:
+    """Return the data of a tensor from its binary representation.
+
+    Raises:
+        InvalidRequest: the lengths of a BYTES tensor do not add up.
+
+    """
+    return _split(raw) if datatype == "BYTES" else raw
+
+
+def from_json(datatype: str, data: Any) -> bytes | list[bytes]:
+    """Return the data of a tensor from JSON, flat or nested: numbers from 0 to 255, or texts of base64.
+
+    Raises:
+        InvalidRequest: something else is there.
+
+    """
+    if datatype == "BYTES":
+        return [_from_base64(element) for element in _flat(data)]
+    try:
+        numbers = np.asarray(data)
+    except ValueError as error:
+        raise InvalidRequest(f"the data of {INPUT!r} are no regular array ({error})") from error
+    return from_numbers(numbers)
+
+
+def from_numbers(numbers: Array) -> bytes:
+    """Return UINT8 data of whole numbers.
+
+    Raises:
+        InvalidRequest: there are others, or some that are not from 0 to 255.
+
+    """
+    if numbers.size and (numbers.dtype.kind not in "iu" or numbers.min() < 0 or numbers.max() > 255):
+        raise InvalidRequest(f"the data of {INPUT!r} must be whole numbers from 0 to 255")
+    return numbers.astype(np.uint8).tobytes()
+
+
+def to_raw(array: Array) -> bytes:
+    """Return the binary representation of an output."""
+    return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+def _raw_pictures(image: Tensor) -> list[Picture]:
+    if len(image.shape) != 4 or image.shape[3] != CHANNELS or min(image.shape) < 1:
+        raise InvalidRequest(f"UINT8 {INPUT!r} has shape {list(image.shape)}; send [N, H, W, {CHANNELS}]")
+    size, given = math.prod(image.shape), len(image.data)
+    if size != given:
+        raise InvalidRequest(f"{INPUT!r} of shape {list(image.shape)} has {size} elements, but {given} came")
+    height, width = image.shape[1:3]
+    stride = width * CHANNELS
+    data = b"".join(image.data) if isinstance(image.data, list) else image.data
+    return [
+        RawPicture(PixelFormat.RGB24, width, height, stride, data[start : start + stride * height])
+        for start in range(0, size, stride * height)
+    ]
+
+
+def _encoded_pictures(image: Tensor) -> list[Picture]:
+    if image.datatype != "BYTES" or not isinstance(image.data, list):
+        raise InvalidRequest(f"{INPUT!r} is {image.datatype}; send BYTES (encoded pictures) or UINT8 [N, H, W, 3]")
+    if len(image.shape) not in (1, 2) or image.shape[1:] not in ((), (1,)):
+        raise InvalidRequest(f"BYTES {INPUT!r} has shape {list(image.shape)}; send [N] or [N, 1]")
+    if len(image.data) != image.shape[0]:
+        raise InvalidRequest(f"{INPUT!r} of shape {list(image.shape)} came with {len(image.data)} elements")
+    return list(image.data)
+
+
+def _split(raw: bytes) -> list[bytes]:
+    elements: list[bytes] = []
+    position = 0
+    while position < len(raw):
+        start = position + LENGTH.size
+        if start > len(raw) or (end := start + LENGTH.unpack_from(raw, position)[0]) > len(raw):
+            raise InvalidRequest("the data of a BYTES tensor end within an element; each has its length in 4 bytes")
+        elements.append(raw[start:end])
+        position = end
+    return elements
+
+
+def _flat(data: Any) -> list[Any]:
+    """Take one level of brackets off [N, 1]."""
+    if not isinstance(data, list):
+        raise InvalidRequest(f"the data of {INPUT!r} must be an array")
+    return [element[0] if isinstance(element, list) and len(element) == 1 else element for element in data]
+
+
+def _from_base64(element: Any) -> bytes:
+    try:
+        return base64.b64decode(element, validate=True)
+    except (TypeError, ValueError, binascii.Error) as error:
+        raise InvalidRequest("an element of BYTES in JSON must be base64; or send it in binary") from error
