@@ -1,7 +1,9 @@
-"""The image in an HTTP request: raw body or multipart file, within its limits of bytes and time."""
+"""The body of an HTTP request, an image or an archive of images, within its limits of bytes and time."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+import io
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -13,6 +15,7 @@ from service.errors import BodyTooSlow, ClientLeft, InvalidRequest, TooManyBytes
 MULTIPART = "multipart/form-data"
 MULTIPART_OVERHEAD_BYTES = 16 * 1024  # boundaries and part headers around the one file
 FILE_FIELD = "file"
+MAX_PARTS = 10_000  # of an archive
 
 
 class _InMemoryParser(MultiPartParser):
@@ -24,6 +27,11 @@ class _InMemoryParser(MultiPartParser):
         """Let go of parts that the end of the body cut off."""
         for file in self._files_to_close_on_error:
             file.close()
+
+
+def content_type(request: Request) -> str:
+    """Return the media type of a body without its parameters; empty where none is given."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 async def read_image(request: Request, max_bytes: int, deadline: float) -> bytes:
@@ -42,16 +50,16 @@ async def read_image(request: Request, max_bytes: int, deadline: float) -> bytes
         ClientLeft: the client closed the connection.
 
     """
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if content_type == MULTIPART:
+    kind = content_type(request)
+    if kind == MULTIPART:
         body = await read_body(request, max_bytes + MULTIPART_OVERHEAD_BYTES, max_bytes, deadline)
         image = await _file_part(request.headers, body)
         if len(image) > max_bytes:
             raise _too_many(max_bytes)
         return image
-    if content_type and not content_type.startswith("image/") and content_type != "application/octet-stream":
+    if kind and not kind.startswith("image/") and kind != "application/octet-stream":
         advice = f"send {READABLE} with its image type, application/octet-stream or {MULTIPART}"
-        raise UnsupportedImage(f"content type {content_type} is not read here; {advice}")
+        raise UnsupportedImage(f"content type {kind} is not read here; {advice}")
     return await read_body(request, max_bytes, max_bytes, deadline)
 
 
@@ -64,23 +72,78 @@ async def read_body(request: Request, limit: int, max_bytes: int, deadline: floa
         ClientLeft: the client closed the connection.
 
     """
-    declared = request.headers.get("content-length", "")
-    if declared.isdigit() and int(declared) > limit:
-        raise _too_many(max_bytes)  # the server discards the rest, so that the client can read the answer
-    chunks: list[bytes] = []
-    size = 0
+    async with _in_time(deadline):
+        return b"".join([chunk async for chunk in _chunks(request, limit, _too_many(max_bytes))])
+
+
+async def read_zip(request: Request, max_bytes: int, deadline: float) -> io.BytesIO:
+    """Return a body of at most ``max_bytes``, held once in memory.
+
+    Raises:
+        ServiceError: as ``read_body``.
+
+    """
+    archive = io.BytesIO()
+    async with _in_time(deadline):
+        async for chunk in _chunks(request, max_bytes, _too_large(max_bytes)):
+            archive.write(chunk)
+    return archive
+
+
+async def read_parts(request: Request, max_bytes: int, deadline: float) -> list[tuple[str, bytes]]:
+    """Return names and contents of the files in a multipart form of at most ``max_bytes``, held once in memory.
+
+    Raises:
+        InvalidRequest: the form is broken, or has too many parts.
+        ServiceError: as ``read_body``.
+
+    """
+    chunks = _chunks(request, max_bytes, _too_large(max_bytes))
+    parser = _InMemoryParser(request.headers, chunks, max_files=MAX_PARTS, max_fields=8)
+    try:
+        async with _in_time(deadline):
+            form = await parser.parse()
+    except (MultiPartException, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"the multipart form is broken ({error}); send each picture as a file part") from error
+    else:
+        return [await _taken(value) for _, value in form.multi_items() if isinstance(value, UploadFile)]
+    finally:
+        parser.close()
+
+
+async def _taken(part: UploadFile) -> tuple[str, bytes]:
+    try:
+        return part.filename or "", await part.read()
+    finally:
+        await part.close()
+
+
+@asynccontextmanager
+async def _in_time(deadline: float) -> AsyncIterator[None]:
     try:
         async with asyncio.timeout_at(deadline):
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > limit:
-                    raise _too_many(max_bytes)
-                chunks.append(chunk)
+            yield
     except TimeoutError:
         raise BodyTooSlow("the body did not arrive within the request's time; send it faster") from None
+
+
+async def _chunks(request: Request, limit: int, too_many: TooManyBytes) -> AsyncGenerator[bytes, None]:
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit:
+        raise too_many  # the server discards the rest, so that the client can read the answer
+    size = 0
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > limit:
+                raise too_many
+            yield chunk
     except ClientDisconnect:
         raise ClientLeft("the client closed the connection while it sent the body") from None
-    return b"".join(chunks)
+
+
+def _too_large(max_bytes: int) -> TooManyBytes:
+    return TooManyBytes(f"the archive has more than {max_bytes} bytes (MAX_ARCHIVE_BYTES); send several smaller ones")
 
 
 def _too_many(max_bytes: int) -> TooManyBytes:

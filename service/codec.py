@@ -2,7 +2,7 @@
 
 import io
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -55,17 +55,20 @@ class RawPicture:
 
 
 Picture = bytes | RawPicture  # bytes: JPEG, PNG, WebP, BMP or TIFF
+Packed = Callable[[], bytes]  # in an archive, unpacked when its turn comes; raises ServiceError
 
 
-def to_rgb(picture: Picture, max_pixels: int) -> Image.Image:
-    """Make RGB of an encoded or raw picture.
+def to_rgb(picture: Picture | Packed, max_pixels: int) -> Image.Image:
+    """Make RGB of an encoded, raw or packed picture.
 
     Raises:
         InvalidParameter: width, height, stride and the number of bytes do not fit each other.
         ServiceError: as ``decode``.
 
     """
-    return decode(picture, max_pixels) if isinstance(picture, bytes) else _unpack(picture, max_pixels)
+    if isinstance(picture, RawPicture):
+        return _unpack(picture, max_pixels)
+    return decode(picture if isinstance(picture, bytes) else picture(), max_pixels)
 
 
 def decode(data: bytes, max_pixels: int) -> Image.Image:

@@ -16,6 +16,7 @@ from model.predictor import ModelRef, Predictor
 from model.transforms import Pixels
 from service import tracing
 from service.admission import Admission
+from service.archives import Archives
 from service.batcher import HANG_SECONDS, Batcher
 from service.errors import Draining, NotReady
 from service.gate import Gate
@@ -81,6 +82,7 @@ class Service:
     segmenter: Segmenter
     streams: Streams
     side_outputs: SideOutputs | None  # None: switched off
+    archives: Archives
     readiness: Readiness
     metrics: Metrics
     gate: Gate
@@ -152,13 +154,30 @@ async def running(
             SideOutputs(settings.weights_path, max_image_pixels=settings.max_image_pixels) if settings.maps else None
         )
         readiness = Readiness(lambda: batcher.alive)
+        archives = Archives(
+            segmenter,
+            readiness.check,
+            max_archives=settings.max_archives,
+            # Two batches, so that the device never waits; at most half of all places, so that others find some.
+            at_once=max(1, min(2 * max_batch_size, settings.max_queue_size // 2)),
+        )
         model = predictor.model
         metrics.model_info.labels(
             model.model_id, model.weights_sha256, model.engine, model.device, model.precision
         ).set(1)
         metrics.ready.set_function(lambda: readiness.ready)
         yield Service(
-            settings, model, max_batch_size, segmenter, streams, side_outputs, readiness, metrics, gate, traces
+            settings,
+            model,
+            max_batch_size,
+            segmenter,
+            streams,
+            side_outputs,
+            archives,
+            readiness,
+            metrics,
+            gate,
+            traces,
         )
 
 

@@ -13,7 +13,7 @@ from model.presence import Presence
 from model.transforms import Floats, Pixels
 from service import codec, polyps, regions
 from service.batcher import Priority
-from service.codec import Picture
+from service.codec import Packed, Picture
 from service.polyps import Polyp
 from service.regions import Box
 from service.stages import StageTimes
@@ -76,7 +76,7 @@ class Rendered:
     arrays: dict[Output, Pixels | Floats] = field(default_factory=dict)  # (H, W): mask 0 or 255, probability 0 to 1
 
 
-def prepare(source: Picture, options: Options, max_pixels: int, times: StageTimes) -> Prepared:
+def prepare(source: Picture | Packed, options: Options, max_pixels: int, times: StageTimes) -> Prepared:
     """Decode a picture and make the network's input of it.
 
     Raises:

@@ -1,6 +1,7 @@
 """REST: the wire format of ``POST /segment`` and of the routes around it. No image work happens here."""
 
 import asyncio
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Query, Request, Response
@@ -12,7 +13,9 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from model.transforms import SIZE
-from service import __version__, websocket
+from service import __version__, batch, websocket
+from service.batch import PNG_TYPE, PROBLEM_TYPE
+from service.batcher import Priority
 from service.body import FILE_FIELD, MULTIPART, read_image
 from service.core import Service
 from service.errors import (
@@ -32,8 +35,6 @@ from service.schemas import Info, ModelBody, Problem, SegmentationBody
 from service.segmenter import Segmentation
 from service.web import add_pages
 
-PROBLEM_TYPE = "application/problem+json"
-PNG_TYPE = "image/png"
 CORS_REQUEST_HEADERS = ("authorization", "content-type", TIMEOUT_HEADER, "x-request-id", "traceparent")
 CORS_ANSWER_HEADERS = ("x-request-id", "x-model", "server-timing", "retry-after")
 # FastAPI's own traces and logs would send paths, queries and exceptions wherever OpenTelemetry's variables say.
@@ -44,6 +45,13 @@ REQUEST_BODY = {
     "required": True,
     "content": {kind: {"schema": BINARY} for kind in IMAGE_TYPES}
     | {MULTIPART: {"schema": {"type": "object", "required": [FILE_FIELD], "properties": {FILE_FIELD: BINARY}}}},
+}
+ARCHIVE_BODY = {
+    "required": True,
+    "content": {
+        batch.ZIP_TYPES[0]: {"schema": BINARY},
+        MULTIPART: {"schema": {"type": "object", "properties": {FILE_FIELD: {"type": "array", "items": BINARY}}}},
+    },
 }
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "content": {PROBLEM_TYPE: {}}}
@@ -102,6 +110,13 @@ def build(service: Service) -> FastAPI:
         responses={200: {"model": SegmentationBody, "content": {PNG_TYPE: {"schema": BINARY}}}, **PROBLEMS},
         openapi_extra={"requestBody": REQUEST_BODY},
     )(segment)
+    app.post(
+        "/segment/batch",
+        summary="Segment an archive of images",
+        response_class=Response,
+        responses={200: {"content": {batch.NDJSON: {"schema": BINARY}, batch.MIXED: {"schema": BINARY}}}, **PROBLEMS},
+        openapi_extra={"requestBody": ARCHIVE_BODY},
+    )(segment_batch)
     app.get("/livez", summary="Whether the process answers")(livez)
     app.get("/readyz", summary="Whether new work is taken", responses={503: PROBLEMS[503]})(readyz)
     app.get("/info", summary="Weights, engine and limits")(info)
@@ -134,6 +149,16 @@ async def _maps(request: Request, roi: str, service: Service, deadline: float) -
     image = await read_image(request, service.settings.max_image_bytes, deadline)
     png = await unless_client_leaves(request, service.side_outputs.render(image, roi))
     return Response(png, media_type=PNG_TYPE, headers={"x-model": service.model.model_id})
+
+
+async def segment_batch(request: Request, query: Annotated[SegmentQuery, Query()]) -> Response:
+    """Answer every image of a zip or multipart form, one by one: NDJSON, or multipart/mixed by ``Accept``."""
+    service: Service = request.app.state.service
+    service.readiness.check()
+    if query.output == "maps":
+        raise InvalidParameter("output=maps is not made of archives; send its images to /segment")
+    options = replace(_options(request, query, service), priority=Priority.ARCHIVE)
+    return await batch.respond(request, options, service)
 
 
 async def livez() -> dict[str, str]:

@@ -4,17 +4,18 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 
+from model.cores import usable_cores
 from model.predictor import ModelRef, Predictor
 from model.transforms import Floats, Pixels
 from service.admission import Admission
-from service.batcher import Batcher, Infer
-from service.codec import Picture
+from service.batcher import Batcher, Infer, Priority
+from service.codec import Packed, Picture
 from service.errors import DeadlineExceeded
 from service.frame import Options, Prepared, Rendered, prepare, render
 from service.metrics import Metrics
@@ -70,6 +71,7 @@ class Segmenter:
         self._metrics = metrics
         self._tracing = tracing
         self._max_image_pixels = max_image_pixels
+        self._bulk = asyncio.Semaphore(max(1, usable_cores() // 2))
         self._in_flight = 0
         self.idle = asyncio.Event()  # set while nothing is in flight
         self.idle.set()
@@ -83,7 +85,7 @@ class Segmenter:
 
     async def segment(
         self,
-        picture: Picture,
+        picture: Picture | Packed,
         options: Options,
         deadline: float,
         *,
@@ -93,7 +95,7 @@ class Segmenter:
         """Segment one picture; cancelling the caller drops the work.
 
         Args:
-            picture: JPEG, PNG, WebP, BMP or TIFF, or raw pixels.
+            picture: JPEG, PNG, WebP, BMP or TIFF, or raw pixels; one in an archive is unpacked when its turn comes.
             options: output, threshold, region, priority.
             deadline: loop time, seconds, at which the answer is of no use any more.
             refine: what a stream does with the logits of a frame that is off the device.
@@ -110,7 +112,7 @@ class Segmenter:
                     await self._admission.room()
                 with self._admission.place() as place:
                     self._metrics.decodes.inc()
-                    frame = await self._run(prepare, picture, options, self._max_image_pixels, times)
+                    frame = await self._run(options.priority, prepare, picture, options, self._max_image_pixels, times)
                     del picture  # up to MAX_IMAGE_BYTES, which need not wait for the device
                     batched = await self._batcher.submit(
                         frame.pixels, deadline=deadline, priority=options.priority, on_start=place.release
@@ -118,14 +120,17 @@ class Segmenter:
                 times.record("queue", batched.submitted, batched.queue_seconds)
                 times.record("infer", batched.started, batched.infer_seconds)
                 logits = await refine(frame, batched.result.logits)
-                rendered = await self._run(render, frame, logits, options, times, batched.result.model.presence)
+                presence = batched.result.model.presence
+                rendered = await self._run(options.priority, render, frame, logits, options, times, presence)
         self._observe(times)
         return Segmentation(
             frame.width, frame.height, options, rendered, batched.result.model, batched.batch_size, times
         )
 
-    async def _run(self, function: Callable[..., T], *args: object) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
+    async def _run(self, priority: Priority, function: Callable[..., T], *args: object) -> T:
+        """Run a function in the CPU pool, which knows no priorities: bulk takes half of its threads at most."""
+        async with self._bulk if priority is Priority.ARCHIVE else nullcontext():
+            return await asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
 
     @contextmanager
     def _counted(self) -> Iterator[None]:

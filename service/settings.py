@@ -57,6 +57,10 @@ class Settings(BaseModel):
     max_image_pixels: int = Field(
         50_000_000, ge=1, le=178_000_000, description="Most pixels that an image may declare; more get 413."
     )
+    max_archive_bytes: int = Field(
+        256 * MEBIBYTE, ge=1, description="Largest archive for /segment/batch, bytes, held in memory; more get 413."
+    )
+    max_archives: int = Field(2, ge=1, description="Archives received or at work; more get 429.")
     request_timeout_ms: int = Field(30_000, ge=1, description="Time from a request's arrival to its answer; then 504.")
     drain_seconds: float = Field(20, ge=0, description="How long SIGTERM waits for accepted requests.")
     maps: bool = Field(True, description="Whether output=maps is answered; it loads a second network, some 130 MB.")
