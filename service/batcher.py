@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Generic, Self, TypeVar
 
+from service.bulk import Bulk
 from service.device_thread import DeviceThread
 from service.errors import DeadlineExceeded, InferenceFailed, NotReady
 
@@ -35,7 +36,7 @@ class Priority(IntEnum):
 
     LIVE = 0  # frames of a live stream
     SINGLE = 1  # single requests
-    ARCHIVE = 2  # bulk work that nobody watches
+    ARCHIVE = 2  # bulk that nobody watches; ``service.bulk`` tells when it may go
 
 
 @dataclass(slots=True)
@@ -87,6 +88,7 @@ class Batcher(Generic[Item, Result]):
         self._hang_seconds = hang_seconds
         self._on_batch = on_batch
         self._waiting: dict[Priority, dict[Job[Item, Result], None]] = {priority: {} for priority in Priority}
+        self._bulk = Bulk()
         self._changed = asyncio.Event()
         self._pulling = asyncio.Lock()
         self._slots = slots
@@ -135,6 +137,8 @@ class Batcher(Generic[Item, Result]):
         loop = asyncio.get_running_loop()
         job = Job(item, priority, loop.time(), loop.create_future(), on_start)
         self._waiting[priority][job] = None
+        if priority is Priority.LIVE:
+            self._bulk.live(job.arrived)
         self._changed.set()
         try:
             async with asyncio.timeout_at(deadline):
@@ -163,23 +167,41 @@ class Batcher(Generic[Item, Result]):
                 async with asyncio.timeout_at(self._due_at()):
                     await self._changed.wait()
         now = time.perf_counter()
-        batch = self._jobs()[: self._max_batch_size]
+        batch = self._chosen()
         for job in batch:
             del self._waiting[job.priority][job]
             job.started = now
             job.on_start()
         return [job for job in batch if not job.future.done()]  # who left in this very moment is not computed
 
+    def _chosen(self) -> list[Job[Item, Result]]:
+        """Return the members of the batch that is due: never bulk beside others, who would wait for it."""
+        if urgent := self._urgent():
+            return urgent[: self._max_batch_size]
+        now = asyncio.get_running_loop().time()
+        size = min(self._bulk.size(now), self._max_batch_size)
+        self._bulk.started(now)
+        return list(self._waiting[Priority.ARCHIVE])[:size]
+
     def _is_due(self) -> bool:
         due_at = self._due_at()
-        if due_at is None:
-            return False
-        return len(self) >= self._max_batch_size or due_at <= asyncio.get_running_loop().time()
+        return due_at is not None and due_at <= asyncio.get_running_loop().time()
 
     def _due_at(self) -> float | None:
-        """Return when the next batch starts at the latest: the oldest item's arrival plus the delay."""
-        oldest = [next(iter(jobs)).arrived for jobs in self._waiting.values() if jobs]
-        return min(oldest) + self._max_queue_delay if oldest else None
+        """Return when the next batch starts: once it is full, or at its oldest item's arrival plus the delay."""
+        if urgent := self._urgent():
+            return self._full_or_late(urgent)
+        if bulk := list(self._waiting[Priority.ARCHIVE]):
+            allowed = self._bulk.allowed_at(asyncio.get_running_loop().time())
+            return max(self._full_or_late(bulk), allowed)
+        return None
+
+    def _full_or_late(self, jobs: list[Job[Item, Result]]) -> float:
+        oldest = min(job.arrived for job in jobs)
+        return oldest if len(jobs) >= self._max_batch_size else oldest + self._max_queue_delay
+
+    def _urgent(self) -> list[Job[Item, Result]]:
+        return [job for priority, jobs in self._waiting.items() if priority is not Priority.ARCHIVE for job in jobs]
 
     def _jobs(self) -> list[Job[Item, Result]]:
         return [job for jobs in self._waiting.values() for job in jobs]
@@ -202,6 +224,7 @@ class Batcher(Generic[Item, Result]):
                 reason = f"no answer within {self._hang_seconds} s"
             return await self._repeat_singly(thread, number, batch, reason)
         seconds = time.perf_counter() - started
+        self._bulk.cost(len(batch), seconds)
         for job, result in zip(batch, results, strict=True):
             if not job.future.done():
                 job.future.set_result(

@@ -3,14 +3,17 @@
 python tests/measure_stream.py steady      one stream of 30 fps for a minute, against closed-loop POST /segment
 python tests/measure_stream.py overload    eight streams of 30 fps for five minutes, then one minute in which none is
                                            dropped
+python tests/measure_stream.py priority    one stream of 10 fps alone, beside archives without end, and alone again
 python tests/measure_stream.py flicker     smoothing and hysteresis on a flickering synthetic sequence; needs no server
 """
 
 import argparse
 import asyncio
+import io
 import itertools
 import re
 import time
+import zipfile
 from collections import defaultdict
 from collections.abc import AsyncIterator
 
@@ -29,15 +32,18 @@ from service.video import sweep
 
 FPS = 30
 STREAMS = 8
+LIVE_FPS = 10
+ARCHIVE_PICTURES = 500
+ARCHIVE_ALONE_SECONDS = 10
 SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$")
 LABEL = re.compile(r'(\w+)="([^"]*)"')
 
 
-async def live(seconds: float, pictures: list[bytes]) -> AsyncIterator[VideoFrame]:
+async def live(seconds: float, pictures: list[bytes], fps: int = FPS) -> AsyncIterator[VideoFrame]:
     """Yield frames at the rate of a camera."""
     began = time.monotonic()
-    for number, picture in zip(range(round(seconds * FPS)), itertools.cycle(pictures), strict=False):
-        await asyncio.sleep(max(0.0, began + number / FPS - time.monotonic()))
+    for number, picture in zip(range(round(seconds * fps)), itertools.cycle(pictures), strict=False):
+        await asyncio.sleep(max(0.0, began + number / fps - time.monotonic()))
         yield VideoFrame(number, picture, time.monotonic())
 
 
@@ -132,6 +138,47 @@ async def overload(url: str, target: str, seconds: float) -> None:
         await report_identity(url)
 
 
+async def priority(url: str, target: str, seconds: float) -> None:
+    """Measure a live stream alone and beside an archive."""
+    pictures = sweep()
+    async with AsyncClient(url, target) as client:
+
+        async def streamed() -> Tally:
+            return await stream(client, live(seconds, pictures, LIVE_FPS), pb.POLICY_LATEST)
+
+        before = await streamed()
+        answered: list[float] = []
+        archiving = asyncio.create_task(_archives(url, pictures, answered))
+        await asyncio.sleep(ARCHIVE_ALONE_SECONDS)
+        rate = len(answered) / ARCHIVE_ALONE_SECONDS
+        began = time.monotonic()
+        beside = await streamed()
+        shared = sum(moment > began for moment in answered)
+        archiving.cancel()
+        await asyncio.gather(archiving, return_exceptions=True)
+        after = await streamed()
+    for name, tally in {"alone": before, "beside an archive": beside, "alone again": after}.items():
+        print(f"{name}: {tally.summary()}")
+    alone, late = (before.age_ms(99) + after.age_ms(99)) / 2, beside.age_ms(99)
+    print(f"p99 of the age: {alone:.0f} ms alone, {late:.0f} ms beside an archive: {late / alone:.2f} times")
+    print(f"archive: {rate:.2f} pictures a second alone, {shared / seconds:.2f} beside the stream")
+
+
+async def _archives(url: str, pictures: list[bytes], answered: list[float]) -> None:
+    """Send one archive after the other, and note when each picture was answered."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for number in range(ARCHIVE_PICTURES):
+            archive.writestr(f"{number}.jpg", pictures[number % len(pictures)])
+    headers = {"content-type": "application/zip"}
+    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=None) as rest:
+        while True:
+            async with rest.stream("POST", "/segment/batch", content=buffer.getvalue(), headers=headers) as answer:
+                async for line in answer.aiter_lines():
+                    assert '"status": 200' in line, line
+                    answered.append(time.monotonic())
+
+
 def flicker() -> None:
     """Print flicker, delay and time to first detection for a polyp that appears after a second, on against off."""
     print("| smoothing | hysteresis | flicker index | added delay, ms | first detection, ms |")
@@ -176,13 +223,15 @@ async def _resident(url: str, seconds: float) -> tuple[float, float]:
 def main() -> None:
     """Run one measurement."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=("steady", "overload", "flicker"))
+    parser.add_argument("what", choices=("steady", "overload", "priority", "flicker"))
     parser.add_argument("--url", default="http://127.0.0.1:8000")
     parser.add_argument("--server", default="127.0.0.1:8001")
-    parser.add_argument("--seconds", type=float, default=300, help="of overload (default: 300)")
+    parser.add_argument("--seconds", type=float, default=300, help="of overload or priority (default: 300)")
     arguments = parser.parse_args()
     if arguments.what == "flicker":
         flicker()
+    elif arguments.what == "priority":
+        uvloop.run(priority(arguments.url, arguments.server, arguments.seconds))
     elif arguments.what == "steady":
         uvloop.run(steady(arguments.url, arguments.server))
     else:

@@ -116,6 +116,33 @@ async def test_live_frames_go_first_and_archives_last() -> None:
     assert device.batches == [[0], [3], [2], [1]]
 
 
+async def test_archives_never_share_a_batch_with_others_who_would_wait_for_them() -> None:
+    device = Device()
+    device.open.clear()
+    async with Batcher(device, max_batch_size=8) as batcher:
+        tasks = [submit(batcher, 0)]
+        await device.is_entered()
+        order = (Priority.ARCHIVE, Priority.SINGLE, Priority.LIVE, Priority.ARCHIVE)
+        tasks += [submit(batcher, item, priority=priority) for item, priority in enumerate(order, 1)]
+        await settle()
+        device.open.set()
+        await asyncio.gather(*tasks)
+    assert device.batches[:2] == [[0], [3, 2]]
+    assert sorted(item for batch in device.batches[2:] for item in batch) == [1, 4]
+
+
+async def test_an_archive_waits_beside_a_stream_although_the_device_is_free() -> None:
+    device = Device()
+    async with Batcher(device, max_batch_size=8) as batcher:
+        await submit(batcher, 0, priority=Priority.ARCHIVE)
+        await submit(batcher, 1, priority=Priority.LIVE)
+        archive = submit(batcher, 2, priority=Priority.ARCHIVE)
+        await settle()
+        await submit(batcher, 3, priority=Priority.LIVE)
+        await archive  # once the stream counts as over
+    assert device.batches == [[0], [1], [3], [2]]
+
+
 async def test_a_cancelled_item_leaves_the_queue_at_once_and_is_never_computed() -> None:
     device = Device()
     device.open.clear()

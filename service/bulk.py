@@ -1,0 +1,64 @@
+"""How much bulk may go to the device now, so that no live frame has to wait for it.
+
+A call on the device is not interrupted. So while somebody streams, bulk starts only if it ends before the next live
+frame is due, judged by the frames that came and by what a frame has cost. In any case nobody waits long for bulk, and
+bulk does not wait for ever.
+"""
+
+import math
+
+BULK_SECONDS = 0.25  # on the device at once: as long as an urgent frame may have to wait for it
+GONE_SECONDS = 1.0  # without a live frame, until the stream counts as over or paused
+STARVED_SECONDS = 60.0  # after which one frame of bulk goes anyway; one late frame in so many is below a stream's p99
+WEIGHT = 1 / 8  # of a new observation in a running mean
+DEVIATIONS = 2  # that a frame may come before its time
+
+
+class Bulk:
+    """Watches live frames and calls on the device; times are loop time in seconds."""
+
+    def __init__(self) -> None:
+        self._frame_seconds = 0.0  # on the device; 0 while unknown
+        self._live_at = -math.inf  # when the last live frame came
+        self._gap = 0.0  # between live frames, mean
+        self._deviation = 0.0  # from that mean
+        self._started_at = -math.inf  # of the last bulk
+
+    def live(self, now: float) -> None:
+        """Note that a live frame came."""
+        gap, self._live_at = now - self._live_at, now
+        if gap > GONE_SECONDS:
+            self._gap = self._deviation = 0.0  # nothing is known: the next one may come at once
+        elif not self._gap:
+            self._gap, self._deviation = gap, gap / 2
+        else:
+            self._deviation += (abs(gap - self._gap) - self._deviation) * WEIGHT
+            self._gap += (gap - self._gap) * WEIGHT
+
+    def cost(self, frames: int, seconds: float) -> None:
+        """Note how long a call on the device took."""
+        known = self._frame_seconds or seconds / frames
+        self._frame_seconds = known + (seconds / frames - known) * WEIGHT
+
+    def started(self, now: float) -> None:
+        """Note that bulk goes to the device."""
+        self._started_at = now
+
+    def size(self, now: float) -> int:
+        """Return how many frames of bulk may go to the device now."""
+        room = min(self._free_seconds(now), BULK_SECONDS)
+        fitting = int(room / self._frame_seconds) if self._frame_seconds else 0
+        return fitting or int(now >= self._free_again_at())
+
+    def allowed_at(self, now: float) -> float:
+        """Return when bulk may go to the device if no more live frames come."""
+        return now if self.size(now) else self._free_again_at()
+
+    def _free_seconds(self, now: float) -> float:
+        if now > self._live_at + GONE_SECONDS:
+            return math.inf
+        return max(0.0, self._live_at + self._gap - DEVIATIONS * self._deviation - now)
+
+    def _free_again_at(self) -> float:
+        """One frame goes once nobody streams any more, or bulk has starved for long."""
+        return min(self._live_at + GONE_SECONDS, self._started_at + STARVED_SECONDS)
