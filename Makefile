@@ -84,7 +84,7 @@ image-check: bundle $(VENV)/.dev
 	$(BIN)/pytest tests/check_image.py
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) tests/triton_client/.venv build dist *.egg-info
 
 $(VENV)/.torch: requirements/torch.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed: make PYTHON=python3.12"; exit 2; }

@@ -51,10 +51,15 @@ class Streamed(Response):
         self._held = held
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send everything, unless the client leaves: then its work is dropped."""
+        """Send everything, unless the client leaves or does not read: then its work is dropped."""
+        service: Service = self._request.app.state.service
 
         async def write(data: bytes) -> None:
-            await send({"type": "http.response.body", "body": data, "more_body": True})
+            try:
+                async with asyncio.timeout(service.settings.request_timeout_ms / 1e3):
+                    await send({"type": "http.response.body", "body": data, "more_body": True})
+            except TimeoutError:  # it would hold a place of MAX_ARCHIVES for ever
+                raise ClientLeft("the client does not read its answers") from None
 
         async def whole() -> None:
             await self._body(write)
@@ -65,7 +70,6 @@ class Streamed(Response):
             try:
                 await unless_client_leaves(self._request, whole())
             except ClientLeft as error:
-                service: Service = self._request.app.state.service
                 service.metrics.rejected.labels(error.slug).inc()
 
 

@@ -26,7 +26,7 @@ async def in_order(
         stop: once set, no more items are read; those read already are answered.
 
     Raises:
-        ExceptionGroup: ``items`` or ``work`` raised.
+        Exception: what ``items``, ``work`` or ``send`` raised first.
 
     """
     begun: asyncio.Queue[asyncio.Task[Result] | None] = asyncio.Queue()
@@ -48,10 +48,16 @@ async def in_order(
         await stop.wait()
         receiving.cancel()
 
-    async with asyncio.TaskGroup() as tasks:
-        receiving = tasks.create_task(receive(tasks))
-        watching = tasks.create_task(end_when_stopped(receiving, stop or asyncio.Event()))
-        while (task := await begun.get()) is not None:
-            await send(await task)
-            room.release()
-        watching.cancel()
+    failure: Exception | None = None
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            receiving = tasks.create_task(receive(tasks))
+            watching = tasks.create_task(end_when_stopped(receiving, stop or asyncio.Event()))
+            while (task := await begun.get()) is not None:
+                await send(await task)
+                room.release()
+            watching.cancel()
+    except* Exception as group:
+        failure = group.exceptions[0]
+    if failure:
+        raise failure

@@ -6,13 +6,16 @@ import email.parser
 import email.policy
 import io
 import json
+import socket
 import struct
 import tracemalloc
 import zipfile
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+from PIL import Image
 
 from fakes import PATIENCE, Running, serving, until
 from gates import GatedPredictor
@@ -199,6 +202,24 @@ async def test_who_leaves_takes_the_archive_along() -> None:
         await until(lambda: it.metric("pranet_rejected_total", {"reason": "client-left"}) == 1)
         assert len(lines(await sent(it, zipped(IMAGES)))) == 3  # its place among the archives is free
     assert predictor.frames == 1 + 3
+
+
+@pytest.mark.slow
+async def test_who_does_not_read_is_given_up() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (1000, 1000, 3), np.uint8)
+    noise[:, :, 0] = 0  # no polyps to outline, but a picture that no PNG makes smaller
+    archive = zipped(
+        {str(number): encoded(Image.fromarray(noise), "BMP") for number in range(8)}
+    )  # answered with 3 MB each
+    head = f"POST /segment/batch?output=overlay HTTP/1.1\r\nhost: x\r\ncontent-length: {len(archive)}\r\n"
+    async with serving(request_timeout_ms=2000, max_archives=1) as it:
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(("127.0.0.1", it.port))
+            request = f"{head}content-type: application/zip\r\n\r\n".encode() + archive
+            await asyncio.to_thread(client.sendall, request)
+            await until(lambda: it.metric("pranet_rejected_total", {"reason": "client-left"}) == 1)
+        assert len(lines(await sent(it, zipped(IMAGES)))) == 3
 
 
 async def test_more_archives_than_allowed_are_refused_before_they_are_read() -> None:
