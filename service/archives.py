@@ -36,7 +36,7 @@ class Archives:
         self._max_archives = max_archives
         self._at_once = at_once
         self._places = asyncio.Semaphore(at_once)  # pictures of all archives at work: the others find room to wait
-        self._open = 0
+        self.working = 0  # archives received or at work
 
     @contextmanager
     def place(self) -> Iterator[None]:
@@ -46,13 +46,13 @@ class Archives:
             QueueFull: all are taken.
 
         """
-        if self._open >= self._max_archives:
-            raise QueueFull(f"{self._open} archives are at work (MAX_ARCHIVES); retry when one is done")
-        self._open += 1
+        if self.working >= self._max_archives:
+            raise QueueFull(f"{self.working} archives are at work (MAX_ARCHIVES); retry when one is done")
+        self.working += 1
         try:
             yield
         finally:
-            self._open -= 1
+            self.working -= 1
 
     async def answer_all(
         self,

@@ -248,6 +248,38 @@ async def test_an_archive_leaves_places_for_others() -> None:
         assert {line["status"] for line in lines(await archive)} == {200}
 
 
+async def test_an_archive_waits_for_room_where_others_are_refused() -> None:
+    predictor = GatedPredictor()
+    async with serving(predictor, max_batch_size=1, max_queue_size=1) as it:
+        singles = []
+        for in_flight in (1, 2):
+            singles.append(asyncio.create_task(it.rest.post("/segment", content=IMAGES["0.png"])))
+            await until(lambda wanted=in_flight: it.service.segmenter.in_flight == wanted)
+            if in_flight == 1:
+                await predictor.has_begun()
+        archive = asyncio.create_task(sent(it, zipped(IMAGES)))
+        await until(lambda: it.service.segmenter.in_flight == 3)
+        refused = await it.rest.post("/segment", content=IMAGES["0.png"])
+        predictor.open()
+        assert {line["status"] for line in lines(await archive)} == {200}
+        assert {(await single).status_code for single in singles} == {200}
+    assert refused.status_code == 429
+
+
+async def test_archives_share_the_pictures_that_may_be_at_work() -> None:
+    predictor = GatedPredictor()
+    async with serving(predictor, max_batch_size=1) as it:
+        archives = [asyncio.create_task(sent(it, zipped(IMAGES))) for _ in range(2)]
+        await predictor.has_begun()
+        await until(lambda: it.service.archives.working == 2)
+        await until(lambda: it.service.segmenter.in_flight == 2)
+        predictor.permits.release()
+        await predictor.has_begun()
+        assert it.service.segmenter.in_flight == 2
+        predictor.open()
+        assert [len(lines(await archive)) for archive in archives] == [3, 3]
+
+
 async def test_a_stopping_service_accounts_for_every_picture() -> None:
     predictor = GatedPredictor()
     files = {str(number): IMAGES["0.png"] for number in range(10)}

@@ -215,7 +215,7 @@ async def test_a_stream_reads_no_further_than_its_window_and_answers_in_order() 
 
 async def test_a_stream_ends_when_the_service_stops_and_accepted_requests_are_answered() -> None:
     predictor = GatedPredictor()
-    async with serving(predictor, max_batch_size=1) as it:
+    async with asyncio.timeout(PATIENCE), serving(predictor, max_batch_size=1) as it:
         call = stub(it).ModelStreamInfer()
         for number in range(2):
             await call.write(request(IMAGE, id=str(number)))
