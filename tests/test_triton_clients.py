@@ -61,7 +61,7 @@ async def test_every_check_passes_with_every_client(tmp_path: Path) -> None:
     assert len(outcomes) == 4 * WITH_FOUR + 2 * WITH_TWO  # none was lost
 
 
-async def test_every_check_passes_with_the_real_network(tmp_path: Path, server: Server) -> None:
+async def test_the_real_network_answers_every_client_as_it_answers_rest(tmp_path: Path, server: Server) -> None:
     pictures = [Image.open(sample).convert("RGB").resize(SIZE) for sample in SAMPLES]
     pictures.append(pictures[0].transpose(Image.Transpose.FLIP_LEFT_RIGHT))
     async with httpx.AsyncClient(base_url=server.url, timeout=60, trust_env=False) as rest:
@@ -70,5 +70,5 @@ async def test_every_check_passes_with_the_real_network(tmp_path: Path, server: 
             for picture in pictures
         ]
     file = stored(tmp_path / "pictures.npz", pictures, masks, "PNG")
-    outcomes = await asyncio.to_thread(asked, server.url.removeprefix("http://"), server.grpc_address, file, "serving")
+    outcomes = await asyncio.to_thread(asked, server.url.removeprefix("http://"), server.grpc_address, file, "network")
     assert {name: outcome for name, outcome in outcomes.items() if outcome != "passed"} == {}

@@ -2,7 +2,7 @@
 
 Runs in an environment of its own, because tritonclient needs an older protobuf than the service:
 
-    checks.py HTTP_ADDRESS GRPC_ADDRESS PICTURES.npz serving|draining
+    checks.py HTTP_ADDRESS GRPC_ADDRESS PICTURES.npz serving|network|draining
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import base64
 import functools
 import json
 import queue
+import re
 import sys
 import traceback
 
@@ -23,6 +24,11 @@ from tritonclient.utils import InferenceServerException
 KINDS = {"http": http_client, "http.aio": http_aio, "grpc": grpc_client, "grpc.aio": grpc_aio}
 STATUSES = {400: "INVALID_ARGUMENT", 404: "NOT_FOUND", 413: "RESOURCE_EXHAUSTED", 422: "INVALID_ARGUMENT",
             503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED"}  # fmt: skip
+PHASES = {
+    "serving": "check_",
+    "network": "check_(one_encoded|four_arrays|a_stream_of_50)",  # with answers that take their time
+    "draining": "draining_",
+}
 FRAMES = 50
 PATIENCE = 60  # seconds
 
@@ -271,7 +277,7 @@ def main() -> None:
     checks = Checks(http, grpc, dict(np.load(pictures)))
     outcomes = {}
     for name in dir(checks):
-        if not name.startswith("check_" if phase == "serving" else "draining_"):
+        if not re.match(PHASES[phase], name):
             continue
         for kind in KINDS:
             if ("stream" in name and kind.startswith("http")) or ("json" in name and kind.startswith("grpc")):
