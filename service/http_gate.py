@@ -14,7 +14,7 @@ from service.errors import ServiceError
 from service.gate import Gate
 from service.observe import request_id_from
 
-OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/docs", "/openapi.json"})
+OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/v2/health/live", "/v2/health/ready", "/docs", "/openapi.json"})
 OPEN_FOLDERS = ("/pages/", "/samples/", "/docs/assets/")  # the page's own files, the same for everybody
 TOKEN_PROTOCOL = "pranet.bearer."  # before the token, in the subprotocols that a WebSocket offers
 SAFE_HEADERS = {
