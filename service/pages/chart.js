@@ -1,68 +1,130 @@
-// A rolling chart of the answers of a stream: time by stage as a stacked bar each, drops as ticks at the foot.
+// A rolling chart of a stream in columns of half a second: masks a second, the mean time of each stage, and drops.
 
 const STAGES = ["window", "decode", "preprocess", "queue", "infer", "post", "encode"];
-const COLOURS = ["#7a8794", "#d17a00", "#b8a200", "#a05fc0", "#2a84c7", "#2e9e5b", "#c2475f"];
-const DROP_COLOUR = "#d0302f";
-const SHOWN = 160; // answers
-const FPS_SECONDS = 3;
+const COLOURS = ["#93a3ad", "#e0a04d", "#cdbb58", "#ad83bd", "#3c8fd0", "#48ad82", "#d2707f"];
+const DROP_COLOUR = "#dc4a4a";
+const FPS_COLOUR = "#1fa294";
+const COLUMN_MS = 500;
+const COLUMNS = 60;
+const FPS_COLUMNS = 4; // over which a rate is taken
+const AGES = 160; // newest masks, whose median is shown
+const ANNOTATION_MS = 120; // the delay that a marketed colonoscopy CADe keeps
+// Places in CSS pixels.
+const GUTTER = 52; // for the labels
+const FPS_BAND = 52;
+const DROP_BAND = 14;
+const GAP = 14;
 
 export class Chart {
   constructor(canvas, legend) {
     this.canvas = canvas;
     this.clear();
-    legend.replaceChildren(...STAGES.map((stage, number) => entry(stage, COLOURS[number])), entry("dropped", DROP_COLOUR));
+    const names = [["masks a second", FPS_COLOUR], ...STAGES.map((stage, number) => [stage, COLOURS[number]]), ["dropped", DROP_COLOUR]];
+    legend.replaceChildren(...names.map(([name, colour]) => entry(name, colour)));
   }
 
   clear() {
-    this.heads = [];
-    this.times = []; // of masks, milliseconds
+    this.columns = []; // {number, masks, dropped, stages: sums of milliseconds}
+    this.ages = []; // milliseconds
+    this.began = performance.now();
     this.received = this.dropped = 0;
   }
 
   add(head) {
+    const column = this.current();
     this.received += 1;
-    if (head.outcome === "answered") this.times.push(performance.now());
-    else this.dropped += 1;
-    this.heads.push(head);
-    this.heads.splice(0, this.heads.length - SHOWN);
-    this.times.splice(0, this.times.length - 1000);
+    if (head.outcome === "answered") {
+      column.masks += 1;
+      STAGES.forEach((stage, number) => (column.stages[number] += timeOf(head, stage)));
+      this.ages = [...this.ages, head.age_ms].slice(-AGES);
+    } else {
+      column.dropped += 1;
+      this.dropped += 1;
+    }
     this.due ??= requestAnimationFrame(() => this.draw());
   }
 
-  fps() {
-    const since = performance.now() - FPS_SECONDS * 1000;
-    return this.times.filter((time) => time > since).length / FPS_SECONDS;
+  current() {
+    const number = Math.floor(performance.now() / COLUMN_MS);
+    if (this.columns.at(-1)?.number !== number) {
+      this.columns.push({ number, masks: 0, dropped: 0, stages: STAGES.map(() => 0) });
+      while (this.columns[0].number <= number - COLUMNS) this.columns.shift();
+    }
+    return this.columns.at(-1);
+  }
+
+  /** Return the masks a second over the seconds before a column: the current one is not over yet. */
+  fps(before = Math.floor(performance.now() / COLUMN_MS)) {
+    const recent = this.columns.filter(({ number }) => number < before && number >= before - FPS_COLUMNS);
+    const since = Math.max((before - FPS_COLUMNS) * COLUMN_MS, this.began);
+    return recent.reduce((sum, { masks }) => sum + masks, 0) / Math.max(1, (before * COLUMN_MS - since) / 1000);
   }
 
   medianAge() {
-    const ages = this.heads.filter((head) => head.outcome === "answered").map((head) => head.age_ms).sort((a, b) => a - b);
-    return ages[ages.length >> 1] ?? 0;
+    return this.ages.toSorted((a, b) => a - b)[this.ages.length >> 1] ?? 0;
   }
 
   draw() {
     this.due = undefined;
-    const { width, height } = this.canvas;
+    const { clientWidth: width, clientHeight: height } = this.canvas;
+    const density = window.devicePixelRatio;
+    if (this.canvas.width !== Math.round(width * density)) this.canvas.width = Math.round(width * density);
+    if (this.canvas.height !== Math.round(height * density)) this.canvas.height = Math.round(height * density);
     const context = this.canvas.getContext("2d");
+    context.setTransform(density, 0, 0, density, 0, 0);
     context.clearRect(0, 0, width, height);
-    const stacks = this.heads.map((head) => (head.times_ms ? STAGES.map((stage) => timeOf(head, stage)) : null));
-    const highest = Math.max(40, ...stacks.filter(Boolean).map((stack) => stack.reduce((sum, time) => sum + time, 0)));
-    stacks.forEach((stack, place) => {
-      const x = (place * width) / SHOWN;
-      if (!stack) {
-        context.fillStyle = DROP_COLOUR;
-        context.fillRect(x, height - 6, width / SHOWN - 1, 6);
-        return;
-      }
-      let y = height - 8;
-      stack.forEach((time, number) => {
-        const tall = (time / highest) * (height - 24);
-        context.fillStyle = COLOURS[number];
-        context.fillRect(x, (y -= tall), width / SHOWN - 1, tall);
-      });
-    });
-    context.fillStyle = getComputedStyle(this.canvas).color;
-    context.fillText(`${Math.round(highest)} ms`, 4, 12);
+    context.font = "12px system-ui, sans-serif";
+    const step = (width - GUTTER) / COLUMNS;
+    const newest = this.columns.at(-1)?.number ?? 0;
+    const leftOf = ({ number }) => width - (newest - number + 1) * step;
+    this.drawRate(context, width, leftOf, step);
+    this.drawStages(context, width, height, leftOf, step);
   }
+
+  drawRate(context, width, leftOf, step) {
+    const rates = this.columns.map((column) => ({ left: leftOf(column), rate: this.fps(column.number) }));
+    const highest = Math.max(5, ...rates.map(({ rate }) => rate));
+    rule(context, width, FPS_BAND, "0");
+    rule(context, width, 8, `${Math.round(highest)} fps`);
+    context.strokeStyle = FPS_COLOUR;
+    context.lineWidth = 2;
+    context.lineJoin = "round";
+    context.beginPath();
+    for (const { left, rate } of rates) context.lineTo(left, FPS_BAND - (rate / highest) * (FPS_BAND - 8));
+    context.stroke();
+  }
+
+  drawStages(context, width, height, leftOf, step) {
+    const foot = height - DROP_BAND;
+    const tallest = foot - FPS_BAND - GAP;
+    const means = this.columns.map(({ masks, stages }) => stages.map((sum) => (masks ? sum / masks : 0)));
+    const highest = Math.max(ANNOTATION_MS, ...means.map((stages) => stages.reduce((sum, time) => sum + time, 0)));
+    rule(context, width, foot, "");
+    rule(context, width, foot - (ANNOTATION_MS / highest) * tallest, `${ANNOTATION_MS} ms`);
+    if (highest > 1.5 * ANNOTATION_MS) rule(context, width, foot - tallest, `${(highest / 1000).toFixed(2)} s`);
+    this.columns.forEach((column, place) => {
+      const left = leftOf(column);
+      let top = foot;
+      means[place].forEach((time, number) => {
+        const tall = (time / highest) * tallest;
+        context.fillStyle = COLOURS[number];
+        context.fillRect(left, (top -= tall), step - 1, tall);
+      });
+      const share = column.dropped / (column.dropped + column.masks);
+      context.fillStyle = DROP_COLOUR;
+      context.fillRect(left, foot + 2, step - 1, share * (DROP_BAND - 4));
+    });
+  }
+}
+
+/** Draw a faint line across, with its label in the gutter. */
+function rule(context, width, y, label) {
+  context.fillStyle = getComputedStyle(context.canvas.parentElement).color;
+  context.globalAlpha = 0.65;
+  context.fillText(label, 0, y + 4);
+  context.globalAlpha = 0.15;
+  context.fillRect(GUTTER, Math.round(y), width - GUTTER, 1);
+  context.globalAlpha = 1;
 }
 
 function timeOf(head, stage) {

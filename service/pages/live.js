@@ -13,10 +13,11 @@ const chart = new Chart(byId("chart"), byId("legend"));
 
 let shown = null; // {picture, probability: {width, height, levels}} on the canvas now
 let still = null; // the encoded picture, where the source is one
+let source = 0; // counts sources, so that the answer for an earlier one is not shown
 let stopSource = () => {};
 
 const settings = () => ({
-  style: byId("style").value,
+  style: document.querySelector("#style :checked").value,
   threshold: Number(byId("threshold").value),
   opacity: Number(byId("opacity").value),
 });
@@ -24,6 +25,7 @@ const settings = () => ({
 function draw() {
   if (!shown) return;
   byId("hint").hidden = true;
+  canvas.hidden = false;
   if (canvas.width !== shown.picture.width || canvas.height !== shown.picture.height) {
     canvas.width = shown.picture.width;
     canvas.height = shown.picture.height;
@@ -63,23 +65,31 @@ async function granted(answer) {
 }
 
 async function begin(file) {
-  stopSource();
-  complain("");
-  showFlags([]);
-  byId("maps").hidden = true;
-  still = null;
+  clear();
   if (file.type.startsWith("video/")) await streamVideo(file);
   else await segmentStill(file);
 }
 
+function clear() {
+  stopSource();
+  source += 1;
+  complain("");
+  showFlags([]);
+  byId("maps").hidden = byId("live").hidden = true;
+  still = null;
+}
+
 async function segmentStill(file) {
-  byId("live").hidden = true;
+  const mine = source;
   say("Segmenting…");
   const image = new Blob([file]); // without a type: the service looks at the bytes
   const began = performance.now();
   const answer = await ask({ output: "probability" }, image);
   const probability = probabilityOf(await createImageBitmap(await answer.blob()));
-  const picture = await createImageBitmap(file);
+  const picture = await createImageBitmap(file).catch(() => {
+    throw new Error("The service can read this picture, but this browser cannot show it; convert it to PNG or JPEG.");
+  });
+  if (mine !== source) return;
   shown = { picture, probability };
   still = image;
   enableResults(true);
@@ -91,20 +101,19 @@ async function streamVideo(file) {
   const video = document.createElement("video");
   video.src = URL.createObjectURL(file);
   video.loop = true;
-  await stream(video, () => URL.revokeObjectURL(video.src));
+  await stream(video, source, () => URL.revokeObjectURL(video.src));
 }
 
 async function streamCamera() {
-  stopSource();
-  complain("");
-  if (!navigator.mediaDevices) throw new Error("The camera needs HTTPS: open this page over TLS, or on localhost.");
+  clear();
+  const mine = source;
   const media = await navigator.mediaDevices.getUserMedia({ video: { width: 640, height: 480, facingMode: "environment" } });
   const video = document.createElement("video");
   video.srcObject = media;
-  await stream(video, () => media.getTracks().forEach((track) => track.stop()));
+  await stream(video, mine, () => media.getTracks().forEach((track) => track.stop()));
 }
 
-async function stream(video, release) {
+async function stream(video, mine, release) {
   video.muted = video.playsInline = true;
   try {
     await video.play();
@@ -112,8 +121,9 @@ async function stream(video, release) {
     release();
     throw new Error("This browser cannot play the video; convert it to H.264 or VP9, or use pranet stream.");
   }
+  if (mine !== source) return release();
   enableResults(false);
-  byId("live").hidden = byId("stop").disabled = false;
+  byId("live").hidden = byId("stop").hidden = false;
   chart.clear();
   say("Streaming.");
   const live = new VideoStream(video, {
@@ -121,7 +131,7 @@ async function stream(video, release) {
       shown = { picture, probability: probabilityOf(probability) };
       draw();
       showFlags(head.quality ?? []);
-      byId("save-mask").disabled = false;
+      enableResults(true);
     },
     counted(head) {
       chart.add(head);
@@ -145,7 +155,7 @@ async function stream(video, release) {
     live.close();
     video.pause();
     release();
-    byId("stop").disabled = true;
+    byId("stop").hidden = true;
     say("Stopped.");
   };
 }
@@ -165,14 +175,17 @@ function saveMask() {
   drawn.toBlob((blob) => save(blob, "mask.png"));
 }
 
+/** Return the picture that is shown now, encoded; of a video the current frame. */
+const encoded = async () => still ?? shown.picture.convertToBlob({ type: "image/png" });
+
 async function saveJson() {
-  const answer = await ask({ output: "json", threshold: settings().threshold }, still);
+  const answer = await ask({ output: "json", threshold: settings().threshold }, await encoded());
   save(await answer.blob(), "polyps.json");
 }
 
 async function showMaps() {
   say("Computing the four side outputs…");
-  const sheet = await createImageBitmap(await (await ask({ output: "maps" }, still)).blob());
+  const sheet = await createImageBitmap(await (await ask({ output: "maps" }, await encoded())).blob());
   const width = sheet.width / 4;
   document.querySelectorAll(".maps canvas").forEach((map, number) => {
     map.width = width;
@@ -180,6 +193,7 @@ async function showMaps() {
     map.getContext("2d").drawImage(sheet, number * width, 0, width, sheet.height, 0, 0, width, sheet.height);
   });
   byId("maps").hidden = false;
+  byId("maps").scrollIntoView({ block: "nearest" });
   say("Side outputs S6 to S3.");
 }
 
@@ -190,10 +204,11 @@ const guarded = (action) => (...given) =>
 byId("samples").addEventListener(
   "click",
   guarded(async (event) => {
-    const name = event.target.dataset.sample;
-    if (name) await begin(await (await fetch(`/samples/${name}`)).blob());
+    const sample = event.target.closest("[data-sample]");
+    if (sample) await begin(await (await fetch(`/samples/${sample.dataset.sample}`)).blob());
   }),
 );
+byId("file").addEventListener("click", (event) => (event.target.value = "")); // the same file may be chosen again
 byId("file").addEventListener("change", guarded(async (event) => event.target.files[0] && begin(event.target.files[0])));
 byId("camera").addEventListener("click", guarded(streamCamera));
 byId("stop").addEventListener("click", () => stopSource());
@@ -209,19 +224,21 @@ for (const id of ["threshold", "opacity"]) {
 }
 
 const drop = byId("drop");
-drop.addEventListener("dragover", (event) => {
-  event.preventDefault();
-  drop.classList.add("over");
-});
+for (const kind of ["dragover", "drop"]) {
+  window.addEventListener(kind, (event) => event.preventDefault()); // else a browser opens what is dropped, here or near
+}
+drop.addEventListener("dragover", () => drop.classList.add("over"));
 drop.addEventListener("dragleave", () => drop.classList.remove("over"));
 drop.addEventListener(
   "drop",
   guarded(async (event) => {
-    event.preventDefault();
     drop.classList.remove("over");
     if (event.dataTransfer.files[0]) await begin(event.dataTransfer.files[0]);
   }),
 );
+
+byId("camera").disabled = !navigator.mediaDevices; // which browsers give to secure pages only
+byId("insecure").hidden = Boolean(navigator.mediaDevices);
 
 async function introduce() {
   const { model, threshold } = await (await granted(await fetch("/info", { headers: headers() }))).json();
