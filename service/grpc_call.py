@@ -1,5 +1,6 @@
 """What every gRPC call has: its time, its count and its line in the log, and its error as a status."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -9,7 +10,7 @@ import grpc
 from google.protobuf.message import Message
 
 from service.core import Service
-from service.errors import InternalError, ServiceError
+from service.errors import ClientLeft, InternalError, ServiceError
 from service.observe import request_id_from
 from service.tracing import Call
 
@@ -55,6 +56,8 @@ async def _counted(
         result = await answer()
         code = grpc.StatusCode.OK
         return result
+    except ClientLeft as error:
+        raise asyncio.CancelledError from error  # nobody is there to be told
     except ServiceError as error:
         code = error.grpc
         service.metrics.rejected.labels(error.slug).inc()

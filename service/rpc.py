@@ -11,7 +11,7 @@ from grpc_reflection.v1alpha import reflection
 from model.transforms import SIZE
 from service import __version__, messages
 from service.core import Readiness, Service
-from service.errors import TooManyBytes
+from service.errors import ClientLeft, TooManyBytes
 from service.grpc_call import Context, abort, given_request_id, observed, seconds_left
 from service.observe import request_id_from
 from service.oip import rpc as oip
@@ -66,7 +66,10 @@ class Servicer(pb_grpc.SegmentationServiceServicer):
                 yield messages.frame(request)
 
         async def send(answer: StreamAnswer) -> None:
-            await context.write(messages.stream_response(answer))
+            try:
+                await context.write(messages.stream_response(answer))
+            except grpc.aio.InternalError as error:  # gRPC's way to say so, where it does not cancel this call first
+                raise ClientLeft("the client left while its answer was written") from error
 
         async def answer() -> None:
             self._service.readiness.check()

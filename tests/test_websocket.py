@@ -1,6 +1,6 @@
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -8,12 +8,13 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from fakes import PATIENCE, Running, serving
-from gates import GatedPredictor
+from black_hole import Loss, black_hole
+from fakes import PATIENCE, Running, serving, until
 from pictures import encoded, mask_of, red_box
+from service import http_server
 from service.core import Phase
-from service.metrics import OUTCOMES
 from service.websocket import LENGTH
+from streaming import Held, check_identity, held
 
 PICTURE = encoded(red_box(64, 48, (16, 12, 48, 36)))
 EVERY = json.dumps({"policy": "every"})
@@ -104,34 +105,75 @@ async def test_pages_of_other_sites_may_not_stream() -> None:
             await socket.send(EVERY)
 
 
-async def test_a_browser_that_leaves_leaves_nothing_behind() -> None:
-    predictor = GatedPredictor()
-    async with serving(predictor) as it:
-        async with opened(it) as socket:
-            await socket.send("{}")
-            await socket.send(packed(0))
-            await predictor.has_begun()
-        async with asyncio.timeout(PATIENCE):
-            await it.service.streams.idle.wait()
-            await it.service.segmenter.idle.wait()
-        total = sum(it.metric("pranet_frames_total", {"slot": "0", "outcome": name}) for name in OUTCOMES)
-        assert total == it.metric("pranet_frames_received_total", {"slot": "0"}) == 1
-        predictor.open()
+async def before_configuration(hold: Held, socket: ClientConnection) -> None:
+    await asyncio.sleep(0)
 
 
-async def test_when_the_service_stops_a_browser_gets_its_answers_and_is_sent_away() -> None:
-    predictor = GatedPredictor()
-    async with serving(predictor) as it, opened(it) as socket:
-        await socket.send("{}")
-        await socket.send(packed(0))
-        await predictor.has_begun()
-        it.service.readiness.enter(Phase.DRAINING)
-        it.service.streams.drain()
-        predictor.open()
-        head, _ = unpacked(await socket.recv())
-        assert head["outcome"] == "answered"
+async def waiting_for_frames(hold: Held, socket: ClientConnection) -> None:
+    await socket.send("{}")
+    await until(lambda: hold.it.service.streams.active == 1)
+
+
+async def waiting_encoded(hold: Held, socket: ClientConnection) -> None:
+    await inferring(hold, socket)
+    await socket.send(packed(1))
+    await until(lambda: hold.received == 2)
+
+
+async def decoding(hold: Held, socket: ClientConnection) -> None:
+    hold.hold_decoding()
+    await socket.send("{}")
+    await socket.send(packed(0))
+    await until(hold.decoding.is_set)
+
+
+async def inferring(hold: Held, socket: ClientConnection) -> None:
+    await socket.send("{}")
+    await socket.send(packed(0))
+    await hold.predictor.has_begun()
+
+
+STATES = [before_configuration, waiting_for_frames, waiting_encoded, decoding, inferring]
+Reach = Callable[[Held, ClientConnection], Awaitable[None]]
+
+
+@pytest.mark.parametrize("reach", STATES)
+async def test_a_browser_that_leaves_leaves_nothing_behind(reach: Reach) -> None:
+    async with held() as hold:
+        async with opened(hold.it) as socket:
+            await reach(hold, socket)
+        await hold.nothing_left()
+
+
+@pytest.mark.parametrize("reach", STATES)
+async def test_when_the_service_stops_a_browser_gets_its_answers_and_is_sent_away(reach: Reach) -> None:
+    async with held() as hold, opened(hold.it) as socket:
+        await reach(hold, socket)
+        hold.it.service.readiness.enter(Phase.DRAINING)
+        hold.it.service.streams.drain()
+        hold.open()
+        answers = [unpacked(await socket.recv())[0] for _ in range(round(hold.received))]
+        assert {head["outcome"] for head in answers} <= {"answered"}
         code, texts = await last_words(socket)
         assert (code, texts[0]["type"]) == (1001, "urn:pranet:error:draining")
+        await hold.nothing_left()
+
+
+@pytest.mark.parametrize("loss", Loss)
+async def test_a_browser_that_vanished_is_cleaned_up_by_pings(loss: Loss, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_server, "WS_PING_SECONDS", 0.5)
+    monkeypatch.setattr(http_server, "WS_PING_TIMEOUT_SECONDS", 0.5)
+    async with serving() as it, black_hole(it.port, loss) as (port, gone):
+        socket = await connect(f"ws://127.0.0.1:{port}/stream", proxy=None)
+        await socket.send("{}")
+        await socket.send(packed(0))
+        await socket.recv()
+        assert it.service.streams.active == 1
+        gone.set()
+        async with asyncio.timeout(PATIENCE):
+            await it.service.streams.idle.wait()
+        check_identity(it)
+        socket.transport.abort()
 
 
 async def test_the_live_page_allows_nothing_from_elsewhere() -> None:
