@@ -1,8 +1,14 @@
 """Clients that nobody here wrote."""
 
 import asyncio
+import base64
+import json
+import os
 import shutil
 import subprocess
+import sys
+import threading
+from asyncio.subprocess import PIPE
 from pathlib import Path
 
 import grpc
@@ -11,12 +17,13 @@ from google.protobuf import descriptor_pool, message_factory
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from fakes import PATIENCE, serving
-from gates import GatedPredictor
-from pictures import SAMPLES
+from fakes import PATIENCE, RedPredictor, serving
+from pictures import SAMPLES, mask_of
 from service.core import Phase
 
 NODE_CLIENT = Path(__file__).parent / "node_client"
+GRPCURL = shutil.which("grpcurl", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 async def test_a_client_without_the_proto_lists_describes_and_calls_the_service_by_reflection() -> None:
@@ -41,18 +48,56 @@ async def test_a_client_without_the_proto_lists_describes_and_calls_the_service_
     assert model_id == "red-00000000"
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(GRPCURL is None, reason="no grpcurl")
+async def test_grpcurl_lists_describes_and_calls_the_service() -> None:
+    async with serving() as it:
+
+        async def grpcurl(*arguments: str, sent: str = "") -> str:
+            process = await asyncio.create_subprocess_exec(
+                *(GRPCURL or "", "-plaintext", *(("-d", "@") if sent else ())),
+                *(f"127.0.0.1:{it.grpc_port}", *arguments),
+                stdin=PIPE,
+                stdout=PIPE,
+            )
+            async with asyncio.timeout(PATIENCE):
+                return (await process.communicate(sent.encode()))[0].decode()
+
+        image = base64.b64encode(SAMPLES[0].read_bytes()).decode()
+        frames = "".join(json.dumps({"frame": {"frameId": number, "image": image}}) for number in range(3))
+        listed = await grpcurl("list")
+        described = await grpcurl("describe", "pranet.v1.SegmentationService")
+        answer = json.loads(await grpcurl("pranet.v1.SegmentationService/Segment", sent=json.dumps({"image": image})))
+        streamed = await grpcurl(
+            "pranet.v1.SegmentationService/SegmentStream", sent='{"config": {"policy": "POLICY_EVERY"}}' + frames
+        )
+        health = json.loads(await grpcurl("grpc.health.v1.Health/Check"))
+    assert "pranet.v1.SegmentationService" in listed.splitlines()
+    assert (
+        "rpc SegmentStream ( stream .pranet.v1.StreamRequest ) returns ( stream .pranet.v1.StreamResponse );"
+        in described
+    )
+    assert mask_of(base64.b64decode(answer["png"])).shape == (answer["height"], answer["width"])
+    assert streamed.count('"mask"') == 3
+    assert health == {"status": "SERVING"}
+
+
+def _wait(event: threading.Event) -> None:
+    assert event.wait(PATIENCE)
+
+
 async def test_a_health_client_follows_the_service_from_its_start_to_its_end() -> None:
-    serving_status = health_pb2.HealthCheckResponse
-    predictor = GatedPredictor()
+    warm = threading.Event()
+    predictor = RedPredictor(warm_up=lambda max_batch_size: _wait(warm))
     async with asyncio.timeout(PATIENCE), serving(predictor, until_ready=False) as it:
         watching = health_pb2_grpc.HealthStub(it.channel).Watch(health_pb2.HealthCheckRequest(service=""))
         seen = [(await watching.read()).status]
-        if seen[-1] != serving_status.SERVING:
-            seen.append((await watching.read()).status)
+        warm.set()
+        seen.append((await watching.read()).status)
         it.service.readiness.enter(Phase.DRAINING)
         seen.append((await watching.read()).status)
         watching.cancel()
-    assert seen[-2:] == [serving_status.SERVING, serving_status.NOT_SERVING]
+    assert seen == [NOT_SERVING, SERVING, NOT_SERVING]
 
 
 @pytest.mark.slow

@@ -202,23 +202,32 @@ async def test_a_frame_that_waits_past_its_deadline_is_dropped_undecoded_by_a_ti
         assert it.count("pranet_decodes_total") == 8
 
 
-@pytest.mark.parametrize("ahead_us", [0, 3_600_000_000, -3_600_000_000])
-async def test_a_deadline_counts_from_capture_by_whatever_clock(ahead_us: int, monkeypatch: pytest.MonkeyPatch) -> None:
+HOUR, STEP = 3_600_000_000, 10_000_000  # microseconds
+
+
+@pytest.mark.parametrize(
+    "ahead",
+    [[0] * 6, [HOUR] * 6, [-HOUR] * 6, [0, 0, 0, STEP, STEP, STEP], [0, 0, 0, -STEP, -STEP, -STEP]],
+    ids=["exact", "an hour ahead", "an hour behind", "steps ahead", "steps back"],
+)
+async def test_deadlines_and_ages_count_from_capture_by_whatever_clock(
+    ahead: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = 10_000.0  # seconds, of the service
     monkeypatch.setattr("service.stream.time.monotonic", lambda: now)
     async with bench() as it:
         it.predictor.open()
         sender, task = it.start(StreamOptions(deadline_ms=200))
-        for number, delay in enumerate((0.02, 0.02, 0.52, 0.02)):  # of the network, seconds
+        for number, delay in enumerate((0.02, 0.52, 0.02, 0.02, 0.32, 0.12)):  # of the network, seconds
             captured = 10_000 + number
             now = captured + delay
-            sender.put(number, capture_time_us=captured * 1_000_000 + ahead_us)
+            sender.put(number, capture_time_us=captured * 1_000_000 + ahead[number])
             await sender.answered(number + 1)
         sender.end()
         await task
-        assert sender.outcomes == ["mask", "mask", Drop.DEADLINE, "mask"]
-        assert [answer.age_seconds for answer in sender.answers] == pytest.approx([0, 0, 0.5, 0])
-        assert it.count("pranet_decodes_total") == 3
+        assert sender.outcomes == ["mask", Drop.DEADLINE, "mask", "mask", Drop.DEADLINE, "mask"]
+        assert [answer.age_seconds for answer in sender.answers] == pytest.approx([0, 0.5, 0, 0, 0.3, 0.1], abs=1e-6)
+        assert it.count("pranet_decodes_total") == 4
         it.check_identity()
 
 
