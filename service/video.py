@@ -82,27 +82,29 @@ def paced(source: Source, fps: float | None, limit_seconds: float | None, *, hol
     """Give frames their numbers and times of capture; ``hold`` keeps a recorded source to its rate, as a camera is."""
     began = time.monotonic()
     interval = 1 / (fps or source.fps)
+    hold = hold and not source.live
     for number, picture in enumerate(source.pictures):
         due = began + number * interval
         if limit_seconds is not None and (due if hold else time.monotonic()) - began >= limit_seconds:
             return
-        if hold and not source.live:
+        if hold:
             time.sleep(max(0.0, due - time.monotonic()))
         yield VideoFrame(number, picture, time.monotonic())
 
 
 def _open_video(name: str, raw: bool) -> Source:
     av = load_av()
-    options = {"rtsp_transport": "tcp"} if name.startswith("rtsp") else {}
+    options = {"rtsp_transport": "tcp", "fflags": "nobuffer"} if name.startswith("rtsp") else {}
     camera = name.startswith("/dev/")
     try:
         container = av.open(name, format="v4l2" if camera else None, options=options, timeout=None if camera else 10)
         stream = container.streams.video[0]
     except (av.FFmpegError, IndexError, OSError) as error:
         raise SourceError(f"{name} cannot be read as video: {error}") from error
-    stream.thread_type = "AUTO"
     live = camera or "://" in name
-    return Source(_decoded(container, stream, raw), float(stream.average_rate or DEFAULT_FPS), live=live)
+    stream.thread_type = "SLICE" if live else "AUTO"  # threads by frame hold back as many frames as there are of them
+    pictures = _decoded(container, stream, raw)
+    return Source(_named(name, pictures, endless=live), float(stream.average_rate or DEFAULT_FPS), live=live)
 
 
 def _decoded(container: Any, stream: Any, raw: bool) -> Iterator[Picture]:
@@ -110,6 +112,16 @@ def _decoded(container: Any, stream: Any, raw: bool) -> Iterator[Picture]:
         for frame in container.decode(stream):
             pixels = frame.to_ndarray(format="rgb24")  # (H, W, 3)
             yield raw_picture(pixels) if raw else _jpeg(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+
+
+def _named(name: str, pictures: Iterator[Picture], *, endless: bool) -> Iterator[Picture]:
+    """Say of which source it is that something went wrong on the way; a camera has no end of its own."""
+    try:
+        yield from pictures
+    except load_av().FFmpegError as error:
+        raise SourceError(f"{name} broke off: {error}") from error
+    if endless:
+        raise SourceError(f"{name} stopped sending")
 
 
 def raw_picture(pixels: Pixels) -> RawPicture:
