@@ -20,10 +20,11 @@ FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--host-resolver-rules=MAP pranet.test 127.0.0.1",  # a name that is not localhost, so no secure page
     "--use-fake-ui-for-media-stream",
     "--use-fake-device-for-media-stream",
 ]
-MILLISECONDS = PATIENCE * 1000
+MILLISECONDS = 3 * PATIENCE * 1000  # a browser and a network share two cores
 
 
 @asynccontextmanager
@@ -32,6 +33,7 @@ async def opened(url: str, folder: Path, **options: Any) -> AsyncIterator[tuple[
     playwright = pytest.importorskip("playwright.async_api")
     if CHROMIUM is None:
         pytest.skip("no Chromium")
+    playwright.expect.set_options(timeout=MILLISECONDS)
     camera = folder / "camera.mjpeg"
     camera.write_bytes(b"".join(sweep()))
     faults: list[str] = []
