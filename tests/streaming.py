@@ -13,7 +13,7 @@ from fakes import PATIENCE, Running, serving
 from gates import GatedPredictor
 from pictures import encoded, red_box
 from service import frame as frame_module
-from service import rpc
+from service.grpc_call import ERROR_METADATA_KEY
 from service.metrics import OUTCOMES
 from service.pb.pranet.v1 import segmentation_pb2 as pb
 from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
@@ -40,7 +40,7 @@ async def status(call: Call) -> tuple[grpc.StatusCode, str]:
     """Return the code of a call that ends, and the cause that the service names."""
     async with asyncio.timeout(PATIENCE):
         code = await call.code()
-        return code, dict(await call.trailing_metadata()).get(rpc.ERROR_METADATA_KEY, "")
+        return code, dict(await call.trailing_metadata()).get(ERROR_METADATA_KEY, "")
 
 
 class Held:
