@@ -8,16 +8,20 @@ import os
 import shlex
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
 from model.errors import UserError
+from model.predictor import Predictor
 from service import http_server, rpc
 from service.core import Phase, Service, load_predictor, running, warm_up
+from service.device_thread import left_behind
 from service.settings import Settings, add_flags, from_command_line
 
+INFERENCE_DEAD = 3  # exit code: the device hangs or a slot failed; a supervisor should start the service again
 SAMPLE = Path(__file__).parent / "samples" / "polyp-1.jpg"
 
 log = logging.getLogger(__name__)
@@ -42,23 +46,52 @@ def run(arguments: argparse.Namespace) -> int:
         StartError: a port is taken, or the network cannot run on the device.
 
     """
-    return uvloop.run(_serve(from_command_line(arguments)))
+    code = uvloop.run(_serve(from_command_line(arguments)))
+    if left_behind():  # an engine at work would hold up the interpreter's own end, or crash it
+        logging.shutdown()
+        os._exit(code)
+    return code
 
 
 async def _serve(settings: Settings) -> int:
-    stop = asyncio.Event()
+    stop, renew = asyncio.Event(), asyncio.Event()
+    _reload_on_hang_up(stop, renew)
     predictor = await asyncio.to_thread(load_predictor, settings)
-    async with running(settings, predictor) as service, listening(service) as (port, grpc_port):
+    async with running(settings, predictor) as service, listening(service) as ports:
         _stop_on_signals(stop)
-        stopping = asyncio.create_task(stop.wait())
-        warming = asyncio.create_task(warm_up(service, predictor))
-        await asyncio.wait((stopping, warming), return_when=asyncio.FIRST_COMPLETED)
-        if warming.done():
-            if error := warming.exception():
-                raise StartError(f"the network cannot run on {service.model.device}: {error}") from error
-            _announce(service, port, grpc_port)
-        await stopping
-        return await _drain(service)
+        living = _live(service, predictor, ports, renew)
+        del predictor  # or it would outlive its replacement
+        await _first(living, stop.wait(), service.readiness.dead.wait())
+        code = await _drain(service)
+        return INFERENCE_DEAD if service.readiness.dead.is_set() else code
+
+
+async def _live(service: Service, predictor: Predictor, ports: tuple[int, int], renew: asyncio.Event) -> None:
+    """Warm up, and then load the weights anew each time that it is asked for."""
+    try:
+        await warm_up(service, predictor)
+    except TimeoutError:
+        log.error("%s hangs in its first inference", service.model.device)
+        service.readiness.dead.set()
+        return
+    except Exception as error:
+        raise StartError(f"the network cannot run on {service.model.device}: {error}") from error
+    del predictor
+    _announce(service, *ports)
+    while True:
+        await renew.wait()
+        renew.clear()  # what is asked for from here on is done afterwards
+        await service.served.reload()
+
+
+async def _first(*endings: Coroutine[Any, Any, object]) -> None:
+    """Wait until one of these ends, and cancel the others; what it raises is raised."""
+    tasks = [asyncio.create_task(ending) for ending in endings]
+    done, others = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in others:
+        task.cancel()
+    for task in done:
+        task.result()
 
 
 @contextlib.asynccontextmanager
@@ -97,6 +130,20 @@ def _stop_on_signals(stop: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, receive, number)
+
+
+def _reload_on_hang_up(stop: asyncio.Event, renew: asyncio.Event) -> None:
+    """Take SIGHUP for "read the weights again", unless it says that the terminal is gone."""
+    had_terminal = os.isatty(0)
+
+    def receive() -> None:
+        if had_terminal and not os.isatty(0):
+            log.info("the terminal is gone, draining")
+            stop.set()
+        else:
+            renew.set()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, receive)
 
 
 def _announce(service: Service, port: int, grpc_port: int) -> None:

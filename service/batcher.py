@@ -83,6 +83,7 @@ class Batcher(Generic[Item, Result]):
     ) -> None:
         self.infer = infer
         self.abandoned = 0  # hung calls left behind
+        self.dead = asyncio.Event()  # set when inference does not answer any more
         self._max_batch_size = max_batch_size
         self._max_queue_delay = max_queue_delay  # seconds
         self._hang_seconds = hang_seconds
@@ -96,6 +97,8 @@ class Batcher(Generic[Item, Result]):
 
     async def __aenter__(self) -> Self:
         self._tasks = [asyncio.create_task(self._slot(number), name=f"slot-{number}") for number in range(self._slots)]
+        for task in self._tasks:
+            task.add_done_callback(lambda _: self.dead.set())
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
@@ -107,11 +110,6 @@ class Batcher(Generic[Item, Result]):
     def __len__(self) -> int:
         """Count the items that wait for a device."""
         return sum(map(len, self._waiting.values()))
-
-    @property
-    def alive(self) -> bool:
-        """Tell whether inference still answers: every slot runs and few calls had to be left behind."""
-        return self.abandoned < MAX_ABANDONED and not any(task.done() for task in self._tasks)
 
     async def submit(
         self,
@@ -249,6 +247,8 @@ class Batcher(Generic[Item, Result]):
         thread.stop()
         self.abandoned += 1
         log.error("inference hangs; its thread is left behind (%d so far)", self.abandoned)
+        if self.abandoned >= MAX_ABANDONED:
+            self.dead.set()
         return _started(number)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,11 +19,13 @@ from service import tracing
 from service.admission import Admission
 from service.archives import Archives
 from service.batcher import HANG_SECONDS, Batcher
+from service.device_thread import in_device_thread
 from service.errors import Draining, NotReady
 from service.gate import Gate
 from service.maps import SideOutputs
 from service.metrics import Metrics
 from service.segmenter import Inference, Segmenter, inference
+from service.served import PREPARE_SECONDS, ServedModel
 from service.settings import Settings
 from service.streams import Streams
 from service.tracing import Tracing
@@ -41,10 +44,10 @@ class Phase(Enum):
 class Readiness:
     """Whether new work is taken."""
 
-    def __init__(self, alive: Callable[[], bool]) -> None:
+    def __init__(self, dead: asyncio.Event) -> None:
         self.phase = Phase.STARTING
         self.changed = asyncio.Event()  # for whoever publishes it
-        self._alive = alive  # whether inference still answers
+        self.dead = dead  # set when inference does not answer any more
 
     def enter(self, phase: Phase) -> None:
         """Go on to a phase."""
@@ -54,7 +57,7 @@ class Readiness:
     @property
     def ready(self) -> bool:
         """Tell whether ``check`` would return."""
-        return self.phase is Phase.SERVING and self._alive()
+        return self.phase is Phase.SERVING and not self.dead.is_set()
 
     def check(self) -> None:
         """Return if new work is taken.
@@ -68,7 +71,7 @@ class Readiness:
             raise Draining("the service is stopping; send the request to another instance")
         if self.phase is Phase.STARTING:
             raise NotReady("the service is warming up; retry in a moment")
-        if not self._alive():
+        if self.dead.is_set():
             raise NotReady("inference does not answer; the service has to be restarted")
 
 
@@ -77,7 +80,7 @@ class Service:
     """What a transport needs."""
 
     settings: Settings
-    model: ModelRef
+    served: ServedModel
     max_batch_size: int
     segmenter: Segmenter
     streams: Streams
@@ -87,6 +90,11 @@ class Service:
     metrics: Metrics
     gate: Gate
     tracing: Tracing
+
+    @property
+    def model(self) -> ModelRef:
+        """The weights that answer now, and what runs them."""
+        return self.served.ref
 
 
 def load_predictor(settings: Settings) -> Predictor:
@@ -110,9 +118,15 @@ def load_predictor(settings: Settings) -> Predictor:
 
 @contextlib.asynccontextmanager
 async def running(
-    settings: Settings, predictor: Predictor, *, hang_seconds: float | None = None
+    settings: Settings,
+    predictor: Predictor,
+    *,
+    load: Callable[[], Predictor] | None = None,
+    hang_seconds: float | None = None,
 ) -> AsyncIterator[Service]:
     """Build the data path in front of a predictor and start it; ``warm_up`` comes next in a server.
+
+    ``load`` makes the predictor that takes over on ``reload``: by default, from the weights file of the settings.
 
     Raises:
         TokensError: the file of tokens cannot be used.
@@ -153,7 +167,16 @@ async def running(
         side_outputs = (
             SideOutputs(settings.weights_path, max_image_pixels=settings.max_image_pixels) if settings.maps else None
         )
-        readiness = Readiness(lambda: batcher.alive)
+        served = ServedModel(
+            batcher,
+            predictor.model,
+            load or functools.partial(load_predictor, settings),
+            side_outputs,
+            metrics,
+            max_batch_size=max_batch_size,
+        )
+        del predictor  # the batcher has it, until another takes over
+        readiness = Readiness(batcher.dead)
         archives = Archives(
             segmenter,
             readiness.check,
@@ -161,14 +184,10 @@ async def running(
             # Two batches, so that the device never waits; at most half of all places, so that others find some.
             at_once=max(1, min(2 * max_batch_size, settings.max_queue_size // 2)),
         )
-        model = predictor.model
-        metrics.model_info.labels(
-            model.model_id, model.weights_sha256, model.engine, model.device, model.precision
-        ).set(1)
         metrics.ready.set_function(lambda: readiness.ready)
         yield Service(
             settings,
-            model,
+            served,
             max_batch_size,
             segmenter,
             streams,
@@ -182,8 +201,14 @@ async def running(
 
 
 async def warm_up(service: Service, predictor: Predictor) -> None:
-    """Run every batch size that will be served, then take new work (``Phase.SERVING``)."""
-    await asyncio.to_thread(predictor.warm_up, service.max_batch_size)
+    """Run every batch size that will be served, then take new work (``Phase.SERVING``).
+
+    Raises:
+        TimeoutError: the device hangs.
+
+    """
+    async with asyncio.timeout(PREPARE_SECONDS):
+        await in_device_thread(predictor.warm_up, service.max_batch_size)
     if service.readiness.phase is Phase.STARTING:
         service.readiness.enter(Phase.SERVING)
 

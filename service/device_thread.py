@@ -13,17 +13,15 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+END_SECONDS = 0.1  # for a thread without work to end
 
-class DeviceThread:
+
+class DeviceThread(threading.Thread):
     """Runs calls in order, off the event loop; ``start`` it before use, ``stop`` it when done."""
 
     def __init__(self, name: str) -> None:
+        super().__init__(name=name, daemon=True)
         self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
 
     def stop(self) -> None:
         """Let the thread end after the calls already given; does not wait."""
@@ -36,9 +34,29 @@ class DeviceThread:
         self._calls.put(lambda: _call(loop, future, function, args))
         return future
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Carry out the calls until ``stop``."""
         while (call := self._calls.get()) is not None:
             call()
+            del call  # with it the batch, and the network that ran it
+
+
+async def in_device_thread(function: Callable[..., T], *args: Any) -> T:
+    """Run ``function(*args)`` on a thread of its own, which is left behind when the caller is cancelled."""
+    thread = DeviceThread(function.__name__)
+    thread.start()
+    try:
+        return await thread.submit(function, *args)
+    finally:
+        thread.stop()
+
+
+def left_behind() -> bool:
+    """Tell whether a device thread that was stopped is still at work."""
+    threads = [thread for thread in threading.enumerate() if isinstance(thread, DeviceThread)]
+    for thread in threads:
+        thread.join(END_SECONDS)
+    return any(thread.is_alive() for thread in threads)
 
 
 def _call(

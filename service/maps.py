@@ -12,10 +12,12 @@ import numpy as np
 import torch
 
 from model import checkpoint, transforms
+from model.errors import UserError
 from model.pranet import PraNet
+from model.predictor import ModelRef
 from model.transforms import MEAN, STD, Pixels
 from service import codec, regions
-from service.errors import QueueFull
+from service.errors import NotReady, QueueFull
 from service.regions import Box
 
 
@@ -25,38 +27,58 @@ class SideOutputs:
     def __init__(self, weights: Path, *, max_image_pixels: int) -> None:
         self._weights = weights
         self._max_image_pixels = max_image_pixels
-        self._network: PraNet | None = None
+        self._loaded: tuple[str, PraNet] | None = None  # with the SHA-256 of its weights
         self._busy = threading.Lock()  # held by the thread at work, which goes on when its client leaves
 
-    async def render(self, image: bytes, roi: str) -> bytes:
+    async def render(self, image: bytes, roi: str, model: ModelRef) -> bytes:
         """Return a grey PNG with the probabilities of S6, S5, S4 and S3 side by side, each of the picture's size.
+
+        Args:
+            image: an encoded picture.
+            roi: region of interest.
+            model: the weights that answer now; maps are made of the same ones.
 
         Raises:
             QueueFull: another picture is at work.
+            NotReady: the weights file does not hold these weights any more.
             ServiceError: the picture or the region is refused.
 
         """
-        return await asyncio.to_thread(self._render, image, roi)
+        return await asyncio.to_thread(self._render, image, roi, model.weights_sha256)
 
-    def _render(self, image: bytes, roi: str) -> bytes:
+    def forget(self) -> None:
+        """Let go of the network, whose weights answer no more."""
+        self._loaded = None
+
+    def _render(self, image: bytes, roi: str, sha256: str) -> bytes:
         if not self._busy.acquire(blocking=False):
             raise QueueFull("maps are made of one picture at a time; retry")
         try:
             picture = codec.decode(image, self._max_image_pixels)
             box = regions.locate(picture, roi)
-            maps = self._maps(transforms.to_input(regions.crop(picture, box)))
+            maps = self._maps(transforms.to_input(regions.crop(picture, box)), sha256)
             return codec.encode_png(np.hstack([_in_frame(each, box, picture.size) for each in maps]))
         finally:
             self._busy.release()
 
-    def _maps(self, pixels: Pixels) -> list[Pixels]:
+    def _maps(self, pixels: Pixels, sha256: str) -> list[Pixels]:
         """Map uint8 (3, 352, 352) to the probabilities of the four side outputs, 0 to 255."""
-        if self._network is None:
-            self._network = checkpoint.load(self._weights).network()
+        network = self._network(sha256)
         mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
         with torch.inference_mode():
-            outputs = self._network.maps((torch.from_numpy(pixels)[None] / 255 - mean) / std)
+            outputs = network.maps((torch.from_numpy(pixels)[None] / 255 - mean) / std)
         return [torch.sigmoid(logits[0, 0]).mul(255).round().byte().numpy() for logits in outputs]
+
+    def _network(self, sha256: str) -> PraNet:
+        if self._loaded is None or self._loaded[0] != sha256:
+            try:
+                weights = checkpoint.load(self._weights)
+            except UserError as error:
+                raise NotReady(f"maps are not to be had ({error}); the masks are") from error
+            if weights.sha256 != sha256:
+                raise NotReady("the weights file was replaced, and maps have to wait until it is loaded (SIGHUP)")
+            self._loaded = sha256, weights.network()
+        return self._loaded[1]
 
 
 def _in_frame(levels: Pixels, box: Box, size: tuple[int, int]) -> Pixels:

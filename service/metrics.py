@@ -95,6 +95,14 @@ class Metrics:
             ("model_id", "weights_sha256", "engine", "device", "precision"),
             registry=registry,
         )
+        self.reloads = Counter(
+            "pranet_weights_reloads",
+            "Times that the weights file was read again, by outcome: taken, or refused and the old ones kept.",
+            ("outcome",),
+            registry=registry,
+        )
+        for outcome in ("taken", "refused"):
+            self.reloads.labels(outcome)  # there from the beginning, so that the first refusal is an increase
 
         self.ready = Gauge("pranet_ready", "1 while new work is taken, else 0: what /readyz says.", registry=registry)
         self.gpu_utilization = Gauge(

@@ -147,8 +147,9 @@ async def _maps(request: Request, roi: str, service: Service, deadline: float) -
     if service.side_outputs is None:
         raise InvalidParameter("output=maps is switched off here (MAPS)")
     image = await read_image(request, service.settings.max_image_bytes, deadline)
-    png = await unless_client_leaves(request, service.side_outputs.render(image, roi))
-    return Response(png, media_type=PNG_TYPE, headers={"x-model": service.model.model_id})
+    model = service.model  # another may take over while this one is at work
+    png = await unless_client_leaves(request, service.side_outputs.render(image, roi, model))
+    return Response(png, media_type=PNG_TYPE, headers={"x-model": model.model_id})
 
 
 async def segment_batch(request: Request, query: Annotated[SegmentQuery, Query()]) -> Response:

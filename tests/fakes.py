@@ -66,19 +66,27 @@ class Running:
 
 @contextlib.asynccontextmanager
 async def serving(
-    predictor: Predictor | None = None, *, until_ready: bool = True, hang_seconds: float = PATIENCE, **settings: Any
+    predictor: Predictor | None = None,
+    *,
+    load: Callable[[], Predictor] | None = None,
+    until_ready: bool = True,
+    hang_seconds: float = PATIENCE,
+    **settings: Any,
 ) -> AsyncIterator[Running]:
     """Run the whole service in this event loop, on free ports."""
     chosen_predictor = predictor or RedPredictor()
     chosen = Settings.model_validate({"port": 0, "grpc_port": 0, "device": "cpu", **settings})
     async with contextlib.AsyncExitStack() as stack:
-        service = await stack.enter_async_context(running(chosen, chosen_predictor, hang_seconds=hang_seconds))
+        service = await stack.enter_async_context(
+            running(chosen, chosen_predictor, load=load, hang_seconds=hang_seconds)
+        )
         port, grpc_port = await stack.enter_async_context(listening(service))
         rest = await stack.enter_async_context(
             httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE, trust_env=False)
         )
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{grpc_port}"))
         warming = asyncio.create_task(warm_up(service, chosen_predictor))
+        del predictor, chosen_predictor  # as a server would
         stack.callback(warming.cancel)
         if until_ready:
             await warming

@@ -219,7 +219,7 @@ async def test_a_call_that_hangs_is_left_behind_and_the_slot_goes_on(slots: int)
             await hanging
         assert await submit(batcher, 2) == 2
         assert batcher.abandoned == 2  # the batch, and the poison item alone
-        assert batcher.alive
+        assert not batcher.dead.is_set()
     stuck.set()
 
 
@@ -234,7 +234,7 @@ async def test_inference_counts_as_dead_after_too_many_hung_calls() -> None:
         for item in range(MAX_ABANDONED):
             with pytest.raises(InferenceFailed):
                 await submit(batcher, item)
-        assert not batcher.alive
+        assert batcher.dead.is_set()
         stuck.set()
 
 

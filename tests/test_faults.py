@@ -175,6 +175,7 @@ async def test_a_full_queue_refuses_before_it_decodes(slots: int, gate: Gate, mo
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await rpc(running, NEIGHBOURS[0])
         assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert int(dict(refused.value.trailing_metadata() or ())["retry-after"]) > 0
         monkeypatch.undo()
         gate.opened.set()
         assert [status for status, _ in await asyncio.gather(*plugs, *waiting)] == [200] * (slots + 2)

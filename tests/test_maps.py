@@ -1,4 +1,5 @@
 import asyncio
+import hashlib
 import threading
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 from PIL import Image
 
 from fakes import serving
+from model.predictor import ModelRef
 from pictures import ROOT, SAMPLES, encoded, red_box
 from service import codec
 from service.errors import QueueFull
@@ -13,10 +15,11 @@ from service.maps import SideOutputs
 
 WEIGHTS = ROOT / "weights" / "pranet.safetensors"
 JPEG = SAMPLES[0].read_bytes()
+MODEL = ModelRef("pranet", hashlib.sha256(WEIGHTS.read_bytes()).hexdigest(), "torch", "cpu", "fp32")
 
 
 async def test_side_outputs_come_as_four_maps_side_by_side_and_the_last_is_the_answer() -> None:
-    maps = codec.read_mask(await SideOutputs(WEIGHTS, max_image_pixels=10**6).render(JPEG, "full"))
+    maps = codec.read_mask(await SideOutputs(WEIGHTS, max_image_pixels=10**6).render(JPEG, "full", MODEL))
     with Image.open(SAMPLES[0]) as picture:
         width, height = picture.size
     assert maps.shape == (height, 4 * width)
@@ -26,7 +29,7 @@ async def test_side_outputs_come_as_four_maps_side_by_side_and_the_last_is_the_a
 
 
 async def test_outside_of_the_region_of_interest_the_maps_are_black() -> None:
-    maps = codec.read_mask(await SideOutputs(WEIGHTS, max_image_pixels=10**6).render(JPEG, "0,0,100,90"))
+    maps = codec.read_mask(await SideOutputs(WEIGHTS, max_image_pixels=10**6).render(JPEG, "0,0,100,90", MODEL))
     assert not maps[90:].any()
 
 
@@ -40,10 +43,10 @@ async def test_one_picture_is_at_work_at_a_time(monkeypatch: pytest.MonkeyPatch)
         raise ArithmeticError
 
     monkeypatch.setattr(outputs, "_maps", held)
-    first = asyncio.create_task(outputs.render(JPEG, "full"))
+    first = asyncio.create_task(outputs.render(JPEG, "full", MODEL))
     assert await asyncio.to_thread(begun.wait, 20)
     with pytest.raises(QueueFull):
-        await outputs.render(JPEG, "full")
+        await outputs.render(JPEG, "full", MODEL)
     permit.set()
     with pytest.raises(ArithmeticError):
         await first
@@ -57,6 +60,6 @@ async def test_maps_can_be_switched_off_and_load_nothing_until_they_are_asked_fo
     async with serving() as it:
         await it.rest.post("/segment", content=picture)
         assert it.service.side_outputs is not None
-        assert it.service.side_outputs._network is None
+        assert it.service.side_outputs._loaded is None
         answer = await it.rest.post("/segment", params={"output": "maps"}, content=b"no picture at all")
         assert answer.status_code == 415
