@@ -37,12 +37,16 @@ def pranet(*arguments: object, **variables: str) -> "subprocess.CompletedProcess
 
 @contextlib.contextmanager
 def server(
-    *arguments: object, program: Sequence[object] = PROGRAM, stderr: IO[str] | None = None, **variables: str
+    *arguments: object,
+    program: Sequence[object] = PROGRAM,
+    stdin: int | None = None,
+    stderr: IO[str] | None = None,
+    **variables: str,
 ) -> Iterator[Server]:
     """Serve on free ports inside the block."""
     command = _command(("serve", "--port", 0, "--grpc-port", 0, "--log-level", "warning", *arguments), program)
     with subprocess.Popen(
-        command, cwd=ROOT, env=_environment(variables), text=True, stdout=subprocess.PIPE, stderr=stderr
+        command, cwd=ROOT, env=_environment(variables), text=True, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr
     ) as process:
         try:
             yield _announced(process)

@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
+import os
+import pty
 import signal
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -12,17 +15,20 @@ import grpc
 import httpx
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from PIL import Image
 
 import processes
 from fakes import PATIENCE, serving
-from pictures import SAMPLES, mask_of
+from pictures import ROOT, SAMPLES, encoded, mask_of
 from processes import Server, pranet
-from service.app import StartError
+from service.app import INFERENCE_DEAD, StartError
+from service.batcher import MAX_ABANDONED
 from service.pb.pranet.v1 import segmentation_pb2 as pb
 from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 
 CALLERS = 12  # of each protocol: more than one batch, so that some wait when the signal comes
 IMAGE = SAMPLES[0].read_bytes()
+HANGING_SERVER = ROOT / "tests" / "hanging_server.py"
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
@@ -104,6 +110,36 @@ async def test_a_second_signal_ends_at_once() -> None:
             assert await asyncio.to_thread(server.process.wait, PATIENCE) == 128 + signal.SIGINT
             outcomes = await asyncio.gather(*work, return_exceptions=True)
     assert any(isinstance(outcome, Exception) for outcome in outcomes)
+
+
+async def status(rest: httpx.AsyncClient, image: bytes) -> int:
+    return (await rest.post("/segment", content=image)).status_code
+
+
+@pytest.mark.slow
+async def test_a_device_that_hangs_for_good_ends_the_process_with_3_after_all_answers_that_can_be_given() -> None:
+    black, red = (encoded(Image.new("RGB", (8, 8), colour)) for colour in ("black", "red"))
+    with processes.server(
+        "--max-batch-size", 1, program=(sys.executable, HANGING_SERVER), PYTHONPATH=str(ROOT)
+    ) as server:
+        async with clients(server) as (rest, _), asyncio.timeout(PATIENCE):
+            hanging = [asyncio.create_task(status(rest, black)) for _ in range(MAX_ABANDONED)]
+            while await in_flight(rest) + sum(task.done() for task in hanging) < MAX_ABANDONED:
+                pass
+            behind = [asyncio.create_task(status(rest, red)) for _ in range(3)]
+            assert await asyncio.gather(*hanging) == [500] * MAX_ABANDONED
+            assert await asyncio.gather(*behind) == [200] * 3
+            assert await asyncio.to_thread(server.process.wait) == INFERENCE_DEAD
+
+
+@pytest.mark.slow
+async def test_a_service_whose_terminal_is_gone_drains_and_ends() -> None:
+    leader, follower = pty.openpty()
+    with processes.server(stdin=follower) as server:
+        os.close(follower)
+        os.close(leader)
+        server.process.send_signal(signal.SIGHUP)
+        assert await asyncio.to_thread(server.process.wait, PATIENCE) == 0
 
 
 @pytest.mark.parametrize("port", ["port", "grpc_port"])
