@@ -82,7 +82,7 @@ class Batcher(Generic[Item, Result]):
         on_batch: Callable[[int], None] = lambda size: None,
     ) -> None:
         self.infer = infer
-        self.abandoned = 0  # hung calls left behind
+        self.abandoned = 0  # hung calls left behind, which have not come back
         self.dead = asyncio.Event()  # set when inference does not answer any more
         self._max_batch_size = max_batch_size
         self._max_queue_delay = max_queue_delay  # seconds
@@ -244,12 +244,20 @@ class Batcher(Generic[Item, Result]):
         return thread
 
     def _replace(self, thread: DeviceThread, number: int) -> DeviceThread:
-        thread.stop()
         self.abandoned += 1
+        thread.submit(_nothing).add_done_callback(self._came_back)  # its turn comes when the hung call returns
+        thread.stop()
         log.error("inference hangs; its thread is left behind (%d so far)", self.abandoned)
         if self.abandoned >= MAX_ABANDONED:
             self.dead.set()
         return _started(number)
+
+    def _came_back(self, _: asyncio.Future[None]) -> None:
+        self.abandoned -= 1
+        log.warning("a call that counted as hung came back: the device is slow, not stuck")
+
+
+def _nothing() -> None: ...
 
 
 def _started(number: int) -> DeviceThread:

@@ -5,13 +5,14 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from model.transforms import SIZE
 from service import __version__, messages
 from service.core import Readiness, Service
-from service.errors import ClientLeft, TooManyBytes
+from service.errors import ClientLeft, InvalidRequest, TooManyBytes
 from service.grpc_call import Context, abort, given_request_id, observed, seconds_left
 from service.observe import request_id_from
 from service.oip import rpc as oip
@@ -60,9 +61,10 @@ class Servicer(pb_grpc.SegmentationServiceServicer):
     async def SegmentStream(self, requests: AsyncIterator[pb.StreamRequest], context: Context) -> None:
         """Segment video; ``service.stream`` tells what becomes of its frames."""
         request_id = request_id_from(given_request_id(context))
+        sent = _readable(requests)
 
         async def frames() -> AsyncIterator[Frame]:
-            async for request in requests:
+            async for request in sent:
                 yield messages.frame(request)
 
         async def send(answer: StreamAnswer) -> None:
@@ -73,7 +75,7 @@ class Servicer(pb_grpc.SegmentationServiceServicer):
 
         async def answer() -> None:
             self._service.readiness.check()
-            first = await self._service.streams.first(requests)
+            first = await self._service.streams.first(sent)
             options = messages.stream_options(first, self._service.settings.threshold)
             with self._service.streams.open(options) as stream:
                 await stream.run(frames(), send)
@@ -148,6 +150,20 @@ def _options(max_image_bytes: int) -> list[tuple[str, int]]:
         ("grpc.max_concurrent_streams", MAX_CALLS),  # unlimited otherwise
         ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
     ]
+
+
+async def _readable(requests: AsyncIterator[pb.StreamRequest]) -> AsyncIterator[pb.StreamRequest]:
+    """Pass on the messages of a stream.
+
+    Raises:
+        InvalidRequest: bytes came that are none.
+
+    """
+    try:
+        async for request in requests:
+            yield request
+    except DecodeError:
+        raise InvalidRequest("what came is no StreamRequest; see segmentation.proto") from None
 
 
 async def _follow(readiness: Readiness, checker: health.aio.HealthServicer) -> None:

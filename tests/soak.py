@@ -10,6 +10,7 @@ not say when to retry; memory, files or threads grow.
 import argparse
 import asyncio
 import itertools
+import math
 import re
 import statistics
 import sys
@@ -149,7 +150,7 @@ def report(account: Account, samples: list[Sample], rate: float, seconds: float)
     print(f"| answered | {answered} |")
     print(f"| refused (429, RESOURCE_EXHAUSTED), each with Retry-After | {refused} |")
     print(f"| failed, late or lost | {sent - answered - refused} |")
-    percentiles = statistics.quantiles(account.seconds, n=100)
+    percentiles = statistics.quantiles(max(account.seconds, 2 * [math.inf], key=len), n=100, method="inclusive")
     p50, p99 = percentiles[49], percentiles[98]
     print(f"| answered after, p50 and p99 (deadline {DEADLINE_SECONDS:.0f} s) | {p50:.2f} s, {p99:.2f} s |")
     print(

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fakes import until
 from service.batcher import MAX_ABANDONED, Batcher, Priority
 from service.errors import DeadlineExceeded, InferenceFailed, NotReady, ServiceError
 
@@ -236,6 +237,22 @@ async def test_inference_counts_as_dead_after_too_many_hung_calls() -> None:
                 await submit(batcher, item)
         assert batcher.dead.is_set()
         stuck.set()
+
+
+async def test_slow_calls_that_come_back_do_not_add_up_to_a_dead_device() -> None:
+    held = threading.Semaphore(0)
+
+    def infer(items: Sequence[int]) -> list[int]:
+        held.acquire(timeout=FOREVER)
+        return list(items)
+
+    async with Batcher(infer, max_batch_size=1, hang_seconds=0.01) as batcher:
+        for item in range(2 * MAX_ABANDONED):
+            with pytest.raises(InferenceFailed):
+                await submit(batcher, item)
+            held.release()
+            await until(lambda: not batcher.abandoned)
+        assert not batcher.dead.is_set()
 
 
 async def test_a_new_predictor_takes_over_between_two_batches() -> None:
