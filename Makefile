@@ -13,7 +13,7 @@ BUNDLED := $(wildcard requirements/*.txt) pyproject.toml docker/install.sh docke
 	$(shell find model service weights -type f ! -name '*.pyc')
 PIP_COMPILE := $(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --no-header -q
 
-.PHONY: serve extras triton-client test check format lint types contracts proto proto-check readme lock bundle bundle-check image-check clean
+.PHONY: serve extras triton-client test check fuzz soak format lint types contracts proto proto-check readme lock bundle bundle-check image-check clean
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/pranet serve
@@ -28,6 +28,14 @@ test: $(VENV)/.dev
 	$(BIN)/pytest
 
 check: lint types contracts proto-check test
+
+# 20,000 damaged pictures and messages; some minutes.
+fuzz: $(VENV)/.dev
+	$(BIN)/python tests/fuzz.py
+
+# Ten minutes at 120 % of capacity, on a machine with nothing else to do.
+soak: $(VENV)/.dev
+	$(BIN)/python tests/soak.py
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .

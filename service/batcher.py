@@ -26,6 +26,7 @@ Result = TypeVar("Result")
 Infer = Callable[[Sequence[Item]], Sequence[Result]]
 
 HANG_SECONDS = 10.0  # a call that takes longer is given up; the largest batch takes 3 s on two slow cores
+MOST_HANG_SECONDS = 60.0  # given to calls on a device that showed itself slow: what is given up is computed again
 MAX_ABANDONED = 4  # hung threads left behind before the device counts as dead
 
 log = logging.getLogger(__name__)
@@ -254,7 +255,8 @@ class Batcher(Generic[Item, Result]):
 
     def _came_back(self, _: asyncio.Future[None]) -> None:
         self.abandoned -= 1
-        log.warning("a call that counted as hung came back: the device is slow, not stuck")
+        self._hang_seconds = max(self._hang_seconds, min(2 * self._hang_seconds, MOST_HANG_SECONDS))
+        log.warning("a call came back that counted as hung: slow, not stuck; calls get %.0f s now", self._hang_seconds)
 
 
 def _nothing() -> None: ...

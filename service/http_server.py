@@ -38,6 +38,7 @@ async def listening(service: Service, listener: socket.socket) -> AsyncIterator[
         log_config=None,
         access_log=False,
         lifespan="off",
+        workers=1,  # else WEB_CONCURRENCY decides: one device, one queue, one registry of metrics
         server_header=False,
         timeout_graceful_shutdown=1,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,

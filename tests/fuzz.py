@@ -56,7 +56,7 @@ class Findings:
 
     def remember(self, status: int, reason: str, picture: bytes) -> None:
         """Keep the smallest picture that is answered in this way; numbers in the reason do not count."""
-        kind = status, re.sub(r"\d+|0x\w+", "N", reason)
+        kind = status, re.sub(r"b'.*'|\d+|0x\w+", "N", reason)
         if kind not in self.kinds or len(picture) < len(self.kinds[kind]):
             self.kinds[kind] = picture
 

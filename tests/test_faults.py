@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Coroutine, Iterator
 from typing import Any
 
@@ -194,6 +195,21 @@ async def test_waiting_ends_at_the_deadline_on_both_protocols(slots: int, gate: 
         assert running.metric("pranet_queue_depth") == 0
         gate.opened.set()
         assert [status for status, _ in await asyncio.gather(*plugs)] == [200] * slots
+
+
+@pytest.mark.parametrize("step", [3600.0, -3600.0])
+async def test_a_step_of_the_clock_changes_no_deadline(
+    step: float, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(RedPredictor(gate.hold)) as running:
+        (plug,) = await plugged(running, gate, 1)
+        waiting = asyncio.create_task(rest(running, NEIGHBOURS[0]))
+        await until(lambda: len(running.service.segmenter._batcher) == 1)
+        now = time.time
+        monkeypatch.setattr(time, "time", lambda: now() + step)
+        gate.opened.set()
+        assert [status for status, _ in await asyncio.gather(plug, waiting)] == [200, 200]
+        assert (await rest(running, NEIGHBOURS[0]))[0] == 200
 
 
 async def test_the_service_s_own_limit_of_time_holds_for_all(gate: Gate) -> None:

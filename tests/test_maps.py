@@ -1,6 +1,7 @@
 import asyncio
 import hashlib
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from fakes import serving
 from model.predictor import ModelRef
 from pictures import ROOT, SAMPLES, encoded, red_box
 from service import codec
-from service.errors import QueueFull
+from service.errors import NotReady, QueueFull
 from service.maps import SideOutputs
 
 WEIGHTS = ROOT / "weights" / "pranet.safetensors"
@@ -50,6 +51,15 @@ async def test_one_picture_is_at_work_at_a_time(monkeypatch: pytest.MonkeyPatch)
     permit.set()
     with pytest.raises(ArithmeticError):
         await first
+
+
+async def test_maps_are_made_of_the_weights_that_answer_or_not_at_all() -> None:
+    outputs = SideOutputs(WEIGHTS, max_image_pixels=10**6)
+    with pytest.raises(NotReady, match="SIGHUP"):
+        await outputs.render(JPEG, "full", replace(MODEL, weights_sha256="0" * 64))
+    await outputs.render(JPEG, "full", MODEL)
+    outputs.forget()
+    assert outputs._loaded is None
 
 
 async def test_maps_can_be_switched_off_and_load_nothing_until_they_are_asked_for() -> None:

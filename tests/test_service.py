@@ -41,6 +41,16 @@ async def test_a_multipart_form_is_answered_as_a_raw_body(running: Running) -> N
     assert (form.status_code, form.content) == (200, raw.content)
 
 
+async def test_every_request_is_counted_in_the_one_registry_that_is_scraped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WEB_CONCURRENCY", "many")  # how other servers are told to fork
+    async with serving() as running:
+        for _ in range(5):
+            async with httpx.AsyncClient(base_url=running.rest.base_url, trust_env=False) as client:
+                assert (await client.post("/segment", content=PICTURE)).status_code == 200
+        text = (await running.rest.get("/metrics")).text
+        assert 'pranet_requests_total{code="200",transport="rest"} 5.0' in text
+
+
 async def test_every_answer_names_its_request_its_weights_and_its_times(running: Running) -> None:
     answer = await running.rest.post("/segment", content=PICTURE, headers={"x-request-id": "frame-7"})
     assert answer.headers["x-request-id"] == "frame-7"

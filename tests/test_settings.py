@@ -2,6 +2,7 @@
 
 import pytest
 
+from service import cli
 from service.settings import Settings, SettingsError, load
 
 
@@ -15,6 +16,13 @@ def test_an_unknown_variable_names_the_nearest_setting() -> None:
         SettingsError, match=r"PRANET_MAX_BATCHSIZE is not a setting; did you mean PRANET_MAX_BATCH_SIZE"
     ):
         load({"PRANET_MAX_BATCHSIZE": "4"}, {})
+
+
+def test_several_workers_are_refused_for_one_process_owns_the_device_and_the_metrics() -> None:
+    with pytest.raises(SettingsError, match="PRANET_WORKERS is not a setting"):
+        load({"PRANET_WORKERS": "2"}, {})
+    with pytest.raises(SystemExit):
+        cli.main(["serve", "--workers", "2"])
 
 
 @pytest.mark.parametrize(
