@@ -1,5 +1,8 @@
 """The service does what its OpenAPI document says: requests made from the document, answers held against it."""
 
+import sys
+from collections.abc import Iterator
+
 import httpx
 import pytest
 import schemathesis
@@ -7,13 +10,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schemathesis.specs.openapi.checks import positive_data_acceptance  # no schema tells bytes from pictures
 
-from pictures import encoded, red_box
+import processes
+from pictures import ROOT, encoded, red_box
 from processes import Server
 
 PICTURES = [encoded(red_box(24, 16, (4, 4, 12, 12)), kind) for kind in ("PNG", "JPEG", "WEBP")]
-EXAMPLES = 60  # of each operation
+RED_SERVER = ROOT / "tests" / "red_server.py"
+EXAMPLES = 50  # of each operation
 
 schemathesis.openapi.format("binary", st.sampled_from(PICTURES) | st.binary(max_size=256))
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """Serve without the engine, which is not what is tested here."""
+    with processes.server("--maps", "false", program=(sys.executable, RED_SERVER), PYTHONPATH=str(ROOT)) as running:
+        yield running
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 
 CALLERS = 12  # of each protocol: more than one batch, so that some wait when the signal comes
 IMAGE = SAMPLES[0].read_bytes()
-HANGING_SERVER = ROOT / "tests" / "hanging_server.py"
+RED_SERVER = ROOT / "tests" / "red_server.py"
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
@@ -118,12 +118,10 @@ async def status(rest: httpx.AsyncClient, image: bytes) -> int:
 
 @pytest.mark.slow
 async def test_a_device_that_hangs_for_good_ends_the_process_with_3_after_all_answers_that_can_be_given() -> None:
-    black, red = (encoded(Image.new("RGB", (8, 8), colour)) for colour in ("black", "red"))
-    with processes.server(
-        "--max-batch-size", 1, program=(sys.executable, HANGING_SERVER), PYTHONPATH=str(ROOT)
-    ) as server:
+    lime, red = (encoded(Image.new("RGB", (8, 8), colour)) for colour in ("lime", "red"))
+    with processes.server("--max-batch-size", 1, program=(sys.executable, RED_SERVER), PYTHONPATH=str(ROOT)) as server:
         async with clients(server) as (rest, _), asyncio.timeout(PATIENCE):
-            hanging = [asyncio.create_task(status(rest, black)) for _ in range(MAX_ABANDONED)]
+            hanging = [asyncio.create_task(status(rest, lime)) for _ in range(MAX_ABANDONED)]
             while await in_flight(rest) + sum(task.done() for task in hanging) < MAX_ABANDONED:
                 pass
             behind = [asyncio.create_task(status(rest, red)) for _ in range(3)]
