@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc_health.v1 import health
 
 from service.errors import BodyTooSlow, InvalidRequest, ServiceError
@@ -79,6 +80,8 @@ class RpcGate(grpc.aio.ServerInterceptor):
             raise BodyTooSlow("the message did not arrive within the request's time; send it faster") from None
         except StopAsyncIteration:
             raise InvalidRequest("the call ended without its message") from None
+        except DecodeError:
+            raise InvalidRequest("what came is no message of this method; see its .proto file") from None
 
 
 def _kind(streaming: bool) -> str:

@@ -9,7 +9,8 @@ from pictures import DATA
 KEPT = sorted((DATA / "fuzz").iterdir())  # the smallest picture of each kind of answer, named by its status
 SEED = 2
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, about damage that it reads past
+# Pillow's, about damage that it reads past and about sizes that are refused next
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::PIL.Image.DecompressionBombWarning")
 
 
 async def test_pictures_that_were_hard_once_are_answered_as_then() -> None:
