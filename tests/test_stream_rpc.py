@@ -76,15 +76,15 @@ async def test_a_malformed_stream_is_refused_with_its_cause(messages: list[pb.St
 
 
 async def test_bytes_that_are_no_message_end_a_stream_after_the_answers_to_its_frames() -> None:
-    async with gated() as (it, predictor):
-        call = it.channel.stream_stream("/pranet.v1.SegmentationService/SegmentStream")()
+    async with held() as it:
+        call = it.it.channel.stream_stream("/pranet.v1.SegmentationService/SegmentStream")()
         for data in (EVERY.SerializeToString(), frame(7).SerializeToString(), b"\xff\xff\xff"):
             await call.write(data)
-        await predictor.has_begun()
-        predictor.open()
+        await it.predictor.has_begun()
+        it.open()
         assert pb.StreamResponse.FromString(await call.read()).frame_id == 7
         assert await status(call) == (grpc.StatusCode.INVALID_ARGUMENT, "invalid-request")
-        await all_gone(it)
+        await it.nothing_left()
 
 
 async def test_a_stream_beyond_the_limit_is_refused() -> None:
