@@ -104,6 +104,7 @@ def image() -> Iterator[Image]:
         yield Image(buildah("mount", container), config)
     finally:
         buildah("rm", container)
+        buildah("rmi", IMAGE, BASE)
 
 
 @pytest.fixture(scope="module")
