@@ -224,6 +224,8 @@ class Batcher(Generic[Item, Result]):
             return await self._repeat_singly(thread, number, batch, reason)
         seconds = time.perf_counter() - started
         self._bulk.cost(len(batch), seconds)
+        if any(job.priority is Priority.LIVE for job in batch):
+            self._bulk.live_left(asyncio.get_running_loop().time())
         for job, result in zip(batch, results, strict=True):
             if not job.future.done():
                 job.future.set_result(

@@ -8,7 +8,7 @@ bulk does not wait for ever.
 import math
 
 BULK_SECONDS = 0.25  # on the device at once: as long as an urgent frame may have to wait for it
-GONE_SECONDS = 1.0  # without a live frame, until the stream counts as over or paused
+GONE_SECONDS = 1.0  # without a live frame, waiting or at work, until the stream counts as over or paused
 STARVED_SECONDS = 60.0  # after which one frame of bulk goes anyway; one late frame in so many is below a stream's p99
 WEIGHT = 1 / 8  # of a new observation in a running mean
 DEVIATIONS = 2  # that a frame may come before its time
@@ -20,20 +20,27 @@ class Bulk:
     def __init__(self) -> None:
         self._frame_seconds = 0.0  # on the device; 0 while unknown
         self._live_at = -math.inf  # when the last live frame came
+        self._seen_at = -math.inf  # when one came, or left the device
         self._gap = 0.0  # between live frames, mean
         self._deviation = 0.0  # from that mean
-        self._started_at = -math.inf  # of the last bulk
+        self._started_at = -math.inf  # the last bulk, or the stream that it has to wait for
 
     def live(self, now: float) -> None:
         """Note that a live frame came."""
-        gap, self._live_at = now - self._live_at, now
-        if gap > GONE_SECONDS:
+        gap, over = now - self._live_at, self._is_over(now)
+        self._live_at = self._seen_at = now
+        if over:  # another stream begins
+            self._started_at = now
             self._gap = self._deviation = 0.0  # nothing is known: the next one may come at once
         elif not self._gap:
             self._gap, self._deviation = gap, gap / 2
         else:
             self._deviation += (abs(gap - self._gap) - self._deviation) * WEIGHT
             self._gap += (gap - self._gap) * WEIGHT
+
+    def live_left(self, now: float) -> None:
+        """Note that a live frame left the device: only now can the next one come, where they fill it."""
+        self._seen_at = now
 
     def cost(self, frames: int, seconds: float) -> None:
         """Note how long a call on the device took."""
@@ -55,10 +62,13 @@ class Bulk:
         return now if self.size(now) else self._free_again_at()
 
     def _free_seconds(self, now: float) -> float:
-        if now > self._live_at + GONE_SECONDS:
+        if self._is_over(now):
             return math.inf
         return max(0.0, self._live_at + self._gap - DEVIATIONS * self._deviation - now)
 
     def _free_again_at(self) -> float:
         """One frame goes once nobody streams any more, or bulk has starved for long."""
-        return min(self._live_at + GONE_SECONDS, self._started_at + STARVED_SECONDS)
+        return min(self._seen_at + GONE_SECONDS, self._started_at + STARVED_SECONDS)
+
+    def _is_over(self, now: float) -> bool:
+        return now > self._seen_at + GONE_SECONDS

@@ -51,6 +51,16 @@ def test_an_uneven_stream_gets_more_room() -> None:
     assert bulk.size(last) < 2
 
 
+def test_a_stream_whose_frames_take_long_on_the_device_is_not_over() -> None:
+    bulk, last = watching(2, cost=1.5 * GONE_SECONDS)
+    left = last + 1.5 * GONE_SECONDS
+    bulk.live_left(left)
+    assert bulk.size(left + 0.1) == 0
+    bulk.live(left + 0.1)
+    assert bulk.size(left + 0.1 + GONE_SECONDS / 2) == 0
+    assert bulk.size(left + 0.2 + GONE_SECONDS) == 1
+
+
 def test_a_stream_that_is_over_no_longer_holds_bulk_back() -> None:
     bulk, last = watching(10, cost=0.15)
     assert bulk.size(last + GONE_SECONDS) == 1
