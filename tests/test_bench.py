@@ -12,10 +12,17 @@ from PIL import Image
 from fakes import RedPredictor, serving
 from model.training.pairs import PairFile
 from pictures import ROOT
-from service.bench import command, fidelity, local, report, servers
+from service.bench import fidelity, local, report, servers, streaming
 from service.bench.errors import BenchError
 from service.bench.load import closed_loop, open_loop, watched
 from service.bench.measure import Answer, Row, Window, summarise
+from service.bench.pictures import read, size
+from service.cli import main
+from service.client import AsyncClient, VideoFrame
+from service.codec import decode
+from service.connection import Reply
+from service.local import NothingToDo
+from service.pb.pranet.v1 import segmentation_pb2 as pb
 
 
 def test_an_answer_counts_for_the_share_of_its_life_in_the_window() -> None:
@@ -107,9 +114,76 @@ def test_a_report_names_the_machine_and_can_be_drawn(tmp_path: Path) -> None:
     assert report.table(rows).splitlines()[2].startswith("| 1 at once | 2       | 0      | 10.0     |")
 
 
+async def test_streams_are_measured_by_the_ages_of_their_frames() -> None:
+    images = [(ROOT / "service" / "samples" / "polyp-1.jpg").read_bytes()]
+    async with serving(RedPredictor()) as running:
+        until = time.perf_counter() + 0.5
+        async with AsyncClient(target=f"127.0.0.1:{running.grpc_port}") as client:
+            answers = await streaming.streams(client, images, 2, 20, until)
+        received = [running.metric("pranet_frames_received_total", {"slot": slot}) for slot in "01"]
+    assert all(received)
+    assert len(answers) == sum(received)
+    assert not any(answer.error for answer in answers)
+    assert all(answer.due < until for answer in answers)
+
+
+async def test_a_frame_of_a_stream_that_failed_is_counted_with_its_reason() -> None:
+    async with serving(RedPredictor()) as running:
+        async with AsyncClient(target=f"127.0.0.1:{running.grpc_port}") as client:
+            answers = await streaming.streams(client, [b"no picture"], 1, 10, time.perf_counter() + 0.5)
+    assert answers
+    assert all("not an image" in answer.error and not answer.dropped for answer in answers)
+
+
+@pytest.mark.parametrize(("outcome", "dropped"), [("answered", False), ("stale", True), ("lost", False)])
+def test_what_the_service_drops_is_no_failure_and_no_mask(outcome: str, dropped: bool) -> None:
+    answer = streaming._answer(Reply(VideoFrame(0, b"", 0.0), outcome, 0.5, pb.StreamResponse()))
+    assert answer.dropped is dropped
+    assert answer.done - answer.due == pytest.approx(0.5)
+    row = summarise("load", [answer], Window(answer.due, answer.done, None, None))
+    assert (row.answered, row.dropped, row.failed) == (outcome == "answered", dropped or None, outcome == "lost")
+
+
+@pytest.mark.parametrize("most", [0, 1, 2, 5, 8, 11, 12])
+async def test_the_search_finds_the_largest_number_that_holds(most: int) -> None:
+    tried: list[int] = []
+
+    async def holds(number: int) -> bool:
+        tried.append(number)
+        return number <= most
+
+    assert await streaming.largest(holds, 12) == min(most, 12)
+    assert len(tried) == len(set(tried)) <= 8
+    assert max(tried) <= 12
+
+
+def test_pictures_are_sent_as_they_are_or_in_one_size() -> None:
+    folder = ROOT / "service" / "samples"
+    assert read(folder)[0] == min(folder.glob("*.jpg")).read_bytes()
+    assert {decode(image, 10**7).size for image in read(folder, (320, 240))} == {(320, 240)}
+    assert size("1280x1024") == (1280, 1024)
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (["http", "--concurrency", "0"], "0 is not above 0"),
+        (["http", "--rate", "fast"], "invalid list of numbers value: 'fast'"),
+        (["grpc", "--seconds", "-1"], "-1.0 is not above 0"),
+        (["streams", "--size", "large"], "'large' is not width and height in pixels, such as 1280x1024"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_at_once(
+    flags: list[str], reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["bench", *flags])
+    assert reason in capsys.readouterr().err
+
+
 def test_a_folder_without_pictures_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(command.NothingToDo, match="no picture found"):
-        command._read(tmp_path)
+    with pytest.raises(NothingToDo, match="no picture found"):
+        read(tmp_path)
 
 
 @pytest.mark.parametrize(("mask", "other", "expected"), [([1, 1, 0], [1, 0, 0], 2 / 3), ([0], [0], 1), ([1], [0], 0)])

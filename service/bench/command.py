@@ -4,10 +4,9 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -16,19 +15,24 @@ from model.predictor import Predictor
 from model.training.command import add_data_arguments, selected
 from service import codec
 from service.access import access_of, add_access_options
-from service.bench import fidelity, local, parts, report, servers
-from service.bench.load import closed_loop, open_loop, watched
-from service.bench.measure import Answer, Row, summarise
+from service.bench import fidelity, local, parts, pictures, report, servers
+from service.bench.load import closed_loop, open_loop
+from service.bench.measure import Answer, Row
+from service.bench.session import Session
+from service.bench.streaming import largest, streams
+from service.client import AsyncClient
 from service.core import load_predictor
-from service.local import SUFFIXES, NothingToDo
 from service.settings import add_flags, from_command_line
 
+Number = TypeVar("Number", int, float)
+
 ENGINE_SETTINGS = ("weights", "device", "engine", "precision", "cache_dir", "log_level")
+MAX_STREAMS = 64  # at which a search for the most streams ends
 SAMPLES = Path(__file__).parent.parent / "samples"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare ``engine``, ``pipeline``, ``fidelity``, ``http`` and ``grpc``."""
+    """Declare ``engine``, ``pipeline``, ``parts``, ``fidelity``, ``http``, ``grpc`` and ``streams``."""
     actions = parser.add_subparsers(metavar="WHAT", required=True)
     engine = actions.add_parser("engine", help="the network alone, for each batch size")
     engine.add_argument(
@@ -51,17 +55,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     judging.set_defaults(act=_fidelity)
     for name in ("http", "grpc"):
         over = actions.add_parser(name, help=f"a running server over {name}")
-        over.add_argument("--url", default="http://127.0.0.1:8000", help="REST address; its /metrics report CPU time")
-        over.add_argument("--address", default="127.0.0.1:8001", help="gRPC address")
+        _add_server(over)
         over.add_argument(
             "--concurrency", type=_whole_numbers, default=[1, 4, 16], metavar="N,N", help="default: 1,4,16"
         )
         over.add_argument("--rate", type=_numbers, metavar="N,N", help="open loop: requests a second, whatever happens")
         over.add_argument("--poisson", action="store_true", help="with --rate: arrivals at random")
-        add_access_options(over)
         _add_images(over)
         _add_common(over)
         over.set_defaults(act=partial(_server, name))
+    live = actions.add_parser(
+        "streams", help="video streams to a running server over grpc; latencies are ages of frames"
+    )
+    _add_server(live)
+    live.add_argument("--streams", type=_whole_numbers, default=[1], metavar="N,N", help="default: 1")
+    live.add_argument("--fps", type=_number, default=30, help="frames a second of each stream (default: 30)")
+    live.add_argument(
+        "--slo-ms", type=_number, metavar="MS", help="search the most streams whose p99 age keeps to this"
+    )
+    live.add_argument(
+        "--answered",
+        type=float,
+        default=0.9,
+        metavar="SHARE",
+        help="with --slo-ms: and so many get a mask (default: 0.9)",
+    )
+    _add_images(live)
+    _add_common(live)
+    live.set_defaults(act=_streams)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -75,12 +96,19 @@ def run(arguments: argparse.Namespace) -> int:
     return code
 
 
+def _add_server(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--url", default="http://127.0.0.1:8000", help="REST address; its /metrics report CPU time")
+    parser.add_argument("--address", default="127.0.0.1:8001", help="gRPC address")
+    add_access_options(parser)
+
+
 def _add_images(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=Path, default=SAMPLES, metavar="DIR", help="pictures sent in rotation")
+    parser.add_argument("--size", type=pictures.size, metavar="WxH", help="scale and crop them to this size beforehand")
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seconds", type=float, default=8, help="length of each measurement (default: 8)")
+    parser.add_argument("--seconds", type=_number, default=8, help="length of each measurement (default: 8)")
     parser.add_argument("--warm-up", type=float, default=2, help="seconds before each measurement (default: 2)")
     parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="write JSON and plots here")
 
@@ -93,7 +121,7 @@ def _engine(arguments: argparse.Namespace) -> int:
 
 
 def _pipeline(arguments: argparse.Namespace) -> int:
-    images = _read(arguments.images)
+    images = pictures.read(arguments.images, arguments.size)
     predictor = load_predictor(from_command_line(arguments))
     predictor.warm_up(1)
     rows = list(local.pipeline_rows(predictor, images, arguments.warm_up, arguments.seconds))
@@ -101,7 +129,7 @@ def _pipeline(arguments: argparse.Namespace) -> int:
 
 
 def _parts(arguments: argparse.Namespace) -> int:
-    images = _read(arguments.images)
+    images = pictures.read(arguments.images, arguments.size)
     predictor = load_predictor(from_command_line(arguments))
     frames = np.stack([transforms.to_input(codec.decode(image, parts.MAX_PIXELS)) for image in images])
     lines = parts.compare(images, list(predictor.predict(frames)))
@@ -120,23 +148,20 @@ def _fidelity(arguments: argparse.Namespace) -> int:
 
 
 def _server(name: str, arguments: argparse.Namespace) -> int:
-    images = _read(arguments.images)
+    images = pictures.read(arguments.images, arguments.size)
     access = access_of(arguments)
     if name == "http":
         server = servers.http(arguments.url, access)
     else:
         server = servers.rpc(arguments.url, arguments.address, access)
-    rows, answers = asyncio.run(_levels(server, images, arguments))
-    return _finish(arguments, name, rows, answers, images=str(arguments.images))
+    session = Session(server, arguments.warm_up, arguments.seconds)
+    asyncio.run(_levels(session, images, arguments))
+    return _finish(arguments, name, session.rows, session.answers, images=str(arguments.images))
 
 
-async def _levels(
-    connect: AbstractAsyncContextManager[servers.Server], images: Sequence[bytes], arguments: argparse.Namespace
-) -> tuple[list[Row], dict[str, list[Answer]]]:
+async def _levels(session: Session, images: Sequence[bytes], arguments: argparse.Namespace) -> None:
     """Measure each level of load, one after another."""
-    rows: list[Row] = []
-    answers: dict[str, list[Answer]] = {}
-    async with connect as server:
+    async with session as server:
         for level in arguments.rate or arguments.concurrency:
             if arguments.rate:
                 name = f"{level:g}/s" + (" Poisson" if arguments.poisson else "")
@@ -144,11 +169,38 @@ async def _levels(
             else:
                 name = f"{level:g} at once"
                 load = partial(closed_loop, server.send, images, int(level))
-            answers[name], window = await watched(
-                load, server.cpu_seconds, warm_up=arguments.warm_up, seconds=arguments.seconds
-            )
-            rows.append(summarise(name, answers[name], window))
-    return rows, answers
+            await session.measure(name, load)
+
+
+def _streams(arguments: argparse.Namespace) -> int:
+    images = pictures.read(arguments.images, arguments.size)
+    server = servers.rpc(arguments.url, arguments.address, access_of(arguments))
+    session = Session(server, arguments.warm_up, arguments.seconds)
+    most = asyncio.run(_counts(session, images, arguments))
+    if most is not None:
+        print(f"{most} streams keep to {arguments.slo_ms:g} ms, {arguments.answered:.0%} of their frames with a mask")
+    facts = {"images": str(arguments.images), "most_streams": most}
+    return _finish(arguments, "streams", session.rows, session.answers, **facts)
+
+
+async def _counts(session: Session, images: Sequence[bytes], arguments: argparse.Namespace) -> int | None:
+    """Measure each number of streams; with a limit of age, those that the search for the most of them tries."""
+
+    async def measure(count: int) -> Row:
+        load = partial(streams, client, images, count, arguments.fps)
+        return await session.measure(f"{count} at {arguments.fps:g}/s", load)
+
+    async def holds(count: int) -> bool:
+        row = await measure(count)
+        answered = row.frames_per_second / (count * arguments.fps)
+        return not row.failed and row.p99_ms <= arguments.slo_ms and answered >= arguments.answered
+
+    async with session, AsyncClient(target=arguments.address, access=access_of(arguments)) as client:
+        if arguments.slo_ms:
+            return await largest(holds, MAX_STREAMS)
+        for count in arguments.streams:
+            await measure(count)
+    return None
 
 
 def _finish(
@@ -169,16 +221,23 @@ def _named(predictor: Predictor) -> str:
     return f"{model.model_id} on {model.device}, {model.engine} {model.precision}"
 
 
-def _read(folder: Path) -> list[bytes]:
-    images = [file.read_bytes() for file in sorted(folder.glob("*")) if file.suffix.lower() in SUFFIXES]
-    if not images:
-        raise NothingToDo(f"no picture found in {folder}")
-    return images
+def _number(text: str) -> float:
+    return _above_0(float(text))
 
 
 def _numbers(text: str) -> list[float]:
-    return [float(part) for part in text.split(",")]
+    return [_above_0(float(part)) for part in text.split(",")]
 
 
 def _whole_numbers(text: str) -> list[int]:
-    return [int(part) for part in text.split(",")]
+    return [_above_0(int(part)) for part in text.split(",")]
+
+
+def _above_0(number: Number) -> Number:
+    if not number > 0:
+        raise argparse.ArgumentTypeError(f"{number} is not above 0")
+    return number
+
+
+# What argparse calls them in its messages.
+_number.__name__, _numbers.__name__, _whole_numbers.__name__ = "number", "list of numbers", "list of whole numbers"

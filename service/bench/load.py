@@ -10,6 +10,7 @@ import numpy as np
 from service.bench.measure import Answer, Window, own_cpu_seconds
 
 Send = Callable[[bytes], Awaitable[None]]
+Load = Callable[[float], Awaitable[list[Answer]]]  # a function of its end, by time.perf_counter
 ServerCpu = Callable[[], Awaitable[float | None]]
 
 GRACE_SECONDS = 30.0  # for answers still under way when the window closes
@@ -40,10 +41,8 @@ async def open_loop(
     return list(await asyncio.gather(*sent))
 
 
-async def watched(
-    load: Callable[[float], Awaitable[list[Answer]]], server_cpu: ServerCpu, *, warm_up: float, seconds: float
-) -> tuple[list[Answer], Window]:
-    """Run a load (a function of its end) and note the processor times where its window opens and closes."""
+async def watched(load: Load, server_cpu: ServerCpu, *, warm_up: float, seconds: float) -> tuple[list[Answer], Window]:
+    """Run a load and note the processor times where its window opens and closes."""
     begin = time.perf_counter() + warm_up
     running = asyncio.ensure_future(load(begin + seconds))
     marks = []

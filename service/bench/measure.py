@@ -16,6 +16,7 @@ class Answer:
     done: float
     error: str = ""
     frames: int = 1
+    dropped: bool = False  # a frame of a stream that the service answered without a mask, as it may
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +43,13 @@ class Row:
     server_cpu_ms: float | None  # per frame
     client_cpu_ms: float | None  # per frame; None where the process measures itself
     first_error: str = ""
+    dropped: int | None = None  # where there were any
 
 
 def summarise(load: str, answers: Sequence[Answer], window: Window) -> Row:
     """Sum up a window; an answer counts for the share of its life that fell into it, so batches cause no edges."""
-    good = [answer for answer in answers if not answer.error and answer.done > window.begin and answer.due < window.end]
+    inside = [answer for answer in answers if answer.done > window.begin and answer.due < window.end]
+    good = [answer for answer in inside if not answer.error and not answer.dropped]
     errors = [answer.error for answer in answers if answer.error]
     frames = sum(answer.frames * _share(answer, window) for answer in good)
     latencies = [1e3 * (answer.done - answer.due) for answer in good] or [float("nan")]
@@ -63,6 +66,7 @@ def summarise(load: str, answers: Sequence[Answer], window: Window) -> Row:
         None if window.server_cpu is None else window.server_cpu * per_frame,
         None if window.own_cpu is None else window.own_cpu * per_frame,
         next(iter(errors), ""),
+        sum(answer.dropped for answer in inside) or None,
     )
 
 

@@ -19,6 +19,7 @@ from service.bench.parts import Part
 COLUMNS = {
     "load": "load",
     "answered": "answers",
+    "dropped": "dropped",
     "failed": "failed",
     "frames_per_second": "frames/s",
     "p50_ms": "p50 ms",
@@ -30,8 +31,11 @@ COLUMNS = {
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Return rows as a Markdown table with aligned columns."""
-    return aligned([list(COLUMNS.values()), *([_text(getattr(row, name)) for name in COLUMNS] for row in rows)])
+    """Return rows as a Markdown table with aligned columns, without those that hold nothing."""
+    names = [name for name in COLUMNS if any(getattr(row, name) is not None for row in rows)]
+    return aligned(
+        [[COLUMNS[name] for name in names], *([_text(getattr(row, name)) for name in names] for row in rows)]
+    )
 
 
 def fidelity_table(lines: Sequence[Fidelity]) -> str:
