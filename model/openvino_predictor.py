@@ -12,15 +12,17 @@ import openvino as ov
 from model.checkpoint import Checkpoint
 from model.cores import usable_cores
 from model.openvino_graph import graph
-from model.predictor import ModelRef
+from model.predictor import DeviceError, ModelRef
 from model.transforms import SIZE, Floats, Pixels
 
 MAX_STREAMS = 8  # each keeps its own activations, some 60 MB
-HINTS = {"fp32": "f32", "bf16": "bf16"}  # of what is computed in floating point
+HINTS = {"fp32": ov.Type.f32, "bf16": ov.Type.bf16}  # of what is computed in floating point
 
 
 class OpenVinoPredictor:
     """Two compilations of one graph, chosen by the load.
+
+    Making one raises ``DeviceError`` where the processor has not the precision that was asked for.
 
     One frame in flight runs on all cores, for the shortest latency. As soon as the frames in flight can fill them,
     each runs on a core of its own: nothing waits for other cores, so the throughput is higher. Batches are taken
@@ -75,6 +77,8 @@ class _Requests:
             "ENABLE_CPU_PINNING": False,  # two compilations would pin the same cores
         }
         self._compiled = ov.Core().compile_model(network, "CPU", options)
+        if self._compiled.get_property("INFERENCE_PRECISION_HINT") != HINTS[floating]:  # it is a hint
+            raise DeviceError(f"this processor has no {floating}; use --precision fp32, int8 or auto")
         self._idle: SimpleQueue[ov.InferRequest] = SimpleQueue()
 
     def infer(self, frames: Pixels) -> Floats:

@@ -16,6 +16,8 @@ from model.folding import fold_batch_norm
 from model.predictor import DeviceError, Predictor
 
 pytest.importorskip("openvino", reason="OpenVINO is not installed on this processor")
+import openvino as ov
+
 from model import openvino_graph, openvino_int8, openvino_predictor
 
 ROOT = Path(__file__).parent.parent
@@ -48,6 +50,15 @@ def test_it_computes_what_pytorch_computes(weights: Checkpoint, frames: np.ndarr
     assert (logits.shape, logits.dtype) == (expected.shape, np.float32)
     assert np.allclose(logits, expected, atol=0.05)
     assert ((logits > 0) == (expected > 0)).mean() > 0.9999
+
+
+def test_bfloat16_is_computed_in_bfloat16_or_refused(weights: Checkpoint, cache: Path, predictor: Predictor) -> None:
+    """OpenVINO itself would quietly compute in float32."""
+    if "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        assert engines.create(weights, device="cpu", precision="bf16", cache_dir=cache).model.precision == "bf16"
+    else:
+        with pytest.raises(DeviceError, match="no bf16; use --precision fp32, int8 or auto"):
+            engines.create(weights, device="cpu", engine="openvino", precision="bf16", cache_dir=cache)
 
 
 def test_a_frame_gives_the_same_logits_alone_and_in_a_batch(frames: np.ndarray, predictor: Predictor) -> None:
