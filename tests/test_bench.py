@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from fakes import RedPredictor, serving
+from model.engines import PRECISIONS
 from model.training.pairs import PairFile
 from pictures import ROOT
 from service.bench import fidelity, local, report, servers, streaming
@@ -202,7 +203,7 @@ def test_every_engine_is_compared_with_float32_pytorch(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(fidelity.engines, "create", create)
     files = [PairFile("set/red", tmp_path / "red.png", tmp_path / "mask.png")]
-    lines = list(fidelity.compare(None, files, "cpu", None, tmp_path))
+    lines = list(fidelity.compare(None, files, PRECISIONS, device="cpu", cache_dir=None, out=tmp_path))
     assert [(line.engine, line.precision, line.mean, line.truth_change) for line in lines] == [
         ("torch", "fp32", 1, 0),
         ("torch", "bf16", 0, -1),

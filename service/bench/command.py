@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from model import checkpoint, transforms
+from model.engines import PRECISIONS
 from model.predictor import Predictor
 from model.training.command import add_data_arguments, selected
 from service import codec
@@ -50,6 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         alone.set_defaults(act=act)
     judging = actions.add_parser("fidelity", help="masks of every engine and precision against float32 PyTorch")
     add_data_arguments(judging)
+    judging.add_argument(
+        "--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="beside the reference (default: all)"
+    )
     judging.add_argument("-o", "--out", type=Path, metavar="DIR", help="write JSON and the worst cases here")
     add_flags(judging, ("weights", "device", "cache_dir", "log_level"))
     judging.set_defaults(act=_fidelity)
@@ -140,7 +144,16 @@ def _parts(arguments: argparse.Namespace) -> int:
 def _fidelity(arguments: argparse.Namespace) -> int:
     loaded, files = from_command_line(arguments), selected(arguments)
     weights = checkpoint.load(loaded.weights_path)
-    lines = list(fidelity.compare(weights, files, loaded.device, loaded.cache_path, arguments.out))
+    lines = list(
+        fidelity.compare(
+            weights,
+            files,
+            arguments.precisions,
+            device=loaded.device,
+            cache_dir=loaded.cache_path,
+            out=arguments.out,
+        )
+    )
     print(report.fidelity_table(lines))
     if arguments.out:
         report.write_json(arguments.out / "fidelity.json", lines, weights=weights.sha256, pictures=len(files))

@@ -1,6 +1,6 @@
 """How far each engine and precision moves the masks from those of PyTorch in float32, and their Dice from the truth."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,14 +46,22 @@ class Fidelity:
 
 
 def compare(
-    checkpoint: Checkpoint, files: Sequence[PairFile], device: str, cache_dir: Path | None, out: Path | None
+    checkpoint: Checkpoint,
+    files: Sequence[PairFile],
+    precisions: Collection[str],
+    *,
+    device: str,
+    cache_dir: Path | None,
+    out: Path | None,
 ) -> Iterator[Fidelity]:
-    """Yield a line for each engine and precision that is to be had here, the reference first."""
+    """Yield a line for each engine and wanted precision that is to be had here, the reference first."""
     pictures = [read_image(file.image) for file in files]
     frames = np.stack([transforms.to_input(picture) for picture in pictures])
     cases: list[Case] = []
     reference_truth = 0.0
     for engine, precision in VARIANTS:
+        if (engine, precision) != REFERENCE and precision not in precisions:
+            continue
         try:
             predictor = engines.create(
                 checkpoint, device=device, engine=engine, precision=precision, cache_dir=cache_dir
