@@ -1,7 +1,7 @@
 """``pranet export``: the weights for other servers, and the calibration that int8 needs."""
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +9,13 @@ import numpy as np
 from model import checkpoint, transforms
 from model.checkpoint import Checkpoint
 from model.errors import UserError
+from model.training.pairs import read_names
 from model.transforms import Pixels
 from service import codec
 from service.local import SUFFIXES
 from service.settings import Settings, add_flags, from_command_line
 
-CALIBRATION_PICTURES = 100  # more change next to nothing; 20 already come close
+CALIBRATION_PICTURES = 64
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--triton", action="store_true", help="a model repository for NVIDIA Triton, with ONNX in it")
     what.add_argument("--int8", action="store_true", help="the calibration for --precision int8; needs --calibrate")
     parser.add_argument(
-        "--calibrate", type=Path, metavar="DIR", help="folder of typical pictures; a hundred are enough"
+        "--calibrate", type=Path, action="append", metavar="DIR", help="folder of typical pictures; repeatable"
+    )
+    parser.add_argument(
+        "--exclude", type=Path, metavar="FILE", help="list of names not to calibrate with, because they validate"
     )
     parser.add_argument(
         "-o", "--out", type=Path, metavar="PATH", help="default: pranet.onnx, model_repository, or beside the weights"
@@ -43,7 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
     settings = from_command_line(arguments)
     weights = checkpoint.load(settings.weights_path)
     if arguments.int8:
-        written = _calibrate(weights, arguments.calibrate, arguments.out, settings)
+        exclude = read_names(arguments.exclude) if arguments.exclude else set()
+        written = _calibrate(weights, arguments.calibrate, exclude, arguments.out, settings)
         print(f"{written}: calibration of {weights.model_id}; lay it beside the weights and use --precision int8")
         return 0
     from model import export
@@ -54,16 +59,16 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _calibrate(weights: Checkpoint, folder: Path | None, out: Path | None, settings: Settings) -> Path:
+def _calibrate(
+    weights: Checkpoint, folders: list[Path] | None, exclude: set[str], out: Path | None, settings: Settings
+) -> Path:
     try:
         from model import openvino_graph, openvino_int8
     except ImportError as error:
         raise UserError(f"{error}; int8 needs OpenVINO, which runs on x86-64 processors") from error
-    if folder is None:
+    if folders is None:
         raise UserError("--int8 needs --calibrate with a folder of typical pictures")
-    frames = list(_frames(folder, settings.max_image_pixels))
-    if not frames:
-        raise UserError(f"no picture found in {folder}")
+    frames = list(_frames(folders, exclude, settings.max_image_pixels))
     try:
         found = openvino_int8.calibrate(openvino_graph.convert(weights), frames)
     except ImportError as error:
@@ -73,9 +78,23 @@ def _calibrate(weights: Checkpoint, folder: Path | None, out: Path | None, setti
     return path
 
 
-def _frames(folder: Path, max_pixels: int) -> Iterator[Pixels]:
-    """Yield network inputs of pictures spread evenly over a folder."""
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
-    chosen = np.linspace(0, len(files) - 1, min(len(files), CALIBRATION_PICTURES)).round().astype(int)
-    for index in chosen:
-        yield transforms.to_input(codec.decode(files[index].read_bytes(), max_pixels))
+def _frames(folders: list[Path], exclude: set[str], max_pixels: int) -> Iterator[Pixels]:
+    """Yield network inputs of pictures spread evenly over each folder.
+
+    Raises:
+        UserError: a folder has no picture.
+
+    """
+    for folder in folders:
+        files = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in SUFFIXES]
+        files = [file for file in files if exclude.isdisjoint(_names(file))]
+        if not files:
+            raise UserError(f"no picture found in {folder}")
+        count = min(len(files), CALIBRATION_PICTURES // len(folders))
+        for index in np.linspace(0, len(files) - 1, count).round().astype(int):
+            yield transforms.to_input(codec.decode(files[index].read_bytes(), max_pixels))
+
+
+def _names(file: Path) -> Iterable[str]:
+    """Return what a list may call a picture: its stem, alone or after its data set."""
+    return file.stem, f"{file.resolve().parent.parent.name}/{file.stem}"

@@ -46,12 +46,17 @@ def test_a_calibration_from_pictures_can_be_served(weights: Path, tmp_path: Path
 def test_int8_needs_pictures(weights: Path, tmp_path: Path) -> None:
     loaded = checkpoint.load(weights)
     with pytest.raises(UserError, match="needs --calibrate"):
-        command._calibrate(loaded, None, None, Settings())
+        command._calibrate(loaded, None, set(), None, Settings())
     with pytest.raises(UserError, match="no picture found"):
-        command._calibrate(loaded, tmp_path, None, Settings())
+        command._calibrate(loaded, [tmp_path], set(), None, Settings())
 
 
 def test_calibration_takes_pictures_from_the_whole_folder() -> None:
-    frames = list(command._frames(SAMPLES, 10**8))
-    assert len(frames) == len(list(SAMPLES.glob("*.jpg")))
+    frames = list(command._frames([SAMPLES, SAMPLES], set(), 10**8))
+    assert len(frames) == 2 * len(list(SAMPLES.glob("*.jpg")))
     assert all((frame.shape, frame.dtype) == ((3, 352, 352), np.uint8) for frame in frames)
+
+
+@pytest.mark.parametrize("name", ["polyp-1", "service/polyp-1"])
+def test_what_validates_does_not_calibrate(name: str) -> None:
+    assert len(list(command._frames([SAMPLES], {name}, 10**8))) == len(list(SAMPLES.glob("*.jpg"))) - 1
