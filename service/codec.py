@@ -58,17 +58,24 @@ Picture = bytes | RawPicture  # bytes: JPEG, PNG, WebP, BMP or TIFF
 Packed = Callable[[], bytes]  # in an archive, unpacked when its turn comes; raises ServiceError
 
 
-def to_rgb(picture: Picture | Packed, max_pixels: int) -> Image.Image:
-    """Make RGB of an encoded, raw or packed picture.
+def to_rgb(picture: Picture | Packed, max_pixels: int, least_side: int = 0) -> tuple[Image.Image, tuple[int, int]]:
+    """Make RGB of an encoded, raw or packed picture; returns also its whole width and height.
+
+    Args:
+        picture: encoded, raw pixels, or packed.
+        max_pixels: limit of the whole picture.
+        least_side: where above 0, a JPEG may be decoded at a half, a quarter or an eighth of its size (its decoder
+            leaves out high frequencies) while its sides are not below this many pixels.
 
     Raises:
         InvalidParameter: width, height, stride and the number of bytes do not fit each other.
         ServiceError: as ``decode``.
 
     """
-    if isinstance(picture, RawPicture):
-        return _unpack(picture, max_pixels)
-    return decode(picture if isinstance(picture, bytes) else picture(), max_pixels)
+    if not isinstance(picture, RawPicture):
+        return _decode(picture if isinstance(picture, bytes) else picture(), max_pixels, least_side)
+    unpacked = _unpack(picture, max_pixels)
+    return unpacked, unpacked.size
 
 
 def decode(data: bytes, max_pixels: int) -> Image.Image:
@@ -83,11 +90,23 @@ def decode(data: bytes, max_pixels: int) -> Image.Image:
         UndecodableImage: the file is damaged.
 
     """
+    return _decode(data, max_pixels, least_side=0)[0]
+
+
+def _decode(data: bytes, max_pixels: int, least_side: int) -> tuple[Image.Image, tuple[int, int]]:
     if not data:
         raise InvalidRequest(f"the body is empty; send one {READABLE} picture")
     picture = _open(data, max_pixels)
+    width, height = picture.size
     try:
-        return _to_rgb(ImageOps.exif_transpose(picture))
+        if least_side:
+            picture.draft(None, (least_side, least_side))  # does nothing to what is no JPEG
+        reduced = picture.size != (width, height)
+        upright = _to_rgb(ImageOps.exif_transpose(picture))
+        if not reduced:
+            return upright, upright.size
+        turned = picture.getexif().get(ExifTags.Base.Orientation, 1) in TURNED
+        return upright, (height, width) if turned else (width, height)
     except DAMAGED as error:
         reason = f"the {picture.format} picture is damaged or incomplete ({error}); send it again"
         raise UndecodableImage(reason) from error

@@ -10,7 +10,7 @@ from PIL import Image
 
 from model import transforms
 from model.presence import Presence
-from model.transforms import Floats, Pixels
+from model.transforms import SIZE, Floats, Pixels
 from service import codec, polyps, regions
 from service.batcher import Priority
 from service.codec import Packed, Picture
@@ -83,13 +83,18 @@ def prepare(source: Picture | Packed, options: Options, max_pixels: int, times: 
         ServiceError: the image or the region of interest is refused.
 
     """
+    drawn_on = options.output is Output.OVERLAY
+    least_side = SIZE if options.roi == regions.FULL and not drawn_on else 0
     with times.measure("decode"):
-        picture = codec.to_rgb(source, max_pixels)
+        picture, (width, height) = codec.to_rgb(source, max_pixels, least_side)
     with times.measure("preprocess"):
-        box = regions.locate(picture, options.roi)
-        pixels = transforms.to_input(regions.crop(picture, box))
-    kept = picture if options.output is Output.OVERLAY else None
-    return Prepared(kept, picture.width, picture.height, box, pixels)
+        if least_side:
+            box, seen = Box(0, 0, width, height), picture
+        else:
+            box = regions.locate(picture, options.roi)
+            seen = regions.crop(picture, box)
+        pixels = transforms.to_input(seen)
+    return Prepared(picture if drawn_on else None, width, height, box, pixels)
 
 
 def render(

@@ -8,6 +8,7 @@ from PIL import Image
 
 from service.errors import InvalidParameter
 
+FULL = "full"
 ROI_PATTERN = r"^(full|auto|[0-9]{1,5},[0-9]{1,5},[0-9]{1,5},[0-9]{1,5})$"
 PROBE_SIDE = 256  # the black surround is looked for on a picture reduced to this side, pixels
 BLACK_LEVEL = 24  # brightest channel of the surround, of 255: JPEG noise stays below, dark mucosa above
@@ -32,7 +33,7 @@ def locate(picture: Image.Image, roi: str) -> Box:
 
     """
     frame = Box(0, 0, picture.width, picture.height)
-    if roi == "full":
+    if roi == FULL:
         return frame
     if roi == "auto":
         return _lit_field(picture)

@@ -132,7 +132,7 @@ def _draw(reply: Reply, writer: VideoWriter) -> None:
     """Append an answered frame; what was dropped is not shown, as on a live screen."""
     if reply.response is None or reply.outcome != "answered":
         return
-    picture = np.asarray(codec.to_rgb(reply.frame.picture, MAX_PIXELS))
+    picture = np.asarray(codec.to_rgb(reply.frame.picture, MAX_PIXELS)[0])
     writer.write(draw_overlay(picture, codec.read_mask(reply.response.mask.png)))
 
 

@@ -1,5 +1,6 @@
 """Odd but good pictures: whatever they are stored as, the answer is that of the plain picture a person sees."""
 
+import io
 from collections.abc import AsyncIterator, Callable
 
 import cv2
@@ -10,6 +11,7 @@ from PIL.Image import Transpose
 
 from fakes import RedPredictor, Running, serving
 from pictures import Mask, dice, encoded, mask_of
+from service import codec
 
 WIDTH, HEIGHT = 96, 64
 BOXES = ((10, 6, 50, 30), (60, 40, 90, 60))  # no flip or turn of the picture looks like it
@@ -125,6 +127,37 @@ async def test_the_mask_has_the_geometry_that_a_person_sees(
     mask = await segmented(running, encoded(stored, kind, exif=exif))
     assert mask.shape == (HEIGHT, WIDTH)
     assert dice(mask, expected) > 0.97
+
+
+@pytest.mark.parametrize("orientation", STORED)
+def test_a_large_jpeg_is_decoded_smaller_in_the_geometry_that_a_person_sees(orientation: int) -> None:
+    turn = STORED[orientation]
+    large = white_boxes().resize((8 * WIDTH + 1, 8 * HEIGHT))
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    stored = encoded(large if turn is None else large.transpose(turn), "JPEG", exif=exif)
+    picture, whole = codec.to_rgb(stored, 10**7, least_side=HEIGHT)
+    assert whole == large.size
+    assert picture.size == (WIDTH + 1, HEIGHT)
+    difference = np.asarray(picture.resize((WIDTH, HEIGHT))).astype(int) - np.asarray(white_boxes())
+    assert np.abs(difference).mean() < 8
+
+
+@pytest.mark.parametrize(("kind", "side", "decoded"), [("JPEG", 0, 8), ("JPEG", HEIGHT + 1, 2), ("PNG", HEIGHT, 8)])
+def test_what_is_asked_for_is_never_undercut(kind: str, side: int, decoded: int) -> None:
+    stored = encoded(white_boxes().resize((8 * WIDTH, 8 * HEIGHT)), kind)
+    picture, whole = codec.to_rgb(stored, 10**7, least_side=side)
+    assert whole == (8 * WIDTH, 8 * HEIGHT)
+    assert picture.size == (decoded * WIDTH, decoded * HEIGHT)
+
+
+@pytest.mark.parametrize("query", [{}, {"roi": "auto"}, {"output": "overlay"}])
+async def test_a_mask_has_the_size_of_a_large_picture_however_it_was_decoded(
+    running: Running, query: dict[str, str]
+) -> None:
+    large = white_boxes().resize((16 * WIDTH, 16 * HEIGHT))
+    answer = await running.rest.post("/segment", content=encoded(large, "JPEG"), params=query)
+    assert Image.open(io.BytesIO(answer.content)).size == large.size
 
 
 async def test_a_region_counts_in_pixels_of_the_upright_picture(running: Running, expected: Mask) -> None:
