@@ -5,13 +5,14 @@ quantised activation and a correction of every bias; the weights are rounded her
 nor pictures to start in int8.
 
 Weights use half of the 8-bit range. Processors without VNNI add pairs of products of a byte of activation and a byte
-of weight in 16 bits, which saturate: with the whole range, masks there would be wrong without a word. Stem and decoder
-stay in floating point: they are a small part of the work, and single pictures lost much of their masks to them.
+of weight in 16 bits, which saturate: with the whole range, masks there would be wrong without a word. The stem, the
+first stage and the decoder stay in floating point: single pictures lost much of their masks to them.
 """
 
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ from model.transforms import Pixels
 SUFFIX = ".int8.safetensors"
 LEVELS = 256
 WEIGHT_LIMIT = 64  # 2 * 255 * 64 < 2 ** 15
-FLOATING = r"(?!__module\.network\.resnet\.layer).*"  # names of operations that are not quantised
+FLOATING = r"(?!__module\.network\.resnet\.layer[234]\.).*"  # names of operations that are not quantised
 FORMAT = "2"
 
 Array = npt.NDArray[np.float32]
@@ -99,11 +100,10 @@ def calibrate(graph: ov.Model, frames: Iterable[Pixels]) -> Calibration:
 def quantise(graph: ov.Model, calibration: Calibration) -> None:
     """Give a float32 graph 8-bit weights, quantisers and corrected biases, in place."""
     operations = _by_name(graph)
-    quantised = {name for inputs in calibration.inputs for name, _ in inputs}
     for name, bias in calibration.biases.items():
         operations[name].input(1).replace_source_output(opset.constant(bias).output(0))
-    for convolution in (operations[name] for name in quantised):
-        if convolution.get_type_name() != "Convolution":
+    for name, convolution in operations.items():
+        if convolution.get_type_name() != "Convolution" or re.fullmatch(FLOATING, name):
             continue
         weight = convolution.input(1).get_source_output().get_node()
         convolution.input(1).replace_source_output(_rounded(weight.get_data()))
