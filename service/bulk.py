@@ -8,7 +8,8 @@ bulk does not wait for ever.
 import math
 
 BULK_SECONDS = 0.25  # on the device at once: as long as an urgent frame may have to wait for it
-GONE_SECONDS = 1.0  # without a live frame, waiting or at work, until the stream counts as over or paused
+GONE_SECONDS = 1.0  # without a live frame, waiting or at work, until the stream counts as over or paused...
+GONE_GAPS = 2  # ... or twice its usual gap, where that is longer
 STARVED_SECONDS = 60.0  # after which one frame of bulk goes anyway; one late frame in so many is below a stream's p99
 WEIGHT = 1 / 8  # of a new observation in a running mean
 DEVIATIONS = 2  # that a frame may come before its time
@@ -68,7 +69,10 @@ class Bulk:
 
     def _free_again_at(self) -> float:
         """One frame goes once nobody streams any more, or bulk has starved for long."""
-        return min(self._seen_at + GONE_SECONDS, self._started_at + STARVED_SECONDS)
+        return min(self._over_at(), self._started_at + STARVED_SECONDS)
 
     def _is_over(self, now: float) -> bool:
-        return now > self._seen_at + GONE_SECONDS
+        return now > self._over_at()
+
+    def _over_at(self) -> float:
+        return self._seen_at + max(GONE_SECONDS, GONE_GAPS * self._gap)

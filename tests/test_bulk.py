@@ -5,8 +5,9 @@ import pytest
 from service.bulk import BULK_SECONDS, GONE_SECONDS, STARVED_SECONDS, Bulk
 
 
-def watching(fps: float, frames: int = 50, *, cost: float, start: float = 100.0) -> tuple[Bulk, float]:
-    """Return what has seen a stream, and the moment of its last frame."""
+def watching(fps: float, frames: int = 50, *, cost: float, busy: float = 0.0) -> tuple[Bulk, float]:
+    """Return what has seen a stream, and the moment of its last frame; each was on the device for ``busy`` seconds."""
+    start = 100.0
     bulk = Bulk()
     bulk.cost(1, cost)
     bulk.started(start)
@@ -14,6 +15,7 @@ def watching(fps: float, frames: int = 50, *, cost: float, start: float = 100.0)
     for number in range(frames):
         moment = start + number / fps
         bulk.live(moment)
+        bulk.live_left(moment + busy)
     return bulk, moment
 
 
@@ -58,7 +60,13 @@ def test_a_stream_whose_frames_take_long_on_the_device_is_not_over() -> None:
     assert bulk.size(left + 0.1) == 0
     bulk.live(left + 0.1)
     assert bulk.size(left + 0.1 + GONE_SECONDS / 2) == 0
-    assert bulk.size(left + 0.2 + GONE_SECONDS) == 1
+    assert bulk.size(left + 0.1 + 2 * GONE_SECONDS) == 1
+
+
+def test_a_slow_stream_is_not_over_after_one_gap() -> None:
+    bulk, last = watching(0.5, frames=20, cost=1.9 * GONE_SECONDS, busy=1.9 * GONE_SECONDS)
+    assert bulk.size(last + 3.5) == 0
+    assert bulk.size(last + 6.5) == 1
 
 
 def test_a_stream_that_is_over_no_longer_holds_bulk_back() -> None:
