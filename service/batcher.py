@@ -27,6 +27,8 @@ Infer = Callable[[Sequence[Item]], Sequence[Result]]
 
 HANG_SECONDS = 10.0  # a call that takes longer is given up; the largest batch takes 3 s on two slow cores
 MOST_HANG_SECONDS = 60.0  # given to calls on a device that showed itself slow: what is given up is computed again
+HANG_FACTOR = 8.0  # a call hangs when it takes so many times what its frames took of late
+PACE_MEMORY = 0.9  # of the slowest pace, kept from one call to the next
 MAX_ABANDONED = 4  # hung threads left behind before the device counts as dead
 
 log = logging.getLogger(__name__)
@@ -88,6 +90,7 @@ class Batcher(Generic[Item, Result]):
         self._max_batch_size = max_batch_size
         self._max_queue_delay = max_queue_delay  # seconds
         self._hang_seconds = hang_seconds
+        self._frame_seconds = 0.0  # the device's slowest pace of late
         self._on_batch = on_batch
         self._waiting: dict[Priority, dict[Job[Item, Result], None]] = {priority: {} for priority in Priority}
         self._bulk = Bulk()
@@ -210,8 +213,9 @@ class Batcher(Generic[Item, Result]):
         started = time.perf_counter()
         self._on_batch(len(batch))
         call = thread.submit(_checked, self.infer, [job.item for job in batch])
+        patience = self._patience(len(batch))
         try:
-            async with asyncio.timeout(self._hang_seconds):
+            async with asyncio.timeout(patience):
                 results = await call
         except asyncio.CancelledError:
             _fail(batch, _stopped())
@@ -220,9 +224,10 @@ class Batcher(Generic[Item, Result]):
             reason = f"{type(error).__name__}: {error}"
             if call.cancelled():  # by the time-out: the thread never came back
                 thread = self._replace(thread, number)
-                reason = f"no answer within {self._hang_seconds} s"
+                reason = f"no answer within {patience:.1f} s"
             return await self._repeat_singly(thread, number, batch, reason)
         seconds = time.perf_counter() - started
+        self._frame_seconds = max(PACE_MEMORY * self._frame_seconds, seconds / len(batch))
         self._bulk.cost(len(batch), seconds)
         if any(job.priority is Priority.LIVE for job in batch):
             self._bulk.live_left(asyncio.get_running_loop().time())
@@ -245,6 +250,10 @@ class Batcher(Generic[Item, Result]):
             if not job.future.done():  # it may have left meanwhile
                 thread = await self._run(thread, number, [job])
         return thread
+
+    def _patience(self, frames: int) -> float:
+        """Return how long a call with so many frames may take, seconds; a device that is slow gets its own time."""
+        return max(self._hang_seconds, min(HANG_FACTOR * self._frame_seconds * frames, MOST_HANG_SECONDS))
 
     def _replace(self, thread: DeviceThread, number: int) -> DeviceThread:
         self.abandoned += 1

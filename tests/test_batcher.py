@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -253,6 +254,17 @@ async def test_slow_calls_that_come_back_do_not_add_up_to_a_dead_device() -> Non
             held.release()
             await until(lambda: not batcher.abandoned)
         assert not batcher.dead.is_set()
+
+
+async def test_a_device_that_is_slow_for_each_item_is_not_taken_for_one_that_hangs() -> None:
+    def infer(items: Sequence[int]) -> list[int]:
+        time.sleep(0.3 * len(items))
+        return list(items)
+
+    async with Batcher(infer, max_batch_size=4, max_queue_delay=0.1, hang_seconds=1.0) as batcher:
+        await submit(batcher, 0)  # shows its pace
+        assert await asyncio.gather(*(submit(batcher, item) for item in range(4))) == [0, 1, 2, 3]
+        assert not batcher.abandoned
 
 
 async def test_a_new_predictor_takes_over_between_two_batches() -> None:
