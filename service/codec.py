@@ -161,9 +161,10 @@ def _unpack(raw: RawPicture, max_pixels: int) -> Image.Image:
         given = f"{raw.width}x{raw.height} with stride {raw.stride} in {len(raw.data)} bytes"
         raise InvalidParameter(f"{raw.format} of {given} cannot be; see the description of raw frames")
     padded = np.frombuffer(raw.data, np.uint8)
-    if len(padded) < raw.stride * rows:  # the last row may come without its padding
-        padded = np.concatenate((padded, np.zeros(raw.stride * rows - len(padded), np.uint8)))
-    pixels = np.ascontiguousarray(padded[: raw.stride * rows].reshape(rows, raw.stride)[:, :row_bytes])
+    last = raw.stride * (rows - 1)  # this row may come without its padding, which could be gigabytes by its stride
+    pixels = np.empty((rows, row_bytes), np.uint8)
+    pixels[:-1] = padded[:last].reshape(rows - 1, raw.stride)[:, :row_bytes]
+    pixels[-1] = padded[last : last + row_bytes]
     if nv12:
         return Image.fromarray(cv2.cvtColor(pixels, cv2.COLOR_YUV2RGB_NV12))
     return Image.fromarray(pixels.reshape(raw.height, raw.width, 3))

@@ -1,5 +1,7 @@
 """Raw frames, as capture cards deliver them."""
 
+import tracemalloc
+
 import av
 import numpy as np
 import pytest
@@ -28,6 +30,16 @@ def test_rgb24_is_read_whatever_the_stride(extra: int) -> None:
     stride = 3 * width + extra
     raw = RawPicture(PixelFormat.RGB24, width, height, stride, padded(pixels.reshape(height, -1), stride))
     assert (np.asarray(to_rgb(raw, MAX_PIXELS)[0]) == pixels).all()
+
+
+def test_a_single_row_costs_what_it_holds_whatever_stride_it_claims() -> None:
+    raw = RawPicture(PixelFormat.RGB24, 2, 1, 2**32 - 1, b"\xff\x00\x00\x00\xff\x00")
+    tracemalloc.start()
+    try:
+        assert np.asarray(to_rgb(raw, MAX_PIXELS)[0]).tolist() == [[[255, 0, 0], [0, 255, 0]]]
+        assert tracemalloc.get_traced_memory()[1] < 10**6  # bytes at the most
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("extra", [0, 6, 64])
