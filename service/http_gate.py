@@ -19,7 +19,6 @@ OPEN_FOLDERS = ("/pages/", "/samples/", "/docs/assets/")  # the page's own files
 TOKEN_PROTOCOL = "pranet.bearer."  # before the token, in the subprotocols that a WebSocket offers
 SAFE_HEADERS = {
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
-    "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(self), geolocation=(), microphone=()",
     "referrer-policy": "no-referrer",
@@ -80,6 +79,8 @@ class SafeHeaders:
                 headers = MutableHeaders(scope=message)
                 for name, value in SAFE_HEADERS.items():
                     headers.setdefault(name, value)
+                if scope["scheme"] == "https":  # browsers report it as a fault over plain HTTP
+                    headers.setdefault("cross-origin-opener-policy", "same-origin")
                 if "etag" not in headers:  # all but the page's own files may be about a patient
                     headers.setdefault("cache-control", "no-store")
             await send(message)

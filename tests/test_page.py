@@ -1,8 +1,10 @@
 import asyncio
+import hashlib
 import json
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 
 import browser
-from fakes import PATIENCE, Running, serving
+from fakes import PATIENCE, RedPredictor, Running, serving
 from pictures import SAMPLES
 from service.core import load_predictor
 from service.settings import Settings
@@ -95,8 +97,10 @@ async def test_a_late_answer_for_an_earlier_picture_is_not_shown(tmp_path: Path)
         assert await opened.evaluate(SHOWN) == shown
 
 
-async def test_the_four_side_outputs_are_shown_next_to_each_other(tmp_path: Path) -> None:
-    async with serving() as it, page(it, tmp_path) as opened:
+async def test_the_four_side_outputs_are_shown_next_to_each_other(tmp_path: Path, weights: Path) -> None:
+    predictor = RedPredictor()  # its masks, but maps of the bundled weights
+    predictor.model = replace(predictor.model, weights_sha256=hashlib.sha256(weights.read_bytes()).hexdigest())
+    async with serving(predictor) as it, page(it, tmp_path) as opened:
         await opened.set_input_files("#file", SAMPLES[0])
         await segmented(opened)
         await opened.click("#show-maps")
