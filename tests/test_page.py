@@ -99,7 +99,8 @@ async def test_a_late_answer_for_an_earlier_picture_is_not_shown(tmp_path: Path)
 
 async def test_the_four_side_outputs_are_shown_next_to_each_other(tmp_path: Path, weights: Path) -> None:
     predictor = RedPredictor()  # its masks, but maps of the bundled weights
-    predictor.model = replace(predictor.model, weights_sha256=hashlib.sha256(weights.read_bytes()).hexdigest())
+    content = await asyncio.to_thread(weights.read_bytes)
+    predictor.model = replace(predictor.model, weights_sha256=hashlib.sha256(content).hexdigest())
     async with serving(predictor) as it, page(it, tmp_path) as opened:
         await opened.set_input_files("#file", SAMPLES[0])
         await segmented(opened)
