@@ -1,5 +1,6 @@
 """Certificates made at run time, and what servers and clients are told about them."""
 
+import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +28,7 @@ class Authority:
     def issue(self, name: str, **options: Any) -> tuple[Path, Path]:
         """Write a certificate and its key."""
         made = self.ca.issue_cert(name, **options)
-        cert, key = (self.folder / f"{id(made)}-{kind}.pem" for kind in ("cert", "key"))
+        cert, key = (self.folder / f"{uuid.uuid4()}-{kind}.pem" for kind in ("cert", "key"))
         cert.write_bytes(b"".join(blob.bytes() for blob in made.cert_chain_pems))
         made.private_key_pem.write_to_path(key)
         return cert, key
