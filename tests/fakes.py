@@ -93,6 +93,19 @@ async def serving(
         yield Running(service, port, grpc_port, rest, channel, pb_grpc.SegmentationServiceStub(channel))
 
 
+@contextlib.asynccontextmanager
+async def connected(it: Running) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """Open a bare connection to the REST port, for clients that no library would be."""
+    async with asyncio.timeout(PATIENCE):
+        reader, writer = await asyncio.open_connection("127.0.0.1", it.port)
+        try:
+            yield reader, writer
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+
 async def until(condition: Callable[[], bool]) -> None:
     """Wait until something that nobody announces has come about."""
     async with asyncio.timeout(PATIENCE):

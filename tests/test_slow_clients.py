@@ -14,7 +14,7 @@ from PIL import Image
 from websockets.asyncio.client import ClientConnection
 
 import callers
-from fakes import PATIENCE, Running, serving, until
+from fakes import Running, connected, serving, until
 from pictures import encoded, red_box
 from service import http_protocol, http_server, stream
 from service.access import NO_ACCESS
@@ -40,18 +40,6 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 async def running() -> AsyncIterator[Running]:
     async with serving() as running:
         yield running
-
-
-@contextlib.asynccontextmanager
-async def connected(it: Running) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    async with asyncio.timeout(PATIENCE):
-        reader, writer = await asyncio.open_connection("127.0.0.1", it.port)
-        try:
-            yield reader, writer
-        finally:
-            writer.close()
-            with contextlib.suppress(ConnectionError):
-                await writer.wait_closed()
 
 
 async def refusal(reader: asyncio.StreamReader) -> tuple[int, str]:

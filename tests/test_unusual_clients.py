@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import grpc
 import pytest
 
-from fakes import PATIENCE, Running, serving, until
+from fakes import Running, connected, serving, until
 from pictures import encoded, red_box
 from service.pb.pranet.v1 import segmentation_pb2 as pb
 
@@ -21,18 +21,6 @@ async def running() -> AsyncIterator[Running]:
         yield running
         assert (await running.rest.post("/segment", content=GOOD)).status_code == 200
         await until(lambda: running.metric("pranet_in_flight") == 0)
-
-
-@contextlib.asynccontextmanager
-async def connected(running: Running) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    async with asyncio.timeout(PATIENCE):
-        reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
-        try:
-            yield reader, writer
-        finally:
-            writer.close()
-            with contextlib.suppress(ConnectionError):
-                await writer.wait_closed()
 
 
 def post(*headers: str, version: str = "1.1", path: str = "/segment") -> bytes:
