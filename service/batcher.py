@@ -20,15 +20,12 @@ from typing import Generic, Self, TypeVar
 from service.bulk import Bulk
 from service.device_thread import DeviceThread
 from service.errors import DeadlineExceeded, InferenceFailed, NotReady
+from service.patience import HANG_SECONDS, Patience
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Infer = Callable[[Sequence[Item]], Sequence[Result]]
 
-HANG_SECONDS = 10.0  # a call that takes longer is given up; the largest batch takes 3 s on two slow cores
-MOST_HANG_SECONDS = 60.0  # given to calls on a device that showed itself slow: what is given up is computed again
-HANG_FACTOR = 8.0  # a call hangs when it takes so many times what its frames took of late
-PACE_MEMORY = 0.9  # of the slowest pace, kept from one call to the next
 MAX_ABANDONED = 4  # hung threads left behind before the device counts as dead
 
 log = logging.getLogger(__name__)
@@ -89,8 +86,7 @@ class Batcher(Generic[Item, Result]):
         self.dead = asyncio.Event()  # set when inference does not answer any more
         self._max_batch_size = max_batch_size
         self._max_queue_delay = max_queue_delay  # seconds
-        self._hang_seconds = hang_seconds
-        self._frame_seconds = 0.0  # the device's slowest pace of late
+        self._patience = Patience(hang_seconds)
         self._on_batch = on_batch
         self._waiting: dict[Priority, dict[Job[Item, Result], None]] = {priority: {} for priority in Priority}
         self._bulk = Bulk()
@@ -213,7 +209,7 @@ class Batcher(Generic[Item, Result]):
         started = time.perf_counter()
         self._on_batch(len(batch))
         call = thread.submit(_checked, self.infer, [job.item for job in batch])
-        patience = self._patience(len(batch))
+        patience = self._patience.seconds(len(batch))
         try:
             async with asyncio.timeout(patience):
                 results = await call
@@ -223,11 +219,11 @@ class Batcher(Generic[Item, Result]):
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             if call.cancelled():  # by the time-out: the thread never came back
-                thread = self._replace(thread, number)
+                thread = self._replace(thread, number, len(batch), started)
                 reason = f"no answer within {patience:.1f} s"
             return await self._repeat_singly(thread, number, batch, reason)
         seconds = time.perf_counter() - started
-        self._frame_seconds = max(PACE_MEMORY * self._frame_seconds, seconds / len(batch))
+        self._patience.learn(len(batch), seconds)
         self._bulk.cost(len(batch), seconds)
         if any(job.priority is Priority.LIVE for job in batch):
             self._bulk.live_left(asyncio.get_running_loop().time())
@@ -251,23 +247,21 @@ class Batcher(Generic[Item, Result]):
                 thread = await self._run(thread, number, [job])
         return thread
 
-    def _patience(self, frames: int) -> float:
-        """Return how long a call with so many frames may take, seconds; a device that is slow gets its own time."""
-        return max(self._hang_seconds, min(HANG_FACTOR * self._frame_seconds * frames, MOST_HANG_SECONDS))
-
-    def _replace(self, thread: DeviceThread, number: int) -> DeviceThread:
+    def _replace(self, thread: DeviceThread, number: int, frames: int, started: float) -> DeviceThread:
         self.abandoned += 1
-        thread.submit(_nothing).add_done_callback(self._came_back)  # its turn comes when the hung call returns
+        late = thread.submit(_nothing)  # its turn comes when the hung call returns
+        late.add_done_callback(lambda _: self._came_back(frames, started))
         thread.stop()
         log.error("inference hangs; its thread is left behind (%d so far)", self.abandoned)
         if self.abandoned >= MAX_ABANDONED:
             self.dead.set()
         return _started(number)
 
-    def _came_back(self, _: asyncio.Future[None]) -> None:
+    def _came_back(self, frames: int, started: float) -> None:
         self.abandoned -= 1
-        self._hang_seconds = max(self._hang_seconds, min(2 * self._hang_seconds, MOST_HANG_SECONDS))
-        log.warning("a call came back that counted as hung: slow, not stuck; calls get %.0f s now", self._hang_seconds)
+        seconds = time.perf_counter() - started
+        self._patience.learn(frames, seconds)
+        log.warning("a call came back that counted as hung: %d frames took %.0f s; slow, not stuck", frames, seconds)
 
 
 def _nothing() -> None: ...

@@ -18,12 +18,13 @@ from model.transforms import Pixels
 from service import tracing
 from service.admission import Admission
 from service.archives import Archives
-from service.batcher import HANG_SECONDS, Batcher
+from service.batcher import Batcher
 from service.device_thread import in_device_thread
 from service.errors import Draining, NotReady
 from service.gate import Gate
 from service.maps import SideOutputs
 from service.metrics import Metrics
+from service.patience import HANG_SECONDS
 from service.segmenter import Inference, Segmenter, inference
 from service.served import PREPARE_SECONDS, ServedModel
 from service.settings import Settings
@@ -132,23 +133,16 @@ async def running(
         TokensError: the file of tokens cannot be used.
 
     """
-    max_batch_size = settings.max_batch_size or engines.default_batch_size(settings.device)
     metrics = Metrics()
     gate = Gate(settings.api_tokens_file, rate_limit=settings.rate_limit, concurrency=settings.token_concurrency)
     _watch_gpu(metrics, engines.resolve_device(settings.device))
+    max_batch_size = _max_batch_size(settings)
     async with contextlib.AsyncExitStack() as stack:
         traces = await stack.enter_async_context(tracing.started(settings.traces_endpoint))
         pool = stack.enter_context(ThreadPoolExecutor(usable_cores(), thread_name_prefix="cpu"))
-        batcher: Batcher[Pixels, Inference] = await stack.enter_async_context(
-            Batcher(
-                inference(predictor),
-                max_batch_size=max_batch_size,
-                max_queue_delay=settings.max_queue_delay_ms / 1e3,
-                slots=predictor.slots,
-                hang_seconds=hang_seconds or _patience(settings),
-                on_batch=metrics.batch_size.observe,
-            )
-        )
+        batcher = await stack.enter_async_context(_batcher(settings, predictor, metrics, hang_seconds))
+        readiness = Readiness(batcher.dead)
+        metrics.ready.set_function(lambda: readiness.ready)
         segmenter = Segmenter(
             batcher,
             Admission(settings.max_queue_size),
@@ -156,13 +150,6 @@ async def running(
             metrics,
             traces,
             max_image_pixels=settings.max_image_pixels,
-        )
-        streams = Streams(
-            segmenter,
-            metrics,
-            max_streams=settings.max_streams,
-            window=settings.stream_window,
-            frame_timeout=settings.request_timeout_ms / 1e3,
         )
         side_outputs = (
             SideOutputs(settings.weights_path, max_image_pixels=settings.max_image_pixels) if settings.maps else None
@@ -176,23 +163,14 @@ async def running(
             max_batch_size=max_batch_size,
         )
         del predictor  # the batcher has it, until another takes over
-        readiness = Readiness(batcher.dead)
-        archives = Archives(
-            segmenter,
-            readiness.check,
-            max_archives=settings.max_archives,
-            # Two batches, so that the device never waits; at most half of all places, so that others find some.
-            at_once=max(1, min(2 * max_batch_size, settings.max_queue_size // 2)),
-        )
-        metrics.ready.set_function(lambda: readiness.ready)
         yield Service(
             settings,
             served,
             max_batch_size,
             segmenter,
-            streams,
+            _streams(settings, segmenter, metrics),
             side_outputs,
-            archives,
+            _archives(settings, segmenter, readiness),
             readiness,
             metrics,
             gate,
@@ -211,6 +189,43 @@ async def warm_up(service: Service, predictor: Predictor) -> None:
         await in_device_thread(predictor.warm_up, service.max_batch_size)
     if service.readiness.phase is Phase.STARTING:
         service.readiness.enter(Phase.SERVING)
+
+
+def _max_batch_size(settings: Settings) -> int:
+    return settings.max_batch_size or engines.default_batch_size(settings.device)
+
+
+def _batcher(
+    settings: Settings, predictor: Predictor, metrics: Metrics, hang_seconds: float | None
+) -> Batcher[Pixels, Inference]:
+    return Batcher(
+        inference(predictor),
+        max_batch_size=_max_batch_size(settings),
+        max_queue_delay=settings.max_queue_delay_ms / 1e3,
+        slots=predictor.slots,
+        hang_seconds=hang_seconds or _patience(settings),
+        on_batch=metrics.batch_size.observe,
+    )
+
+
+def _streams(settings: Settings, segmenter: Segmenter, metrics: Metrics) -> Streams:
+    return Streams(
+        segmenter,
+        metrics,
+        max_streams=settings.max_streams,
+        window=settings.stream_window,
+        frame_timeout=settings.request_timeout_ms / 1e3,
+    )
+
+
+def _archives(settings: Settings, segmenter: Segmenter, readiness: Readiness) -> Archives:
+    return Archives(
+        segmenter,
+        readiness.check,
+        max_archives=settings.max_archives,
+        # Two batches, so that the device never waits; at most half of all places, so that others find some.
+        at_once=max(1, min(2 * _max_batch_size(settings), settings.max_queue_size // 2)),
+    )
 
 
 def _watch_gpu(metrics: Metrics, device: torch.device) -> None:

@@ -48,8 +48,13 @@ class Metrics:
     """Every series that the service exports, and their one registry."""
 
     def __init__(self) -> None:
-        registry = self.registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._of_requests(self.registry)
+        self._of_the_device(self.registry)
+        self._of_streams(self.registry)
+
+    def _of_requests(self, registry: CollectorRegistry) -> None:
         self.requests = Counter(
             "pranet_requests",
             "Requests finished, by transport and status code.",
@@ -89,6 +94,9 @@ class Metrics:
         self.frame_rate = FrameRate()
         fps = Gauge("pranet_fps", "Frames answered per second over the last 5 s.", registry=registry)
         fps.set_function(self.frame_rate.per_second)
+        self.ready = Gauge("pranet_ready", "1 while new work is taken, else 0: what /readyz says.", registry=registry)
+
+    def _of_the_device(self, registry: CollectorRegistry) -> None:
         self.model_info = Gauge(
             "pranet_model_info",
             "The weights that answer now; always 1.",
@@ -103,14 +111,14 @@ class Metrics:
         )
         for outcome in ("taken", "refused"):
             self.reloads.labels(outcome)  # there from the beginning, so that the first refusal is an increase
-
-        self.ready = Gauge("pranet_ready", "1 while new work is taken, else 0: what /readyz says.", registry=registry)
         self.gpu_utilization = Gauge(
             "pranet_gpu_utilization_ratio", "Part of the time in which the GPU computed.", ("gpu",), registry=registry
         )
         self.gpu_memory = Gauge(
             "pranet_gpu_memory_used_bytes", "Memory in use on the GPU, by every process.", ("gpu",), registry=registry
         )
+
+    def _of_streams(self, registry: CollectorRegistry) -> None:
         self.streams_active = Gauge("pranet_streams_active", "Open video streams.", registry=registry)
         self.frames_received = Counter(
             "pranet_frames_received", "Frames received on streams, by stream slot.", ("slot",), registry=registry

@@ -240,7 +240,8 @@ async def test_inference_counts_as_dead_after_too_many_hung_calls() -> None:
         stuck.set()
 
 
-async def test_slow_calls_that_come_back_do_not_add_up_to_a_dead_device() -> None:
+async def test_slow_calls_that_come_back_do_not_add_up_to_a_dead_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.patience.MOST_HANG_SECONDS", 0.01)  # or each would get eight times the last one's time
     held = threading.Semaphore(0)
 
     def infer(items: Sequence[int]) -> list[int]:
@@ -254,6 +255,18 @@ async def test_slow_calls_that_come_back_do_not_add_up_to_a_dead_device() -> Non
             held.release()
             await until(lambda: not batcher.abandoned)
         assert not batcher.dead.is_set()
+
+
+async def test_after_a_call_that_came_back_late_the_next_ones_get_its_time() -> None:
+    def infer(items: Sequence[int]) -> list[int]:
+        time.sleep(0.3)
+        return list(items)
+
+    async with Batcher(infer, max_batch_size=1, hang_seconds=0.05) as batcher:
+        with pytest.raises(InferenceFailed):
+            await submit(batcher, 0)
+        await until(lambda: not batcher.abandoned)
+        assert await submit(batcher, 1) == 1
 
 
 async def test_a_device_that_is_slow_for_each_item_is_not_taken_for_one_that_hangs() -> None:
