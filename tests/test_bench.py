@@ -206,10 +206,24 @@ def test_every_engine_is_compared_with_float32_pytorch(tmp_path: Path, monkeypat
     lines = list(fidelity.compare(None, files, PRECISIONS, device="cpu", cache_dir=None, out=tmp_path))
     assert [(line.engine, line.precision, line.mean, line.truth_change) for line in lines] == [
         ("torch", "fp32", 1, 0),
+        ("torch", "fp32, reduced JPEGs", 1, 0),
         ("torch", "bf16", 0, -1),
         ("openvino", "fp32", 1, 0),
         ("openvino", "bf16", 0, -1),
     ]
-    assert lines[1].worst_name == "set/red"
+    assert lines[2].worst_name == "set/red"
     assert (tmp_path / "worst-torch-bf16.png").exists()
-    assert "| torch    | bf16      | 0.0000" in report.fidelity_table(lines)
+    assert "| torch    | bf16                | 0.0000" in report.fidelity_table(lines)
+
+
+def test_large_jpegs_are_also_judged_as_the_service_decodes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = np.random.default_rng(0).integers(100, 156, (704, 704, 1)) * (1, 0, 0)
+    Image.fromarray(noise.astype(np.uint8)).save(tmp_path / "noise.jpg")  # decoded at half its size
+    Image.new("L", (704, 704), 255).save(tmp_path / "mask.png")
+    monkeypatch.setattr(fidelity.engines, "create", lambda *_, **__: RedPredictor())
+    files = [PairFile("set/noise", tmp_path / "noise.jpg", tmp_path / "mask.png")]
+    whole, reduced = fidelity.compare(None, files, (), device="cpu", cache_dir=None, out=None)
+    assert whole.mean == 1
+    assert 0 < reduced.mean < 1

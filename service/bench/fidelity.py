@@ -1,5 +1,6 @@
 """How far each engine and precision moves the masks from those of PyTorch in float32, and their Dice from the truth."""
 
+import functools
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +11,16 @@ from PIL import Image
 
 from model import engines, transforms
 from model.checkpoint import Checkpoint
+from model.comparison import dice
 from model.predictor import DeviceError, Predictor
 from model.training.pairs import PairFile, read_image, read_mask
-from model.transforms import Floats, Pixels
+from model.transforms import SIZE, Floats, Pixels
+from service import codec
 
 REFERENCE = ("torch", "fp32")
-VARIANTS = (REFERENCE, ("torch", "bf16"), ("torch", "fp16"), *(("openvino", each) for each in ("fp32", "bf16", "int8")))
+VARIANTS = (("torch", "bf16"), ("torch", "fp16"), *(("openvino", each) for each in ("fp32", "bf16", "int8")))
 BATCH = 8
+MAX_PIXELS = 50_000_000
 GREEN, RED = (0, 255, 0), (255, 0, 0)
 
 
@@ -54,48 +58,67 @@ def compare(
     cache_dir: Path | None,
     out: Path | None,
 ) -> Iterator[Fidelity]:
-    """Yield a line for each engine and wanted precision that is to be had here, the reference first."""
+    """Yield a line for each engine and wanted precision that is to be had here, the reference first.
+
+    The second line is the reference on pictures as the service decodes them: large JPEGs at a part of their size.
+    """
+    create = functools.partial(engines.create, checkpoint, device=device, cache_dir=cache_dir)
     pictures = [read_image(file.image) for file in files]
     frames = np.stack([transforms.to_input(picture) for picture in pictures])
-    cases: list[Case] = []
-    reference_truth = 0.0
+    reference = create(engine=REFERENCE[0], precision=REFERENCE[1])
+    alone, together = _masks(reference, frames, pictures, 1), _masks(reference, frames, pictures, BATCH)
+    cases = [
+        Case(file.name, picture, read_mask(file.mask), mask)
+        for file, picture, mask in zip(files, pictures, alone, strict=True)
+    ]
+    yield _judged(*REFERENCE, cases, alone, together, out)
+    served = np.stack([_as_served(file, frame) for file, frame in zip(files, frames, strict=True)])
+    alone, together = _masks(reference, served, pictures, 1), _masks(reference, served, pictures, BATCH)
+    yield _judged(REFERENCE[0], f"{REFERENCE[1]}, reduced JPEGs", cases, alone, together, out)
     for engine, precision in VARIANTS:
-        if (engine, precision) != REFERENCE and precision not in precisions:
+        if precision not in precisions:
             continue
         try:
-            predictor = engines.create(
-                checkpoint, device=device, engine=engine, precision=precision, cache_dir=cache_dir
-            )
+            predictor = create(engine=engine, precision=precision)
         except DeviceError:
             continue
         alone, together = _masks(predictor, frames, pictures, 1), _masks(predictor, frames, pictures, BATCH)
-        if not cases:
-            truths = (read_mask(file.mask) for file in files)
-            cases = [Case(f.name, p, t, m) for f, p, t, m in zip(files, pictures, truths, alone, strict=True)]
-        to_reference = [dice(mask, case.expected) for mask, case in zip(alone, cases, strict=True)]
-        truth = float(np.mean([dice(mask, case.truth) for mask, case in zip(alone, cases, strict=True)]))
-        reference_truth = reference_truth or truth
-        batches = [dice(one, other) for one, other in zip(alone, together, strict=True)]
-        worst = int(np.argmin(to_reference))
-        if out is not None:
-            draw(out / f"worst-{engine}-{precision}.png", cases[worst], alone[worst])
-        yield Fidelity(
-            engine,
-            precision,
-            float(np.mean(to_reference)),
-            to_reference[worst],
-            cases[worst].name,
-            truth,
-            truth - reference_truth,
-            float(np.mean(batches)),
-            min(batches),
-        )
+        yield _judged(engine, precision, cases, alone, together, out)
 
 
-def dice(mask: Pixels, other: Pixels) -> float:
-    """Return the Dice coefficient of two masks; two empty ones agree."""
-    total = np.count_nonzero(mask) + np.count_nonzero(other)
-    return 2 * np.count_nonzero((mask > 0) & (other > 0)) / total if total else 1.0
+def _judged(
+    engine: str,
+    precision: str,
+    cases: Sequence[Case],
+    alone: Sequence[Pixels],
+    together: Sequence[Pixels],
+    out: Path | None,
+) -> Fidelity:
+    """Judge masks that were made one by one (``alone``) and in batches; the worst one is drawn into ``out``."""
+    agreement = [dice(mask, case.expected) for mask, case in zip(alone, cases, strict=True)]
+    truth = float(np.mean([dice(mask, case.truth) for mask, case in zip(alone, cases, strict=True)]))
+    reference_truth = float(np.mean([dice(case.expected, case.truth) for case in cases]))
+    batches = [dice(one, other) for one, other in zip(alone, together, strict=True)]
+    worst = int(np.argmin(agreement))
+    if out is not None:
+        draw(out / f"worst-{engine}-{precision}.png".replace(", ", "-").replace(" ", "-"), cases[worst], alone[worst])
+    return Fidelity(
+        engine,
+        precision,
+        float(np.mean(agreement)),
+        agreement[worst],
+        cases[worst].name,
+        truth,
+        truth - reference_truth,
+        float(np.mean(batches)),
+        min(batches),
+    )
+
+
+def _as_served(file: PairFile, frame: Pixels) -> Pixels:
+    """Return the network's input of a picture as the service decodes it: ``frame`` if that is at full size."""
+    decoded, size = codec.to_rgb(file.image.read_bytes(), MAX_PIXELS, SIZE)
+    return frame if decoded.size == size else transforms.to_input(decoded)
 
 
 def draw(path: Path, case: Case, mask: Pixels) -> None:
