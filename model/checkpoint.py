@@ -6,26 +6,23 @@ and one float32 scale an output channel, under ``<name>.scale``. They are expand
 the network is not quantised.
 """
 
-import hashlib
 import io
 import json
 import math
 import pickle
-import re
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor
 
-from model.errors import UserError
 from model.pranet import PraNet
-from model.presence import Presence
+from model.weights_file import CheckpointError, WeightsFile, is_torch_file, of_bytes, read, unreadable
 
 State = dict[str, Tensor]
 Storage = Literal["int8", "fp16", "fp32"]
@@ -35,31 +32,17 @@ INT8_LIMIT = 127  # symmetric: -128 is not used
 UNUSED_PREFIX = "resnet.fc."  # ImageNet classifier, present in the published files, never evaluated
 COUNTER_SUFFIX = ".num_batches_tracked"  # training bookkeeping, optional in a file
 NAMED_KEYS = 4  # how many offending keys an error spells out
-MAX_BYTES = 2**30  # of a file; the published ones have 125 MiB
-
-
-class CheckpointError(UserError):
-    """A weights file cannot be used; the message names the file and the reason."""
-
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"weights file {path}: {reason}")
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(WeightsFile):
     """The contents of a weights file: float32 parameters under their published names, and where they come from."""
 
-    path: Path
-    sha256: str
     state: State
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    presence: Presence | None = None  # calibration of the presence score, if the file has one
 
-    @property
-    def model_id(self) -> str:
-        """A short name of these weights that changes with their contents, such as ``pranet-1a2b3c4d``."""
-        name = re.sub(r"[^\w.-]+", "-", self.metadata.get("name", "pranet"), flags=re.ASCII)  # it goes into headers
-        return f"{name[:64]}-{self.sha256[:8]}"
+    def checkpoint(self) -> Self:
+        """Return itself: these weights are read already."""
+        return self
 
     def network(self) -> PraNet:
         """Build a PraNet in evaluation mode that holds these parameters."""
@@ -76,13 +59,14 @@ def load(path: Path) -> Checkpoint:
         CheckpointError: the file is missing, damaged, unsafe, or not a PraNet.
 
     """
-    data = _read(path)
-    raw, metadata = _parse_torch(path, data) if _is_torch_file(data) else _parse_safetensors(path, data)
+    data = read(path)
+    raw = _parse_torch(path, data) if is_torch_file(data) else _parse_safetensors(path, data)
+    file = of_bytes(path, data)
     stored = _published_names(path, raw)
     _check_names_and_shapes(path, stored)
     state = _expand(path, stored)
     _check_values(path, state)
-    return Checkpoint(path, hashlib.sha256(data).hexdigest(), state, metadata, _presence(path, metadata))
+    return Checkpoint(path, file.sha256, file.metadata, file.presence, state)
 
 
 def save(path: Path, state: Mapping[str, Tensor], storage: Storage, metadata: Mapping[str, str]) -> None:
@@ -108,26 +92,6 @@ def storage_of(path: Path) -> dict[str, int]:
     return dict(sorted(sizes.items(), key=lambda item: -item[1]))
 
 
-def _presence(path: Path, metadata: Mapping[str, str]) -> Presence | None:
-    try:
-        return Presence.from_metadata(metadata)
-    except ValueError as error:
-        raise CheckpointError(path, f"its presence calibration is malformed ({error})") from error
-
-
-def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise CheckpointError(path, error.strerror or str(error)) from error
-    if not data:
-        raise CheckpointError(path, "is empty")
-    if len(data) > MAX_BYTES:
-        raise CheckpointError(path, f"is larger than any PraNet ({MAX_BYTES} bytes)")
-    return data
-
-
 def _sorted_header(data: bytes) -> bytes:
     """Sort the metadata, which safetensors writes in random order, so that equal weights are equal files."""
     end = 8 + int.from_bytes(data[:8], "little")
@@ -137,11 +101,7 @@ def _sorted_header(data: bytes) -> bytes:
     return data[:8] + text.ljust(end - 8) + data[end:]
 
 
-def _is_torch_file(data: bytes) -> bool:
-    return data[:4] == b"PK\x03\x04" or data[:1] == b"\x80"  # zip archive, or the bare pickle of old releases
-
-
-def _parse_torch(path: Path, data: bytes) -> tuple[dict[str, Any], dict[str, str]]:
+def _parse_torch(path: Path, data: bytes) -> dict[str, Any]:
     try:
         with warnings.catch_warnings(action="ignore"):  # about the file's age; what matters is said by an error
             content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
@@ -151,7 +111,7 @@ def _parse_torch(path: Path, data: bytes) -> tuple[dict[str, Any], dict[str, str
         content = content["state_dict"]
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise CheckpointError(path, f"holds a {type(content).__name__}, not a dictionary of named tensors")
-    return content, {}
+    return content
 
 
 def _cause(error: Exception) -> str:
@@ -163,14 +123,11 @@ def _cause(error: Exception) -> str:
     return sentence.strip().rstrip(".")[:200]
 
 
-def _parse_safetensors(path: Path, data: bytes) -> tuple[dict[str, Any], dict[str, str]]:
+def _parse_safetensors(path: Path, data: bytes) -> dict[str, Any]:
     try:
-        state: dict[str, Any] = safetensors.torch.load(data)
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        return dict(safetensors.torch.load(data))
     except Exception as error:  # SafetensorError, or whatever a hostile header provokes
-        reason = "neither a readable safetensors nor a PyTorch file"
-        raise CheckpointError(path, f"{reason} ({str(error)[:200]})") from error
-    return state, header.get("__metadata__", {})
+        raise unreadable(path, error) from error
 
 
 def _published_names(path: Path, raw: Mapping[str, Any]) -> State:

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
 from model import transforms
 from model.checkpoint import Checkpoint
 from model.errors import UserError
-from model.predictor import TorchPredictor
+from model.torch_predictor import TorchPredictor
 from model.transforms import Pixels
 
 THRESHOLD = 0.5
@@ -53,7 +52,7 @@ def pairs(images: Iterable[Path], masks: Iterable[Path], only: frozenset[str] = 
 
 def compare(one: Checkpoint, other: Checkpoint, files: Iterable[tuple[Path, Path]]) -> Comparison:
     """Segment every picture at its own size with both checkpoints, in float32 on the CPU."""
-    predictors = [TorchPredictor(each, torch.device("cpu"), "fp32") for each in (one, other)]
+    predictors = [TorchPredictor(each, "cpu", "fp32") for each in (one, other)]
     scores = np.array(list(_scores(predictors, files)))  # (N, 3)
     return Comparison(len(scores), *scores.mean(axis=0).tolist())
 

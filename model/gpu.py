@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 
 
-def memory_used(device: torch.device) -> float:
+def memory_used(device: str) -> float:
     """Return the bytes in use on a GPU, by every process on it."""
 
     def used() -> float:
@@ -16,7 +16,7 @@ def memory_used(device: torch.device) -> float:
     return _answered(used)
 
 
-def utilization(device: torch.device) -> float:
+def utilization(device: str) -> float:
     """Return the fraction of the last moments in which the GPU computed.
 
     NVML says it, which comes with the driver; its Python package is of the extra ``gpu``. A part of a GPU (MIG) has

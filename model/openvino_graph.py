@@ -1,7 +1,6 @@
-"""PraNet as an OpenVINO graph: converted from the loaded PyTorch module, and kept on disk for the next start.
+"""PraNet as an OpenVINO graph: made of the weights once, and kept on the disk for the next start.
 
-The graph takes one frame, uint8 (1, 3, 352, 352), and normalises it itself; more frames at once are more requests
-at once, because convolutions of this size fill a processor core with a single frame.
+A start that finds the graph of its weights' very bytes on the disk needs neither them nor PyTorch.
 """
 
 import contextlib
@@ -9,18 +8,12 @@ import logging
 import os
 import shutil
 import tempfile
-import warnings
 from pathlib import Path
 
 import openvino as ov
-import torch
 
 from model import openvino_int8
-from model.checkpoint import Checkpoint
-from model.folding import fold_batch_norm
-from model.pranet import STRIDE
-from model.predictor import Normalised
-from model.transforms import SIZE
+from model.weights_file import WeightsFile
 
 FORMAT = 1  # raise it when the same weights would be converted to another graph
 FILE = "graph.xml"
@@ -28,15 +21,16 @@ FILE = "graph.xml"
 log = logging.getLogger(__name__)
 
 
-def graph(checkpoint: Checkpoint, precision: str, cache_dir: Path | None) -> ov.Model:
-    """Return the graph of a checkpoint, from the cache where it is there; a cache that fails is only a warning.
+def graph(weights: WeightsFile, precision: str, cache_dir: Path | None) -> ov.Model:
+    """Return the graph of weights, from the cache where it is there; a cache that fails is only a warning.
 
     Raises:
+        CheckpointError: the weights are not in the cache, and cannot be used.
         DeviceError: ``precision`` is int8, and there is no calibration for these weights.
 
     """
-    calibration = openvino_int8.load(checkpoint) if precision == "int8" else None
-    name = f"openvino-{checkpoint.sha256[:16]}-{FORMAT}-{ov.__version__.split('-')[0]}"
+    calibration = openvino_int8.load(weights) if precision == "int8" else None
+    name = f"openvino-{weights.sha256[:16]}-{FORMAT}-{ov.__version__.split('-')[0]}"
     if calibration is not None:
         name += f"-int8-{calibration.digest}"
     kept = None if cache_dir is None else cache_dir / name
@@ -45,7 +39,9 @@ def graph(checkpoint: Checkpoint, precision: str, cache_dir: Path | None) -> ov.
             return ov.Core().read_model(kept / FILE)
         except RuntimeError as error:
             log.warning("the cached graph %s cannot be read and is made anew: %s", kept, str(error)[:200])
-    made = convert(checkpoint)
+    from model.openvino_conversion import convert  # takes seconds: it brings PyTorch in
+
+    made = convert(weights.checkpoint())
     if calibration is not None:
         openvino_int8.quantise(made, calibration)
     if kept is not None:
@@ -54,16 +50,6 @@ def graph(checkpoint: Checkpoint, precision: str, cache_dir: Path | None) -> ov.
         except (OSError, RuntimeError) as error:
             log.warning("the graph cannot be cached, so every start makes it again (CACHE_DIR): %s", str(error)[:200])
     return made
-
-
-def convert(checkpoint: Checkpoint) -> ov.Model:
-    """Convert a checkpoint: uint8 RGB (1, 3, 352, 352) to float32 logits of S3 (1, 1, 352, 352)."""
-    network = Normalised(fold_batch_norm(checkpoint.network()))
-    example = torch.zeros(1, 3, 2 * STRIDE, 2 * STRIDE, dtype=torch.uint8)  # the graph holds for any size: trace small
-    with torch.inference_mode(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # OpenVINO reads traces fastest; PyTorch 2.13 wants torch.export instead
-        traced = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]
-        return ov.convert_model(traced, example_input=example, input=[ov.PartialShape([1, 3, SIZE, SIZE])])
 
 
 def _keep(made: ov.Model, kept: Path) -> None:

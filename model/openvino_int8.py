@@ -24,9 +24,9 @@ import safetensors
 import safetensors.numpy
 from openvino import opset13 as opset
 
-from model.checkpoint import Checkpoint
 from model.predictor import DeviceError
 from model.transforms import Pixels
+from model.weights_file import WeightsFile
 
 SUFFIX = ".int8.safetensors"
 LEVELS = 256
@@ -47,19 +47,19 @@ class Calibration:
     digest: str = ""  # of the file it was read from
 
 
-def path_for(checkpoint: Checkpoint) -> Path:
+def path_for(weights: WeightsFile) -> Path:
     """Return where the calibration of a weights file is looked for."""
-    return checkpoint.path.with_suffix(SUFFIX)
+    return weights.path.with_suffix(SUFFIX)
 
 
-def load(checkpoint: Checkpoint) -> Calibration:
+def load(weights: WeightsFile) -> Calibration:
     """Read the calibration that lies beside a weights file.
 
     Raises:
         DeviceError: there is none, or it belongs to other weights.
 
     """
-    path = path_for(checkpoint)
+    path = path_for(weights)
     advice = "make it with: pranet export --int8 --calibrate PICTURES"
     if not path.exists():
         raise DeviceError(f"precision int8 needs a calibration, and there is no {path}; {advice}")
@@ -67,16 +67,16 @@ def load(checkpoint: Checkpoint) -> Calibration:
     tensors: dict[str, Array] = safetensors.numpy.load(data)
     with safetensors.safe_open(path, framework="np") as file:
         metadata = file.metadata() or {}
-    if metadata.get("weights") != checkpoint.sha256 or metadata.get("format") != FORMAT:
+    if metadata.get("weights") != weights.sha256 or metadata.get("format") != FORMAT:
         raise DeviceError(f"{path} was made for other weights or by another release; {advice}")
     inputs = tuple(tuple((name, index) for name, index in each) for each in json.loads(metadata["inputs"]))
     ranges = tensors.pop("ranges")
     return Calibration(inputs, ranges, tensors, hashlib.sha256(data).hexdigest()[:16])
 
 
-def save(path: Path, calibration: Calibration, checkpoint: Checkpoint) -> None:
-    """Write a calibration for the weights of a checkpoint."""
-    metadata = {"format": FORMAT, "weights": checkpoint.sha256, "inputs": json.dumps(calibration.inputs)}
+def save(path: Path, calibration: Calibration, weights: WeightsFile) -> None:
+    """Write a calibration for the weights of a file."""
+    metadata = {"format": FORMAT, "weights": weights.sha256, "inputs": json.dumps(calibration.inputs)}
     path.write_bytes(safetensors.numpy.save({"ranges": calibration.ranges, **calibration.biases}, metadata))
 
 

@@ -9,11 +9,11 @@ from queue import Empty, SimpleQueue
 import numpy as np
 import openvino as ov
 
-from model.checkpoint import Checkpoint
 from model.cores import usable_cores
 from model.openvino_graph import graph
 from model.predictor import DeviceError, ModelRef
 from model.transforms import SIZE, Floats, Pixels
+from model.weights_file import WeightsFile
 
 MAX_STREAMS = 8  # each keeps its own activations, some 60 MB
 HINTS = {"fp32": ov.Type.f32, "bf16": ov.Type.bf16}  # of what is computed in floating point
@@ -31,13 +31,13 @@ class OpenVinoPredictor:
 
     slots = 2  # while one batch's answers are handed out, the next one runs
 
-    def __init__(self, checkpoint: Checkpoint, precision: str, floating: str, cache_dir: Path | None = None) -> None:
-        self.model = ModelRef(checkpoint.model_id, checkpoint.sha256, "openvino", "cpu", precision, checkpoint.presence)
+    def __init__(self, weights: WeightsFile, precision: str, floating: str, cache_dir: Path | None = None) -> None:
+        self.model = ModelRef(weights.model_id, weights.sha256, "openvino", "cpu", precision, weights.presence)
         cores = usable_cores()
         self._streams = min(cores, MAX_STREAMS)
         self._in_flight = 0
         self._lock = threading.Lock()
-        network = graph(checkpoint, precision, cache_dir)
+        network = graph(weights, precision, cache_dir)
         self._alone = _Requests(network, floating, streams=1, threads=cores)
         self._side_by_side = _Requests(network, floating, streams=self._streams, threads=cores)
 

@@ -9,9 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
 
-import torch
-
-from model import checkpoint, engines, gpu
+from model import engines, weights_file
 from model.cores import usable_cores
 from model.predictor import ModelRef, Predictor
 from model.transforms import Pixels
@@ -106,15 +104,16 @@ def load_predictor(settings: Settings) -> Predictor:
         DeviceError: the wanted device is not to be had.
 
     """
-    weights = checkpoint.load(settings.weights_path)
-    log.info("weights %s from %s", weights.model_id, settings.weights_path)
-    return engines.create(
+    weights = weights_file.identify(settings.weights_path)
+    predictor = engines.create(
         weights,
         device=settings.device,
         engine=settings.engine,
         precision=settings.precision,
         cache_dir=settings.cache_path,
     )
+    log.info("weights %s from %s", weights.model_id, settings.weights_path)
+    return predictor
 
 
 @contextlib.asynccontextmanager
@@ -228,10 +227,12 @@ def _archives(settings: Settings, segmenter: Segmenter, readiness: Readiness) ->
     )
 
 
-def _watch_gpu(metrics: Metrics, device: torch.device) -> None:
-    if device.type == "cuda":
-        metrics.gpu_utilization.labels(str(device)).set_function(lambda: gpu.utilization(device))
-        metrics.gpu_memory.labels(str(device)).set_function(lambda: gpu.memory_used(device))
+def _watch_gpu(metrics: Metrics, device: str) -> None:
+    if device != "cpu":
+        from model import gpu  # PyTorch
+
+        metrics.gpu_utilization.labels(device).set_function(lambda: gpu.utilization(device))
+        metrics.gpu_memory.labels(device).set_function(lambda: gpu.memory_used(device))
 
 
 def _patience(settings: Settings) -> float:

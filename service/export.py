@@ -63,14 +63,14 @@ def _calibrate(
     weights: Checkpoint, folders: list[Path] | None, exclude: set[str], out: Path | None, settings: Settings
 ) -> Path:
     try:
-        from model import openvino_graph, openvino_int8
+        from model import openvino_conversion, openvino_int8
     except ImportError as error:
         raise UserError(f"{error}; int8 needs OpenVINO, which runs on x86-64 processors") from error
     if folders is None:
         raise UserError("--int8 needs --calibrate with a folder of typical pictures")
     frames = list(_frames(folders, exclude, settings.max_image_pixels))
     try:
-        found = openvino_int8.calibrate(openvino_graph.convert(weights), frames)
+        found = openvino_int8.calibrate(openvino_conversion.convert(weights), frames)
     except ImportError as error:
         raise UserError(f"{error}; install what int8 needs: pip install 'pranet-service[int8]'") from error
     path = out or openvino_int8.path_for(weights)

@@ -7,18 +7,20 @@ works on one picture at a time.
 import asyncio
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from model import checkpoint, transforms
+from model import transforms, weights_file
 from model.errors import UserError
-from model.pranet import PraNet
 from model.predictor import ModelRef
-from model.transforms import MEAN, STD, Pixels
+from model.transforms import Pixels
 from service import codec, regions
 from service.errors import NotReady, QueueFull
 from service.regions import Box
+
+if TYPE_CHECKING:
+    from model.side_outputs import FourMaps
 
 
 class SideOutputs:
@@ -27,7 +29,7 @@ class SideOutputs:
     def __init__(self, weights: Path, *, max_image_pixels: int) -> None:
         self._weights = weights
         self._max_image_pixels = max_image_pixels
-        self._loaded: tuple[str, PraNet] | None = None  # with the SHA-256 of its weights
+        self._loaded: FourMaps | None = None
         self._busy = threading.Lock()  # held by the thread at work, which goes on when its client leaves
 
     async def render(self, image: bytes, roi: str, model: ModelRef) -> bytes:
@@ -56,29 +58,23 @@ class SideOutputs:
         try:
             picture = codec.decode(image, self._max_image_pixels)
             box = regions.locate(picture, roi)
-            maps = self._maps(transforms.to_input(regions.crop(picture, box)), sha256)
+            maps = self._network(sha256).of(transforms.to_input(regions.crop(picture, box)))
             return codec.encode_png(np.hstack([_in_frame(each, box, picture.size) for each in maps]))
         finally:
             self._busy.release()
 
-    def _maps(self, pixels: Pixels, sha256: str) -> list[Pixels]:
-        """Map uint8 (3, 352, 352) to the probabilities of the four side outputs, 0 to 255."""
-        network = self._network(sha256)
-        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
-        with torch.inference_mode():
-            outputs = network.maps((torch.from_numpy(pixels)[None] / 255 - mean) / std)
-        return [torch.sigmoid(logits[0, 0]).mul(255).round().byte().numpy() for logits in outputs]
+    def _network(self, sha256: str) -> "FourMaps":
+        from model.side_outputs import FourMaps  # takes seconds: it brings PyTorch in
 
-    def _network(self, sha256: str) -> PraNet:
-        if self._loaded is None or self._loaded[0] != sha256:
+        if self._loaded is None or self._loaded.sha256 != sha256:
             try:
-                weights = checkpoint.load(self._weights)
+                weights = weights_file.identify(self._weights)
+                if weights.sha256 != sha256:
+                    raise NotReady("the weights file was replaced, and maps have to wait until it is loaded (SIGHUP)")
+                self._loaded = FourMaps(weights.checkpoint())
             except UserError as error:
                 raise NotReady(f"maps are not to be had ({error}); the masks are") from error
-            if weights.sha256 != sha256:
-                raise NotReady("the weights file was replaced, and maps have to wait until it is loaded (SIGHUP)")
-            self._loaded = sha256, weights.network()
-        return self._loaded[1]
+        return self._loaded
 
 
 def _in_frame(levels: Pixels, box: Box, size: tuple[int, int]) -> Pixels:

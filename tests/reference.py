@@ -30,7 +30,7 @@ def parameters() -> dict[str, Tensor]:
 def checkpoint() -> Checkpoint:
     """Return the parameters as if they had been loaded from a file."""
     state = {name: value for name, value in parameters().items() if not name.startswith("resnet.fc.")}
-    return Checkpoint(Path("reference"), "0" * 64, state)
+    return Checkpoint(Path("reference"), "0" * 64, {}, None, state)
 
 
 def _draw(name: str, shape: list[int]) -> Tensor:

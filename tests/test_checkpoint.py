@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import reference
-from model import checkpoint
-from model.checkpoint import Checkpoint, CheckpointError, Storage
+from model import checkpoint, weights_file
+from model.checkpoint import Storage
+from model.weights_file import CheckpointError, WeightsFile
 from processes import pranet
 
 State = dict[str, Tensor]
@@ -102,7 +103,7 @@ def test_eight_bits_a_weight_keep_the_file_below_32_mebibytes(weights: Path) -> 
 
 @given(name=st.text(max_size=80))
 def test_a_model_id_can_stand_in_a_header_whatever_the_file_is_called_inside(name: str) -> None:
-    model_id = Checkpoint(Path("w"), "0" * 64, {}, {"name": name}).model_id
+    model_id = WeightsFile(Path("w"), "0" * 64, {"name": name}, None).model_id
     assert model_id.isascii()
     assert model_id.isprintable()
     assert " " not in model_id
@@ -190,7 +191,7 @@ def test_what_is_not_a_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_endless_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "MAX_BYTES", 2**20)
+    monkeypatch.setattr(weights_file, "MAX_BYTES", 2**20)
     assert "is larger than any PraNet" in _refusal(Path("/dev/zero"))
 
 

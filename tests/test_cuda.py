@@ -10,7 +10,7 @@ from PIL import Image
 
 from fakes import serving
 from model import checkpoint, engines
-from model.predictor import TorchPredictor, split_when_out_of_memory
+from model.torch_predictor import TorchPredictor, split_when_out_of_memory
 from model.transforms import Floats, Pixels, to_input
 from pictures import SAMPLES, annotation, dice, mask_of
 

@@ -43,7 +43,7 @@ async def test_one_picture_is_at_work_at_a_time(monkeypatch: pytest.MonkeyPatch)
         permit.wait(20)
         raise ArithmeticError
 
-    monkeypatch.setattr(outputs, "_maps", held)
+    monkeypatch.setattr(outputs, "_network", held)
     first = asyncio.create_task(outputs.render(JPEG, "full", MODEL))
     assert await asyncio.to_thread(begun.wait, 20)
     with pytest.raises(QueueFull):

@@ -80,7 +80,7 @@ def test_the_queries_about_a_gpu_fit_the_series_that_a_gpu_has(tmp_path: Path) -
 
 
 def test_a_gpu_that_does_not_answer_is_no_error() -> None:
-    absent = torch.device("cuda", 99)
+    absent = "cuda:99"
     assert math.isnan(gpu.memory_used(absent))
     assert math.isnan(gpu.utilization(absent))
 

@@ -3,6 +3,8 @@
 import dataclasses
 import logging
 import re
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,13 +17,12 @@ from model import checkpoint, cores, engines, transforms
 from model.checkpoint import Checkpoint
 from model.folding import fold_batch_norm
 from model.predictor import DeviceError, Predictor
+from pictures import ROOT
 
 pytest.importorskip("openvino", reason="OpenVINO is not installed on this processor")
 import openvino as ov
 
-from model import openvino_graph, openvino_int8, openvino_predictor
-
-ROOT = Path(__file__).parent.parent
+from model import openvino_conversion, openvino_graph, openvino_int8, openvino_predictor
 
 
 @pytest.fixture(scope="module")
@@ -76,19 +77,31 @@ def test_batches_of_all_slots_keep_their_frames_apart(frames: np.ndarray, predic
 
 
 def test_the_default_on_an_x86_processor(weights: Checkpoint) -> None:
-    assert engines.resolve_engine(torch.device("cpu"), "auto") == "openvino"
-    assert engines.resolve_engine(torch.device("cuda"), "auto") == "torch"
+    assert engines.resolve_engine("cpu", "auto") == "openvino"
+    assert engines.resolve_engine("cuda:0", "auto") == "torch"
     with pytest.raises(DeviceError, match="CPUs only"):
-        engines.resolve_engine(torch.device("cuda"), "openvino")
+        engines.resolve_engine("cuda:0", "openvino")
     with pytest.raises(DeviceError, match="use auto, torch or openvino"):
-        engines.resolve_engine(torch.device("cpu"), "tensorflow")
+        engines.resolve_engine("cpu", "tensorflow")
 
 
 def test_a_second_start_converts_nothing(
     weights: Checkpoint, cache: Path, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(openvino_graph, "convert")
+    monkeypatch.delattr(openvino_conversion, "convert")
     assert openvino_graph.graph(weights, "fp32", cache).inputs[0].shape == [1, 3, 352, 352]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("predictor")
+def test_a_start_from_the_cache_takes_no_time_for_pytorch(weights: Checkpoint, cache: Path) -> None:
+    program = (
+        "import pathlib, sys; from model import engines, weights_file; from service import app;"
+        "file = weights_file.identify(pathlib.Path(sys.argv[1]));"
+        'engines.create(file, engine="openvino", precision="fp32", cache_dir=pathlib.Path(sys.argv[2]));'
+        'sys.exit("torch" in sys.modules)'
+    )
+    subprocess.run([sys.executable, "-c", program, weights.path, cache], cwd=ROOT, check=True)
 
 
 def test_a_damaged_cache_is_made_anew(
@@ -104,7 +117,7 @@ def test_a_damaged_cache_is_made_anew(
 def test_a_cache_that_cannot_be_written_is_only_a_warning(
     weights: Checkpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openvino_graph, "convert", lambda checkpoint: "graph")
+    monkeypatch.setattr(openvino_conversion, "convert", lambda checkpoint: "graph")
     nowhere = tmp_path / "file"
     nowhere.touch()
     with caplog.at_level(logging.WARNING):
@@ -140,7 +153,7 @@ def test_int8_rounds_weights_to_half_a_percent_of_the_largest_in_a_channel(weigh
 
 
 def test_stem_first_stage_and_decoder_are_not_quantised(weights: Checkpoint) -> None:
-    graph = openvino_graph.convert(weights)
+    graph = openvino_conversion.convert(weights)
     openvino_int8.quantise(graph, openvino_int8.load(weights))
     convolutions = [each for each in graph.get_ops() if each.get_type_name() == "Convolution"]
     rounded = {each.get_friendly_name() for each in convolutions if not openvino_int8._is_constant(each, 1)}

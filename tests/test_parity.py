@@ -10,7 +10,7 @@ import reference
 from fakes import serving
 from model.checkpoint import Checkpoint
 from model.pranet import PraNet
-from model.predictor import TorchPredictor
+from model.torch_predictor import TorchPredictor
 from model.transforms import MEAN, STD, to_input
 from pictures import Mask, dice, mask_of
 
@@ -55,7 +55,7 @@ def test_all_four_maps_agree_in_float32(network: PraNet, expected: dict[str, np.
 async def test_a_jpeg_is_answered_with_the_published_mask(
     weights: Checkpoint, expected: dict[str, np.ndarray], precision: str, least: float
 ) -> None:
-    predictor = TorchPredictor(weights, torch.device("cpu"), precision)  # half precision too, as a GPU computes it
+    predictor = TorchPredictor(weights, "cpu", precision)  # half precision too, as a GPU computes it
     async with serving(predictor, max_batch_size=1) as running:
         answer = await running.rest.post("/segment", content=FRAME.read_bytes())
     overlap = dice(mask_of(answer.content), _published_mask(expected))

@@ -21,6 +21,7 @@ from fakes import PATIENCE, RedPredictor, Running, serving, until
 from model import checkpoint
 from model.predictor import ModelRef
 from model.transforms import Floats, Pixels
+from model.weights_file import CheckpointError
 from pictures import SAMPLES, Mask, dice, encoded, mask_of, red_box
 from processes import Server
 from service.pb.pranet.v1 import segmentation_pb2 as pb
@@ -70,7 +71,7 @@ async def test_everything_that_names_the_weights_names_the_new_ones_after_a_relo
 
 
 def fail_to_load() -> RedPredictor:
-    raise checkpoint.CheckpointError(Path("new.safetensors"), "is empty")
+    raise CheckpointError(Path("new.safetensors"), "is empty")
 
 
 def fail_to_warm_up() -> RedPredictor:

@@ -16,6 +16,7 @@ from PIL import Image
 from model import checkpoint
 from model.pranet import PraNet
 from model.training import backbone, command, journal
+from model.weights_file import CheckpointError
 from pictures import ROOT, SAMPLES, annotation
 
 RECIPE = """
@@ -132,7 +133,7 @@ def test_backbone_loads_under_its_published_names(tmp_path):
 
 def test_file_that_is_no_backbone_is_refused(tmp_path):
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(checkpoint.CheckpointError, match="is not a Res2Net-50 v1b backbone"):
+    with pytest.raises(CheckpointError, match="is not a Res2Net-50 v1b backbone"):
         backbone.load(PraNet().resnet, tmp_path / "other.pth")
 
 
