@@ -16,6 +16,7 @@ from model.transforms import SIZE, Floats, Pixels
 from model.weights_file import WeightsFile
 
 MAX_STREAMS = 8  # each keeps its own activations, some 60 MB
+ov.Type.u8.to_dtype()  # makes a table that two threads must not make at once: they would wait for each other forever
 HINTS = {"fp32": ov.Type.f32, "bf16": ov.Type.bf16}  # of what is computed in floating point
 
 

@@ -104,6 +104,34 @@ def test_a_start_from_the_cache_takes_no_time_for_pytorch(weights: Checkpoint, c
     subprocess.run([sys.executable, "-c", program, weights.path, cache], cwd=ROOT, check=True)
 
 
+THREADS = """
+import sys, threading
+from model import openvino_predictor
+sys.setswitchinterval(1e-6)
+start = threading.Barrier(8)
+
+def busy():
+    while True:
+        sum(range(100))
+
+def first_frame():
+    start.wait()
+    openvino_predictor.ov.Type.u8.to_dtype()
+
+for _ in range(3):
+    threading.Thread(target=busy, daemon=True).start()
+threads = [threading.Thread(target=first_frame) for _ in range(8)]
+for thread in threads:
+    thread.start()
+"""
+
+
+@pytest.mark.slow
+def test_the_first_frames_of_several_threads_do_not_wait_for_each_other_forever() -> None:
+    """OpenVINO 2026.4 makes its table of types on first use, holding a lock while it gives up the interpreter's."""
+    subprocess.run([sys.executable, "-c", THREADS], cwd=ROOT, check=True, timeout=60)
+
+
 def test_a_damaged_cache_is_made_anew(
     weights: Checkpoint, predictor: Predictor, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
