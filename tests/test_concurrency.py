@@ -13,13 +13,14 @@ import pytest
 from PIL import Image
 from PIL.Image import Transpose
 
-from pictures import SAMPLES, Mask, dice, encoded, mask_of
+from pictures import SAMPLES, Mask, annotation, dice, encoded, mask_of
 from processes import Server, pranet
 from service.pb.pranet.v1 import segmentation_pb2 as pb
 from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 
 CLIENTS = 64
 ALIKE = 0.8  # Dice from which two masks could be taken for each other
+FAR_APART = 0.65  # Dice up to which two annotations promise masks that differ
 SIZES = ((64, 64), (320, 240), (640, 480), (720, 576), (1280, 720), (1920, 1080))
 FORMATS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
 TURNS = (None, *Transpose)
@@ -41,25 +42,34 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
     files = [_write(folder, number, picture) for number, picture in enumerate(_candidates())]
     done = pranet("segment", folder, "-o", out, "--log-level", "warning")
     assert done.returncode == 0, done.stderr
-    chosen: list[Case] = []
-    shapes: list[Mask] = []  # at one size, to compare with each other
-    for file in files:
-        mask = mask_of((out / f"{file.stem}.png").read_bytes())
-        shape = np.asarray(Image.fromarray(mask).resize((96, 96))) > 0
-        if shape.any() and all(dice(shape, other) < ALIKE for other in shapes):
-            chosen.append(Case(file.read_bytes(), mask))
-            shapes.append(shape)
-    assert len(chosen) >= CLIENTS, f"only {len(chosen)} masks differ"
-    return chosen[:CLIENTS]
+    masks = [mask_of((out / f"{file.stem}.png").read_bytes()) for file in files]
+    chosen = _apart([Image.fromarray(mask) for mask in masks], ALIKE)
+    assert len(chosen) >= CLIENTS, f"only {len(chosen)} of {len(files)} masks differ"
+    return [Case(files[number].read_bytes(), masks[number]) for number in chosen[:CLIENTS]]
 
 
 def _candidates() -> list[Image.Image]:
-    """Turn and shift the sample frames."""
-    samples = [Image.open(sample).convert("RGB").resize((512, 512)) for sample in SAMPLES]
-    return [
-        _shifted(sample if turn is None else sample.transpose(turn), x, y)
-        for (x, y), turn, sample in itertools.product(itertools.product(SHIFTS, SHIFTS), TURNS[:4], samples)
-    ]
+    """Turn and shift the sample frames; keep those whose annotations promise that their masks will differ."""
+    moves = list(itertools.product(itertools.product(SHIFTS, SHIFTS), TURNS[:4], SAMPLES))
+    annotations = [_moved(Image.fromarray(annotation(sample)), turn, shift) for shift, turn, sample in moves]
+    pictures = {sample: Image.open(sample).convert("RGB") for sample in SAMPLES}
+    kept = (moves[number] for number in _apart(annotations, FAR_APART))
+    return [_moved(pictures[sample], turn, shift) for shift, turn, sample in kept]
+
+
+def _apart(masks: list[Image.Image], alike: float) -> list[int]:
+    """Pick masks one by one that are like none picked before; empty ones are like each other."""
+    shapes = [np.asarray(mask.resize((96, 96))) > 0 for mask in masks]
+    picked: list[int] = []
+    for number, shape in enumerate(shapes):
+        if shape.any() and all(dice(shape, shapes[other]) < alike for other in picked):
+            picked.append(number)
+    return picked
+
+
+def _moved(picture: Image.Image, turn: Transpose | None, shift: tuple[float, float]) -> Image.Image:
+    square = picture.resize((512, 512))
+    return _shifted(square if turn is None else square.transpose(turn), *shift)
 
 
 def _shifted(picture: Image.Image, x: float, y: float) -> Image.Image:

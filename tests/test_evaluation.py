@@ -6,14 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from PIL import Image
 
 from model import checkpoint
-from model.checkpoint import CheckpointError
 from model.evaluation import bootstrap, calibration, clean, command, protocols, report
 from model.evaluation.calibration import Reliability
 from model.presence import Presence, statistic
 from model.training.pairs import find_pairs
+from model.weights_file import CheckpointError
 from pictures import DATA, SAMPLES, annotation
 
 
@@ -128,9 +129,8 @@ def test_presence_survives_the_weights_file():
 
 
 @pytest.mark.parametrize("entry", ["0.5,1", "0.5,nan,0.5", "steep"])
-def test_a_malformed_calibration_is_refused_with_the_file(tmp_path, weights, entry):
-    loaded = checkpoint.load(weights)
-    checkpoint.save(tmp_path / "odd.safetensors", loaded.state, "int8", {"presence": entry})
+def test_a_malformed_calibration_is_refused_with_the_file(tmp_path, entry):
+    (tmp_path / "odd.safetensors").write_bytes(safetensors.numpy.save({}, {"presence": entry}))
     with pytest.raises(CheckpointError, match=r"odd\.safetensors: its presence calibration is malformed"):
         checkpoint.load(tmp_path / "odd.safetensors")
 
