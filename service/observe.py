@@ -70,7 +70,7 @@ class Observed:
         self._metrics.requests.labels("rest", str(status)).inc()
         self._metrics.request_duration.labels("rest").observe(seconds)
         level = logging.DEBUG if scope["path"] in QUIET_PATHS else logging.INFO
-        log.log(level, "%s %.200r %d %.1f ms id=%s", scope["method"], scope["path"], status, seconds * 1e3, request_id)
+        log.log(level, "%s %s %d %.1f ms id=%s", scope["method"], _served(scope), status, seconds * 1e3, request_id)
 
 
 def _route(scope: Scope) -> str | None:
@@ -78,6 +78,11 @@ def _route(scope: Scope) -> str | None:
     route = scope.get("route")
     methods = getattr(route, "methods", None) or ()
     return f"{scope['method']} {getattr(route, 'path', '')}" if scope["method"] in methods else None
+
+
+def _served(scope: Scope) -> str:
+    """Return the path of the route for the log; one of the client's own making may name a patient."""
+    return f"{scope.get('root_path', '')}{getattr(scope.get('route'), 'path', '-')}"
 
 
 async def _send_internal_error(send: Send, request_id: str) -> None:

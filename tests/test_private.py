@@ -42,6 +42,8 @@ async def over_rest(url: str, access: Access) -> None:
             await client.post("/segment", files={"file": (f"{NAME}.png", content)})
             await client.post("/segment", content=content, params={"name": NAME, "access_token": access.token or ""})
             await client.post("/segment", content=content, headers={"content-disposition": f"filename={NAME}"})
+            await client.put(f"/segment/{NAME}.png", content=content)
+            await client.get(f"/v2/models/{NAME}")
 
 
 async def over_grpc(address: str, access: Access) -> None:
