@@ -1,4 +1,4 @@
-"""What every HTTP call that computes has: its time, and its end when the client leaves."""
+"""What HTTP calls have in common: their time, their end when the client leaves, the headers of their errors."""
 
 import asyncio
 import re
@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from starlette.requests import Request
 
-from service.errors import ClientLeft, InvalidRequest
+from service.errors import ClientLeft, InvalidRequest, ServiceError, Unauthenticated
 
 T = TypeVar("T")
 
@@ -26,6 +26,14 @@ def timeout_seconds(request: Request, limit_ms: int) -> float:
     if not MILLISECONDS.fullmatch(given) or int(given) == 0:
         raise InvalidRequest(f"X-Request-Timeout-Ms is {given!r}; send a whole number of milliseconds above 0")
     return min(int(given), limit_ms) / 1e3
+
+
+def error_headers(error: ServiceError) -> dict[str, str]:
+    """Return the headers that an error is answered with."""
+    headers = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
+    if isinstance(error, Unauthenticated):
+        headers["www-authenticate"] = 'Bearer realm="pranet"'  # RFC 6750, section 3
+    return headers
 
 
 async def unless_client_leaves(request: Request, work: Coroutine[Any, Any, T]) -> T:

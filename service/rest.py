@@ -4,9 +4,10 @@ import asyncio
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.security import HTTPBearer
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
@@ -22,11 +23,10 @@ from service.errors import (
     InvalidParameter,
     MethodNotAllowed,
     ServiceError,
-    Unauthenticated,
     UnknownRoute,
 )
 from service.frame import Options, Output
-from service.http_call import TIMEOUT_HEADER, timeout_seconds, unless_client_leaves
+from service.http_call import TIMEOUT_HEADER, error_headers, timeout_seconds, unless_client_leaves
 from service.http_gate import HttpGate, SafeHeaders
 from service.observe import Observed
 from service.oip import rest as oip
@@ -39,6 +39,7 @@ CORS_REQUEST_HEADERS = ("authorization", "content-type", TIMEOUT_HEADER, "x-requ
 CORS_ANSWER_HEADERS = ("x-request-id", "x-model", "server-timing", "retry-after")
 # FastAPI's own traces and logs would send paths, queries and exceptions wherever OpenTelemetry's variables say.
 NO_TELEMETRY: Any = {"auto_configure": False, "tracing": False, "metrics": False, "logs": False}
+SHOWN_TOKEN = HTTPBearer(auto_error=False, description="As `pranet tokens add` prints it.")  # the gate checks it
 BINARY = {"type": "string", "format": "binary"}
 IMAGE_TYPES = ("image/jpeg", PNG_TYPE, "image/webp", "image/bmp", "image/tiff", "application/octet-stream")
 REQUEST_BODY = {
@@ -85,13 +86,12 @@ def build(service: Service) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         telemetry=NO_TELEMETRY,
+        dependencies=[Depends(SHOWN_TOKEN)] if service.settings.api_tokens_file else [],
     )
     app.add_exception_handler(ServiceError, _answer_service_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid_parameter)
     app.add_exception_handler(HTTPException, _answer_http_exception)
-    app.add_middleware(
-        HttpGate, gate=service.gate, refuse=_answer_service_error, public_metrics=service.settings.public_metrics
-    )
+    app.add_middleware(HttpGate, gate=service.gate, refuse=_refuse, public_metrics=service.settings.public_metrics)
     if service.settings.origins:
         app.add_middleware(
             CORSMiddleware,
@@ -217,10 +217,14 @@ async def _answer_service_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, ServiceError)
     service: Service = request.app.state.service
     service.metrics.rejected.labels(error.slug).inc()
-    headers = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
-    if isinstance(error, Unauthenticated):
-        headers["www-authenticate"] = 'Bearer realm="pranet"'
-    return JSONResponse(error.problem(request.state.request_id), error.status, headers=headers, media_type=PROBLEM_TYPE)
+    problem = error.problem(request.state.request_id)
+    return JSONResponse(problem, error.status, headers=error_headers(error), media_type=PROBLEM_TYPE)
+
+
+async def _refuse(request: Request, error: ServiceError) -> Response:
+    """Answer what the gate does not let in, in the language of the protocol that it speaks."""
+    of_protocol = f"{request.url.path}/".startswith(f"{oip.PREFIX}/")
+    return await (oip.answer_error if of_protocol else _answer_service_error)(request, error)
 
 
 async def _answer_invalid_parameter(request: Request, error: Exception) -> Response:

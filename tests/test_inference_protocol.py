@@ -5,6 +5,7 @@ import base64
 import json
 import struct
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -59,6 +60,16 @@ async def test_routes_answer_in_the_form_of_the_protocol(method: str, path: str,
     assert answer.status_code == status
     assert (status == 200) == ("error" not in answer.json())
     assert answer.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("path", ["/v2", "/v2/models/pranet", "/v2/nowhere"])
+async def test_who_has_no_token_is_refused_in_the_form_of_the_protocol_too(tmp_path: Path, path: str) -> None:
+    (tmp_path / "tokens").touch()
+    async with serving(api_tokens_file=tmp_path / "tokens") as it:
+        answer = await it.rest.get(path)
+    assert answer.status_code == 401
+    assert answer.json().keys() == {"error"}
+    assert answer.headers["www-authenticate"].startswith("Bearer")
 
 
 @pytest.mark.parametrize(

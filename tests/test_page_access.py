@@ -78,6 +78,29 @@ async def test_over_tls_pictures_and_camera_work_without_a_word_from_the_browser
         assert faults == []
 
 
+async def test_the_documentation_takes_the_token_that_its_calls_need(tokens: Path, tmp_path: Path) -> None:
+    async with (
+        serving(api_tokens_file=tokens) as it,
+        browser.opened(f"http://127.0.0.1:{it.port}/docs", tmp_path) as (page, faults),
+    ):
+        await page.click(".scheme-container .authorize")
+        await page.fill(".auth-container input", "good")
+        await page.click(".auth-btn-wrapper .authorize")
+        await page.click(".auth-btn-wrapper .btn-done")
+        await page.click("#operations-default-info_info_get .opblock-summary-control")
+        await page.click("#operations-default-info_info_get .try-out button")
+        await page.click("#operations-default-info_info_get .execute")
+        await playwright.expect(page.locator(".live-responses-table .microlight").first).to_contain_text(
+            "weights_sha256"
+        )
+        assert faults == []
+
+
+async def test_without_tokens_the_documentation_asks_for_none() -> None:
+    async with serving() as it:
+        assert "securitySchemes" not in (await it.rest.get("/openapi.json")).json().get("components", {})
+
+
 async def test_the_documentation_works_under_its_policy(tokens: Path, tmp_path: Path) -> None:
     async with (
         serving(api_tokens_file=tokens) as it,

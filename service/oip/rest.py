@@ -29,7 +29,7 @@ from service.codec import Picture
 from service.core import Service
 from service.errors import InternalError, InvalidRequest, MethodNotAllowed, ServiceError, TooManyBytes, UnknownRoute
 from service.frame import Options
-from service.http_call import timeout_seconds, unless_client_leaves
+from service.http_call import error_headers, timeout_seconds, unless_client_leaves
 from service.oip import model, parameters, tensors
 from service.oip.inference import Inferred, infer
 from service.oip.tensors import Array, Tensor
@@ -96,7 +96,7 @@ def build(service: Service) -> Starlette:
             *_of_model("/infer", model_infer, method="POST"),
         ],
         exception_handlers={
-            ServiceError: _answer_error,
+            ServiceError: answer_error,
             HTTPException: _answer_http_exception,
             Exception: _answer_fault,
         },
@@ -240,11 +240,11 @@ def _service(request: Request) -> Service:
     return service
 
 
-async def _answer_error(request: Request, error: Exception) -> Response:
+async def answer_error(request: Request, error: Exception) -> Response:
+    """Answer an error as the protocol has it, ``{"error": …}``."""
     assert isinstance(error, ServiceError)
     _service(request).metrics.rejected.labels(error.slug).inc()
-    headers = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
-    return JSONResponse({"error": error.detail}, error.status, headers=headers)
+    return JSONResponse({"error": error.detail}, error.status, headers=error_headers(error))
 
 
 async def _answer_http_exception(request: Request, error: Exception) -> Response:
@@ -252,10 +252,10 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
     known: ServiceError = UnknownRoute(f"nothing of the protocol is served under {request.url.path}")
     if error.status_code == MethodNotAllowed.status:
         known = MethodNotAllowed(f"{request.method} is not served here")
-    answer = await _answer_error(request, known)
+    answer = await answer_error(request, known)
     answer.headers.update(error.headers or {})
     return answer
 
 
 async def _answer_fault(request: Request, error: Exception) -> Response:
-    return await _answer_error(request, InternalError("the service failed; its log has the cause"))
+    return await answer_error(request, InternalError("the service failed; its log has the cause"))
