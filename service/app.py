@@ -8,6 +8,7 @@ import os
 import shlex
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ from model.errors import UserError
 from model.predictor import Predictor
 from service import http_server, rpc
 from service.core import Phase, Service, load_predictor, running, warm_up
-from service.device_thread import left_behind
 from service.settings import Settings, add_flags, from_command_line
 
 INFERENCE_DEAD = 3  # exit code: the device hangs or a slot failed; a supervisor should start the service again
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve until SIGTERM or SIGINT; return the exit code.
+    """Serve until SIGTERM or SIGINT; the process ends here, with 0 if every accepted request was answered.
 
     Raises:
         SettingsError: a setting is unknown or invalid.
@@ -47,10 +47,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     """
     code = uvloop.run(_serve(from_command_line(arguments)))
-    if left_behind():  # an engine at work would hold up the interpreter's own end, or crash it
-        logging.shutdown()
-        os._exit(code)
-    return code
+    logging.shutdown()
+    # The interpreter's own end would wait for an engine that hangs in a call, or crash with one that comes back.
+    os._exit(code)
 
 
 async def _serve(settings: Settings) -> int:
@@ -150,12 +149,22 @@ def _announce(service: Service, port: int, grpc_port: int) -> None:
     host = "127.0.0.1" if service.settings.host in ("0.0.0.0", "::") else service.settings.host
     url = f"{'https' if service.settings.tls_cert else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
     ref = service.model
-    print(f"\nPraNet is ready: {url} (gRPC {grpc_port}), {ref.model_id} on {ref.device}, {ref.engine} {ref.precision}")
+    ready = f"{url} (gRPC {grpc_port}), {ref.model_id} on {ref.device}, {ref.engine} {ref.precision}"
     access = " --cacert CA.pem" * bool(service.settings.tls_cert)
     access += " -H 'Authorization: Bearer TOKEN'" * bool(service.settings.api_tokens_file)
     sample = shlex.quote(str(SAMPLE))
-    print(f"  curl{access} -H 'Content-Type: image/jpeg' --data-binary @{sample} {url}/segment -o mask.png")
-    print(f"  documentation: {url}/docs\n", flush=True)
+    _say(
+        f"\nPraNet is ready: {ready}\n"
+        f"  curl{access} -H 'Content-Type: image/jpeg' --data-binary @{sample} {url}/segment -o mask.png\n"
+        f"  documentation: {url}/docs\n\n"
+    )
+
+
+def _say(text: str) -> None:
+    """Write to standard output, past its buffer: where the disk is full or the reader gone, the service goes on."""
+    if sys.stdout is not None:
+        with contextlib.suppress(OSError):
+            os.write(sys.stdout.fileno(), text.encode())
 
 
 async def _drain(service: Service) -> int:

@@ -13,8 +13,6 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-END_SECONDS = 0.1  # for a thread without work to end
-
 
 class DeviceThread(threading.Thread):
     """Runs calls in order, off the event loop; ``start`` it before use, ``stop`` it when done."""
@@ -49,14 +47,6 @@ async def in_device_thread(function: Callable[..., T], *args: Any) -> T:
         return await thread.submit(function, *args)
     finally:
         thread.stop()
-
-
-def left_behind() -> bool:
-    """Tell whether a device thread that was stopped is still at work."""
-    threads = [thread for thread in threading.enumerate() if isinstance(thread, DeviceThread)]
-    for thread in threads:
-        thread.join(END_SECONDS)
-    return any(thread.is_alive() for thread in threads)
 
 
 def _call(
