@@ -13,7 +13,7 @@ BUNDLED := $(wildcard requirements/*.txt) pyproject.toml docker/install.sh docke
 	$(shell find model service weights -type f ! -name '*.pyc')
 PIP_COMPILE := $(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --no-header -q
 
-.PHONY: serve extras triton-client test check fuzz soak format lint types contracts proto proto-check readme lock bundle bundle-check image-check clean
+.PHONY: serve extras triton-client test check fuzz soak format lint types contracts proto proto-check readme lock bundle bundle-check image-check sbom audit clean
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/pranet serve
@@ -68,6 +68,21 @@ lock:
 	$(PIP_COMPILE) pyproject.toml -c requirements/serve.txt --extra gpu --extra otel -o requirements/image.txt
 	$(PIP_COMPILE) pyproject.toml --extra dev -o requirements/dev.txt
 	echo 'tritonclient[grpc,http]' | $(PIP_COMPILE) - -o tests/triton_client/requirements.txt
+
+# What serves, as installed in $(VENV): dist/pranet.cdx.json (CycloneDX), and the licences of all of it: dist/licenses.md.
+sbom: $(VENV)/.serve build/tools/.done
+	mkdir -p dist
+	build/tools/bin/cyclonedx-py environment --output-reproducible -o dist/pranet.cdx.json $(BIN)/python
+	build/tools/bin/pip-licenses --python=$(BIN)/python --order=license --with-urls --format=markdown --output-file=dist/licenses.md
+
+# Known vulnerabilities of the pinned packages, by PyPI's own list; needs the network.
+audit: build/tools/.done
+	build/tools/bin/pip-audit --disable-pip --require-hashes -r requirements/image.txt
+
+build/tools/.done:
+	$(PYTHON) -m venv build/tools
+	build/tools/bin/pip --disable-pip-version-check install -q cyclonedx-bom pip-licenses pip-audit
+	touch $@
 
 # Everything that a site without a network needs, for this machine's platform and Python: dist/pranet-bundle.tar
 bundle: dist/pranet-bundle.tar
