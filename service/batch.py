@@ -9,7 +9,7 @@ import base64
 import contextlib
 import json
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -86,19 +86,31 @@ async def respond(request: Request, options: Options, service: Service) -> Respo
     with contextlib.ExitStack() as held:
         held.enter_context(service.archives.place())
         members = await _members(request, service, now + min(seconds, service.settings.request_timeout_ms / 1e3))
-        boundary = uuid.uuid4().hex if MIXED in request.headers.get("accept", "") else ""
-
-        async def body(write: Write) -> None:
-            async def send(answer: Answer) -> None:
-                await write(await asyncio.to_thread(_written, answer, request.state.request_id, boundary))
-
-            await service.archives.answer_all(members, options, now + seconds, send)
-            if boundary:
-                await write(f"--{boundary}--\r\n".encode())
-
-        media_type = f"{MIXED}; boundary={boundary}" if boundary else NDJSON
-        return Streamed(request, media_type, len(members), body, held.pop_all())
+        return streamed(request, members, options, service, now + seconds, held.pop_all())
     raise AssertionError("unreachable")
+
+
+def streamed(
+    request: Request,
+    members: Sequence[Member],
+    options: Options,
+    service: Service,
+    deadline: float,
+    held: contextlib.ExitStack,
+) -> Streamed:
+    """Return the response that segments the members until ``deadline`` (loop time, seconds) while it is sent."""
+    boundary = uuid.uuid4().hex if MIXED in request.headers.get("accept", "") else ""
+
+    async def body(write: Write) -> None:
+        async def send(answer: Answer) -> None:
+            await write(await asyncio.to_thread(_written, answer, request.state.request_id, boundary))
+
+        await service.archives.answer_all(members, options, deadline, send)
+        if boundary:
+            await write(f"--{boundary}--\r\n".encode())
+
+    media_type = f"{MIXED}; boundary={boundary}" if boundary else NDJSON
+    return Streamed(request, media_type, len(members), body, held)
 
 
 async def _members(request: Request, service: Service, deadline: float) -> list[Member]:

@@ -55,7 +55,7 @@ class RawPicture:
 
 
 Picture = bytes | RawPicture  # bytes: JPEG, PNG, WebP, BMP or TIFF
-Packed = Callable[[], bytes]  # in an archive, unpacked when its turn comes; raises ServiceError
+Packed = Callable[[], Picture]  # in an archive or object, unpacked when its turn comes; raises ServiceError
 
 
 def to_rgb(picture: Picture | Packed, max_pixels: int, least_side: int = 0) -> tuple[Image.Image, tuple[int, int]]:
@@ -72,8 +72,9 @@ def to_rgb(picture: Picture | Packed, max_pixels: int, least_side: int = 0) -> t
         ServiceError: as ``decode``.
 
     """
-    if not isinstance(picture, RawPicture):
-        return _decode(picture if isinstance(picture, bytes) else picture(), max_pixels, least_side)
+    picture = picture() if callable(picture) else picture
+    if isinstance(picture, bytes):
+        return _decode(picture, max_pixels, least_side)
     unpacked = _unpack(picture, max_pixels)
     return unpacked, unpacked.size
 

@@ -11,8 +11,10 @@ import uvloop
 from tqdm import tqdm
 
 from model.errors import UserError
+from service import archives
 from service.client import in_thread
 from service.core import Service, load_predictor, running
+from service.dicom import extra
 from service.errors import ServiceError
 from service.frame import Options, Output
 from service.schemas import SegmentationBody
@@ -22,7 +24,8 @@ from service.stream import Answer, Frame, StreamOptions
 from service.video import VIDEOS, open_source, paced
 from service.window import Policy
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".dcm"})
+OBJECT = ".dcm"  # of DICOM
 SETTINGS = (
     "weights", "device", "engine", "precision", "threshold", "max_batch_size", "max_image_bytes", "max_image_pixels",
     "log_level",
@@ -37,8 +40,15 @@ class NothingToDo(UserError):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``pranet segment``."""
     add = parser.add_argument
-    add("paths", nargs="+", type=Path, metavar="PATH", help="picture, video, or folder of pictures")
-    add("-o", "--out", type=Path, required=True, metavar="DIR", help="folder that is written to")
+    add("paths", nargs="+", type=Path, metavar="PATH", help="picture, DICOM object, video, or folder of pictures")
+    add(
+        "-o",
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder that is written to, or X.dcm: a DICOM Segmentation of one object",
+    )
     add("--output", choices=[each.value for each in Output], default="mask", help="what is written (default: mask)")
     add("--depth", type=int, choices=(8, 16), default=8, help="bits of a probability (default: 8)")
     add("--roi", default="full", help="full, auto (without the black surround), or x,y,w,h (default: full)")
@@ -57,7 +67,10 @@ def run(arguments: argparse.Namespace) -> int:
     """
     settings = from_command_line(arguments)
     options = Options(settings.threshold, Output(arguments.output), arguments.depth, arguments.roi)
-    jobs = plan(arguments.paths, arguments.out, suffix_of(options))
+    if arguments.out.suffix.lower() == OBJECT:
+        jobs = {_one_object(arguments.paths, options): arguments.out}
+    else:
+        jobs = plan(arguments.paths, arguments.out, suffix_of(options))
     if not jobs:
         raise NothingToDo(f"no picture found; give files, or folders that hold {', '.join(sorted(SUFFIXES))}")
     failed = uvloop.run(_segment_all(jobs, options, settings))
@@ -95,6 +108,12 @@ def plan(paths: Iterable[Path], out: Path, suffix: str) -> dict[Path, Path]:
     return jobs
 
 
+def _one_object(paths: list[Path], options: Options) -> Path:
+    if len(paths) != 1 or paths[0].suffix.lower() != OBJECT or options.output is not Output.MASK:
+        raise NothingToDo("a DICOM Segmentation holds the masks of one object: give one .dcm file, and no --output")
+    return paths[0]
+
+
 async def _segment_all(jobs: dict[Path, Path], options: Options, settings: Settings) -> int:
     async with running(settings, load_predictor(settings)) as service:
         places = asyncio.Semaphore(AT_ONCE_PER_BATCH * service.max_batch_size)
@@ -113,6 +132,8 @@ async def _segment_all(jobs: dict[Path, Path], options: Options, settings: Setti
 async def _segment_one(service: Service, source: Path, target: Path, options: Options, bar: "tqdm[NoReturn]") -> bool:
     if source.suffix.lower() in VIDEOS:
         return await _segment_video(service, source, target.with_suffix(""), options, bar)
+    if source.suffix.lower() == OBJECT:
+        return await _segment_object(service, source, target, options, bar)
     deadline = asyncio.get_running_loop().time() + service.settings.request_timeout_ms / 1e3
     try:
         image = await asyncio.to_thread(_read, source, service.settings.max_image_bytes)
@@ -122,6 +143,40 @@ async def _segment_one(service: Service, source: Path, target: Path, options: Op
         return False
     await asyncio.to_thread(_write, target, _content(segmentation, source.name))
     return True
+
+
+async def _segment_object(
+    service: Service, source: Path, target: Path, options: Options, bar: "tqdm[NoReturn]"
+) -> bool:
+    """Segment a DICOM object: into a Segmentation, one picture, or a folder with one for each frame."""
+    failed = 0
+
+    async def write(answer: archives.Answer) -> None:
+        nonlocal failed
+        name = f"{answer.member.index:08d}" + suffix_of(options)
+        path = target if count == 1 else target.with_suffix("") / name
+        if isinstance(answer.outcome, Segmentation):
+            await asyncio.to_thread(_write, path, _content(answer.outcome, path.name))
+        else:
+            failed += 1
+            bar.write(f"{source}, frame {answer.member.name}: {answer.outcome}", file=sys.stderr)
+
+    try:
+        extra.require()
+        from service.dicom import study, work
+
+        data = await asyncio.to_thread(_read, source, service.settings.max_archive_bytes)
+        read = await asyncio.to_thread(study.read, data, service.settings.max_image_pixels)
+        deadline = asyncio.get_running_loop().time() + archives.PATIENCE_SECONDS
+        if target.suffix.lower() == OBJECT:
+            await asyncio.to_thread(_write, target, await work.segmentation(read, options, service, deadline))
+            return True
+        count = len(read.frames)
+        await service.archives.answer_all(work.members(read), options, deadline, write)
+    except (ServiceError, OSError) as error:
+        bar.write(f"{source}: {error}", file=sys.stderr)
+        return False
+    return not failed
 
 
 async def _segment_video(service: Service, source: Path, folder: Path, options: Options, bar: "tqdm[NoReturn]") -> bool:

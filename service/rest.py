@@ -19,6 +19,8 @@ from service.batch import PNG_TYPE, PROBLEM_TYPE
 from service.batcher import Priority
 from service.body import FILE_FIELD, MULTIPART, read_image
 from service.core import Service
+from service.dicom import rest as dicom
+from service.dicom.extra import MEDIA_TYPE as DICOM_TYPE
 from service.errors import (
     InvalidParameter,
     MethodNotAllowed,
@@ -41,7 +43,8 @@ CORS_ANSWER_HEADERS = ("x-request-id", "x-model", "server-timing", "retry-after"
 NO_TELEMETRY: Any = {"auto_configure": False, "tracing": False, "metrics": False, "logs": False}
 SHOWN_TOKEN = HTTPBearer(auto_error=False, description="As `pranet tokens add` prints it.")  # the gate checks it
 BINARY = {"type": "string", "format": "binary"}
-IMAGE_TYPES = ("image/jpeg", PNG_TYPE, "image/webp", "image/bmp", "image/tiff", "application/octet-stream")
+IMAGE_TYPES = ("image/jpeg", PNG_TYPE, "image/webp", "image/bmp", "image/tiff", "application/octet-stream", DICOM_TYPE)
+SEGMENT_ANSWERS = {kind: {"schema": BINARY} for kind in (PNG_TYPE, DICOM_TYPE, batch.NDJSON, batch.MIXED)}
 REQUEST_BODY = {
     "required": True,
     "content": {kind: {"schema": BINARY} for kind in IMAGE_TYPES}
@@ -77,6 +80,12 @@ class SegmentQuery(BaseModel):
     roi: str = Field("full", pattern=ROI_PATTERN, description="full, auto (without the black surround), or x,y,w,h.")
 
 
+class ObjectQuery(SegmentQuery):
+    """And what is only asked of a DICOM object."""
+
+    omit_empty: bool = Field(False, description="Leave frames without a polyp out of a DICOM Segmentation.")
+
+
 def build(service: Service) -> FastAPI:
     """Return the ASGI application over a running service."""
     app = FastAPI(
@@ -107,7 +116,7 @@ def build(service: Service) -> FastAPI:
         "/segment",
         summary="Segment one image",
         response_class=Response,
-        responses={200: {"model": SegmentationBody, "content": {PNG_TYPE: {"schema": BINARY}}}, **PROBLEMS},
+        responses={200: {"model": SegmentationBody, "content": SEGMENT_ANSWERS}, **PROBLEMS},
         openapi_extra={"requestBody": REQUEST_BODY},
     )(segment)
     app.post(
@@ -128,11 +137,15 @@ def build(service: Service) -> FastAPI:
     return app
 
 
-async def segment(request: Request, query: Annotated[SegmentQuery, Query()]) -> Response:
+async def segment(request: Request, query: Annotated[ObjectQuery, Query()]) -> Response:
     """Answer an image with its mask, in the geometry of the image as a person sees it."""
     service: Service = request.app.state.service
     service.readiness.check()
     deadline = asyncio.get_running_loop().time() + timeout_seconds(request, service.settings.request_timeout_ms)
+    if dicom.is_dicom(request):
+        return await _object(request, query, service)
+    if query.omit_empty or dicom.wants_dicom(request):
+        raise InvalidParameter(f"a DICOM Segmentation is only made of DICOM; send Content-Type: {DICOM_TYPE}")
     if query.output == "maps":
         return await _maps(request, query.roi, service, deadline)
     work = service.segmenter.segment(
@@ -141,6 +154,17 @@ async def segment(request: Request, query: Annotated[SegmentQuery, Query()]) -> 
         deadline,
     )
     return _answer(request, await unless_client_leaves(request, work))
+
+
+async def _object(request: Request, query: ObjectQuery, service: Service) -> Response:
+    wants_dicom = dicom.wants_dicom(request)
+    if query.output == "maps" or (wants_dicom and query.output not in (None, "mask")):
+        raise InvalidParameter(f"output={query.output} is not made of DICOM in this form; leave it out, or ask for PNG")
+    if query.omit_empty and not wants_dicom:
+        raise InvalidParameter(f"omit_empty is for a DICOM Segmentation; send Accept: {DICOM_TYPE} with it")
+    options = _options(request, query, service)
+    done = await dicom.respond(request, options, service, omit_empty=query.omit_empty)
+    return _answer(request, done) if isinstance(done, Segmentation) else done
 
 
 async def _maps(request: Request, roi: str, service: Service, deadline: float) -> Response:

@@ -4,10 +4,11 @@ import io
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
+from service.codec import Packed
 from service.errors import InvalidRequest, TooManyBytes, UndecodableImage, UnsupportedImage
 
 MAX_RATIO = 8  # unpacked to packed; pictures are compressed already, so that a larger one is no archive of pictures
@@ -27,7 +28,7 @@ class Member:
 
     index: int  # from 0, in the order of the archive
     name: str
-    read: Callable[[], bytes]  # raises ServiceError: this member cannot be read, whatever the others
+    read: Packed  # raises ServiceError: this member cannot be read, whatever the others
 
 
 def from_parts(parts: Iterable[tuple[str, bytes]], max_bytes: int) -> list[Member]:

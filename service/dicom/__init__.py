@@ -1,0 +1,1 @@
+"""DICOM objects in, masks or a DICOM Segmentation out; needs the optional extra ``dicom``."""

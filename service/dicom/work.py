@@ -1,0 +1,47 @@
+"""The frames of a DICOM object through the service: each alone, or all of them into one Segmentation."""
+
+import asyncio
+from dataclasses import replace
+
+from model.predictor import ModelRef
+from service.archives import Answer
+from service.batcher import Priority
+from service.core import Service
+from service.dicom import seg
+from service.dicom.study import Study
+from service.errors import ServiceError
+from service.frame import MaskFormat, Options, Output
+from service.unpack import Member
+
+
+def members(study: Study) -> list[Member]:
+    """Return the frames, named by their numbers from 1 as DICOM counts them."""
+    return [Member(index, str(index + 1), read) for index, read in enumerate(study.frames)]
+
+
+async def segmentation(
+    study: Study, options: Options, service: Service, deadline: float, *, omit_empty: bool = False
+) -> bytes:
+    """Return the file of a DICOM Segmentation; a single frame goes as any picture, several as an archive does.
+
+    Raises:
+        ServiceError: a frame failed, which the message names, or no Segmentation can be made of the object.
+
+    """
+    seg.check(study.dataset, len(study.frames))
+    options = replace(options, output=Output.MASK, mask_format=MaskFormat.BITS)
+    masks: list[bytes] = []
+    models: list[ModelRef] = []
+
+    async def keep(answer: Answer) -> None:
+        if isinstance(answer.outcome, ServiceError):
+            raise type(answer.outcome)(f"frame {answer.member.name}: {answer.outcome.detail}")
+        masks.append(answer.outcome.rendered.bits)
+        models[:] = [answer.outcome.model]
+
+    if len(study.frames) == 1:
+        await keep(Answer(members(study)[0], await service.segmenter.segment(study.frames[0], options, deadline)))
+    else:
+        bulk = replace(options, priority=Priority.ARCHIVE)
+        await service.archives.answer_all(members(study), bulk, deadline, keep)
+    return await asyncio.to_thread(seg.write, study.dataset, masks, models[0], omit_empty=omit_empty)
