@@ -13,7 +13,7 @@ from tqdm import tqdm
 from model.errors import UserError
 from service import archives
 from service.client import in_thread
-from service.core import Service, load_predictor, running
+from service.core import Phase, Service, load_predictor, running
 from service.dicom import extra
 from service.errors import ServiceError
 from service.frame import Options, Output
@@ -116,6 +116,7 @@ def _one_object(paths: list[Path], options: Options) -> Path:
 
 async def _segment_all(jobs: dict[Path, Path], options: Options, settings: Settings) -> int:
     async with running(settings, load_predictor(settings)) as service:
+        service.readiness.enter(Phase.SERVING)  # without a warm-up: nobody waits for the first frame alone
         places = asyncio.Semaphore(AT_ONCE_PER_BATCH * service.max_batch_size)
         with tqdm(total=len(jobs), unit="image", disable=None) as bar:
 
