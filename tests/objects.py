@@ -16,6 +16,7 @@ from pydicom.uid import (
     JPEGBaseline8Bit,
     JPEGLSLossless,
     RLELossless,
+    VideoEndoscopicImageStorage,
     VLEndoscopicImageStorage,
     generate_uid,
 )
@@ -44,6 +45,7 @@ def dicom(pictures: Sequence[Image.Image], syntax: UID = ExplicitVRLittleEndian,
     made.BitsAllocated = made.BitsStored = 8
     made.HighBit, made.PixelRepresentation = 7, 0
     if len(pictures) > 1:
+        made.SOPClassUID = VideoEndoscopicImageStorage
         made.NumberOfFrames = len(pictures)
     if syntax == JPEGBaseline8Bit:
         made.PixelData = encapsulate([encoded(each, "JPEG", quality=90) for each in pictures])

@@ -117,20 +117,18 @@ def _extend(made: Dataset, source: Dataset, masks: npt.NDArray[np.uint8], number
         index.FunctionalGroupPointer = Tag("FrameContentSequence")
         made.DimensionIndexSequence.append(index)
         first = made.PerFrameFunctionalGroupsSequence[0]
-        made.PerFrameFunctionalGroupsSequence = [
-            _of_frame(first, number, place) for place, number in enumerate(numbers, 1)
-        ]
+        made.PerFrameFunctionalGroupsSequence = [_of_frame(first, number) for number in numbers]
     made.NumberOfFrames = len(masks)
     packed = np.packbits(masks.reshape(-1), bitorder="little").tobytes()
     made.PixelData = packed + bytes(len(packed) % 2)
 
 
-def _of_frame(first: Dataset, number: int, place: int) -> Dataset:
+def _of_frame(first: Dataset, number: int) -> Dataset:
     group = copy.deepcopy(first)
     group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber = number + 1
     content = group.FrameContentSequence[0]
     content.StackID, content.InStackPositionNumber = "1", number + 1
-    content.DimensionIndexValues = [1, place]
+    content.DimensionIndexValues = [1, number + 1]
     return group
 
 
