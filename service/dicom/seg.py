@@ -26,7 +26,7 @@ MAY_BE_EMPTY = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime",
     "AccessionNumber", "ReferringPhysicianName",
 )  # fmt: skip
-NOT_OF_STILLS = ("PixelData", "NumberOfFrames", "FrameOfReferenceUID")
+NOT_OF_STILLS = ("SOPClassUID", "PixelData", "NumberOfFrames", "FrameOfReferenceUID")
 NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 
 
