@@ -18,7 +18,14 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydicom import Dataset, dcmread
-from pydicom.uid import MPEG4HP41, UID, JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
+from pydicom.uid import (
+    MPEG4HP41,
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    RLELossless,
+)
 
 from fakes import Running, serving
 from objects import LOSSLESS, SECRETS, SYNTAXES, dicom, written
@@ -225,3 +232,20 @@ def test_the_command_writes_masks_or_a_segmentation(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     made = dcmread(tmp_path / "seg.dcm")
     assert (made.Modality, made.NumberOfFrames) == ("SEG", 2)
+
+
+async def test_a_deflated_object_is_refused_before_it_is_inflated(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = dicom(PICTURES[:1])
+    made.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    monkeypatch.delattr("zlib.decompress")
+    async with serving() as it:
+        answer = await sent(it, made)
+    assert answer.status_code == 415
+    assert "Deflated" in answer.json()["detail"]
+
+
+async def test_run_lengths_that_could_unpack_to_gigabytes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.dicom.study.MAX_RLE_BYTES", 100)
+    async with serving() as it:
+        answer = await sent(it, dicom(PICTURES[:1], RLELossless))
+    assert answer.status_code == 413

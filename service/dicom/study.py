@@ -14,16 +14,25 @@ import numpy as np
 import numpy.typing as npt
 from pydicom import Dataset, config, dcmread
 from pydicom.encaps import get_frame
+from pydicom.filereader import _read_file_meta_info, read_preamble
 from pydicom.multival import MultiValue
 from pydicom.pixels.decoders.base import Decoder, get_decoder
 from pydicom.pixels.processing import apply_color_lut
-from pydicom.uid import RLELossless
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, RLELossless
 
 from model.transforms import Pixels
 from service.codec import Packed, PixelFormat, RawPicture
 from service.dicom.codestream import declared_size
-from service.errors import InvalidRequest, ServiceError, TooManyPixels, UndecodableImage, UnsupportedImage
+from service.errors import (
+    InvalidRequest,
+    ServiceError,
+    TooManyBytes,
+    TooManyPixels,
+    UndecodableImage,
+    UnsupportedImage,
+)
 
+MAX_RLE_BYTES = 8 * 2**20  # of a frame, more than any of 1920x1080 takes: run lengths may unpack to 64 times as many
 MAX_FRAMES = 100_000  # an hour of video; the number is only declared, and each takes memory
 NEEDED = ("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "PixelData")
 
@@ -54,18 +63,25 @@ def read(data: bytes, max_pixels: int) -> Study:
     if not data:
         raise InvalidRequest("the body is empty; send one DICOM object")
     try:
-        dataset = dcmread(io.BytesIO(data))
-        return _checked(dataset, max_pixels)
+        decoder = _decoder(_transfer_syntax(data))
+        return _checked(dcmread(io.BytesIO(data)), decoder, max_pixels)
     except ServiceError:
         raise
     except Exception as error:  # pydicom raises nearly everything over damaged files
         raise _damaged("object", error) from None
 
 
-def _checked(dataset: Dataset, max_pixels: int) -> Study:
-    syntax = dataset.file_meta.TransferSyntaxUID
+def _transfer_syntax(data: bytes) -> UID:
+    """Return how an object is encoded from its head, before any of the rest is read (PS3.10, 7.1)."""
+    file = io.BytesIO(data)
+    read_preamble(file, force=False)
+    return UID(_read_file_meta_info(file).TransferSyntaxUID)
+
+
+def _decoder(syntax: UID) -> Decoder:
+    """Return what decodes frames; there is none of a deflated object, which would be inflated whole, however large."""
     try:
-        decoder = get_decoder(syntax)
+        decoder = None if syntax == DeflatedExplicitVRLittleEndian else get_decoder(syntax)
     except NotImplementedError:
         decoder = None
     if decoder is None or not decoder.is_available:
@@ -73,6 +89,10 @@ def _checked(dataset: Dataset, max_pixels: int) -> Study:
         raise UnsupportedImage(
             f"the transfer syntax {name} is not read here; send uncompressed, RLE, JPEG, JPEG-LS or JPEG 2000"
         )
+    return decoder
+
+
+def _checked(dataset: Dataset, decoder: Decoder, max_pixels: int) -> Study:
     missing = [name for name in NEEDED if name not in dataset]
     if missing:
         raise UndecodableImage(f"the DICOM object is no image: it has no {', '.join(missing)}")
@@ -83,7 +103,7 @@ def _checked(dataset: Dataset, max_pixels: int) -> Study:
     count = int(dataset.get("NumberOfFrames") or 1)
     if not 1 <= count <= MAX_FRAMES:
         raise UndecodableImage(f"the DICOM object declares {count} frames; between 1 and {MAX_FRAMES} are read here")
-    if not syntax.is_encapsulated:
+    if not decoder.is_encapsulated:
         _check_length(dataset, count)
     return Study(dataset, tuple(partial(_frame, dataset, decoder, index, count) for index in range(count)))
 
@@ -113,9 +133,12 @@ def _frame(dataset: Dataset, decoder: Decoder, index: int, count: int) -> RawPic
 
 def _check_codestream(dataset: Dataset, decoder: Decoder, index: int, count: int) -> None:
     """Hold a frame to the size that its object declares, which the limit was applied to."""
+    frame = get_frame(dataset.PixelData, index, number_of_frames=count)
     if RLELossless == decoder.UID:  # has no size of its own
+        if len(frame) > MAX_RLE_BYTES:
+            raise TooManyBytes(f"frame {index + 1} has more than {MAX_RLE_BYTES} bytes of run lengths; send JPEG 2000")
         return
-    declared = declared_size(get_frame(dataset.PixelData, index, number_of_frames=count))
+    declared = declared_size(frame)
     if declared != (dataset.Columns, dataset.Rows):
         raise UndecodableImage(f"frame {index + 1} is not of the size that the DICOM object declares; send it again")
 
