@@ -1,0 +1,164 @@
+"""The service on Ray Serve, ``serve run service.ray_app:app max_replicas=4``; needs the extra ``ray``.
+
+Each replica is one process with one device, one batcher and the routes of ``service.rest``. Ray starts, scales, checks,
+replaces and stops replicas; its proxy has the ports, and hands out requests.
+"""
+
+import asyncio
+import contextlib
+import os
+from argparse import Namespace
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any, NoReturn, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+from pydantic import PositiveFloat, PositiveInt
+from ray import serve
+from ray.serve.config import AutoscalingConfig
+from ray.serve.grpc_util import RayServegRPCContext
+from starlette.datastructures import MutableHeaders
+from starlette.routing import Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Message as AsgiMessage
+
+from service import rest, rpc, settings
+from service.core import Phase, load_predictor, running, warm_up
+from service.errors import ServiceError
+from service.grpc_call import abort
+from service.observe import REQUEST_ID_HEADER
+from service.pb.pranet.v1 import segmentation_pb2 as pb
+
+HEALTH_SECONDS = 5.0  # between two checks; Ray replaces a replica after three that fail
+END_SECONDS = 10.0  # beyond DRAIN_SECONDS, until Ray ends a replica by force
+
+A = TypeVar("A", bound=Message)
+
+
+class Scaling(AutoscalingConfig):
+    """The arguments of ``app``: Ray's own, by requests in a replica at once; as many as fill a CPU's batch."""
+
+    max_replicas: PositiveInt = 4
+    target_ongoing_requests: PositiveFloat | None = 8
+
+
+class Aborted(Exception):
+    """A gRPC call has ended with a status."""
+
+
+class RayContext:
+    """What Ray tells of a gRPC call, as ``grpc.aio`` names it; deadlines do not pass Ray's proxy."""
+
+    def __init__(self, context: RayServegRPCContext) -> None:
+        self.invocation_metadata = context.invocation_metadata
+        self._context = context
+
+    def time_remaining(self) -> None:
+        """Tell that no deadline is known."""
+
+    async def send_initial_metadata(self, metadata: list[tuple[str, str]]) -> None:
+        """Send it with the rest: Ray's proxy has only trailing metadata."""
+        self._context.set_trailing_metadata(metadata)
+
+    async def abort(self, code: grpc.StatusCode, details: str, metadata: tuple[tuple[str, str], ...]) -> NoReturn:
+        """End the call with a status."""
+        self._context.set_code(code)
+        self._context.set_details(details)
+        self._context.set_trailing_metadata([*metadata])
+        raise Aborted
+
+
+class Replica:
+    """One device and its batcher; it gets requests once it is warm.
+
+    Raises:
+        SettingsError: a setting is unknown, invalid, or of ``pranet serve`` only.
+        CheckpointError: the weights cannot be used.
+        DeviceError: the device is not to be had.
+        TimeoutError: the device hangs.
+
+    """
+
+    async def __init__(self) -> None:  # type: ignore[misc]  # Ray awaits it
+        self._lifetime = AsyncExitStack()
+        chosen = settings.from_command_line(Namespace())
+        predictor = await asyncio.to_thread(load_predictor, chosen)
+        self._service = await self._lifetime.enter_async_context(running(chosen, predictor))
+        self._lifetime.callback(self._service.readiness.enter, Phase.DRAINING)
+        self._rpc = rpc.Servicer(self._service)
+        await warm_up(self._service, predictor)
+
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        """Return the routes of ``pranet serve``; the router around them answers Ray's lifespan messages."""
+        return Router(default=without_request_id(rest.build(self._service)), redirect_slashes=False)
+
+    async def check_health(self) -> None:
+        """Return if new work is taken.
+
+        Raises:
+            NotReady: inference does not answer any more; Ray replaces this replica.
+            Draining: it is stopping.
+
+        """
+        self._service.readiness.check()
+
+    async def Segment(self, request: pb.SegmentRequest, grpc_context: RayServegRPCContext) -> pb.SegmentResponse:
+        """As over gRPC."""
+        return await self._answer(self._rpc.Segment, request, grpc_context, pb.SegmentResponse())
+
+    async def GetModelInfo(
+        self, request: pb.GetModelInfoRequest, grpc_context: RayServegRPCContext
+    ) -> pb.GetModelInfoResponse:
+        """As over gRPC."""
+        return await self._answer(self._rpc.GetModelInfo, request, grpc_context, pb.GetModelInfoResponse())
+
+    async def _answer(
+        self, method: Callable[[Any, Any], Awaitable[A]], request: Message, given: RayServegRPCContext, empty: A
+    ) -> A:
+        context: Any = RayContext(given)
+        with contextlib.suppress(Aborted):
+            try:
+                with self._service.gate.entered(dict(given.invocation_metadata()).get("authorization", "")):
+                    return await method(request, context)
+            except ServiceError as error:  # of the gate
+                await abort(context, error)
+        return empty  # with the status of its context: Ray's proxy drops the metadata where something is raised
+
+    async def __del__(self) -> None:
+        """End; Ray has waited for the requests that were accepted, and sends no more."""
+        await self._lifetime.aclose()
+
+
+def without_request_id(app: ASGIApp) -> ASGIApp:
+    """Leave the request id's header to Ray's proxy, which adds it to every answer."""
+
+    async def call(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_on(message: AsgiMessage) -> None:
+            if message["type"] == "http.response.start":
+                del MutableHeaders(scope=message)[REQUEST_ID_HEADER]
+            await send(message)
+
+        await app(scope, receive, send_on)
+
+    return call
+
+
+def app(scaling: Scaling) -> serve.Application:
+    """Return the application; ``serve run`` and Ray's config files give the arguments.
+
+    Raises:
+        SettingsError: a setting is unknown, invalid, or of ``pranet serve`` only.
+
+    """
+    chosen, _ = settings.load(os.environ, {})
+    if chosen.tls_cert:
+        raise settings.SettingsError("TLS_CERT: with Ray, its proxy has the ports; give ssl_certfile to http_options")
+    deployed = serve.deployment(
+        name="pranet",
+        autoscaling_config=scaling,
+        max_ongoing_requests=2 * chosen.max_queue_size,  # so that the service itself says when its queue is full
+        health_check_period_s=HEALTH_SECONDS,
+        graceful_shutdown_timeout_s=chosen.drain_seconds + END_SECONDS,
+    )
+    return deployed(serve.ingress()(Replica)).bind()

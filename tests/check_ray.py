@@ -1,0 +1,225 @@
+"""``make ray-check``: the service on Ray Serve, on a network of its own, as Ray listens on every address."""
+
+import asyncio
+import base64
+import itertools
+import json
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import grpc
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from websockets.asyncio.client import connect
+
+from pictures import ROOT, SAMPLES, Mask, annotation, dice, encoded, mask_of, red_box
+from red_ray import GATE
+from service.pb.pranet.v1 import segmentation_pb2 as pb
+from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
+from service.websocket import LENGTH
+
+ray = pytest.importorskip("ray", reason="the extra ray is not installed")
+from ray import serve  # noqa: E402
+
+from service.ray_app import Scaling, app  # noqa: E402
+
+HTTP, GRPC = "127.0.0.1:8000", "127.0.0.1:9000"
+ADD = "service.pb.pranet.v1.segmentation_pb2_grpc.add_SegmentationServiceServicer_to_server"
+PATIENCE = 60
+QUICK = {"target_ongoing_requests": 1, "upscale_delay_s": 0.1, "downscale_delay_s": 0.1, "look_back_period_s": 1}
+QUICK |= {"metrics_interval_s": 0.2}
+LIME = encoded(Image.new("RGB", (8, 8), "lime"))
+NONSENSE = b"no picture"
+
+
+@pytest.fixture(scope="module")
+def gate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("ray") / "open"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster(gate: Path) -> Iterator[None]:
+    variables = {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "PRANET_DEVICE": "cpu", "PRANET_MAX_BATCH_SIZE": "1"}
+    variables |= {GATE: str(gate)}
+    os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    hook = {"worker_process_setup_hook": "red_ray.use", "env_vars": variables}
+    ray.init(num_cpus=2, include_dashboard=False, object_store_memory=2**27, runtime_env=hook, log_to_driver=False)
+    grpc_options = {"port": 9000, "grpc_servicer_functions": [ADD]}
+    serve.start(http_options={"host": "127.0.0.1", "port": 8000}, grpc_options=grpc_options)
+    yield
+    serve.shutdown()
+    ray.shutdown()
+
+
+@pytest.fixture
+async def rest() -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=f"http://{HTTP}", timeout=PATIENCE, trust_env=False) as client:
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def closed(gate: Path) -> Iterator[None]:
+    yield
+    gate.unlink(missing_ok=True)
+
+
+async def deployed(least: int, most: int = 2) -> None:
+    """Deploy; what runs already is kept."""
+    await asyncio.to_thread(serve.run, app(Scaling(min_replicas=least, max_replicas=most, **QUICK)), name="red")
+    if least == most:
+        await replicas(least)
+
+
+def running() -> int:
+    states = serve.status().applications["red"].deployments["pranet"].replica_states
+    return states.get("RUNNING", 0) if not set(states) - {"RUNNING"} else -1
+
+
+async def replicas(number: int) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while await asyncio.to_thread(running) != number:  # noqa: ASYNC110 - nobody announces it
+            await asyncio.sleep(0.1)
+
+
+def opened(gate: Path) -> None:
+    gate.touch()
+
+
+def boxes() -> Iterator[tuple[bytes, Mask]]:
+    for left in itertools.cycle(range(4, 40, 4)):
+        picture = red_box(64, 48, (left, 8, left + 20, 40))
+        yield encoded(picture), np.asarray(picture)[:, :, 0] > 0
+
+
+async def asked(rest: httpx.AsyncClient, picture: bytes, mask: Mask, tries: int = 1) -> str:
+    """Segment as a client that retries; return the name of the replica that answered."""
+    for _ in range(tries):
+        try:
+            answer = await rest.post("/segment", content=picture)
+        except httpx.TransportError:
+            continue
+        if answer.status_code == 200:
+            assert (mask_of(answer.content) == mask).all()
+            return str(answer.headers["x-model"])
+    raise AssertionError(f"no answer in {tries} tries")
+
+
+async def test_two_replicas_answer_everything_right_between_them(rest: httpx.AsyncClient) -> None:
+    await deployed(2)
+    pictures = boxes()
+    names = await asyncio.gather(*(asked(rest, *next(pictures)) for _ in range(60)))
+    assert len(set(names)) == 2
+
+
+async def test_errors_and_headers_are_those_of_the_service(rest: httpx.AsyncClient) -> None:
+    await deployed(2)
+    answer = await rest.post("/segment", content=NONSENSE, headers={"x-request-id": "mine"})
+    assert (answer.status_code, answer.json()["type"]) == (415, "urn:pranet:error:unsupported-image")
+    assert answer.headers.get_list("x-request-id") == [answer.json()["request_id"]] == ["mine"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert (await rest.get("/readyz")).json() == {"status": "ready"}
+    assert (await rest.get("/v2/models/pranet")).json()["name"] == "pranet"
+
+
+async def test_an_archive_is_answered_while_its_later_pictures_wait(rest: httpx.AsyncClient, gate: Path) -> None:
+    await deployed(2)
+    picture, mask = next(boxes())
+    files = [("file", ("red.png", picture)), ("file", ("lime.png", LIME))]
+    async with rest.stream("POST", "/segment/batch", files=files) as answer:
+        lines = answer.aiter_lines()
+        first = json.loads(await anext(lines))
+        opened(gate)
+        rest_of_it = [json.loads(line) async for line in lines]
+    assert (mask_of(base64.b64decode(first["png"])) == mask).all()
+    assert [line["status"] for line in rest_of_it] == [200]
+
+
+async def test_grpc_through_the_proxy_answers_and_names_the_cause_of_errors() -> None:
+    await deployed(2)
+    picture, mask = next(boxes())
+    async with grpc.aio.insecure_channel(GRPC) as channel:
+        stub = pb_grpc.SegmentationServiceStub(channel)
+        answer = await stub.Segment(pb.SegmentRequest(image=picture), timeout=PATIENCE)
+        assert (mask_of(answer.png) == mask).all()
+        assert (await stub.GetModelInfo(pb.GetModelInfoRequest())).input_size == 352
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.Segment(pb.SegmentRequest(image=NONSENSE), timeout=PATIENCE)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert dict(refused.value.trailing_metadata() or ())["pranet-error"] == "unsupported-image"
+
+
+async def test_a_websocket_passes_the_proxy() -> None:
+    await deployed(2)
+    head = json.dumps({"frame_id": 7}).encode()
+    async with connect(f"ws://{HTTP}/stream", proxy=None, max_size=None) as socket:
+        await socket.send(json.dumps({"policy": "every"}))
+        await socket.send(LENGTH.pack(len(head)) + head + next(boxes())[0])
+        answer = await socket.recv(decode=False)
+    (length,) = LENGTH.unpack_from(answer)
+    assert json.loads(answer[LENGTH.size : LENGTH.size + length])["frame_id"] == 7
+
+
+async def test_a_replica_killed_under_load_costs_a_client_that_retries_nothing(rest: httpx.AsyncClient) -> None:
+    await deployed(2)
+    pictures, answered, killed = boxes(), [], asyncio.Event()
+
+    async def caller() -> None:
+        while not killed.is_set() or len(answered) < 200:
+            answered.append(await asked(rest, *next(pictures), tries=20))
+
+    callers = [asyncio.create_task(caller()) for _ in range(8)]
+    async with asyncio.timeout(PATIENCE):
+        while len(set(answered)) < 2:  # noqa: ASYNC110 - both are at work
+            await asyncio.sleep(0.01)
+    victim = answered[-1]
+    os.kill(int(victim.removeprefix("red-")), signal.SIGKILL)
+    killed.set()
+    await asyncio.gather(*callers)
+    await replicas(2)
+    names = await asyncio.gather(*(asked(rest, *next(pictures)) for _ in range(60)))
+    assert victim not in names
+
+
+async def test_load_brings_a_second_replica_and_quiet_takes_it_away_without_losing_an_answer(
+    rest: httpx.AsyncClient, gate: Path
+) -> None:
+    await deployed(1)
+    await replicas(1)
+    held = [asyncio.create_task(rest.post("/segment", content=LIME)) for _ in range(6)]
+    await replicas(2)
+    opened(gate)
+    assert [answer.status_code for answer in await asyncio.gather(*held)] == [200] * 6
+    await replicas(1)
+
+
+async def test_what_was_accepted_is_answered_before_a_replica_ends(rest: httpx.AsyncClient, gate: Path) -> None:
+    await deployed(2)
+    held = [asyncio.create_task(rest.post("/segment", content=LIME)) for _ in range(6)]
+    while sum(await asyncio.gather(*(in_flight(rest) for _ in range(8)))) == 0:
+        pass
+    removing = asyncio.create_task(asyncio.to_thread(serve.delete, "red"))
+    async with asyncio.timeout(PATIENCE):
+        while (await rest.get("/readyz")).status_code == 200:  # noqa: ASYNC110 - no new work is taken
+            await asyncio.sleep(0.01)
+    opened(gate)
+    assert [answer.status_code for answer in await asyncio.gather(*held)] == [200] * 6
+    await removing
+
+
+async def in_flight(rest: httpx.AsyncClient) -> int:
+    text = (await rest.get("/metrics")).text
+    return int(float(text.rpartition("\npranet_in_flight ")[2].split()[0]))
+
+
+async def test_the_real_network_finds_the_polyp(weights: Path, rest: httpx.AsyncClient) -> None:
+    application = app(Scaling(max_replicas=1))
+    real = {"runtime_env": {"env_vars": {"PRANET_WEIGHTS": str(weights)}}}
+    target = application._bound_deployment.options(ray_actor_options=real).bind()
+    await asyncio.to_thread(serve.run, target, name="real", route_prefix="/real")
+    answer = await rest.post("/real/segment", content=SAMPLES[0].read_bytes())
+    assert answer.status_code == 200
+    assert dice(mask_of(answer.content), annotation(SAMPLES[0])) > 0.8
