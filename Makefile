@@ -13,7 +13,7 @@ BUNDLED := $(wildcard requirements/*.txt) pyproject.toml docker/install.sh docke
 	$(shell find model service weights -type f ! -name '*.pyc')
 PIP_COMPILE := $(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --no-header -q
 
-.PHONY: serve extras triton-client test check fuzz soak format lint types contracts proto proto-check readme lock bundle bundle-check image-check sbom audit clean
+.PHONY: serve extras triton-client test check fuzz soak ray-check format lint types contracts proto proto-check readme lock bundle bundle-check image-check sbom audit clean
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/pranet serve
@@ -36,6 +36,10 @@ fuzz: $(VENV)/.dev
 # Ten minutes at 120 % of capacity, on a machine with nothing else to do.
 soak: $(VENV)/.dev
 	$(BIN)/python tests/soak.py
+
+# The service on Ray Serve, about a minute. Ray listens on every address, so it gets a network of its own. Needs iproute2.
+ray-check: $(VENV)/.dev
+	unshare --map-root-user --net sh -c 'ip link set lo up && exec $(BIN)/pytest -W ignore tests/check_ray.py'
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .

@@ -2,6 +2,8 @@
 
 import asyncio
 import base64
+import hashlib
+import importlib
 import itertools
 import json
 import os
@@ -13,6 +15,7 @@ import grpc
 import httpx
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from websockets.asyncio.client import connect
 
@@ -21,14 +24,17 @@ from red_ray import GATE
 from service.pb.pranet.v1 import segmentation_pb2 as pb
 from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service.websocket import LENGTH
+from test_deployment import SCRIPTS, check
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
 from ray import serve  # noqa: E402
+from ray.serve.schema import ServeDeploySchema  # noqa: E402
 
 from service.ray_app import Scaling, app  # noqa: E402
 
 HTTP, GRPC = "127.0.0.1:8000", "127.0.0.1:9000"
 ADD = "service.pb.pranet.v1.segmentation_pb2_grpc.add_SegmentationServiceServicer_to_server"
+MANIFEST = ROOT / "docker" / "kuberay" / "pranet.yaml"
 PATIENCE = 60
 QUICK = {"target_ongoing_requests": 1, "upscale_delay_s": 0.1, "downscale_delay_s": 0.1, "look_back_period_s": 1}
 QUICK |= {"metrics_interval_s": 0.2}
@@ -67,11 +73,20 @@ def closed(gate: Path) -> Iterator[None]:
     gate.unlink(missing_ok=True)
 
 
-async def deployed(least: int, most: int = 2) -> None:
-    """Deploy; what runs already is kept."""
-    await asyncio.to_thread(serve.run, app(Scaling(min_replicas=least, max_replicas=most, **QUICK)), name="red")
-    if least == most:
-        await replicas(least)
+@pytest.fixture(scope="module")
+def pair() -> None:
+    """Have two replicas, for all tests that leave it at that."""
+    deploy(least=2)
+
+
+@pytest.fixture(scope="module")
+def scaling() -> None:
+    """Have one replica, or two under load; comes after every test of ``pair``."""
+    deploy(least=1)
+
+
+def deploy(least: int) -> None:
+    serve.run(app(Scaling(min_replicas=least, max_replicas=2, **QUICK)), name="red")
 
 
 def running() -> int:
@@ -108,15 +123,15 @@ async def asked(rest: httpx.AsyncClient, picture: bytes, mask: Mask, tries: int 
     raise AssertionError(f"no answer in {tries} tries")
 
 
+@pytest.mark.usefixtures("pair")
 async def test_two_replicas_answer_everything_right_between_them(rest: httpx.AsyncClient) -> None:
-    await deployed(2)
     pictures = boxes()
     names = await asyncio.gather(*(asked(rest, *next(pictures)) for _ in range(60)))
     assert len(set(names)) == 2
 
 
+@pytest.mark.usefixtures("pair")
 async def test_errors_and_headers_are_those_of_the_service(rest: httpx.AsyncClient) -> None:
-    await deployed(2)
     answer = await rest.post("/segment", content=NONSENSE, headers={"x-request-id": "mine"})
     assert (answer.status_code, answer.json()["type"]) == (415, "urn:pranet:error:unsupported-image")
     assert answer.headers.get_list("x-request-id") == [answer.json()["request_id"]] == ["mine"]
@@ -125,8 +140,8 @@ async def test_errors_and_headers_are_those_of_the_service(rest: httpx.AsyncClie
     assert (await rest.get("/v2/models/pranet")).json()["name"] == "pranet"
 
 
+@pytest.mark.usefixtures("pair")
 async def test_an_archive_is_answered_while_its_later_pictures_wait(rest: httpx.AsyncClient, gate: Path) -> None:
-    await deployed(2)
     picture, mask = next(boxes())
     files = [("file", ("red.png", picture)), ("file", ("lime.png", LIME))]
     async with rest.stream("POST", "/segment/batch", files=files) as answer:
@@ -138,8 +153,8 @@ async def test_an_archive_is_answered_while_its_later_pictures_wait(rest: httpx.
     assert [line["status"] for line in rest_of_it] == [200]
 
 
+@pytest.mark.usefixtures("pair")
 async def test_grpc_through_the_proxy_answers_and_names_the_cause_of_errors() -> None:
-    await deployed(2)
     picture, mask = next(boxes())
     async with grpc.aio.insecure_channel(GRPC) as channel:
         stub = pb_grpc.SegmentationServiceStub(channel)
@@ -152,8 +167,8 @@ async def test_grpc_through_the_proxy_answers_and_names_the_cause_of_errors() ->
     assert dict(refused.value.trailing_metadata() or ())["pranet-error"] == "unsupported-image"
 
 
+@pytest.mark.usefixtures("pair")
 async def test_a_websocket_passes_the_proxy() -> None:
-    await deployed(2)
     head = json.dumps({"frame_id": 7}).encode()
     async with connect(f"ws://{HTTP}/stream", proxy=None, max_size=None) as socket:
         await socket.send(json.dumps({"policy": "every"}))
@@ -163,8 +178,8 @@ async def test_a_websocket_passes_the_proxy() -> None:
     assert json.loads(answer[LENGTH.size : LENGTH.size + length])["frame_id"] == 7
 
 
+@pytest.mark.usefixtures("pair")
 async def test_a_replica_killed_under_load_costs_a_client_that_retries_nothing(rest: httpx.AsyncClient) -> None:
-    await deployed(2)
     pictures, answered, killed = boxes(), [], asyncio.Event()
 
     async def caller() -> None:
@@ -184,10 +199,10 @@ async def test_a_replica_killed_under_load_costs_a_client_that_retries_nothing(r
     assert victim not in names
 
 
+@pytest.mark.usefixtures("scaling")
 async def test_load_brings_a_second_replica_and_quiet_takes_it_away_without_losing_an_answer(
     rest: httpx.AsyncClient, gate: Path
 ) -> None:
-    await deployed(1)
     await replicas(1)
     held = [asyncio.create_task(rest.post("/segment", content=LIME)) for _ in range(6)]
     await replicas(2)
@@ -196,8 +211,8 @@ async def test_load_brings_a_second_replica_and_quiet_takes_it_away_without_losi
     await replicas(1)
 
 
+@pytest.mark.usefixtures("scaling")
 async def test_what_was_accepted_is_answered_before_a_replica_ends(rest: httpx.AsyncClient, gate: Path) -> None:
-    await deployed(2)
     held = [asyncio.create_task(rest.post("/segment", content=LIME)) for _ in range(6)]
     while sum(await asyncio.gather(*(in_flight(rest) for _ in range(8)))) == 0:
         pass
@@ -215,11 +230,44 @@ async def in_flight(rest: httpx.AsyncClient) -> int:
     return int(float(text.rpartition("\npranet_in_flight ")[2].split()[0]))
 
 
-async def test_the_real_network_finds_the_polyp(weights: Path, rest: httpx.AsyncClient) -> None:
-    application = app(Scaling(max_replicas=1))
-    real = {"runtime_env": {"env_vars": {"PRANET_WEIGHTS": str(weights)}}}
-    target = application._bound_deployment.options(ray_actor_options=real).bind()
-    await asyncio.to_thread(serve.run, target, name="real", route_prefix="/real")
-    answer = await rest.post("/real/segment", content=SAMPLES[0].read_bytes())
-    assert answer.status_code == 200
+async def test_the_real_network_finds_the_polyp_for_who_has_a_token(
+    weights: Path, rest: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text(f"reader:{hashlib.sha256(b'good').hexdigest()}")
+    variables = {"PRANET_WEIGHTS": str(weights), "PRANET_API_TOKENS_FILE": str(tokens)}
+    target = app(Scaling(max_replicas=1))._bound_deployment
+    real = target.options(ray_actor_options={"runtime_env": {"env_vars": variables}}).bind()
+    await asyncio.to_thread(serve.run, real, name="real", route_prefix="/real")
+    image, good = SAMPLES[0].read_bytes(), ("authorization", "Bearer good")
+    answer = await rest.post("/real/segment", content=image, headers=[good])
     assert dice(mask_of(answer.content), annotation(SAMPLES[0])) > 0.8
+    assert (await rest.post("/real/segment", content=image)).status_code == 401
+    async with grpc.aio.insecure_channel(GRPC) as channel:
+        stub = pb_grpc.SegmentationServiceStub(channel)
+        request, name = pb.SegmentRequest(image=image), ("application", "real")
+        assert (await stub.Segment(request, metadata=[name, good])).png == answer.content
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.Segment(request, metadata=[name])
+    assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_ray_knows_every_field_of_the_configuration_in_the_manifest_and_kubernetes_those_of_its_pods(
+    tmp_path: Path,
+) -> None:
+    spec = yaml.safe_load(MANIFEST.read_text())["spec"]
+    config = ServeDeploySchema.model_validate(yaml.safe_load(spec["serveConfigV2"]))
+    (application,) = config.applications
+    module, _, name = application.import_path.partition(":")
+    deployment = getattr(importlib.import_module(module), name)(Scaling(**application.args))._bound_deployment
+    assert [each.name for each in application.deployments] == [deployment.name]
+    assert config.grpc_options.grpc_servicer_functions == [ADD]
+    cluster = spec["rayClusterConfig"]
+    assert cluster["rayVersion"] == ray.__version__
+    (workers,) = cluster["workerGroupSpecs"]
+    patience = workers["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert patience > deployment._deployment_config.graceful_shutdown_timeout_s
+    for group in (cluster["headGroupSpec"], workers):
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pranet"}, **group["template"]}
+        (tmp_path / "pod.yaml").write_text(yaml.safe_dump(pod))
+        check(SCRIPTS / "kubernetes-validate", "--strict", tmp_path / "pod.yaml")

@@ -26,5 +26,5 @@ def test_the_server_imports_no_extra() -> None:
     owners = {module: {name.lower() for name in distributions.get(module, ())} for module in json.loads(done.stdout)}
     assert {"fastapi", "grpc", "uvicorn"} <= owners.keys()
     assert "torch" not in owners  # seconds of a start; OpenVINO does without once its graph is cached
-    assert {"av", "highdicom", "matplotlib", "pydicom"} <= extras
+    assert {"av", "highdicom", "matplotlib", "pydicom", "ray"} <= extras
     assert {module for module, names in owners.items() if names and names <= extras} == set()
