@@ -10,25 +10,22 @@ import os
 from argparse import Namespace
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
-import grpc
 from google.protobuf.message import Message
 from pydantic import PositiveFloat, PositiveInt
 from ray import serve
 from ray.serve.config import AutoscalingConfig
 from ray.serve.grpc_util import RayServegRPCContext
-from starlette.datastructures import MutableHeaders
 from starlette.routing import Router
-from starlette.types import ASGIApp, Receive, Scope, Send
-from starlette.types import Message as AsgiMessage
+from starlette.types import ASGIApp
 
 from service import rest, rpc, settings
 from service.core import Phase, load_predictor, running, warm_up
 from service.errors import ServiceError
 from service.grpc_call import abort
-from service.observe import REQUEST_ID_HEADER
 from service.pb.pranet.v1 import segmentation_pb2 as pb
+from service.ray_proxy import Aborted, RayContext, without_request_id
 
 HEALTH_SECONDS = 5.0  # between two checks; Ray replaces a replica after three that fail
 END_SECONDS = 10.0  # beyond DRAIN_SECONDS, until Ray ends a replica by force
@@ -43,37 +40,11 @@ class Scaling(AutoscalingConfig):
     target_ongoing_requests: PositiveFloat | None = 8
 
 
-class Aborted(Exception):
-    """A gRPC call has ended with a status."""
-
-
-class RayContext:
-    """What Ray tells of a gRPC call, as ``grpc.aio`` names it; deadlines do not pass Ray's proxy."""
-
-    def __init__(self, context: RayServegRPCContext) -> None:
-        self.invocation_metadata = context.invocation_metadata
-        self._context = context
-
-    def time_remaining(self) -> None:
-        """Tell that no deadline is known."""
-
-    async def send_initial_metadata(self, metadata: list[tuple[str, str]]) -> None:
-        """Send it with the rest: Ray's proxy has only trailing metadata."""
-        self._context.set_trailing_metadata(metadata)
-
-    async def abort(self, code: grpc.StatusCode, details: str, metadata: tuple[tuple[str, str], ...]) -> NoReturn:
-        """End the call with a status."""
-        self._context.set_code(code)
-        self._context.set_details(details)
-        self._context.set_trailing_metadata([*metadata])
-        raise Aborted
-
-
 class Replica:
     """One device and its batcher; it gets requests once it is warm.
 
     Raises:
-        SettingsError: a setting is unknown, invalid, or of ``pranet serve`` only.
+        SettingsError: a setting is unknown or invalid, or TLS is asked for.
         CheckpointError: the weights cannot be used.
         DeviceError: the device is not to be had.
         TimeoutError: the device hangs.
@@ -83,6 +54,7 @@ class Replica:
     async def __init__(self) -> None:  # type: ignore[misc]  # Ray awaits it
         self._lifetime = AsyncExitStack()
         chosen = settings.from_command_line(Namespace())
+        _check(chosen)
         predictor = await asyncio.to_thread(load_predictor, chosen)
         self._service = await self._lifetime.enter_async_context(running(chosen, predictor))
         self._lifetime.callback(self._service.readiness.enter, Phase.DRAINING)
@@ -130,30 +102,15 @@ class Replica:
         await self._lifetime.aclose()
 
 
-def without_request_id(app: ASGIApp) -> ASGIApp:
-    """Leave the request id's header to Ray's proxy, which adds it to every answer."""
-
-    async def call(scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_on(message: AsgiMessage) -> None:
-            if message["type"] == "http.response.start":
-                del MutableHeaders(scope=message)[REQUEST_ID_HEADER]
-            await send(message)
-
-        await app(scope, receive, send_on)
-
-    return call
-
-
 def app(scaling: Scaling) -> serve.Application:
     """Return the application; ``serve run`` and Ray's config files give the arguments.
 
     Raises:
-        SettingsError: a setting is unknown, invalid, or of ``pranet serve`` only.
+        SettingsError: a setting is unknown or invalid, or TLS is asked for.
 
     """
     chosen, _ = settings.load(os.environ, {})
-    if chosen.tls_cert:
-        raise settings.SettingsError("TLS_CERT: with Ray, its proxy has the ports; give ssl_certfile to http_options")
+    _check(chosen)
     deployed = serve.deployment(
         name="pranet",
         autoscaling_config=scaling,
@@ -162,3 +119,8 @@ def app(scaling: Scaling) -> serve.Application:
         graceful_shutdown_timeout_s=chosen.drain_seconds + END_SECONDS,
     )
     return deployed(serve.ingress()(Replica)).bind()
+
+
+def _check(chosen: settings.Settings) -> None:
+    if chosen.tls_cert:  # who asks for TLS must not go without it unawares
+        raise settings.SettingsError("TLS_CERT: with Ray, its proxy has the ports; give ssl_certfile to http_options")
