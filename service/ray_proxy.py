@@ -1,4 +1,4 @@
-"""What Ray Serve's proxy does otherwise than ``pranet serve``, made up for; used in the replicas of ``service.ray_app``."""
+"""What Ray Serve's proxy does otherwise than ``pranet serve``, and what replicas do about it."""
 
 from typing import NoReturn
 
