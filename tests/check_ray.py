@@ -41,6 +41,7 @@ HTTP, GRPC = "127.0.0.1:8000", "127.0.0.1:9000"
 ADD = "service.pb.pranet.v1.segmentation_pb2_grpc.add_SegmentationServiceServicer_to_server"
 MANIFEST = ROOT / "docker" / "kuberay" / "pranet.yaml"
 PATIENCE = 60
+HELD_SECONDS = 3  # in which Ray would have ended a replica that is given no time
 QUICK = {"target_ongoing_requests": 1, "upscale_delay_s": 0.1, "downscale_delay_s": 0.1, "look_back_period_s": 1}
 QUICK |= {"metrics_interval_s": 0.2}
 LIME = encoded(Image.new("RGB", (8, 8), "lime"))
@@ -225,6 +226,7 @@ async def test_what_was_accepted_is_answered_before_a_replica_ends(rest: httpx.A
     async with asyncio.timeout(PATIENCE):
         while (await rest.get("/readyz")).status_code == 200:  # noqa: ASYNC110 - no new work is taken
             await asyncio.sleep(0.01)
+    await asyncio.sleep(HELD_SECONDS)
     opened(gate)
     assert [answer.status_code for answer in await asyncio.gather(*held)] == [200] * 6
     await removing
