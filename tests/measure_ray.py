@@ -13,7 +13,7 @@ import processes
 from service.ray_app import Scaling, app
 
 URL = "http://127.0.0.1:8000"
-BENCH = (*processes.PROGRAM, "bench", "http", "--concurrency", "1,16", "--seconds", "15", "--url")
+BENCH = (*processes.PROGRAM, "bench", "http", "--concurrency", "1,16", "--seconds", "10", "--url")
 
 
 def measure(name: str, url: str) -> None:
