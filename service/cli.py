@@ -23,7 +23,7 @@ COMMANDS = {
     "train": ("model.training.command", "train weights from a recipe"),
     "evaluate": ("model.evaluation.command", "judge weights or maps against annotated pictures"),
 }
-INSTALL_EXTRAS = "pip install 'pranet-service[bench,export,gpu,int8,otel,ray,train,video]', or `make extras`"
+INSTALL_EXTRAS = "pip install 'pranet-service[bench,dicom,export,gpu,int8,otel,ray,train,video]', or `make extras`"
 USAGE_ERROR = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
