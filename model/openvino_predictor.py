@@ -44,9 +44,8 @@ class OpenVinoPredictor:
 
     def warm_up(self, max_batch_size: int) -> None:
         """Run every stream once; there are no other sizes than one frame."""
-        frames = np.zeros((self._streams, 3, SIZE, SIZE), np.uint8)
-        for requests in (self._alone, self._side_by_side):
-            requests.infer(frames)
+        for requests, streams in ((self._alone, 1), (self._side_by_side, self._streams)):
+            requests.infer(np.zeros((streams, 3, SIZE, SIZE), np.uint8))
 
     def predict(self, frames: Pixels) -> Floats:
         """Map uint8 RGB (N, 3, 352, 352) to float32 logits of S3 (N, 352, 352)."""

@@ -19,6 +19,7 @@ from service.archives import Archives
 from service.batcher import Batcher
 from service.device_thread import in_device_thread
 from service.errors import Draining, NotReady
+from service.frame import rehearse
 from service.gate import Gate
 from service.maps import SideOutputs
 from service.metrics import Metrics
@@ -178,7 +179,7 @@ async def running(
 
 
 async def warm_up(service: Service, predictor: Predictor) -> None:
-    """Run every batch size that will be served, then take new work (``Phase.SERVING``).
+    """Run every batch size that will be served and the work around it, then take new work (``Phase.SERVING``).
 
     Raises:
         TimeoutError: the device hangs.
@@ -186,6 +187,7 @@ async def warm_up(service: Service, predictor: Predictor) -> None:
     """
     async with asyncio.timeout(PREPARE_SECONDS):
         await in_device_thread(predictor.warm_up, service.max_batch_size)
+    await asyncio.to_thread(rehearse)
     if service.readiness.phase is Phase.STARTING:
         service.readiness.enter(Phase.SERVING)
 

@@ -97,6 +97,14 @@ def prepare(source: Picture | Packed, options: Options, max_pixels: int, times: 
     return Prepared(picture if drawn_on else None, width, height, box, pixels)
 
 
+def rehearse() -> None:
+    """Decode and answer a black picture, so that no client waits for what libraries do on first use."""
+    times = StageTimes()
+    black = codec.encode_png(np.zeros((SIZE, SIZE, 3), np.uint8))
+    frame = prepare(black, Options(), SIZE * SIZE, times)
+    render(frame, np.full((SIZE, SIZE), -1, np.float32), Options(), times)
+
+
 def render(
     frame: Prepared, logits: Floats, options: Options, times: StageTimes, presence: Presence | None = None
 ) -> Rendered:
