@@ -136,11 +136,11 @@ async def running(
     metrics = Metrics()
     gate = Gate(settings.api_tokens_file, rate_limit=settings.rate_limit, concurrency=settings.token_concurrency)
     _watch_gpu(metrics, engines.resolve_device(settings.device))
-    max_batch_size = _max_batch_size(settings)
+    max_batch_size = settings.max_batch_size or engines.default_batch_size(settings.device)
     async with contextlib.AsyncExitStack() as stack:
         traces = await stack.enter_async_context(tracing.started(settings.traces_endpoint))
         pool = stack.enter_context(ThreadPoolExecutor(usable_cores(), thread_name_prefix="cpu"))
-        batcher = await stack.enter_async_context(_batcher(settings, predictor, metrics, hang_seconds))
+        batcher = await stack.enter_async_context(_batcher(settings, predictor, max_batch_size, metrics, hang_seconds))
         readiness = Readiness(batcher.dead)
         metrics.ready.set_function(lambda: readiness.ready)
         segmenter = Segmenter(
@@ -170,7 +170,7 @@ async def running(
             segmenter,
             _streams(settings, segmenter, metrics),
             side_outputs,
-            _archives(settings, segmenter, readiness),
+            _archives(settings, max_batch_size, segmenter, readiness),
             readiness,
             metrics,
             gate,
@@ -192,16 +192,12 @@ async def warm_up(service: Service, predictor: Predictor) -> None:
         service.readiness.enter(Phase.SERVING)
 
 
-def _max_batch_size(settings: Settings) -> int:
-    return settings.max_batch_size or engines.default_batch_size(settings.device)
-
-
 def _batcher(
-    settings: Settings, predictor: Predictor, metrics: Metrics, hang_seconds: float | None
+    settings: Settings, predictor: Predictor, max_batch_size: int, metrics: Metrics, hang_seconds: float | None
 ) -> Batcher[Pixels, Inference]:
     return Batcher(
         inference(predictor),
-        max_batch_size=_max_batch_size(settings),
+        max_batch_size=max_batch_size,
         max_queue_delay=settings.max_queue_delay_ms / 1e3,
         slots=predictor.slots,
         hang_seconds=hang_seconds or _patience(settings),
@@ -219,13 +215,13 @@ def _streams(settings: Settings, segmenter: Segmenter, metrics: Metrics) -> Stre
     )
 
 
-def _archives(settings: Settings, segmenter: Segmenter, readiness: Readiness) -> Archives:
+def _archives(settings: Settings, max_batch_size: int, segmenter: Segmenter, readiness: Readiness) -> Archives:
     return Archives(
         segmenter,
         readiness.check,
         max_archives=settings.max_archives,
         # Two batches, so that the device never waits; at most half of all places, so that others find some.
-        at_once=max(1, min(2 * _max_batch_size(settings), settings.max_queue_size // 2)),
+        at_once=max(1, min(2 * max_batch_size, settings.max_queue_size // 2)),
     )
 
 

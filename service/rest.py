@@ -141,11 +141,11 @@ async def segment(request: Request, query: Annotated[ObjectQuery, Query()]) -> R
     """Answer an image with its mask, in the geometry of the image as a person sees it."""
     service: Service = request.app.state.service
     service.readiness.check()
-    deadline = asyncio.get_running_loop().time() + timeout_seconds(request, service.settings.request_timeout_ms)
     if dicom.is_dicom(request):
         return await _object(request, query, service)
     if query.omit_empty or dicom.wants_dicom(request):
         raise InvalidParameter(f"a DICOM Segmentation is only made of DICOM; send Content-Type: {DICOM_TYPE}")
+    deadline = asyncio.get_running_loop().time() + timeout_seconds(request, service.settings.request_timeout_ms)
     if query.output == "maps":
         return await _maps(request, query.roi, service, deadline)
     work = service.segmenter.segment(

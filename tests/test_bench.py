@@ -203,7 +203,9 @@ def test_every_engine_is_compared_with_float32_pytorch(tmp_path: Path, monkeypat
 
     monkeypatch.setattr(fidelity.engines, "create", create)
     files = [PairFile("set/red", tmp_path / "red.png", tmp_path / "mask.png")]
-    lines = list(fidelity.compare(None, files, PRECISIONS, device="cpu", cache_dir=None, out=tmp_path))
+    lines = list(
+        fidelity.compare(None, files, PRECISIONS, max_pixels=10**6, device="cpu", cache_dir=None, out=tmp_path)
+    )
     assert [(line.engine, line.precision, line.mean, line.truth_change) for line in lines] == [
         ("torch", "fp32", 1, 0),
         ("torch", "fp32, reduced JPEGs", 1, 0),
@@ -224,6 +226,6 @@ def test_large_jpegs_are_also_judged_as_the_service_decodes_them(
     Image.new("L", (704, 704), 255).save(tmp_path / "mask.png")
     monkeypatch.setattr(fidelity.engines, "create", lambda *_, **__: RedPredictor())
     files = [PairFile("set/noise", tmp_path / "noise.jpg", tmp_path / "mask.png")]
-    whole, reduced = fidelity.compare(None, files, (), device="cpu", cache_dir=None, out=None)
+    whole, reduced = fidelity.compare(None, files, (), max_pixels=10**6, device="cpu", cache_dir=None, out=None)
     assert whole.mean == 1
     assert 0 < reduced.mean < 1

@@ -149,6 +149,7 @@ def _fidelity(arguments: argparse.Namespace) -> int:
             weights,
             files,
             arguments.precisions,
+            max_pixels=loaded.max_image_pixels,
             device=loaded.device,
             cache_dir=loaded.cache_path,
             out=arguments.out,

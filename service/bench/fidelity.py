@@ -14,13 +14,13 @@ from model.checkpoint import Checkpoint
 from model.comparison import dice
 from model.predictor import DeviceError, Predictor
 from model.training.pairs import PairFile, read_image, read_mask
-from model.transforms import SIZE, Floats, Pixels
-from service import codec
+from model.transforms import Floats, Pixels
+from service.frame import Options, prepare
+from service.stages import StageTimes
 
 REFERENCE = ("torch", "fp32")
 VARIANTS = (("torch", "bf16"), ("torch", "fp16"), *(("openvino", each) for each in ("fp32", "bf16", "int8")))
 BATCH = 8
-MAX_PIXELS = 50_000_000
 GREEN, RED = (0, 255, 0), (255, 0, 0)
 
 
@@ -54,6 +54,7 @@ def compare(
     files: Sequence[PairFile],
     precisions: Collection[str],
     *,
+    max_pixels: int,
     device: str,
     cache_dir: Path | None,
     out: Path | None,
@@ -72,7 +73,7 @@ def compare(
         for file, picture, mask in zip(files, pictures, alone, strict=True)
     ]
     yield _judged(*REFERENCE, cases, alone, together, out)
-    served = np.stack([_as_served(file, frame) for file, frame in zip(files, frames, strict=True)])
+    served = np.stack([_as_served(file, max_pixels) for file in files])
     alone, together = _masks(reference, served, pictures, 1), _masks(reference, served, pictures, BATCH)
     yield _judged(REFERENCE[0], f"{REFERENCE[1]}, reduced JPEGs", cases, alone, together, out)
     for engine, precision in VARIANTS:
@@ -115,10 +116,9 @@ def _judged(
     )
 
 
-def _as_served(file: PairFile, frame: Pixels) -> Pixels:
-    """Return the network's input of a picture as the service decodes it: ``frame`` if that is at full size."""
-    decoded, size = codec.to_rgb(file.image.read_bytes(), MAX_PIXELS, SIZE)
-    return frame if decoded.size == size else transforms.to_input(decoded)
+def _as_served(file: PairFile, max_pixels: int) -> Pixels:
+    """Return the network's input of a picture as the service makes it of its bytes."""
+    return prepare(file.image.read_bytes(), Options(), max_pixels, StageTimes()).pixels
 
 
 def draw(path: Path, case: Case, mask: Pixels) -> None:
