@@ -28,7 +28,7 @@ from service.errors import Draining, NotReady
 from service.pb.pranet.v1 import segmentation_pb2 as pb
 from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service.settings import SettingsError
-from service.websocket import LENGTH
+from service.websocket_messages import LENGTH
 from test_deployment import SCRIPTS, check
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")

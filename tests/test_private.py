@@ -17,7 +17,7 @@ from service import cli
 from service.access import Access
 from service.pb.pranet.v1 import segmentation_pb2 as pb
 from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
-from service.websocket import LENGTH
+from service.websocket_messages import LENGTH
 
 pytestmark = pytest.mark.slow
 

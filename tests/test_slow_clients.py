@@ -20,7 +20,7 @@ from service import http_protocol, http_server, stream
 from service.access import NO_ACCESS
 from service.http_protocol import MAX_HEAD_BYTES
 from service.pb.pranet.v1 import segmentation_pb2 as pb
-from service.websocket import LENGTH
+from service.websocket_messages import LENGTH
 
 SHORT_SECONDS = 0.3
 SIDE = 2048  # pixels, of a small file whose mask has 512 KiB

@@ -26,7 +26,7 @@ from service import logs, otel
 from service.pb.pranet.v1 import segmentation_pb2 as pb
 from service.settings import Settings, SettingsError
 from service.stages import STAGES
-from service.websocket import LENGTH
+from service.websocket_messages import LENGTH
 
 IMAGE = SAMPLES[0].read_bytes()
 TRACE_ID, PARENT_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"

@@ -13,7 +13,7 @@ from fakes import PATIENCE, Running, serving, until
 from pictures import encoded, mask_of, red_box
 from service import http_server
 from service.core import Phase
-from service.websocket import LENGTH
+from service.websocket_messages import LENGTH
 from streaming import Held, check_identity, held
 
 PICTURE = encoded(red_box(64, 48, (16, 12, 48, 36)))
