@@ -15,7 +15,6 @@ from service.tls import of_server
 # Longer than clients and proxies keep an idle connection (httpx 5 s, nginx and most load balancers 60 s): who closes
 # first must be the client, or a request that is just being sent meets a closed connection.
 KEEP_ALIVE_SECONDS = 75
-WS_OVERHEAD_BYTES = 64 * 1024  # of a frame's message, beside its picture
 # A peer that vanished without a word is given up after both times together.
 WS_PING_SECONDS = 10.0
 WS_PING_TIMEOUT_SECONDS = 5.0
@@ -43,7 +42,7 @@ async def listening(service: Service, listener: socket.socket) -> AsyncIterator[
         timeout_graceful_shutdown=1,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         ws="websockets-sansio",
-        ws_max_size=service.settings.max_image_bytes + WS_OVERHEAD_BYTES,
+        ws_max_size=service.settings.cut_off_bytes,
         ws_ping_interval=WS_PING_SECONDS,
         ws_ping_timeout=WS_PING_TIMEOUT_SECONDS,
         http=HttpProtocol,

@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 
 from model.predictor import ModelRef
+from service import regions
 from service.batcher import Priority
 from service.codec import Picture, PixelFormat, RawPicture
 from service.errors import InvalidParameter, InvalidRequest
@@ -63,7 +64,9 @@ def options(request: pb.SegmentRequest | pb.StreamConfig, default_threshold: flo
     depth = request.probability_depth or 8
     if depth not in (8, 16):
         raise InvalidParameter(f"probability_depth is {depth}; send 8 or 16")
-    return Options(threshold, OUTPUTS[request.output], depth, request.roi or "full")
+    roi = request.roi or regions.FULL
+    regions.check(roi)
+    return Options(threshold, OUTPUTS[request.output], depth, roi)
 
 
 def stream_options(request: pb.StreamRequest, default_threshold: float) -> StreamOptions:

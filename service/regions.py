@@ -25,6 +25,17 @@ class Box(NamedTuple):
     height: int
 
 
+def check(roi: str) -> None:
+    """Refuse what names no region of any picture.
+
+    Raises:
+        InvalidParameter: it is none of ``full``, ``auto`` and ``x,y,w,h``.
+
+    """
+    if not re.match(ROI_PATTERN, roi):
+        raise InvalidParameter(f"roi={roi[:80]!r} is none of full, auto and x,y,w,h in pixels")
+
+
 def locate(picture: Image.Image, roi: str) -> Box:
     """Return the box of an RGB picture that ``roi`` (``full``, ``auto`` or ``x,y,w,h``) names.
 
@@ -37,8 +48,7 @@ def locate(picture: Image.Image, roi: str) -> Box:
         return frame
     if roi == "auto":
         return _lit_field(picture)
-    if not re.match(ROI_PATTERN, roi):
-        raise InvalidParameter(f"roi={roi!r} is none of full, auto and x,y,w,h in pixels")
+    check(roi)
     box = Box(*map(int, roi.split(",")))
     if min(box.width, box.height) < 1 or box.x + box.width > frame.width or box.y + box.height > frame.height:
         raise InvalidParameter(f"roi={roi} is not inside the picture of {frame.width}x{frame.height} pixels")

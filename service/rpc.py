@@ -24,7 +24,6 @@ from service.stream import Frame
 from service.tls import of_server
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["SegmentationService"].full_name
-MESSAGE_OVERHEAD_BYTES = 64 * 1024  # everything in a request beside its image
 HEALTH_SECONDS = 1.0  # how often health looks whether inference still answers
 # A peer that vanished without a word is given up after both times together, and its streams with it.
 KEEPALIVE_SECONDS = 10.0  # of silence, until a ping is sent
@@ -107,9 +106,15 @@ async def listening(service: Service, address: str) -> AsyncIterator[int]:
     """
     server = grpc.aio.server(
         interceptors=[
-            RpcGate(service.gate, service.metrics, abort, message_seconds=service.settings.request_timeout_ms / 1e3)
+            RpcGate(
+                service.gate,
+                service.metrics,
+                abort,
+                message_seconds=service.settings.request_timeout_ms / 1e3,
+                message_bytes=service.settings.max_message_bytes,
+            )
         ],
-        options=_options(service.settings.max_image_bytes),
+        options=_options(service.settings.cut_off_bytes),
     )
     pb_grpc.add_SegmentationServiceServicer_to_server(Servicer(service), server)  # type: ignore[no-untyped-call]
     oip.add_to(server, service)
@@ -132,10 +137,10 @@ async def listening(service: Service, address: str) -> AsyncIterator[int]:
         await server.stop(grace=STOP_SECONDS)
 
 
-def _options(max_image_bytes: int) -> list[tuple[str, int]]:
+def _options(cut_off_bytes: int) -> list[tuple[str, int]]:
     """Return the options of the server's channels, as gRPC core names them."""
     return [
-        ("grpc.max_receive_message_length", max_image_bytes + MESSAGE_OVERHEAD_BYTES),
+        ("grpc.max_receive_message_length", cut_off_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.keepalive_time_ms", round(KEEPALIVE_SECONDS * 1e3)),
         ("grpc.keepalive_timeout_ms", round(KEEPALIVE_TIMEOUT_SECONDS * 1e3)),

@@ -11,7 +11,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health
 
-from service.errors import BodyTooSlow, InvalidRequest, ServiceError
+from service.errors import BodyTooSlow, InvalidRequest, ServiceError, TooManyBytes
 from service.gate import Gate
 from service.metrics import Metrics
 
@@ -26,11 +26,14 @@ log = logging.getLogger("pranet.access")
 class RpcGate(grpc.aio.ServerInterceptor):
     """Refuses calls without a valid token before their messages are read, and messages that do not arrive."""
 
-    def __init__(self, gate: Gate, metrics: Metrics, abort: Abort, *, message_seconds: float) -> None:
+    def __init__(
+        self, gate: Gate, metrics: Metrics, abort: Abort, *, message_seconds: float, message_bytes: int
+    ) -> None:
         self._gate = gate
         self._metrics = metrics
         self._abort = abort
         self._message_seconds = message_seconds  # for the one message of a unary call
+        self._message_bytes = message_bytes  # of any message
 
     async def intercept_service(
         self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]], call: grpc.HandlerCallDetails
@@ -56,7 +59,17 @@ class RpcGate(grpc.aio.ServerInterceptor):
 
         make = getattr(grpc, f"stream_{_kind(method.response_streaming)}_rpc_method_handler")
         guarded = answers if inspect.isasyncgenfunction(behaviour) else answer
-        return make(guarded, method.request_deserializer, method.response_serializer)
+        return make(guarded, self._measured(method.request_deserializer), method.response_serializer)
+
+    def _measured(self, deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+        """Refuse a message that is too large before it is parsed; gRPC's own refusal names no cause and is not seen."""
+
+        def measured(message: bytes) -> Any:
+            if len(message) > self._message_bytes:
+                raise TooManyBytes(f"the message has {len(message)} bytes; at most {self._message_bytes} are taken")
+            return deserialize(message)
+
+        return measured
 
     async def _enter(
         self, stack: ExitStack, method: Any, call: grpc.HandlerCallDetails, requests: Any, context: Context

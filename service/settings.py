@@ -22,6 +22,7 @@ KUBERNETES_PREFIXES = (PREFIX + "SERVICE_", PREFIX + "PORT_")  # service links o
 MEBIBYTE = 2**20
 
 log = logging.getLogger(__name__)
+MESSAGE_OVERHEAD_BYTES = 64 * 1024  # everything in a message beside its picture
 
 
 class SettingsError(UserError):
@@ -122,6 +123,16 @@ class Settings(BaseModel):
                 "the receiver's gRPC port, usually 4317"
             )
         return endpoint
+
+    @property
+    def max_message_bytes(self) -> int:
+        """The largest message over gRPC or WebSocket: a picture, and what stands beside it."""
+        return self.max_image_bytes + MESSAGE_OVERHEAD_BYTES
+
+    @property
+    def cut_off_bytes(self) -> int:
+        """From which size on gRPC and WebSocket themselves end a connection, unread and without a reason of ours."""
+        return 2 * self.max_message_bytes
 
     @property
     def cache_path(self) -> Path | None:

@@ -11,7 +11,8 @@ Browsers cannot send headers with it: they offer the subprotocols ``pranet.v1`` 
 in gets ``pranet.v1`` back, who is not an HTTP 401.
 
 The text ``{"end": true}`` asks for the answers that are still open. What ends the stream otherwise is told in a last
-text message, an RFC 9457 problem, before the connection is closed.
+text message, an RFC 9457 problem, before the connection is closed. (Only a message of more than twice the largest size
+is cut off unread, with the close code 1009 alone.)
 """
 
 import asyncio
@@ -26,14 +27,14 @@ from urllib.parse import urlsplit
 from fastapi import WebSocket, WebSocketDisconnect
 
 from service.core import Service
-from service.errors import ClientLeft, InternalError, InvalidRequest, ServiceError
+from service.errors import ClientLeft, InternalError, InvalidRequest, ServiceError, TooManyBytes
 from service.observe import request_id_from
 from service.stream import Answer, Frame
 from service.tracing import Call
 from service.websocket_messages import pack, parsed, stream_options, unpack
 
 # Close codes, RFC 6455 section 7.4.1 and IANA's registry.
-NORMAL, GOING_AWAY, PROTOCOL_ERROR, INTERNAL_ERROR, TRY_AGAIN_LATER = 1000, 1001, 1002, 1011, 1013
+NORMAL, GOING_AWAY, PROTOCOL_ERROR, TOO_BIG, INTERNAL_ERROR, TRY_AGAIN_LATER = 1000, 1001, 1002, 1009, 1011, 1013
 CLOSE_SECONDS = 1.0  # for the last words
 SUBPROTOCOL = "pranet.v1"  # what is chosen of those that a browser offers; the token is another of them
 
@@ -75,7 +76,7 @@ async def _counted(websocket: WebSocket, service: Service, call: Call) -> None:
 
 async def _run(websocket: WebSocket, service: Service) -> None:
     service.readiness.check()
-    messages = _messages(websocket)
+    messages = _messages(websocket, service.settings.max_message_bytes)
     options = stream_options(await service.streams.first(messages), service.settings.threshold)
 
     async def frames() -> AsyncIterator[Frame]:
@@ -96,10 +97,13 @@ async def _run(websocket: WebSocket, service: Service) -> None:
         await opened.run(frames(), send)
 
 
-async def _messages(websocket: WebSocket) -> AsyncIterator[str | bytes]:
+async def _messages(websocket: WebSocket, max_bytes: int) -> AsyncIterator[str | bytes]:
     while (message := await websocket.receive())["type"] != "websocket.disconnect":
         data = message.get("bytes")
-        yield message["text"] if data is None else data
+        data = message["text"] if data is None else data
+        if len(data) > max_bytes:
+            raise TooManyBytes(f"the message has {len(data)} bytes; at most {max_bytes} are taken")
+        yield data
     raise ClientLeft("the client closed the connection")
 
 
@@ -115,6 +119,8 @@ def _check_origin(websocket: WebSocket, others: list[str]) -> None:
 def _close_code(error: ServiceError) -> int:
     if error.status == 503:
         return GOING_AWAY
+    if error.status == 413:
+        return TOO_BIG
     if error.retry_after is not None:
         return TRY_AGAIN_LATER
     return INTERNAL_ERROR if error.status >= 500 else PROTOCOL_ERROR

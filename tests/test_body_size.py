@@ -9,9 +9,11 @@ import grpc
 import httpx
 import pytest
 
-from fakes import PATIENCE, Running, serving
+from fakes import PATIENCE, Running, serving, until
 from pictures import encoded, red_box
 from service.pb.pranet.v1 import segmentation_pb2 as pb
+from service.settings import MESSAGE_OVERHEAD_BYTES
+from streaming import EVERY, frame, status
 
 MEBIBYTE = 2**20
 SIZE = 40 * MEBIBYTE
@@ -86,13 +88,33 @@ async def test_a_form_may_not_hold_more_than_a_raw_body() -> None:
         assert answer.status_code == 413
 
 
-@pytest.mark.parametrize("excess", [1, MEBIBYTE], ids=["just above", "far above"])
-async def test_a_message_that_is_too_large_is_refused_over_grpc(excess: int) -> None:
-    async with serving(max_image_bytes=len(GOOD)) as running:
-        await running.stub.Segment(pb.SegmentRequest(image=GOOD))
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await running.stub.Segment(pb.SegmentRequest(image=GOOD + bytes(excess)))
-        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+REFUSED = (grpc.StatusCode.RESOURCE_EXHAUSTED, "too-many-bytes")
+EXCESSES = {"in its image": 1, "in its message": MESSAGE_OVERHEAD_BYTES}
+
+
+@pytest.mark.parametrize("excess", EXCESSES.values(), ids=EXCESSES)
+async def test_a_message_that_is_too_large_is_refused_with_its_cause_and_counted(excess: int) -> None:
+    async with serving(max_image_bytes=len(GOOD)) as it:
+        await it.stub.Segment(pb.SegmentRequest(image=GOOD))
+        call = it.stub.Segment(pb.SegmentRequest(image=GOOD + bytes(excess)))
+        assert await status(call) == REFUSED
+        assert it.metric("pranet_rejected_total", {"reason": "too-many-bytes"}) == 1
+        await until(lambda: it.metric("pranet_requests_total", {"transport": "grpc", "code": REFUSED[0].name}) == 1)
+
+
+async def test_a_stream_with_a_message_that_is_too_large_ends_with_its_cause_and_is_counted() -> None:
+    async with serving(max_image_bytes=len(GOOD)) as it:
+        call = it.stub.SegmentStream(iter([EVERY, frame(1, image=GOOD + bytes(MESSAGE_OVERHEAD_BYTES))]))
+        assert await status(call) == REFUSED
+        assert it.metric("pranet_rejected_total", {"reason": "too-many-bytes"}) == 1
+        labels = {"transport": "grpc-stream", "code": REFUSED[0].name}
+        await until(lambda: it.metric("pranet_requests_total", labels) == 1)
+
+
+async def test_a_message_of_any_size_is_cut_off_with_the_same_status() -> None:
+    async with serving(max_image_bytes=len(GOOD)) as it:
+        call = it.stub.Segment(pb.SegmentRequest(image=GOOD + bytes(MEBIBYTE)))
+        assert (await status(call))[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 async def test_a_body_that_stalls_is_given_up_with_408() -> None:

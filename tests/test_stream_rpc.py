@@ -67,6 +67,7 @@ async def test_a_stale_frame_is_answered_as_dropped() -> None:
         ([pb.StreamRequest(config=pb.StreamConfig(threshold=2))], "invalid-parameter"),
         ([pb.StreamRequest(config=pb.StreamConfig(policy=99))], "invalid-parameter"),  # type: ignore[arg-type]
         ([pb.StreamRequest(config=pb.StreamConfig(deadline_ms=-1))], "invalid-parameter"),
+        ([pb.StreamRequest(config=pb.StreamConfig(roi="left"))], "invalid-parameter"),
     ],
 )
 async def test_a_malformed_stream_is_refused_with_its_cause(messages: list[pb.StreamRequest], cause: str) -> None:

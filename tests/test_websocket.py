@@ -96,6 +96,15 @@ async def test_a_malformed_stream_is_told_why_it_is_closed(messages: list[str | 
         assert [text["type"] for text in texts] == [f"urn:pranet:error:{kind}"]
 
 
+async def test_a_message_that_is_too_large_is_told_so_before_the_stream_is_closed() -> None:
+    async with serving(max_image_bytes=len(PICTURE)) as it, opened(it) as socket:
+        await socket.send(EVERY)
+        await socket.send(packed(1, bytes(it.service.settings.max_message_bytes)))
+        code, texts = await last_words(socket)
+        assert (code, [text["type"] for text in texts]) == (1009, ["urn:pranet:error:too-many-bytes"])
+        assert it.metric("pranet_rejected_total", {"reason": "too-many-bytes"}) == 1
+
+
 async def test_pages_of_other_sites_may_not_stream() -> None:
     async with serving() as it:
         with pytest.raises(InvalidStatus):

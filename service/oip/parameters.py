@@ -1,12 +1,11 @@
 """Parameters of a request: each is honoured, or refused with its reason; none is ignored."""
 
-import re
 from collections.abc import Iterable, Mapping
 
+from service import regions
 from service.errors import InvalidParameter, InvalidRequest
 from service.frame import Options, Output
 from service.oip.model import DEFAULT_PRIORITY, OUTPUTS, PRIORITIES
-from service.regions import ROI_PATTERN
 
 Value = bool | int | float | str
 Parameters = Mapping[str, Value]
@@ -35,8 +34,9 @@ def options(parameters: Parameters, outputs: Iterable[str], default_threshold: f
     if isinstance(threshold, (bool, str)) or not 0 <= threshold <= 1:
         raise InvalidParameter(f"threshold is {threshold!r}; send a number from 0 to 1")
     roi = parameters.get("roi", "full")
-    if not isinstance(roi, str) or not re.match(ROI_PATTERN, roi):
+    if not isinstance(roi, str):
         raise InvalidParameter(f"roi is {roi!r}; send 'full', 'auto' or 'x,y,w,h'")
+    regions.check(roi)
     priority = _whole("priority", parameters) or DEFAULT_PRIORITY
     if priority not in PRIORITIES:
         raise InvalidParameter(f"priority is {priority}; send 1 (live), 2 (single), 3 (archive) or 0 (the default, 2)")
