@@ -115,11 +115,13 @@ clean:
 
 $(VENV)/.torch: requirements/torch.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed: make PYTHON=python3.12"; exit 2; }
+	@echo 'installing PyTorch into $(VENV), once; some minutes, depending on the network'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -r requirements/torch.txt
 	@touch $@
 
 $(VENV)/.serve: $(VENV)/.torch requirements/serve.txt pyproject.toml
+	@echo 'installing the service'
 	$(PIP) install -q --no-deps --require-hashes -r requirements/serve.txt
 	$(PIP) install -q --no-deps -e .
 	@touch $@

@@ -74,8 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not jobs:
         raise NothingToDo(f"no picture found; give files, or folders that hold {', '.join(sorted(SUFFIXES))}")
     failed = uvloop.run(_segment_all(jobs, options, settings))
-    if failed:
-        print(f"pranet: {failed} pictures could not be segmented", file=sys.stderr)
+    print(f"pranet: {len(jobs) - failed} of {len(jobs)} segmented into {arguments.out}", file=sys.stderr)
     return 1 if failed else 0
 
 

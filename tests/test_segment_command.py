@@ -57,7 +57,7 @@ def test_it_segments_files_and_reports_those_it_could_not(tmp_path: Path) -> Non
     done = pranet("segment", folder, "-o", tmp_path / "out", "--output", "json")
     assert done.returncode == 1
     assert "broken.jpg" in done.stderr
-    assert "1 pictures could not be segmented" in done.stderr
+    assert f"1 of 2 segmented into {tmp_path / 'out'}" in done.stderr
     answer = json.loads((tmp_path / "out" / "polyp-1.json").read_text())
     assert (answer["width"], answer["height"]) == pixels(SAMPLES / "polyp-1.jpg").shape[1::-1]
     assert answer["polyps"][0]["mean_probability"] > 0.9
