@@ -9,59 +9,21 @@ member; the batch grows for as long as the slots are busy. What can go wrong sta
 """
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from enum import IntEnum
-from typing import Generic, Self, TypeVar
+from typing import Generic, Self
 
-from service.bulk import Bulk
 from service.device_thread import DeviceThread
 from service.errors import DeadlineExceeded, InferenceFailed, NotReady
 from service.patience import HANG_SECONDS, Patience
+from service.waiting import Batched, Item, Job, Priority, Result, Waiting
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 Infer = Callable[[Sequence[Item]], Sequence[Result]]
 
 MAX_ABANDONED = 4  # hung threads left behind before the device counts as dead
 
 log = logging.getLogger(__name__)
-
-
-class Priority(IntEnum):
-    """Who goes first when a batch is formed."""
-
-    LIVE = 0  # frames of a live stream
-    SINGLE = 1  # single requests
-    ARCHIVE = 2  # bulk that nobody watches; ``service.bulk`` tells when it may go
-
-
-@dataclass(slots=True)
-class Batched(Generic[Result]):
-    """What became of one item."""
-
-    result: Result
-    submitted: float  # time.perf_counter, seconds
-    queue_seconds: float  # from submission until its batch was formed
-    started: float  # on the device; time.perf_counter, seconds
-    infer_seconds: float  # on the device, for the whole batch
-    batch_size: int
-
-
-@dataclass(eq=False, slots=True)
-class Job(Generic[Item, Result]):
-    """One item in flight; its answer rides with it."""
-
-    item: Item
-    priority: Priority
-    arrived: float  # loop time, seconds
-    future: asyncio.Future[Batched[Result]]
-    on_start: Callable[[], None]
-    submitted: float = field(default_factory=time.perf_counter)  # uvloop's own time has whole milliseconds only
-    started: float = 0.0
 
 
 class Batcher(Generic[Item, Result]):
@@ -84,14 +46,9 @@ class Batcher(Generic[Item, Result]):
         self.infer = infer
         self.abandoned = 0  # hung calls left behind, which have not come back
         self.dead = asyncio.Event()  # set when inference does not answer any more
-        self._max_batch_size = max_batch_size
-        self._max_queue_delay = max_queue_delay  # seconds
         self._patience = Patience(hang_seconds)
         self._on_batch = on_batch
-        self._waiting: dict[Priority, dict[Job[Item, Result], None]] = {priority: {} for priority in Priority}
-        self._bulk = Bulk()
-        self._changed = asyncio.Event()
-        self._pulling = asyncio.Lock()
+        self._waiting: Waiting[Item, Result] = Waiting(max_batch_size, max_queue_delay)
         self._slots = slots
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -105,11 +62,11 @@ class Batcher(Generic[Item, Result]):
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        _fail(self._jobs(), _stopped())
+        _fail(self._waiting.all(), _stopped())
 
     def __len__(self) -> int:
         """Count the items that wait for a device."""
-        return sum(map(len, self._waiting.values()))
+        return len(self._waiting)
 
     async def submit(
         self,
@@ -134,75 +91,23 @@ class Batcher(Generic[Item, Result]):
         """
         loop = asyncio.get_running_loop()
         job = Job(item, priority, loop.time(), loop.create_future(), on_start)
-        self._waiting[priority][job] = None
-        if priority is Priority.LIVE:
-            self._bulk.live(job.arrived)
-        self._changed.set()
+        self._waiting.add(job)
         try:
             async with asyncio.timeout_at(deadline):
                 return await job.future
         except TimeoutError:
             raise DeadlineExceeded("the frame was not segmented in time; retry, or allow more time") from None
         finally:
-            self._waiting[priority].pop(job, None)
+            self._waiting.discard(job)
 
     async def _slot(self, number: int) -> None:
         thread = _started(number)
         try:
             while True:
-                async with self._pulling:  # one slot forms a batch, the others queue behind it
-                    batch = await self._next_batch()
-                if batch:
+                if batch := await self._waiting.next_batch():
                     thread = await self._run(thread, number, batch)
         finally:
             thread.stop()
-
-    async def _next_batch(self) -> list[Job[Item, Result]]:
-        """Wait until a batch is due, and take it out of the queue."""
-        while not self._is_due():
-            self._changed.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(self._due_at()):
-                    await self._changed.wait()
-        now = time.perf_counter()
-        batch = self._chosen()
-        for job in batch:
-            del self._waiting[job.priority][job]
-            job.started = now
-            job.on_start()
-        return [job for job in batch if not job.future.done()]  # who left in this very moment is not computed
-
-    def _chosen(self) -> list[Job[Item, Result]]:
-        """Return the members of the batch that is due: never bulk beside others, who would wait for it."""
-        if urgent := self._urgent():
-            return urgent[: self._max_batch_size]
-        now = asyncio.get_running_loop().time()
-        size = min(self._bulk.size(now), self._max_batch_size)
-        self._bulk.started(now)
-        return list(self._waiting[Priority.ARCHIVE])[:size]
-
-    def _is_due(self) -> bool:
-        due_at = self._due_at()
-        return due_at is not None and due_at <= asyncio.get_running_loop().time()
-
-    def _due_at(self) -> float | None:
-        """Return when the next batch starts: once it is full, or at its oldest item's arrival plus the delay."""
-        if urgent := self._urgent():
-            return self._full_or_late(urgent)
-        if bulk := list(self._waiting[Priority.ARCHIVE]):
-            allowed = self._bulk.allowed_at(asyncio.get_running_loop().time())
-            return max(self._full_or_late(bulk), allowed)
-        return None
-
-    def _full_or_late(self, jobs: list[Job[Item, Result]]) -> float:
-        oldest = min(job.arrived for job in jobs)
-        return oldest if len(jobs) >= self._max_batch_size else oldest + self._max_queue_delay
-
-    def _urgent(self) -> list[Job[Item, Result]]:
-        return [job for priority, jobs in self._waiting.items() if priority is not Priority.ARCHIVE for job in jobs]
-
-    def _jobs(self) -> list[Job[Item, Result]]:
-        return [job for jobs in self._waiting.values() for job in jobs]
 
     async def _run(self, thread: DeviceThread, number: int, batch: list[Job[Item, Result]]) -> DeviceThread:
         """Answer every member of a batch; return the thread that the slot goes on with."""
@@ -224,9 +129,7 @@ class Batcher(Generic[Item, Result]):
             return await self._repeat_singly(thread, number, batch, reason)
         seconds = time.perf_counter() - started
         self._patience.learn(len(batch), seconds)
-        self._bulk.cost(len(batch), seconds)
-        if any(job.priority is Priority.LIVE for job in batch):
-            self._bulk.live_left(asyncio.get_running_loop().time())
+        self._waiting.answered(batch, seconds)
         for job, result in zip(batch, results, strict=True):
             if not job.future.done():
                 job.future.set_result(

@@ -12,11 +12,11 @@ from model import transforms
 from model.presence import Presence
 from model.transforms import SIZE, Floats, Pixels
 from service import codec, polyps, regions
-from service.batcher import Priority
 from service.codec import Packed, Picture
 from service.polyps import Polyp
 from service.regions import Box
 from service.stages import StageTimes
+from service.waiting import Priority
 
 Scalar = TypeVar("Scalar", np.uint8, np.float32)
 

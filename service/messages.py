@@ -5,7 +5,6 @@ from dataclasses import replace
 
 from model.predictor import ModelRef
 from service import regions
-from service.batcher import Priority
 from service.codec import Picture, PixelFormat, RawPicture
 from service.errors import InvalidParameter, InvalidRequest
 from service.frame import MaskFormat, Options, Output
@@ -14,6 +13,7 @@ from service.polyps import Polyp
 from service.quality import Quality
 from service.segmenter import Segmentation
 from service.stream import MAX_SMOOTHING_MS, Answer, Frame, StreamOptions
+from service.waiting import Priority
 from service.window import Drop, Policy
 
 OUTPUTS = {

@@ -16,7 +16,6 @@ from starlette.middleware.cors import CORSMiddleware
 from model.transforms import SIZE
 from service import __version__, batch, websocket
 from service.batch import PNG_TYPE, PROBLEM_TYPE
-from service.batcher import Priority
 from service.body import FILE_FIELD, MULTIPART, read_image
 from service.core import Service
 from service.dicom import rest as dicom
@@ -35,6 +34,7 @@ from service.oip import rest as oip
 from service.regions import ROI_PATTERN
 from service.schemas import Info, ModelBody, Problem, SegmentationBody
 from service.segmenter import Segmentation
+from service.waiting import Priority
 from service.web import add_pages
 
 CORS_REQUEST_HEADERS = ("authorization", "content-type", TIMEOUT_HEADER, "x-request-id", "traceparent")

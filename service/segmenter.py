@@ -14,13 +14,14 @@ from model.cores import usable_cores
 from model.predictor import ModelRef, Predictor
 from model.transforms import Floats, Pixels
 from service.admission import Admission
-from service.batcher import Batcher, Infer, Priority
+from service.batcher import Batcher, Infer
 from service.codec import Packed, Picture
 from service.errors import DeadlineExceeded
 from service.frame import Options, Prepared, Rendered, prepare, render
 from service.metrics import Metrics
 from service.stages import StageTimes
 from service.tracing import Tracing
+from service.waiting import Priority
 
 T = TypeVar("T")
 Refine = Callable[[Prepared, Floats], Awaitable[Floats]]

@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from service.batcher import Priority
 from service.codec import PixelFormat, RawPicture
 from service.errors import InvalidParameter, InvalidRequest
 from service.frame import MaskFormat, Options, Output
@@ -14,6 +13,7 @@ from service.regions import ROI_PATTERN
 from service.schemas import PolypBody, PresenceBody
 from service.segmenter import Segmentation
 from service.stream import MAX_SMOOTHING_MS, Answer, Frame, StreamOptions
+from service.waiting import Priority
 from service.window import Drop, Policy
 
 LENGTH = struct.Struct("<I")

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes import until
-from service.batcher import MAX_ABANDONED, Batcher, Priority
+from service.batcher import MAX_ABANDONED, Batcher
 from service.errors import DeadlineExceeded, InferenceFailed, NotReady, ServiceError
+from service.waiting import Priority
 
 POISON = -1
 FOREVER = 60.0

@@ -9,13 +9,13 @@ from fastapi import Request, Response
 
 from service import batch
 from service.archives import PATIENCE_SECONDS
-from service.batcher import Priority
 from service.body import content_type, read_zip
 from service.core import Service
 from service.dicom import extra
 from service.frame import Options
 from service.http_call import timeout_seconds, unless_client_leaves
 from service.segmenter import Segmentation
+from service.waiting import Priority
 
 if TYPE_CHECKING:
     from service.dicom.study import Study

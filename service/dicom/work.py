@@ -5,13 +5,13 @@ from dataclasses import replace
 
 from model.predictor import ModelRef
 from service.archives import Answer
-from service.batcher import Priority
 from service.core import Service
 from service.dicom import seg
 from service.dicom.study import Study
 from service.errors import ServiceError
 from service.frame import MaskFormat, Options, Output
 from service.unpack import Member
+from service.waiting import Priority
 
 
 def members(study: Study) -> list[Member]:

@@ -3,10 +3,10 @@
 from typing import Any
 
 from service import __version__
-from service.batcher import Priority
 from service.core import Service
 from service.errors import UnknownModel
 from service.frame import Output
+from service.waiting import Priority
 
 NAME, VERSION = "pranet", "1"
 SERVER = "pranet-service"
