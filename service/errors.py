@@ -97,7 +97,7 @@ class UnknownModel(ServiceError):
 
 
 class MethodNotAllowed(ServiceError):
-    """The path exists, but not with this method."""
+    """The path exists, but not with this method; over gRPC, there is no such method."""
 
     status, grpc, slug = 405, StatusCode.UNIMPLEMENTED, "method-not-allowed"
 

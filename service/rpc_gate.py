@@ -1,6 +1,7 @@
 """The gate in front of every gRPC method, those of later days too; health is open."""
 
 import asyncio
+import functools
 import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -11,7 +12,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health
 
-from service.errors import BodyTooSlow, InvalidRequest, ServiceError, TooManyBytes
+from service.errors import BodyTooSlow, InvalidRequest, MethodNotAllowed, ServiceError, TooManyBytes
 from service.gate import Gate
 from service.metrics import Metrics
 
@@ -38,23 +39,33 @@ class RpcGate(grpc.aio.ServerInterceptor):
     async def intercept_service(
         self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]], call: grpc.HandlerCallDetails
     ) -> Any:
-        """Put the gate in front of a method."""
+        """Put the gate in front of a method, and behind it a refusal where there is none."""
         method = await continuation(call)
-        if method is None or call.method.startswith(OPEN_SERVICE):
+        if method is None:  # gRPC itself would refuse it uncounted
+            return self._guarded(self._unknown(), call, "-")  # a name of the client's own making may name a patient
+        if call.method.startswith(OPEN_SERVICE):
             return method
-        return self._guarded(method, call)
+        return self._guarded(method, call, call.method.rpartition("/")[2])
 
-    def _guarded(self, method: Any, call: grpc.HandlerCallDetails) -> Any:
+    def _unknown(self) -> Any:
+        async def refuse(requests: Any, context: Context) -> None:
+            await self._refuse("-", context, MethodNotAllowed("no such method is served here; see the .proto files"))
+
+        return grpc.stream_stream_rpc_method_handler(refuse)
+
+    def _guarded(self, method: Any, call: grpc.HandlerCallDetails, name: str) -> Any:
         """Return the method behind the gate; on the wire a unary request is a stream of one, which can be timed."""
         behaviour = getattr(method, f"{_kind(method.request_streaming)}_{_kind(method.response_streaming)}")
+        authorization = str(dict(call.invocation_metadata or ()).get("authorization", ""))
+        enter = functools.partial(self._enter, name, authorization, method.request_streaming)
 
         async def answer(requests: Any, context: Context) -> Any:
             with ExitStack() as stack:
-                return await behaviour(await self._enter(stack, method, call, requests, context), context)
+                return await behaviour(await enter(stack, requests, context), context)
 
         async def answers(requests: Any, context: Context) -> AsyncIterator[Any]:
             with ExitStack() as stack:
-                async for each in behaviour(await self._enter(stack, method, call, requests, context), context):
+                async for each in behaviour(await enter(stack, requests, context), context):
                     yield each
 
         make = getattr(grpc, f"stream_{_kind(method.response_streaming)}_rpc_method_handler")
@@ -72,18 +83,21 @@ class RpcGate(grpc.aio.ServerInterceptor):
         return measured
 
     async def _enter(
-        self, stack: ExitStack, method: Any, call: grpc.HandlerCallDetails, requests: Any, context: Context
+        self, name: str, authorization: str, streaming: bool, stack: ExitStack, requests: Any, context: Context
     ) -> Any:
         """Let the caller in and return what the method is called with."""
         try:
-            stack.enter_context(self._gate.entered(str(dict(call.invocation_metadata or ()).get("authorization", ""))))
-            return requests if method.request_streaming else await self._only(requests)
+            stack.enter_context(self._gate.entered(authorization))
+            return requests if streaming else await self._only(requests)
         except ServiceError as error:
-            self._metrics.rejected.labels(error.slug).inc()
-            self._metrics.requests.labels("grpc", error.grpc.name).inc()
-            log.info("grpc %s refused %s", call.method.rpartition("/")[2], error.grpc.name)
-            await self._abort(context, error)
+            await self._refuse(name, context, error)
         raise AssertionError("abort always raises")
+
+    async def _refuse(self, name: str, context: Context, error: ServiceError) -> None:
+        self._metrics.rejected.labels(error.slug).inc()
+        self._metrics.requests.labels("grpc", error.grpc.name).inc()
+        log.info("grpc %s refused %s", name, error.grpc.name)
+        await self._abort(context, error)
 
     async def _only(self, requests: Any) -> Any:
         try:
