@@ -10,7 +10,8 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from service.codec import READABLE
-from service.errors import BodyTooSlow, ClientLeft, InvalidRequest, TooManyBytes, UnsupportedImage
+from service.errors import BodyTooSlow, InvalidRequest, TooManyBytes, UnsupportedImage
+from service.http_call import closed
 
 MULTIPART = "multipart/form-data"
 MULTIPART_OVERHEAD_BYTES = 16 * 1024  # boundaries and part headers around the one file
@@ -46,7 +47,7 @@ async def read_image(request: Request, max_bytes: int, deadline: float) -> bytes
         UnsupportedImage: the content type is not an image's.
         TooManyBytes: more than ``max_bytes``; noticed by the declared length where there is one.
         BodyTooSlow: the deadline passed.
-        InvalidRequest: the multipart form is broken or has no file.
+        InvalidRequest: the multipart form is broken or has no file, or the body's chunks are broken.
         ClientLeft: the client closed the connection.
 
     """
@@ -69,6 +70,7 @@ async def read_body(request: Request, limit: int, max_bytes: int, deadline: floa
     Raises:
         TooManyBytes: noticed by the declared length where there is one.
         BodyTooSlow: ``deadline`` (loop time, seconds) passed.
+        InvalidRequest: its chunks are broken.
         ClientLeft: the client closed the connection.
 
     """
@@ -139,7 +141,7 @@ async def _chunks(request: Request, limit: int, too_many: TooManyBytes) -> Async
                 raise too_many
             yield chunk
     except ClientDisconnect:
-        raise ClientLeft("the client closed the connection while it sent the body") from None
+        raise closed(request, "the client closed the connection while it sent the body") from None
 
 
 def _too_large(max_bytes: int) -> TooManyBytes:

@@ -12,6 +12,7 @@ from service.errors import ClientLeft, InvalidRequest, ServiceError, Unauthentic
 T = TypeVar("T")
 
 TIMEOUT_HEADER = "x-request-timeout-ms"
+FAULT = "fault"  # in the state of a request: why the server itself closes its connection (``http_protocol``)
 MILLISECONDS = re.compile(r"[0-9]{1,18}")
 
 
@@ -36,11 +37,18 @@ def error_headers(error: ServiceError) -> dict[str, str]:
     return headers
 
 
+def closed(request: Request, detail: str) -> ServiceError:
+    """Return why a connection was closed before its answer: what it sent was no HTTP any more, or the client left."""
+    fault: ServiceError | None = getattr(request.state, FAULT, None)
+    return fault or ClientLeft(detail)
+
+
 async def unless_client_leaves(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """Await ``work``; cancel it when the connection closes first.
 
     Raises:
         ClientLeft: it did.
+        ServiceError: the server closed it, for what the client sent after its request.
 
     """
     task = asyncio.ensure_future(work)
@@ -48,7 +56,7 @@ async def unless_client_leaves(request: Request, work: Coroutine[Any, Any, T]) -
     try:
         await asyncio.wait((task, leaving), return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            raise ClientLeft("the client closed the connection before its answer was ready")
+            raise closed(request, "the client closed the connection before its answer was ready")
         return task.result()
     finally:
         task.cancel()

@@ -3,28 +3,39 @@
 Wherever the peer is the one who has to send, a timer runs: from the connection (or, on a kept one, from the first byte
 of the next request) to the end of the head, and after an answer that came before the request's end to that end. What
 is between, the body, has the request's own deadline in ``service.body``.
+
+What is no HTTP is refused here and counted here; once a route is at work on the request, it is that request's fault,
+which its route counts (``service.http_call.closed``).
 """
 
 import asyncio
 import json
-import uuid
+import logging
+import sys
 from http import HTTPStatus
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.errors import HeadTooLarge, HeadTooSlow, InvalidRequest, ServiceError
+from service.http_call import FAULT
+from service.metrics import Metrics
+from service.observe import identified, request_id_from
 
 HEAD_SECONDS = 10.0
 MAX_HEAD_BYTES = 32 * 1024
 REST_SECONDS = 30.0  # for the rest of a body that nobody reads any more
+TLS_HANDSHAKE = b"\x16\x03"  # the first bytes of a client that speaks TLS
+
+log = logging.getLogger("pranet.access")
 
 
 class HttpProtocol(HttpToolsProtocol):
     """One connection; its methods are called by the transport, the parser and the request's end."""
 
-    def __init__(self, *given: Any, **named: Any) -> None:
+    def __init__(self, *given: Any, metrics: Metrics, **named: Any) -> None:
         super().__init__(*given, **named)
+        self._metrics = metrics
         self._timer: asyncio.TimerHandle | None = None
         self._in_head = True  # or before it
         self._head_bytes = 0
@@ -43,6 +54,8 @@ class HttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Count what belongs to a head that is not complete."""
         if self._in_head:
+            if not self._head_bytes and data.startswith(TLS_HANDSHAKE):
+                self._fault = InvalidRequest("this is TLS, which the port does not speak; send plain HTTP/1.1")
             self._head_bytes += len(data)
             self._start_timer(HEAD_SECONDS)
         super().data_received(data)
@@ -57,11 +70,11 @@ class HttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Judge the size of a head; from here on the request's own deadline holds."""
         self._stop_timer()
-        self._in_head, self._head_bytes = False, 0
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
             self._fault = _too_large()
             raise ValueError  # the parser stops, and `send_400_response` is called
         super().on_headers_complete()
+        self._in_head, self._head_bytes = False, 0
 
     def on_message_complete(self) -> None:
         """Expect a head again, whenever it comes."""
@@ -77,7 +90,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Say what is wrong in the form of all other errors."""
-        self._refuse(self._fault or InvalidRequest("this is no HTTP/1.1 request; if it is TLS, the port speaks none"))
+        reason = f"{sys.exception()}".rstrip(".") or "no reason given"  # uvicorn calls this where it caught it
+        self._refuse(self._fault or InvalidRequest(f"this is no HTTP/1.1 request as it should be: {reason}"))
 
     def _start_timer(self, seconds: float) -> None:
         if self._timer is None:
@@ -95,13 +109,33 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse(self, error: ServiceError) -> None:
-        body = json.dumps(error.problem(uuid.uuid4().hex)).encode()
+        """End the connection, with an error where there is still something to answer."""
+        self._stop_timer()
+        if self.cycle and not self.cycle.response_complete:
+            self._blame(error)
+        elif self._in_head:
+            request_id = request_id_from("")
+            self._metrics.rejected.labels(error.slug).inc()
+            self._metrics.requests.labels("rest", str(error.status)).inc()
+            log.info("rest refused %d id=%s", error.status, request_id)
+            self._write(error, request_id)
+        self.transport.close()
+
+    def _blame(self, error: ServiceError) -> None:
+        """Answer the request that a route is at work on, and let the route find out why it ends."""
+        scope: Any = self.cycle.scope
+        scope["state"][FAULT] = error
+        if not self.cycle.response_started:
+            self._write(error, identified(scope))
+        self.cycle.disconnected = True
+
+    def _write(self, error: ServiceError, request_id: str) -> None:
+        body = json.dumps(error.problem(request_id)).encode()
         head = (
             f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\ncontent-type: application/problem+json\r\n"
-            f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+            f"content-length: {len(body)}\r\nx-request-id: {request_id}\r\nconnection: close\r\n\r\n"
         )
         self.transport.write(head.encode() + body)
-        self.transport.close()
 
 
 def _too_large() -> HeadTooLarge:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import socket
 from collections.abc import AsyncIterator, Iterator
 
@@ -45,7 +46,7 @@ async def listening(service: Service, listener: socket.socket) -> AsyncIterator[
         ws_max_size=service.settings.cut_off_bytes,
         ws_ping_interval=WS_PING_SECONDS,
         ws_ping_timeout=WS_PING_TIMEOUT_SECONDS,
-        http=HttpProtocol,
+        http=functools.partial(HttpProtocol, metrics=service.metrics),  # type: ignore[arg-type]
         ssl_context_factory=None if tls is None else lambda *_: tls.context(),
     )
     server = _Server(config)

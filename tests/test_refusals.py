@@ -1,0 +1,138 @@
+"""What is refused before any route or method sees it is answered and counted like everything else."""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from fakes import Running, connected, serving, until
+from pictures import encoded, red_box
+from service import http_protocol
+from service.http_protocol import MAX_HEAD_BYTES
+from service.tokens import Token, digest_of
+
+PICTURE = encoded(red_box(64, 48, (8, 8, 40, 40)))
+POST = b"POST /segment HTTP/1.1\r\nHost: pranet\r\n"
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+REFUSED = {  # bytes, and how they are refused
+    "a head that stays incomplete": (POST, 408, "head-too-slow"),
+    "a large head": (POST + b"X-Large: " + b"a" * MAX_HEAD_BYTES, 431, "head-too-large"),
+    "a length that is no number": (POST + b"Content-Length: 5x\r\n\r\n", 400, "invalid-request"),
+    "two lengths": (POST + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n", 400, "invalid-request"),
+    "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400, "invalid-request"),
+    "a method of the client's own": (b"PATIENT /7 HTTP/1.1\r\n\r\n", 400, "invalid-request"),
+}
+BROKEN = {  # requests that go wrong after their head
+    "in the head's packet": (CHUNKED + b"not a size\r\n",),
+    "later": (CHUNKED, b"5\r\nabcde\r\n", b"not a size\r\n"),
+    "after its own end": (POST + f"Content-Length: {len(PICTURE)}\r\n\r\n".encode() + PICTURE + b"more than that",),
+}
+
+
+@pytest.fixture
+async def running(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Running]:
+    monkeypatch.setattr(http_protocol, "HEAD_SECONDS", 0.3)
+    async with serving() as running:
+        yield running
+
+
+def counted(it: Running) -> tuple[dict[tuple[str, str], float], dict[str, float]]:
+    """Return requests by transport and code, and refusals by cause."""
+    samples = [sample for family in it.service.metrics.registry.collect() for sample in family.samples]
+    return (
+        {(s.labels["transport"], s.labels["code"]): s.value for s in samples if s.name == "pranet_requests_total"},
+        {s.labels["reason"]: s.value for s in samples if s.name == "pranet_rejected_total"},
+    )
+
+
+async def problem(it: Running, *packets: bytes) -> dict[str, str]:
+    """Send something that ends the connection; return the one answer."""
+    async with connected(it) as (reader, writer):
+        for packet in packets:
+            writer.write(packet)
+            await writer.drain()
+            await asyncio.sleep(0.05)  # so that each arrives by itself; nothing asserts that it did
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    found: dict[str, str] = json.loads(body)
+    assert int(head.split()[1]) == found["status"]
+    assert f"\r\nx-request-id: {found['request_id']}\r\n".encode() in head + b"\r\n"
+    return found
+
+
+@pytest.mark.parametrize("name", REFUSED)
+async def test_what_is_no_request_is_counted_by_status_and_cause(running: Running, name: str) -> None:
+    sent, status, cause = REFUSED[name]
+    assert (await problem(running, sent))["type"] == f"urn:pranet:error:{cause}"
+    assert counted(running) == ({("rest", str(status)): 1}, {cause: 1})
+
+
+async def test_the_log_names_a_refusal_and_nothing_that_was_sent(
+    running: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    answer = await problem(running, REFUSED["a method of the client's own"][0])
+    assert f"rest refused 400 id={answer['request_id']}" in caplog.text
+    assert "PATIENT" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("a length that is no number", "Content-Length"), ("two lengths", "Content-Length"), ("TLS", "TLS")],
+)
+async def test_a_refusal_says_what_was_wrong(running: Running, name: str, said: str) -> None:
+    assert said in (await problem(running, REFUSED[name][0]))["detail"]
+
+
+async def test_only_who_speaks_tls_is_told_of_it(running: Running) -> None:
+    assert "TLS" not in (await problem(running, REFUSED["two lengths"][0]))["detail"]
+
+
+@pytest.mark.parametrize("name", BROKEN)
+async def test_a_request_that_breaks_after_its_head_counts_once_as_what_its_client_was_told(
+    running: Running, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    answer = await problem(running, *BROKEN[name])
+    assert answer["type"] == "urn:pranet:error:invalid-request"
+    await until(lambda: bool(counted(running)[0]))
+    assert counted(running) == ({("rest", "400"): 1}, {"invalid-request": 1})
+    assert f"id={answer['request_id']}" in caplog.text
+
+
+async def test_a_body_that_breaks_after_its_answer_changes_nothing(running: Running) -> None:
+    async with connected(running) as (reader, writer):
+        writer.write(POST + b"Content-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n")
+        answer = await reader.readuntil(b"}")
+        writer.write(b"not a size\r\n")
+        assert await reader.read() == b""
+    assert b" 415 " in answer
+    assert counted(running) == ({("rest", "415"): 1}, {"unsupported-image": 1})
+
+
+@pytest.mark.parametrize(
+    "method", ["/pranet.v1.SegmentationService/Unheard", "/of.nobody/Patient7", "/grpc.health.v1.Health/X"]
+)
+async def test_an_unknown_method_is_counted_and_names_its_cause(
+    running: Running, method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await running.channel.unary_unary(method)(PICTURE)
+    assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert dict(refused.value.trailing_metadata() or ())["pranet-error"] == "method-not-allowed"
+    assert counted(running) == ({("grpc", "UNIMPLEMENTED"): 1}, {"method-not-allowed": 1})
+    assert "grpc - refused UNIMPLEMENTED" in caplog.text
+    assert method.rpartition("/")[2] not in caplog.text
+
+
+async def test_what_methods_there_are_is_told_to_nobody_without_a_token(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text(Token("good", digest_of("good")).line())
+    async with serving(api_tokens_file=tokens) as it:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await it.channel.unary_unary("/pranet.v1.SegmentationService/Unheard")(b"")
+        assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
