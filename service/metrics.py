@@ -14,7 +14,7 @@ SECONDS = (
 )  # fmt: skip
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 FPS_WINDOW_SECONDS = 5.0
-OUTCOMES = ("answered", "stale", "deadline", "overload", "failed")  # of a stream's frame
+OUTCOMES = ("answered", "stale", "deadline", "overload", "failed", "abandoned")  # of a stream's frame
 
 
 class FrameRate:
@@ -77,7 +77,7 @@ class Metrics:
         )
         self.frame_duration = Histogram(
             "pranet_frame_duration_seconds",
-            "From a frame's acceptance to its answer (answered), or to its failure or withdrawal (failed).",
+            "From a frame's acceptance to its answer (answered), its failure (failed) or its withdrawal (abandoned).",
             ("outcome",),
             buckets=SECONDS,
             registry=registry,
@@ -125,7 +125,8 @@ class Metrics:
         )
         self.frames = Counter(
             "pranet_frames",
-            "Frames of streams by what became of them: answered, stale, deadline, overload or failed.",
+            "Frames of streams by what became of them: answered, stale, deadline, overload, failed, or abandoned, as "
+            "their client left or did not read.",
             ("slot", "outcome"),
             registry=registry,
         )
@@ -154,7 +155,7 @@ class Metrics:
 
 
 class StreamMetrics:
-    """The series of one stream, which keep the identity received = answered + dropped + failed."""
+    """The series of one stream, which keep the identity received = answered + dropped + failed + abandoned."""
 
     def __init__(self, metrics: Metrics, slot: str) -> None:
         self._received = metrics.frames_received.labels(slot)
@@ -183,7 +184,7 @@ class StreamMetrics:
         self._open -= 1
         self._outcomes[outcome].inc()
 
-    def abandon(self) -> None:
-        """Count as failed the frames whose answers nobody waits for any more."""
-        self._outcomes["failed"].inc(self._open)
+    def close(self, outcome: str) -> None:
+        """Count what becomes of all frames that are open when their stream ends."""
+        self._outcomes[outcome].inc(self._open)
         self._open = 0

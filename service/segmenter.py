@@ -141,6 +141,9 @@ class Segmenter:
         try:
             yield
             outcome = "answered"
+        except asyncio.CancelledError:
+            outcome = "abandoned"
+            raise
         finally:
             self._metrics.frame_duration.labels(outcome).observe(time.perf_counter() - began)
             self._in_flight -= 1

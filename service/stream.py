@@ -131,8 +131,11 @@ class Stream:
                 watching.cancel()
         except* ServiceError as group:
             self._ending = next(error for error in group.exceptions if isinstance(error, ServiceError))
+        except* Exception:
+            self._metrics.close("failed")
+            raise
         finally:
-            self._metrics.abandon()
+            self._metrics.close("abandoned")
         if self._ending:
             raise self._ending
 

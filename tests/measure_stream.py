@@ -93,7 +93,8 @@ async def report_identity(url: str) -> None:
     received = int(samples["pranet_frames_received_total"])
     print(f"/metrics: received {received} = {sum(outcomes.values())} = {outcomes}")
     decodes, inferred = samples["pranet_decodes_total"], samples["pranet_batch_size_sum"]
-    print(f"/metrics: decodes {decodes:.0f} <= inferred {inferred:.0f} + failed {outcomes['failed']}")
+    lost = outcomes["failed"] + outcomes["abandoned"]
+    print(f"/metrics: decodes {decodes:.0f} <= inferred {inferred:.0f} + failed or abandoned {lost}")
 
 
 async def steady(url: str, target: str) -> None:

@@ -112,6 +112,6 @@ async def reached(call: Call, condition: Callable[[], bool]) -> None:
 
 
 def check_identity(it: Running, slot: str = "0") -> None:
-    """received = answered + dropped + failed, by the service's own count."""
+    """received = answered + dropped + failed + abandoned, by the service's own count."""
     total = sum(it.metric("pranet_frames_total", {"slot": slot, "outcome": name}) for name in OUTCOMES)
     assert it.metric("pranet_frames_received_total", {"slot": slot}) == total

@@ -109,10 +109,11 @@ class Bench:
         return self.count("pranet_frames_total", slot=slot, outcome=name)
 
     def check_identity(self, slot: str = "0") -> None:
-        """received = answered + dropped + failed, and no more was decoded than inferred or failed."""
+        """received = answered + dropped + failed + abandoned; none is decoded for nothing."""
         total = sum(self.outcome(name, slot) for name in OUTCOMES)
         assert self.count("pranet_frames_received_total", slot=slot) == total
-        assert self.count("pranet_decodes_total") <= self.predictor.frames + self.outcome("failed", slot)
+        lost = self.outcome("failed", slot) + self.outcome("abandoned", slot)
+        assert self.count("pranet_decodes_total") <= self.predictor.frames + lost
 
     async def check_nothing_left(self) -> None:
         """No task, queue entry or place stays behind."""
@@ -381,6 +382,7 @@ async def test_a_client_that_left_ends_the_stream_at_once() -> None:
                 sender.put(number)
             with pytest.raises(ClientLeft):
                 await stream.run(sender.frames(), gone)
+        assert it.outcome("abandoned") == it.count("pranet_frames_received_total", slot="0") > 0
         it.check_identity()
         await it.check_nothing_left()
 
@@ -436,6 +438,24 @@ async def test_cancelling_a_stream_leaves_nothing_behind(
         assert task.cancelled()
         it.predictor.open()
         await it.check_nothing_left()
+        it.check_identity()
+        assert it.outcome("failed") == 0  # nothing of the service did
+        assert it.count("pranet_frame_duration_seconds_count", outcome="failed") == 0
+
+
+async def test_frames_of_a_stream_that_the_service_itself_breaks_are_failed_not_abandoned() -> None:
+    async with bench() as it:
+        it.predictor.open()
+        sender = Sender()
+
+        async def broken(answer: Answer) -> None:
+            raise KeyError("a fault")
+
+        with it.streams.open(EVERY) as stream:
+            sender.put(0)
+            with pytest.raises(ExceptionGroup):
+                await stream.run(sender.frames(), broken)
+        assert (it.outcome("failed"), it.outcome("abandoned")) == (1, 0)
         it.check_identity()
 
 
