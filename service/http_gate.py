@@ -1,4 +1,4 @@
-"""The gate in front of every HTTP route and WebSocket, and the headers that tell browsers to be careful."""
+"""The gate in front of every HTTP route and WebSocket, the headers that tell browsers to be careful, and HEAD."""
 
 import logging
 from collections.abc import Awaitable, Callable
@@ -86,6 +86,18 @@ class SafeHeaders:
             await send(message)
 
         await self._app(scope, receive, send_safely)
+
+
+class HeadAsGet:
+    """ASGI middleware: HEAD, which load balancers ask with, is answered as GET; the HTTP server leaves the body out."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        is_head = scope["type"] == "http" and scope["method"] == "HEAD"
+        await self._app({**scope, "method": "GET"} if is_head else scope, receive, send)
 
 
 def _authorization(scope: Scope) -> str:

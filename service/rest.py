@@ -28,7 +28,7 @@ from service.errors import (
 )
 from service.frame import Options, Output
 from service.http_call import TIMEOUT_HEADER, error_headers, timeout_seconds, unless_client_leaves
-from service.http_gate import HttpGate, SafeHeaders
+from service.http_gate import HeadAsGet, HttpGate, SafeHeaders
 from service.observe import Observed
 from service.oip import rest as oip
 from service.regions import ROI_PATTERN
@@ -111,6 +111,7 @@ def build(service: Service) -> FastAPI:
         )
     app.add_middleware(SafeHeaders)
     app.add_middleware(Observed, metrics=service.metrics, tracing=service.tracing)
+    app.add_middleware(HeadAsGet)
     app.state.service = service
     app.post(
         "/segment",

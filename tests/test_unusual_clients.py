@@ -9,6 +9,7 @@ import pytest
 
 from fakes import Running, connected, serving, until
 from pictures import encoded, red_box
+from service.core import Phase
 from service.pb.pranet.v1 import segmentation_pb2 as pb
 
 GOOD = encoded(red_box(64, 48, (8, 8, 40, 40)))
@@ -66,6 +67,35 @@ async def test_other_methods_are_refused(running: Running, method: str) -> None:
     answer = await running.rest.request(method, "/segment")
     assert answer.status_code == 405
     assert answer.headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/info", "/metrics", "/", "/docs", "/v2", "/v2/models/pranet"])
+async def test_head_is_answered_as_get_without_the_body(running: Running, path: str) -> None:
+    own = {"date", "x-request-id", "content-length"}  # of each answer
+    answers = {method: await running.rest.request(method, path) for method in ("HEAD", "GET")}
+    head, get = ({k: v for k, v in answer.headers.items() if k not in own} for answer in answers.values())
+    assert answers["HEAD"].status_code == 200
+    assert head == get
+    assert int(answers["HEAD"].headers["content-length"]) > 0
+    assert answers["HEAD"].content == b""
+
+
+async def test_head_tells_a_balancer_that_no_new_work_is_taken(running: Running) -> None:
+    running.service.readiness.enter(Phase.STARTING)
+    assert (await running.rest.head("/readyz")).status_code == 503
+    running.service.readiness.enter(Phase.SERVING)
+
+
+async def test_the_connection_is_as_usable_after_head_as_before(running: Running) -> None:
+    async with connected(running) as (reader, writer):
+        for _ in range(2):
+            writer.write(b"HEAD /livez HTTP/1.1\r\nHost: pranet\r\n\r\n")
+            assert b" 200 " in (await reader.readuntil(b"\r\n\r\n")).splitlines()[0]
+
+
+async def test_the_document_names_no_method_but_get_and_post(running: Running) -> None:
+    paths = (await running.rest.get("/openapi.json")).json()["paths"]
+    assert {method for operations in paths.values() for method in operations} == {"get", "post"}
 
 
 @pytest.mark.parametrize(
