@@ -42,6 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         SettingsError: a setting is unknown or invalid.
         CheckpointError: the weights cannot be used; no port was opened.
+        TlsError: the certificate or its key cannot be used; no port was opened.
         DeviceError: the device is not to be had; no port was opened.
         StartError: a port is taken, or the network cannot run on the device.
 
@@ -66,7 +67,7 @@ async def _serve(settings: Settings) -> int:
 
 
 async def _live(service: Service, predictor: Predictor, ports: tuple[int, int], renew: asyncio.Event) -> None:
-    """Warm up, and then load the weights anew each time that it is asked for."""
+    """Warm up, and then read certificate and weights anew each time that it is asked for."""
     try:
         await warm_up(service, predictor)
     except TimeoutError:
@@ -80,6 +81,8 @@ async def _live(service: Service, predictor: Predictor, ports: tuple[int, int], 
     while True:
         await renew.wait()
         renew.clear()  # what is asked for from here on is done afterwards
+        if service.tls is not None:
+            await asyncio.to_thread(service.tls.renew)
         await service.served.reload()
 
 
@@ -132,7 +135,7 @@ def _stop_on_signals(stop: asyncio.Event) -> None:
 
 
 def _reload_on_hang_up(stop: asyncio.Event, renew: asyncio.Event) -> None:
-    """Take SIGHUP for "read the weights again", unless it says that the terminal is gone."""
+    """Take SIGHUP for "read certificate and weights again", unless it says that the terminal is gone."""
     had_terminal = os.isatty(0)
 
     def receive() -> None:

@@ -28,6 +28,7 @@ from service.segmenter import Inference, Segmenter, inference
 from service.served import PREPARE_SECONDS, ServedModel
 from service.settings import Settings
 from service.streams import Streams
+from service.tls import RenewableTls, of_server
 from service.tracing import Tracing
 
 log = logging.getLogger(__name__)
@@ -90,6 +91,7 @@ class Service:
     metrics: Metrics
     gate: Gate
     tracing: Tracing
+    tls: RenewableTls | None  # None: switched off
 
     @property
     def model(self) -> ModelRef:
@@ -131,9 +133,11 @@ async def running(
 
     Raises:
         TokensError: the file of tokens cannot be used.
+        TlsError: the certificate, its key or the authorities of clients cannot be used.
 
     """
     metrics = Metrics()
+    files = of_server(settings)
     gate = Gate(settings.api_tokens_file, rate_limit=settings.rate_limit, concurrency=settings.token_concurrency)
     _watch_gpu(metrics, engines.resolve_device(settings.device))
     max_batch_size = settings.max_batch_size or engines.default_batch_size(settings.device)
@@ -175,6 +179,7 @@ async def running(
             metrics,
             gate,
             traces,
+            RenewableTls(files) if files else None,
         )
 
 

@@ -11,7 +11,6 @@ import uvicorn
 from service import rest
 from service.core import Service
 from service.http_protocol import HttpProtocol
-from service.tls import of_server
 
 # Longer than clients and proxies keep an idle connection (httpx 5 s, nginx and most load balancers 60 s): who closes
 # first must be the client, or a request that is just being sent meets a closed connection.
@@ -25,13 +24,8 @@ UNREAD_SECONDS = 30.0  # that sent bytes may stay unread in the peer's full buff
 
 @contextlib.asynccontextmanager
 async def listening(service: Service, listener: socket.socket) -> AsyncIterator[None]:
-    """Serve HTTP on a bound socket inside the block.
-
-    Raises:
-        TlsError: the certificate, its key or the authorities of clients cannot be used.
-
-    """
-    tls = of_server(service.settings)
+    """Serve HTTP on a bound socket inside the block."""
+    tls = service.tls
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(UNREAD_SECONDS * 1e3))  # its children too
     config = uvicorn.Config(
         rest.build(service),

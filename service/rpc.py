@@ -21,7 +21,6 @@ from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service.rpc_gate import RpcGate
 from service.stream import Answer as StreamAnswer
 from service.stream import Frame
-from service.tls import of_server
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["SegmentationService"].full_name
 HEALTH_SECONDS = 1.0  # how often health looks whether inference still answers
@@ -101,7 +100,6 @@ async def listening(service: Service, address: str) -> AsyncIterator[int]:
 
     Raises:
         OSError: the address is taken or not to be had.
-        TlsError: the certificate, its key or the authorities of clients cannot be used.
 
     """
     server = grpc.aio.server(
@@ -124,7 +122,7 @@ async def listening(service: Service, address: str) -> AsyncIterator[int]:
     served = (SERVICE_NAME, oip.SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
     reflection.enable_server_reflection(served, server)
     try:
-        tls = of_server(service.settings)
+        tls = service.tls
         port = server.add_secure_port(address, tls.credentials()) if tls else server.add_insecure_port(address)
     except RuntimeError as error:
         raise OSError(f"cannot listen on {address} for gRPC") from error

@@ -1,13 +1,17 @@
 """TLS of both servers: 1.2 at least, forward secrecy and authenticated ciphers only."""
 
+import logging
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 
 from model.errors import UserError
 from service.settings import Settings
+
+log = logging.getLogger(__name__)
 
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; all of TLS 1.3's are as good
 
@@ -40,7 +44,7 @@ class ServerTls:
             load_authorities(context, self.client_ca)
         return context
 
-    def credentials(self) -> grpc.ServerCredentials:
+    def configuration(self) -> grpc.ServerCertificateConfiguration:
         """Return the same for gRPC, whose library speaks TLS 1.2 and 1.3 only.
 
         Raises:
@@ -48,15 +52,56 @@ class ServerTls:
 
         """
         self.context()  # gRPC itself would not say what is wrong with a file
-        return grpc.ssl_server_credentials(
+        return grpc.ssl_server_certificate_configuration(
             [(self.key.read_bytes(), self.cert.read_bytes())],
             self.client_ca.read_bytes() if self.client_ca else None,
-            require_client_auth=self.client_ca is not None,
+        )
+
+
+class RenewableTls:
+    """What both servers speak TLS with: each handshake takes what the files held when they were read last.
+
+    Raises:
+        TlsError: a file cannot be used.
+
+    """
+
+    def __init__(self, files: ServerTls) -> None:
+        self._files = files
+        self._context, self._configuration = files.context(), files.configuration()
+
+    def renew(self) -> bool:
+        """Read the files again, for all handshakes from now on; tell whether they can be used. Else nothing changes."""
+        try:
+            context, configuration = self._files.context(), self._files.configuration()
+        except (TlsError, OSError) as error:
+            log.error("the new certificate is not taken, the old one stays in use (%s)", error)
+            return False
+        self._context, self._configuration = context, configuration
+        log.warning("%s is in use from now on", self._files.cert)
+        return True
+
+    def context(self) -> ssl.SSLContext:
+        """Return a context for REST and WebSocket that hands over to the newest one as a client says hello."""
+
+        def choose(talking: Any, name: str | None, context: ssl.SSLContext) -> None:
+            talking.context = self._context
+
+        first = self._files.context()
+        first.sni_callback = choose
+        return first
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """Return credentials for gRPC, which asks for the newest configuration at each handshake."""
+        return grpc.dynamic_ssl_server_credentials(
+            self._configuration,
+            lambda: self._configuration,
+            require_client_authentication=self._files.client_ca is not None,
         )
 
 
 def of_server(settings: Settings) -> ServerTls | None:
-    """Return what the settings say; None where TLS is off."""
+    """Return the files that the settings name; None where TLS is off."""
     if settings.tls_cert is None or settings.tls_key is None:
         return None
     return ServerTls(settings.tls_cert, settings.tls_key, settings.tls_client_ca)

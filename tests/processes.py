@@ -3,10 +3,12 @@
 import contextlib
 import os
 import re
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
 
 import httpx
@@ -16,7 +18,7 @@ from pictures import ROOT
 PROGRAM = (sys.executable, "-m", "service.cli")
 START_SECONDS = 120  # import of torch, reading of weights and warm-up on a busy machine
 STOP_SECONDS = 60
-ANNOUNCEMENT = re.compile(r"PraNet is ready: (?P<url>http://\S+) \(gRPC (?P<grpc_port>\d+)\)")
+ANNOUNCEMENT = re.compile(r"PraNet is ready: (?P<url>https?://\S+) \(gRPC (?P<grpc_port>\d+)\)")
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ def server(
     program: Sequence[object] = PROGRAM,
     stdin: int | None = None,
     stderr: IO[str] | None = None,
+    ca: Path | None = None,
     **variables: str,
 ) -> Iterator[Server]:
     """Serve on free ports inside the block."""
@@ -49,7 +52,7 @@ def server(
         command, cwd=ROOT, env=_environment(variables), text=True, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr
     ) as process:
         try:
-            yield _announced(process)
+            yield _announced(process, ssl.create_default_context(cafile=ca) if ca else True)
         finally:
             process.terminate()
             try:
@@ -58,11 +61,12 @@ def server(
                 process.kill()
 
 
-def _announced(process: "subprocess.Popen[str]") -> Server:
+def _announced(process: "subprocess.Popen[str]", verify: ssl.SSLContext | bool) -> Server:
     assert process.stdout is not None
     for line in process.stdout:
         if found := ANNOUNCEMENT.search(line):
-            httpx.get(f"{found['url']}/readyz", timeout=START_SECONDS, trust_env=False).raise_for_status()
+            url = f"{found['url']}/readyz"
+            httpx.get(url, timeout=START_SECONDS, trust_env=False, verify=verify).raise_for_status()
             return Server(process, found["url"], f"127.0.0.1:{found['grpc_port']}")
     raise AssertionError(f"pranet serve ended with {process.wait(STOP_SECONDS)} before it was ready")
 

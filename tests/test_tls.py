@@ -2,18 +2,23 @@
 
 import asyncio
 import contextlib
+import signal
 import socket
 import ssl
+import sys
 import warnings
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
+import trustme
 
+import processes
 from callers import TRANSPORTS, UNREACHABLE, Ask, rest
 from certificates import Authority
-from fakes import Running, serving
+from fakes import Running, serving, until
+from pictures import ROOT
 from service.access import NO_ACCESS
 from service.tls import ServerTls, TlsError
 from service.tokens import Token, digest_of
@@ -138,4 +143,105 @@ def test_a_file_that_cannot_be_used_is_named(authority: Authority, tmp_path: Pat
         ServerTls(cert, key, tmp_path / "none.pem"),
     ):
         with pytest.raises(TlsError, match=r"none\.pem|empty\.pem|cert\.pem"):
-            wrong.credentials()
+            wrong.configuration()
+
+
+def put(identity: tuple[Path, Path], settings: dict[str, Path]) -> None:
+    """Write a certificate and its key where a server looks for its own."""
+    for new, place in zip(identity, (settings["tls_cert"], settings["tls_key"]), strict=True):
+        new.replace(place)
+
+
+@pytest.mark.parametrize("ask", TRANSPORTS, ids=lambda ask: ask.__name__)
+async def test_a_renewed_certificate_is_shown_from_the_next_handshake_on(
+    ask: Ask, authority: Authority, tmp_path: Path
+) -> None:
+    settings, later = authority.server(), Authority(tmp_path)
+    async with serving(**settings) as it:
+        put(later.issue("127.0.0.1", key_type=trustme.KeyType.RSA), settings)  # of another kind than the one before
+        assert await ask(it, authority.client()) == "ok"  # nobody said that there is a new one
+        assert it.service.tls is not None
+        assert it.service.tls.renew()
+        assert await ask(it, later.client()) == "ok"
+        assert await ask(it, authority.client()) == UNREACHABLE
+
+
+@pytest.mark.parametrize("ask", TRANSPORTS, ids=lambda ask: ask.__name__)
+@pytest.mark.parametrize("wrong", ["another key", "no certificate", "nothing"])
+async def test_a_broken_pair_leaves_the_old_one_in_use_and_says_so_once(
+    ask: Ask, wrong: str, authority: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = authority.server()
+    async with serving(**settings) as it:
+        if wrong == "another key":
+            authority.issue("127.0.0.1")[1].replace(settings["tls_key"])
+        elif wrong == "no certificate":
+            settings["tls_cert"].write_text("not yet written")
+        else:
+            settings["tls_cert"].unlink()
+        assert it.service.tls is not None
+        assert not it.service.tls.renew()
+        (line,) = [each.getMessage() for each in caplog.records if each.name == "service.tls"]
+        assert "the old one stays in use" in line
+        assert str(settings["tls_cert"]) in line
+        assert await ask(it, authority.client()) == "ok"
+
+
+@pytest.mark.parametrize("ask", TRANSPORTS, ids=lambda ask: ask.__name__)
+async def test_with_the_certificate_the_authorities_of_clients_are_renewed(
+    ask: Ask, authority: Authority, tmp_path: Path
+) -> None:
+    people, successors = Authority(tmp_path), Authority(tmp_path)
+    clients = [authority.client(signer.issue("client")) for signer in (people, successors)]
+    file = tmp_path / "people.pem"
+    file.write_bytes(people.pem.read_bytes())
+    async with serving(**authority.server(), tls_client_ca=file) as it:
+        assert [await ask(it, client) for client in clients] == ["ok", UNREACHABLE]
+        file.write_bytes(successors.pem.read_bytes())
+        assert it.service.tls is not None
+        assert it.service.tls.renew()
+        assert [await ask(it, client) for client in clients] == [UNREACHABLE, "ok"]
+
+
+async def test_an_open_connection_outlives_the_renewal(authority: Authority) -> None:
+    settings = authority.server()
+    async with serving(**settings) as it, authority.client().http(f"https://127.0.0.1:{it.port}") as client:
+        await client.get("/livez")
+        put(authority.issue("127.0.0.1"), settings)
+        assert it.service.tls is not None
+        assert it.service.tls.renew()
+        assert (await client.get("/livez")).status_code == 200
+
+
+def shows(port: int, authority: Authority) -> bool:
+    """Tell whether a server proves itself with a certificate of this authority."""
+    context = ssl.create_default_context(cafile=authority.pem)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    with socket.create_connection(("127.0.0.1", port)) as plain:
+        try:
+            context.wrap_socket(plain, server_hostname="127.0.0.1").close()
+        except ssl.SSLCertVerificationError:
+            return False
+    return True
+
+
+@pytest.mark.slow
+async def test_sighup_renews_the_certificate_of_both_ports_and_keeps_it_when_the_next_is_broken(
+    authority: Authority, tmp_path: Path
+) -> None:
+    settings, later, log = authority.server(), Authority(tmp_path), tmp_path / "log"
+    flags = ("--tls-cert", settings["tls_cert"], "--tls-key", settings["tls_key"], "--maps", "false")
+    program = (sys.executable, ROOT / "tests" / "red_server.py")
+    with (
+        log.open("w") as lines,
+        processes.server(*flags, program=program, stderr=lines, ca=authority.pem, PYTHONPATH=str(ROOT)) as server,
+    ):
+        ports = [int(address.rpartition(":")[2]) for address in (server.url, server.grpc_address)]
+        assert [shows(port, authority) for port in ports] == [True, True]
+        put(later.issue("127.0.0.1"), settings)
+        server.process.send_signal(signal.SIGHUP)
+        await until(lambda: [shows(port, later) for port in ports] == [True, True])
+        settings["tls_cert"].write_text("not yet written")
+        server.process.send_signal(signal.SIGHUP)
+        await until(lambda: "the old one stays in use" in log.read_text())
+        assert [shows(port, later) for port in ports] == [True, True]
