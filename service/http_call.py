@@ -2,18 +2,20 @@
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from starlette.requests import Request
 
-from service.errors import ClientLeft, InvalidRequest, ServiceError, Unauthenticated
+from service.errors import ClientLeft, InvalidParameter, InvalidRequest, ServiceError, Unauthenticated
 
 T = TypeVar("T")
 
 TIMEOUT_HEADER = "x-request-timeout-ms"
 FAULT = "fault"  # in the state of a request: why the server itself closes its connection (``http_protocol``)
-MILLISECONDS = re.compile(r"[0-9]{1,18}")
+MILLISECONDS = re.compile(r"0*([1-9][0-9]*)")
+MOST_DIGITS = 18  # more than any limit has; Python itself refuses to read thousands
 
 
 def timeout_seconds(request: Request, limit_ms: int) -> float:
@@ -24,9 +26,9 @@ def timeout_seconds(request: Request, limit_ms: int) -> float:
 
     """
     given = request.headers.get(TIMEOUT_HEADER, str(limit_ms))
-    if not MILLISECONDS.fullmatch(given) or int(given) == 0:
-        raise InvalidRequest(f"X-Request-Timeout-Ms is {given!r}; send a whole number of milliseconds above 0")
-    return min(int(given), limit_ms) / 1e3
+    if not (asked := MILLISECONDS.fullmatch(given)):
+        raise InvalidRequest(f"X-Request-Timeout-Ms is {given[:32]!r}; send a whole number of milliseconds above 0")
+    return min(int(asked[1][:MOST_DIGITS]), limit_ms) / 1e3
 
 
 def error_headers(error: ServiceError) -> dict[str, str]:
@@ -35,6 +37,18 @@ def error_headers(error: ServiceError) -> dict[str, str]:
     if isinstance(error, Unauthenticated):
         headers["www-authenticate"] = 'Bearer realm="pranet"'  # RFC 6750, section 3
     return headers
+
+
+async def given_once(request: Request) -> None:
+    """Pass queries whose names differ: of two values the last would count, and nobody would know.
+
+    Raises:
+        InvalidParameter: a name is given twice.
+
+    """
+    for name, times in Counter(name for name, _ in request.query_params.multi_items()).items():
+        if times > 1:
+            raise InvalidParameter(f"{name} is given {times} times; give it once")
 
 
 def closed(request: Request, detail: str) -> ServiceError:

@@ -27,7 +27,7 @@ from service.errors import (
     UnknownRoute,
 )
 from service.frame import Options, Output
-from service.http_call import TIMEOUT_HEADER, error_headers, timeout_seconds, unless_client_leaves
+from service.http_call import TIMEOUT_HEADER, error_headers, given_once, timeout_seconds, unless_client_leaves
 from service.http_gate import HeadAsGet, HttpGate, SafeHeaders
 from service.observe import Observed
 from service.oip import rest as oip
@@ -119,6 +119,7 @@ def build(service: Service) -> FastAPI:
         response_class=Response,
         responses={200: {"model": SegmentationBody, "content": SEGMENT_ANSWERS}, **PROBLEMS},
         openapi_extra={"requestBody": REQUEST_BODY},
+        dependencies=[Depends(given_once)],
     )(segment)
     app.post(
         "/segment/batch",
@@ -126,6 +127,7 @@ def build(service: Service) -> FastAPI:
         response_class=Response,
         responses={200: {"content": {batch.NDJSON: {"schema": BINARY}, batch.MIXED: {"schema": BINARY}}}, **PROBLEMS},
         openapi_extra={"requestBody": ARCHIVE_BODY},
+        dependencies=[Depends(given_once)],
     )(segment_batch)
     app.get("/livez", summary="Whether the process answers")(livez)
     app.get("/readyz", summary="Whether new work is taken", responses={503: PROBLEMS[503]})(readyz)

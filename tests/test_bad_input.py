@@ -9,9 +9,11 @@ from typing import Any
 import grpc
 import pytest
 from PIL import Image
+from starlette.requests import Request
 
 from fakes import RedPredictor, Running, serving
 from pictures import encoded, red_box
+from service.http_call import timeout_seconds
 from service.pb.pranet.v1 import segmentation_pb2 as pb
 
 MEBIBYTE = 2**20
@@ -93,7 +95,19 @@ REQUESTS: dict[str, tuple[dict[str, Any], int, str, str]] = {
     ),
     "no time": ({"headers": {"x-request-timeout-ms": "0"}}, 400, "invalid-request", "above 0"),
     "a fraction of time": ({"headers": {"x-request-timeout-ms": "1.5"}}, 400, "invalid-request", "whole number"),
-    "digits without end": ({"headers": {"x-request-timeout-ms": "9" * 5000}}, 400, "invalid-request", "whole number"),
+    "no time in many digits": ({"headers": {"x-request-timeout-ms": "0" * 5000}}, 400, "invalid-request", "above 0"),
+    "two thresholds": (
+        {"params": [("threshold", "0.1"), ("threshold", "0.9")]},
+        422,
+        "invalid-parameter",
+        "give it once",
+    ),
+    "a name twice": (
+        {"params": [("output", "mask"), ("output", "mask")]},
+        422,
+        "invalid-parameter",
+        "output is given 2",
+    ),
     "another route": ({"url": "/segmentation"}, 404, "unknown-route", "POST /segment"),
     "another method": ({"method": "PUT"}, 405, "method-not-allowed", "see /docs"),
     "two dots": ({"url": "/pages/../../settings.py"}, 404, "unknown-route", "POST /segment"),
@@ -202,6 +216,17 @@ async def test_a_bad_parameter_is_refused_over_grpc(running: Running, request_: 
         await running.stub.Segment(request_)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert advice in (caught.value.details() or "")
+
+
+@pytest.mark.parametrize("given", ["30001", "9" * 19, "9" * 5000, "0" * 5000 + "40000"])
+def test_more_time_than_there_is_becomes_all_there_is(given: str) -> None:
+    request = Request({"type": "http", "headers": [(b"x-request-timeout-ms", given.encode())]})
+    assert timeout_seconds(request, 30_000) == 30
+
+
+async def test_a_long_wish_for_time_is_no_fault(running: Running) -> None:
+    answer = await running.rest.post("/segment", content=GOOD, headers={"x-request-timeout-ms": "9" * 5000})
+    assert answer.status_code == 200
 
 
 async def test_a_declared_giant_is_refused_without_decoding(monkeypatch: pytest.MonkeyPatch, running: Running) -> None:
