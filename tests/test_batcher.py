@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fakes import until
+from fakes import PATIENCE, until
 from service.batcher import MAX_ABANDONED, Batcher
 from service.errors import DeadlineExceeded, InferenceFailed, NotReady, ServiceError
 from service.waiting import Priority
@@ -239,6 +239,17 @@ async def test_inference_counts_as_dead_after_too_many_hung_calls() -> None:
                 await submit(batcher, item)
         assert batcher.dead.is_set()
         stuck.set()
+
+
+async def test_inference_counts_as_dead_once_a_slot_has_ended_by_a_fault_of_its_own() -> None:
+    def fail(size: int) -> None:
+        raise KeyError("a fault")
+
+    async with Batcher(Device(), max_batch_size=1, slots=2, on_batch=fail) as batcher:
+        waiting = submit(batcher, 1)
+        async with asyncio.timeout(PATIENCE):
+            await batcher.dead.wait()
+        waiting.cancel()
 
 
 async def test_slow_calls_that_come_back_do_not_add_up_to_a_dead_device(monkeypatch: pytest.MonkeyPatch) -> None:

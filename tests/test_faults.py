@@ -220,6 +220,20 @@ async def test_the_service_s_own_limit_of_time_holds_for_all(gate: Gate) -> None
         assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
+async def test_the_time_of_decoding_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    permit = threading.Event()
+    monkeypatch.setattr("service.segmenter.prepare", lambda *_: permit.wait(PATIENCE))
+    try:
+        async with serving(request_timeout_ms=100) as running:
+            assert (await rest(running, NEIGHBOURS[0]))[0] == 504
+            with pytest.raises(grpc.aio.AioRpcError) as late:
+                await rpc(running, NEIGHBOURS[0])
+            assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            permit.set()
+    finally:
+        permit.set()
+
+
 async def test_nothing_is_taken_before_the_network_is_warm() -> None:
     warm = threading.Event()
     predictor = RedPredictor(warm_up=lambda max_batch_size: None if warm.wait(PATIENCE) else pytest.fail("cold"))
