@@ -10,12 +10,13 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from service.errors import ServiceError
+from service.errors import ServiceError, UnknownRoute
 from service.gate import Gate
 from service.observe import request_id_from
 
 OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/v2/health/live", "/v2/health/ready", "/docs", "/openapi.json"})
 OPEN_FOLDERS = ("/pages/", "/samples/", "/docs/assets/")  # the page's own files, the same for everybody
+STREAM_PATHS = frozenset({"/stream"})  # where a WebSocket may be opened
 TOKEN_PROTOCOL = "pranet.bearer."  # before the token, in the subprotocols that a WebSocket offers
 SAFE_HEADERS = {
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
@@ -49,6 +50,8 @@ class HttpGate:
         with ExitStack() as stack:
             try:
                 stack.enter_context(self._gate.entered(_authorization(scope)))
+                if scope["type"] == "websocket" and path not in STREAM_PATHS:  # routes and mounts are not made for it
+                    raise UnknownRoute("no WebSocket is served under this path; the video stream is at /stream")
             except ServiceError as error:
                 await self._answer(error, scope, receive, send)
                 return

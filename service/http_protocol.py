@@ -114,11 +114,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self.cycle and not self.cycle.response_complete:
             self._blame(error)
         elif self._in_head:
-            request_id = request_id_from("")
-            self._metrics.rejected.labels(error.slug).inc()
-            self._metrics.requests.labels("rest", str(error.status)).inc()
-            log.info("rest refused %d id=%s", error.status, request_id)
-            self._write(error, request_id)
+            refuse(self.transport, error, self._metrics, "rest")
         self.transport.close()
 
     def _blame(self, error: ServiceError) -> None:
@@ -126,16 +122,26 @@ class HttpProtocol(HttpToolsProtocol):
         scope: Any = self.cycle.scope
         scope["state"][FAULT] = error
         if not self.cycle.response_started:
-            self._write(error, identified(scope))
+            _write(self.transport, error, identified(scope))
         self.cycle.disconnected = True
 
-    def _write(self, error: ServiceError, request_id: str) -> None:
-        body = json.dumps(error.problem(request_id)).encode()
-        head = (
-            f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\ncontent-type: application/problem+json\r\n"
-            f"content-length: {len(body)}\r\nx-request-id: {request_id}\r\nconnection: close\r\n\r\n"
-        )
-        self.transport.write(head.encode() + body)
+
+def refuse(transport: asyncio.Transport, error: ServiceError, metrics: Metrics, protocol: str) -> None:
+    """Answer and count what no route will see; ``protocol`` is "rest" or "websocket"."""
+    request_id = request_id_from("")
+    metrics.rejected.labels(error.slug).inc()
+    metrics.requests.labels(protocol, str(error.status)).inc()
+    log.info("%s refused %d id=%s", protocol, error.status, request_id)
+    _write(transport, error, request_id)
+
+
+def _write(transport: asyncio.Transport, error: ServiceError, request_id: str) -> None:
+    body = json.dumps(error.problem(request_id)).encode()
+    head = (
+        f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\ncontent-type: application/problem+json\r\n"
+        f"content-length: {len(body)}\r\nx-request-id: {request_id}\r\nconnection: close\r\n\r\n"
+    )
+    transport.write(head.encode() + body)
 
 
 def _too_large() -> HeadTooLarge:

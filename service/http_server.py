@@ -11,6 +11,7 @@ import uvicorn
 from service import rest
 from service.core import Service
 from service.http_protocol import HttpProtocol
+from service.websocket_protocol import WebSocketProtocol
 
 # Longer than clients and proxies keep an idle connection (httpx 5 s, nginx and most load balancers 60 s): who closes
 # first must be the client, or a request that is just being sent meets a closed connection.
@@ -36,7 +37,7 @@ async def listening(service: Service, listener: socket.socket) -> AsyncIterator[
         server_header=False,
         timeout_graceful_shutdown=1,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        ws="websockets-sansio",
+        ws=functools.partial(WebSocketProtocol, metrics=service.metrics),  # type: ignore[arg-type]
         ws_max_size=service.settings.cut_off_bytes,
         ws_ping_interval=WS_PING_SECONDS,
         ws_ping_timeout=WS_PING_TIMEOUT_SECONDS,

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import grpc
 import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from fakes import Running, connected, serving, until
 from pictures import encoded, red_box
@@ -136,3 +138,39 @@ async def test_what_methods_there_are_is_told_to_nobody_without_a_token(tmp_path
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await it.channel.unary_unary("/pranet.v1.SegmentationService/Unheard")(b"")
         assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
+def upgrade(*headers: str, path: str = "/stream", method: str = "GET") -> bytes:
+    lines = (f"{method} {path} HTTP/1.1", "Host: pranet", "Connection: Upgrade", "Upgrade: websocket", *headers)
+    return "\r\n".join((*lines, "", "")).encode()
+
+
+KEY = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+HANDSHAKES = {  # that are none
+    "no key": (upgrade(), 400, "invalid-request"),
+    "an old version": (upgrade(KEY, "Sec-WebSocket-Version: 8"), 400, "invalid-request"),
+    "a body": (upgrade("Content-Length: 5", path="/segment", method="POST") + b"abcde", 400, "invalid-request"),
+    "a body that does not come": (upgrade(KEY, "Content-Length: 5"), 400, "invalid-request"),
+    "a long line": (upgrade(KEY, "X-Long: " + "a" * 10_000), 431, "head-too-large"),
+    "many headers": (upgrade(KEY, *(f"X-{number}: a" for number in range(200))), 431, "head-too-large"),
+}
+
+
+@pytest.mark.parametrize("name", HANDSHAKES)
+async def test_a_handshake_that_is_none_ends_the_connection_and_is_counted_once(running: Running, name: str) -> None:
+    sent, status, cause = HANDSHAKES[name]
+    assert (await problem(running, sent))["type"] == f"urn:pranet:error:{cause}"
+    assert counted(running) == ({("websocket", str(status)): 1}, {cause: 1})
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/segment", "/pages/live.css", "/v2/models/pranet"])
+async def test_a_websocket_elsewhere_is_told_where_the_stream_is(
+    running: Running, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        await connect(f"ws://127.0.0.1:{running.port}{path}", proxy=None)
+    answer = refused.value.response
+    assert answer.status_code == 404
+    assert b"the video stream is at /stream" in (answer.body or b"")
+    assert counted(running) == ({("websocket", "404"): 1}, {"unknown-route": 1})
+    assert not [line for line in caplog.records if line.levelno >= logging.ERROR]

@@ -1,0 +1,50 @@
+"""WebSocket connections whose handshake is none: they end at once, with an error in the form of all others.
+
+uvicorn would answer some of them in a form of its own, none of them counted, and leave the others open for ever.
+"""
+
+from typing import Any
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import HeaderLineTooLong, RequestLineTooLong, TooManyHeaders
+from websockets.http11 import Request
+
+from service.errors import HeadTooLarge, InvalidRequest
+from service.http_protocol import refuse
+from service.metrics import Metrics
+
+TOO_LARGE = (RequestLineTooLong, HeaderLineTooLong, TooManyHeaders)
+
+
+class WebSocketProtocol(WebSocketsSansIOProtocol):
+    """One connection, from its handshake on; its methods are called by the transport."""
+
+    def __init__(self, *given: Any, metrics: Metrics, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self._metrics = metrics
+
+    def data_received(self, data: bytes) -> None:
+        """End what is not even a request that could ask for a WebSocket."""
+        super().data_received(data)
+        if self.conn.handshake_exc and not self.handshake_initiated:
+            self._refuse(self.conn.handshake_exc)
+
+    def handle_connect(self, event: Request) -> None:
+        """Take a handshake on, if it is one."""
+        self.conn.accept(event)
+        if self.conn.handshake_exc:
+            self._refuse(self.conn.handshake_exc)
+        else:
+            super().handle_connect(event)
+
+    async def send(self, message: Any) -> None:
+        """Take a refusal by a route for the end of the handshake; uvicorn would report each as an error."""
+        await super().send(message)
+        self.handshake_complete = self.handshake_complete or self.close_sent
+
+    def _refuse(self, fault: Exception) -> None:
+        reason = fault.__cause__ or fault
+        error = (HeadTooLarge if isinstance(fault, TOO_LARGE) else InvalidRequest)(f"this opens no WebSocket: {reason}")
+        self.handshake_initiated = self.handshake_complete = self.close_sent = True  # nothing more is to be said
+        refuse(self.transport, error, self._metrics, "websocket")
+        self.transport.close()
