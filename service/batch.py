@@ -69,7 +69,7 @@ class Streamed(Response):
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             try:
                 await unless_client_leaves(self._request, whole())
-            except ServiceError as error:
+            except ClientLeft as error:
                 service.metrics.rejected.labels(error.slug).inc()
 
 

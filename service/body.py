@@ -10,13 +10,13 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from service.codec import READABLE
-from service.errors import BodyTooSlow, InvalidRequest, TooManyBytes, UnsupportedImage
-from service.http_call import closed
+from service.errors import BodyTooSlow, ClientLeft, InvalidRequest, TooManyBytes, UnsupportedImage
 
 MULTIPART = "multipart/form-data"
 MULTIPART_OVERHEAD_BYTES = 16 * 1024  # boundaries and part headers around the one file
 FILE_FIELD = "file"
 MAX_PARTS = 10_000  # of an archive
+FAULT = "fault"  # in the state of a request: the error for which the HTTP server reads no more of its body
 
 
 class _InMemoryParser(MultiPartParser):
@@ -141,7 +141,9 @@ async def _chunks(request: Request, limit: int, too_many: TooManyBytes) -> Async
                 raise too_many
             yield chunk
     except ClientDisconnect:
-        raise closed(request, "the client closed the connection while it sent the body") from None
+        if fault := getattr(request.state, FAULT, None):
+            raise fault from None
+        raise ClientLeft("the client closed the connection while it sent the body") from None
 
 
 def _too_large(max_bytes: int) -> TooManyBytes:

@@ -13,7 +13,6 @@ from service.errors import ClientLeft, InvalidParameter, InvalidRequest, Service
 T = TypeVar("T")
 
 TIMEOUT_HEADER = "x-request-timeout-ms"
-FAULT = "fault"  # in the state of a request: why the server itself closes its connection (``http_protocol``)
 MILLISECONDS = re.compile(r"0*([1-9][0-9]*)")
 MOST_DIGITS = 18  # more than any limit has; Python itself refuses to read thousands
 
@@ -51,18 +50,11 @@ async def given_once(request: Request) -> None:
             raise InvalidParameter(f"{name} is given {times} times; give it once")
 
 
-def closed(request: Request, detail: str) -> ServiceError:
-    """Return why a connection was closed before its answer: what it sent was no HTTP any more, or the client left."""
-    fault: ServiceError | None = getattr(request.state, FAULT, None)
-    return fault or ClientLeft(detail)
-
-
 async def unless_client_leaves(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """Await ``work``; cancel it when the connection closes first.
 
     Raises:
         ClientLeft: it did.
-        ServiceError: the server closed it, for what the client sent after its request.
 
     """
     task = asyncio.ensure_future(work)
@@ -70,7 +62,7 @@ async def unless_client_leaves(request: Request, work: Coroutine[Any, Any, T]) -
     try:
         await asyncio.wait((task, leaving), return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            raise closed(request, "the client closed the connection before its answer was ready")
+            raise ClientLeft("the client closed the connection before its answer was ready")
         return task.result()
     finally:
         task.cancel()

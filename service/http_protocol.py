@@ -4,8 +4,8 @@ Wherever the peer is the one who has to send, a timer runs: from the connection 
 of the next request) to the end of the head, and after an answer that came before the request's end to that end. What
 is between, the body, has the request's own deadline in ``service.body``.
 
-What is no HTTP is refused here and counted here; once a route is at work on the request, it is that request's fault,
-which its route counts (``service.http_call.closed``).
+What is no HTTP is refused and counted here, after the answers to what came before it. A body that breaks off is told to
+the route that reads it, which refuses the request as any other.
 """
 
 import asyncio
@@ -15,12 +15,13 @@ import sys
 from http import HTTPStatus
 from typing import Any
 
+from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from service.body import FAULT
 from service.errors import HeadTooLarge, HeadTooSlow, InvalidRequest, ServiceError
-from service.http_call import FAULT
 from service.metrics import Metrics
-from service.observe import identified, request_id_from
+from service.observe import request_id_from
 
 HEAD_SECONDS = 10.0
 MAX_HEAD_BYTES = 32 * 1024
@@ -40,6 +41,9 @@ class HttpProtocol(HttpToolsProtocol):
         self._in_head = True  # or before it
         self._head_bytes = 0
         self._fault: ServiceError | None = None
+        self._deaf = False  # after what is no HTTP, nothing more is
+        self._last_words: ServiceError | None = None  # after the answers that are still open
+        self.app = _until_broken(self.app)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Give the peer its time for a first head."""
@@ -53,13 +57,15 @@ class HttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Count what belongs to a head that is not complete."""
+        if self._deaf:
+            return
         if self._in_head:
             if not self._head_bytes and data.startswith(TLS_HANDSHAKE):
                 self._fault = InvalidRequest("this is TLS, which the port does not speak; send plain HTTP/1.1")
             self._head_bytes += len(data)
             self._start_timer(HEAD_SECONDS)
         super().data_received(data)
-        if self._in_head and self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+        if self._in_head and self._head_bytes > MAX_HEAD_BYTES and not self._deaf:
             self._refuse(_too_large())
 
     def on_message_begin(self) -> None:
@@ -85,12 +91,15 @@ class HttpProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Give the rest of a body that was answered early its time."""
         super().on_response_complete()
-        if not self._in_head:
+        if self._last_words and self.cycle.response_complete:
+            refuse(self.transport, self._last_words, self._metrics, "rest")
+            self.transport.close()
+        elif not self._in_head:
             self._start_timer(REST_SECONDS)
 
     def send_400_response(self, msg: str) -> None:
         """Say what is wrong in the form of all other errors."""
-        reason = f"{sys.exception()}".rstrip(".") or "no reason given"  # uvicorn calls this where it caught it
+        reason = sys.exception()  # uvicorn calls this where it caught it
         self._refuse(self._fault or InvalidRequest(f"this is no HTTP/1.1 request as it should be: {reason}"))
 
     def _start_timer(self, seconds: float) -> None:
@@ -109,21 +118,33 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse(self, error: ServiceError) -> None:
-        """End the connection, with an error where there is still something to answer."""
+        """Read no more, and say why to whoever is to be told."""
         self._stop_timer()
-        if self.cycle and not self.cycle.response_complete:
-            self._blame(error)
+        self._deaf = True
+        if self.cycle is None or self.cycle.response_complete:
+            if self._in_head:  # else the request whose body this is has its answer
+                refuse(self.transport, error, self._metrics, "rest")
+            self.transport.close()
         elif self._in_head:
-            refuse(self.transport, error, self._metrics, "rest")
-        self.transport.close()
+            self._last_words = error
+        else:
+            state: Any = self.cycle.scope["state"]
+            state[FAULT] = error
+            self.cycle.keep_alive = False
+            self.cycle.message_event.set()
 
-    def _blame(self, error: ServiceError) -> None:
-        """Answer the request that a route is at work on, and let the route find out why it ends."""
-        scope: Any = self.cycle.scope
-        scope["state"][FAULT] = error
-        if not self.cycle.response_started:
-            _write(self.transport, error, identified(scope))
-        self.cycle.disconnected = True
+
+def _until_broken(app: ASGI3Application) -> ASGI3Application:
+    """Return an application to which a request whose body broke off seems to have lost its client."""
+
+    async def run(scope: Any, receive: Any, send: Any) -> None:
+        async def received() -> Any:
+            message = None if FAULT in scope["state"] else await receive()
+            return {"type": "http.disconnect"} if FAULT in scope["state"] else message
+
+        await app(scope, received, send)
+
+    return run
 
 
 def refuse(transport: asyncio.Transport, error: ServiceError, metrics: Metrics, protocol: str) -> None:
@@ -132,10 +153,6 @@ def refuse(transport: asyncio.Transport, error: ServiceError, metrics: Metrics, 
     metrics.rejected.labels(error.slug).inc()
     metrics.requests.labels(protocol, str(error.status)).inc()
     log.info("%s refused %d id=%s", protocol, error.status, request_id)
-    _write(transport, error, request_id)
-
-
-def _write(transport: asyncio.Transport, error: ServiceError, request_id: str) -> None:
     body = json.dumps(error.problem(request_id)).encode()
     head = (
         f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\ncontent-type: application/problem+json\r\n"

@@ -25,13 +25,6 @@ def request_id_from(given: str) -> str:
     return given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 
 
-def identified(scope: Scope) -> str:
-    """Return the id of an HTTP request, which it gets here if it has none yet."""
-    given = dict(scope["headers"]).get(REQUEST_ID_HEADER.encode(), b"").decode("latin-1")
-    request_id: str = scope.setdefault("state", {}).setdefault("request_id", request_id_from(given))
-    return request_id
-
-
 class Observed:
     """Wraps an ASGI application; ``scope["state"]["request_id"]`` names the request inside."""
 
@@ -46,7 +39,8 @@ class Observed:
             await self._app(scope, receive, send)
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        request_id = identified(scope)
+        request_id = request_id_from(headers.get(REQUEST_ID_HEADER, ""))
+        scope.setdefault("state", {})["request_id"] = request_id
         tracing = UNTRACED if scope["path"] in QUIET_PATHS else self._tracing
         with tracing.call("HTTP", request_id, headers) as call:
             await self._serve(scope, receive, send, call)

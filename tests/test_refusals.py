@@ -3,6 +3,8 @@
 import asyncio
 import json
 import logging
+import re
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from fakes import Running, connected, serving, until
+from fakes import PATIENCE, RedPredictor, Running, connected, serving, until
 from pictures import encoded, red_box
 from service import http_protocol
 from service.http_protocol import MAX_HEAD_BYTES
@@ -31,7 +33,6 @@ REFUSED = {  # bytes, and how they are refused
 BROKEN = {  # requests that go wrong after their head
     "in the head's packet": (CHUNKED + b"not a size\r\n",),
     "later": (CHUNKED, b"5\r\nabcde\r\n", b"not a size\r\n"),
-    "after its own end": (POST + f"Content-Length: {len(PICTURE)}\r\n\r\n".encode() + PICTURE + b"more than that",),
 }
 
 
@@ -103,6 +104,40 @@ async def test_a_request_that_breaks_after_its_head_counts_once_as_what_its_clie
     await until(lambda: bool(counted(running)[0]))
     assert counted(running) == ({("rest", "400"): 1}, {"invalid-request": 1})
     assert f"id={answer['request_id']}" in caplog.text
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_what_follows_a_request_is_refused_after_its_answer(running: Running, together: bool) -> None:
+    request = POST + f"Content-Length: {len(PICTURE)}\r\n\r\n".encode() + PICTURE
+    async with connected(running) as (reader, writer):
+        for sent in [request + b"more than that"] if together else [request, b"more than that"]:
+            writer.write(sent)
+            await writer.drain()
+        answers = await reader.read()
+    assert re.findall(rb"HTTP/1.1 (\d+)", answers) == [b"200", b"400"]
+    assert counted(running) == ({("rest", "200"): 1, ("rest", "400"): 1}, {"invalid-request": 1})
+
+
+async def test_nothing_is_read_after_what_is_no_request_however_long_the_answer_before_it_takes(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(http_protocol, "HEAD_SECONDS", 0.2)
+    opened = threading.Event()
+    predictor = RedPredictor(lambda frames: None if opened.wait(PATIENCE) else pytest.fail("held"))
+    async with serving(predictor) as it, connected(it) as (reader, writer):
+        writer.write(POST + f"Content-Length: {len(PICTURE)}\r\n\r\n".encode() + PICTURE)
+        for _ in range(5):
+            writer.write(b"more than that" + bytes(MAX_HEAD_BYTES))
+            await writer.drain()
+            await asyncio.sleep(0.1)  # in all longer than a head may take
+        opened.set()
+        assert re.findall(rb"HTTP/1.1 (\d+)", await reader.read()) == [b"200", b"400"]
+    assert caplog.text.count("Invalid HTTP request") == 1
+
+
+async def test_a_broken_body_that_no_route_reads_leaves_the_answer_as_it_is(running: Running) -> None:
+    assert (await problem(running, CHUNKED.replace(b"/segment", b"/nothing") + b"not a size\r\n"))["status"] == 404
+    assert counted(running) == ({("rest", "404"): 1}, {"unknown-route": 1})
 
 
 async def test_a_body_that_breaks_after_its_answer_changes_nothing(running: Running) -> None:
