@@ -1,23 +1,8 @@
-"""The protocol over HTTP: JSON, and its binary extension, in which tensors follow the JSON as bytes.
-
-``Inference-Header-Content-Length`` is the length of the JSON when bytes follow; each tensor says its own in
-``binary_data_size``. Encoded pictures in JSON are base64.
-"""
+"""The protocol over HTTP: routes and errors; ``rest_messages`` says how tensors travel."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    NonNegativeInt,
-    StrictBool,
-    StrictFloat,
-    StrictInt,
-    StrictStr,
-    ValidationError,
-)
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -25,61 +10,16 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from service.body import read_body
-from service.codec import Picture
 from service.core import Service
-from service.errors import InternalError, InvalidRequest, MethodNotAllowed, ServiceError, TooManyBytes, UnknownRoute
-from service.frame import Options
+from service.errors import InternalError, InvalidRequest, MethodNotAllowed, ServiceError, UnknownRoute
 from service.http_call import error_headers, timeout_seconds, unless_client_leaves
-from service.oip import model, parameters, tensors
+from service.oip import model, parameters
 from service.oip.inference import Inferred, infer
-from service.oip.tensors import Array, Tensor
+from service.oip.rest_messages import HEADER_LENGTH, InferBody, parse, write
+from service.settings import Settings
 
 PREFIX = "/v2"
-HEADER_LENGTH = "inference-header-content-length"
-OVERHEAD_BYTES = 64 * 1024  # everything in a request beside its pictures, as over gRPC
-MAX_JSON_BYTES = 16 * 2**20  # JSON takes a multiple of its length in memory; larger tensors go in binary
-MAX_JSON_ELEMENTS = 4 * 2**20
-
-Value = StrictBool | StrictInt | StrictFloat | StrictStr
 Endpoint = Callable[[Request], Awaitable[Response]]
-
-
-class InputBody(BaseModel):
-    """An input tensor."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: str
-    datatype: str
-    shape: list[NonNegativeInt]
-    parameters: dict[str, Value] = {}
-    data: Any = None
-
-
-class OutputBody(BaseModel):
-    """An output that is asked for."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: str
-    parameters: dict[str, Value] = {}
-
-
-class InferBody(BaseModel):
-    """The JSON of an inference request."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    id: str = ""
-    parameters: dict[str, Value] = {}
-    inputs: list[InputBody]
-    outputs: list[OutputBody] = []
-
-    def in_binary(self, name: str) -> bool:
-        """Tell whether an output is to be written as bytes."""
-        default = parameters.flag("binary_data_output", self.parameters, False)
-        wanted = {output.name: output.parameters for output in self.outputs}
-        return parameters.flag("binary_data", wanted.get(name, {}), default)
 
 
 def build(service: Service) -> Starlette:
@@ -158,63 +98,25 @@ async def model_infer(request: Request) -> Response:
     service.readiness.check()
     began = asyncio.get_running_loop().time()
     limit = timeout_seconds(request, service.settings.request_timeout_ms)
-    raw = await _read(request, service.settings.max_image_bytes, began + limit)
-    body, pictures = await asyncio.to_thread(_parsed, raw, request.headers.get(HEADER_LENGTH), service)
+    raw = await _read(request, service.settings, began + limit)
+    header_length = request.headers.get(HEADER_LENGTH)
+    body, pictures = await asyncio.to_thread(parse, raw, header_length, service.settings.max_queue_size)
     asked = {name: value for name, value in body.parameters.items() if name != "binary_data_output"}
     options = parameters.options(asked, [output.name for output in body.outputs], service.settings.threshold)
     deadline = began + parameters.seconds(asked, limit)
     inferred = await unless_client_leaves(request, infer(service, pictures, options, deadline))
-    return await asyncio.to_thread(_written, body, options, inferred)
+    return await asyncio.to_thread(_written, body, inferred)
 
 
-async def _read(request: Request, max_bytes: int, deadline: float) -> bytes:
+async def _read(request: Request, settings: Settings, deadline: float) -> bytes:
     encoding = request.headers.get("content-encoding", "identity")
     if encoding != "identity":
         raise InvalidRequest(f"content encoding {encoding} is not read here; send the body as it is")
-    return await read_body(request, max_bytes + OVERHEAD_BYTES, max_bytes, deadline)
+    return await read_body(request, settings.max_message_bytes, settings.max_image_bytes, deadline)
 
 
-def _parsed(raw: bytes, header_length: str | None, service: Service) -> tuple[InferBody, list[Picture]]:
-    if header_length is not None and not (header_length.isdecimal() and int(header_length) <= len(raw)):
-        raise InvalidRequest(f"{HEADER_LENGTH} is {header_length!r}; send the length of the JSON in bytes")
-    json_size = len(raw) if header_length is None else int(header_length)
-    if json_size > MAX_JSON_BYTES:
-        raise TooManyBytes(f"the JSON has more than {MAX_JSON_BYTES} bytes; send the tensors in binary")
-    try:
-        body = InferBody.model_validate_json(raw[:json_size])
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['msg']}" for fault in error.errors())
-        raise InvalidRequest(f"the JSON is wrong: {faults}") from error
-    for output in body.outputs:
-        parameters.refuse_unknown(output.parameters, ("binary_data",), f"output {output.name!r}")
-    body.in_binary("")
-    inputs = _inputs(body.inputs, memoryview(raw)[json_size:])
-    return body, tensors.pictures(inputs, service.settings.max_queue_size)
-
-
-def _inputs(bodies: Sequence[InputBody], binary: memoryview) -> list[Tensor]:
-    inputs = []
-    for body in bodies:
-        parameters.refuse_unknown(body.parameters, ("binary_data_size",), f"input {body.name!r}")
-        size = body.parameters.get("binary_data_size")
-        if (size is None) == (body.data is None):
-            raise InvalidRequest(f"input {body.name!r} must have either data or binary_data_size")
-        if size is None:
-            data = tensors.from_json(body.datatype, body.data)
-        else:
-            if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= len(binary):
-                raise InvalidRequest(f"binary_data_size of {body.name!r} is {size!r}, but {len(binary)} bytes follow")
-            data = tensors.from_raw(body.datatype, bytes(binary[:size]))
-            binary = binary[size:]
-        inputs.append(Tensor(body.name, body.datatype, tuple(body.shape), data))
-    if len(binary):
-        raise InvalidRequest(f"{len(binary)} bytes follow the tensors; see binary_data_size")
-    return inputs
-
-
-def _written(body: InferBody, options: Options, inferred: Inferred) -> Response:
-    binary: list[bytes] = []
-    outputs = [_output(name, array, body.in_binary(name), binary) for name, array in inferred.outputs.items()]
+def _written(body: InferBody, inferred: Inferred) -> Response:
+    outputs, binary = write(body, inferred.outputs)
     answer = {"model_name": model.NAME, "model_version": model.VERSION, "id": body.id, "outputs": outputs}
     headers = {"x-model": inferred.model_id, "server-timing": inferred.times.server_timing()}
     response = JSONResponse(answer, headers=headers)
@@ -223,16 +125,6 @@ def _written(body: InferBody, options: Options, inferred: Inferred) -> Response:
         content = b"".join((response.body, *binary))
         return Response(content, media_type="application/octet-stream", headers=headers)
     return response
-
-
-def _output(name: str, array: Array, in_binary: bool, binary: list[bytes]) -> dict[str, Any]:
-    described: dict[str, Any] = {"name": name, "datatype": model.OUTPUTS[name], "shape": list(array.shape)}
-    if in_binary:
-        binary.append(tensors.to_raw(array))
-        return described | {"parameters": {"binary_data_size": len(binary[-1])}}
-    if array.size > MAX_JSON_ELEMENTS:
-        raise InvalidRequest(f"output {name!r} has more than {MAX_JSON_ELEMENTS} elements; ask for it with binary_data")
-    return described | {"data": array.ravel().tolist()}
 
 
 def _service(request: Request) -> Service:

@@ -1,0 +1,135 @@
+"""Requests and answers over HTTP: JSON, and the binary extension, in which tensors follow the JSON as bytes.
+
+``Inference-Header-Content-Length`` is the length of the JSON when bytes follow; each tensor says its own in
+``binary_data_size``. Encoded pictures in JSON are base64.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    NonNegativeInt,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+)
+
+from service.codec import Picture
+from service.errors import InvalidRequest, TooManyBytes
+from service.frame import Output
+from service.oip import model, parameters, tensors
+from service.oip.tensors import Array, Tensor
+
+HEADER_LENGTH = "inference-header-content-length"
+MAX_JSON_BYTES = 16 * 2**20  # JSON takes a multiple of its length in memory; larger tensors go in binary
+MAX_JSON_ELEMENTS = 4 * 2**20
+
+Value = StrictBool | StrictInt | StrictFloat | StrictStr
+
+
+class InputBody(BaseModel):
+    """An input tensor."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    datatype: str
+    shape: list[NonNegativeInt]
+    parameters: dict[str, Value] = {}
+    data: Any = None
+
+
+class OutputBody(BaseModel):
+    """An output that is asked for."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    parameters: dict[str, Value] = {}
+
+
+class InferBody(BaseModel):
+    """The JSON of an inference request."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str = ""
+    parameters: dict[str, Value] = {}
+    inputs: list[InputBody]
+    outputs: list[OutputBody] = []
+
+    def in_binary(self, name: str) -> bool:
+        """Tell whether an output is to be written as bytes."""
+        default = parameters.flag("binary_data_output", self.parameters, False)
+        wanted = {output.name: output.parameters for output in self.outputs}
+        return parameters.flag("binary_data", wanted.get(name, {}), default)
+
+
+def parse(raw: bytes, header_length: str | None, max_pictures: int) -> tuple[InferBody, list[Picture]]:
+    """Read a request whose JSON has ``header_length`` bytes, or all; return it and the pictures in it.
+
+    Raises:
+        InvalidRequest: it is not made as it must be.
+        TooManyBytes: its JSON is longer than ``MAX_JSON_BYTES``.
+
+    """
+    if header_length is not None and not (header_length.isdecimal() and int(header_length) <= len(raw)):
+        raise InvalidRequest(f"{HEADER_LENGTH} is {header_length!r}; send the length of the JSON in bytes")
+    json_size = len(raw) if header_length is None else int(header_length)
+    if json_size > MAX_JSON_BYTES:
+        raise TooManyBytes(f"the JSON has more than {MAX_JSON_BYTES} bytes; send the tensors in binary")
+    try:
+        body = InferBody.model_validate_json(raw[:json_size])
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['msg']}" for fault in error.errors())
+        raise InvalidRequest(f"the JSON is wrong: {faults}") from error
+    for output in body.outputs:
+        parameters.refuse_unknown(output.parameters, ("binary_data",), f"output {output.name!r}")
+    body.in_binary("")
+    inputs = _inputs(body.inputs, memoryview(raw)[json_size:])
+    return body, tensors.pictures(inputs, max_pictures)
+
+
+def _inputs(bodies: Sequence[InputBody], binary: memoryview) -> list[Tensor]:
+    inputs = []
+    for body in bodies:
+        parameters.refuse_unknown(body.parameters, ("binary_data_size",), f"input {body.name!r}")
+        size = body.parameters.get("binary_data_size")
+        if (size is None) == (body.data is None):
+            raise InvalidRequest(f"input {body.name!r} must have either data or binary_data_size")
+        if size is None:
+            data = tensors.from_json(body.datatype, body.data)
+        else:
+            if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= len(binary):
+                raise InvalidRequest(f"binary_data_size of {body.name!r} is {size!r}, but {len(binary)} bytes follow")
+            data = tensors.from_raw(body.datatype, bytes(binary[:size]))
+            binary = binary[size:]
+        inputs.append(Tensor(body.name, body.datatype, tuple(body.shape), data))
+    if len(binary):
+        raise InvalidRequest(f"{len(binary)} bytes follow the tensors; see binary_data_size")
+    return inputs
+
+
+def write(body: InferBody, outputs: Mapping[Output, Array]) -> tuple[list[dict[str, Any]], list[bytes]]:
+    """Write down outputs as the request asks for them: their JSON, and the bytes that follow it.
+
+    Raises:
+        InvalidRequest: an output is too large for JSON.
+
+    """
+    binary: list[bytes] = []
+    return [_output(name, array, body.in_binary(name), binary) for name, array in outputs.items()], binary
+
+
+def _output(name: Output, array: Array, in_binary: bool, binary: list[bytes]) -> dict[str, Any]:
+    described: dict[str, Any] = {"name": name, "datatype": model.OUTPUTS[name], "shape": list(array.shape)}
+    if in_binary:
+        binary.append(tensors.to_raw(array))
+        return described | {"parameters": {"binary_data_size": len(binary[-1])}}
+    if array.size > MAX_JSON_ELEMENTS:
+        raise InvalidRequest(f"output '{name}' has more than {MAX_JSON_ELEMENTS} elements; ask for it with binary_data")
+    return described | {"data": array.ravel().tolist()}
