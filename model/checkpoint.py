@@ -11,6 +11,7 @@ import json
 import math
 import pickle
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,17 @@ import torch
 from torch import Tensor
 
 from model.pranet import PraNet
-from model.weights_file import CheckpointError, WeightsFile, is_torch_file, of_bytes, read, unreadable
+from model.weights_file import (
+    DIGEST_KEY,
+    NO_DIGEST,
+    CheckpointError,
+    WeightsFile,
+    is_torch_file,
+    of_bytes,
+    read,
+    sealed,
+    unreadable,
+)
 
 State = dict[str, Tensor]
 Storage = Literal["int8", "fp16", "fp32"]
@@ -78,7 +89,8 @@ def save(path: Path, state: Mapping[str, Tensor], storage: Storage, metadata: Ma
             stored[name], stored[name + SCALE_SUFFIX] = _quantise(value.float())
         else:
             stored[name] = value.to(torch.float16 if storage == "fp16" else torch.float32).contiguous()
-    path.write_bytes(_sorted_header(safetensors.torch.save(stored, {**metadata, "storage": storage})))
+    described = {**metadata, "storage": storage, DIGEST_KEY: NO_DIGEST}
+    path.write_bytes(sealed(_sorted_header(safetensors.torch.save(stored, described))))
 
 
 def storage_of(path: Path) -> dict[str, int]:
@@ -105,8 +117,11 @@ def _parse_torch(path: Path, data: bytes) -> dict[str, Any]:
     try:
         with warnings.catch_warnings(action="ignore"):  # about the file's age; what matters is said by an error
             content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        damaged = data[:2] == b"PK" and zipfile.ZipFile(io.BytesIO(data)).testzip()  # PyTorch ignores the checksums
     except Exception as error:  # a damaged or hostile pickle can raise anything
         raise CheckpointError(path, f"damaged or unsafe PyTorch file ({_cause(error)})") from error
+    if damaged:
+        raise CheckpointError(path, f"is damaged: {damaged} does not match its checksum; fetch or copy it again")
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):

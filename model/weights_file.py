@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 2**30  # of a file; the published ones have 125 MiB
 LENGTH_BYTES = 8  # of a safetensors file, before its header: how long that is
+DIGEST_KEY = "digest"  # in the metadata: SHA-256 of the file with zeros in the digest's own place
+NO_DIGEST = "0" * 64
 
 
 class CheckpointError(UserError):
@@ -62,7 +64,7 @@ def identify(path: Path) -> WeightsFile:
     """Read which weights a file holds; its tensors are not looked at.
 
     Raises:
-        CheckpointError: the file is missing, empty or too large, or neither safetensors nor a PyTorch file.
+        CheckpointError: the file is missing, empty, too large or damaged, or neither safetensors nor a PyTorch file.
 
     """
     return of_bytes(path, read(path))
@@ -102,6 +104,11 @@ def read(path: Path) -> bytes:
     return data
 
 
+def sealed(data: bytes) -> bytes:
+    """Put the digest of a safetensors file, whose metadata say ``NO_DIGEST``, into its place."""
+    return data.replace(NO_DIGEST.encode(), hashlib.sha256(data).hexdigest().encode(), 1)
+
+
 def is_torch_file(data: bytes) -> bool:
     """Tell whether this is a zip archive, or the bare pickle of old releases, as PyTorch saves them."""
     return data[:4] == b"PK\x03\x04" or data[:1] == b"\x80"
@@ -116,6 +123,10 @@ def _metadata(path: Path, data: bytes) -> dict[str, str]:
     try:
         length = int.from_bytes(data[:LENGTH_BYTES], "little")
         metadata = json.loads(data[LENGTH_BYTES : LENGTH_BYTES + length]).get("__metadata__", {})
-        return {str(key): str(value) for key, value in metadata.items()}
+        metadata = {str(key): str(value) for key, value in metadata.items()}
     except (ValueError, AttributeError, RecursionError) as error:  # no header, or a hostile one
         raise unreadable(path, error) from error
+    digest = metadata.pop(DIGEST_KEY, None)
+    if digest is not None and sealed(data.replace(digest.encode(), NO_DIGEST.encode(), 1)) != data:
+        raise CheckpointError(path, "is damaged: its contents do not match its digest; fetch or copy it again")
+    return metadata

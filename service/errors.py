@@ -121,7 +121,7 @@ class ReadTooSlowly(ServiceError):
 
 
 class TooManyBytes(ServiceError):
-    """The body exceeds ``MAX_IMAGE_BYTES``."""
+    """The body, or a message, exceeds ``MAX_IMAGE_BYTES``."""
 
     status, grpc, slug = 413, StatusCode.RESOURCE_EXHAUSTED, "too-many-bytes"
 

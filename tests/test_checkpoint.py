@@ -185,6 +185,38 @@ def test_a_truncated_file_is_refused(tmp_path: Path, weights: Path) -> None:
     assert "neither a readable safetensors" in _refusal(path)
 
 
+def _hole(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes(2**12) + data[middle + 2**12 :]
+
+
+def _flip(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+
+
+def _forge(data: bytes) -> bytes:
+    return data.replace(b"PraNet", b"praNet", 1)
+
+
+@pytest.mark.parametrize("damage", [_hole, _flip, _forge])
+def test_damage_that_leaves_every_value_possible_is_noticed(
+    tmp_path: Path, weights: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(damage(weights.read_bytes()))
+    assert "do not match its digest" in _refusal(path)
+    with pytest.raises(CheckpointError, match="do not match its digest"):
+        weights_file.identify(path)
+
+
+def test_a_damaged_archive_of_pytorch_is_noticed(tmp_path: Path, published: State) -> None:
+    path = tmp_path / "w.pth"
+    torch.save(published, path)
+    path.write_bytes(_flip(path.read_bytes()))
+    assert "does not match its checksum" in _refusal(path)
+
+
 def test_what_is_not_a_file_is_refused(tmp_path: Path) -> None:
     assert "Is a directory" in _refusal(tmp_path)
     assert "No such file" in _refusal(tmp_path / "absent.pth")
