@@ -5,12 +5,9 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from fastapi.security import HTTPBearer
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
 from model.transforms import SIZE
@@ -20,17 +17,13 @@ from service.body import FILE_FIELD, MULTIPART, read_image
 from service.core import Service
 from service.dicom import rest as dicom
 from service.dicom.extra import MEDIA_TYPE as DICOM_TYPE
-from service.errors import (
-    InvalidParameter,
-    MethodNotAllowed,
-    ServiceError,
-    UnknownRoute,
-)
+from service.errors import InvalidParameter
 from service.frame import Options, Output
-from service.http_call import TIMEOUT_HEADER, error_headers, given_once, timeout_seconds, unless_client_leaves
+from service.http_call import TIMEOUT_HEADER, given_once, timeout_seconds, unless_client_leaves
 from service.http_gate import HeadAsGet, HttpGate, SafeHeaders
 from service.observe import Observed
 from service.oip import rest as oip
+from service.problems import add_handlers, refuse
 from service.regions import ROI_PATTERN
 from service.schemas import Info, ModelBody, Problem, SegmentationBody
 from service.segmenter import Segmentation
@@ -97,10 +90,17 @@ def build(service: Service) -> FastAPI:
         telemetry=NO_TELEMETRY,
         dependencies=[Depends(SHOWN_TOKEN)] if service.settings.api_tokens_file else [],
     )
-    app.add_exception_handler(ServiceError, _answer_service_error)
-    app.add_exception_handler(RequestValidationError, _answer_invalid_parameter)
-    app.add_exception_handler(HTTPException, _answer_http_exception)
-    app.add_middleware(HttpGate, gate=service.gate, refuse=_refuse, public_metrics=service.settings.public_metrics)
+    app.state.service = service
+    add_handlers(app)
+    _add_middleware(app, service)
+    _add_routes(app)
+    add_pages(app)
+    return app
+
+
+def _add_middleware(app: FastAPI, service: Service) -> None:
+    """Put around the routes what every request passes, the innermost first."""
+    app.add_middleware(HttpGate, gate=service.gate, refuse=refuse, public_metrics=service.settings.public_metrics)
     if service.settings.origins:
         app.add_middleware(
             CORSMiddleware,
@@ -112,7 +112,9 @@ def build(service: Service) -> FastAPI:
     app.add_middleware(SafeHeaders)
     app.add_middleware(Observed, metrics=service.metrics, tracing=service.tracing)
     app.add_middleware(HeadAsGet)
-    app.state.service = service
+
+
+def _add_routes(app: FastAPI) -> None:
     app.post(
         "/segment",
         summary="Segment one image",
@@ -135,9 +137,7 @@ def build(service: Service) -> FastAPI:
     app.get("/metrics", summary="Prometheus metrics", response_class=Response)(metrics)
     app.add_api_websocket_route("/stream", websocket.stream)
     app.add_route(oip.PREFIX, oip.server_metadata)
-    app.mount(oip.PREFIX, oip.build(service))
-    add_pages(app)
-    return app
+    app.mount(oip.PREFIX, oip.build(app.state.service))
 
 
 async def segment(request: Request, query: Annotated[ObjectQuery, Query()]) -> Response:
@@ -238,34 +238,3 @@ def _answer(request: Request, segmentation: Segmentation) -> Response:
         body = SegmentationBody.of(segmentation, request.state.request_id)
         return Response(body.model_dump_json(), media_type="application/json", headers=headers)
     return Response(segmentation.rendered.png, media_type=PNG_TYPE, headers=headers)
-
-
-async def _answer_service_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, ServiceError)
-    service: Service = request.app.state.service
-    service.metrics.rejected.labels(error.slug).inc()
-    problem = error.problem(request.state.request_id)
-    return JSONResponse(problem, error.status, headers=error_headers(error), media_type=PROBLEM_TYPE)
-
-
-async def _refuse(request: Request, error: ServiceError) -> Response:
-    """Answer what the gate does not let in, in the language of the protocol that it speaks."""
-    of_protocol = f"{request.url.path}/".startswith(f"{oip.PREFIX}/")
-    return await (oip.answer_error if of_protocol else _answer_service_error)(request, error)
-
-
-async def _answer_invalid_parameter(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    faults = "; ".join(f"{fault['loc'][-1]}: {fault['msg']}" for fault in error.errors())
-    return await _answer_service_error(request, InvalidParameter(f"{faults}. See /docs for the parameters"))
-
-
-async def _answer_http_exception(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    if error.status_code == MethodNotAllowed.status:
-        known: ServiceError = MethodNotAllowed(f"{request.method} is not served here; see /docs")
-    else:
-        known = UnknownRoute("nothing is served under this path; images go to POST /segment, see /docs")
-    answer = await _answer_service_error(request, known)
-    answer.headers.update(error.headers or {})
-    return answer
