@@ -232,14 +232,22 @@ async def test_without_its_packages_the_answer_says_what_to_install(monkeypatch:
 @pytest.mark.slow
 def test_the_command_writes_masks_or_a_segmentation(tmp_path: Path) -> None:
     picture = Image.open(SAMPLES[0]).convert("RGB")
-    (tmp_path / "study.dcm").write_bytes(written(dicom([picture, picture], RLELossless)))
+    black = Image.new("RGB", picture.size)
+    (tmp_path / "study.dcm").write_bytes(written(dicom([picture, black], RLELossless)))
     done = pranet("segment", tmp_path / "study.dcm", "-o", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert [file.name for file in sorted((tmp_path / "out/study").iterdir())] == ["00000000.png", "00000001.png"]
-    done = pranet("segment", tmp_path / "study.dcm", "--out", tmp_path / "seg.dcm")
-    assert done.returncode == 0, done.stderr
-    made = dcmread(tmp_path / "seg.dcm")
-    assert (made.Modality, made.NumberOfFrames) == ("SEG", 2)
+    for flags, frames in (((), 2), (("--omit-empty",), 1)):
+        done = pranet("segment", tmp_path / "study.dcm", "--out", tmp_path / "seg.dcm", *flags)
+        assert done.returncode == 0, done.stderr
+        made = dcmread(tmp_path / "seg.dcm")
+        assert (made.Modality, made.NumberOfFrames) == ("SEG", frames)
+
+
+def test_frames_are_left_out_of_a_segmentation_only(tmp_path: Path) -> None:
+    done = pranet("segment", SAMPLES[0], "-o", tmp_path / "out", "--omit-empty")
+    assert (done.returncode, (tmp_path / "out").exists()) == (2, False)
+    assert "--out X.dcm" in done.stderr
 
 
 async def test_a_deflated_object_is_refused_before_it_is_inflated(monkeypatch: pytest.MonkeyPatch) -> None:
