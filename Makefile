@@ -70,7 +70,8 @@ readme: $(VENV)/.dev
 lock:
 	$(PIP) install -q uv
 	$(PIP_COMPILE) pyproject.toml -o requirements/serve.txt
-	$(PIP_COMPILE) pyproject.toml -c requirements/serve.txt --extra gpu --extra otel -o requirements/image.txt
+	$(PIP_COMPILE) pyproject.toml -c requirements/serve.txt --extra dicom --extra gpu --extra otel -o requirements/image.txt
+	$(PIP_COMPILE) pyproject.toml -c requirements/image.txt --extra dicom --extra gpu --extra otel --extra ray -o requirements/ray.txt
 	$(PIP_COMPILE) pyproject.toml --extra dev -o requirements/dev.txt
 	echo 'tritonclient[grpc,http]' | $(PIP_COMPILE) - -o tests/triton_client/requirements.txt
 	printf 'tritonclient==2.47.0\nnvidia-cuda-runtime-cu12\n' | $(PIP_COMPILE) --no-deps - -o tests/triton_client/perf_analyzer.txt
