@@ -24,7 +24,7 @@ from starlette.types import ASGIApp
 
 from service import rest, rpc, settings
 from service.core import Phase, load_predictor, running, warm_up
-from service.errors import ServiceError
+from service.errors import ServiceError, TooManyBytes
 from service.grpc_call import abort
 from service.oip import rpc as oip
 from service.pb.inference import open_inference_pb2 as inference
@@ -86,6 +86,7 @@ class Replica:
         context: Any = RayContext(given)
         with contextlib.suppress(Aborted):
             async with self._entered(given, context):
+                self._check_size(request)
                 answer: Message = await self._method(name)(request, context)
                 return answer
         return empty  # with the status of its context: Ray's proxy drops the metadata where something is raised
@@ -94,7 +95,7 @@ class Replica:
         self, name: str, requests: AsyncIterator[Message], given: RayServegRPCContext
     ) -> AsyncGenerator[Message]:
         context: Any = RayStream(given)
-        answered = context.answers(self._method(name), requests)
+        answered = context.answers(self._method(name), self._bounded(requests))
         async with self._entered(given, context), contextlib.aclosing(answered) as answers:
             async for answer in answers:
                 yield answer
@@ -107,6 +108,17 @@ class Replica:
                 yield
         except ServiceError as error:  # of the gate
             await abort(context, error)
+
+    async def _bounded(self, requests: AsyncIterator[Message]) -> AsyncIterator[Message]:
+        async for request in requests:
+            self._check_size(request)
+            yield request
+
+    def _check_size(self, request: Message) -> None:
+        """Hold a message to the limit of ``pranet serve``; Ray's own is 2 GiB."""
+        limit = self._service.settings.max_image_bytes + rpc.MESSAGE_OVERHEAD_BYTES
+        if request.ByteSize() > limit:
+            raise TooManyBytes(f"a message has more than {limit} bytes (MAX_IMAGE_BYTES); send a smaller picture")
 
     def _method(self, name: str) -> Callable[[Any, Any], Awaitable[Any]]:
         found: Callable[[Any, Any], Awaitable[Any]] = getattr(self._rpc, name, None) or getattr(self._oip, name)

@@ -218,6 +218,22 @@ async def test_a_grpc_stream_is_answered_while_it_is_still_sent_and_who_leaves_i
 
 
 @pytest.mark.usefixtures("pair")
+async def test_a_message_over_grpc_is_held_to_the_limit_of_the_service() -> None:
+    large = bytes(33 * 2**20)
+    async with grpc.aio.insecure_channel(GRPC) as channel:
+        streamed = pb_grpc.SegmentationServiceStub(channel).SegmentStream(iter([EVERY, frame(1, large)]))
+        tensor = inference.ModelInferRequest.InferInputTensor(name="image", datatype="BYTES", shape=[1])
+        tensor.contents.bytes_contents.append(large)
+        request = inference.ModelInferRequest(model_name="pranet", inputs=[tensor])
+        calls = (streamed.read(), inference_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request))
+        for call in calls:
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await asyncio.wait_for(call, PATIENCE)
+            assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert "MAX_IMAGE_BYTES" in str(refused.value.details())
+
+
+@pytest.mark.usefixtures("pair")
 async def test_a_grpc_stream_that_begins_wrong_is_refused_with_its_status() -> None:
     async with grpc.aio.insecure_channel(GRPC) as channel:
         call = pb_grpc.SegmentationServiceStub(channel).SegmentStream(iter([frame(1, LIME)]), timeout=PATIENCE)
