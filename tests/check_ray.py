@@ -202,7 +202,7 @@ async def test_a_grpc_stream_passes_the_proxy_and_every_frame_has_its_answer_in_
 
 @pytest.mark.usefixtures("pair")
 async def test_a_grpc_stream_is_answered_while_it_is_still_sent_and_who_leaves_it_frees_the_replica(
-    rest: httpx.AsyncClient,
+    rest: httpx.AsyncClient, gate: Path
 ) -> None:
     async with grpc.aio.insecure_channel(GRPC) as channel:
         call = pb_grpc.SegmentationServiceStub(channel).SegmentStream(timeout=PATIENCE)
@@ -210,11 +210,19 @@ async def test_a_grpc_stream_is_answered_while_it_is_still_sent_and_who_leaves_i
         for number in range(3):
             await call.write(frame(number, next(boxes())[0]))
             assert (await call.read()).frame_id == number
-        assert await total(rest, "pranet_streams_active") == 1
-        call.cancel()
+        await call.write(frame(3, LIME))  # which is held on the device until long after
         async with asyncio.timeout(PATIENCE):
+            while not await total(rest, "pranet_in_flight"):
+                pass
+            assert await total(rest, "pranet_streams_active") == 1
+            call.cancel()
             while await total(rest, "pranet_streams_active"):
                 pass
+    opened(gate)
+    names: set[str] = set()
+    async with asyncio.timeout(PATIENCE):
+        while len(names) < 2:  # until the device has let go
+            names.add(await asked(rest, *next(boxes())))
 
 
 @pytest.mark.usefixtures("pair")
@@ -369,9 +377,10 @@ async def test_the_real_network_finds_the_polyp_for_who_has_a_token(
         stub = pb_grpc.SegmentationServiceStub(channel)
         request, name = pb.SegmentRequest(image=image), ("application", "real")
         assert (await stub.Segment(request, metadata=[name, good])).png == answer.content
-        with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await stub.Segment(request, metadata=[name])
-    assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        for call in (stub.Segment(request, metadata=[name]), stub.SegmentStream(iter([EVERY]), metadata=[name]).read()):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await call
+            assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 async def test_health_as_ray_asks_for_it_is_readiness() -> None:
