@@ -49,6 +49,7 @@ ADD = [
 ]
 MANIFEST = ROOT / "docker" / "kuberay" / "pranet.yaml"
 PATIENCE = 60
+LEAVE_SECONDS = 15  # before a held frame would be given up as hanging, and its stream with it
 HELD_SECONDS = 3  # in which Ray would have ended a replica that is given no time
 QUICK = {"target_ongoing_requests": 1, "upscale_delay_s": 0.1, "downscale_delay_s": 0.1, "look_back_period_s": 1}
 QUICK |= {"metrics_interval_s": 0.2}
@@ -215,7 +216,8 @@ async def test_a_grpc_stream_is_answered_while_it_is_still_sent_and_who_leaves_i
             while not await total(rest, "pranet_in_flight"):
                 pass
             assert await total(rest, "pranet_streams_active") == 1
-            call.cancel()
+        call.cancel()
+        async with asyncio.timeout(LEAVE_SECONDS):
             while await total(rest, "pranet_streams_active"):
                 pass
     opened(gate)
