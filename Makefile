@@ -21,8 +21,9 @@ serve: $(VENV)/.serve
 # The optional extras and the tools of development, in the same environment.
 extras: $(VENV)/.dev
 
-# Triton's own clients, for their test, in an environment of their own: they need an older protobuf than the service.
-triton-client: tests/triton_client/.venv/.done
+# Triton's own clients and its perf_analyzer, for their tests, in environments of their own: the clients need an older
+# protobuf than the service, and later wheels' perf_analyzer needs a later libc than Debian 12 has.
+triton-client: tests/triton_client/.venv/.done tests/triton_client/.perf_analyzer/.done
 
 test: $(VENV)/.dev
 	$(BIN)/pytest
@@ -69,9 +70,11 @@ readme: $(VENV)/.dev
 lock:
 	$(PIP) install -q uv
 	$(PIP_COMPILE) pyproject.toml -o requirements/serve.txt
-	$(PIP_COMPILE) pyproject.toml -c requirements/serve.txt --extra gpu --extra otel -o requirements/image.txt
+	$(PIP_COMPILE) pyproject.toml -c requirements/serve.txt --extra dicom --extra gpu --extra otel -o requirements/image.txt
+	$(PIP_COMPILE) pyproject.toml -c requirements/image.txt --extra dicom --extra gpu --extra otel --extra ray -o requirements/ray.txt
 	$(PIP_COMPILE) pyproject.toml --extra dev -o requirements/dev.txt
 	echo 'tritonclient[grpc,http]' | $(PIP_COMPILE) - -o tests/triton_client/requirements.txt
+	printf 'tritonclient==2.47.0\nnvidia-cuda-runtime-cu12\n' | $(PIP_COMPILE) --no-deps - -o tests/triton_client/perf_analyzer.txt
 
 # What serves, as installed in $(VENV): dist/pranet.cdx.json (CycloneDX), and the licences of all of it: dist/licenses.md.
 sbom: $(VENV)/.serve build/tools/.done
@@ -111,7 +114,7 @@ image-check: bundle $(VENV)/.dev
 	$(BIN)/pytest tests/check_image.py
 
 clean:
-	rm -rf $(VENV) tests/triton_client/.venv build dist *.egg-info
+	rm -rf $(VENV) tests/triton_client/.venv tests/triton_client/.perf_analyzer build dist *.egg-info
 
 $(VENV)/.torch: requirements/torch.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed: make PYTHON=python3.12"; exit 2; }
@@ -129,6 +132,11 @@ $(VENV)/.serve: $(VENV)/.torch requirements/serve.txt pyproject.toml
 tests/triton_client/.venv/.done: tests/triton_client/requirements.txt
 	$(PYTHON) -m venv tests/triton_client/.venv
 	tests/triton_client/.venv/bin/python -m pip install -q --no-deps --require-hashes -r $<
+	@touch $@
+
+tests/triton_client/.perf_analyzer/.done: tests/triton_client/perf_analyzer.txt
+	$(PYTHON) -m venv tests/triton_client/.perf_analyzer
+	tests/triton_client/.perf_analyzer/bin/python -m pip install -q --no-deps --require-hashes -r $<
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.serve requirements/dev.txt

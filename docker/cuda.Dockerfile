@@ -2,10 +2,12 @@
 #   docker build -f docker/cuda.Dockerfile -t pranet:cuda .
 # PyTorch brings the CUDA libraries, and NVIDIA's container toolkit the driver: the base needs neither.
 # --build-arg TORCH_INDEX=URL takes PyTorch, and with it CUDA, in another version.
+# --build-arg REQUIREMENTS=ray adds Ray, for docker/kuberay.
 ARG BASE=python:3.12-slim
 
 FROM ${BASE} AS build
 ARG TORCH_INDEX=
+ARG REQUIREMENTS=image
 WORKDIR /build
 RUN python -m venv /opt/pranet
 ENV PATH=/opt/pranet/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
@@ -13,7 +15,7 @@ COPY requirements requirements
 RUN pip install ${TORCH_INDEX:+--index-url ${TORCH_INDEX}} -r requirements/torch.txt
 # A layer of its own, so that a new pin leaves PyTorch alone.
 # hadolint ignore=DL3059
-RUN pip install --no-deps --require-hashes -r requirements/image.txt
+RUN pip install --no-deps --require-hashes -r requirements/${REQUIREMENTS}.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY model model
 COPY service service

@@ -52,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--output", choices=[each.value for each in Output], default="mask", help="what is written (default: mask)")
     add("--depth", type=int, choices=(8, 16), default=8, help="bits of a probability (default: 8)")
     add("--roi", default="full", help="full, auto (without the black surround), or x,y,w,h (default: full)")
+    add("--omit-empty", action="store_true", help="leave frames without a polyp out of a DICOM Segmentation")
     add_flags(parser, SETTINGS)
 
 
@@ -67,13 +68,16 @@ def run(arguments: argparse.Namespace) -> int:
     """
     settings = from_command_line(arguments)
     options = Options(settings.threshold, Output(arguments.output), arguments.depth, arguments.roi)
-    if arguments.out.suffix.lower() == OBJECT:
+    segmentation = arguments.out.suffix.lower() == OBJECT
+    if arguments.omit_empty and not segmentation:
+        raise NothingToDo("--omit-empty leaves frames out of a DICOM Segmentation: give --out X.dcm with it")
+    if segmentation:
         jobs = {_one_object(arguments.paths, options): arguments.out}
     else:
         jobs = plan(arguments.paths, arguments.out, suffix_of(options))
     if not jobs:
         raise NothingToDo(f"no picture found; give files, or folders that hold {', '.join(sorted(SUFFIXES))}")
-    failed = uvloop.run(_segment_all(jobs, options, settings))
+    failed = uvloop.run(_segment_all(jobs, options, settings, omit_empty=arguments.omit_empty))
     print(f"pranet: {len(jobs) - failed} of {len(jobs)} segmented into {arguments.out}", file=sys.stderr)
     return 1 if failed else 0
 
@@ -113,7 +117,7 @@ def _one_object(paths: list[Path], options: Options) -> Path:
     return paths[0]
 
 
-async def _segment_all(jobs: dict[Path, Path], options: Options, settings: Settings) -> int:
+async def _segment_all(jobs: dict[Path, Path], options: Options, settings: Settings, *, omit_empty: bool) -> int:
     async with running(settings, load_predictor(settings)) as service:
         service.readiness.enter(Phase.SERVING)  # without a warm-up: nobody waits for the first frame alone
         places = asyncio.Semaphore(AT_ONCE_PER_BATCH * service.max_batch_size)
@@ -121,7 +125,7 @@ async def _segment_all(jobs: dict[Path, Path], options: Options, settings: Setti
 
             async def one(source: Path, target: Path) -> bool:
                 async with places:
-                    done = await _segment_one(service, source, target, options, bar)
+                    done = await _segment_one(service, source, target, options, bar, omit_empty=omit_empty)
                 bar.update()
                 return done
 
@@ -129,11 +133,13 @@ async def _segment_all(jobs: dict[Path, Path], options: Options, settings: Setti
     return outcomes.count(False)
 
 
-async def _segment_one(service: Service, source: Path, target: Path, options: Options, bar: "tqdm[NoReturn]") -> bool:
+async def _segment_one(
+    service: Service, source: Path, target: Path, options: Options, bar: "tqdm[NoReturn]", *, omit_empty: bool
+) -> bool:
     if source.suffix.lower() in VIDEOS:
         return await _segment_video(service, source, target.with_suffix(""), options, bar)
     if source.suffix.lower() == OBJECT:
-        return await _segment_object(service, source, target, options, bar)
+        return await _segment_object(service, source, target, options, bar, omit_empty=omit_empty)
     deadline = asyncio.get_running_loop().time() + service.settings.request_timeout_ms / 1e3
     try:
         image = await asyncio.to_thread(_read, source, service.settings.max_image_bytes)
@@ -146,7 +152,7 @@ async def _segment_one(service: Service, source: Path, target: Path, options: Op
 
 
 async def _segment_object(
-    service: Service, source: Path, target: Path, options: Options, bar: "tqdm[NoReturn]"
+    service: Service, source: Path, target: Path, options: Options, bar: "tqdm[NoReturn]", *, omit_empty: bool
 ) -> bool:
     """Segment a DICOM object: into a Segmentation, one picture, or a folder with one for each frame."""
     failed = 0
@@ -169,7 +175,8 @@ async def _segment_object(
         read = await asyncio.to_thread(study.read, data, service.settings.max_image_pixels)
         deadline = asyncio.get_running_loop().time() + archives.PATIENCE_SECONDS
         if target.suffix.lower() == OBJECT:
-            await asyncio.to_thread(_write, target, await work.segmentation(read, options, service, deadline))
+            made = await work.segmentation(read, options, service, deadline, omit_empty=omit_empty)
+            await asyncio.to_thread(_write, target, made)
             return True
         count = len(read.frames)
         await service.archives.answer_all(work.members(read), options, deadline, write)

@@ -8,11 +8,13 @@ import asyncio
 import contextlib
 import os
 from argparse import Namespace
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from typing import Any, TypeVar
+from typing import Any
 
+from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 from pydantic import PositiveFloat, PositiveInt
 from ray import serve
 from ray.serve.config import AutoscalingConfig
@@ -22,15 +24,19 @@ from starlette.types import ASGIApp
 
 from service import rest, rpc, settings
 from service.core import Phase, load_predictor, running, warm_up
-from service.errors import ServiceError
+from service.errors import ServiceError, TooManyBytes
 from service.grpc_call import abort
+from service.oip import rpc as oip
+from service.pb.inference import open_inference_pb2 as inference
 from service.pb.pranet.v1 import segmentation_pb2 as pb
-from service.ray_proxy import Aborted, RayContext, without_request_id
+from service.ray_proxy import Aborted, RayContext, RayStream, without_request_id
 
 HEALTH_SECONDS = 5.0  # between two checks; Ray replaces a replica after three that fail
+SERVICES = (
+    pb.DESCRIPTOR.services_by_name["SegmentationService"],
+    inference.DESCRIPTOR.services_by_name["GRPCInferenceService"],
+)
 END_SECONDS = 10.0  # beyond DRAIN_SECONDS, until Ray ends a replica by force
-
-A = TypeVar("A", bound=Message)
 
 
 class Scaling(AutoscalingConfig):
@@ -59,6 +65,7 @@ class Replica:
         self._service = await self._lifetime.enter_async_context(running(chosen, predictor))
         self._lifetime.callback(self._service.readiness.enter, Phase.DRAINING)
         self._rpc = rpc.Servicer(self._service)
+        self._oip = oip.Servicer(self._service)
         await warm_up(self._service, predictor)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
@@ -75,31 +82,71 @@ class Replica:
         """
         self._service.readiness.check()
 
-    async def Segment(self, request: pb.SegmentRequest, grpc_context: RayServegRPCContext) -> pb.SegmentResponse:
-        """As over gRPC."""
-        return await self._answer(self._rpc.Segment, request, grpc_context, pb.SegmentResponse())
-
-    async def GetModelInfo(
-        self, request: pb.GetModelInfoRequest, grpc_context: RayServegRPCContext
-    ) -> pb.GetModelInfoResponse:
-        """As over gRPC."""
-        return await self._answer(self._rpc.GetModelInfo, request, grpc_context, pb.GetModelInfoResponse())
-
-    async def _answer(
-        self, method: Callable[[Any, Any], Awaitable[A]], request: Message, given: RayServegRPCContext, empty: A
-    ) -> A:
+    async def _answer(self, name: str, request: Message, given: RayServegRPCContext, empty: Message) -> Message:
         context: Any = RayContext(given)
         with contextlib.suppress(Aborted):
-            try:
-                with self._service.gate.entered(dict(given.invocation_metadata()).get("authorization", "")):
-                    return await method(request, context)
-            except ServiceError as error:  # of the gate
-                await abort(context, error)
+            async with self._entered(given, context):
+                self._check_size(request)
+                answer: Message = await self._method(name)(request, context)
+                return answer
         return empty  # with the status of its context: Ray's proxy drops the metadata where something is raised
+
+    async def _answers(
+        self, name: str, requests: AsyncIterator[Message], given: RayServegRPCContext
+    ) -> AsyncGenerator[Message]:
+        context: Any = RayStream(given)
+        answered = context.answers(self._method(name), self._bounded(requests))
+        async with self._entered(given, context), contextlib.aclosing(answered) as answers:
+            async for answer in answers:
+                yield answer
+
+    @contextlib.asynccontextmanager
+    async def _entered(self, given: RayServegRPCContext, context: Any) -> AsyncIterator[None]:
+        """Let the caller in, or end the call with the reason."""
+        try:
+            with self._service.gate.entered(dict(given.invocation_metadata()).get("authorization", "")):
+                yield
+        except ServiceError as error:  # of the gate
+            await abort(context, error)
+
+    async def _bounded(self, requests: AsyncIterator[Message]) -> AsyncIterator[Message]:
+        async for request in requests:
+            self._check_size(request)
+            yield request
+
+    def _check_size(self, request: Message) -> None:
+        """Hold a message to the limit of ``pranet serve``; Ray's own is 2 GiB."""
+        limit = self._service.settings.max_message_bytes
+        if request.ByteSize() > limit:
+            raise TooManyBytes(f"a message has more than {limit} bytes (MAX_IMAGE_BYTES); send a smaller picture")
+
+    def _method(self, name: str) -> Callable[[Any, Any], Awaitable[Any]]:
+        found: Callable[[Any, Any], Awaitable[Any]] = getattr(self._rpc, name, None) or getattr(self._oip, name)
+        return found
 
     async def __del__(self) -> None:
         """End; Ray has waited for the requests that were accepted, and sends no more."""
         await self._lifetime.aclose()
+
+
+def _of_proto(method: MethodDescriptor) -> Callable[..., Any]:
+    """Return what Ray calls for a method of a ``.proto``, by its name; the argument's name asks for the context."""
+
+    async def answer(self: Replica, request: Message, grpc_context: RayServegRPCContext) -> Message:
+        return await self._answer(method.name, request, grpc_context, GetMessageClass(method.output_type)())
+
+    async def answers(
+        self: Replica, requests: AsyncIterator[Message], grpc_context: RayServegRPCContext
+    ) -> AsyncGenerator[Message]:
+        async with contextlib.aclosing(self._answers(method.name, requests, grpc_context)) as given:
+            async for each in given:
+                yield each
+
+    return answers if method.server_streaming else answer
+
+
+for _method in (each for service in SERVICES for each in service.methods):
+    setattr(Replica, _method.name, _of_proto(_method))
 
 
 def app(scaling: Scaling) -> serve.Application:

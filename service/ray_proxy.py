@@ -1,8 +1,11 @@
 """What Ray Serve's proxy does otherwise than ``pranet serve``, and what replicas do about it."""
 
-from typing import NoReturn
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NoReturn
 
 import grpc
+from google.protobuf import message
 from ray.serve.grpc_util import RayServegRPCContext
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,6 +22,7 @@ class RayContext:
 
     def __init__(self, context: RayServegRPCContext) -> None:
         self.invocation_metadata = context.invocation_metadata
+        self.set_trailing_metadata = lambda metadata: context.set_trailing_metadata([*metadata])
         self._context = context
 
     def time_remaining(self) -> None:
@@ -34,6 +38,44 @@ class RayContext:
         self._context.set_details(details)
         self._context.set_trailing_metadata([*metadata])
         raise Aborted
+
+
+class RayStream(RayContext):
+    """A call with many answers, which Ray takes from a generator."""
+
+    def __init__(self, context: RayServegRPCContext) -> None:
+        super().__init__(context)
+        self._written: asyncio.Queue[message.Message | None] = asyncio.Queue()
+
+    async def write(self, answer: message.Message) -> None:
+        """Return when Ray has taken the answer and comes for the next."""
+        self._written.put_nowait(answer)
+        await self._written.join()
+
+    async def answers(
+        self, method: Callable[[Any, Any], Awaitable[None]], requests: AsyncIterator[message.Message]
+    ) -> AsyncIterator[message.Message]:
+        """Yield what ``method`` writes until it returns; who leaves the generator ends it.
+
+        Raises:
+            Aborted: the call ended with a status, which the context has.
+
+        """
+        ending = asyncio.ensure_future(self._until_end(method(requests, self)))
+        try:
+            while (answer := await self._written.get()) is not None:
+                yield answer
+                self._written.task_done()
+            await ending
+        finally:
+            ending.cancel()
+            await asyncio.wait([ending])
+
+    async def _until_end(self, method: Awaitable[None]) -> None:
+        try:
+            await method
+        finally:
+            self._written.put_nowait(None)
 
 
 def without_request_id(app: ASGIApp) -> ASGIApp:

@@ -17,6 +17,8 @@ import httpx
 import numpy as np
 import pytest
 import yaml
+from grpc_health.v1.health_pb2 import HealthCheckRequest
+from grpc_health.v1.health_pb2_grpc import HealthStub
 from PIL import Image
 from websockets.asyncio.client import connect
 
@@ -25,6 +27,9 @@ from pictures import ROOT, SAMPLES, Mask, annotation, dice, encoded, mask_of, re
 from red_ray import GATE
 from service.core import Phase
 from service.errors import Draining, NotReady
+from service.oip.tensors import LENGTH as ELEMENT
+from service.pb.inference import open_inference_pb2 as inference
+from service.pb.inference import open_inference_pb2_grpc as inference_grpc
 from service.pb.pranet.v1 import segmentation_pb2 as pb
 from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service.settings import SettingsError
@@ -38,9 +43,13 @@ from ray.serve.schema import ServeDeploySchema  # noqa: E402
 from service.ray_app import Replica, Scaling, app  # noqa: E402
 
 HTTP, GRPC = "127.0.0.1:8000", "127.0.0.1:9000"
-ADD = "service.pb.pranet.v1.segmentation_pb2_grpc.add_SegmentationServiceServicer_to_server"
+ADD = [
+    "service.pb.pranet.v1.segmentation_pb2_grpc.add_SegmentationServiceServicer_to_server",
+    "service.pb.inference.open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server",
+]
 MANIFEST = ROOT / "docker" / "kuberay" / "pranet.yaml"
 PATIENCE = 60
+LEAVE_SECONDS = 15  # before a held frame would be given up as hanging, and its stream with it
 HELD_SECONDS = 3  # in which Ray would have ended a replica that is given no time
 QUICK = {"target_ongoing_requests": 1, "upscale_delay_s": 0.1, "downscale_delay_s": 0.1, "look_back_period_s": 1}
 QUICK |= {"metrics_interval_s": 0.2}
@@ -60,7 +69,7 @@ def cluster(gate: Path) -> Iterator[None]:
     os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
     hook = {"worker_process_setup_hook": "red_ray.use", "env_vars": variables}
     ray.init(num_cpus=2, include_dashboard=False, object_store_memory=2**27, runtime_env=hook, log_to_driver=False)
-    grpc_options = {"port": 9000, "grpc_servicer_functions": [ADD]}
+    grpc_options = {"port": 9000, "grpc_servicer_functions": ADD}
     serve.start(http_options={"host": "127.0.0.1", "port": 8000}, grpc_options=grpc_options)
     yield
     serve.shutdown()
@@ -173,6 +182,109 @@ async def test_grpc_through_the_proxy_answers_and_names_the_cause_of_errors() ->
     assert dict(refused.value.trailing_metadata() or ())["pranet-error"] == "unsupported-image"
 
 
+def frame(number: int, image: bytes) -> pb.StreamRequest:
+    return pb.StreamRequest(frame=pb.StreamFrame(frame_id=number, image=image))
+
+
+EVERY = pb.StreamRequest(config=pb.StreamConfig(policy=pb.POLICY_EVERY))
+
+
+@pytest.mark.usefixtures("pair")
+async def test_a_grpc_stream_passes_the_proxy_and_every_frame_has_its_answer_in_order() -> None:
+    shown = list(itertools.islice(boxes(), 30))
+    requests = [EVERY, *(frame(number, picture) for number, (picture, _) in enumerate(shown)), frame(30, NONSENSE)]
+    async with grpc.aio.insecure_channel(GRPC) as channel:
+        call = pb_grpc.SegmentationServiceStub(channel).SegmentStream(iter(requests), timeout=PATIENCE)
+        *answers, last = [answer async for answer in call]
+    assert [answer.frame_id for answer in answers] == list(range(30))
+    assert all((mask_of(answer.mask.png) == mask).all() for answer, (_, mask) in zip(answers, shown, strict=True))
+    assert (last.frame_id, last.WhichOneof("outcome")) == (30, "error")
+
+
+@pytest.mark.usefixtures("pair")
+async def test_a_grpc_stream_is_answered_while_it_is_still_sent_and_who_leaves_it_frees_the_replica(
+    rest: httpx.AsyncClient, gate: Path
+) -> None:
+    async with grpc.aio.insecure_channel(GRPC) as channel:
+        call = pb_grpc.SegmentationServiceStub(channel).SegmentStream(timeout=PATIENCE)
+        await call.write(EVERY)
+        for number in range(3):
+            await call.write(frame(number, next(boxes())[0]))
+            assert (await call.read()).frame_id == number
+        await call.write(frame(3, LIME))  # which is held on the device until long after
+        async with asyncio.timeout(PATIENCE):
+            while not await total(rest, "pranet_in_flight"):
+                pass
+            assert await total(rest, "pranet_streams_active") == 1
+        call.cancel()
+        async with asyncio.timeout(LEAVE_SECONDS):
+            while await total(rest, "pranet_streams_active"):
+                pass
+    opened(gate)
+    names: set[str] = set()
+    async with asyncio.timeout(PATIENCE):
+        while len(names) < 2:  # until the device has let go
+            names.add(await asked(rest, *next(boxes())))
+
+
+@pytest.mark.usefixtures("pair")
+async def test_a_message_over_grpc_is_held_to_the_limit_of_the_service() -> None:
+    large = bytes(33 * 2**20)
+    async with grpc.aio.insecure_channel(GRPC) as channel:
+        streamed = pb_grpc.SegmentationServiceStub(channel).SegmentStream(iter([EVERY, frame(1, large)]))
+        tensor = inference.ModelInferRequest.InferInputTensor(name="image", datatype="BYTES", shape=[1])
+        tensor.contents.bytes_contents.append(large)
+        request = inference.ModelInferRequest(model_name="pranet", inputs=[tensor])
+        calls = (streamed.read(), inference_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request))
+        for call in calls:
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await asyncio.wait_for(call, PATIENCE)
+            assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert "MAX_IMAGE_BYTES" in str(refused.value.details())
+
+
+@pytest.mark.usefixtures("pair")
+async def test_a_grpc_stream_that_begins_wrong_is_refused_with_its_status() -> None:
+    async with grpc.aio.insecure_channel(GRPC) as channel:
+        call = pb_grpc.SegmentationServiceStub(channel).SegmentStream(iter([frame(1, LIME)]), timeout=PATIENCE)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call.read()
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "config" in str(refused.value.details())
+
+
+@pytest.mark.usefixtures("pair")
+async def test_the_open_inference_protocol_passes_the_proxy_over_grpc_too() -> None:
+    picture, mask = next(boxes())
+    tensor = inference.ModelInferRequest.InferInputTensor(name="image", datatype="BYTES", shape=[1])
+    asked = inference.ModelInferRequest(
+        model_name="pranet", id="7", inputs=[tensor], raw_input_contents=[ELEMENT.pack(len(picture)) + picture]
+    )
+    async with grpc.aio.insecure_channel(GRPC) as channel:
+        stub = inference_grpc.GRPCInferenceServiceStub(channel)
+        assert (await stub.ServerReady(inference.ServerReadyRequest(), timeout=PATIENCE)).ready
+        (metadata,) = (await stub.ModelMetadata(inference.ModelMetadataRequest(name="pranet"), timeout=PATIENCE)).inputs
+        assert metadata.name == "image"
+        answers = [await stub.ModelInfer(asked, timeout=PATIENCE)]
+        streamed = stub.ModelStreamInfer(iter([asked] * 3), timeout=PATIENCE)
+        answers += [answer.infer_response async for answer in streamed]
+        for answer in answers:
+            found = np.frombuffer(answer.raw_output_contents[0], np.uint8).reshape(mask.shape) > 0
+            assert (answer.id, (found == mask).all()) == ("7", True)
+        assert len(answers) == 4
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.ModelReady(inference.ModelReadyRequest(name="resnet"), timeout=PATIENCE)
+    assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+@pytest.mark.usefixtures("pair")
+async def test_grpc_health_does_not_pass_the_proxy() -> None:
+    async with grpc.aio.insecure_channel(GRPC) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await HealthStub(channel).Check(HealthCheckRequest(), timeout=PATIENCE)
+    assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
 @pytest.mark.usefixtures("pair")
 async def test_a_websocket_passes_the_proxy() -> None:
     head = json.dumps({"frame_id": 7}).encode()
@@ -233,8 +345,21 @@ async def test_what_was_accepted_is_answered_before_a_replica_ends(rest: httpx.A
 
 
 async def in_flight(rest: httpx.AsyncClient) -> int:
-    text = (await rest.get("/metrics")).text
-    return int(float(text.rpartition("\npranet_in_flight ")[2].split()[0]))
+    return sample((await rest.get("/metrics")).text, "pranet_in_flight")
+
+
+def sample(metrics: str, name: str) -> int:
+    return int(float(metrics.rpartition(f"\n{name} ")[2].split()[0]))
+
+
+async def total(rest: httpx.AsyncClient, name: str) -> int:
+    """Sum a sample over both replicas, asked until each has told."""
+    told: dict[str, int] = {}
+    async with asyncio.timeout(PATIENCE):
+        while len(told) < 2:
+            metrics = (await rest.get("/metrics")).text
+            told[metrics.partition('model_id="')[2].partition('"')[0]] = sample(metrics, name)
+    return sum(told.values())
 
 
 async def test_the_real_network_finds_the_polyp_for_who_has_a_token(
@@ -254,9 +379,10 @@ async def test_the_real_network_finds_the_polyp_for_who_has_a_token(
         stub = pb_grpc.SegmentationServiceStub(channel)
         request, name = pb.SegmentRequest(image=image), ("application", "real")
         assert (await stub.Segment(request, metadata=[name, good])).png == answer.content
-        with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await stub.Segment(request, metadata=[name])
-    assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        for call in (stub.Segment(request, metadata=[name]), stub.SegmentStream(iter([EVERY]), metadata=[name]).read()):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await call
+            assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 async def test_health_as_ray_asks_for_it_is_readiness() -> None:
@@ -288,7 +414,7 @@ def test_ray_knows_every_field_of_the_configuration_in_the_manifest_and_kubernet
     module, _, name = application.import_path.partition(":")
     deployment = getattr(importlib.import_module(module), name)(Scaling(**application.args))._bound_deployment
     assert [each.name for each in application.deployments] == [deployment.name]
-    assert config.grpc_options.grpc_servicer_functions == [ADD]
+    assert config.grpc_options.grpc_servicer_functions == ADD
     cluster = spec["rayClusterConfig"]
     assert cluster["rayVersion"] == ray.__version__
     (workers,) = cluster["workerGroupSpecs"]

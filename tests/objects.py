@@ -63,6 +63,76 @@ def dicom(pictures: Sequence[Image.Image], syntax: UID = ExplicitVRLittleEndian,
     return made
 
 
+def grey(values: np.ndarray, bits: int = 12, photometric: str = "MONOCHROME2", **attributes: Any) -> Dataset:
+    """Return an object of one grey picture, uint16 or int16 (H, W)."""
+    made = dicom([Image.fromarray(np.zeros((*values.shape, 3), np.uint8))])
+    del made.PlanarConfiguration
+    made.SamplesPerPixel, made.PhotometricInterpretation = 1, photometric
+    _deepen(made, values, bits)
+    made.PixelRepresentation = int(values.dtype == np.int16)
+    for name, value in attributes.items():
+        setattr(made, name, value)
+    return made
+
+
+def sixteen_bits(picture: Image.Image, bits: int = 16) -> Dataset:
+    """Return an RGB object with ``bits`` of 16 in use."""
+    made = dicom([picture])
+    _deepen(made, np.asarray(picture).astype(np.uint16) << (bits - 8), bits)
+    return made
+
+
+def _deepen(made: Dataset, values: np.ndarray, bits: int) -> None:
+    made.BitsAllocated, made.BitsStored, made.HighBit = 16, bits, bits - 1
+    made.PixelData = values.tobytes()
+    made["PixelData"].VR = "OW"
+
+
+def table(entries: Sequence[int], first: int, bits: int) -> list[Dataset]:
+    """Return the sequence of one lookup table, whose first entry is for the value ``first``."""
+    made = Dataset()
+    made.LUTDescriptor = [len(entries), first, bits]
+    made.LUTData = np.asarray(entries, "<u2").tobytes()
+    made["LUTDescriptor"].VR, made["LUTData"].VR = "US", "OW"
+    return [made]
+
+
+def palette(picture: Image.Image, bits: int = 16) -> Dataset:
+    """Return an object of at most 256 colours."""
+    indexed = picture.quantize(256)
+    colours = np.zeros((256, 3), np.uint16)
+    found = np.array(indexed.getpalette(), np.uint16).reshape(-1, 3)
+    colours[: len(found)] = found
+    made = dicom([picture], SamplesPerPixel=1, PhotometricInterpretation="PALETTE COLOR")
+    del made.PlanarConfiguration
+    for name, levels in zip(("Red", "Green", "Blue"), colours.T, strict=True):
+        setattr(made, f"{name}PaletteColorLookupTableDescriptor", [256, 0, bits])
+        data = (levels * 257).astype("<u2") if bits == 16 else levels.astype(np.uint8)
+        setattr(made, f"{name}PaletteColorLookupTableData", data.tobytes())
+    made.PixelData = np.asarray(indexed).tobytes()
+    made["PixelData"].VR = "OB"
+    return made
+
+
+def ybr(picture: Image.Image, photometric: str = "YBR_FULL") -> Dataset:
+    """Return an uncompressed object in YBR_FULL, or with half as many colours in a row in YBR_FULL_422."""
+    samples = np.asarray(picture.convert("YCbCr"))
+    if photometric == "YBR_FULL_422":
+        pairs = samples.reshape(*samples.shape[:1], -1, 2, 3)  # (H, W / 2, 2, 3) -> Y, Y, Cb, Cr
+        colours = pairs[..., 1:].mean(axis=2).astype(np.uint8)
+        samples = np.concatenate([pairs[..., 0], colours], axis=-1)
+    made = dicom([picture], PhotometricInterpretation=photometric)
+    made.PixelData = samples.tobytes()
+    made["PixelData"].VR = "OB"
+    return made
+
+
+def compressed(made: Dataset, syntax: UID, **options: Any) -> Dataset:
+    """Return the object in a transfer syntax."""
+    made.compress(syntax, generate_instance_uid=False, **options)
+    return made
+
+
 def written(made: Dataset) -> bytes:
     """Return an object's file."""
     buffer = io.BytesIO()

@@ -17,6 +17,7 @@ DOCKER = ROOT / "docker"
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 DOCKERFILES = [DOCKER / "Dockerfile", DOCKER / "cuda.Dockerfile"]
 MANIFESTS = sorted((DOCKER / "kubernetes").glob("*.yaml"))
+KUBERAY = DOCKER / "kuberay" / "pranet.yaml"
 DRAIN_SECONDS = Settings().drain_seconds
 
 
@@ -58,6 +59,27 @@ def test_both_images_hold_the_same() -> None:
     assert ours is not None
     assert theirs is not None
     assert ours[0] == theirs[0]
+
+
+def pins(image: str) -> dict[str, str]:
+    """Return the packages of an image, ``--build-arg REQUIREMENTS=image``, and their versions."""
+    return dict(re.findall(r"^([\w.-]+)==([^ ;]+)", (ROOT / "requirements" / f"{image}.txt").read_text(), re.MULTILINE))
+
+
+def test_an_image_reads_dicom_and_traces_and_with_ray_it_runs_the_manifest_of_kuberay() -> None:
+    (chosen,) = {re.search(r"^ARG REQUIREMENTS=(\w+)$", path.read_text(), re.MULTILINE)[1] for path in DOCKERFILES}
+    plain, ray = pins(chosen), pins("ray")
+    assert {"pydicom", "highdicom", "pylibjpeg-openjpeg", "opentelemetry-sdk", "nvidia-ml-py"} <= set(plain)
+    assert plain.items() <= ray.items()
+    cluster = yaml.safe_load(KUBERAY.read_text())["spec"]["rayClusterConfig"]
+    assert ray["ray"] == cluster["rayVersion"]
+    images = {
+        container["image"]
+        for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])
+        for container in group["template"]["spec"]["containers"]
+    }
+    (built,) = re.findall(r"docker build .*REQUIREMENTS=ray -t (\S+) \.$", KUBERAY.read_text(), re.MULTILINE)
+    assert images == {built}
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)

@@ -29,6 +29,7 @@ from pydicom.uid import (
 
 from fakes import Running, serving
 from objects import LOSSLESS, SECRETS, SYNTAXES, dicom, written
+from otlp import receiving
 from pictures import SAMPLES, dice, encoded, mask_of, red_box
 from processes import Server, pranet
 
@@ -99,7 +100,7 @@ async def test_a_segmentation_refers_to_its_source_and_holds_its_masks(omit: boo
     for found, mask in zip(pixels[..., 0] > 0, MASKS, strict=True):
         assert dice(found, mask) > 0.95
     (tmp_path / "seg.dcm").write_bytes(answer.content)
-    _valid(tmp_path / "seg.dcm")
+    valid(tmp_path / "seg.dcm")
 
 
 async def test_a_segmentation_of_a_single_image(tmp_path: Path) -> None:
@@ -110,10 +111,10 @@ async def test_a_segmentation_of_a_single_image(tmp_path: Path) -> None:
     found = made.get_pixels_by_source_instance([source.SOPInstanceUID])[0, ..., 0] > 0
     assert dice(found, MASKS[0]) > 0.95
     (tmp_path / "seg.dcm").write_bytes(answer.content)
-    _valid(tmp_path / "seg.dcm")
+    valid(tmp_path / "seg.dcm")
 
 
-def _valid(path: Path) -> None:
+def valid(path: Path) -> None:
     if shutil.which("dciodvfy") is None:
         pytest.skip("needs dciodvfy (Debian: dicom3tools)")
     done = subprocess.run(["dciodvfy", path], capture_output=True, text=True, check=False)
@@ -197,18 +198,25 @@ async def test_a_hundred_frames_pass_without_being_held_decoded() -> None:
     assert peak < 100 * 640 * 480 * 3 / 3
 
 
-async def test_nothing_of_a_patient_is_logged(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture) -> None:
+async def test_nothing_of_a_patient_is_logged_traced_or_counted(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     caplog.set_level(logging.DEBUG)
     made = dicom(PICTURES, StudyDate="Doe^Jane")
+    unread = dicom(PICTURES, PhotometricInterpretation="Doe^Jane")
     secrets = (*SECRETS, "A-48213", made.SOPInstanceUID, made.StudyInstanceUID, made.SeriesInstanceUID)
-    async with serving(log_level="debug") as it:
-        bodies = [written(made), written(made)[:3000], _of_other_size(), _as_video()]
-        for body in bodies:
-            for accept in ("application/json", "application/dicom"):
-                answer = await sent(it, body, accept=accept)
-                if answer.headers["content-type"] != "application/dicom":
-                    assert not [secret for secret in secrets if secret in answer.text]
-    told = caplog.text + "".join(capfd.readouterr())
+    with receiving() as (receiver, endpoint):
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+        async with serving(log_level="debug") as it:
+            bodies = [written(made), written(made)[:3000], written(unread), _of_other_size(), _as_video()]
+            for body in bodies:
+                for accept in ("application/json", "application/dicom"):
+                    answer = await sent(it, body, accept=accept)
+                    if answer.headers["content-type"] != "application/dicom":
+                        assert not [secret for secret in secrets if secret in answer.text]
+            metrics = (await it.rest.get("/metrics")).text
+    assert [span.name for span in receiver.spans].count("POST /segment") == 2 * len(bodies)
+    told = caplog.text + "".join(capfd.readouterr()) + metrics + "".join(map(str, receiver.spans))
     assert not [secret for secret in secrets if secret in told]
 
 
@@ -224,14 +232,22 @@ async def test_without_its_packages_the_answer_says_what_to_install(monkeypatch:
 @pytest.mark.slow
 def test_the_command_writes_masks_or_a_segmentation(tmp_path: Path) -> None:
     picture = Image.open(SAMPLES[0]).convert("RGB")
-    (tmp_path / "study.dcm").write_bytes(written(dicom([picture, picture], RLELossless)))
+    black = Image.new("RGB", picture.size)
+    (tmp_path / "study.dcm").write_bytes(written(dicom([picture, black], RLELossless)))
     done = pranet("segment", tmp_path / "study.dcm", "-o", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert [file.name for file in sorted((tmp_path / "out/study").iterdir())] == ["00000000.png", "00000001.png"]
-    done = pranet("segment", tmp_path / "study.dcm", "--out", tmp_path / "seg.dcm")
-    assert done.returncode == 0, done.stderr
-    made = dcmread(tmp_path / "seg.dcm")
-    assert (made.Modality, made.NumberOfFrames) == ("SEG", 2)
+    for flags, frames in (((), 2), (("--omit-empty",), 1)):
+        done = pranet("segment", tmp_path / "study.dcm", "--out", tmp_path / "seg.dcm", *flags)
+        assert done.returncode == 0, done.stderr
+        made = dcmread(tmp_path / "seg.dcm")
+        assert (made.Modality, made.NumberOfFrames) == ("SEG", frames)
+
+
+def test_frames_are_left_out_of_a_segmentation_only(tmp_path: Path) -> None:
+    done = pranet("segment", SAMPLES[0], "-o", tmp_path / "out", "--omit-empty")
+    assert (done.returncode, (tmp_path / "out").exists()) == (2, False)
+    assert "--out X.dcm" in done.stderr
 
 
 async def test_a_deflated_object_is_refused_before_it_is_inflated(monkeypatch: pytest.MonkeyPatch) -> None:

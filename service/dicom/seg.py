@@ -11,7 +11,7 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.tag import Tag
-from pydicom.uid import VLEndoscopicImageStorage
+from pydicom.uid import UID, VLEndoscopicImageStorage
 
 from model.predictor import ModelRef
 from service import __version__
@@ -38,9 +38,9 @@ def check(source: Dataset, frames: int) -> None:
         TooManyPixels: its frames have more than ``MAX_PIXELS`` together.
 
     """
-    missing = [name for name in NEEDED if not source.get(name)]
+    missing = [name for name in NEEDED if not UID(str(source.get(name, ""))).is_valid]
     if missing:
-        raise UndecodableImage(f"no Segmentation can refer to the DICOM object: it has no {', '.join(missing)}")
+        raise UndecodableImage(f"no Segmentation can refer to the DICOM object: it has no valid {', '.join(missing)}")
     if frames * source.Rows * source.Columns > MAX_PIXELS:
         raise TooManyPixels(f"a Segmentation of more than {MAX_PIXELS} pixels is not made; ask for PNG or send parts")
 

@@ -8,20 +8,15 @@ import logging
 import warnings
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from pydicom import Dataset, config, dcmread
 from pydicom.encaps import get_frame
 from pydicom.filereader import _read_file_meta_info, read_preamble
-from pydicom.multival import MultiValue
 from pydicom.pixels.decoders.base import Decoder, get_decoder
-from pydicom.pixels.processing import apply_color_lut
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, RLELossless
 
-from model.transforms import Pixels
 from service.codec import Packed, PixelFormat, RawPicture
+from service.dicom import pixels
 from service.dicom.codestream import declared_size
 from service.errors import (
     InvalidRequest,
@@ -96,6 +91,7 @@ def _checked(dataset: Dataset, decoder: Decoder, max_pixels: int) -> Study:
     missing = [name for name in NEEDED if name not in dataset]
     if missing:
         raise UndecodableImage(f"the DICOM object is no image: it has no {', '.join(missing)}")
+    pixels.check(dataset)
     if min(dataset.Rows, dataset.Columns) < 1:
         raise UndecodableImage("the DICOM object declares no rows or no columns")
     if dataset.Rows * dataset.Columns > max_pixels:
@@ -121,8 +117,8 @@ def _frame(dataset: Dataset, decoder: Decoder, index: int, count: int) -> RawPic
     try:
         if decoder.is_encapsulated:
             _check_codestream(dataset, decoder, index, count)
-        pixels, about = decoder.as_array(dataset, index=index, raw=False)
-        rgb = _rgb(pixels, str(about["photometric_interpretation"]), dataset)
+        samples, about = decoder.as_array(dataset, index=index, raw=False)
+        rgb = pixels.rgb(samples, str(about["photometric_interpretation"]), dataset)
     except ServiceError:
         raise
     except Exception as error:  # each codec has exceptions of its own
@@ -141,43 +137,6 @@ def _check_codestream(dataset: Dataset, decoder: Decoder, index: int, count: int
     declared = declared_size(frame)
     if declared != (dataset.Columns, dataset.Rows):
         raise UndecodableImage(f"frame {index + 1} is not of the size that the DICOM object declares; send it again")
-
-
-def _rgb(pixels: npt.NDArray[Any], photometric: str, dataset: Dataset) -> Pixels:
-    """Make RGB uint8 (H, W, 3) of decoded samples."""
-    if photometric == "PALETTE COLOR":
-        pixels = apply_color_lut(pixels, dataset)
-        return _eight_bits(pixels, int(dataset.RedPaletteColorLookupTableDescriptor[2]))
-    if photometric == "RGB" and pixels.ndim == 3:
-        return _eight_bits(pixels, dataset.BitsStored)
-    if photometric in ("MONOCHROME1", "MONOCHROME2") and pixels.ndim == 2:
-        grey = _grey(pixels, dataset)
-        grey = 255 - grey if photometric == "MONOCHROME1" else grey
-        return np.repeat(grey[..., None], 3, axis=2)
-    raise UnsupportedImage("the photometric interpretation is not read here; send RGB, YBR, MONOCHROME or palette")
-
-
-def _grey(pixels: npt.NDArray[Any], dataset: Dataset) -> Pixels:
-    """Apply the window where there is one (PS3.3, C.11.2.1.2.1), else the whole range of the stored bits."""
-    if "WindowCenter" not in dataset or "WindowWidth" not in dataset:
-        signed = bool(dataset.get("PixelRepresentation", 0))
-        offset = 2 ** (dataset.BitsStored - 1) if signed else 0
-        return _eight_bits(pixels.astype(np.int64) + offset, dataset.BitsStored)
-    values = pixels * float(dataset.get("RescaleSlope", 1)) + float(dataset.get("RescaleIntercept", 0))
-    centre, width = (_first(dataset[name].value) for name in ("WindowCenter", "WindowWidth"))
-    level: npt.NDArray[np.float64] = ((values - (centre - 0.5)) / max(width - 1, 1) + 0.5) * 255
-    return np.clip(np.rint(level), 0, 255).astype(np.uint8)
-
-
-def _first(value: Any) -> float:
-    return float(value[0] if isinstance(value, MultiValue) else value)
-
-
-def _eight_bits(pixels: npt.NDArray[Any], bits: int) -> Pixels:
-    if bits == 8:
-        return pixels.astype(np.uint8)
-    scaled: npt.NDArray[np.float64] = np.rint(pixels * (255 / (2**bits - 1)))
-    return np.clip(scaled, 0, 255).astype(np.uint8)
 
 
 def _damaged(part: str, error: Exception) -> UndecodableImage:

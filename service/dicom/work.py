@@ -19,9 +19,7 @@ def members(study: Study) -> list[Member]:
     return [Member(index, str(index + 1), read) for index, read in enumerate(study.frames)]
 
 
-async def segmentation(
-    study: Study, options: Options, service: Service, deadline: float, *, omit_empty: bool = False
-) -> bytes:
+async def segmentation(study: Study, options: Options, service: Service, deadline: float, *, omit_empty: bool) -> bytes:
     """Return the file of a DICOM Segmentation; a single frame goes as any picture, several as an archive does.
 
     Raises:

@@ -11,8 +11,10 @@ Value = bool | int | float | str
 Parameters = Mapping[str, Value]
 
 SEQUENCE = ("sequence_id", "sequence_start", "sequence_end")
-FINAL_RESPONSE = "triton_enable_empty_final_response"  # sent by Triton's streaming clients
-KNOWN = ("timeout", "priority", "threshold", "roi", *SEQUENCE)
+FINAL_RESPONSE = (
+    "triton_enable_empty_final_response"  # sent by Triton's clients: in streams, and in C++ with every call
+)
+KNOWN = ("timeout", "priority", "threshold", "roi", *SEQUENCE, FINAL_RESPONSE)
 MICROSECONDS = 1e6
 
 
@@ -30,6 +32,7 @@ def options(parameters: Parameters, outputs: Iterable[str], default_threshold: f
             "sequences are not kept: every request stands alone. Leave sequence_id out; video with smoothing goes to "
             "pranet.v1.SegmentationService/SegmentStream"
         )
+    flag(FINAL_RESPONSE, parameters, False)  # either way, the one response is the final one
     threshold = parameters.get("threshold", default_threshold)
     if isinstance(threshold, (bool, str)) or not 0 <= threshold <= 1:
         raise InvalidParameter(f"threshold is {threshold!r}; send a number from 0 to 1")

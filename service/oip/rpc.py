@@ -17,7 +17,7 @@ from service.grpc_call import Context, given_request_id, observed, seconds_left
 from service.observe import request_id_from
 from service.oip import model, parameters, tensors
 from service.oip.inference import Inferred, infer
-from service.oip.parameters import FINAL_RESPONSE, Value
+from service.oip.parameters import Value
 from service.oip.tensors import Tensor
 from service.pb.inference import open_inference_pb2 as pb
 from service.pb.inference import open_inference_pb2_grpc as pb_grpc
@@ -93,7 +93,7 @@ class Servicer(pb_grpc.GRPCInferenceServiceServicer):
         async def answer() -> pb.ModelInferResponse:
             self._service.readiness.check()
             limit = seconds_left(context, self._service.settings.request_timeout_ms)
-            inferred = await self._infer(request, limit, streamed=False)
+            inferred = await self._infer(request, limit)
             context.set_trailing_metadata(
                 (("x-model", inferred.model_id), ("server-timing", inferred.times.server_timing()))
             )
@@ -125,7 +125,7 @@ class Servicer(pb_grpc.GRPCInferenceServiceServicer):
     async def _answer_streamed(self, request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
         try:
             limit = self._service.settings.request_timeout_ms / 1e3
-            inferred = await self._infer(request, limit, streamed=True)
+            inferred = await self._infer(request, limit)
             response = await asyncio.to_thread(_response, request.id, inferred)
         except ServiceError as error:
             self._service.metrics.rejected.labels(error.slug).inc()
@@ -136,12 +136,9 @@ class Servicer(pb_grpc.GRPCInferenceServiceServicer):
         response.parameters["triton_final_response"].bool_param = True  # one response for each request
         return pb.ModelStreamInferResponse(infer_response=response)
 
-    async def _infer(self, request: pb.ModelInferRequest, limit: float, *, streamed: bool) -> Inferred:
+    async def _infer(self, request: pb.ModelInferRequest, limit: float) -> Inferred:
         model.check(request.model_name, request.model_version)
         given = _parameters(request.parameters)
-        if streamed:
-            parameters.flag(FINAL_RESPONSE, given, False)  # either way, the one response is the final one
-            given.pop(FINAL_RESPONSE, None)
         for output in request.outputs:
             parameters.refuse_unknown(output.parameters, (), f"output {output.name!r}")
         options = parameters.options(given, [each.name for each in request.outputs], self._service.settings.threshold)

@@ -1,0 +1,113 @@
+"""Decoded samples of a frame -> RGB, as the object's attributes say they are to be shown."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydicom import Dataset
+from pydicom.multival import MultiValue
+from pydicom.pixels.processing import apply_color_lut
+
+from model.transforms import Pixels
+from service.errors import UnsupportedImage
+
+Samples = npt.NDArray[Any]
+
+GREY = ("MONOCHROME1", "MONOCHROME2")
+READ = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR", *GREY)
+OTHERS = ("HSV", "ARGB", "CMYK", "YBR_PARTIAL_422", "YBR_PARTIAL_420", "XYB")  # that the standard has or had
+FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")  # of a window
+
+
+def check(dataset: Dataset) -> None:
+    """Refuse what the pixels cannot be shown of, before any is decoded.
+
+    Raises:
+        UnsupportedImage: the photometric interpretation, or the form of the window, is not read here.
+
+    """
+    photometric = str(dataset.PhotometricInterpretation)
+    if photometric not in READ:
+        name = photometric if photometric in OTHERS else "unknown"  # what the standard does not know may be anything
+        raise UnsupportedImage(
+            f"the photometric interpretation {name} is not read here; send RGB, YBR_FULL, YBR_FULL_422, YBR_ICT, "
+            "YBR_RCT, PALETTE COLOR, MONOCHROME1 or MONOCHROME2"
+        )
+    if dataset.SamplesPerPixel != (1 if photometric in (*GREY, "PALETTE COLOR") else 3):
+        raise UnsupportedImage(f"{photometric} of {dataset.SamplesPerPixel} samples a pixel is not read here")
+    if _function(dataset) not in FUNCTIONS:
+        raise UnsupportedImage(f"the VOI LUT function is not read here; send {', '.join(FUNCTIONS)}, or none")
+
+
+def rgb(samples: Samples, photometric: str, dataset: Dataset) -> Pixels:
+    """Make RGB uint8 (H, W, 3) of decoded samples, (H, W) or (H, W, 3), with ``photometric`` as the decoder left it.
+
+    Raises:
+        UnsupportedImage: the decoder left what is neither RGB, grey nor of a palette.
+
+    """
+    if photometric == "PALETTE COLOR":
+        return _eight_bits(apply_color_lut(samples, dataset), int(dataset.RedPaletteColorLookupTableDescriptor[2]))
+    if photometric == "RGB" and samples.ndim == 3:
+        return _eight_bits(samples, dataset.BitsStored)
+    if photometric in GREY and samples.ndim == 2:
+        grey = _grey(samples, dataset)
+        grey = 255 - grey if photometric == "MONOCHROME1" else grey
+        return np.repeat(grey[..., None], 3, axis=2)
+    raise UnsupportedImage("the decoded frame is neither RGB nor grey; send it uncompressed")
+
+
+def _grey(samples: Samples, dataset: Dataset) -> Pixels:
+    """Apply the modality's table or scale, then the first table or window of interest (PS3.3, C.11.1 and C.11.2).
+
+    Without one the whole range of the values that can be stored is shown.
+    """
+    signed = bool(dataset.get("PixelRepresentation", 0))
+    values, bits, lowest = samples, int(dataset.BitsStored), -(2 ** (dataset.BitsStored - 1)) if signed else 0
+    slope, intercept = float(dataset.get("RescaleSlope") or 1), float(dataset.get("RescaleIntercept") or 0)
+    if dataset.get("ModalityLUTSequence"):  # in the place of a scale
+        (values, bits), lowest = _looked_up(values, dataset.ModalityLUTSequence[0], dataset), 0
+        slope, intercept = 1.0, 0.0
+    if dataset.get("VOILUTSequence"):
+        return _eight_bits(*_looked_up(values * slope + intercept, dataset.VOILUTSequence[0], dataset))
+    if dataset.get("WindowCenter") is None or dataset.get("WindowWidth") is None:
+        return _eight_bits(values.astype(np.int64) - lowest, bits)
+    return _windowed(values * slope + intercept, dataset)
+
+
+def _looked_up(values: Samples, table: Dataset, dataset: Dataset) -> tuple[Samples, int]:
+    """Return the entries of a table, uint8 or uint16, and how many bits they have (PS3.3, C.11.1.1 and C.11.2.1.1)."""
+    length, first, bits = map(int, table.LUTDescriptor)
+    entries: Any = table.LUTData
+    if isinstance(entries, bytes):
+        order = "<" if dataset.file_meta.TransferSyntaxUID.is_little_endian else ">"
+        packed = len(entries) < 2 * (length or 2**16)  # a byte for each, where eight bits suffice
+        entries = np.frombuffer(entries, np.uint8 if packed else f"{order}u2")
+    entries = np.atleast_1d(np.asarray(entries))
+    return entries[np.clip(np.rint(values).astype(np.int64) - first, 0, len(entries) - 1)], bits
+
+
+def _windowed(values: Samples, dataset: Dataset) -> Pixels:
+    """Show what is within the window (PS3.3, C.11.2.1.2.1 and C.11.2.1.3)."""
+    centre, width = (_first(dataset[name].value) for name in ("WindowCenter", "WindowWidth"))
+    function = _function(dataset)
+    if function == "LINEAR":
+        centre, width = centre - 0.5, width - 1
+    offset: npt.NDArray[np.float64] = (values - centre) / max(width, 1e-3)
+    level = 1 / (1 + np.exp(-4 * np.clip(offset, -99, 99))) if function == "SIGMOID" else offset + 0.5
+    return np.rint(255 * np.clip(level, 0, 1)).astype(np.uint8)
+
+
+def _function(dataset: Dataset) -> str:
+    return str(dataset.get("VOILUTFunction") or FUNCTIONS[0])
+
+
+def _first(value: Any) -> float:
+    return float(value[0] if isinstance(value, MultiValue) else value)
+
+
+def _eight_bits(samples: Samples, bits: int) -> Pixels:
+    if bits == 8:
+        return samples.astype(np.uint8)
+    scaled: npt.NDArray[np.float64] = np.rint(samples * (255 / (2**bits - 1)))
+    return np.clip(scaled, 0, 255).astype(np.uint8)
