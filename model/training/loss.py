@@ -14,6 +14,7 @@ from model.pranet import Maps
 
 WINDOW = 31  # side of the neighbourhood, pixels
 EMPHASIS = 5.0  # a pixel unlike all of its surroundings weighs 1 + EMPHASIS
+EMPTY_SMOOTHING = 0.01  # of the picture, in the IoU's quotient where the mask is empty
 
 
 def edge_weights(masks: Tensor) -> Tensor:
@@ -27,7 +28,8 @@ def edge_weights(masks: Tensor) -> Tensor:
 def structure_loss(logits: Tensor, masks: Tensor, weights: Tensor) -> Tensor:
     """Weighted IoU + weighted BCE of one side output, a scalar; all arguments are (B, 1, H, W).
 
-    The 1 in the IoU's quotient makes an empty prediction of an empty mask perfect.
+    The smoothing of the IoU's quotient, 1 pixel, makes an empty prediction of an empty mask perfect. For an empty mask
+    1 pixel would also make every false region equally wrong, however small it becomes; so there it is larger.
     """
     logits = logits.float()
     entropy = F.binary_cross_entropy_with_logits(logits, masks, reduction="none")
@@ -35,7 +37,9 @@ def structure_loss(logits: Tensor, masks: Tensor, weights: Tensor) -> Tensor:
     probability = torch.sigmoid(logits)
     intersection = _total(probability * masks * weights)
     union = _total((probability + masks) * weights) - intersection
-    weighted_iou = 1 - (intersection + 1) / (union + 1)
+    empty = (_total(masks) == 0).float()
+    smoothing = 1 + empty * (EMPTY_SMOOTHING * masks[0].numel())
+    weighted_iou = 1 - (intersection + smoothing) / (union + smoothing)
     return (weighted_entropy + weighted_iou).mean()
 
 
