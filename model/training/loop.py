@@ -95,7 +95,7 @@ class Trainer:
             group["lr"] = rate
         with autocast(self.device, self.recipe.precision):
             maps = self.network.maps(normalise(images.to(self.device)))
-        loss = supervised_loss(maps, masks.to(self.device), self.recipe.supervise)
+        loss = supervised_loss(maps, masks.to(self.device), self.recipe.supervise, self.recipe.empty_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = self._clip()

@@ -79,6 +79,7 @@ class Recipe:
     clip_value: float | None = None  # of each element of the gradient
     average: float = 0.0  # decay of the moving average of the weights; 0 keeps the last weights themselves
     supervise: tuple[str, ...] = ("s6", "s5", "s4", "s3")
+    empty_smoothing: float = 0.0  # of the picture, see ``loss.structure_loss``
     freeze: tuple[str, ...] = ()  # modules of the network that keep their weights
     frozen_statistics: bool = False  # batch-norm keeps its statistics: those of a small batch would unlearn them
     negatives: float = 0.0  # share of the samples that are polyp-free crops
