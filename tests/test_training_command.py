@@ -1,4 +1,5 @@
 import argparse
+import copy
 import hashlib
 import json
 import os
@@ -15,7 +16,10 @@ from PIL import Image
 
 from model import checkpoint
 from model.pranet import PraNet
-from model.training import backbone, command, journal
+from model.training import backbone, command, journal, loop
+from model.training.batches import Batches
+from model.training.pairs import Pair
+from model.training.recipe import RecipeError, parse
 from model.weights_file import CheckpointError
 from pictures import ROOT, SAMPLES, annotation
 
@@ -38,6 +42,8 @@ flip = 0.5
 rotation = 180
 paste = 0.3
 """
+
+PLAIN = {"batch": 2, "learning_rate": 0.1, "steps": 1, "phases": [{"start": 0, "sizes": [64]}]}
 
 
 @pytest.fixture
@@ -111,6 +117,23 @@ def test_training_goes_on_from_given_weights(arguments, tmp_path):
     train(arguments, tmp_path / "second", "--init", str(first), "--steps", "1")
     before, after = checkpoint.load(first).state, checkpoint.load(tmp_path / "second" / "last.safetensors").state
     assert max(float((after[name] - before[name]).abs().max()) for name in before if "conv.weight" in name) < 0.01
+
+
+def test_frozen_modules_and_statistics_stay_as_they_were(tmp_path):
+    recipe = parse("frozen", PLAIN | {"freeze": ["resnet.layer1"], "frozen_statistics": True})
+    network = PraNet()
+    before = copy.deepcopy(network.state_dict())
+    pair = Pair(np.full((64, 64, 3), 90, np.uint8), np.eye(64, dtype=np.uint8))
+    trainer = loop.Trainer(recipe, network, Batches([pair], recipe), torch.device("cpu"), tmp_path)
+    trainer.step(*trainer.batches.at(0, 64))
+    changed = {name for name, value in network.state_dict().items() if (value != before[name]).any()}
+    assert not [name for name in changed if "layer1" in name or "running" in name]
+    assert {"resnet.layer2.0.conv1.weight", "ra2_conv4.conv.weight"} <= changed
+
+
+def test_a_module_that_is_not_there_cannot_be_frozen():
+    with pytest.raises(RecipeError, match="no module 'backbone' to freeze"):
+        loop.freeze(PraNet(), parse("frozen", PLAIN | {"freeze": ["backbone"]}))
 
 
 @pytest.mark.slow

@@ -1,11 +1,13 @@
 import dataclasses
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from model.training import augment, crops, pairs, recipe
 from model.training.batches import Batches
+from model.training.erase import GROWTH, LARGEST_POLYP, erase
 from model.training.pairs import Pair
 from model.training.recipe import Augmentation, Phase, Recipe
 
@@ -25,6 +27,14 @@ def blob(rng: np.random.Generator, height: int = 60, width: int = 80) -> Pair:
 def blobs() -> list[Pair]:
     rng = np.random.default_rng(0)
     return [blob(rng) for _ in range(6)]
+
+
+@pytest.fixture
+def scenes() -> list[Pair]:
+    """Return bright discs to the left of mottled tissue, with room for a cover to the right."""
+    rng = np.random.default_rng(0)
+    masks = [cv2.circle(np.zeros((180, 240), np.uint8), (70, y), 25, 1, -1) for y in (60, 80, 100, 120)]
+    return [Pair(rng.integers(60, 120, (180, 240, 3), np.uint8) + np.uint8(100) * m[..., None], m) for m in masks]
 
 
 @pytest.fixture
@@ -120,8 +130,8 @@ def test_picture_full_of_polyp_has_no_polyp_free_crop():
     assert crops.draw(np.ones((20, 20), np.uint8), np.random.default_rng(0)) is None
 
 
-def test_negatives_are_the_share_of_samples_that_the_recipe_asks_for(blobs):
-    batches = Batches(blobs, dataclasses.replace(PLAIN, batch=100, negatives=0.5))
+def test_negatives_are_the_share_of_samples_that_the_recipe_asks_for(scenes):
+    batches = Batches(scenes, dataclasses.replace(PLAIN, batch=100, negatives=0.5))
     _, masks = batches.at(0, 32)
     assert 0.3 < (masks.sum(dim=(1, 2, 3)) == 0).float().mean() < 0.6  # a few find no crop
 
@@ -132,3 +142,38 @@ def test_pasted_polyp_joins_the_mask(blobs):
     assert mask.any()
     assert (image[mask > 0] != 90).any()
     assert (image[:8, :8] == 90).all()
+
+
+def test_an_erased_polyp_looks_like_what_surrounds_it(scenes):
+    rng = np.random.default_rng(1)
+    found = [(pair, erased) for pair in scenes if (erased := erase(*pair, rng)) is not None]
+    assert len(found) >= 2  # not every picture has room beside its polyp
+    for pair, erased in found:
+        polyp = pair.mask > 0
+        assert pair.image[polyp].mean() > pair.image[~polyp].mean() + 80
+        assert abs(erased[polyp].mean() - pair.image[~polyp].mean()) < 15
+
+
+def test_erasing_changes_nothing_far_from_the_polyp(scenes):
+    image, mask = scenes[0]
+    erased = erase(image, mask, np.random.default_rng(1))
+    side = 2 * round(GROWTH * max(mask.shape)) + 9
+    near = cv2.dilate(mask, np.ones((side, side), np.uint8)) > 0
+    assert np.abs(erased[~near].astype(int) - image[~near]).max() <= 1  # the solver rounds
+
+
+def test_what_cannot_be_covered_is_not_erased(scenes):
+    image, mask = scenes[0]
+    large = np.zeros_like(mask)
+    large[: round(2 * LARGEST_POLYP * len(mask))] = 1
+    rng = np.random.default_rng(1)
+    assert erase(image, np.zeros_like(mask), rng) is None
+    assert erase(image, large, rng) is None
+    assert erase(image * mask[..., None], mask, rng) is None  # only black to cover it with
+
+
+def test_erased_samples_have_an_empty_mask(scenes):
+    plain, erased = (Batches(scenes, dataclasses.replace(PLAIN, erased=share)).at(0, 64) for share in (0.0, 1.0))
+    assert (plain[1].sum(dim=(1, 2, 3)) > 0).all()
+    assert erased[1].sum() == 0
+    assert (plain[0] != erased[0]).any(dim=3).any(dim=2).any(dim=1).all()

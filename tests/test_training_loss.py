@@ -39,6 +39,28 @@ def test_certain_and_right_costs_nothing_even_without_a_polyp(masks):
     assert float(structure_loss(logits, masks, edge_weights(masks))) == pytest.approx(0, abs=1e-4)
 
 
+def test_a_false_region_teaches_more_where_the_empty_mask_is_smoothed(masks):
+    empty, ones = torch.zeros(1, 1, 64, 64), torch.ones(1, 1, 64, 64)
+
+    def slope(empty_smoothing: float) -> float:
+        logits = torch.full_like(empty, -50)
+        logits[:, :, :8, :8] = 0
+        logits.requires_grad_(True)
+        structure_loss(logits, empty, ones, empty_smoothing).backward()
+        return float(logits.grad[0, 0, 0, 0])
+
+    pixels, union = 64 * 64, 64 / 2
+    by_hand = 0.5 / pixels + 0.25 * (1 + 0.01 * pixels) / (union + 1 + 0.01 * pixels) ** 2
+    assert slope(0.01) == pytest.approx(by_hand, rel=1e-4)
+    assert slope(0.01) > 3 * slope(0)
+
+
+def test_smoothing_leaves_pictures_with_a_polyp_alone(masks):
+    logits = torch.randn(masks[:1].shape, generator=torch.Generator().manual_seed(0))
+    weights = edge_weights(masks[:1])
+    assert structure_loss(logits, masks[:1], weights, 0.01) == structure_loss(logits, masks[:1], weights)
+
+
 def test_loss_is_a_mean_over_pictures_so_batches_add_up(masks):
     logits = torch.randn(masks.shape, generator=torch.Generator().manual_seed(0))
     weights = edge_weights(masks)

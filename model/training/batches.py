@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from model.training import augment, crops
+from model.training.erase import erase
 from model.training.pairs import Pair
 from model.training.recipe import Recipe
 
@@ -37,10 +38,15 @@ class Batches:
         settings = self.recipe.augmentation
         pair = self.pairs[self._index(position)]
         donor = self.pairs[int(rng.integers(len(self.pairs)))] if rng.random() < settings.paste else None
-        if rng.random() < self.recipe.negatives:
+        kind = rng.random()
+        if kind < self.recipe.negatives:
             clean = crops.draw(pair.mask, rng)
             if clean is not None:
                 pair, donor = Pair(clean.of(pair.image), clean.of(pair.mask)), None
+        elif kind < self.recipe.negatives + self.recipe.erased:
+            erased = erase(pair.image, pair.mask, rng)
+            if erased is not None:
+                pair, donor = Pair(erased, np.zeros_like(pair.mask)), None
         return Pair(*augment.augment(pair, donor, size, settings, rng))
 
     def _index(self, position: int) -> int:

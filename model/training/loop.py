@@ -18,7 +18,7 @@ from model.training.average import AverageWeights
 from model.training.batches import Batches
 from model.training.journal import Journal
 from model.training.loss import supervised_loss
-from model.training.recipe import Recipe
+from model.training.recipe import Recipe, RecipeError
 from model.transforms import MEAN, STD
 
 Validate = Callable[[PraNet], float]
@@ -33,6 +33,7 @@ class Trainer:
     def __init__(self, recipe: Recipe, network: PraNet, batches: Batches, device: torch.device, out: Path) -> None:
         self.recipe, self.batches, self.device, self.out = recipe, batches, device, out
         self.network = network.to(device).requires_grad_(True).train()
+        freeze(self.network, recipe)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = AverageWeights(self.network, recipe.average)
         self.optimizer = make_optimizer(recipe, self.network)
@@ -94,7 +95,7 @@ class Trainer:
             group["lr"] = rate
         with autocast(self.device, self.recipe.precision):
             maps = self.network.maps(normalise(images.to(self.device)))
-        loss = supervised_loss(maps, masks.to(self.device), self.recipe.supervise)
+        loss = supervised_loss(maps, masks.to(self.device), self.recipe.supervise, self.recipe.empty_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = self._clip()
@@ -134,9 +135,27 @@ class Trainer:
         return {"network": self.network, "average": self.average.network, "optimizer": self.optimizer}
 
 
+def freeze(network: nn.Module, recipe: Recipe) -> None:
+    """Keep the weights of the modules that the recipe names, and batch-norm's statistics where it says so.
+
+    Raises:
+        RecipeError: the network has no module of that name.
+
+    """
+    for name in recipe.freeze:
+        try:
+            network.get_submodule(name).requires_grad_(False).eval()
+        except AttributeError as error:
+            raise RecipeError(f"recipe {recipe.name}: the network has no module {name!r} to freeze") from error
+    if recipe.frozen_statistics:
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+
+
 def make_optimizer(recipe: Recipe, network: nn.Module) -> torch.optim.Optimizer:
     """Adam or AdamW; weight decay spares biases and batch-norm, as is usual."""
-    parameters = list(network.parameters())
+    parameters = [p for p in network.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},

@@ -24,10 +24,12 @@ def edge_weights(masks: Tensor) -> Tensor:
     return 1 + EMPHASIS * (mean - masks).abs()
 
 
-def structure_loss(logits: Tensor, masks: Tensor, weights: Tensor) -> Tensor:
+def structure_loss(logits: Tensor, masks: Tensor, weights: Tensor, empty_smoothing: float = 0.0) -> Tensor:
     """Weighted IoU + weighted BCE of one side output, a scalar; all arguments are (B, 1, H, W).
 
-    The 1 in the IoU's quotient makes an empty prediction of an empty mask perfect.
+    The 1 in the IoU's quotient makes an empty prediction of an empty mask perfect; but it makes every false region
+    there equally wrong, however small it becomes, and so teaches next to nothing. ``empty_smoothing``, a fraction of
+    the picture, is added to it where the mask is empty.
     """
     logits = logits.float()
     entropy = F.binary_cross_entropy_with_logits(logits, masks, reduction="none")
@@ -35,14 +37,16 @@ def structure_loss(logits: Tensor, masks: Tensor, weights: Tensor) -> Tensor:
     probability = torch.sigmoid(logits)
     intersection = _total(probability * masks * weights)
     union = _total((probability + masks) * weights) - intersection
-    weighted_iou = 1 - (intersection + 1) / (union + 1)
+    empty = (_total(masks) == 0).float()
+    smoothing = 1 + empty * (empty_smoothing * masks[0].numel())
+    weighted_iou = 1 - (intersection + smoothing) / (union + smoothing)
     return (weighted_entropy + weighted_iou).mean()
 
 
-def supervised_loss(maps: Maps, masks: Tensor, supervise: Sequence[str]) -> Tensor:
+def supervised_loss(maps: Maps, masks: Tensor, supervise: Sequence[str], empty_smoothing: float = 0.0) -> Tensor:
     """Sum of the structure losses of the named side outputs (deep supervision)."""
     weights = edge_weights(masks)
-    losses = [structure_loss(getattr(maps, name), masks, weights) for name in supervise]
+    losses = [structure_loss(getattr(maps, name), masks, weights, empty_smoothing) for name in supervise]
     return torch.stack(losses).sum()
 
 

@@ -79,7 +79,11 @@ class Recipe:
     clip_value: float | None = None  # of each element of the gradient
     average: float = 0.0  # decay of the moving average of the weights; 0 keeps the last weights themselves
     supervise: tuple[str, ...] = ("s6", "s5", "s4", "s3")
+    empty_smoothing: float = 0.0  # of the picture, see ``loss.structure_loss``
+    freeze: tuple[str, ...] = ()  # modules of the network that keep their weights
+    frozen_statistics: bool = False  # batch-norm keeps its statistics: those of a small batch would unlearn them
     negatives: float = 0.0  # share of the samples that are polyp-free crops
+    erased: float = 0.0  # share of the samples that are whole pictures whose polyps are covered with mucosa
     cache_side: int = 448  # pictures are kept in memory with this long side, pixels
     precision: Literal["fp32", "bf16"] = "fp32"
     augmentation: Augmentation = field(default_factory=Augmentation)
