@@ -26,7 +26,7 @@ extras: $(VENV)/.dev
 triton-client: tests/triton_client/.venv/.done tests/triton_client/.perf_analyzer/.done
 
 test: $(VENV)/.dev
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile  # a file stays in one process: its tests share a server
 
 check: lint types contracts proto-check test
 
