@@ -24,7 +24,7 @@ from service.http_gate import HeadAsGet, HttpGate, SafeHeaders
 from service.observe import Observed
 from service.oip import rest as oip
 from service.problems import add_handlers, refuse
-from service.regions import ROI_PATTERN
+from service.regions import ROI_FORMS, ROI_PATTERN
 from service.schemas import Info, ModelBody, Problem, SegmentationBody
 from service.segmenter import Segmentation
 from service.waiting import Priority
@@ -70,7 +70,7 @@ class SegmentQuery(BaseModel):
         "maps: the side outputs S6 to S3 next to each other, grey PNG.",
     )
     depth: Literal["8", "16"] = Field("8", description="Bits of a probability.")
-    roi: str = Field("full", pattern=ROI_PATTERN, description="full, auto (without the black surround), or x,y,w,h.")
+    roi: str = Field("full", pattern=ROI_PATTERN, description=f"{ROI_FORMS}.")
 
 
 class ObjectQuery(SegmentQuery):

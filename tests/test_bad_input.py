@@ -76,13 +76,18 @@ GRPC_STATUS = {
 }
 
 REQUESTS: dict[str, tuple[dict[str, Any], int, str, str]] = {
-    "threshold 2": ({"params": {"threshold": "2"}}, 422, "invalid-parameter", "threshold: Input should be less"),
-    "threshold text": ({"params": {"threshold": "high"}}, 422, "invalid-parameter", "threshold: "),
-    "threshold nan": ({"params": {"threshold": "nan"}}, 422, "invalid-parameter", "threshold: "),
-    "an unknown output": ({"params": {"output": "svg"}}, 422, "invalid-parameter", "output: Input should be 'mask'"),
-    "an unknown depth": ({"params": {"depth": "12"}}, 422, "invalid-parameter", "depth: "),
-    "an unknown parameter": ({"params": {"treshold": "0.3"}}, 422, "invalid-parameter", "treshold: Extra inputs"),
-    "a malformed region": ({"params": {"roi": "1,2,3"}}, 422, "invalid-parameter", "roi: "),
+    "threshold 2": (
+        {"params": {"threshold": "2"}},
+        422,
+        "invalid-parameter",
+        "threshold is '2', but it should be less",
+    ),
+    "threshold text": ({"params": {"threshold": "high"}}, 422, "invalid-parameter", "it should be a valid number"),
+    "threshold nan": ({"params": {"threshold": "nan"}}, 422, "invalid-parameter", "it should be a finite number"),
+    "an unknown output": ({"params": {"output": "svg"}}, 422, "invalid-parameter", "it should be 'mask', 'prob"),
+    "an unknown depth": ({"params": {"depth": "12"}}, 422, "invalid-parameter", "it should be '8' or '16'"),
+    "an unknown parameter": ({"params": {"treshold": "0.3"}}, 422, "invalid-parameter", "there are threshold, output"),
+    "a malformed region": ({"params": {"roi": "1,2,3"}}, 422, "invalid-parameter", "or x,y,w,h in pixels"),
     "a region outside": ({"params": {"roi": "0,0,65,48"}}, 422, "invalid-parameter", "not inside the picture of 64x48"),
     "an empty region": ({"params": {"roi": "0,0,0,48"}}, 422, "invalid-parameter", "not inside the picture"),
     "a region of other digits": ({"params": {"roi": "\u0660,\u0660,\u0668,\u0668"}}, 422, "invalid-parameter", "roi"),
@@ -208,7 +213,7 @@ async def test_a_bad_form_is_refused(running: Running, case: str) -> None:
         (pb.SegmentRequest(image=GOOD, threshold=float("nan")), "send 0 to 1"),
         (pb.SegmentRequest(image=GOOD, output=99), "segmentation.proto"),
         (pb.SegmentRequest(image=GOOD, probability_depth=12), "send 8 or 16"),
-        (pb.SegmentRequest(image=GOOD, roi="middle"), "full, auto and x,y,w,h"),
+        (pb.SegmentRequest(image=GOOD, roi="middle"), "or x,y,w,h in pixels"),
     ],
 )
 async def test_a_bad_parameter_is_refused_over_grpc(running: Running, request_: pb.SegmentRequest, advice: str) -> None:

@@ -20,6 +20,7 @@ from pydantic import (
 
 from service.codec import Picture
 from service.errors import InvalidRequest, TooManyBytes
+from service.faults import said
 from service.frame import Output
 from service.oip import model, parameters, tensors
 from service.oip.tensors import Array, Tensor
@@ -85,8 +86,7 @@ def parse(raw: bytes, header_length: str | None, max_pictures: int) -> tuple[Inf
     try:
         body = InferBody.model_validate_json(raw[:json_size])
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['msg']}" for fault in error.errors())
-        raise InvalidRequest(f"the JSON is wrong: {faults}") from error
+        raise InvalidRequest(f"the JSON of the request: {said(error.errors(), InferBody)}") from error
     for output in body.outputs:
         parameters.refuse_unknown(output.parameters, ("binary_data",), f"output {output.name!r}")
     body.in_binary("")
