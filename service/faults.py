@@ -19,8 +19,14 @@ def said(faults: Iterable[Mapping[str, Any]], model: type[BaseModel]) -> str:
 def wanted(fault: Mapping[str, Any], model: type[BaseModel]) -> str:
     """Say what one value should be."""
     if fault["type"] == "string_pattern_mismatch":
-        return f"it should be {model.model_fields[str(fault['loc'][0])].description}".rstrip(".")
+        return f"it should be {in_a_sentence(str(model.model_fields[str(fault['loc'][0])].description))}"
     return str(fault["msg"]).partition(", unable to")[0].replace("Input", "it")
+
+
+def in_a_sentence(description: str) -> str:
+    """Return a description as it stands within a sentence; a word like REST stays as it is."""
+    first = description[:1].lower() if description[1:2].islower() else description[:1]
+    return first + description[1:].removesuffix(".")
 
 
 def _clause(fault: Mapping[str, Any], model: type[BaseModel]) -> str:
