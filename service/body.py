@@ -10,12 +10,13 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from service.codec import READABLE
-from service.errors import BodyTooSlow, ClientLeft, InvalidRequest, TooManyBytes, UnsupportedImage
+from service.errors import BodyTooSlow, ClientLeft, CodedBody, InvalidRequest, TooManyBytes, UnsupportedImage
 
 MULTIPART = "multipart/form-data"
 MULTIPART_OVERHEAD_BYTES = 16 * 1024  # boundaries and part headers around the one file
 FILE_FIELD = "file"
 MAX_PARTS = 10_000  # of an archive
+NO_CODING = ("", "identity")  # what a body that is sent as it is may be said to have
 FAULT = "fault"  # in the state of a request: the error for which the HTTP server reads no more of its body
 
 
@@ -45,6 +46,7 @@ async def read_image(request: Request, max_bytes: int, deadline: float) -> bytes
 
     Raises:
         UnsupportedImage: the content type is not an image's.
+        CodedBody: it is compressed as a whole.
         TooManyBytes: more than ``max_bytes``; noticed by the declared length where there is one.
         BodyTooSlow: the deadline passed.
         InvalidRequest: the multipart form is broken or has no file, or the body's chunks are broken.
@@ -68,6 +70,7 @@ async def read_body(request: Request, limit: int, max_bytes: int, deadline: floa
     """Return a whole body of at most ``limit`` bytes, of which ``max_bytes`` are the image's.
 
     Raises:
+        CodedBody: it is compressed as a whole.
         TooManyBytes: noticed by the declared length where there is one.
         BodyTooSlow: ``deadline`` (loop time, seconds) passed.
         InvalidRequest: its chunks are broken.
@@ -130,6 +133,9 @@ async def _in_time(deadline: float) -> AsyncIterator[None]:
 
 
 async def _chunks(request: Request, limit: int, too_many: TooManyBytes) -> AsyncGenerator[bytes, None]:
+    codings = [each for each in request.headers.getlist("content-encoding") if each.strip().lower() not in NO_CODING]
+    if codings:
+        raise CodedBody(f"the body has the Content-Encoding {', '.join(codings)[:80]}; send it as it is, without one")
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         raise too_many  # the server discards the rest, so that the client can read the answer

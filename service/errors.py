@@ -12,6 +12,7 @@
     ├── TooManyBytes          413 RESOURCE_EXHAUSTED
     ├── TooManyPixels         413 RESOURCE_EXHAUSTED   judged by the header, before decoding
     ├── UnsupportedImage      415 INVALID_ARGUMENT     not an image type that is read here
+    ├── CodedBody             415 INVALID_ARGUMENT     compressed for its transport
     ├── UndecodableImage      422 INVALID_ARGUMENT     of a known type, but damaged
     ├── InvalidParameter      422 INVALID_ARGUMENT
     ├── QueueFull             429 RESOURCE_EXHAUSTED   retry
@@ -136,6 +137,12 @@ class UnsupportedImage(ServiceError):
     """The body is not a still image of a type that is read here."""
 
     status, grpc, slug = 415, StatusCode.INVALID_ARGUMENT, "unsupported-image"
+
+
+class CodedBody(ServiceError):
+    """The body has a `Content-Encoding`; bodies are read as they are."""
+
+    status, grpc, slug = 415, StatusCode.INVALID_ARGUMENT, "coded-body"
 
 
 class UndecodableImage(ServiceError):

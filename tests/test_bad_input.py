@@ -1,5 +1,6 @@
 """Bad input: each case has its status, its problem type, and a sentence that says what to do."""
 
+import gzip
 import io
 import struct
 import zlib
@@ -98,6 +99,13 @@ REQUESTS: dict[str, tuple[dict[str, Any], int, str, str]] = {
         "unsupported-image",
         "multipart/form-data",
     ),
+    "a coded body": (
+        {"headers": {"content-encoding": "gzip"}},
+        415,
+        "coded-body",
+        "Content-Encoding gzip; send it as it is",
+    ),
+    "a body coded twice": ({"headers": {"content-encoding": "identity, br"}}, 415, "coded-body", "identity, br"),
     "no time": ({"headers": {"x-request-timeout-ms": "0"}}, 400, "invalid-request", "above 0"),
     "a fraction of time": ({"headers": {"x-request-timeout-ms": "1.5"}}, 400, "invalid-request", "whole number"),
     "no time in many digits": ({"headers": {"x-request-timeout-ms": "0" * 5000}}, 400, "invalid-request", "above 0"),
@@ -247,3 +255,24 @@ async def test_the_service_still_segments_after_all_of_them(running: Running) ->
     answer = await running.rest.post("/segment", content=GOOD)
     assert Image.open(io.BytesIO(answer.content)).size == (64, 48)
     assert running.metric("pranet_in_flight") == running.metric("pranet_queue_depth") == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/segment", "image/png"),
+        ("/segment", "multipart/form-data; boundary=b"),
+        ("/segment/batch", "application/zip"),
+        ("/segment/batch", "multipart/form-data; boundary=b"),
+        ("/v2/models/pranet/infer", "application/json"),
+    ],
+)
+async def test_a_compressed_body_is_refused_everywhere_with_what_is_read_instead(
+    running: Running, path: str, kind: str
+) -> None:
+    headers = {"content-type": kind, "content-encoding": "gzip"}
+    answer = await running.rest.post(path, content=gzip.compress(GOOD), headers=headers)
+    assert (answer.status_code, answer.headers["accept-encoding"]) == (415, "identity")
+    assert "Content-Encoding gzip; send it as it is" in answer.text
+    plain = await running.rest.post(path, headers={**headers, "content-encoding": "identity"})
+    assert plain.status_code == 400
