@@ -58,11 +58,11 @@ async def read_image(request: Request, max_bytes: int, deadline: float) -> bytes
         body = await read_body(request, max_bytes + MULTIPART_OVERHEAD_BYTES, max_bytes, deadline)
         image = await _file_part(request.headers, body)
         if len(image) > max_bytes:
-            raise _too_many(max_bytes)
+            raise TooManyBytes.of_image(max_bytes)
         return image
     if kind and not kind.startswith("image/") and kind != "application/octet-stream":
         advice = f"send {READABLE} with its image type, application/octet-stream or {MULTIPART}"
-        raise UnsupportedImage(f"content type {kind} is not read here; {advice}")
+        raise UnsupportedImage(f"the content type {kind} is not read here; {advice}")
     return await read_body(request, max_bytes, max_bytes, deadline)
 
 
@@ -78,7 +78,7 @@ async def read_body(request: Request, limit: int, max_bytes: int, deadline: floa
 
     """
     async with _in_time(deadline):
-        return b"".join([chunk async for chunk in _chunks(request, limit, _too_many(max_bytes))])
+        return b"".join([chunk async for chunk in _chunks(request, limit, TooManyBytes.of_image(max_bytes))])
 
 
 async def read_zip(request: Request, max_bytes: int, deadline: float) -> io.BytesIO:
@@ -154,10 +154,6 @@ async def _chunks(request: Request, limit: int, too_many: TooManyBytes) -> Async
 
 def _too_large(max_bytes: int) -> TooManyBytes:
     return TooManyBytes(f"the archive has more than {max_bytes} bytes (MAX_ARCHIVE_BYTES); send several smaller ones")
-
-
-def _too_many(max_bytes: int) -> TooManyBytes:
-    return TooManyBytes(f"the image has more than {max_bytes} bytes (MAX_IMAGE_BYTES); send a smaller one")
 
 
 async def _file_part(headers: Headers, body: bytes) -> bytes:

@@ -172,7 +172,7 @@ async def _object(request: Request, query: ObjectQuery, service: Service) -> Res
 
 async def _maps(request: Request, roi: str, service: Service, deadline: float) -> Response:
     if service.side_outputs is None:
-        raise InvalidParameter("output=maps is switched off here (MAPS)")
+        raise InvalidParameter("output=maps is switched off here (MAPS); ask for another output")
     image = await read_image(request, service.settings.max_image_bytes, deadline)
     model = service.model  # another may take over while this one is at work
     png = await unless_client_leaves(request, service.side_outputs.render(image, roi, model))

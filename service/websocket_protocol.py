@@ -54,7 +54,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def _refuse(self, fault: Exception) -> None:
         reason = fault.__cause__ or fault
-        error = (HeadTooLarge if isinstance(fault, TOO_LARGE) else InvalidRequest)(f"this opens no WebSocket: {reason}")
+        error = (HeadTooLarge if isinstance(fault, TOO_LARGE) else InvalidRequest)(
+            f"this opens no WebSocket ({reason}); see RFC 6455, or use a WebSocket library"
+        )
         self.handshake_initiated = self.handshake_complete = self.close_sent = True  # nothing more is to be said
         refuse(self.transport, error, self._metrics, "websocket")
         self.transport.close()

@@ -134,13 +134,15 @@ async def answer_error(request: Request, error: Exception) -> Response:
 
 async def _answer_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    known: ServiceError = UnknownRoute(f"nothing of the protocol is served under {request.url.path}")
+    known: ServiceError = UnknownRoute(
+        f"nothing of the protocol is served under {request.url.path}; the model is at {PREFIX}/models/{model.NAME}"
+    )
     if error.status_code == MethodNotAllowed.status:
-        known = MethodNotAllowed(f"{request.method} is not served here")
+        known = MethodNotAllowed(f"{request.method} is not served here; GET metadata, POST inferences")
     answer = await answer_error(request, known)
     answer.headers.update(error.headers or {})
     return answer
 
 
 async def _answer_fault(request: Request, error: Exception) -> Response:
-    return await answer_error(request, InternalError("the service failed; its log has the cause"))
+    return await answer_error(request, InternalError("request"))
