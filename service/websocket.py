@@ -11,8 +11,8 @@ Browsers cannot send headers with it: they offer the subprotocols ``pranet.v1`` 
 in gets ``pranet.v1`` back, who is not an HTTP 401.
 
 The text ``{"end": true}`` asks for the answers that are still open. What ends the stream otherwise is told in a last
-text message, an RFC 9457 problem, before the connection is closed. (Only a message of more than twice the largest size
-is cut off unread, with the close code 1009 alone.)
+text message, an RFC 9457 problem, before the connection is closed. (A close code alone has what breaks the protocol
+itself, 1002, text that is not UTF-8, 1007, and a message of more than twice the largest size, 1009.)
 """
 
 import asyncio
