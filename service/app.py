@@ -76,7 +76,8 @@ async def _live(service: Service, predictor: Predictor, ports: tuple[int, int], 
         service.readiness.dead.set()
         return
     except Exception as error:
-        raise StartError(f"the network cannot run on {service.model.device}: {error}") from error
+        advice = f"choose another device or a smaller batch: {flag('device')}, {flag('max_batch_size')}"
+        raise StartError(f"the network cannot run on {service.model.device} ({error}); {advice}") from error
     del predictor
     _announce(service, *ports)
     while True:
