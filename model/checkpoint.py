@@ -119,13 +119,17 @@ def _parse_torch(path: Path, data: bytes) -> dict[str, Any]:
             content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         damaged = data[:2] == b"PK" and zipfile.ZipFile(io.BytesIO(data)).testzip()  # PyTorch ignores the checksums
     except Exception as error:  # a damaged or hostile pickle can raise anything
-        raise CheckpointError(path, f"damaged or unsafe PyTorch file ({_cause(error)})") from error
+        raise CheckpointError(
+            path, f"damaged or unsafe PyTorch file ({_cause(error)}); save its state_dict anew"
+        ) from error
     if damaged:
         raise CheckpointError(path, f"is damaged: {damaged} does not match its checksum; fetch or copy it again")
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise CheckpointError(path, f"holds a {type(content).__name__}, not a dictionary of named tensors")
+        raise CheckpointError(
+            path, f"holds a {type(content).__name__}, not a dictionary of named tensors; save the network's state_dict"
+        )
     return content
 
 
@@ -142,7 +146,7 @@ def _parse_safetensors(path: Path, data: bytes) -> dict[str, Any]:
     try:
         return dict(safetensors.torch.load(data))
     except Exception as error:  # SafetensorError, or whatever a hostile header provokes
-        raise unreadable(path, error) from error
+        raise unreadable(path) from error
 
 
 def _published_names(path: Path, raw: Mapping[str, Any]) -> State:

@@ -98,7 +98,7 @@ def read(path: Path) -> bytes:
     except OSError as error:
         raise CheckpointError(path, error.strerror or str(error)) from error
     if not data:
-        raise CheckpointError(path, "is empty")
+        raise CheckpointError(path, "is empty; fetch or copy it again")
     if len(data) > MAX_BYTES:
         raise CheckpointError(path, f"is larger than any PraNet ({MAX_BYTES} bytes)")
     return data
@@ -114,9 +114,9 @@ def is_torch_file(data: bytes) -> bool:
     return data[:4] == b"PK\x03\x04" or data[:1] == b"\x80"
 
 
-def unreadable(path: Path, reason: object) -> CheckpointError:
+def unreadable(path: Path) -> CheckpointError:
     """Return the error of a file that is of no known type."""
-    return CheckpointError(path, f"neither a readable safetensors nor a PyTorch file ({str(reason)[:200]})")
+    return CheckpointError(path, "is neither a readable safetensors nor a PyTorch file; fetch or copy it again")
 
 
 def _metadata(path: Path, data: bytes) -> dict[str, str]:
@@ -125,7 +125,7 @@ def _metadata(path: Path, data: bytes) -> dict[str, str]:
         metadata = json.loads(data[LENGTH_BYTES : LENGTH_BYTES + length]).get("__metadata__", {})
         metadata = {str(key): str(value) for key, value in metadata.items()}
     except (ValueError, AttributeError, RecursionError) as error:  # no header, or a hostile one
-        raise unreadable(path, error) from error
+        raise unreadable(path) from error
     digest = metadata.pop(DIGEST_KEY, None)
     if digest is not None and sealed(data.replace(digest.encode(), NO_DIGEST.encode(), 1)) != data:
         raise CheckpointError(path, "is damaged: its contents do not match its digest; fetch or copy it again")

@@ -90,11 +90,13 @@ def access_of(arguments: argparse.Namespace) -> Access:
 
     """
     if (arguments.cert_file is None) != (arguments.key_file is None):
-        raise AccessError("--cert-file and --key-file are needed together")
+        raise AccessError("--cert-file and --key-file are needed together; give both, or neither")
     token = None
     if arguments.token_file:
         try:
             token = arguments.token_file.read_text().strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise AccessError(f"no token can be read from {arguments.token_file}: {error}") from error
+            raise AccessError(
+                f"--token-file {arguments.token_file} cannot be read ({error}); name one that holds a token"
+            ) from error
     return Access(token, arguments.ca_file, arguments.cert_file, arguments.key_file)

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import shlex
@@ -19,7 +20,7 @@ from model.errors import UserError
 from model.predictor import Predictor
 from service import http_server, rpc
 from service.core import Phase, Service, load_predictor, running, warm_up
-from service.settings import Settings, add_flags, from_command_line
+from service.settings import Settings, add_flags, flag, from_command_line, variable
 
 INFERENCE_DEAD = 3  # exit code: the device hangs or a slot failed; a supervisor should start the service again
 SAMPLE = Path(__file__).parent / "samples" / "polyp-1.jpg"
@@ -75,7 +76,8 @@ async def _live(service: Service, predictor: Predictor, ports: tuple[int, int], 
         service.readiness.dead.set()
         return
     except Exception as error:
-        raise StartError(f"the network cannot run on {service.model.device}: {error}") from error
+        advice = f"choose another device or a smaller batch: {flag('device')}, {flag('max_batch_size')}"
+        raise StartError(f"the network cannot run on {service.model.device} ({error}); {advice}") from error
     del predictor
     _announce(service, *ports)
     while True:
@@ -101,25 +103,36 @@ async def listening(service: Service) -> AsyncIterator[tuple[int, int]]:
     """Open both ports inside the block; yields the REST and the gRPC port.
 
     Raises:
-        StartError: a port is taken.
+        StartError: a port is taken, or the host is no address of this machine.
 
     """
-    host = service.settings.host
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    host, grpc_port = service.settings.host, service.settings.grpc_port
     address = f"[{host}]" if ":" in host else host
     async with contextlib.AsyncExitStack() as stack:
+        listener = stack.enter_context(_bound(host, service.settings.port, "port"))
+        with _bound(host, grpc_port, "grpc_port"):
+            pass  # is free; gRPC itself would say neither what is wrong nor only one line
         try:
-            listener = stack.enter_context(
-                socket.create_server((host, service.settings.port), family=family, backlog=2048)
-            )
-            with socket.create_server((host, service.settings.grpc_port), family=family):
-                pass  # is free; gRPC itself would say neither what is wrong nor only one line
-            grpc_address = f"{address}:{service.settings.grpc_port}"
-            grpc_port = await stack.enter_async_context(rpc.listening(service, grpc_address))
-        except OSError as error:
-            raise StartError(f"{error}; is another server running? Choose other ports: --port, --grpc-port") from error
+            grpc_port = await stack.enter_async_context(rpc.listening(service, f"{address}:{grpc_port}"))
+        except OSError as error:  # another program was faster
+            raise StartError(f"{error}; choose another port: {flag('grpc_port')}") from error
         await stack.enter_async_context(http_server.listening(service, listener))
         yield listener.getsockname()[1], grpc_port
+
+
+def _bound(host: str, port: int, name: str) -> socket.socket:
+    """Listen on a port, which is the setting of this name."""
+    try:
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048
+        )
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else "there is no such host"
+        if error.errno in (errno.EADDRINUSE, errno.EACCES):
+            choice = f"port {port} of {host} cannot be opened ({reason}); choose another: "
+        else:
+            name, choice = "host", f"{host} is no address of this machine ({reason}); choose one, or 0.0.0.0 for all: "
+        raise StartError(f"{choice}{flag(name)}, or {variable(name)}") from error
 
 
 def _stop_on_signals(stop: asyncio.Event) -> None:

@@ -84,4 +84,4 @@ class Archives:
             return error
         except Exception:
             log.exception("a picture of an archive failed")
-            return InternalError("the service failed on this picture; its log has the cause")
+            return InternalError("picture")

@@ -142,7 +142,12 @@ class Batcher(Generic[Item, Result]):
     ) -> DeviceThread:
         if len(batch) == 1:
             log.error("inference failed on one frame: %s", reason)
-            _fail(batch, InferenceFailed("the network failed on this frame; the service's log has the cause"))
+            _fail(
+                batch,
+                InferenceFailed(
+                    "the network failed on this frame; send others, and ask the operator: the log has the cause"
+                ),
+            )
             return thread
         log.warning("a batch of %d failed (%s); its frames are tried one by one", len(batch), reason)
         for job in batch:

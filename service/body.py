@@ -10,12 +10,13 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from service.codec import READABLE
-from service.errors import BodyTooSlow, ClientLeft, InvalidRequest, TooManyBytes, UnsupportedImage
+from service.errors import BodyTooSlow, ClientLeft, CodedBody, InvalidRequest, TooManyBytes, UnsupportedImage
 
 MULTIPART = "multipart/form-data"
 MULTIPART_OVERHEAD_BYTES = 16 * 1024  # boundaries and part headers around the one file
 FILE_FIELD = "file"
 MAX_PARTS = 10_000  # of an archive
+NO_CODING = ("", "identity")  # what a body that is sent as it is may be said to have
 FAULT = "fault"  # in the state of a request: the error for which the HTTP server reads no more of its body
 
 
@@ -45,6 +46,7 @@ async def read_image(request: Request, max_bytes: int, deadline: float) -> bytes
 
     Raises:
         UnsupportedImage: the content type is not an image's.
+        CodedBody: it is compressed as a whole.
         TooManyBytes: more than ``max_bytes``; noticed by the declared length where there is one.
         BodyTooSlow: the deadline passed.
         InvalidRequest: the multipart form is broken or has no file, or the body's chunks are broken.
@@ -56,11 +58,11 @@ async def read_image(request: Request, max_bytes: int, deadline: float) -> bytes
         body = await read_body(request, max_bytes + MULTIPART_OVERHEAD_BYTES, max_bytes, deadline)
         image = await _file_part(request.headers, body)
         if len(image) > max_bytes:
-            raise _too_many(max_bytes)
+            raise TooManyBytes.of_image(max_bytes)
         return image
     if kind and not kind.startswith("image/") and kind != "application/octet-stream":
         advice = f"send {READABLE} with its image type, application/octet-stream or {MULTIPART}"
-        raise UnsupportedImage(f"content type {kind} is not read here; {advice}")
+        raise UnsupportedImage(f"the content type {kind} is not read here; {advice}")
     return await read_body(request, max_bytes, max_bytes, deadline)
 
 
@@ -68,6 +70,7 @@ async def read_body(request: Request, limit: int, max_bytes: int, deadline: floa
     """Return a whole body of at most ``limit`` bytes, of which ``max_bytes`` are the image's.
 
     Raises:
+        CodedBody: it is compressed as a whole.
         TooManyBytes: noticed by the declared length where there is one.
         BodyTooSlow: ``deadline`` (loop time, seconds) passed.
         InvalidRequest: its chunks are broken.
@@ -75,7 +78,7 @@ async def read_body(request: Request, limit: int, max_bytes: int, deadline: floa
 
     """
     async with _in_time(deadline):
-        return b"".join([chunk async for chunk in _chunks(request, limit, _too_many(max_bytes))])
+        return b"".join([chunk async for chunk in _chunks(request, limit, TooManyBytes.of_image(max_bytes))])
 
 
 async def read_zip(request: Request, max_bytes: int, deadline: float) -> io.BytesIO:
@@ -130,6 +133,9 @@ async def _in_time(deadline: float) -> AsyncIterator[None]:
 
 
 async def _chunks(request: Request, limit: int, too_many: TooManyBytes) -> AsyncGenerator[bytes, None]:
+    codings = [each for each in request.headers.getlist("content-encoding") if each.strip().lower() not in NO_CODING]
+    if codings:
+        raise CodedBody(f"the body has the Content-Encoding {', '.join(codings)[:80]}; send it as it is, without one")
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         raise too_many  # the server discards the rest, so that the client can read the answer
@@ -148,10 +154,6 @@ async def _chunks(request: Request, limit: int, too_many: TooManyBytes) -> Async
 
 def _too_large(max_bytes: int) -> TooManyBytes:
     return TooManyBytes(f"the archive has more than {max_bytes} bytes (MAX_ARCHIVE_BYTES); send several smaller ones")
-
-
-def _too_many(max_bytes: int) -> TooManyBytes:
-    return TooManyBytes(f"the image has more than {max_bytes} bytes (MAX_IMAGE_BYTES); send a smaller one")
 
 
 async def _file_part(headers: Headers, body: bytes) -> bytes:

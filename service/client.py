@@ -11,6 +11,8 @@
 """
 
 import asyncio
+import logging
+import math
 import queue
 import threading
 import time
@@ -23,27 +25,19 @@ from typing import Any, Self
 import grpc
 import httpx
 
-from model.errors import UserError
 from service.access import NO_ACCESS, Access
 from service.connection import Connection, Reply, VideoFrame
+from service.failures import RequestFailed, is_final, of_call, unreachable
 from service.pb.pranet.v1 import segmentation_pb2 as pb
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 DEFAULT_TARGET = "127.0.0.1:8001"
 FIRST_PAUSE_SECONDS = 0.25  # before a second connection; doubled with every further one in a row
 LONGEST_PAUSE_SECONDS = 8.0
-ERROR_METADATA_KEY = "pranet-error"
-FINAL_CODES = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
+FIRST_REPLY_SECONDS = 10.0  # so long a stream that never had a reply tries to connect
 TIMEOUT_SECONDS = 60.0  # of one picture
 
-
-class RequestFailed(UserError):
-    """The service refused or failed; ``cause`` is the tail of its problem type."""
-
-    def __init__(self, cause: str, detail: str) -> None:
-        super().__init__(f"{cause}: {detail}")
-        self.cause = cause
-        self.detail = detail
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +83,7 @@ class AsyncClient:
         try:
             answer = await self._rest.post("/segment", content=image, params=query)
         except httpx.TransportError as error:
-            raise RequestFailed("unreachable", f"{self._rest.base_url}: {error or type(error).__name__}") from error
+            raise unreachable(str(self._rest.base_url), str(error) or type(error).__name__) from error
         if answer.is_success:
             return Segmented(answer.content, answer.headers)
         problem = answer.json() if "json" in answer.headers.get("content-type", "") else {}
@@ -97,42 +91,70 @@ class AsyncClient:
         raise RequestFailed(cause, str(problem.get("detail", answer.text)))
 
     async def stream(
-        self, frames: AsyncIterable[VideoFrame], config: pb.StreamConfig | None = None
+        self, frames: AsyncIterable[VideoFrame], config: pb.StreamConfig | None = None, until: float = math.inf
     ) -> AsyncIterator[Reply]:
-        """Stream frames; yields one reply for each, in order, and reconnects for as long as it takes.
+        """Stream frames; yields one reply for each, in order, and reconnects, until a time of ``time.monotonic``.
 
         What was on its way when a connection broke is sent again under ``POLICY_EVERY``, else it is lost.
 
         Raises:
-            RequestFailed: the service refuses the stream; trying again would not help.
+            RequestFailed: the service refuses the stream, cannot be reached in the first 10 s, or no more by ``until``.
 
         """
         config = config or pb.StreamConfig()
         pending: asyncio.Queue[VideoFrame | None] = asyncio.Queue(1)
         on_their_way: deque[VideoFrame] = deque()
         feeding = asyncio.create_task(_feed(frames, pending))
-        pause = FIRST_PAUSE_SECONDS
+        trying = _Trying(self._target, until)
         try:
             while True:
                 connection = Connection(self._access, self._target, config, pending, on_their_way)
                 try:
                     async for reply in connection.replies():
-                        pause = FIRST_PAUSE_SECONDS
+                        trying.succeeded()
                         yield reply
                     await feeding
                     return
                 except grpc.aio.AioRpcError as error:
-                    if _is_final(error):
-                        raise _refused(error) from error
+                    pause = trying.failed(error)
                 if config.policy != pb.POLICY_EVERY:
                     while on_their_way:
                         frame = on_their_way.popleft()
                         yield Reply(frame, "lost", time.monotonic() - frame.captured, None)
                 await asyncio.sleep(pause)
-                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
         finally:
             feeding.cancel()
             await asyncio.gather(feeding, return_exceptions=True)
+
+
+class _Trying:
+    """How often and how long a stream tries to connect."""
+
+    def __init__(self, target: str, until: float) -> None:
+        self._target = target
+        self._until = until
+        self._give_up = min(until, time.monotonic() + FIRST_REPLY_SECONDS)
+        self._pause = FIRST_PAUSE_SECONDS
+        self._replied = False  # on the last connection
+
+    def succeeded(self) -> None:
+        """Note that a reply came; a service that is known to be there is waited for."""
+        self._give_up, self._pause, self._replied = self._until, FIRST_PAUSE_SECONDS, True
+
+    def failed(self, error: grpc.aio.AioRpcError) -> float:
+        """Return how long to wait before the next connection, seconds.
+
+        Raises:
+            RequestFailed: trying again would not help, or the time for it is over.
+
+        """
+        pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE_SECONDS)
+        if is_final(error) or time.monotonic() + pause > self._give_up:
+            raise of_call(self._target, error) from error
+        if self._replied:
+            log.warning("the connection to %s broke (%s); trying to connect again", self._target, error.details())
+            self._replied = False
+        return pause
 
 
 async def _feed(frames: AsyncIterable[VideoFrame], pending: asyncio.Queue[VideoFrame | None]) -> None:
@@ -143,18 +165,6 @@ async def _feed(frames: AsyncIterable[VideoFrame], pending: asyncio.Queue[VideoF
         await pending.put(None)  # the stream ends in good order, and then this is raised
         raise
     await pending.put(None)
-
-
-def _is_final(error: grpc.aio.AioRpcError) -> bool:
-    """Tell a refusal, which the service or a proxy names, from a connection that broke in whatever way."""
-    if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED):
-        return False
-    return error.code() in FINAL_CODES or ERROR_METADATA_KEY in dict(error.trailing_metadata() or ())
-
-
-def _refused(error: grpc.aio.AioRpcError) -> RequestFailed:
-    metadata = dict(error.trailing_metadata() or ())
-    return RequestFailed(str(metadata.get(ERROR_METADATA_KEY, error.code().name.lower())), error.details() or "")
 
 
 class Client:
@@ -182,13 +192,15 @@ class Client:
         """As ``AsyncClient.segment``."""
         return asyncio.run_coroutine_threadsafe(self._client.segment(image, **query), self._loop).result()
 
-    def stream(self, frames: Iterable[VideoFrame], config: pb.StreamConfig | None = None) -> Iterator[Reply]:
+    def stream(
+        self, frames: Iterable[VideoFrame], config: pb.StreamConfig | None = None, until: float = math.inf
+    ) -> Iterator[Reply]:
         """As ``AsyncClient.stream``; ``frames`` is read in a thread."""
         replies: queue.SimpleQueue[Reply | None] = queue.SimpleQueue()
 
         async def run() -> None:
             try:
-                async for reply in self._client.stream(in_thread(frames), config):
+                async for reply in self._client.stream(in_thread(frames), config, until):
                     replies.put(reply)
             finally:
                 replies.put(None)

@@ -153,7 +153,7 @@ def _unpack(raw: RawPicture, max_pixels: int) -> Image.Image:
         raise InvalidParameter(f"the pixel format is not known; send {' or '.join(PixelFormat)}, or an encoded picture")
     nv12 = raw.format is PixelFormat.NV12
     if nv12 and (raw.width % 2 or raw.height % 2):
-        raise InvalidParameter(f"NV12 of {raw.width}x{raw.height} pixels; both sides must be even")
+        raise InvalidParameter(f"NV12 has no {raw.width}x{raw.height} pixels; send frames with even sides")
     if raw.width * raw.height > max_pixels:
         raise _too_many(max_pixels)
     row_bytes = raw.width if nv12 else 3 * raw.width

@@ -20,6 +20,7 @@ CHANNEL_OPTIONS = (
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.http2.ping_timeout_ms", 5_000),  # 60 s otherwise
+    ("grpc.min_reconnect_backoff_ms", 5_000),  # how long one attempt to connect may take, 20 s otherwise
     ("grpc.enable_http_proxy", 0),
     ("grpc.use_local_subchannel_pool", 1),  # else a new channel inherits the pauses of the one that failed
 )

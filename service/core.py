@@ -73,7 +73,7 @@ class Readiness:
         if self.phase is Phase.STARTING:
             raise NotReady("the service is warming up; retry in a moment")
         if self.dead.is_set():
-            raise NotReady("inference does not answer; the service has to be restarted")
+            raise NotReady("inference does not answer; retry once the service was restarted")
 
 
 @dataclass(frozen=True)

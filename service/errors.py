@@ -12,6 +12,7 @@
     ├── TooManyBytes          413 RESOURCE_EXHAUSTED
     ├── TooManyPixels         413 RESOURCE_EXHAUSTED   judged by the header, before decoding
     ├── UnsupportedImage      415 INVALID_ARGUMENT     not an image type that is read here
+    ├── CodedBody             415 INVALID_ARGUMENT     compressed for its transport
     ├── UndecodableImage      422 INVALID_ARGUMENT     of a known type, but damaged
     ├── InvalidParameter      422 INVALID_ARGUMENT
     ├── QueueFull             429 RESOURCE_EXHAUSTED   retry
@@ -31,7 +32,7 @@ A class names the cause; its instance says, in one sentence, what was wrong and 
 
 import math
 from http import HTTPStatus
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from grpc import StatusCode
 
@@ -125,6 +126,16 @@ class TooManyBytes(ServiceError):
 
     status, grpc, slug = 413, StatusCode.RESOURCE_EXHAUSTED, "too-many-bytes"
 
+    @classmethod
+    def of_image(cls, max_bytes: int) -> Self:
+        """Return the error of an image that exceeds ``max_bytes``."""
+        return cls(f"the image has more than {max_bytes} bytes (MAX_IMAGE_BYTES); send a smaller one")
+
+    @classmethod
+    def of_message(cls, size: int, max_bytes: int) -> Self:
+        """Return the error of a message of ``size`` bytes, a picture and what stands beside it."""
+        return cls(f"the message has {size} bytes, more than {max_bytes} (MAX_IMAGE_BYTES); send a smaller picture")
+
 
 class TooManyPixels(ServiceError):
     """The picture declares more than ``MAX_IMAGE_PIXELS``; it was not decoded."""
@@ -136,6 +147,12 @@ class UnsupportedImage(ServiceError):
     """The body is not a still image of a type that is read here."""
 
     status, grpc, slug = 415, StatusCode.INVALID_ARGUMENT, "unsupported-image"
+
+
+class CodedBody(ServiceError):
+    """The body has a `Content-Encoding`; bodies are read as they are."""
+
+    status, grpc, slug = 415, StatusCode.INVALID_ARGUMENT, "coded-body"
 
 
 class UndecodableImage(ServiceError):
@@ -204,6 +221,9 @@ class InternalError(ServiceError):
     """A fault of the service; its log has the cause under the same request id."""
 
     status, grpc, slug = 500, StatusCode.INTERNAL, "internal"
+
+    def __init__(self, work: str) -> None:
+        super().__init__(f"the service failed on this {work}; retry, or ask its operator: its log has the cause")
 
 
 class NotReady(ServiceError):

@@ -65,7 +65,7 @@ async def _counted(
     except Exception:
         code = InternalError.grpc
         log.exception("request %s failed", request_id)
-        await abort(context, InternalError("the service failed; its log has the cause"), request_id)
+        await abort(context, InternalError("request"), request_id)
     finally:
         call.ended({"rpc.grpc.status_code": code.value[0]}, failed=code in FAILURES)
         seconds = time.perf_counter() - began

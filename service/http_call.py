@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from starlette.requests import Request
 
-from service.errors import ClientLeft, InvalidParameter, InvalidRequest, ServiceError, Unauthenticated
+from service.errors import ClientLeft, CodedBody, InvalidParameter, InvalidRequest, ServiceError, Unauthenticated
 
 T = TypeVar("T")
 
@@ -35,6 +35,8 @@ def error_headers(error: ServiceError) -> dict[str, str]:
     headers = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
     if isinstance(error, Unauthenticated):
         headers["www-authenticate"] = 'Bearer realm="pranet"'  # RFC 6750, section 3
+    if isinstance(error, CodedBody):
+        headers["accept-encoding"] = "identity"  # RFC 9110, section 12.5.3
     return headers
 
 

@@ -100,7 +100,12 @@ class HttpProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Say what is wrong in the form of all other errors."""
         reason = sys.exception()  # uvicorn calls this where it caught it
-        self._refuse(self._fault or InvalidRequest(f"this is no HTTP/1.1 request as it should be: {reason}"))
+        self._refuse(
+            self._fault
+            or InvalidRequest(
+                f"this is no HTTP/1.1 request as it should be ({reason}); see RFC 9112, or use an HTTP library"
+            )
+        )
 
     def _start_timer(self, seconds: float) -> None:
         if self._timer is None:
@@ -113,7 +118,11 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _give_up(self) -> None:
         if self._in_head and self._head_bytes:
-            self._refuse(HeadTooSlow(f"the request's line and headers did not arrive within {HEAD_SECONDS:g} s"))
+            self._refuse(
+                HeadTooSlow(
+                    f"the request's line and headers did not arrive within {HEAD_SECONDS:g} s; send them at once"
+                )
+            )
         else:  # one who never said a word expects no answer; one who was answered has it
             self.transport.close()
 
@@ -162,4 +171,6 @@ def refuse(transport: asyncio.Transport, error: ServiceError, metrics: Metrics, 
 
 
 def _too_large() -> HeadTooLarge:
-    return HeadTooLarge(f"the request's line and headers have more than {MAX_HEAD_BYTES} bytes")
+    return HeadTooLarge(
+        f"the request's line and headers have more than {MAX_HEAD_BYTES} bytes; send fewer or shorter ones"
+    )

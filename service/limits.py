@@ -52,7 +52,9 @@ class Allowance:
 
         """
         if self._places < 1:
-            raise TooManyAtOnce("this token has as many requests and streams open as it may (TOKEN_CONCURRENCY)")
+            raise TooManyAtOnce(
+                "this token has as many requests and streams open as it may (TOKEN_CONCURRENCY); end one first"
+            )
         self._places -= 1
         try:
             yield

@@ -7,6 +7,13 @@ import time
 
 from service.tracing import current
 
+QUIETER = {  # loggers of libraries, and from which level on they are heard
+    "PIL": logging.WARNING,
+    "asyncio": logging.WARNING,
+    "uvicorn.error": logging.ERROR,  # warns of faults of clients, which are refused and logged here
+    "python_multipart": logging.CRITICAL,  # quotes bytes of the body
+}
+
 
 class JsonFormatter(logging.Formatter):
     """One JSON object a line; inside a call it names its request and its trace."""
@@ -35,5 +42,5 @@ def configure(level: str, style: str) -> None:
     plain = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     handler.setFormatter(JsonFormatter() if style == "json" else plain)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for chatty in ("PIL", "uvicorn.error", "asyncio"):
-        logging.getLogger(chatty).setLevel(max(logging.WARNING, logging.getLevelName(level.upper())))
+    for name, least in QUIETER.items():
+        logging.getLogger(name).setLevel(max(least, logging.getLevelName(level.upper())))

@@ -70,10 +70,12 @@ class SideOutputs:
             try:
                 weights = weights_file.identify(self._weights)
                 if weights.sha256 != sha256:
-                    raise NotReady("the weights file was replaced, and maps have to wait until it is loaded (SIGHUP)")
+                    raise NotReady(
+                        "the weights file was replaced, and maps wait until it is loaded (SIGHUP); retry then"
+                    )
                 self._loaded = FourMaps(weights.checkpoint())
             except UserError as error:
-                raise NotReady(f"maps are not to be had ({error}); the masks are") from error
+                raise NotReady(f"maps are not to be had ({error}); ask for another output") from error
         return self._loaded
 
 

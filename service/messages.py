@@ -60,7 +60,7 @@ def options(request: pb.SegmentRequest | pb.StreamConfig, default_threshold: flo
     if not 0 <= threshold <= 1:
         raise InvalidParameter(f"threshold is {threshold}; send 0 to 1")
     if request.output not in OUTPUTS:
-        raise InvalidParameter(f"output {request.output} is not known; see segmentation.proto")
+        raise InvalidParameter(f"output {request.output} is not known; send one of segmentation.proto")
     depth = request.probability_depth or 8
     if depth not in (8, 16):
         raise InvalidParameter(f"probability_depth is {depth}; send 8 or 16")
@@ -81,7 +81,7 @@ def stream_options(request: pb.StreamRequest, default_threshold: float) -> Strea
         raise InvalidRequest("the first message of a stream is its configuration; send frames after it")
     config = request.config
     if config.policy not in POLICIES or config.mask_format not in MASK_FORMATS:
-        raise InvalidParameter("the policy or mask_format is not known; see segmentation.proto")
+        raise InvalidParameter("the policy or mask_format is not known; send one of segmentation.proto")
     if not 0 <= config.deadline_ms < math.inf:
         raise InvalidParameter(f"deadline_ms is {config.deadline_ms}; send milliseconds, or 0 for none")
     if not 0 <= config.smoothing_ms <= MAX_SMOOTHING_MS:

@@ -86,7 +86,7 @@ def _served(scope: Scope) -> str:
 
 
 async def _send_internal_error(send: Send, request_id: str) -> None:
-    body = json.dumps(InternalError("the service failed; its log has the cause").problem(request_id)).encode()
+    body = json.dumps(InternalError("request").problem(request_id)).encode()
     headers = [(b"content-type", b"application/problem+json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": InternalError.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -1,5 +1,7 @@
 """Errors of REST as ``application/problem+json`` (RFC 9457), whoever raised them."""
 
+from typing import get_type_hints
+
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -8,6 +10,7 @@ from starlette.exceptions import HTTPException
 from service.batch import PROBLEM_TYPE
 from service.core import Service
 from service.errors import InvalidParameter, MethodNotAllowed, ServiceError, UnknownRoute
+from service.faults import said
 from service.http_call import error_headers
 from service.oip import rest as oip
 
@@ -36,8 +39,9 @@ async def refuse(request: Request, error: ServiceError) -> Response:
 
 async def _answer_invalid_parameter(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    faults = "; ".join(f"{fault['loc'][-1]}: {fault['msg']}" for fault in error.errors())
-    return await answer_service_error(request, InvalidParameter(f"{faults}. See /docs for the parameters"))
+    query = get_type_hints(request.scope["endpoint"])["query"]
+    faults = [{**fault, "loc": fault["loc"][1:]} for fault in error.errors()]  # places begin with "query"
+    return await answer_service_error(request, InvalidParameter(f"{said(faults, query)}. See /docs for the parameters"))
 
 
 async def _answer_http_exception(request: Request, error: Exception) -> Response:

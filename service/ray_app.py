@@ -117,8 +117,8 @@ class Replica:
     def _check_size(self, request: Message) -> None:
         """Hold a message to the limit of ``pranet serve``; Ray's own is 2 GiB."""
         limit = self._service.settings.max_message_bytes
-        if request.ByteSize() > limit:
-            raise TooManyBytes(f"a message has more than {limit} bytes (MAX_IMAGE_BYTES); send a smaller picture")
+        if (size := request.ByteSize()) > limit:
+            raise TooManyBytes.of_message(size, limit)
 
     def _method(self, name: str) -> Callable[[Any, Any], Awaitable[Any]]:
         found: Callable[[Any, Any], Awaitable[Any]] = getattr(self._rpc, name, None) or getattr(self._oip, name)

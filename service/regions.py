@@ -9,6 +9,7 @@ from PIL import Image
 from service.errors import InvalidParameter
 
 FULL = "full"
+ROI_FORMS = "full, auto (without the black surround), or x,y,w,h in pixels"
 ROI_PATTERN = r"^(full|auto|[0-9]{1,5},[0-9]{1,5},[0-9]{1,5},[0-9]{1,5})$"
 PROBE_SIDE = 256  # the black surround is looked for on a picture reduced to this side, pixels
 BLACK_LEVEL = 24  # brightest channel of the surround, of 255: JPEG noise stays below, dark mucosa above
@@ -33,7 +34,7 @@ def check(roi: str) -> None:
 
     """
     if not re.match(ROI_PATTERN, roi):
-        raise InvalidParameter(f"roi={roi[:80]!r} is none of full, auto and x,y,w,h in pixels")
+        raise InvalidParameter(f"roi is {roi[:80]!r}, but it should be {ROI_FORMS}")
 
 
 def locate(picture: Image.Image, roi: str) -> Box:
@@ -51,7 +52,9 @@ def locate(picture: Image.Image, roi: str) -> Box:
     check(roi)
     box = Box(*map(int, roi.split(",")))
     if min(box.width, box.height) < 1 or box.x + box.width > frame.width or box.y + box.height > frame.height:
-        raise InvalidParameter(f"roi={roi} is not inside the picture of {frame.width}x{frame.height} pixels")
+        raise InvalidParameter(
+            f"roi {roi} is not inside the picture of {frame.width}x{frame.height} pixels; send a box that is, or auto"
+        )
     return box
 
 

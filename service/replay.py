@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises:
         RecordingError: the folder holds no recording.
-        RequestFailed: the server refuses the stream.
+        RequestFailed: the server refuses the stream, or cannot be reached.
 
     """
     lines = recording.read(arguments.recording)

@@ -24,7 +24,7 @@ from service.http_gate import HeadAsGet, HttpGate, SafeHeaders
 from service.observe import Observed
 from service.oip import rest as oip
 from service.problems import add_handlers, refuse
-from service.regions import ROI_PATTERN
+from service.regions import ROI_FORMS, ROI_PATTERN
 from service.schemas import Info, ModelBody, Problem, SegmentationBody
 from service.segmenter import Segmentation
 from service.waiting import Priority
@@ -70,7 +70,7 @@ class SegmentQuery(BaseModel):
         "maps: the side outputs S6 to S3 next to each other, grey PNG.",
     )
     depth: Literal["8", "16"] = Field("8", description="Bits of a probability.")
-    roi: str = Field("full", pattern=ROI_PATTERN, description="full, auto (without the black surround), or x,y,w,h.")
+    roi: str = Field("full", pattern=ROI_PATTERN, description=f"{ROI_FORMS}.")
 
 
 class ObjectQuery(SegmentQuery):
@@ -172,7 +172,7 @@ async def _object(request: Request, query: ObjectQuery, service: Service) -> Res
 
 async def _maps(request: Request, roi: str, service: Service, deadline: float) -> Response:
     if service.side_outputs is None:
-        raise InvalidParameter("output=maps is switched off here (MAPS)")
+        raise InvalidParameter("output=maps is switched off here (MAPS); ask for another output")
     image = await read_image(request, service.settings.max_image_bytes, deadline)
     model = service.model  # another may take over while this one is at work
     png = await unless_client_leaves(request, service.side_outputs.render(image, roi, model))

@@ -47,7 +47,7 @@ class Servicer(pb_grpc.SegmentationServiceServicer):
         async def answer() -> pb.SegmentResponse:
             self._service.readiness.check()
             if len(request.image) > self._service.settings.max_image_bytes:
-                raise TooManyBytes(f"the image has more than {self._service.settings.max_image_bytes} bytes")
+                raise TooManyBytes.of_image(self._service.settings.max_image_bytes)
             options = messages.options(request, self._service.settings.threshold)
             seconds = seconds_left(context, self._service.settings.request_timeout_ms)
             deadline = asyncio.get_running_loop().time() + seconds
@@ -166,7 +166,7 @@ async def _readable(requests: AsyncIterator[pb.StreamRequest]) -> AsyncIterator[
         async for request in requests:
             yield request
     except DecodeError:
-        raise InvalidRequest("what came is no StreamRequest; see segmentation.proto") from None
+        raise InvalidRequest("what came is no StreamRequest; send what segmentation.proto describes") from None
 
 
 async def _follow(readiness: Readiness, checker: health.aio.HealthServicer) -> None:

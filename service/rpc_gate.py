@@ -77,7 +77,7 @@ class RpcGate(grpc.aio.ServerInterceptor):
 
         def measured(message: bytes) -> Any:
             if len(message) > self._message_bytes:
-                raise TooManyBytes(f"the message has {len(message)} bytes; at most {self._message_bytes} are taken")
+                raise TooManyBytes.of_message(len(message), self._message_bytes)
             return deserialize(message)
 
         return measured
@@ -106,9 +106,11 @@ class RpcGate(grpc.aio.ServerInterceptor):
         except TimeoutError:
             raise BodyTooSlow("the message did not arrive within the request's time; send it faster") from None
         except StopAsyncIteration:
-            raise InvalidRequest("the call ended without its message") from None
+            raise InvalidRequest("the call ended without its message; send one") from None
         except DecodeError:
-            raise InvalidRequest("what came is no message of this method; see its .proto file") from None
+            raise InvalidRequest(
+                "what came is no message of this method; send what its .proto file describes"
+            ) from None
 
 
 def _kind(streaming: bool) -> str:

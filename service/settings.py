@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 
 from model.errors import UserError
 from service import logs
+from service.faults import in_a_sentence, wanted
 
 PREFIX = "PRANET_"
 KUBERNETES_PREFIXES = (PREFIX + "SERVICE_", PREFIX + "PORT_")  # service links of a Service named "pranet"
@@ -145,11 +146,11 @@ class Settings(BaseModel):
     @model_validator(mode="after")
     def _needs_each_other(self) -> Self:
         if (self.tls_cert is None) != (self.tls_key is None):
-            raise ValueError("TLS_CERT and TLS_KEY are needed together")
+            raise ValueError("TLS_CERT and TLS_KEY are needed together; give both, or neither")
         if self.tls_client_ca and not self.tls_cert:
-            raise ValueError("TLS_CLIENT_CA needs TLS_CERT and TLS_KEY")
+            raise ValueError("TLS_CLIENT_CA needs TLS_CERT and TLS_KEY; give them too, or leave it out")
         if (self.rate_limit or self.token_concurrency) and not self.api_tokens_file:
-            raise ValueError("RATE_LIMIT and TOKEN_CONCURRENCY are of a token, and need API_TOKENS_FILE")
+            raise ValueError("RATE_LIMIT and TOKEN_CONCURRENCY are of a token, and need API_TOKENS_FILE; name that too")
         return self
 
     @property
@@ -170,7 +171,7 @@ def load(environ: Mapping[str, str], flags: Mapping[str, Any]) -> tuple[Settings
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
-        raise SettingsError("\n".join(_explain(fault, values) for fault in error.errors())) from error
+        raise SettingsError("\n".join(_explain(fault, values, flags) for fault in error.errors())) from error
     return settings, warnings
 
 
@@ -179,12 +180,8 @@ def add_flags(parser: argparse.ArgumentParser, names: Iterable[str] | None = Non
     group = parser.add_argument_group("settings", "each can also be given in the environment, as PRANET_NAME")
     for name in names or Settings.model_fields:
         field = Settings.model_fields[name]
-        group.add_argument(
-            "--" + name.replace("_", "-"),
-            dest=name,
-            metavar="VALUE",
-            help=f"{field.description} (default: {default_text(field)})".replace("%", "%%"),
-        )
+        text = f"{in_a_sentence(str(field.description))} (default: {default_text(field)})".replace("%", "%%")
+        group.add_argument(flag(name), dest=name, metavar="VALUE", help=text)
 
 
 def from_command_line(arguments: argparse.Namespace) -> Settings:
@@ -206,14 +203,18 @@ def markdown_table() -> str:
     """Return the table of settings that stands in the README."""
     rows = ["| variable, flag | default | meaning |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
-        flag = "--" + name.replace("_", "-")
-        rows.append(f"| `{variable(name)}`, `{flag}` | {default_text(field)} | {field.description} |")
+        rows.append(f"| `{variable(name)}`, `{flag(name)}` | {default_text(field)} | {field.description} |")
     return "\n".join(rows)
 
 
 def variable(name: str) -> str:
     """Return the environment variable of a setting."""
     return PREFIX + name.upper()
+
+
+def flag(name: str) -> str:
+    """Return the command-line flag of a setting."""
+    return "--" + name.replace("_", "-")
 
 
 def default_text(field: FieldInfo) -> str:
@@ -243,8 +244,10 @@ def _from_environment(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[
     return values, warnings
 
 
-def _explain(fault: Any, values: Mapping[str, Any]) -> str:
+def _explain(fault: Any, values: Mapping[str, Any], flags: Mapping[str, Any]) -> str:
     if not fault["loc"]:
         return str(fault["msg"]).removeprefix("Value error, ")
     name = str(fault["loc"][0])
-    return f"{variable(name)}={values.get(name)!r}: {fault['msg']}. {Settings.model_fields[name].description}"
+    given = variable(name) if flags.get(name) is None else flag(name)
+    right, meaning = wanted(fault, Settings), in_a_sentence(str(Settings.model_fields[name].description))
+    return f"{given} is {values[name]!r}, but {right}" + ("" if meaning in right else f" ({meaning})")

@@ -196,7 +196,7 @@ class Stream:
             return error
         except Exception:
             log.exception("a frame failed")
-            return InternalError("the service failed on this frame; its log has the cause")
+            return InternalError("frame")
         finally:
             turn.leave_device()
 

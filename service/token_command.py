@@ -60,7 +60,7 @@ def _add(arguments: argparse.Namespace, path: Path) -> int:
 def _remove(arguments: argparse.Namespace, path: Path) -> int:
     text = path.read_text()
     if arguments.name not in (token.name for token in parse(text)):
-        raise TokensError(f"{path} has no token of {arguments.name}")
+        raise TokensError(f"{path} has no token of {arguments.name}; give a name that stands in it")
     kept = [line for line in text.splitlines() if line.strip().partition(":")[0] != arguments.name]
     _replace(path, "\n".join([*kept, ""]))
     return 0

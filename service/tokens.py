@@ -92,8 +92,10 @@ class Tokens:
         try:
             self._stamp = self._stamped()
             self._tokens = parse(path.read_text())
-        except (OSError, UnicodeDecodeError, TokensError) as error:
+        except TokensError as error:
             raise TokensError(f"API_TOKENS_FILE {path}: {error}") from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise TokensError(f"API_TOKENS_FILE {path}: {error}; let `pranet tokens add` make it") from error
 
     def holder(self, given: str) -> str:
         """Return the name of a token's holder.

@@ -60,13 +60,15 @@ def from_zip(archive: io.BytesIO, max_bytes: int) -> list[Member]:
     try:
         opened = zipfile.ZipFile(archive)
     except BROKEN as error:
-        raise InvalidRequest(f"the zip is damaged ({error}); send it again") from error
+        raise InvalidRequest(f"the zip is damaged ({error}); pack it anew") from error
     files = [info for info in opened.infolist() if not info.is_dir()]
     if not files:
-        raise InvalidRequest("the zip holds no file")
+        raise InvalidRequest("the zip holds no file; put the pictures in")
     declared = sum(info.file_size for info in files)
     if declared > max(MAX_RATIO * packed, max_bytes):
-        raise TooManyBytes(f"the zip of {packed} bytes declares {declared}, more than {MAX_RATIO} times as many")
+        raise TooManyBytes(
+            f"the zip of {packed} bytes declares {declared}, more than {MAX_RATIO} times as many; pack it stored"
+        )
     return [
         Member(index, info.filename, partial(_extract, opened, info, max_bytes)) for index, info in enumerate(files)
     ]
@@ -79,36 +81,32 @@ def _check_directory(archive: io.BytesIO) -> None:
         tail = bytes(whole[start:])
         found = tail.rfind(END_SIGNATURE)
         if found < 0 or found + END.size > len(tail):
-            raise InvalidRequest("the body is no zip, or its end is missing; send it again")
+            raise InvalidRequest("the body is no zip, or its end is missing; send a whole one, or a multipart form")
         locator = start + found - ZIP64_LOCATOR_BYTES
         if locator >= 0 and bytes(whole[locator : locator + len(ZIP64_SIGNATURE)]) == ZIP64_SIGNATURE:
             raise InvalidRequest("zip64 is not read here; send archives of fewer than 65,535 pictures")
     *_, directory_bytes, _, comment = END.unpack_from(tail, found)
     if found + END.size + comment != len(tail):
-        raise InvalidRequest("the zip is damaged at its end; send it again")
+        raise InvalidRequest("the zip is damaged at its end; pack it anew")
     if directory_bytes > MAX_DIRECTORY_BYTES:
         raise TooManyBytes(f"the zip's directory has more than {MAX_DIRECTORY_BYTES} bytes; send several archives")
 
 
 def _checked(content: bytes, max_bytes: int) -> bytes:
     if len(content) > max_bytes:
-        raise _too_many(max_bytes)
+        raise TooManyBytes.of_image(max_bytes)
     return content
 
 
 def _extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo, max_bytes: int) -> bytes:
     if info.flag_bits & ENCRYPTED:
-        raise UnsupportedImage("the file is encrypted; send it as it is")
+        raise UnsupportedImage("the file is encrypted; pack it without a password")
     if info.compress_type not in METHODS:
-        raise UnsupportedImage("the file is compressed in a way that is not read here; store or deflate it")
+        raise UnsupportedImage("the file is compressed in a way that is not read here; pack it stored or deflated")
     if info.file_size > max_bytes:
-        raise _too_many(max_bytes)
+        raise TooManyBytes.of_image(max_bytes)
     try:
         with archive.open(info) as file:
             return file.read(info.file_size + 1)  # never more than is declared: zipfile stops there, and checks the sum
     except BROKEN as error:
-        raise UndecodableImage(f"the file cannot be unpacked ({error}); send it again") from error
-
-
-def _too_many(max_bytes: int) -> TooManyBytes:
-    return TooManyBytes(f"the image has more than {max_bytes} bytes (MAX_IMAGE_BYTES); send a smaller one")
+        raise UndecodableImage(f"the file cannot be unpacked ({error}); pack it anew") from error

@@ -3,7 +3,9 @@
 import argparse
 import asyncio
 import contextlib
+import math
 import sys
+import time
 from collections.abc import AsyncIterable, Callable, Iterator
 from pathlib import Path
 
@@ -60,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("source", metavar="SOURCE", help="video file, folder of frames, /dev/videoN, rtsp://..., or demo:")
     add_stream_options(parser)
     add("--fps", type=float, help="frames a second (default: the source's own)")
-    add("--seconds", type=float, help="stop after this time (default: when the source ends)")
+    add("--seconds", type=float, help="stop after this time, answered or not (default: when the source ends)")
     add("--raw", action="store_true", help="send video frames as raw RGB24 instead of JPEG")
     add("--out", type=Path, metavar="FILE.mp4", help="write the frames with the outlines of their polyps")
     add("--save-masks", type=Path, metavar="DIR", help="write the mask of every answered frame")
@@ -73,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
         SourceError: the source cannot be read, or the output not written.
         AccessError: the token cannot be read.
-        RequestFailed: the server refuses the stream.
+        RequestFailed: the server refuses the stream, or cannot be reached.
 
     """
     source = open_source(arguments.source, raw=arguments.raw)
@@ -81,7 +83,8 @@ def run(arguments: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         takers = list(_takers(arguments, arguments.fps or source.fps, stack))
         config, access = stream_config(arguments), access_of(arguments)
-        tally = uvloop.run(follow(arguments.server, in_thread(frames), config, takers, access))
+        until = time.monotonic() + (arguments.seconds or math.inf)
+        tally = uvloop.run(follow(arguments.server, in_thread(frames), config, takers, access, until))
     return 0 if tally.in_order and not tally.outcomes["failed"] else 1
 
 
@@ -91,19 +94,26 @@ async def follow(
     config: pb.StreamConfig,
     takers: list[Take],
     access: Access = NO_ACCESS,
+    until: float = math.inf,
 ) -> Tally:
-    """Stream to the end, with a line of figures on the screen; interrupted, it still says the sum."""
+    """Stream to the end, with a line of figures on the screen; interrupted, it still says the sum.
+
+    Raises:
+        RequestFailed: the server refuses the stream, or cannot be reached, as ``AsyncClient.stream`` says.
+
+    """
     tally = Tally()
     showing = asyncio.create_task(_show(tally))
     try:
         async with AsyncClient(target=server, access=access) as client:
-            async for reply in client.stream(frames, config):
+            async for reply in client.stream(frames, config, until):
                 tally.count(reply)
                 for take in takers:
                     await asyncio.to_thread(take, reply)
     finally:
         showing.cancel()
-        print(("\r\x1b[K" if sys.stdout.isatty() else "") + tally.summary(), flush=True)
+        if tally.received:
+            print(("\r\x1b[K" if sys.stdout.isatty() else "") + tally.summary(), flush=True)
     return tally
 
 
@@ -111,6 +121,8 @@ async def _show(tally: Tally) -> None:
     """Renew one line on a terminal; elsewhere, add a line each time."""
     while True:
         await asyncio.sleep(LINE_SECONDS)
+        if not tally.received:
+            continue
         if sys.stdout.isatty():
             print("\r\x1b[K" + tally.line(), end="", flush=True)
         else:

@@ -11,8 +11,8 @@ Browsers cannot send headers with it: they offer the subprotocols ``pranet.v1`` 
 in gets ``pranet.v1`` back, who is not an HTTP 401.
 
 The text ``{"end": true}`` asks for the answers that are still open. What ends the stream otherwise is told in a last
-text message, an RFC 9457 problem, before the connection is closed. (Only a message of more than twice the largest size
-is cut off unread, with the close code 1009 alone.)
+text message, an RFC 9457 problem, before the connection is closed. (A close code alone has what breaks the protocol
+itself, 1002, text that is not UTF-8, 1007, and a message of more than twice the largest size, 1009.)
 """
 
 import asyncio
@@ -64,7 +64,7 @@ async def _counted(websocket: WebSocket, service: Service, call: Call) -> None:
         code = await _close(websocket, _close_code(error), error.problem(request_id))
     except Exception:
         log.exception("stream %s failed", request_id)
-        failure = InternalError("the service failed; its log has the cause")
+        failure = InternalError("stream")
         code = await _close(websocket, INTERNAL_ERROR, failure.problem(request_id))
     finally:
         call.ended({"pranet.close_code": code}, failed=code == INTERNAL_ERROR)
@@ -83,7 +83,7 @@ async def _run(websocket: WebSocket, service: Service) -> None:
         async for message in messages:
             if isinstance(message, str):
                 if parsed(message) != {"end": True}:
-                    raise InvalidRequest('after the configuration come binary frames, or {"end": true}')
+                    raise InvalidRequest('the text is no end of the stream; send binary frames, or {"end": true}')
                 return
             yield unpack(message)
 
@@ -102,7 +102,7 @@ async def _messages(websocket: WebSocket, max_bytes: int) -> AsyncIterator[str |
         data = message.get("bytes")
         data = message["text"] if data is None else data
         if len(data) > max_bytes:
-            raise TooManyBytes(f"the message has {len(data)} bytes; at most {max_bytes} are taken")
+            raise TooManyBytes.of_message(len(data), max_bytes)
         yield data
     raise ClientLeft("the client closed the connection")
 
@@ -113,7 +113,9 @@ def _check_origin(websocket: WebSocket, others: list[str]) -> None:
     if origin in others or "*" in others:
         return
     if origin is not None and urlsplit(origin).netloc != websocket.headers.get("host"):
-        raise InvalidRequest(f"pages of {origin} may not stream to this service")
+        raise InvalidRequest(
+            f"pages of {origin} may not stream to this service; its operator can let them (CORS_ORIGINS)"
+        )
 
 
 def _close_code(error: ServiceError) -> int:

@@ -8,8 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from service.codec import PixelFormat, RawPicture
 from service.errors import InvalidParameter, InvalidRequest
+from service.faults import said
 from service.frame import MaskFormat, Options, Output
-from service.regions import ROI_PATTERN
+from service.regions import ROI_FORMS, ROI_PATTERN
 from service.schemas import PolypBody, PresenceBody
 from service.segmenter import Segmentation
 from service.stream import MAX_SMOOTHING_MS, Answer, Frame, StreamOptions
@@ -29,7 +30,7 @@ class StreamConfig(BaseModel):
     output: Literal["mask", "probability", "overlay", "json"] = "mask"
     mask_format: MaskFormat = MaskFormat.PNG
     threshold: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
-    roi: str = Field("full", pattern=ROI_PATTERN)
+    roi: str = Field("full", pattern=ROI_PATTERN, description=ROI_FORMS)
     smoothing_ms: float = Field(0, ge=0, le=MAX_SMOOTHING_MS)
     hysteresis: bool = False
 
@@ -67,11 +68,11 @@ def stream_options(message: str | bytes, default_threshold: float) -> StreamOpti
 
     """
     if isinstance(message, bytes):
-        raise InvalidRequest("the first message of a stream is its configuration, JSON as text")
+        raise InvalidRequest("the first message of a stream is its configuration; send it as JSON in a text message")
     try:
         return StreamConfig.model_validate(parsed(message)).options(default_threshold)
     except ValidationError as error:
-        raise InvalidParameter(_faults(error)) from error
+        raise InvalidParameter(f"the configuration: {said(error.errors(), StreamConfig)}") from error
 
 
 def unpack(message: bytes) -> Frame:
@@ -82,12 +83,12 @@ def unpack(message: bytes) -> Frame:
 
     """
     if len(message) < LENGTH.size:
-        raise InvalidRequest("a frame begins with the length of its JSON in four bytes")
+        raise InvalidRequest("the message is too short; a frame begins with the length of its JSON in four bytes")
     end = LENGTH.size + LENGTH.unpack_from(message)[0]
     try:
         head = FrameHead.model_validate_json(message[LENGTH.size : end])
     except ValidationError as error:
-        raise InvalidRequest(f"the JSON of a frame is wrong: {_faults(error)}") from error
+        raise InvalidRequest(f"the JSON of a frame: {said(error.errors(), FrameHead)}") from error
     data = message[end:]
     if head.raw is None:
         return Frame(head.frame_id, data, head.capture_time_us)
@@ -146,8 +147,4 @@ def parsed(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise InvalidRequest("the text is no JSON") from error
-
-
-def _faults(error: ValidationError) -> str:
-    return "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'message'}: {fault['msg']}" for fault in error.errors())
+        raise InvalidRequest("the text is no JSON; send a JSON object, or frames as binary messages") from error

@@ -1,12 +1,14 @@
 """WebSocket connections whose handshake is none: they end at once, with an error in the form of all others.
 
-uvicorn would answer some of them in a form of its own, none of them counted, and leave the others open for ever.
+uvicorn would answer some of them in a form of its own, none of them counted, and leave the others open for ever. A text
+that is none it would log as a fault of its own.
 """
 
 from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import HeaderLineTooLong, RequestLineTooLong, TooManyHeaders
+from websockets.frames import CloseCode
 from websockets.http11 import Request
 
 from service.errors import HeadTooLarge, InvalidRequest
@@ -37,6 +39,14 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         else:
             super().handle_connect(event)
 
+    def send_receive_event_to_app(self) -> None:
+        """Close the connection of who sends text that is not UTF-8 (RFC 6455, section 8.1)."""
+        if self.curr_msg_data_type == "text" and not self.close_sent and not _is_text(b"".join(self.frames)):
+            self.conn.send_close(CloseCode.INVALID_DATA, "text must be UTF-8; send frames as binary messages")
+            self.handle_parser_exception()
+        else:
+            super().send_receive_event_to_app()
+
     async def send(self, message: Any) -> None:
         """Take a refusal by a route for the end of the handshake; uvicorn would report each as an error."""
         await super().send(message)
@@ -44,7 +54,17 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def _refuse(self, fault: Exception) -> None:
         reason = fault.__cause__ or fault
-        error = (HeadTooLarge if isinstance(fault, TOO_LARGE) else InvalidRequest)(f"this opens no WebSocket: {reason}")
+        error = (HeadTooLarge if isinstance(fault, TOO_LARGE) else InvalidRequest)(
+            f"this opens no WebSocket ({reason}); see RFC 6455, or use a WebSocket library"
+        )
         self.handshake_initiated = self.handshake_complete = self.close_sent = True  # nothing more is to be said
         refuse(self.transport, error, self._metrics, "websocket")
         self.transport.close()
+
+
+def _is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -1,5 +1,6 @@
 """Bad input: each case has its status, its problem type, and a sentence that says what to do."""
 
+import gzip
 import io
 import struct
 import zlib
@@ -76,13 +77,18 @@ GRPC_STATUS = {
 }
 
 REQUESTS: dict[str, tuple[dict[str, Any], int, str, str]] = {
-    "threshold 2": ({"params": {"threshold": "2"}}, 422, "invalid-parameter", "threshold: Input should be less"),
-    "threshold text": ({"params": {"threshold": "high"}}, 422, "invalid-parameter", "threshold: "),
-    "threshold nan": ({"params": {"threshold": "nan"}}, 422, "invalid-parameter", "threshold: "),
-    "an unknown output": ({"params": {"output": "svg"}}, 422, "invalid-parameter", "output: Input should be 'mask'"),
-    "an unknown depth": ({"params": {"depth": "12"}}, 422, "invalid-parameter", "depth: "),
-    "an unknown parameter": ({"params": {"treshold": "0.3"}}, 422, "invalid-parameter", "treshold: Extra inputs"),
-    "a malformed region": ({"params": {"roi": "1,2,3"}}, 422, "invalid-parameter", "roi: "),
+    "threshold 2": (
+        {"params": {"threshold": "2"}},
+        422,
+        "invalid-parameter",
+        "threshold is '2', but it should be less",
+    ),
+    "threshold text": ({"params": {"threshold": "high"}}, 422, "invalid-parameter", "it should be a valid number"),
+    "threshold nan": ({"params": {"threshold": "nan"}}, 422, "invalid-parameter", "it should be a finite number"),
+    "an unknown output": ({"params": {"output": "svg"}}, 422, "invalid-parameter", "it should be 'mask', 'prob"),
+    "an unknown depth": ({"params": {"depth": "12"}}, 422, "invalid-parameter", "it should be '8' or '16'"),
+    "an unknown parameter": ({"params": {"treshold": "0.3"}}, 422, "invalid-parameter", "there are threshold, output"),
+    "a malformed region": ({"params": {"roi": "1,2,3"}}, 422, "invalid-parameter", "or x,y,w,h in pixels"),
     "a region outside": ({"params": {"roi": "0,0,65,48"}}, 422, "invalid-parameter", "not inside the picture of 64x48"),
     "an empty region": ({"params": {"roi": "0,0,0,48"}}, 422, "invalid-parameter", "not inside the picture"),
     "a region of other digits": ({"params": {"roi": "\u0660,\u0660,\u0668,\u0668"}}, 422, "invalid-parameter", "roi"),
@@ -93,6 +99,13 @@ REQUESTS: dict[str, tuple[dict[str, Any], int, str, str]] = {
         "unsupported-image",
         "multipart/form-data",
     ),
+    "a coded body": (
+        {"headers": {"content-encoding": "gzip"}},
+        415,
+        "coded-body",
+        "Content-Encoding gzip; send it as it is",
+    ),
+    "a body coded twice": ({"headers": {"content-encoding": "identity, br"}}, 415, "coded-body", "identity, br"),
     "no time": ({"headers": {"x-request-timeout-ms": "0"}}, 400, "invalid-request", "above 0"),
     "a fraction of time": ({"headers": {"x-request-timeout-ms": "1.5"}}, 400, "invalid-request", "whole number"),
     "no time in many digits": ({"headers": {"x-request-timeout-ms": "0" * 5000}}, 400, "invalid-request", "above 0"),
@@ -208,7 +221,7 @@ async def test_a_bad_form_is_refused(running: Running, case: str) -> None:
         (pb.SegmentRequest(image=GOOD, threshold=float("nan")), "send 0 to 1"),
         (pb.SegmentRequest(image=GOOD, output=99), "segmentation.proto"),
         (pb.SegmentRequest(image=GOOD, probability_depth=12), "send 8 or 16"),
-        (pb.SegmentRequest(image=GOOD, roi="middle"), "full, auto and x,y,w,h"),
+        (pb.SegmentRequest(image=GOOD, roi="middle"), "or x,y,w,h in pixels"),
     ],
 )
 async def test_a_bad_parameter_is_refused_over_grpc(running: Running, request_: pb.SegmentRequest, advice: str) -> None:
@@ -242,3 +255,24 @@ async def test_the_service_still_segments_after_all_of_them(running: Running) ->
     answer = await running.rest.post("/segment", content=GOOD)
     assert Image.open(io.BytesIO(answer.content)).size == (64, 48)
     assert running.metric("pranet_in_flight") == running.metric("pranet_queue_depth") == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/segment", "image/png"),
+        ("/segment", "multipart/form-data; boundary=b"),
+        ("/segment/batch", "application/zip"),
+        ("/segment/batch", "multipart/form-data; boundary=b"),
+        ("/v2/models/pranet/infer", "application/json"),
+    ],
+)
+async def test_a_compressed_body_is_refused_everywhere_with_what_is_read_instead(
+    running: Running, path: str, kind: str
+) -> None:
+    headers = {"content-type": kind, "content-encoding": "gzip"}
+    answer = await running.rest.post(path, content=gzip.compress(GOOD), headers=headers)
+    assert (answer.status_code, answer.headers["accept-encoding"]) == (415, "identity")
+    assert "Content-Encoding gzip; send it as it is" in answer.text
+    plain = await running.rest.post(path, headers={**headers, "content-encoding": "identity"})
+    assert plain.status_code == 400

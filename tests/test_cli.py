@@ -14,7 +14,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit) as left:
         main([command, "--help"])
     assert left.value.code == 0
-    assert COMMANDS[command][1].capitalize() in capsys.readouterr().out
+    assert COMMANDS[command][1][1:] in capsys.readouterr().out
 
 
 def test_an_error_of_the_user_is_one_line_and_exit_code_2() -> None:

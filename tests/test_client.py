@@ -1,4 +1,6 @@
 import asyncio
+import contextlib
+import itertools
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,9 +12,10 @@ import pytest
 from fakes import PATIENCE, Running, serving
 from pictures import SAMPLES, encoded, mask_of, red_box
 from service.cli import main
-from service.client import AsyncClient, Client, RequestFailed
+from service.client import AsyncClient, Client
 from service.codec import decode
 from service.connection import Reply, VideoFrame
+from service.failures import RequestFailed
 from service.pb.pranet.v1 import segmentation_pb2 as pb
 from service.tally import Tally
 from service.video import SourceError, VideoWriter, open_source, paced, sweep
@@ -40,6 +43,11 @@ async def some(count: int) -> AsyncIterator[VideoFrame]:
         yield frame(number)
 
 
+async def endless() -> AsyncIterator[VideoFrame]:
+    for number in itertools.count():
+        yield frame(number)
+
+
 async def test_a_picture_is_segmented_and_a_refusal_names_its_cause() -> None:
     async with serving() as it, AsyncClient(f"http://127.0.0.1:{it.port}") as client:
         assert mask_of((await client.segment(PICTURE)).content).sum() == 32 * 24
@@ -52,6 +60,44 @@ async def test_a_service_that_cannot_be_reached_is_said_to_be() -> None:
     async with AsyncClient(f"http://127.0.0.1:{free_port()}") as client:
         with pytest.raises(RequestFailed, match="unreachable"):
             await client.segment(PICTURE)
+
+
+def test_a_stream_to_a_server_that_is_not_there_ends_with_one_line_that_says_what_to_do(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.client.FIRST_REPLY_SECONDS", 0.3)
+    address = f"127.0.0.1:{free_port()}"
+    assert main(["stream", "demo:", "--server", address]) == 2
+    said = capsys.readouterr()
+    assert f"no service answers at {address}; check that it runs (pranet serve)" in said.err
+    assert len(said.err.splitlines()) == 1
+    assert said.out == ""
+
+
+async def test_a_stream_that_is_refused_for_too_long_names_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.client.FIRST_REPLY_SECONDS", 0.3)
+    async with (
+        serving(max_streams=1) as it,
+        AsyncClient(target=target(it)) as client,
+        contextlib.aclosing(client.stream(endless(), EVERY)) as first,
+    ):
+        await anext(first)
+        with pytest.raises(RequestFailed, match="too-many-streams"):
+            await anext(client.stream(some(1), EVERY))
+
+
+async def test_a_server_that_goes_away_is_waited_for_no_longer_than_asked() -> None:
+    port = free_port()
+    async with (
+        asyncio.timeout(PATIENCE),
+        AsyncClient(target=f"127.0.0.1:{port}") as client,
+        contextlib.aclosing(client.stream(endless(), EVERY, until=monotonic())) as replies,
+    ):
+        async with serving(grpc_port=port):
+            await anext(replies)
+        with pytest.raises(RequestFailed, match=r"unreachable|draining"):
+            async for _ in replies:
+                pass
 
 
 async def test_every_streamed_frame_has_its_reply_in_order() -> None:
@@ -87,12 +133,13 @@ async def test_a_source_that_fails_raises_after_the_frames_before_it_are_answere
 
 @pytest.mark.parametrize(("policy", "lost"), [(pb.POLICY_EVERY, False), (pb.POLICY_LATEST, True)])
 async def test_a_client_reconnects_and_sends_again_or_counts_as_lost_what_was_on_its_way(
-    policy: pb.Policy, lost: bool
+    policy: pb.Policy, lost: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    port, more = free_port(), asyncio.Event()
+    port, up, more = free_port(), asyncio.Event(), asyncio.Event()
     replies: list[Reply] = []
 
     async def frames() -> AsyncIterator[VideoFrame]:
+        await up.wait()
         yield frame(0)
         await more.wait()
         yield frame(1)  # sent to a service that is gone, or to the next one
@@ -108,11 +155,13 @@ async def test_a_client_reconnects_and_sends_again_or_counts_as_lost_what_was_on
     streaming = asyncio.create_task(stream())
     async with asyncio.timeout(PATIENCE):
         async with serving(grpc_port=port):
+            up.set()
             await first.wait()
         more.set()
         async with serving(grpc_port=port):
             await streaming
     assert [reply.frame.frame_id for reply in replies] == [0, 1, 2]
+    assert f"the connection to 127.0.0.1:{port} broke" in caplog.text
     outcomes = {reply.outcome for reply in replies}
     assert outcomes <= {"answered", "lost", "stale"} if lost else outcomes == {"answered"}
 

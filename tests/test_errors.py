@@ -1,7 +1,12 @@
 """Each cause of failure has one HTTP status, one gRPC status and a type of its own."""
 
+import ast
+import re
+from collections.abc import Iterator
+
 from grpc import StatusCode
 
+from pictures import ROOT
 from service import errors
 from service.errors import ServiceError
 
@@ -40,3 +45,23 @@ def test_a_client_error_is_never_a_server_error_on_grpc() -> None:
     for cause in CAUSES:
         if cause.status < 500:
             assert cause.grpc not in (StatusCode.INTERNAL, StatusCode.UNKNOWN, StatusCode.UNAVAILABLE)
+
+
+def _sentences() -> Iterator[tuple[str, str]]:
+    """Yield each sentence that the service makes an error of, and where it stands."""
+    names = {cause.__name__ for cause in CAUSES} - {"ClientLeft", "InternalError"}  # unread, and of one form
+    for path in sorted((ROOT / "service").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            made = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names
+            written = node.args[0] if made and node.args else None
+            if isinstance(written, ast.Constant | ast.JoinedStr) and "said(" not in ast.unparse(written):
+                text = "".join(str(part.value) for part in ast.walk(written) if isinstance(part, ast.Constant))
+                yield f"{path.relative_to(ROOT)}:{node.lineno}", text
+
+
+def test_every_error_says_what_was_wrong_and_what_to_do() -> None:
+    sentences = dict(_sentences())
+    assert len(sentences) > 80
+    assert {
+        place: text for place, text in sentences.items() if not re.search("; |, but it should be|/docs", text)
+    } == {}

@@ -84,9 +84,15 @@ async def test_the_log_names_a_refusal_and_nothing_that_was_sent(
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("a length that is no number", "Content-Length"), ("two lengths", "Content-Length"), ("TLS", "TLS")],
+    [
+        ("a length that is no number", "Content-Length"),
+        ("two lengths", "Content-Length"),
+        ("TLS", "TLS"),
+        ("a head that stays incomplete", "send them at once"),
+        ("a large head", "send fewer or shorter ones"),
+    ],
 )
-async def test_a_refusal_says_what_was_wrong(running: Running, name: str, said: str) -> None:
+async def test_a_refusal_says_what_was_wrong_or_what_to_do(running: Running, name: str, said: str) -> None:
     assert said in (await problem(running, REFUSED[name][0]))["detail"]
 
 

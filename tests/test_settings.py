@@ -3,6 +3,7 @@
 import pytest
 
 from service import cli
+from service.faults import in_a_sentence
 from service.settings import Settings, SettingsError, load
 
 
@@ -42,7 +43,22 @@ def test_an_invalid_value_is_named_with_its_meaning(variable: str, value: str) -
     name = variable.removeprefix("PRANET_").lower()
     assert variable in str(caught.value)
     assert value in str(caught.value)
-    assert str(Settings.model_fields[name].description) in str(caught.value)
+    assert in_a_sentence(str(Settings.model_fields[name].description)) in str(caught.value)
+
+
+def test_an_invalid_flag_is_named_as_it_was_given() -> None:
+    with pytest.raises(SettingsError, match=r"^--max-batch-size is '0', but it should be greater than") as caught:
+        load({"PRANET_MAX_BATCH_SIZE": "4"}, {"max_batch_size": "0"})
+    assert "PRANET_" not in str(caught.value)
+
+
+def test_help_describes_settings_as_other_commands_describe_their_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["serve", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Serve REST, gRPC and Prometheus metrics." in said
+    assert "--host VALUE address that REST and gRPC listen on (0.0.0.0 in the image) (default: 127.0.0.1)" in said
+    assert "--port VALUE REST port; 0 picks a free one (default: 8000)" in said
 
 
 def test_every_invalid_value_is_reported_at_once() -> None:

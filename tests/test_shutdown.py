@@ -145,9 +145,16 @@ async def test_a_taken_port_is_refused_with_advice(port: str, capfd: pytest.Capt
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(StartError) as refused:
         async with serving(**{port: taken.getsockname()[1]}):
             pass
-    assert "Choose other ports: --port, --grpc-port" in str(refused.value)
-    assert "Address already in use" in str(refused.value)
+    name = port.replace("_", "-")
+    assert f"(Address already in use); choose another: --{name}, or PRANET_{port.upper()}" in str(refused.value)
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("host", ["999.1.1.1", "192.0.2.1", "2001:db8::1"])
+async def test_a_host_that_is_no_address_of_the_machine_is_refused_with_advice(host: str) -> None:
+    with pytest.raises(StartError, match=f"^{host} is no address of this machine .*: --host, or PRANET_HOST$"):
+        async with serving(host=host):
+            pass
 
 
 @pytest.mark.slow

@@ -82,6 +82,7 @@ async def test_raw_frames_bad_frames_and_shapes_travel_too() -> None:
         (["no JSON"], "invalid-request"),
         ([json.dumps({"policy": "oldest"})], "invalid-parameter"),
         ([json.dumps({"colour": "red"})], "invalid-parameter"),
+        (["[]"], "invalid-parameter"),
         ([EVERY, EVERY], "invalid-request"),
         ([EVERY, b"\x01"], "invalid-request"),
         ([EVERY, LENGTH.pack(1_000_000) + b"{}"], "invalid-request"),
@@ -96,12 +97,33 @@ async def test_a_malformed_stream_is_told_why_it_is_closed(messages: list[str | 
         assert [text["type"] for text in texts] == [f"urn:pranet:error:{kind}"]
 
 
+@pytest.mark.parametrize(
+    ("messages", "advice"),
+    [
+        ([json.dumps({"colour": "red"})], "colour is not known; there are policy, deadline_ms"),
+        ([json.dumps({"roi": "left"})], "roi is 'left', but it should be full, auto"),
+        ([json.dumps({"threshold": 7})], "threshold is '7', but it should be less than or equal to 1"),
+        (["[]"], "it should be a JSON object"),
+        ([EVERY, LENGTH.pack(2) + b"{}"], "frame_id is missing; send it"),
+        ([EVERY, LENGTH.pack(2) + b"{]"], "send a JSON object with frame_id"),
+        ([EVERY, packed(1, raw={"format": "rgb24"})], "raw.width is missing; send it"),
+    ],
+)
+async def test_a_malformed_stream_is_told_what_would_be_right(messages: list[str | bytes], advice: str) -> None:
+    async with serving() as it, opened(it) as socket:
+        for message in messages:
+            await socket.send(message)
+        _, (text,) = await last_words(socket)
+        assert advice in text["detail"]
+
+
 async def test_a_message_that_is_too_large_is_told_so_before_the_stream_is_closed() -> None:
     async with serving(max_image_bytes=len(PICTURE)) as it, opened(it) as socket:
         await socket.send(EVERY)
         await socket.send(packed(1, bytes(it.service.settings.max_message_bytes)))
         code, texts = await last_words(socket)
         assert (code, [text["type"] for text in texts]) == (1009, ["urn:pranet:error:too-many-bytes"])
+        assert "(MAX_IMAGE_BYTES); send a smaller picture" in texts[0]["detail"]
         assert it.metric("pranet_rejected_total", {"reason": "too-many-bytes"}) == 1
 
 

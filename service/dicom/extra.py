@@ -16,4 +16,6 @@ def require() -> None:
 
     """
     if any(importlib.util.find_spec(package) is None for package in PACKAGES):
-        raise UnsupportedImage("DICOM needs an optional extra on the service: pip install 'pranet-service[dicom]'")
+        raise UnsupportedImage(
+            "the service has no extra for DICOM; its operator can: pip install 'pranet-service[dicom]'"
+        )

@@ -34,7 +34,9 @@ def check(dataset: Dataset) -> None:
             "YBR_RCT, PALETTE COLOR, MONOCHROME1 or MONOCHROME2"
         )
     if dataset.SamplesPerPixel != (1 if photometric in (*GREY, "PALETTE COLOR") else 3):
-        raise UnsupportedImage(f"{photometric} of {dataset.SamplesPerPixel} samples a pixel is not read here")
+        raise UnsupportedImage(
+            f"{photometric} of {dataset.SamplesPerPixel} samples a pixel is not read here; send RGB or grey"
+        )
     if _function(dataset) not in FUNCTIONS:
         raise UnsupportedImage(f"the VOI LUT function is not read here; send {', '.join(FUNCTIONS)}, or none")
 

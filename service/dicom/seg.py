@@ -40,7 +40,9 @@ def check(source: Dataset, frames: int) -> None:
     """
     missing = [name for name in NEEDED if not UID(str(source.get(name, ""))).is_valid]
     if missing:
-        raise UndecodableImage(f"no Segmentation can refer to the DICOM object: it has no valid {', '.join(missing)}")
+        raise UndecodableImage(
+            f"no Segmentation can refer to the DICOM object: it has no valid {', '.join(missing)}; ask for PNG"
+        )
     if frames * source.Rows * source.Columns > MAX_PIXELS:
         raise TooManyPixels(f"a Segmentation of more than {MAX_PIXELS} pixels is not made; ask for PNG or send parts")
 

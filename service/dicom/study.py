@@ -90,15 +90,15 @@ def _decoder(syntax: UID) -> Decoder:
 def _checked(dataset: Dataset, decoder: Decoder, max_pixels: int) -> Study:
     missing = [name for name in NEEDED if name not in dataset]
     if missing:
-        raise UndecodableImage(f"the DICOM object is no image: it has no {', '.join(missing)}")
+        raise UndecodableImage(f"the DICOM object is no image: it has no {', '.join(missing)}; send one with pixels")
     pixels.check(dataset)
     if min(dataset.Rows, dataset.Columns) < 1:
-        raise UndecodableImage("the DICOM object declares no rows or no columns")
+        raise UndecodableImage("the DICOM object declares no rows or no columns; send one with pixels")
     if dataset.Rows * dataset.Columns > max_pixels:
         raise _too_many(max_pixels)
     count = int(dataset.get("NumberOfFrames") or 1)
     if not 1 <= count <= MAX_FRAMES:
-        raise UndecodableImage(f"the DICOM object declares {count} frames; between 1 and {MAX_FRAMES} are read here")
+        raise UndecodableImage(f"the DICOM object declares {count} frames; send 1 to {MAX_FRAMES}")
     if not decoder.is_encapsulated:
         _check_length(dataset, count)
     return Study(dataset, tuple(partial(_frame, dataset, decoder, index, count) for index in range(count)))
@@ -109,7 +109,9 @@ def _check_length(dataset: Dataset, count: int) -> None:
     if dataset.PhotometricInterpretation == "YBR_FULL_422":
         bits = bits * 2 // 3
     if len(dataset.PixelData) < bits // 8:
-        raise UndecodableImage(f"the DICOM object has {len(dataset.PixelData)} bytes of pixels, not {bits // 8}")
+        raise UndecodableImage(
+            f"the DICOM object has {len(dataset.PixelData)} bytes of pixels, not {bits // 8}; send it whole"
+        )
 
 
 def _frame(dataset: Dataset, decoder: Decoder, index: int, count: int) -> RawPicture:

@@ -11,12 +11,11 @@ from starlette.routing import Route
 
 from service.body import read_body
 from service.core import Service
-from service.errors import InternalError, InvalidRequest, MethodNotAllowed, ServiceError, UnknownRoute
+from service.errors import InternalError, MethodNotAllowed, ServiceError, UnknownRoute
 from service.http_call import error_headers, timeout_seconds, unless_client_leaves
 from service.oip import model, parameters
 from service.oip.inference import Inferred, infer
 from service.oip.rest_messages import HEADER_LENGTH, InferBody, parse, write
-from service.settings import Settings
 
 PREFIX = "/v2"
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -98,7 +97,8 @@ async def model_infer(request: Request) -> Response:
     service.readiness.check()
     began = asyncio.get_running_loop().time()
     limit = timeout_seconds(request, service.settings.request_timeout_ms)
-    raw = await _read(request, service.settings, began + limit)
+    settings = service.settings
+    raw = await read_body(request, settings.max_message_bytes, settings.max_image_bytes, began + limit)
     header_length = request.headers.get(HEADER_LENGTH)
     body, pictures = await asyncio.to_thread(parse, raw, header_length, service.settings.max_queue_size)
     asked = {name: value for name, value in body.parameters.items() if name != "binary_data_output"}
@@ -106,13 +106,6 @@ async def model_infer(request: Request) -> Response:
     deadline = began + parameters.seconds(asked, limit)
     inferred = await unless_client_leaves(request, infer(service, pictures, options, deadline))
     return await asyncio.to_thread(_written, body, inferred)
-
-
-async def _read(request: Request, settings: Settings, deadline: float) -> bytes:
-    encoding = request.headers.get("content-encoding", "identity")
-    if encoding != "identity":
-        raise InvalidRequest(f"content encoding {encoding} is not read here; send the body as it is")
-    return await read_body(request, settings.max_message_bytes, settings.max_image_bytes, deadline)
 
 
 def _written(body: InferBody, inferred: Inferred) -> Response:
@@ -141,13 +134,15 @@ async def answer_error(request: Request, error: Exception) -> Response:
 
 async def _answer_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    known: ServiceError = UnknownRoute(f"nothing of the protocol is served under {request.url.path}")
+    known: ServiceError = UnknownRoute(
+        f"nothing of the protocol is served under {request.url.path}; the model is at {PREFIX}/models/{model.NAME}"
+    )
     if error.status_code == MethodNotAllowed.status:
-        known = MethodNotAllowed(f"{request.method} is not served here")
+        known = MethodNotAllowed(f"{request.method} is not served here; GET metadata, POST inferences")
     answer = await answer_error(request, known)
     answer.headers.update(error.headers or {})
     return answer
 
 
 async def _answer_fault(request: Request, error: Exception) -> Response:
-    return await answer_error(request, InternalError("the service failed; its log has the cause"))
+    return await answer_error(request, InternalError("request"))

@@ -20,6 +20,7 @@ from pydantic import (
 
 from service.codec import Picture
 from service.errors import InvalidRequest, TooManyBytes
+from service.faults import said
 from service.frame import Output
 from service.oip import model, parameters, tensors
 from service.oip.tensors import Array, Tensor
@@ -85,8 +86,7 @@ def parse(raw: bytes, header_length: str | None, max_pictures: int) -> tuple[Inf
     try:
         body = InferBody.model_validate_json(raw[:json_size])
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'body'}: {fault['msg']}" for fault in error.errors())
-        raise InvalidRequest(f"the JSON is wrong: {faults}") from error
+        raise InvalidRequest(f"the JSON of the request: {said(error.errors(), InferBody)}") from error
     for output in body.outputs:
         parameters.refuse_unknown(output.parameters, ("binary_data",), f"output {output.name!r}")
     body.in_binary("")
@@ -100,17 +100,19 @@ def _inputs(bodies: Sequence[InputBody], binary: memoryview) -> list[Tensor]:
         parameters.refuse_unknown(body.parameters, ("binary_data_size",), f"input {body.name!r}")
         size = body.parameters.get("binary_data_size")
         if (size is None) == (body.data is None):
-            raise InvalidRequest(f"input {body.name!r} must have either data or binary_data_size")
+            raise InvalidRequest(f"input {body.name!r} has both or none of data and binary_data_size; send one of them")
         if size is None:
             data = tensors.from_json(body.datatype, body.data)
         else:
             if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= len(binary):
-                raise InvalidRequest(f"binary_data_size of {body.name!r} is {size!r}, but {len(binary)} bytes follow")
+                raise InvalidRequest(
+                    f"binary_data_size of {body.name!r} is {size!r}, but {len(binary)} bytes follow; send them all"
+                )
             data = tensors.from_raw(body.datatype, bytes(binary[:size]))
             binary = binary[size:]
         inputs.append(Tensor(body.name, body.datatype, tuple(body.shape), data))
     if len(binary):
-        raise InvalidRequest(f"{len(binary)} bytes follow the tensors; see binary_data_size")
+        raise InvalidRequest(f"{len(binary)} bytes follow the tensors; say in binary_data_size whose they are")
     return inputs
 
 

@@ -132,7 +132,7 @@ class Servicer(pb_grpc.GRPCInferenceServiceServicer):
             return _failed(request.id, error)
         except Exception:
             log.exception("a request of a stream failed")
-            return _failed(request.id, InternalError("the service failed on this request; its log has the cause"))
+            return _failed(request.id, InternalError("request"))
         response.parameters["triton_final_response"].bool_param = True  # one response for each request
         return pb.ModelStreamInferResponse(infer_response=response)
 
@@ -167,7 +167,7 @@ def _parameters(given: Mapping[str, pb.InferParameter]) -> dict[str, Value]:
     found: dict[str, Value] = {}
     for name, parameter in given.items():
         if (choice := parameter.WhichOneof("parameter_choice")) is None:
-            raise InvalidRequest(f"parameter {name!r} has no value")
+            raise InvalidRequest(f"parameter {name!r} has no value; give it one, or leave it out")
         found[name] = getattr(parameter, choice)
     return found
 

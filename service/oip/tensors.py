@@ -47,7 +47,7 @@ def pictures(inputs: Sequence[Tensor], max_pictures: int) -> list[Picture]:
         raise InvalidRequest(f"{count} pictures in one request; send at most {max_pictures} (MAX_QUEUE_SIZE)")
     found = _raw_pictures(image) if image.datatype == "UINT8" else _encoded_pictures(image)
     if not found:
-        raise InvalidRequest(f"{INPUT!r} of shape {list(image.shape)} holds no picture")
+        raise InvalidRequest(f"{INPUT!r} of shape {list(image.shape)} holds no picture; send at least one")
     return found
 
 
@@ -73,7 +73,9 @@ def from_json(datatype: str, data: Any) -> bytes | list[bytes]:
     try:
         numbers = np.asarray(data)
     except ValueError as error:
-        raise InvalidRequest(f"the data of {INPUT!r} are no regular array ({error})") from error
+        raise InvalidRequest(
+            f"the data of {INPUT!r} are no regular array ({error}); send rows of equal length"
+        ) from error
     return from_numbers(numbers)
 
 
@@ -85,7 +87,7 @@ def from_numbers(numbers: Array) -> bytes:
 
     """
     if numbers.size and (numbers.dtype.kind not in "iu" or numbers.min() < 0 or numbers.max() > 255):
-        raise InvalidRequest(f"the data of {INPUT!r} must be whole numbers from 0 to 255")
+        raise InvalidRequest(f"the data of {INPUT!r} are not all whole numbers from 0 to 255; send those")
     return numbers.astype(np.uint8).tobytes()
 
 
@@ -99,7 +101,9 @@ def _raw_pictures(image: Tensor) -> list[Picture]:
         raise InvalidRequest(f"UINT8 {INPUT!r} has shape {list(image.shape)}; send [N, H, W, {CHANNELS}]")
     size, given = math.prod(image.shape), len(image.data)
     if size != given:
-        raise InvalidRequest(f"{INPUT!r} of shape {list(image.shape)} has {size} elements, but {given} came")
+        raise InvalidRequest(
+            f"{INPUT!r} of shape {list(image.shape)} has {size} elements, but {given} came; send as many"
+        )
     height, width = image.shape[1:3]
     stride = width * CHANNELS
     data = b"".join(image.data) if isinstance(image.data, list) else image.data
@@ -115,7 +119,9 @@ def _encoded_pictures(image: Tensor) -> list[Picture]:
     if len(image.shape) not in (1, 2) or image.shape[1:] not in ((), (1,)):
         raise InvalidRequest(f"BYTES {INPUT!r} has shape {list(image.shape)}; send [N] or [N, 1]")
     if len(image.data) != image.shape[0]:
-        raise InvalidRequest(f"{INPUT!r} of shape {list(image.shape)} came with {len(image.data)} elements")
+        raise InvalidRequest(
+            f"{INPUT!r} of shape {list(image.shape)} came with {len(image.data)} elements; send as many"
+        )
     return list(image.data)
 
 
@@ -125,7 +131,9 @@ def _split(raw: bytes) -> list[bytes]:
     while position < len(raw):
         start = position + LENGTH.size
         if start > len(raw) or (end := start + LENGTH.unpack_from(raw, position)[0]) > len(raw):
-            raise InvalidRequest("the data of a BYTES tensor end within an element; each has its length in 4 bytes")
+            raise InvalidRequest(
+                "the data of a BYTES tensor end within an element; send before each its length in 4 bytes"
+            )
         elements.append(raw[start:end])
         position = end
     return elements
@@ -134,7 +142,7 @@ def _split(raw: bytes) -> list[bytes]:
 def _flat(data: Any) -> list[Any]:
     """Take one level of brackets off [N, 1]."""
     if not isinstance(data, list):
-        raise InvalidRequest(f"the data of {INPUT!r} must be an array")
+        raise InvalidRequest(f"the data of {INPUT!r} are no array; send one")
     return [element[0] if isinstance(element, list) and len(element) == 1 else element for element in data]
 
 
@@ -142,4 +150,4 @@ def _from_base64(element: Any) -> bytes:
     try:
         return base64.b64decode(element, validate=True)
     except (TypeError, ValueError, binascii.Error) as error:
-        raise InvalidRequest("an element of BYTES in JSON must be base64; or send it in binary") from error
+        raise InvalidRequest("an element of BYTES is not base64, as JSON needs; send it so, or in binary") from error
