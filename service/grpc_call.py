@@ -75,6 +75,19 @@ async def _counted(
     raise AssertionError("abort always raises")
 
 
+async def write(context: Context, message: Message) -> None:
+    """Send one answer of a stream.
+
+    Raises:
+        ClientLeft: nobody is there to take it.
+
+    """
+    try:
+        await context.write(message)
+    except grpc.aio.InternalError as error:  # gRPC's way to say so, where it does not cancel this call first
+        raise ClientLeft("the client left while its answer was written") from error
+
+
 async def abort(context: Context, error: ServiceError, request_id: str = "") -> None:
     """End a call with the status of an error, whose cause goes into the trailing metadata."""
     metadata = [(ERROR_METADATA_KEY, error.slug), ("x-request-id", request_id or request_id_from(""))]

@@ -6,13 +6,14 @@ import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack
+from types import TracebackType
 from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health
 
-from service.errors import BodyTooSlow, InvalidRequest, MethodNotAllowed, ServiceError, TooManyBytes
+from service.errors import BodyTooSlow, InvalidRequest, MethodNotAllowed, ServiceError, TooManyBytes, forget_frames
 from service.gate import Gate
 from service.metrics import Metrics
 
@@ -22,6 +23,27 @@ Context = grpc.aio.ServicerContext[Any, Any]
 Abort = Callable[[Context, ServiceError], Awaitable[None]]
 
 log = logging.getLogger("pranet.access")
+
+
+class _Messages:
+    """The messages of a call; after the block, nothing that gRPC keeps of the call holds one of them.
+
+    It keeps the iterator, which holds itself and the last message, and the error that ended the call, whose frames hold
+    the call. (A generator with ``asynccontextmanager`` would put the frames back.)
+    """
+
+    def __init__(self, requests: Any) -> None:
+        self._messages = aiter(requests)
+
+    async def __aenter__(self) -> Any:
+        return self._messages
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._messages.aclose()
+        if isinstance(error, (grpc.aio.AbortError, asyncio.CancelledError)):
+            forget_frames(error)
 
 
 class RpcGate(grpc.aio.ServerInterceptor):
@@ -60,13 +82,15 @@ class RpcGate(grpc.aio.ServerInterceptor):
         enter = functools.partial(self._enter, name, authorization, method.request_streaming)
 
         async def answer(requests: Any, context: Context) -> Any:
-            with ExitStack() as stack:
-                return await behaviour(await enter(stack, requests, context), context)
+            async with _Messages(requests) as messages:
+                with ExitStack() as stack:
+                    return await behaviour(await enter(stack, messages, context), context)
 
         async def answers(requests: Any, context: Context) -> AsyncIterator[Any]:
-            with ExitStack() as stack:
-                async for each in behaviour(await enter(stack, requests, context), context):
-                    yield each
+            async with _Messages(requests) as messages:
+                with ExitStack() as stack:
+                    async for each in behaviour(await enter(stack, messages, context), context):
+                        yield each
 
         make = getattr(grpc, f"stream_{_kind(method.response_streaming)}_rpc_method_handler")
         guarded = answers if inspect.isasyncgenfunction(behaviour) else answer

@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 from fastapi import WebSocket, WebSocketDisconnect
 
 from service.core import Service
-from service.errors import ClientLeft, InternalError, InvalidRequest, ServiceError, TooManyBytes
+from service.errors import ClientLeft, InternalError, InvalidRequest, ServiceError, TooManyBytes, forget_frames
 from service.observe import request_id_from
 from service.stream import Answer, Frame
 from service.tracing import Call
@@ -57,10 +57,11 @@ async def _counted(websocket: WebSocket, service: Service, call: Call) -> None:
         await websocket.accept(subprotocol, call.headers())
         await _run(websocket, service)
         code = await _close(websocket, NORMAL)
-    except ClientLeft:
-        pass
+    except ClientLeft as error:
+        forget_frames(error)
     except ServiceError as error:
         service.metrics.rejected.labels(error.slug).inc()
+        forget_frames(error)
         code = await _close(websocket, _close_code(error), error.problem(request_id))
     except Exception:
         log.exception("stream %s failed", request_id)
