@@ -64,6 +64,7 @@ async def _counted(
         await abort(context, error, request_id)
     except Exception:
         code = InternalError.grpc
+        service.metrics.rejected.labels(InternalError.slug).inc()
         log.exception("request %s failed", request_id)
         await abort(context, InternalError("request"), request_id)
     finally:

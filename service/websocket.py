@@ -64,6 +64,7 @@ async def _counted(websocket: WebSocket, service: Service, call: Call) -> None:
         forget_frames(error)
         code = await _close(websocket, _close_code(error), error.problem(request_id))
     except Exception:
+        service.metrics.rejected.labels(InternalError.slug).inc()
         log.exception("stream %s failed", request_id)
         failure = InternalError("stream")
         code = await _close(websocket, INTERNAL_ERROR, failure.problem(request_id))

@@ -80,6 +80,9 @@ async def test_raw_frames_bad_frames_and_shapes_travel_too() -> None:
     [
         ([PICTURE], "invalid-request"),
         (["no JSON"], "invalid-request"),
+        (["[" * 100_000], "invalid-request"),
+        ([EVERY, "[" * 100_000], "invalid-request"),
+        ([EVERY, LENGTH.pack(100_000) + b"[" * 100_000], "invalid-request"),
         ([json.dumps({"policy": "oldest"})], "invalid-parameter"),
         ([json.dumps({"colour": "red"})], "invalid-parameter"),
         (["[]"], "invalid-parameter"),

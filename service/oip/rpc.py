@@ -132,6 +132,7 @@ class Servicer(pb_grpc.GRPCInferenceServiceServicer):
             self._service.metrics.rejected.labels(error.slug).inc()
             return _failed(request.id, error)
         except Exception:
+            self._service.metrics.rejected.labels(InternalError.slug).inc()
             log.exception("a request of a stream failed")
             return _failed(request.id, InternalError("request"))
         response.parameters["triton_final_response"].bool_param = True  # one response for each request
