@@ -3,6 +3,7 @@
     ServiceError
     ├── InvalidRequest        400 INVALID_ARGUMENT     the request itself is malformed
     ├── Unauthenticated       401 UNAUTHENTICATED      no valid token
+    ├── ForeignOrigin         403 PERMISSION_DENIED    a page of another site
     ├── UnknownRoute          404 NOT_FOUND
     ├── UnknownModel          404 NOT_FOUND            Open Inference Protocol
     ├── MethodNotAllowed      405 UNIMPLEMENTED
@@ -83,6 +84,12 @@ class Unauthenticated(ServiceError):
     """No valid credentials came with the request."""
 
     status, grpc, slug = 401, StatusCode.UNAUTHENTICATED, "unauthenticated"
+
+
+class ForeignOrigin(ServiceError):
+    """A page of another site asked for a WebSocket, and `CORS_ORIGINS` does not name it."""
+
+    status, grpc, slug = 403, StatusCode.PERMISSION_DENIED, "foreign-origin"
 
 
 class UnknownRoute(ServiceError):

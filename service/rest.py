@@ -100,11 +100,14 @@ def build(service: Service) -> FastAPI:
 
 def _add_middleware(app: FastAPI, service: Service) -> None:
     """Put around the routes what every request passes, the innermost first."""
-    app.add_middleware(HttpGate, gate=service.gate, refuse=refuse, public_metrics=service.settings.public_metrics)
-    if service.settings.origins:
+    settings = service.settings
+    app.add_middleware(
+        HttpGate, gate=service.gate, refuse=refuse, public_metrics=settings.public_metrics, origins=settings.origins
+    )
+    if settings.origins:
         app.add_middleware(
             CORSMiddleware,
-            allow_origins=service.settings.origins,
+            allow_origins=settings.origins,
             allow_methods=("GET", "POST"),
             allow_headers=CORS_REQUEST_HEADERS,
             expose_headers=CORS_ANSWER_HEADERS,

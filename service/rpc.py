@@ -13,7 +13,7 @@ from model.transforms import SIZE
 from service import __version__, messages
 from service.core import Readiness, Service
 from service.errors import InvalidRequest, TooManyBytes
-from service.grpc_call import Context, abort, given_request_id, observed, seconds_left, write
+from service.grpc_call import Context, given_request_id, observed, seconds_left, write
 from service.observe import request_id_from
 from service.oip import rpc as oip
 from service.pb.pranet.v1 import segmentation_pb2 as pb
@@ -104,7 +104,6 @@ async def listening(service: Service, address: str) -> AsyncIterator[int]:
             RpcGate(
                 service.gate,
                 service.metrics,
-                abort,
                 message_seconds=service.settings.request_timeout_ms / 1e3,
                 message_bytes=service.settings.max_message_bytes,
             )

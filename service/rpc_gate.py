@@ -15,12 +15,11 @@ from grpc_health.v1 import health
 
 from service.errors import BodyTooSlow, InvalidRequest, MethodNotAllowed, ServiceError, TooManyBytes, forget_frames
 from service.gate import Gate
+from service.grpc_call import Context, abort, ending
 from service.metrics import Metrics
 
 OPEN_SERVICE = f"/{health.SERVICE_NAME}/"
-
-Context = grpc.aio.ServicerContext[Any, Any]
-Abort = Callable[[Context, ServiceError], Awaitable[None]]
+CANCELLED_SECONDS = 0.1  # after the end of the messages, until gRPC says whether the call itself ended, not only they
 
 log = logging.getLogger("pranet.access")
 
@@ -49,12 +48,9 @@ class _Messages:
 class RpcGate(grpc.aio.ServerInterceptor):
     """Refuses calls without a valid token before their messages are read, and messages that do not arrive."""
 
-    def __init__(
-        self, gate: Gate, metrics: Metrics, abort: Abort, *, message_seconds: float, message_bytes: int
-    ) -> None:
+    def __init__(self, gate: Gate, metrics: Metrics, *, message_seconds: float, message_bytes: int) -> None:
         self._gate = gate
         self._metrics = metrics
-        self._abort = abort
         self._message_seconds = message_seconds  # for the one message of a unary call
         self._message_bytes = message_bytes  # of any message
 
@@ -113,15 +109,21 @@ class RpcGate(grpc.aio.ServerInterceptor):
         try:
             stack.enter_context(self._gate.entered(authorization))
             return requests if streaming else await self._only(requests)
+        except asyncio.CancelledError:
+            self._count(name, ending(context))
+            raise
         except ServiceError as error:
             await self._refuse(name, context, error)
         raise AssertionError("abort always raises")
 
     async def _refuse(self, name: str, context: Context, error: ServiceError) -> None:
+        self._count(name, error)
+        await abort(context, error)
+
+    def _count(self, name: str, error: ServiceError | type[ServiceError]) -> None:
         self._metrics.rejected.labels(error.slug).inc()
         self._metrics.requests.labels("grpc", error.grpc.name).inc()
         log.info("grpc %s refused %s", name, error.grpc.name)
-        await self._abort(context, error)
 
     async def _only(self, requests: Any) -> Any:
         try:
@@ -130,6 +132,7 @@ class RpcGate(grpc.aio.ServerInterceptor):
         except TimeoutError:
             raise BodyTooSlow("the message did not arrive within the request's time; send it faster") from None
         except StopAsyncIteration:
+            await asyncio.sleep(CANCELLED_SECONDS)
             raise InvalidRequest("the call ended without its message; send one") from None
         except DecodeError:
             raise InvalidRequest(

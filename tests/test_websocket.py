@@ -132,9 +132,13 @@ async def test_a_message_that_is_too_large_is_told_so_before_the_stream_is_close
 
 async def test_pages_of_other_sites_may_not_stream() -> None:
     async with serving() as it:
-        with pytest.raises(InvalidStatus):
+        with pytest.raises(InvalidStatus) as refused:
             async with opened(it, Origin="https://elsewhere.example"):
                 pass
+        problem = json.loads(refused.value.response.body or b"")
+        assert (problem["status"], problem["type"]) == (403, "urn:pranet:error:foreign-origin")
+        assert it.metric("pranet_requests_total", {"transport": "websocket", "code": "403"}) == 1
+        assert it.metric("pranet_rejected_total", {"reason": "foreign-origin"}) == 1
         async with opened(it, Origin=f"http://127.0.0.1:{it.port}") as socket:
             await socket.send(EVERY)
 
