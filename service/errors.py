@@ -16,6 +16,7 @@
     ├── CodedBody             415 INVALID_ARGUMENT     compressed for its transport
     ├── UndecodableImage      422 INVALID_ARGUMENT     of a known type, but damaged
     ├── InvalidParameter      422 INVALID_ARGUMENT
+    ├── UpgradeRequired       426 FAILED_PRECONDITION  the stream's path, but no WebSocket
     ├── QueueFull             429 RESOURCE_EXHAUSTED   retry
     ├── TooManyStreams        429 RESOURCE_EXHAUSTED   retry
     ├── RateLimited           429 RESOURCE_EXHAUSTED   retry
@@ -172,6 +173,12 @@ class InvalidParameter(ServiceError):
     """A parameter is unknown or out of range."""
 
     status, grpc, slug = 422, StatusCode.INVALID_ARGUMENT, "invalid-parameter"
+
+
+class UpgradeRequired(ServiceError):
+    """The video stream was asked for without a WebSocket's handshake."""
+
+    status, grpc, slug = 426, StatusCode.FAILED_PRECONDITION, "upgrade-required"
 
 
 class QueueFull(ServiceError):

@@ -118,8 +118,16 @@ class HeadAsGet:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
+
+        async def send_allowed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                if headers.get("allow") == "GET":
+                    headers["allow"] = "GET, HEAD"
+            await send(message)
+
         is_head = scope["type"] == "http" and scope["method"] == "HEAD"
-        await self._app({**scope, "method": "GET"} if is_head else scope, receive, send)
+        await self._app({**scope, "method": "GET"} if is_head else scope, receive, send_allowed)
 
 
 def _authorization(scope: Scope) -> str:
