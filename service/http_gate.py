@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
-from urllib.parse import urlsplit
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
@@ -71,7 +70,7 @@ class HttpGate:
         origin = websocket.headers.get("origin")
         if origin is None or origin in self._origins or "*" in self._origins:
             return
-        if urlsplit(origin).netloc != websocket.headers.get("host"):
+        if origin.partition("://")[2] != websocket.headers.get("host"):
             raise ForeignOrigin(
                 f"pages of {origin} may not stream to this service; its operator can let them (CORS_ORIGINS)"
             )

@@ -87,7 +87,9 @@ class HttpProtocol(HttpToolsProtocol):
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
             self._fault = _too_large()
         if [name for name, _ in self.headers].count(b"host") != 1 and self.parser.get_http_version() == "1.1":
-            self._fault = self._fault or InvalidRequest("send one Host header (RFC 9112, section 3.2)")
+            self._fault = self._fault or InvalidRequest(
+                "the request has none or several Host headers; send one (RFC 9112, section 3.2)"
+            )
         if self._fault:
             raise ValueError  # the parser stops, and `send_400_response` is called
         super().on_headers_complete()

@@ -229,7 +229,7 @@ async def metrics(request: Request) -> Response:
 
 async def no_websocket() -> None:
     """Say what to ask for."""
-    raise UpgradeRequired("the video stream is a WebSocket; ask for one, see service/websocket.py for its format")
+    raise UpgradeRequired("the video stream is a WebSocket; open one here, as service/websocket.py describes")
 
 
 def _options(request: Request, query: SegmentQuery, service: Service) -> Options:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -19,7 +19,7 @@ from service.grpc_call import Context, abort, ending
 from service.metrics import Metrics
 
 OPEN_SERVICE = f"/{health.SERVICE_NAME}/"
-CANCELLED_SECONDS = 0.1  # after the end of the messages, until gRPC says whether the call itself ended, not only they
+CANCELLED_SECONDS = 0.1  # after the end of its messages, until a call is cancelled if that is why they ended
 
 log = logging.getLogger("pranet.access")
 
@@ -34,8 +34,18 @@ class _Messages:
     def __init__(self, requests: Any) -> None:
         self._messages = aiter(requests)
 
-    async def __aenter__(self) -> Any:
-        return self._messages
+    async def __aenter__(self) -> Self:
+        return self
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            return await anext(self._messages)
+        except StopAsyncIteration:
+            await asyncio.sleep(CANCELLED_SECONDS)
+            raise
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -128,11 +138,10 @@ class RpcGate(grpc.aio.ServerInterceptor):
     async def _only(self, requests: Any) -> Any:
         try:
             async with asyncio.timeout(self._message_seconds):
-                return await anext(aiter(requests))
+                return await anext(requests)
         except TimeoutError:
             raise BodyTooSlow("the message did not arrive within the request's time; send it faster") from None
         except StopAsyncIteration:
-            await asyncio.sleep(CANCELLED_SECONDS)
             raise InvalidRequest("the call ended without its message; send one") from None
         except DecodeError:
             raise InvalidRequest(

@@ -265,4 +265,5 @@ async def test_json_of_any_depth_is_refused_as_wrong() -> None:
     async with serving() as it:
         for body in (b"[" * 100_000, b'{"inputs": ' + b"[" * 100_000):
             answer = await it.rest.post(INFER, content=body)
-            assert (answer.status_code, answer.json()["error"][:17]) == (400, "the JSON is wrong")
+            assert answer.status_code == 400
+            assert "JSON" in answer.json()["error"]

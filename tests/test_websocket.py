@@ -130,10 +130,11 @@ async def test_a_message_that_is_too_large_is_told_so_before_the_stream_is_close
         assert it.metric("pranet_rejected_total", {"reason": "too-many-bytes"}) == 1
 
 
-async def test_pages_of_other_sites_may_not_stream() -> None:
+@pytest.mark.parametrize("origin", ["https://elsewhere.example", "null", "https://[", ""])
+async def test_pages_of_other_sites_may_not_stream(origin: str) -> None:
     async with serving() as it:
         with pytest.raises(InvalidStatus) as refused:
-            async with opened(it, Origin="https://elsewhere.example"):
+            async with opened(it, Origin=origin):
                 pass
         problem = json.loads(refused.value.response.body or b"")
         assert (problem["status"], problem["type"]) == (403, "urn:pranet:error:foreign-origin")
