@@ -3,6 +3,7 @@
     ServiceError
     ├── InvalidRequest        400 INVALID_ARGUMENT     the request itself is malformed
     ├── Unauthenticated       401 UNAUTHENTICATED      no valid token
+    ├── ForeignOrigin         403 PERMISSION_DENIED    a page of another site
     ├── UnknownRoute          404 NOT_FOUND
     ├── UnknownModel          404 NOT_FOUND            Open Inference Protocol
     ├── MethodNotAllowed      405 UNIMPLEMENTED
@@ -15,6 +16,7 @@
     ├── CodedBody             415 INVALID_ARGUMENT     compressed for its transport
     ├── UndecodableImage      422 INVALID_ARGUMENT     of a known type, but damaged
     ├── InvalidParameter      422 INVALID_ARGUMENT
+    ├── UpgradeRequired       426 FAILED_PRECONDITION  the stream's path, but no WebSocket
     ├── QueueFull             429 RESOURCE_EXHAUSTED   retry
     ├── TooManyStreams        429 RESOURCE_EXHAUSTED   retry
     ├── RateLimited           429 RESOURCE_EXHAUSTED   retry
@@ -83,6 +85,12 @@ class Unauthenticated(ServiceError):
     """No valid credentials came with the request."""
 
     status, grpc, slug = 401, StatusCode.UNAUTHENTICATED, "unauthenticated"
+
+
+class ForeignOrigin(ServiceError):
+    """A page of another site asked for a WebSocket, and `CORS_ORIGINS` does not name it."""
+
+    status, grpc, slug = 403, StatusCode.PERMISSION_DENIED, "foreign-origin"
 
 
 class UnknownRoute(ServiceError):
@@ -167,6 +175,12 @@ class InvalidParameter(ServiceError):
     status, grpc, slug = 422, StatusCode.INVALID_ARGUMENT, "invalid-parameter"
 
 
+class UpgradeRequired(ServiceError):
+    """The video stream was asked for without a WebSocket's handshake."""
+
+    status, grpc, slug = 426, StatusCode.FAILED_PRECONDITION, "upgrade-required"
+
+
 class QueueFull(ServiceError):
     """``MAX_QUEUE_SIZE`` requests wait already; nothing was decoded."""
 
@@ -244,3 +258,15 @@ class DeadlineExceeded(ServiceError):
     """The answer was not ready within the request's time."""
 
     status, grpc, slug = 504, StatusCode.DEADLINE_EXCEEDED, "deadline-exceeded"
+
+
+def forget_frames(error: BaseException | None) -> None:
+    """Cut an error that is told, and all before it, off from the frames that raised them, and so from the request.
+
+    Otherwise they often keep each other: then a request of any size stays until a full garbage collection, for which
+    Python waits for the number of objects, whatever their size.
+    """
+    while error is not None:
+        earlier = error.__cause__ or error.__context__
+        error.__traceback__ = error.__cause__ = error.__context__ = None
+        error = earlier

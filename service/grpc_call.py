@@ -10,7 +10,7 @@ import grpc
 from google.protobuf.message import Message
 
 from service.core import Service
-from service.errors import ClientLeft, InternalError, ServiceError
+from service.errors import ClientLeft, DeadlineExceeded, InternalError, ServiceError
 from service.observe import request_id_from
 from service.tracing import Call
 
@@ -20,6 +20,7 @@ Answer = TypeVar("Answer", bound=Message | None)
 ERROR_METADATA_KEY = "pranet-error"
 STREAMS = frozenset({"SegmentStream", "ModelStreamInfer"})  # last for minutes, so that metrics keep them apart
 FAILURES = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)  # of the service
+EARLY_SECONDS = 0.1  # that a client may give up before its deadline by our clock, which starts when the call arrives
 
 log = logging.getLogger("pranet.access")
 
@@ -33,6 +34,12 @@ def seconds_left(context: Context, limit_ms: int) -> float:
     """Return the time that a call may take: its deadline, at most ``limit_ms``."""
     remaining = context.time_remaining()
     return limit_ms / 1e3 if remaining is None else min(remaining, limit_ms / 1e3)
+
+
+def ending(context: Context) -> type[ServiceError]:
+    """Return why a call was cancelled, of which gRPC says nothing: by its deadline, or by its client."""
+    left = context.time_remaining()
+    return ClientLeft if left is None or left > EARLY_SECONDS else DeadlineExceeded
 
 
 async def observed(
@@ -56,14 +63,18 @@ async def _counted(
         result = await answer()
         code = grpc.StatusCode.OK
         return result
-    except ClientLeft as error:
-        raise asyncio.CancelledError from error  # nobody is there to be told
+    except (asyncio.CancelledError, ClientLeft):
+        error = ending(context)
+        code = error.grpc
+        service.metrics.rejected.labels(error.slug).inc()
+        raise asyncio.CancelledError from None  # nobody is there to be told
     except ServiceError as error:
         code = error.grpc
         service.metrics.rejected.labels(error.slug).inc()
         await abort(context, error, request_id)
     except Exception:
         code = InternalError.grpc
+        service.metrics.rejected.labels(InternalError.slug).inc()
         log.exception("request %s failed", request_id)
         await abort(context, InternalError("request"), request_id)
     finally:
@@ -73,6 +84,19 @@ async def _counted(
         service.metrics.request_duration.labels(transport).observe(seconds)
         log.info("grpc %s %s %.1f ms id=%s", _short(method), code.name, seconds * 1e3, request_id)
     raise AssertionError("abort always raises")
+
+
+async def write(context: Context, message: Message) -> None:
+    """Send one answer of a stream.
+
+    Raises:
+        ClientLeft: nobody is there to take it.
+
+    """
+    try:
+        await context.write(message)
+    except grpc.aio.InternalError as error:  # gRPC's way to say so, where it does not cancel this call first
+        raise ClientLeft("the client left while its answer was written") from error
 
 
 async def abort(context: Context, error: ServiceError, request_id: str = "") -> None:

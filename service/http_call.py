@@ -8,7 +8,15 @@ from typing import Any, TypeVar
 
 from starlette.requests import Request
 
-from service.errors import ClientLeft, CodedBody, InvalidParameter, InvalidRequest, ServiceError, Unauthenticated
+from service.errors import (
+    ClientLeft,
+    CodedBody,
+    InvalidParameter,
+    InvalidRequest,
+    ServiceError,
+    Unauthenticated,
+    UpgradeRequired,
+)
 
 T = TypeVar("T")
 
@@ -37,6 +45,8 @@ def error_headers(error: ServiceError) -> dict[str, str]:
         headers["www-authenticate"] = 'Bearer realm="pranet"'  # RFC 6750, section 3
     if isinstance(error, CodedBody):
         headers["accept-encoding"] = "identity"  # RFC 9110, section 12.5.3
+    if isinstance(error, UpgradeRequired):
+        headers |= {"upgrade": "websocket", "connection": "upgrade"}  # RFC 9110, sections 7.8 and 15.5.22
     return headers
 
 

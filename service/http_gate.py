@@ -1,7 +1,7 @@
 """The gate in front of every HTTP route and WebSocket, the headers that tell browsers to be careful, and HEAD."""
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 
 from starlette.datastructures import MutableHeaders
@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from service.errors import ServiceError, UnknownRoute
+from service.errors import ForeignOrigin, ServiceError, UnknownRoute
 from service.gate import Gate
 from service.observe import request_id_from
 
@@ -35,10 +35,13 @@ log = logging.getLogger("pranet.access")
 class HttpGate:
     """ASGI middleware: whatever is not listed as open needs a valid token, routes of later days too."""
 
-    def __init__(self, app: ASGIApp, gate: Gate, refuse: Refuse, *, public_metrics: bool) -> None:
+    def __init__(
+        self, app: ASGIApp, gate: Gate, refuse: Refuse, *, public_metrics: bool, origins: Sequence[str]
+    ) -> None:
         self._app = app
         self._gate = gate
         self._refuse = refuse  # makes the answer of an error
+        self._origins = origins  # of other pages that may open a WebSocket
         self._open = OPEN_PATHS | {"/metrics"} if public_metrics else OPEN_PATHS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -50,12 +53,27 @@ class HttpGate:
         with ExitStack() as stack:
             try:
                 stack.enter_context(self._gate.entered(_authorization(scope)))
-                if scope["type"] == "websocket" and path not in STREAM_PATHS:  # routes and mounts are not made for it
-                    raise UnknownRoute("no WebSocket is served under this path; the video stream is at /stream")
+                if scope["type"] == "websocket":
+                    self._check(WebSocket(scope, receive, send))
             except ServiceError as error:
                 await self._answer(error, scope, receive, send)
                 return
             await self._app(scope, receive, send)
+
+    def _check(self, websocket: WebSocket) -> None:
+        """Refuse a WebSocket where there is none, and one of another site's page, which browsers leave to the server.
+
+        Programs name no origin.
+        """
+        if websocket.scope["path"] not in STREAM_PATHS:  # routes and mounts are not made for it
+            raise UnknownRoute("no WebSocket is served under this path; the video stream is at /stream")
+        origin = websocket.headers.get("origin")
+        if origin is None or origin in self._origins or "*" in self._origins:
+            return
+        if origin.partition("://")[2] != websocket.headers.get("host"):
+            raise ForeignOrigin(
+                f"pages of {origin} may not stream to this service; its operator can let them (CORS_ORIGINS)"
+            )
 
     async def _answer(self, error: ServiceError, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -99,8 +117,16 @@ class HeadAsGet:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
+
+        async def send_allowed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                if headers.get("allow") == "GET":
+                    headers["allow"] = "GET, HEAD"
+            await send(message)
+
         is_head = scope["type"] == "http" and scope["method"] == "HEAD"
-        await self._app({**scope, "method": "GET"} if is_head else scope, receive, send)
+        await self._app({**scope, "method": "GET"} if is_head else scope, receive, send_allowed)
 
 
 def _authorization(scope: Scope) -> str:

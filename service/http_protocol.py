@@ -1,8 +1,9 @@
 """HTTP/1.1 connections that do not wait for ever: uvicorn sets no limit to the time and the size of a request's head.
 
 Wherever the peer is the one who has to send, a timer runs: from the connection (or, on a kept one, from the first byte
-of the next request) to the end of the head, and after an answer that came before the request's end to that end. What
-is between, the body, has the request's own deadline in ``service.body``.
+of the next request) to the end of the head. What comes then, the body, has the request's own deadline in
+``service.body``. An answer before its end says that the connection will be closed; it is closed after that end, so that
+clients that send everything first can read the answer, but does not wait long for it, nor take any number of bytes.
 
 What is no HTTP is refused and counted here, after the answers to what came before it. A body that breaks off is told to
 the route that reads it, which refuses the request as any other.
@@ -25,7 +26,7 @@ from service.observe import request_id_from
 
 HEAD_SECONDS = 10.0
 MAX_HEAD_BYTES = 32 * 1024
-REST_SECONDS = 30.0  # for the rest of a body that nobody reads any more
+REST_SECONDS = 5.0  # for the rest of a body that nobody reads any more
 TLS_HANDSHAKE = b"\x16\x03"  # the first bytes of a client that speaks TLS
 
 log = logging.getLogger("pranet.access")
@@ -34,16 +35,18 @@ log = logging.getLogger("pranet.access")
 class HttpProtocol(HttpToolsProtocol):
     """One connection; its methods are called by the transport, the parser and the request's end."""
 
-    def __init__(self, *given: Any, metrics: Metrics, **named: Any) -> None:
+    def __init__(self, *given: Any, metrics: Metrics, rest_bytes: int, **named: Any) -> None:
         super().__init__(*given, **named)
         self._metrics = metrics
+        self._rest_bytes = rest_bytes  # that may still come of a body that nobody reads any more
         self._timer: asyncio.TimerHandle | None = None
         self._in_head = True  # or before it
         self._head_bytes = 0
         self._fault: ServiceError | None = None
         self._deaf = False  # after what is no HTTP, nothing more is
         self._last_words: ServiceError | None = None  # after the answers that are still open
-        self.app = _until_broken(self.app)
+        self._parting = False  # the connection is closed with the end of the body that was answered early
+        self.app = self._watched(self.app)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Give the peer its time for a first head."""
@@ -64,6 +67,11 @@ class HttpProtocol(HttpToolsProtocol):
                 self._fault = InvalidRequest("this is TLS, which the port does not speak; send plain HTTP/1.1")
             self._head_bytes += len(data)
             self._start_timer(HEAD_SECONDS)
+        elif self.cycle.response_complete:
+            self._rest_bytes -= len(data)
+            if self._rest_bytes < 0:
+                self._part()
+                return
         super().data_received(data)
         if self._in_head and self._head_bytes > MAX_HEAD_BYTES and not self._deaf:
             self._refuse(_too_large())
@@ -78,6 +86,11 @@ class HttpProtocol(HttpToolsProtocol):
         self._stop_timer()
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
             self._fault = _too_large()
+        if [name for name, _ in self.headers].count(b"host") != 1 and self.parser.get_http_version() == "1.1":
+            self._fault = self._fault or InvalidRequest(
+                "the request has none or several Host headers; send one (RFC 9112, section 3.2)"
+            )
+        if self._fault:
             raise ValueError  # the parser stops, and `send_400_response` is called
         super().on_headers_complete()
         self._in_head, self._head_bytes = False, 0
@@ -87,6 +100,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._stop_timer()
         self._in_head = True
         super().on_message_complete()
+        if self._parting and self.cycle.response_complete:
+            self._part()
 
     def on_response_complete(self) -> None:
         """Give the rest of a body that was answered early its time."""
@@ -96,6 +111,8 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.close()
         elif not self._in_head:
             self._start_timer(REST_SECONDS)
+        elif self._parting:
+            self._part()
 
     def send_400_response(self, msg: str) -> None:
         """Say what is wrong in the form of all other errors."""
@@ -126,6 +143,12 @@ class HttpProtocol(HttpToolsProtocol):
         else:  # one who never said a word expects no answer; one who was answered has it
             self.transport.close()
 
+    def _part(self) -> None:
+        """Read no more; what was to be said is said."""
+        self._stop_timer()
+        self._deaf = True
+        self.transport.close()
+
     def _refuse(self, error: ServiceError) -> None:
         """Read no more, and say why to whoever is to be told."""
         self._stop_timer()
@@ -142,18 +165,30 @@ class HttpProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = False
             self.cycle.message_event.set()
 
+    def _watched(self, app: ASGI3Application) -> ASGI3Application:
+        """Return an application whose early answers announce the connection's end.
 
-def _until_broken(app: ASGI3Application) -> ASGI3Application:
-    """Return an application to which a request whose body broke off seems to have lost its client."""
+        To a request whose body broke off, its client seems to have left.
+        """
 
-    async def run(scope: Any, receive: Any, send: Any) -> None:
-        async def received() -> Any:
-            message = None if FAULT in scope["state"] else await receive()
-            return {"type": "http.disconnect"} if FAULT in scope["state"] else message
+        async def run(scope: Any, receive: Any, send: Any) -> None:
+            async def received() -> Any:
+                message = None if FAULT in scope["state"] else await receive()
+                return {"type": "http.disconnect"} if FAULT in scope["state"] else message
 
-        await app(scope, received, send)
+            async def sent(message: Any) -> None:
+                cycle = self.cycle
+                early = cycle.scope is scope and cycle.more_body and not self._deaf
+                if message["type"] != "http.response.start" or not early:
+                    await send(message)
+                    return
+                self._parting = True
+                await send({**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]})
+                cycle.keep_alive = True  # or uvicorn would close at once, and who still sends could not read the answer
 
-    return run
+            await app(scope, received, sent)
+
+        return run
 
 
 def refuse(transport: asyncio.Transport, error: ServiceError, metrics: Metrics, protocol: str) -> None:

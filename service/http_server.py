@@ -26,7 +26,7 @@ UNREAD_SECONDS = 30.0  # that sent bytes may stay unread in the peer's full buff
 @contextlib.asynccontextmanager
 async def listening(service: Service, listener: socket.socket) -> AsyncIterator[None]:
     """Serve HTTP on a bound socket inside the block."""
-    tls = service.tls
+    tls, settings = service.tls, service.settings
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(UNREAD_SECONDS * 1e3))  # its children too
     config = uvicorn.Config(
         rest.build(service),
@@ -38,10 +38,12 @@ async def listening(service: Service, listener: socket.socket) -> AsyncIterator[
         timeout_graceful_shutdown=1,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         ws=functools.partial(WebSocketProtocol, metrics=service.metrics),  # type: ignore[arg-type]
-        ws_max_size=service.settings.cut_off_bytes,
+        ws_max_size=settings.cut_off_bytes,
         ws_ping_interval=WS_PING_SECONDS,
         ws_ping_timeout=WS_PING_TIMEOUT_SECONDS,
-        http=functools.partial(HttpProtocol, metrics=service.metrics),  # type: ignore[arg-type]
+        http=functools.partial(  # type: ignore[arg-type]
+            HttpProtocol, metrics=service.metrics, rest_bytes=max(settings.cut_off_bytes, settings.max_archive_bytes)
+        ),
         ssl_context_factory=None if tls is None else lambda *_: tls.context(),
     )
     server = _Server(config)

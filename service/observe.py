@@ -61,6 +61,7 @@ class Observed:
         except Exception:
             log.exception("request %s failed", call.request_id)
             if not status:
+                self._metrics.rejected.labels(InternalError.slug).inc()
                 await _send_internal_error(send_named, call.request_id)
         finally:
             call.ended({"http.response.status_code": status}, failed=not 0 < status < 500, name=_route(scope))

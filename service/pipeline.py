@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
+from service.together import Together
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -48,16 +50,10 @@ async def in_order(
         await stop.wait()
         receiving.cancel()
 
-    failure: Exception | None = None
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            receiving = tasks.create_task(receive(tasks))
-            watching = tasks.create_task(end_when_stopped(receiving, stop or asyncio.Event()))
-            while (task := await begun.get()) is not None:
-                await send(await task)
-                room.release()
-            watching.cancel()
-    except* Exception as group:
-        failure = group.exceptions[0]
-    if failure:
-        raise failure
+    async with Together() as tasks:
+        receiving = tasks.create_task(receive(tasks))
+        watching = tasks.create_task(end_when_stopped(receiving, stop or asyncio.Event()))
+        while (task := await begun.get()) is not None:
+            await send(await task)
+            room.release()
+        watching.cancel()

@@ -17,7 +17,7 @@ from service.body import FILE_FIELD, MULTIPART, read_image
 from service.core import Service
 from service.dicom import rest as dicom
 from service.dicom.extra import MEDIA_TYPE as DICOM_TYPE
-from service.errors import InvalidParameter
+from service.errors import InvalidParameter, UpgradeRequired
 from service.frame import Options, Output
 from service.http_call import TIMEOUT_HEADER, given_once, timeout_seconds, unless_client_leaves
 from service.http_gate import HeadAsGet, HttpGate, SafeHeaders
@@ -87,6 +87,7 @@ def build(service: Service) -> FastAPI:
         description="Real-time polyp segmentation in colonoscopy frames. Research use only; not a medical device.",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # to wherever the client's Host header points
         telemetry=NO_TELEMETRY,
         dependencies=[Depends(SHOWN_TOKEN)] if service.settings.api_tokens_file else [],
     )
@@ -100,11 +101,14 @@ def build(service: Service) -> FastAPI:
 
 def _add_middleware(app: FastAPI, service: Service) -> None:
     """Put around the routes what every request passes, the innermost first."""
-    app.add_middleware(HttpGate, gate=service.gate, refuse=refuse, public_metrics=service.settings.public_metrics)
-    if service.settings.origins:
+    settings = service.settings
+    app.add_middleware(
+        HttpGate, gate=service.gate, refuse=refuse, public_metrics=settings.public_metrics, origins=settings.origins
+    )
+    if settings.origins:
         app.add_middleware(
             CORSMiddleware,
-            allow_origins=service.settings.origins,
+            allow_origins=settings.origins,
             allow_methods=("GET", "POST"),
             allow_headers=CORS_REQUEST_HEADERS,
             expose_headers=CORS_ANSWER_HEADERS,
@@ -136,6 +140,7 @@ def _add_routes(app: FastAPI) -> None:
     app.get("/info", summary="Weights, engine and limits")(info)
     app.get("/metrics", summary="Prometheus metrics", response_class=Response)(metrics)
     app.add_api_websocket_route("/stream", websocket.stream)
+    app.get("/stream", include_in_schema=False)(no_websocket)
     app.add_route(oip.PREFIX, oip.server_metadata)
     app.mount(oip.PREFIX, oip.build(app.state.service))
 
@@ -220,6 +225,11 @@ async def metrics(request: Request) -> Response:
     """Return all metrics in Prometheus' text format."""
     service: Service = request.app.state.service
     return Response(service.metrics.exposition(), headers={"content-type": CONTENT_TYPE_LATEST})
+
+
+async def no_websocket() -> None:
+    """Say what to ask for."""
+    raise UpgradeRequired("the video stream is a WebSocket; open one here, as service/websocket.py describes")
 
 
 def _options(request: Request, query: SegmentQuery, service: Service) -> Options:

@@ -12,8 +12,8 @@ from grpc_reflection.v1alpha import reflection
 from model.transforms import SIZE
 from service import __version__, messages
 from service.core import Readiness, Service
-from service.errors import ClientLeft, InvalidRequest, TooManyBytes
-from service.grpc_call import Context, abort, given_request_id, observed, seconds_left
+from service.errors import InvalidRequest, TooManyBytes
+from service.grpc_call import Context, given_request_id, observed, seconds_left, write
 from service.observe import request_id_from
 from service.oip import rpc as oip
 from service.pb.pranet.v1 import segmentation_pb2 as pb
@@ -66,10 +66,7 @@ class Servicer(pb_grpc.SegmentationServiceServicer):
                 yield messages.frame(request)
 
         async def send(answer: StreamAnswer) -> None:
-            try:
-                await context.write(messages.stream_response(answer))
-            except grpc.aio.InternalError as error:  # gRPC's way to say so, where it does not cancel this call first
-                raise ClientLeft("the client left while its answer was written") from error
+            await write(context, messages.stream_response(answer))
 
         async def answer() -> None:
             self._service.readiness.check()
@@ -107,7 +104,6 @@ async def listening(service: Service, address: str) -> AsyncIterator[int]:
             RpcGate(
                 service.gate,
                 service.metrics,
-                abort,
                 message_seconds=service.settings.request_timeout_ms / 1e3,
                 message_bytes=service.settings.max_message_bytes,
             )

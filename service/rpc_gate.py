@@ -6,33 +6,61 @@ import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import grpc
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health
 
-from service.errors import BodyTooSlow, InvalidRequest, MethodNotAllowed, ServiceError, TooManyBytes
+from service.errors import BodyTooSlow, InvalidRequest, MethodNotAllowed, ServiceError, TooManyBytes, forget_frames
 from service.gate import Gate
+from service.grpc_call import Context, abort, ending
 from service.metrics import Metrics
 
 OPEN_SERVICE = f"/{health.SERVICE_NAME}/"
-
-Context = grpc.aio.ServicerContext[Any, Any]
-Abort = Callable[[Context, ServiceError], Awaitable[None]]
+CANCELLED_SECONDS = 0.1  # after the end of its messages, until a call is cancelled if that is why they ended
 
 log = logging.getLogger("pranet.access")
+
+
+class _Messages:
+    """The messages of a call; after the block, nothing that gRPC keeps of the call holds one of them.
+
+    It keeps the iterator, which holds itself and the last message, and the error that ended the call, whose frames hold
+    the call. (A generator with ``asynccontextmanager`` would put the frames back.)
+    """
+
+    def __init__(self, requests: Any) -> None:
+        self._messages = aiter(requests)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            return await anext(self._messages)
+        except StopAsyncIteration:
+            await asyncio.sleep(CANCELLED_SECONDS)
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._messages.aclose()
+        if isinstance(error, (grpc.aio.AbortError, asyncio.CancelledError)):
+            forget_frames(error)
 
 
 class RpcGate(grpc.aio.ServerInterceptor):
     """Refuses calls without a valid token before their messages are read, and messages that do not arrive."""
 
-    def __init__(
-        self, gate: Gate, metrics: Metrics, abort: Abort, *, message_seconds: float, message_bytes: int
-    ) -> None:
+    def __init__(self, gate: Gate, metrics: Metrics, *, message_seconds: float, message_bytes: int) -> None:
         self._gate = gate
         self._metrics = metrics
-        self._abort = abort
         self._message_seconds = message_seconds  # for the one message of a unary call
         self._message_bytes = message_bytes  # of any message
 
@@ -60,13 +88,15 @@ class RpcGate(grpc.aio.ServerInterceptor):
         enter = functools.partial(self._enter, name, authorization, method.request_streaming)
 
         async def answer(requests: Any, context: Context) -> Any:
-            with ExitStack() as stack:
-                return await behaviour(await enter(stack, requests, context), context)
+            async with _Messages(requests) as messages:
+                with ExitStack() as stack:
+                    return await behaviour(await enter(stack, messages, context), context)
 
         async def answers(requests: Any, context: Context) -> AsyncIterator[Any]:
-            with ExitStack() as stack:
-                async for each in behaviour(await enter(stack, requests, context), context):
-                    yield each
+            async with _Messages(requests) as messages:
+                with ExitStack() as stack:
+                    async for each in behaviour(await enter(stack, messages, context), context):
+                        yield each
 
         make = getattr(grpc, f"stream_{_kind(method.response_streaming)}_rpc_method_handler")
         guarded = answers if inspect.isasyncgenfunction(behaviour) else answer
@@ -89,20 +119,26 @@ class RpcGate(grpc.aio.ServerInterceptor):
         try:
             stack.enter_context(self._gate.entered(authorization))
             return requests if streaming else await self._only(requests)
+        except asyncio.CancelledError:
+            self._count(name, ending(context))
+            raise
         except ServiceError as error:
             await self._refuse(name, context, error)
         raise AssertionError("abort always raises")
 
     async def _refuse(self, name: str, context: Context, error: ServiceError) -> None:
+        self._count(name, error)
+        await abort(context, error)
+
+    def _count(self, name: str, error: ServiceError | type[ServiceError]) -> None:
         self._metrics.rejected.labels(error.slug).inc()
         self._metrics.requests.labels("grpc", error.grpc.name).inc()
         log.info("grpc %s refused %s", name, error.grpc.name)
-        await self._abort(context, error)
 
     async def _only(self, requests: Any) -> Any:
         try:
             async with asyncio.timeout(self._message_seconds):
-                return await anext(aiter(requests))
+                return await anext(requests)
         except TimeoutError:
             raise BodyTooSlow("the message did not arrive within the request's time; send it faster") from None
         except StopAsyncIteration:

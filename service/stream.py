@@ -26,6 +26,7 @@ from service.limits import Allowance
 from service.metrics import StreamMetrics
 from service.segmenter import Segmentation, Segmenter
 from service.temporal import Memory, Status
+from service.together import Together
 from service.window import Drop, Policy, Turn, Window
 
 MAX_SMOOTHING_MS = 2000
@@ -81,6 +82,9 @@ class _Entry:
     status: Status = field(default_factory=Status)
 
 
+_Unanswered = asyncio.Queue[tuple[_Entry, asyncio.Task[Outcome]] | None]  # in the order of the frames
+
+
 class Stream:
     """An open stream; ``run`` is its whole life."""
 
@@ -106,7 +110,6 @@ class Stream:
         self._memory = Memory(
             smoothing=options.smoothing_ms / 1e3, hysteresis=options.hysteresis, threshold=options.frame.threshold
         )
-        self._unanswered: asyncio.Queue[tuple[_Entry, asyncio.Task[Outcome]] | None] = asyncio.Queue()
         limit = window if options.policy is Policy.EVERY else max(window, MAX_UNREAD)
         self._may_read = asyncio.Semaphore(limit - 1)  # taken after a frame, before the next one
         self._ending: ServiceError | None = None
@@ -120,18 +123,19 @@ class Stream:
             ServiceError: ``frames`` or ``send`` raised it; in the first case every accepted frame was answered.
 
         """
+        unanswered: _Unanswered = asyncio.Queue()  # not the stream's own: a cancelled frame in it holds the stream
         try:
-            async with asyncio.TaskGroup() as tasks:
-                receiving = tasks.create_task(self._receive(frames, tasks))
+            async with Together() as tasks:
+                receiving = tasks.create_task(self._receive(frames, tasks, unanswered))
                 watching = tasks.create_task(self._end_when_draining(receiving))
-                while (first := await self._unanswered.get()) is not None:
+                while (first := await unanswered.get()) is not None:
                     entry, life = first
                     await self._answer(entry, await life, send)
                     self._may_read.release()
                 watching.cancel()
-        except* ServiceError as group:
-            self._ending = next(error for error in group.exceptions if isinstance(error, ServiceError))
-        except* Exception:
+        except ServiceError:
+            raise
+        except Exception:
             self._metrics.close("failed")
             raise
         finally:
@@ -139,11 +143,11 @@ class Stream:
         if self._ending:
             raise self._ending
 
-    async def _receive(self, frames: AsyncIterator[Frame], tasks: asyncio.TaskGroup) -> None:
+    async def _receive(self, frames: AsyncIterator[Frame], tasks: asyncio.TaskGroup, unanswered: _Unanswered) -> None:
         try:
             async for frame in frames:
                 entry = self._accept(frame)
-                self._unanswered.put_nowait((entry, tasks.create_task(self._live(entry, frame.picture))))
+                unanswered.put_nowait((entry, tasks.create_task(self._live(entry, frame.picture))))
                 del frame
                 await self._may_read.acquire()
         except ClientLeft:
@@ -151,7 +155,7 @@ class Stream:
         except ServiceError as error:
             self._ending = error
         finally:
-            self._unanswered.put_nowait(None)
+            unanswered.put_nowait(None)
 
     def _accept(self, frame: Frame) -> _Entry:
         self._metrics.received()

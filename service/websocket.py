@@ -8,7 +8,7 @@ The first message is text, the configuration as JSON. Then every frame is one bi
     the rest   frame: the picture; answer: the mask, if there is one
 
 Browsers cannot send headers with it: they offer the subprotocols ``pranet.v1`` and ``pranet.bearer.TOKEN``. Who is let
-in gets ``pranet.v1`` back, who is not an HTTP 401.
+in gets ``pranet.v1`` back, who is not an HTTP 401, or 403 where the page is of another site.
 
 The text ``{"end": true}`` asks for the answers that are still open. What ends the stream otherwise is told in a last
 text message, an RFC 9457 problem, before the connection is closed. (A close code alone has what breaks the protocol
@@ -22,19 +22,25 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from typing import Any
-from urllib.parse import urlsplit
 
 from fastapi import WebSocket, WebSocketDisconnect
 
 from service.core import Service
-from service.errors import ClientLeft, InternalError, InvalidRequest, ServiceError, TooManyBytes
+from service.errors import ClientLeft, InternalError, InvalidRequest, ServiceError, TooManyBytes, forget_frames
 from service.observe import request_id_from
 from service.stream import Answer, Frame
 from service.tracing import Call
 from service.websocket_messages import pack, parsed, stream_options, unpack
 
 # Close codes, RFC 6455 section 7.4.1 and IANA's registry.
-NORMAL, GOING_AWAY, PROTOCOL_ERROR, TOO_BIG, INTERNAL_ERROR, TRY_AGAIN_LATER = 1000, 1001, 1002, 1009, 1011, 1013
+NORMAL, GOING_AWAY, PROTOCOL_ERROR, INVALID_DATA, TOO_BIG = 1000, 1001, 1002, 1007, 1009
+INTERNAL_ERROR, TRY_AGAIN_LATER = 1011, 1013
+CUT_OFF: dict[int, type[ServiceError]] = {  # what the transport itself ends a stream with, and its cause
+    PROTOCOL_ERROR: InvalidRequest,
+    INVALID_DATA: InvalidRequest,
+    TOO_BIG: TooManyBytes,
+}
+CLOSE_CODE = "close_code"  # in the state of a WebSocket that was cut off
 CLOSE_SECONDS = 1.0  # for the last words
 SUBPROTOCOL = "pranet.v1"  # what is chosen of those that a browser offers; the token is another of them
 
@@ -52,17 +58,20 @@ async def stream(websocket: WebSocket) -> None:
 async def _counted(websocket: WebSocket, service: Service, call: Call) -> None:
     request_id, began, code = call.request_id, time.perf_counter(), GOING_AWAY
     try:
-        _check_origin(websocket, service.settings.origins)
         subprotocol = SUBPROTOCOL if SUBPROTOCOL in websocket.scope["subprotocols"] else None
         await websocket.accept(subprotocol, call.headers())
         await _run(websocket, service)
         code = await _close(websocket, NORMAL)
-    except ClientLeft:
-        pass
+    except ClientLeft as error:
+        code = getattr(websocket.state, CLOSE_CODE, GOING_AWAY)
+        service.metrics.rejected.labels(CUT_OFF.get(code, error).slug).inc()
+        forget_frames(error)
     except ServiceError as error:
         service.metrics.rejected.labels(error.slug).inc()
+        forget_frames(error)
         code = await _close(websocket, _close_code(error), error.problem(request_id))
     except Exception:
+        service.metrics.rejected.labels(InternalError.slug).inc()
         log.exception("stream %s failed", request_id)
         failure = InternalError("stream")
         code = await _close(websocket, INTERNAL_ERROR, failure.problem(request_id))
@@ -104,18 +113,9 @@ async def _messages(websocket: WebSocket, max_bytes: int) -> AsyncIterator[str |
         if len(data) > max_bytes:
             raise TooManyBytes.of_message(len(data), max_bytes)
         yield data
+    if message["code"] in CUT_OFF:
+        setattr(websocket.state, CLOSE_CODE, message["code"])
     raise ClientLeft("the client closed the connection")
-
-
-def _check_origin(websocket: WebSocket, others: list[str]) -> None:
-    """Let pages of this very service in, and programs, which name no origin; browsers do not check it themselves."""
-    origin = websocket.headers.get("origin")
-    if origin in others or "*" in others:
-        return
-    if origin is not None and urlsplit(origin).netloc != websocket.headers.get("host"):
-        raise InvalidRequest(
-            f"pages of {origin} may not stream to this service; its operator can let them (CORS_ORIGINS)"
-        )
 
 
 def _close_code(error: ServiceError) -> int:

@@ -146,5 +146,5 @@ def parsed(text: str) -> Any:
     """
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # or JSON too deep to be read
         raise InvalidRequest("the text is no JSON; send a JSON object, or frames as binary messages") from error

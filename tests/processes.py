@@ -61,6 +61,14 @@ def server(
                 process.kill()
 
 
+def resident_bytes(server: Server) -> int:
+    """Return how much memory a server has now."""
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    found = re.search(r"VmRSS:\s+(\d+) kB", status)
+    assert found
+    return int(found[1]) * 1024
+
+
 def _announced(process: "subprocess.Popen[str]", verify: ssl.SSLContext | bool) -> Server:
     assert process.stdout is not None
     for line in process.stdout:

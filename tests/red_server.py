@@ -1,5 +1,6 @@
 """``pranet`` over ``RedPredictor``, which hangs on pictures that are lime all over; it takes ``pranet``'s arguments."""
 
+import gc
 import os
 import sys
 import threading
@@ -17,6 +18,8 @@ def hang(frames: Pixels) -> None:
         threading.Event().wait()
 
 
+if "KEEP_GARBAGE" in os.environ:  # of what refers to itself, so that a test does not depend on when it is collected
+    gc.disable()
 app.load_predictor = lambda settings: RedPredictor(hang)
 core._patience = lambda settings: HANG_SECONDS
 sys.exit(cli.main())

@@ -9,8 +9,9 @@ import grpc
 import httpx
 import pytest
 
-from fakes import PATIENCE, Running, serving, until
+from fakes import PATIENCE, Running, connected, serving, until
 from pictures import encoded, red_box
+from service import http_protocol
 from service.pb.pranet.v1 import segmentation_pb2 as pb
 from service.settings import MESSAGE_OVERHEAD_BYTES
 from streaming import EVERY, frame, status
@@ -64,8 +65,46 @@ async def test_a_client_that_sends_chunks_can_read_the_refusal(running: Running)
     assert (status, problem["type"]) == (413, "urn:pranet:error:too-many-bytes")
 
 
+async def send_all(writer: asyncio.StreamWriter, parts: Iterator[bytes]) -> None:
+    for part in parts:
+        writer.write(part)
+        await writer.drain()
+
+
+ENDLESS = b"POST /segment HTTP/1.1\r\nHost: pranet\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n%b\r\n"
+
+
+@pytest.mark.parametrize("also", [b"", b"Connection: close\r\n"], ids=["", "who asks for the same"])
+async def test_an_early_refusal_says_that_the_connection_ends_and_ends_it_with_the_body(
+    running: Running, also: bytes
+) -> None:
+    async with connected(running) as (reader, writer):
+        writer.write(ENDLESS % also)
+        await send_all(writer, chunked())
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    assert head.split()[1] == b"413"
+    assert head.lower().count(b"\r\nconnection: close") == 1
+    assert json.loads(body)["type"] == "urn:pranet:error:too-many-bytes"
+
+
+async def test_after_an_early_refusal_no_more_than_an_archive_is_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "REST_SECONDS", 10 * PATIENCE)
+    async with serving(max_image_bytes=MEBIBYTE, max_archive_bytes=8 * MEBIBYTE) as it, connected(it) as (_, writer):
+        writer.write(ENDLESS % b"")
+        with pytest.raises(ConnectionError):
+            await send_all(writer, chunked())
+
+
+async def test_after_an_early_refusal_nobody_is_waited_for(monkeypatch: pytest.MonkeyPatch, running: Running) -> None:
+    monkeypatch.setattr(http_protocol, "REST_SECONDS", 0.2)
+    async with connected(running) as (reader, writer):
+        writer.write(ENDLESS % b"" + next(chunked()) * 33)
+        answer = await reader.read()  # to the connection's end
+    assert b" 413 " in answer
+
+
 @pytest.mark.parametrize("form", [False, True], ids=["raw", "multipart"])
-async def test_the_connection_can_be_used_again(running: Running, form: bool) -> None:
+async def test_the_client_can_go_on_over_another_connection(running: Running, form: bool) -> None:
     async with httpx.AsyncClient(
         base_url=str(running.rest.base_url), limits=httpx.Limits(max_connections=1), timeout=PATIENCE, trust_env=False
     ) as client:

@@ -259,3 +259,11 @@ async def test_the_protocol_is_found_by_reflection() -> None:
 
     async with asyncio.timeout(PATIENCE), serving() as it:
         assert "ModelStreamInfer" in await asyncio.to_thread(look, it.grpc_port)
+
+
+async def test_json_of_any_depth_is_refused_as_wrong() -> None:
+    async with serving() as it:
+        for body in (b"[" * 100_000, b'{"inputs": ' + b"[" * 100_000):
+            answer = await it.rest.post(INFER, content=body)
+            assert answer.status_code == 400
+            assert "JSON" in answer.json()["error"]

@@ -1,19 +1,17 @@
 """Ten thousand bad requests leave nothing behind."""
 
 import http.client
-import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, islice
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
 from pictures import SAMPLES, annotation, dice, mask_of
-from processes import Server
+from processes import Server, resident_bytes
 from test_bad_input import GOOD, IMAGES
 
 CLIENTS = 4
@@ -39,9 +37,9 @@ def requests() -> Iterator[Request]:
 def test_memory_stays_where_it_was_after_the_first_requests(server: Server) -> None:
     sequence = requests()
     _send(server, islice(sequence, EARLY))
-    early = _resident_bytes(server)
+    early = resident_bytes(server)
     _send(server, islice(sequence, ALL - EARLY))
-    late = _resident_bytes(server)
+    late = resident_bytes(server)
     print(f"\nresident after {EARLY}: {early / 2**20:.0f} MiB, after {ALL}: {late / 2**20:.0f} MiB", end="")
     assert late <= GROWTH * early
     answer = httpx.post(f"{server.url}/segment", content=SAMPLES[0].read_bytes(), timeout=60, trust_env=False)
@@ -68,10 +66,3 @@ def _send(server: Server, sequence: Iterator[Request]) -> None:
     with ThreadPoolExecutor(CLIENTS) as pool:
         for done in [pool.submit(client) for _ in range(CLIENTS)]:
             done.result()
-
-
-def _resident_bytes(server: Server) -> int:
-    status = Path(f"/proc/{server.process.pid}/status").read_text()
-    found = re.search(r"VmRSS:\s+(\d+) kB", status)
-    assert found
-    return int(found[1]) * 1024

@@ -13,10 +13,14 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
+from callers import TRANSPORTS, Ask
 from fakes import PATIENCE, RedPredictor, Running, connected, serving, until
 from pictures import encoded, red_box
 from service import http_protocol
+from service.access import Access
 from service.http_protocol import MAX_HEAD_BYTES
+from service.pb.inference import open_inference_pb2 as inference
+from service.pb.inference import open_inference_pb2_grpc as inference_grpc
 from service.tokens import Token, digest_of
 
 PICTURE = encoded(red_box(64, 48, (8, 8, 40, 40)))
@@ -215,3 +219,34 @@ async def test_a_websocket_elsewhere_is_told_where_the_stream_is(
     assert b"the video stream is at /stream" in (answer.body or b"")
     assert counted(running) == ({("websocket", "404"): 1}, {"unknown-route": 1})
     assert not [line for line in caplog.records if line.levelno >= logging.ERROR]
+
+
+def fault(*given: object) -> None:
+    raise KeyError("a fault of the service")
+
+
+async def oip_rest(it: Running, access: Access) -> str:
+    return str((await it.rest.get("/v2/health/ready")).status_code)
+
+
+@pytest.mark.parametrize("ask", [*TRANSPORTS, oip_rest])
+async def test_a_fault_of_the_service_is_counted_once_as_internal(
+    running: Running, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running.service.readiness, "check", fault)
+    await ask(running, Access())
+    await until(lambda: bool(counted(running)[0]))
+    requests, refusals = counted(running)
+    assert refusals == {"internal": sum(requests.values())}  # a client of a stream may ask twice
+
+
+async def test_a_fault_on_one_request_of_a_stream_is_counted_as_internal(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.oip.rpc.infer", fault)
+    tensor = inference.ModelInferRequest.InferInputTensor(name="image", datatype="BYTES", shape=[1])
+    content = len(PICTURE).to_bytes(4, "little") + PICTURE
+    request = inference.ModelInferRequest(model_name="pranet", inputs=[tensor], raw_input_contents=[content])
+    async for answer in inference_grpc.GRPCInferenceServiceStub(running.channel).ModelStreamInfer(iter([request])):
+        assert "log has the cause" in answer.error_message
+    assert counted(running)[1] == {"internal": 1}

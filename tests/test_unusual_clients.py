@@ -45,6 +45,21 @@ async def test_http_1_0_is_answered_and_closed(running: Running) -> None:
         assert await reader.read() == b""
 
 
+@pytest.mark.parametrize("hosts", [b"", b"Host: pranet\r\nHost: elsewhere\r\n"], ids=["none", "two"])
+async def test_a_request_with_another_number_of_hosts_than_one_is_refused(running: Running, hosts: bytes) -> None:
+    async with connected(running) as (reader, writer):
+        writer.write(b"GET /livez HTTP/1.1\r\n" + hosts + b"\r\n")
+        status, headers, body = await response(reader)
+    assert (status, headers["connection"]) == (400, "close")
+    assert b"Host" in body
+
+
+async def test_http_1_0_needs_no_host(running: Running) -> None:
+    async with connected(running) as (reader, writer):
+        writer.write(b"GET /livez HTTP/1.0\r\n\r\n")
+        assert (await response(reader))[0] == 200
+
+
 async def test_pipelined_requests_are_answered_in_their_order(running: Running) -> None:
     async with connected(running) as (reader, writer):
         writer.write(b"".join(post(f"X-Request-ID: frame-{number}") + GOOD for number in range(5)))
@@ -67,6 +82,27 @@ async def test_other_methods_are_refused(running: Running, method: str) -> None:
     answer = await running.rest.request(method, "/segment")
     assert answer.status_code == 405
     assert answer.headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize("path", ["/livez", "/v2", "/v2/health/live", "/v2/models/pranet/ready", "/stream"])
+async def test_who_uses_another_method_than_get_is_told_of_head_too(running: Running, path: str) -> None:
+    answer = await running.rest.put(path)
+    assert answer.status_code == 405
+    assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD"}
+
+
+@pytest.mark.parametrize("path", ["/segment/", "/livez/", "/v2/models/pranet/infer/", "/v2/health/live/"])
+async def test_a_slash_too_many_is_no_route_and_sends_nobody_elsewhere(running: Running, path: str) -> None:
+    answer = await running.rest.post(path, content=GOOD, headers={"Host": "elsewhere.example"})
+    assert answer.status_code == 404
+    assert "location" not in answer.headers
+
+
+async def test_the_stream_without_a_websocket_asks_for_one(running: Running) -> None:
+    answer = await running.rest.get("/stream")
+    assert (answer.status_code, answer.json()["type"]) == (426, "urn:pranet:error:upgrade-required")
+    assert (answer.headers["upgrade"], answer.headers["connection"]) == ("websocket", "upgrade")
+    assert "/stream" not in (await running.rest.get("/openapi.json")).json()["paths"]
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/info", "/metrics", "/", "/docs", "/v2", "/v2/models/pranet"])

@@ -80,6 +80,9 @@ async def test_raw_frames_bad_frames_and_shapes_travel_too() -> None:
     [
         ([PICTURE], "invalid-request"),
         (["no JSON"], "invalid-request"),
+        (["[" * 100_000], "invalid-request"),
+        ([EVERY, "[" * 100_000], "invalid-request"),
+        ([EVERY, LENGTH.pack(100_000) + b"[" * 100_000], "invalid-request"),
         ([json.dumps({"policy": "oldest"})], "invalid-parameter"),
         ([json.dumps({"colour": "red"})], "invalid-parameter"),
         (["[]"], "invalid-parameter"),
@@ -127,11 +130,16 @@ async def test_a_message_that_is_too_large_is_told_so_before_the_stream_is_close
         assert it.metric("pranet_rejected_total", {"reason": "too-many-bytes"}) == 1
 
 
-async def test_pages_of_other_sites_may_not_stream() -> None:
+@pytest.mark.parametrize("origin", ["https://elsewhere.example", "null", "https://[", ""])
+async def test_pages_of_other_sites_may_not_stream(origin: str) -> None:
     async with serving() as it:
-        with pytest.raises(InvalidStatus):
-            async with opened(it, Origin="https://elsewhere.example"):
+        with pytest.raises(InvalidStatus) as refused:
+            async with opened(it, Origin=origin):
                 pass
+        problem = json.loads(refused.value.response.body or b"")
+        assert (problem["status"], problem["type"]) == (403, "urn:pranet:error:foreign-origin")
+        assert it.metric("pranet_requests_total", {"transport": "websocket", "code": "403"}) == 1
+        assert it.metric("pranet_rejected_total", {"reason": "foreign-origin"}) == 1
         async with opened(it, Origin=f"http://127.0.0.1:{it.port}") as socket:
             await socket.send(EVERY)
 

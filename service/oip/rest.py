@@ -40,6 +40,7 @@ def build(service: Service) -> Starlette:
             Exception: _answer_fault,
         },
     )
+    app.router.redirect_slashes = False
     app.state.service = service
     return app
 

@@ -1,6 +1,7 @@
 """The protocol over gRPC: ``inference.GRPCInferenceService``, with Triton's ModelStreamInfer."""
 
 import asyncio
+import functools
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TypeVar
@@ -13,7 +14,7 @@ from google.protobuf.message import Message
 from service import pipeline
 from service.core import Service
 from service.errors import Draining, InternalError, InvalidRequest, ServiceError, TooManyBytes
-from service.grpc_call import Context, given_request_id, observed, seconds_left
+from service.grpc_call import Context, given_request_id, observed, seconds_left, write
 from service.observe import request_id_from
 from service.oip import model, parameters, tensors
 from service.oip.inference import Inferred, infer
@@ -113,7 +114,7 @@ class Servicer(pb_grpc.GRPCInferenceServiceServicer):
                 await pipeline.in_order(
                     aiter(requests),
                     self._answer_streamed,
-                    context.write,
+                    functools.partial(write, context),
                     at_once=streams.window,
                     stop=streams.draining,
                 )
@@ -131,6 +132,7 @@ class Servicer(pb_grpc.GRPCInferenceServiceServicer):
             self._service.metrics.rejected.labels(error.slug).inc()
             return _failed(request.id, error)
         except Exception:
+            self._service.metrics.rejected.labels(InternalError.slug).inc()
             log.exception("a request of a stream failed")
             return _failed(request.id, InternalError("request"))
         response.parameters["triton_final_response"].bool_param = True  # one response for each request
