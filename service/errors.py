@@ -258,15 +258,3 @@ class DeadlineExceeded(ServiceError):
     """The answer was not ready within the request's time."""
 
     status, grpc, slug = 504, StatusCode.DEADLINE_EXCEEDED, "deadline-exceeded"
-
-
-def forget_frames(error: BaseException | None) -> None:
-    """Cut an error that is told, and all before it, off from the frames that raised them, and so from the request.
-
-    Otherwise they often keep each other: then a request of any size stays until a full garbage collection, for which
-    Python waits for the number of objects, whatever their size.
-    """
-    while error is not None:
-        earlier = error.__cause__ or error.__context__
-        error.__traceback__ = error.__cause__ = error.__context__ = None
-        error = earlier

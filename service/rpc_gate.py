@@ -13,10 +13,11 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health
 
-from service.errors import BodyTooSlow, InvalidRequest, MethodNotAllowed, ServiceError, TooManyBytes, forget_frames
+from service.errors import BodyTooSlow, InvalidRequest, MethodNotAllowed, ServiceError, TooManyBytes
 from service.gate import Gate
 from service.grpc_call import Context, abort, ending
 from service.metrics import Metrics
+from service.together import forget_frames
 
 OPEN_SERVICE = f"/{health.SERVICE_NAME}/"
 CANCELLED_SECONDS = 0.1  # after the end of its messages, until a call is cancelled if that is why they ended

@@ -1,9 +1,7 @@
-"""Tasks that end together, and leave nothing in memory but how."""
+"""Tasks that end together, and errors that let go of what raised them."""
 
 import asyncio
 from types import TracebackType
-
-from service.errors import forget_frames
 
 
 class Together(asyncio.TaskGroup):
@@ -26,3 +24,15 @@ class Together(asyncio.TaskGroup):
             raise first
         finally:
             del first
+
+
+def forget_frames(error: BaseException | None) -> None:
+    """Cut an error that is told, and all before it, off from the frames that raised them, and so from the request.
+
+    Otherwise they often keep each other: then a request of any size stays until a full garbage collection, for which
+    Python waits for the number of objects, whatever their size.
+    """
+    while error is not None:
+        earlier = error.__cause__ or error.__context__
+        error.__traceback__ = error.__cause__ = error.__context__ = None
+        error = earlier

@@ -26,9 +26,10 @@ from typing import Any
 from fastapi import WebSocket, WebSocketDisconnect
 
 from service.core import Service
-from service.errors import ClientLeft, InternalError, InvalidRequest, ServiceError, TooManyBytes, forget_frames
+from service.errors import ClientLeft, InternalError, InvalidRequest, ServiceError, TooManyBytes
 from service.observe import request_id_from
 from service.stream import Answer, Frame
+from service.together import forget_frames
 from service.tracing import Call
 from service.websocket_messages import pack, parsed, stream_options, unpack
 
