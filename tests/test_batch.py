@@ -275,7 +275,7 @@ async def test_archives_share_the_pictures_that_may_be_at_work() -> None:
         await until(lambda: it.service.segmenter.in_flight == 2)
         predictor.permits.release()
         await predictor.has_begun()
-        assert it.service.segmenter.in_flight == 2
+        await until(lambda: it.service.segmenter.in_flight == 2)
         predictor.open()
         assert [len(lines(await archive)) for archive in archives] == [3, 3]
 

@@ -61,9 +61,9 @@ async def test_what_is_no_websocket_message_is_one_line(name: str, running: Runn
         writer.write(sent)
         closed = await reader.read()
     assert (closed[0], int.from_bytes(closed[2:4])) == (0x88, code)
-    await until(lambda: running.metric("pranet_requests_total", {"transport": "websocket", "code": "1001"}) == 1)
+    await until(lambda: running.metric("pranet_requests_total", {"transport": "websocket", "code": str(code)}) == 1)
     (line,) = logged(written)
-    assert line.startswith("websocket stream 1001")
+    assert line.startswith(f"websocket stream {code}")
 
 
 @pytest.mark.parametrize("path", ["/segment", "/segment/batch"])
