@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -47,12 +48,13 @@ class Readiness:
 
     def __init__(self, dead: asyncio.Event) -> None:
         self.phase = Phase.STARTING
+        self.since = time.monotonic()  # of the phase
         self.changed = asyncio.Event()  # for whoever publishes it
         self.dead = dead  # set when inference does not answer any more
 
     def enter(self, phase: Phase) -> None:
         """Go on to a phase."""
-        self.phase = phase
+        self.phase, self.since = phase, time.monotonic()
         self.changed.set()
 
     @property

@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import functools
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator
 
 import uvicorn
 
 from service import rest
-from service.core import Service
+from service.core import Phase, Service
 from service.http_protocol import HttpProtocol
 from service.websocket_protocol import WebSocketProtocol
 
@@ -35,7 +36,6 @@ async def listening(service: Service, listener: socket.socket) -> AsyncIterator[
         lifespan="off",
         workers=1,  # else WEB_CONCURRENCY decides: one device, one queue, one registry of metrics
         server_header=False,
-        timeout_graceful_shutdown=1,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         ws=functools.partial(WebSocketProtocol, metrics=service.metrics),  # type: ignore[arg-type]
         ws_max_size=settings.cut_off_bytes,
@@ -53,8 +53,16 @@ async def listening(service: Service, listener: socket.socket) -> AsyncIterator[
             await asyncio.sleep(0.005)
         yield
     finally:
+        config.timeout_graceful_shutdown = _seconds_to_end(service)
         server.should_exit = True
         await serving
+
+
+def _seconds_to_end(service: Service) -> int:
+    """Return how long what is answered may still be on its way to its clients: for the rest of the drain."""
+    if service.readiness.phase is not Phase.DRAINING:
+        return 1
+    return max(1, round(service.settings.drain_seconds - (time.monotonic() - service.readiness.since)))
 
 
 class _Server(uvicorn.Server):

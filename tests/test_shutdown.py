@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import pty
 import signal
 import socket
+import struct
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -128,6 +130,25 @@ async def test_a_device_that_hangs_for_good_ends_the_process_with_3_after_all_an
             assert await asyncio.gather(*hanging) == [500] * MAX_ABANDONED
             assert await asyncio.gather(*behind) == [200] * 3
             assert await asyncio.to_thread(server.process.wait) == INFERENCE_DEAD
+
+
+@pytest.mark.slow
+async def test_an_answer_that_is_read_slowly_is_sent_to_its_end() -> None:
+    picture = encoded(Image.new("RGB", (4000, 3000), "red"))
+    image = {"name": "image", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": 4 + len(picture)}}
+    outputs = [{"name": "probability", "parameters": {"binary_data": True}}]
+    head = json.dumps({"inputs": [image], "outputs": outputs}).encode()
+    content = head + struct.pack("<I", len(picture)) + picture
+    with processes.server(program=[sys.executable, RED_SERVER]) as server:
+        async with clients(server) as (rest, _), asyncio.timeout(PATIENCE):
+            headers = {"inference-header-content-length": str(len(head))}
+            url = "/v2/models/pranet/infer"
+            async with rest.stream("POST", url, content=content, headers=headers) as answer:
+                server.process.send_signal(signal.SIGTERM)
+                await asyncio.sleep(2)  # longer than a server waits that does not care
+                received = len(await answer.aread())
+        assert received == int(answer.headers["content-length"]) > 48_000_000
+        assert await asyncio.to_thread(server.process.wait, PATIENCE) == 0
 
 
 @pytest.mark.slow
