@@ -4,6 +4,7 @@ Wherever the peer is the one who has to send, a timer runs: from the connection 
 of the next request) to the end of the head. What comes then, the body, has the request's own deadline in
 ``service.body``. An answer before its end says that the connection will be closed; it is closed after that end, so that
 clients that send everything first can read the answer, but does not wait long for it, nor take any number of bytes.
+Fields after a chunked body mean nothing here and are not kept; they and the framing of chunks are no more than a head.
 
 What is no HTTP is refused and counted here, after the answers to what came before it. A body that breaks off is told to
 the route that reads it, which refuses the request as any other.
@@ -42,6 +43,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._in_head = True  # or before it
         self._head_bytes = 0
+        self._framing_bytes = 0  # since the last bytes of a body
         self._fault: ServiceError | None = None
         self._deaf = False  # after what is no HTTP, nothing more is
         self._last_words: ServiceError | None = None  # after the answers that are still open
@@ -72,14 +74,25 @@ class HttpProtocol(HttpToolsProtocol):
             if self._rest_bytes < 0:
                 self._part()
                 return
+        self._framing_bytes += len(data)
         super().data_received(data)
-        if self._in_head and self._head_bytes > MAX_HEAD_BYTES and not self._deaf:
+        if max(self._head_bytes, self._framing_bytes) > MAX_HEAD_BYTES and not self._deaf:
             self._refuse(_too_large())
 
     def on_message_begin(self) -> None:
         """Give a head its time, also one that begins where a body ends."""
         super().on_message_begin()
         self._start_timer(HEAD_SECONDS)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a field of the head; one after a chunked body may be left out (RFC 9110, section 6.5.1)."""
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of the body."""
+        self._framing_bytes = 0
+        super().on_body(body)
 
     def on_headers_complete(self) -> None:
         """Judge the size of a head; from here on the request's own deadline holds."""
@@ -93,12 +106,12 @@ class HttpProtocol(HttpToolsProtocol):
         if self._fault:
             raise ValueError  # the parser stops, and `send_400_response` is called
         super().on_headers_complete()
-        self._in_head, self._head_bytes = False, 0
+        self._in_head, self._head_bytes, self._framing_bytes = False, 0, 0
 
     def on_message_complete(self) -> None:
         """Expect a head again, whenever it comes."""
         self._stop_timer()
-        self._in_head = True
+        self._in_head, self._framing_bytes = True, 0
         super().on_message_complete()
         if self._parting and self.cycle.response_complete:
             self._part()

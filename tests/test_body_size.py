@@ -1,6 +1,7 @@
 """A body that is too large is refused so that its client can read why, however it sends."""
 
 import asyncio
+import itertools
 import json
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -93,6 +94,14 @@ async def test_after_an_early_refusal_no_more_than_an_archive_is_swallowed(monke
         writer.write(ENDLESS % b"")
         with pytest.raises(ConnectionError):
             await send_all(writer, chunked())
+
+
+async def test_fields_after_a_body_are_no_more_than_a_head(running: Running) -> None:
+    async with connected(running) as (_, writer):
+        writer.write(ENDLESS % b"" + b"5\r\nhello\r\n0\r\n")
+        with pytest.raises(ConnectionError):
+            await send_all(writer, itertools.repeat(b"aa:bb\r\n" * 1000, 5000))
+    await until(lambda: running.metric("pranet_requests_total", {"transport": "rest", "code": "431"}) == 1)
 
 
 async def test_after_an_early_refusal_nobody_is_waited_for(monkeypatch: pytest.MonkeyPatch, running: Running) -> None:
