@@ -1,14 +1,16 @@
 """WebSocket connections whose handshake is none: they end at once, with an error in the form of all others.
 
 uvicorn would answer some of them in a form of its own, none of them counted, and leave the others open for ever. A text
-that is none it would log as a fault of its own.
+that is none it would log as a fault of its own. Messages wait for each other, but pings and fragments cost time without
+being one: many at once have their connection wait, so that all others have their turn.
 """
 
+import asyncio
 from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import HeaderLineTooLong, RequestLineTooLong, TooManyHeaders
-from websockets.frames import CloseCode
+from websockets.frames import CloseCode, Frame
 from websockets.http11 import Request
 
 from service.errors import HeadTooLarge, InvalidRequest
@@ -18,18 +20,55 @@ from service.metrics import Metrics
 TOO_LARGE = (RequestLineTooLong, HeaderLineTooLong, TooManyHeaders)
 
 
+LOOSE_FRAMES = 1_000  # pings, pongs and fragments that pass at once
+LOOSE_FRAMES_A_SECOND = 10_000  # beyond those; each takes some 10 us
+
+
 class WebSocketProtocol(WebSocketsSansIOProtocol):
     """One connection, from its handshake on; its methods are called by the transport."""
 
     def __init__(self, *given: Any, metrics: Metrics, **named: Any) -> None:
         super().__init__(*given, **named)
         self._metrics = metrics
+        self._loose_frames = 0
+        self._waiting: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
-        """End what is not even a request that could ask for a WebSocket."""
+        """End what is not even a request that could ask for a WebSocket; let a flood of frames wait."""
         super().data_received(data)
+        if self._loose_frames > LOOSE_FRAMES:
+            self.transport.pause_reading()
+            self._waiting = self.loop.call_later(self._loose_frames / LOOSE_FRAMES_A_SECOND, self._go_on)
+            self._loose_frames = 0
         if self.conn.handshake_exc and not self.handshake_initiated:
             self._refuse(self.conn.handshake_exc)
+
+    def handle_ping(self) -> None:
+        """Count a ping, and answer it."""
+        self._loose_frames += 1
+        super().handle_ping()
+
+    def handle_pong(self, event: Frame) -> None:
+        """Count a pong, asked for or not."""
+        self._loose_frames += 1
+        super().handle_pong(event)
+
+    def handle_cont(self, event: Frame) -> None:
+        """Count a fragment, and take it."""
+        self._loose_frames += 1
+        super().handle_cont(event)
+
+    async def receive(self) -> Any:
+        """Hand the application its next message, which lets the connection be read again unless it has to wait."""
+        message = await super().receive()
+        if self._waiting and not self.transport.is_closing():
+            self.transport.pause_reading()
+        return message
+
+    def _go_on(self) -> None:
+        self._waiting = None
+        if not self.read_paused and not self.transport.is_closing():
+            self.transport.resume_reading()
 
     def handle_connect(self, event: Request) -> None:
         """Take a handshake on, if it is one."""

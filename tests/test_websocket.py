@@ -14,6 +14,7 @@ from pictures import encoded, mask_of, red_box
 from service import http_server
 from service.core import Phase
 from service.websocket_messages import LENGTH
+from service.websocket_protocol import LOOSE_FRAMES, WebSocketProtocol
 from streaming import Held, check_identity, held
 
 PICTURE = encoded(red_box(64, 48, (16, 12, 48, 36)))
@@ -222,3 +223,18 @@ async def test_the_live_page_allows_nothing_from_elsewhere() -> None:
         assert "unsafe" not in answer.headers["content-security-policy"]
         assert "http://" not in answer.text
         assert "https://" not in answer.text
+
+
+async def test_a_flood_of_pings_has_to_wait_and_the_stream_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited, go_on = [], WebSocketProtocol._go_on
+    monkeypatch.setattr(
+        WebSocketProtocol, "_go_on", lambda self: (waited.append(self.transport.is_reading()), go_on(self))
+    )
+    async with serving() as it, opened(it) as socket:
+        socket.transport.write(b"\x89\x80\x00\x00\x00\x00" * 3 * LOOSE_FRAMES)
+        await until(lambda: bool(waited))
+        await socket.send(EVERY)
+        await socket.send(packed(1))
+        head, _ = unpacked(await socket.recv())
+    assert head["frame_id"] == 1
+    assert not waited[0]
