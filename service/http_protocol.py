@@ -13,6 +13,7 @@ the route that reads it, which refuses the request as any other.
 import asyncio
 import json
 import logging
+import re
 import sys
 from http import HTTPStatus
 from typing import Any
@@ -28,6 +29,9 @@ from service.observe import request_id_from
 HEAD_SECONDS = 10.0
 MAX_HEAD_BYTES = 32 * 1024
 REST_SECONDS = 5.0  # for the rest of a body that nobody reads any more
+# The parser takes what follows a head that asks for another protocol as that protocol's, so for no body; but servers
+# may ignore such a wish (RFC 9110, section 7.8), as curl --http2 expects.
+OTHER_UPGRADE = re.compile(rb"(?i)(?<=\n)upgrade(?=[ \t]*:(?![ \t]*websocket))")
 TLS_HANDSHAKE = b"\x16\x03"  # the first bytes of a client that speaks TLS
 
 log = logging.getLogger("pranet.access")
@@ -69,6 +73,8 @@ class HttpProtocol(HttpToolsProtocol):
                 self._fault = InvalidRequest("this is TLS, which the port does not speak; send plain HTTP/1.1")
             self._head_bytes += len(data)
             self._start_timer(HEAD_SECONDS)
+            head, end, rest = data.partition(b"\r\n\r\n")
+            data = OTHER_UPGRADE.sub(b"ignored", head) + end + rest
         elif self.cycle.response_complete:
             self._rest_bytes -= len(data)
             if self._rest_bytes < 0:

@@ -77,6 +77,18 @@ async def test_a_client_that_waits_for_100_continue_is_told_to_go_on(running: Ru
         assert (await response(reader))[0] == 200
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_who_would_rather_speak_http_2_is_answered_in_http_1_1(running: Running, at_once: bool) -> None:
+    head = post("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEAAEAAAAIAAAAAAAMAAAAA")
+    async with connected(running) as (reader, writer):
+        for _ in range(2):
+            writer.write(head)
+            if not at_once:
+                await asyncio.sleep(0.05)  # a segment of its own
+            writer.write(GOOD)
+            assert (await response(reader))[0] == 200
+
+
 @pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "DELETE", "TRACE", "PROPFIND"])
 async def test_other_methods_are_refused(running: Running, method: str) -> None:
     answer = await running.rest.request(method, "/segment")
