@@ -149,17 +149,9 @@ async def running(
         batcher = await stack.enter_async_context(_batcher(settings, predictor, max_batch_size, metrics, hang_seconds))
         readiness = Readiness(batcher.dead)
         metrics.ready.set_function(lambda: readiness.ready)
-        segmenter = Segmenter(
-            batcher,
-            Admission(settings.max_queue_size),
-            pool,
-            metrics,
-            traces,
-            max_image_pixels=settings.max_image_pixels,
-        )
-        side_outputs = (
-            SideOutputs(settings.weights_path, max_image_pixels=settings.max_image_pixels) if settings.maps else None
-        )
+        admission, max_pixels = Admission(settings.max_queue_size), settings.max_image_pixels
+        segmenter = Segmenter(batcher, admission, pool, metrics, traces, max_image_pixels=max_pixels)
+        side_outputs = SideOutputs(settings.weights_path, max_image_pixels=max_pixels) if settings.maps else None
         served = ServedModel(
             batcher,
             predictor.model,
