@@ -3,8 +3,8 @@
 import grpc
 
 from model.errors import UserError
+from service.errors import ERROR_METADATA_KEY
 
-ERROR_METADATA_KEY = "pranet-error"
 FINAL_CODES = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
 
 

@@ -10,14 +10,13 @@ import grpc
 from google.protobuf.message import Message
 
 from service.core import Service
-from service.errors import ClientLeft, DeadlineExceeded, InternalError, ServiceError
+from service.errors import ERROR_METADATA_KEY, ClientLeft, DeadlineExceeded, InternalError, ServiceError
 from service.observe import request_id_from
 from service.tracing import Call
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Answer = TypeVar("Answer", bound=Message | None)
 
-ERROR_METADATA_KEY = "pranet-error"
 STREAMS = frozenset({"SegmentStream", "ModelStreamInfer"})  # last for minutes, so that metrics keep them apart
 FAILURES = (grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)  # of the service
 EARLY_SECONDS = 0.1  # that a client may give up before its deadline by our clock, which starts when the call arrives
