@@ -16,6 +16,7 @@ import httpx
 from pictures import ROOT
 
 PROGRAM = (sys.executable, "-m", "service.cli")
+RED_SERVER = (sys.executable, ROOT / "tests" / "red_server.py")  # with a predictor that needs no weights
 START_SECONDS = 120  # import of torch, reading of weights and warm-up on a busy machine
 STOP_SECONDS = 60
 ANNOUNCEMENT = re.compile(r"PraNet is ready: (?P<url>https?://\S+) \(gRPC (?P<grpc_port>\d+)\)")

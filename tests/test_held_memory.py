@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import sys
 from collections.abc import Awaitable, Callable, Iterator
 
 import grpc
@@ -43,7 +42,7 @@ Send = Callable[[Server, bytes], Awaitable[object]]
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with processes.server(program=(sys.executable, ROOT / "tests" / "red_server.py"), **VARIABLES) as running:
+    with processes.server(program=processes.RED_SERVER, **VARIABLES) as running:
         yield running
 
 

@@ -1,6 +1,5 @@
 """The service does what its OpenAPI document says: requests made from the document, answers held against it."""
 
-import sys
 from collections.abc import Iterator
 
 import httpx
@@ -15,7 +14,6 @@ from pictures import ROOT, encoded, red_box
 from processes import Server
 
 PICTURES = [encoded(red_box(24, 16, (4, 4, 12, 12)), kind) for kind in ("PNG", "JPEG", "WEBP")]
-RED_SERVER = ROOT / "tests" / "red_server.py"
 EXAMPLES = 50  # of each operation
 
 schemathesis.openapi.format("binary", st.sampled_from(PICTURES) | st.binary(max_size=256))
@@ -24,7 +22,7 @@ schemathesis.openapi.format("binary", st.sampled_from(PICTURES) | st.binary(max_
 @pytest.fixture
 def server() -> Iterator[Server]:
     """Serve without the engine, which is not what is tested here."""
-    with processes.server("--maps", "false", program=(sys.executable, RED_SERVER), PYTHONPATH=str(ROOT)) as running:
+    with processes.server("--maps", "false", program=processes.RED_SERVER, PYTHONPATH=str(ROOT)) as running:
         yield running
 
 

@@ -5,7 +5,6 @@ import contextlib
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +22,6 @@ from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 
 pytestmark = pytest.mark.slow
 
-RED_SERVER = (sys.executable, ROOT / "tests" / "red_server.py")
 PICTURE = encoded(red_box(64, 48, (8, 8, 40, 40)))
 ENDLESS = encoded(Image.new("RGB", (64, 48), "lime"))  # keeps the device
 IN_TIME = 20.0  # seconds
@@ -31,7 +29,7 @@ IN_TIME = 20.0  # seconds
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with processes.server(program=RED_SERVER, PYTHONPATH=str(ROOT), HANG_SECONDS="60") as running:
+    with processes.server(program=processes.RED_SERVER, PYTHONPATH=str(ROOT), HANG_SECONDS="60") as running:
         yield running
 
 
@@ -88,7 +86,7 @@ async def test_a_client_in_the_middle_of_an_archive_can_tell_that_it_is_not_whol
 def test_after_a_kill_the_service_starts_on_the_same_ports(server: Server) -> None:
     kill(server)
     ports = ("--port", httpx.URL(server.url).port, "--grpc-port", server.grpc_address.rpartition(":")[2])
-    with processes.server(*ports, program=RED_SERVER, PYTHONPATH=str(ROOT)) as again:
+    with processes.server(*ports, program=processes.RED_SERVER, PYTHONPATH=str(ROOT)) as again:
         assert again.url == server.url
         answer = httpx.post(f"{again.url}/segment", content=PICTURE, trust_env=False)
         assert mask_of(answer.content).any()
@@ -97,7 +95,7 @@ def test_after_a_kill_the_service_starts_on_the_same_ports(server: Server) -> No
 def test_a_full_disk_under_its_output_and_log_stops_nothing() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free, socket.create_server(("127.0.0.1", 0)) as grpc_free:
         port, grpc_port = (each.getsockname()[1] for each in (free, grpc_free))
-    command = [*RED_SERVER, "serve", "--port", port, "--grpc-port", grpc_port, "--log-level", "debug"]
+    command = [*processes.RED_SERVER, "serve", "--port", port, "--grpc-port", grpc_port, "--log-level", "debug"]
     environment = processes._environment({"PYTHONPATH": str(ROOT)})
     with (
         Path("/dev/full").open("w") as full,

@@ -8,7 +8,6 @@ import pty
 import signal
 import socket
 import struct
-import sys
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -30,7 +29,6 @@ from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 
 CALLERS = 12  # of each protocol: more than one batch, so that some wait when the signal comes
 IMAGE = SAMPLES[0].read_bytes()
-RED_SERVER = ROOT / "tests" / "red_server.py"
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
@@ -121,7 +119,7 @@ async def status(rest: httpx.AsyncClient, image: bytes) -> int:
 @pytest.mark.slow
 async def test_a_device_that_hangs_for_good_ends_the_process_with_3_after_all_answers_that_can_be_given() -> None:
     lime, red = (encoded(Image.new("RGB", (8, 8), colour)) for colour in ("lime", "red"))
-    with processes.server("--max-batch-size", 1, program=(sys.executable, RED_SERVER), PYTHONPATH=str(ROOT)) as server:
+    with processes.server("--max-batch-size", 1, program=processes.RED_SERVER, PYTHONPATH=str(ROOT)) as server:
         async with clients(server) as (rest, _), asyncio.timeout(PATIENCE):
             hanging = [asyncio.create_task(status(rest, lime)) for _ in range(MAX_ABANDONED)]
             while await in_flight(rest) + sum(task.done() for task in hanging) < MAX_ABANDONED:
@@ -139,7 +137,7 @@ async def test_an_answer_that_is_read_slowly_is_sent_to_its_end() -> None:
     outputs = [{"name": "probability", "parameters": {"binary_data": True}}]
     head = json.dumps({"inputs": [image], "outputs": outputs}).encode()
     content = head + struct.pack("<I", len(picture)) + picture
-    with processes.server(program=[sys.executable, RED_SERVER]) as server:
+    with processes.server(program=processes.RED_SERVER) as server:
         async with clients(server) as (rest, _), asyncio.timeout(PATIENCE):
             headers = {"inference-header-content-length": str(len(head))}
             url = "/v2/models/pranet/infer"

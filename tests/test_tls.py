@@ -5,7 +5,6 @@ import contextlib
 import signal
 import socket
 import ssl
-import sys
 import warnings
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -231,10 +230,11 @@ async def test_sighup_renews_the_certificate_of_both_ports_and_keeps_it_when_the
 ) -> None:
     settings, later, log = authority.server(), Authority(tmp_path), tmp_path / "log"
     flags = ("--tls-cert", settings["tls_cert"], "--tls-key", settings["tls_key"], "--maps", "false")
-    program = (sys.executable, ROOT / "tests" / "red_server.py")
     with (
         log.open("w") as lines,
-        processes.server(*flags, program=program, stderr=lines, ca=authority.pem, PYTHONPATH=str(ROOT)) as server,
+        processes.server(
+            *flags, program=processes.RED_SERVER, stderr=lines, ca=authority.pem, PYTHONPATH=str(ROOT)
+        ) as server,
     ):
         ports = [int(address.rpartition(":")[2]) for address in (server.url, server.grpc_address)]
         assert [shows(port, authority) for port in ports] == [True, True]
