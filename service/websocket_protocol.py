@@ -21,7 +21,7 @@ TOO_LARGE = (RequestLineTooLong, HeaderLineTooLong, TooManyHeaders)
 
 
 LOOSE_FRAMES = 1_000  # pings, pongs and fragments that pass at once
-LOOSE_FRAMES_A_SECOND = 10_000  # beyond those; each takes some 10 us
+LOOSE_FRAMES_A_SECOND = 10_000  # in the long run; each takes some 10 us
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
@@ -30,16 +30,19 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def __init__(self, *given: Any, metrics: Metrics, **named: Any) -> None:
         super().__init__(*given, **named)
         self._metrics = metrics
-        self._loose_frames = 0
+        self._loose_frames = 0  # in the bytes that came last
+        self._due = 0.0  # when all that came so far will have come at this rate, loop time
         self._waiting: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
         """End what is not even a request that could ask for a WebSocket; let a flood of frames wait."""
+        self._loose_frames = 0
         super().data_received(data)
-        if self._loose_frames > LOOSE_FRAMES:
+        now = self.loop.time()
+        self._due = max(self._due, now) + self._loose_frames / LOOSE_FRAMES_A_SECOND
+        if (early := self._due - now - LOOSE_FRAMES / LOOSE_FRAMES_A_SECOND) > 0:
             self.transport.pause_reading()
-            self._waiting = self.loop.call_later(self._loose_frames / LOOSE_FRAMES_A_SECOND, self._go_on)
-            self._loose_frames = 0
+            self._waiting = self.loop.call_later(early, self._go_on)
         if self.conn.handshake_exc and not self.handshake_initiated:
             self._refuse(self.conn.handshake_exc)
 
