@@ -8,14 +8,14 @@ import numpy.typing as npt
 
 from model.training import artefacts
 from model.training.recipe import Augmentation
-from model.transforms import Floats, Pixels
+from model.transforms import Pixels
 
 Matrix = npt.NDArray[np.float64]
 
 REFLECTED = 0.3  # share of pictures continued by reflection; the rest get black, as around an endoscope's view
 SHARP = 1.5  # a picture is averaged down first where it would shrink by more than this (warping alone aliases)
 FEATHER = 0.02  # of the side: softness of a pasted polyp's edge
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def augment(
@@ -86,22 +86,19 @@ def paste(image: Pixels, mask: Pixels, donor: Pixels, polyp: Pixels) -> tuple[Pi
 
 def recolour(image: Pixels, settings: Augmentation, rng: np.random.Generator) -> Pixels:
     """Change brightness, contrast, saturation, white balance, sharpness and noise."""
-    out: Floats = image.astype(np.float32)
-    gains = np.exp(rng.uniform(-1, 1, 3) * np.log(settings.channel_gain))
-    out *= (gains * _factor(settings.brightness, rng)).astype(np.float32)
+    gains = np.exp(rng.uniform(-1, 1, 3) * np.log(settings.channel_gain)) * _factor(settings.brightness, rng)
     saturation = 0.0 if rng.random() < settings.gray else _factor(settings.saturation, rng)
-    if saturation != 1:
-        luma: Floats = (out @ LUMA)[..., None]
-        out = (out - luma) * np.float32(saturation) + luma
+    colours = (saturation * np.eye(3) + (1 - saturation) * LUMA) @ np.diag(gains)
     contrast = _factor(settings.contrast, rng)
-    if contrast != 1:
-        mean = out.mean()
-        out = (out - mean) * np.float32(contrast) + mean
+    level = float(np.mean(colours @ cv2.mean(image)[:3]))
+    matrix = np.column_stack([contrast * colours, np.full(3, (1 - contrast) * level)])
+    out = cast(Pixels, cv2.transform(image, matrix))  # all of these are linear: one pass
     if rng.random() < settings.blur:
-        out = cast(Floats, cv2.GaussianBlur(out, (0, 0), rng.uniform(0.3, 1.6) * len(image) / 352))
+        out = cast(Pixels, cv2.GaussianBlur(out, (0, 0), rng.uniform(0.3, 1.6) * len(image) / 352))
     if rng.random() < settings.noise:
-        out = out + rng.standard_normal(out.shape, np.float32) * np.float32(rng.uniform(1, 10))
-    return np.clip(out, 0, 255).astype(np.uint8)
+        noisy = out + rng.standard_normal(out.shape, np.float32) * np.float32(rng.uniform(1, 10))
+        out = np.clip(noisy, 0, 255).astype(np.uint8)
+    return out
 
 
 def _factor(largest: float, rng: np.random.Generator) -> float:
