@@ -126,7 +126,7 @@ def test_frozen_modules_and_statistics_stay_as_they_were(tmp_path):
     before = copy.deepcopy(network.state_dict())
     pair = Pair(np.full((64, 64, 3), 90, np.uint8), np.eye(64, dtype=np.uint8))
     trainer = loop.Trainer(recipe, network, Batches([pair], recipe), torch.device("cpu"), tmp_path)
-    trainer.step(*trainer.batches.at(0, 64))
+    trainer.step(*trainer.batches[0, 64])
     changed = {name for name, value in network.state_dict().items() if (value != before[name]).any()}
     assert not [name for name in changed if "layer1" in name or "running" in name]
     assert {"resnet.layer2.0.conv1.weight", "ra2_conv4.conv.weight"} <= changed

@@ -83,16 +83,16 @@ def test_pair_is_shrunk_to_the_side_it_is_kept_at(folders, blobs):
 
 def test_batch_is_a_function_of_seed_and_step_alone(blobs):
     batches = Batches(blobs, STRONG)
-    images, masks = batches.at(3, 64)
-    again, masks_again = Batches(blobs, STRONG).at(3, 64)
+    images, masks = batches[3, 64]
+    again, masks_again = Batches(blobs, STRONG)[3, 64]
     assert (images == again).all()
     assert (masks == masks_again).all()
-    assert (Batches(blobs, dataclasses.replace(STRONG, seed=99)).at(3, 64)[0] != images).any()
+    assert (Batches(blobs, dataclasses.replace(STRONG, seed=99))[3, 64][0] != images).any()
 
 
 def test_every_pair_is_seen_once_an_epoch(blobs):
     batches = Batches(blobs, dataclasses.replace(PLAIN, batch=3))
-    seen = np.concatenate([batches.at(step, 64)[0].numpy() for step in (0, 1)])
+    seen = np.concatenate([batches[step, 64][0].numpy() for step in (0, 1)])
     assert len({picture.tobytes() for picture in seen}) == len(blobs)
 
 
@@ -132,7 +132,7 @@ def test_picture_full_of_polyp_has_no_polyp_free_crop():
 
 def test_negatives_are_the_share_of_samples_that_the_recipe_asks_for(scenes):
     batches = Batches(scenes, dataclasses.replace(PLAIN, batch=100, negatives=0.5))
-    _, masks = batches.at(0, 32)
+    _, masks = batches[0, 32]
     assert 0.3 < (masks.sum(dim=(1, 2, 3)) == 0).float().mean() < 0.6  # a few find no crop
 
 
@@ -173,7 +173,7 @@ def test_what_cannot_be_covered_is_not_erased(scenes):
 
 
 def test_erased_samples_have_an_empty_mask(scenes):
-    plain, erased = (Batches(scenes, dataclasses.replace(PLAIN, erased=share)).at(0, 64) for share in (0.0, 1.0))
+    plain, erased = (Batches(scenes, dataclasses.replace(PLAIN, erased=share))[0, 64] for share in (0.0, 1.0))
     assert (plain[1].sum(dim=(1, 2, 3)) > 0).all()
     assert erased[1].sum() == 0
     assert (plain[0] != erased[0]).any(dim=3).any(dim=2).any(dim=1).all()

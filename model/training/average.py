@@ -9,7 +9,7 @@ from model.pranet import PraNet
 
 
 class AverageWeights:
-    """Keeps ``network``, whose floating-point parameters and buffers trail those of a network in training.
+    """Keeps ``network``, whose floating-point parameters and buffers trail those of the network in training.
 
     The decay grows from 0.1 to ``decay`` over the first updates, so the start is soon forgotten.
     """
@@ -17,12 +17,13 @@ class AverageWeights:
     def __init__(self, network: PraNet, decay: float) -> None:
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
         self.decay = decay
+        self._tensors = _floats(self.network), _floats(network)  # collected once: it takes as long as a small step
 
     @torch.no_grad()
-    def update(self, network: PraNet, step: int) -> None:
-        """Move towards the weights that ``network`` has after ``step`` steps."""
+    def update(self, step: int) -> None:
+        """Move towards the weights that the network in training has after ``step`` steps."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        trailing, leading = _floats(self.network), _floats(network)
+        trailing, leading = self._tensors
         torch._foreach_lerp_(trailing, leading, 1 - decay)
 
 

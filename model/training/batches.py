@@ -3,35 +3,57 @@
 A batch is a pure function of the seed and the step, so that a resumed run sees what an unbroken one sees.
 """
 
-from collections.abc import Sequence
-from concurrent.futures import Executor
+import multiprocessing
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from model.training import augment, crops
 from model.training.erase import erase
 from model.training.pairs import Pair
 from model.training.recipe import Recipe
 
+Order = tuple[int, int]  # a step and the side of its input, pixels
+
 
 @dataclass(frozen=True)
-class Batches:
+class Batches(Dataset[tuple[Tensor, Tensor]]):
     """Augmented batches of a list of pairs."""
 
     pairs: Sequence[Pair]
     recipe: Recipe
 
-    def at(self, step: int, size: int, workers: Executor | None = None) -> tuple[Tensor, Tensor]:
-        """Return RGB uint8 (B, 3, size, size) and masks float32 (B, 1, size, size) of 0 and 1 for a step."""
+    def __getitem__(self, order: Order) -> tuple[Tensor, Tensor]:
+        """Return RGB uint8 (B, 3, size, size) and masks uint8 (B, 1, size, size) of 0 and 1 for a step and a size."""
+        step, size = order
         positions = range(step * self.recipe.batch, (step + 1) * self.recipe.batch)
-        run = map if workers is None else workers.map
-        samples = list(run(lambda position: self._sample(position, size), positions))
+        samples = [self._sample(position, size) for position in positions]
         images = np.stack([sample.image for sample in samples]).transpose(0, 3, 1, 2)
         masks = np.stack([sample.mask for sample in samples])[:, None]
-        return torch.from_numpy(images), torch.from_numpy(masks.astype(np.float32))
+        return torch.from_numpy(images), torch.from_numpy(masks)
+
+    def ordered(self, orders: Iterable[Order], pinned: bool) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the batches of ``orders``, made ahead by processes of their own; ``pinned`` ones reach a GPU faster."""
+        loader = DataLoader(
+            self,
+            batch_size=None,
+            sampler=orders,
+            num_workers=_workers(beside_gpu=pinned),
+            worker_init_fn=_single_threaded,
+            multiprocessing_context=multiprocessing.get_context("fork"),  # which shares the pairs; others copy them
+            pin_memory=pinned,
+        )
+        with warnings.catch_warnings():
+            # Of a fork in a process with threads. The workers touch none of what these may hold.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            yield from loader
 
     def _sample(self, position: int, size: int) -> Pair:
         rng = np.random.default_rng((self.recipe.seed, 1, position))
@@ -54,3 +76,13 @@ class Batches:
         epoch, place = divmod(position, len(self.pairs))
         order = np.random.default_rng((self.recipe.seed, 0, epoch)).permutation(len(self.pairs))
         return int(order[place])
+
+
+def _workers(beside_gpu: bool) -> int:
+    """Count the worker processes: a GPU waits for them, a CPU that trains needs most of its cores itself."""
+    cores = os.cpu_count() or 2
+    return max(1, cores - 2 if beside_gpu else cores // 2)
+
+
+def _single_threaded(worker: int) -> None:
+    cv2.setNumThreads(0)  # the workers are many; PyTorch sees to its own threads

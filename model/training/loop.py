@@ -1,10 +1,9 @@
 """The training loop: batches in, weights out."""
 
 import contextlib
-import os
+import itertools
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -15,7 +14,7 @@ from model import checkpoint
 from model.pranet import PraNet
 from model.training import schedule, state
 from model.training.average import AverageWeights
-from model.training.batches import Batches
+from model.training.batches import Batches, Order
 from model.training.journal import Journal
 from model.training.loss import supervised_loss
 from model.training.recipe import Recipe, RecipeError
@@ -88,41 +87,42 @@ class Trainer:
         self.save()
 
     def step(self, images: Tensor, masks: Tensor) -> dict[str, float]:
-        """One optimiser step on RGB uint8 (B, 3, S, S) and masks float32 (B, 1, S, S)."""
+        """One optimiser step on RGB uint8 (B, 3, S, S) and masks uint8 (B, 1, S, S) of 0 and 1."""
         step = self.progress.step
         rate = schedule.learning_rate(self.recipe, self.fraction(step), step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        images, masks = (each.to(self.device, non_blocking=True) for each in (images, masks))
         with autocast(self.device, self.recipe.precision):
-            maps = self.network.maps(normalise(images.to(self.device)))
-        loss = supervised_loss(maps, masks.to(self.device), self.recipe.supervise, self.recipe.empty_smoothing)
+            maps = self.network.maps(normalise(images))
+        loss = supervised_loss(maps, masks.float(), self.recipe.supervise, self.recipe.empty_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = self._clip()
         self.optimizer.step()
         self.progress.step += 1
-        self.average.update(self.network, self.progress.step)
-        return {"loss": float(loss.detach()), "lr": rate, "norm": norm, "size": images.shape[-1]}
+        self.average.update(self.progress.step)
+        return {"loss": float(loss.detach()), "lr": rate, "norm": float(norm), "size": images.shape[-1]}
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the batches of the steps to come; the next one is prepared while the device works on this one."""
-        with ThreadPoolExecutor(1) as ahead, ThreadPoolExecutor(max(1, (os.cpu_count() or 2) // 2)) as workers:
+        """Yield the batches of the steps to come."""
+        for batch in self.batches.ordered(self._orders(), pinned=self.device.type == "cuda"):
+            if self.fraction(self.progress.step) >= 1:  # the clock may end a run with batches made ahead
+                break
+            yield batch
 
-            def order(step: int) -> Callable[[], tuple[Tensor, Tensor]]:
-                size = schedule.input_size(self.recipe, self.fraction(step), step)
-                return ahead.submit(self.batches.at, step, size, workers).result
+    def _orders(self) -> Iterator[Order]:
+        for step in itertools.count(self.progress.step):
+            fraction = self.fraction(step)
+            if fraction >= 1:
+                return
+            yield step, schedule.input_size(self.recipe, fraction, step)
 
-            pending = order(self.progress.step)
-            while self.fraction(self.progress.step) < 1:
-                batch = pending()
-                pending = order(self.progress.step + 1)
-                yield batch
-
-    def _clip(self) -> float:
+    def _clip(self) -> Tensor:
         parameters = list(self.network.parameters())
         if self.recipe.clip_value is not None:
             nn.utils.clip_grad_value_(parameters, self.recipe.clip_value)
-        return float(nn.utils.clip_grad_norm_(parameters, self.recipe.clip_norm or float("inf")))
+        return nn.utils.clip_grad_norm_(parameters, self.recipe.clip_norm or float("inf"))
 
     def _validate(self, validate: Validate, journal: Journal) -> None:
         dice = validate(self.average.network)

@@ -1,6 +1,8 @@
 """Mean Dice of a network on pairs of files, as a run is watched and its best weights are chosen."""
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -16,14 +18,23 @@ BATCH = 8
 @torch.inference_mode()
 def mean_dice(network: PraNet, files: Sequence[PairFile], device: torch.device, precision: str) -> float:
     """Mean Dice at threshold 0.5 and original size; an empty mask found empty counts 1."""
-    scores = []
-    for start in range(0, len(files), BATCH):
-        chunk = files[start : start + BATCH]
-        pictures = np.stack([transforms.to_input(read_image(file.image)) for file in chunk])
-        with autocast(device, precision):
-            logits = network(normalise(torch.from_numpy(pictures).to(device)))[:, 0].float().cpu().numpy()
-        scores += [_dice(logit, read_mask(file.mask)) for logit, file in zip(logits, chunk, strict=True)]
+    scores: list[float] = []
+    with ThreadPoolExecutor(os.cpu_count()) as readers:
+        pictures = np.stack(list(readers.map(_input, files)))
+        for start in range(0, len(files), BATCH):
+            with autocast(device, precision):
+                chunk = normalise(torch.from_numpy(pictures[start : start + BATCH]).to(device))
+                logits = network(chunk)[:, 0].float().cpu().numpy()
+            scores += readers.map(_score, logits, files[start : start + BATCH])
     return float(np.mean(scores))
+
+
+def _input(file: PairFile) -> transforms.Pixels:
+    return transforms.to_input(read_image(file.image))
+
+
+def _score(logits: transforms.Floats, file: PairFile) -> float:
+    return _dice(logits, read_mask(file.mask))
 
 
 def _dice(logits: transforms.Floats, truth: transforms.Pixels) -> float:
