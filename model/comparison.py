@@ -52,7 +52,7 @@ def pairs(images: Iterable[Path], masks: Iterable[Path], only: frozenset[str] = 
 
 def compare(one: Checkpoint, other: Checkpoint, files: Iterable[tuple[Path, Path]]) -> Comparison:
     """Segment every picture at its own size with both checkpoints, in float32 on the CPU."""
-    predictors = [TorchPredictor(each, "cpu", "fp32") for each in (one, other)]
+    predictors = [TorchPredictor(each, "fp32") for each in (one, other)]
     scores = np.array(list(_scores(predictors, files)))  # (N, 3)
     return Comparison(len(scores), *scores.mean(axis=0).tolist())
 

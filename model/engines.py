@@ -49,9 +49,13 @@ def create(
         return OpenVinoPredictor(weights, arithmetic, floating, cache_dir)
     if arithmetic == "int8":
         raise DeviceError("int8 needs the engine openvino; use --precision bf16 or fp32 with torch")
+    if place != "cpu":
+        from model.cuda_predictor import CudaPredictor
+
+        return CudaPredictor(weights.checkpoint(), place, arithmetic)
     from model.torch_predictor import TorchPredictor
 
-    return TorchPredictor(weights.checkpoint(), place, arithmetic)
+    return TorchPredictor(weights.checkpoint(), arithmetic)
 
 
 def resolve_engine(device: str, name: str) -> str:

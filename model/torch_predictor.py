@@ -1,6 +1,4 @@
-"""PraNet in PyTorch as a predictor."""
-
-from collections.abc import Callable
+"""PraNet in PyTorch on a CPU as a predictor."""
 
 import numpy as np
 import torch
@@ -16,37 +14,25 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class TorchPredictor:
-    """PraNet in PyTorch, batch-norm folded, channels last, on a CPU or a CUDA GPU."""
+    """PraNet in PyTorch on a CPU, batch-norm folded, channels last."""
 
     slots = 1
 
-    def __init__(self, checkpoint: Checkpoint, device: str, precision: str) -> None:
-        self.model = ModelRef(
-            checkpoint.model_id,
-            checkpoint.sha256,
-            "torch",
-            device_name(torch.device(device)),
-            precision,
-            checkpoint.presence,
-        )
-        self._device = torch.device(device)
+    def __init__(self, checkpoint: Checkpoint, precision: str) -> None:
+        self.model = ModelRef(checkpoint.model_id, checkpoint.sha256, "torch", "cpu", precision, checkpoint.presence)
         network = Normalised(fold_batch_norm(checkpoint.network()))
-        self._network = network.to(self._device, DTYPES[precision]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network = network.to(DTYPES[precision]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def warm_up(self, max_batch_size: int) -> None:
-        """Run every batch size once on a GPU; on a CPU, where only the first run differs, one and the largest."""
-        sizes = range(1, max_batch_size + 1) if self._device.type == "cuda" else (1, max_batch_size)
-        for size in sizes:
+        """Run one frame and the largest batch: only the first run differs."""
+        for size in (1, max_batch_size):
             self.predict(np.zeros((size, 3, SIZE, SIZE), np.uint8))
 
     def predict(self, frames: Pixels) -> Floats:
         """Map uint8 RGB (N, 3, 352, 352) to float32 logits of S3 (N, 352, 352)."""
-        return split_when_out_of_memory(self._predict, frames)
-
-    def _predict(self, frames: Pixels) -> Floats:
         with torch.inference_mode():
-            logits: Tensor = self._network(torch.from_numpy(frames).to(self._device))
-            return logits[:, 0].float().cpu().numpy()
+            logits: Tensor = self._network(torch.from_numpy(frames))
+            return logits[:, 0].float().numpy()
 
 
 class Normalised(nn.Module):
@@ -65,26 +51,3 @@ class Normalised(nn.Module):
         x = (pixels.to(self.mean.dtype) - self.mean) / self.std
         logits: Tensor = self.network(x.contiguous(memory_format=torch.channels_last))
         return logits
-
-
-def split_when_out_of_memory(predict: Callable[[Pixels], Floats], frames: Pixels) -> Floats:
-    """Call ``predict``; a batch that does not fit on the GPU is halved until it does.
-
-    Raises:
-        torch.cuda.OutOfMemoryError: a single frame does not fit.
-
-    """
-    try:
-        return predict(frames)
-    except torch.cuda.OutOfMemoryError:
-        if len(frames) == 1:
-            raise
-    torch.cuda.empty_cache()
-    half = len(frames) // 2
-    halves = (split_when_out_of_memory(predict, part) for part in (frames[:half], frames[half:]))
-    return np.concatenate(list(halves))
-
-
-def device_name(device: torch.device) -> str:
-    """Name the device for people: the GPU's name, or ``cpu``."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"

@@ -9,10 +9,10 @@ from PIL import Image
 
 from model import checkpoint, engines, transforms
 from model.checkpoint import Checkpoint
+from model.cuda_predictor import split_when_out_of_memory
 from model.folding import fold_batch_norm
 from model.pranet import PraNet
 from model.predictor import DeviceError
-from model.torch_predictor import split_when_out_of_memory
 
 ROOT = Path(__file__).parent.parent
 

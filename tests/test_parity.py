@@ -55,7 +55,7 @@ def test_all_four_maps_agree_in_float32(network: PraNet, expected: dict[str, np.
 async def test_a_jpeg_is_answered_with_the_published_mask(
     weights: Checkpoint, expected: dict[str, np.ndarray], precision: str, least: float
 ) -> None:
-    predictor = TorchPredictor(weights, "cpu", precision)  # half precision too, as a GPU computes it
+    predictor = TorchPredictor(weights, precision)  # half precision too, as a GPU computes it
     async with serving(predictor, max_batch_size=1) as running:
         answer = await running.rest.post("/segment", content=FRAME.read_bytes())
     overlap = dice(mask_of(answer.content), _published_mask(expected))

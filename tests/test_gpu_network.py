@@ -1,0 +1,69 @@
+"""The network as a GPU gets it: other shapes and other kernels, the same function. (On a GPU itself: test_cuda.py.)"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx
+
+from model import checkpoint
+from model.alignment import ALIGNMENT, align_channels
+from model.cuda_predictor import BUCKETS, bucket_of
+from model.cudnn_fusion import fuse_activations
+from model.folding import fold_batch_norm
+from model.pranet import PraNet
+from model.res2net import Bottle2neck
+
+SIDE = 96
+
+
+@pytest.fixture(scope="module")
+def folded(weights: Path) -> Callable[[], PraNet]:
+    loaded = checkpoint.load(weights)
+    return lambda: fold_batch_norm(loaded.network())
+
+
+@pytest.fixture(scope="module")
+def pictures() -> Tensor:
+    return torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+
+
+class OnCpu(fx.Interpreter):
+    """Runs a fused network without cuDNN: its two kernels as their documentation defines them."""
+
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if target is torch.cudnn_convolution_relu:
+            return F.relu(F.conv2d(*args))
+        if target is torch.cudnn_convolution_add_relu:
+            x, weight, residual, factor, *rest = args
+            return F.relu(F.conv2d(x, weight, *rest) + factor * residual)
+        return super().call_function(target, args, kwargs)
+
+
+@torch.inference_mode()
+def test_aligned_channels_compute_the_same(folded: Callable[[], PraNet], pictures: Tensor) -> None:
+    aligned = align_channels(folded())
+    widths = {block.width for block in aligned.modules() if isinstance(block, Bottle2neck)}
+    assert not [width for width in widths if width % ALIGNMENT]
+    torch.testing.assert_close(aligned(pictures), folded()(pictures), rtol=1e-4, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_fused_kernels_compute_the_same(folded: Callable[[], PraNet], pictures: Tensor) -> None:
+    fused = fuse_activations(folded())
+    torch.testing.assert_close(OnCpu(fused).run(pictures), folded()(pictures), rtol=1e-4, atol=1e-4)
+
+
+def test_every_activation_of_a_convolution_is_fused(folded: Callable[[], PraNet]) -> None:
+    fused = fuse_activations(folded())
+    left = [node for node in fused.graph.nodes if node.target is F.relu or "relu" in str(node.target).split(".")]
+    assert not left
+
+
+@pytest.mark.parametrize(("frames", "bucket"), [(1, 1), (3, 4), (8, 8), (17, 32), (32, 32)])
+def test_batches_run_in_the_smallest_bucket_that_holds_them(frames: int, bucket: int) -> None:
+    assert bucket_of(frames) == bucket
+    assert bucket in BUCKETS
