@@ -9,8 +9,10 @@ not say when to retry; memory, files or threads grow.
 
 import argparse
 import asyncio
+import contextlib
 import itertools
 import math
+import os
 import re
 import statistics
 import sys
@@ -36,6 +38,7 @@ CALLERS = 24  # that find the capacity: the queue and a batch
 CAPACITY_SECONDS = 20
 DEADLINE_SECONDS = 15.0
 SAMPLE_SECONDS = 5
+CLOSING_SECONDS = 10
 GROWTH = 1.02  # of resident memory, from the first minute to the last
 
 PICTURES = itertools.cycle([sample.read_bytes() for sample in SAMPLES])
@@ -124,6 +127,25 @@ async def overload(asks: dict[str, Ask], rate: float, seconds: float) -> Account
     return account
 
 
+def descriptors(server: Server) -> tuple[int, int]:
+    """Count the open sockets of the server's process, and its other files."""
+    targets = []
+    for descriptor in (Path("/proc") / str(server.process.pid) / "fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            targets.append(os.readlink(descriptor))
+    sockets = sum(target.startswith("socket:") for target in targets)
+    return sockets, len(targets) - sockets
+
+
+async def closed(server: Server, sockets: int) -> bool:
+    """Tell whether the server has no more sockets open than before its clients came, some seconds after they left."""
+    for _ in range(CLOSING_SECONDS):
+        await asyncio.sleep(1)
+        if descriptors(server)[0] <= sockets:
+            return True
+    return False
+
+
 async def watch(server: Server, rest: httpx.AsyncClient, samples: list[Sample]) -> None:
     """Look at the server's process for ever."""
     process = Path("/proc") / str(server.process.pid)
@@ -132,7 +154,8 @@ async def watch(server: Server, rest: httpx.AsyncClient, samples: list[Sample]) 
         resident, threads = (int(re.search(rf"^{name}:\s+(\d+)", status, re.M)[1]) for name in ("VmRSS", "Threads"))  # type: ignore[index]
         metrics = (await rest.get("/metrics")).text
         queue = float(re.search(r"^pranet_queue_depth (\S+)", metrics, re.M)[1])  # type: ignore[index]
-        samples.append(Sample(resident * 1024, len(list((process / "fd").iterdir())), threads, int(queue)))
+        _, files = descriptors(server)  # sockets come and go with what waits at the client
+        samples.append(Sample(resident * 1024, files, threads, int(queue)))
         await asyncio.sleep(SAMPLE_SECONDS)
 
 
@@ -176,6 +199,7 @@ def report(account: Account, samples: list[Sample], rate: float, seconds: float)
 async def soak(seconds: float) -> int:
     """Run everything; return the exit code."""
     with processes.server("--max-queue-size", QUEUE) as server:
+        sockets, _ = descriptors(server)
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=None)
         async with (
             httpx.AsyncClient(base_url=server.url, timeout=60, trust_env=False, limits=limits) as rest,
@@ -189,6 +213,7 @@ async def soak(seconds: float) -> int:
             if not watching.cancel():
                 watching.result()
             broken = report(account, samples, rate, seconds)
+        broken += ["sockets stay open after their clients left"] * (not await closed(server, sockets))
     for promise in broken:
         print(promise, file=sys.stderr)
     return 1 if broken else 0
