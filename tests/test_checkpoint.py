@@ -196,7 +196,7 @@ def _flip(data: bytes) -> bytes:
 
 
 def _forge(data: bytes) -> bytes:
-    return data.replace(b"PraNet", b"praNet", 1)
+    return data.replace(b'"pranet"', b'"PraNet"', 1)
 
 
 @pytest.mark.parametrize("damage", [_hole, _flip, _forge])

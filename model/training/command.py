@@ -31,6 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--save-every", type=int, default=100, metavar="STEPS")
     add("--steps", type=int, help="train so many steps, whatever the recipe says")
     add("--minutes", type=float, help="train so many minutes, whatever the recipe says")
+    add("--batch", type=int, help="samples a step, on a machine with less memory or time than the recipe's")
+    add("--precision", choices=("fp32", "bf16"), help="bf16 is slow where the processor does not compute in it")
     add("--seed", type=int, help="another seed than the recipe's")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
 
@@ -78,11 +80,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _overridden(settings: recipe.Recipe, args: argparse.Namespace) -> recipe.Recipe:
-    if args.steps is not None:
-        settings = dataclasses.replace(settings, steps=args.steps, epochs=None, minutes=None)
-    if args.minutes is not None:
-        settings = dataclasses.replace(settings, minutes=args.minutes, epochs=None, steps=None)
-    return settings if args.seed is None else dataclasses.replace(settings, seed=args.seed)
+    wanted = {name: getattr(args, name) for name in ("steps", "minutes", "batch", "precision", "seed")}
+    given = {name: value for name, value in wanted.items() if value is not None}
+    if "steps" in given or "minutes" in given:
+        given = {"steps": None, "epochs": None, "minutes": None} | given
+    return dataclasses.replace(settings, **given)
 
 
 def _network(args: argparse.Namespace) -> PraNet:
