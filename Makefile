@@ -25,8 +25,9 @@ extras: $(VENV)/.dev
 # protobuf than the service, and later wheels' perf_analyzer needs a later libc than Debian 12 has.
 triton-client: tests/triton_client/.venv/.done tests/triton_client/.perf_analyzer/.done
 
+# Several processes compute at once: PyTorch's threads must not spin while they wait, on cores that others need.
 test: $(VENV)/.dev
-	$(BIN)/pytest -n 2 --dist loadfile  # a file stays in one process: its tests share a server
+	OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist loadfile  # a file stays in one process: its tests share a server
 
 check: lint types contracts proto-check test
 

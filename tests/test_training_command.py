@@ -3,6 +3,7 @@ import copy
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from model.pranet import PraNet
 from model.training import backbone, command, journal, loop
 from model.training.batches import Batches
 from model.training.pairs import Pair
-from model.training.recipe import RecipeError, parse
+from model.training.recipe import RECIPES, RecipeError, parse
 from model.weights_file import CheckpointError
 from pictures import ROOT, SAMPLES, annotation
 
@@ -139,7 +140,10 @@ def test_a_module_that_is_not_there_cannot_be_frozen():
 
 @pytest.mark.slow
 def test_twenty_steps_of_the_recipe_that_made_the_weights(arguments, tmp_path, weights):
-    train(["finetune", *arguments[1:]], tmp_path / "out", "--init", str(weights), "--steps", "20")
+    small = re.sub(r"sizes = .*", "sizes = [96]", (RECIPES / "finetune.toml").read_text())  # as large as its pictures
+    (tmp_path / "finetune.toml").write_text(small)
+    recipe = [str(tmp_path / "finetune.toml"), *arguments[1:]]
+    train(recipe, tmp_path / "out", "--init", str(weights), "--steps", "20")
     losses = [entry["loss"] for entry in journal.read(tmp_path / "out" / "log.jsonl")]
     assert len(losses) == 20
     assert np.isfinite(losses).all()
