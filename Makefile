@@ -13,7 +13,7 @@ BUNDLED := $(wildcard requirements/*.txt) pyproject.toml docker/install.sh docke
 	$(shell find model service weights -type f ! -name '*.pyc')
 PIP_COMPILE := $(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --no-header -q
 
-.PHONY: serve extras triton-client test check fuzz soak ray-check format lint types contracts proto proto-check readme lock bundle bundle-check image-check sbom audit clean
+.PHONY: serve extras triton-client test check fuzz soak ray-check training-check format lint types contracts proto proto-check readme lock bundle bundle-check image-check sbom audit clean
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/pranet serve
@@ -42,6 +42,10 @@ soak: $(VENV)/.dev
 # The service on Ray Serve, about a minute. Ray listens on every address, so it gets a network of its own. Needs iproute2.
 ray-check: $(VENV)/.dev
 	unshare --map-root-user --net sh -c 'ip link set lo up && exec $(BIN)/pytest -W ignore tests/check_ray.py'
+
+# That training learns what its masks say, and only that; some minutes.
+training-check: $(VENV)/.dev
+	$(BIN)/pytest -s tests/check_training.py
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
