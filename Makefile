@@ -13,7 +13,7 @@ BUNDLED := $(wildcard requirements/*.txt) pyproject.toml docker/install.sh docke
 	$(shell find model service weights -type f ! -name '*.pyc')
 PIP_COMPILE := $(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --no-header -q
 
-.PHONY: serve extras triton-client test check fuzz soak ray-check format lint types contracts proto proto-check readme lock bundle bundle-check image-check sbom audit clean
+.PHONY: serve extras triton-client test check fuzz soak ray-check training-check format lint types contracts proto proto-check readme lock bundle bundle-check image-check sbom audit clean
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/pranet serve
@@ -25,8 +25,9 @@ extras: $(VENV)/.dev
 # protobuf than the service, and later wheels' perf_analyzer needs a later libc than Debian 12 has.
 triton-client: tests/triton_client/.venv/.done tests/triton_client/.perf_analyzer/.done
 
+# Several processes compute at once: PyTorch's threads must not spin while they wait, on cores that others need.
 test: $(VENV)/.dev
-	$(BIN)/pytest -n 2 --dist loadfile  # a file stays in one process: its tests share a server
+	OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist loadfile  # a file stays in one process: its tests share a server
 
 check: lint types contracts proto-check test
 
@@ -41,6 +42,10 @@ soak: $(VENV)/.dev
 # The service on Ray Serve, about a minute. Ray listens on every address, so it gets a network of its own. Needs iproute2.
 ray-check: $(VENV)/.dev
 	unshare --map-root-user --net sh -c 'ip link set lo up && exec $(BIN)/pytest -W ignore tests/check_ray.py'
+
+# That training learns what its masks say, and only that; some minutes.
+training-check: $(VENV)/.dev
+	$(BIN)/pytest -s tests/check_training.py
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .

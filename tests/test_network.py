@@ -12,7 +12,7 @@ from model.checkpoint import Checkpoint
 from model.cuda_predictor import split_when_out_of_memory
 from model.folding import fold_batch_norm
 from model.pranet import PraNet
-from model.predictor import DeviceError
+from model.predictor import DeviceError, Predictor
 
 ROOT = Path(__file__).parent.parent
 
@@ -46,21 +46,33 @@ def test_serving_computes_the_last_of_the_four_maps() -> None:
         assert torch.equal(network(x), maps.s3)
 
 
+@pytest.fixture(scope="module")
+def predictors(weights: Checkpoint) -> dict[str, Predictor]:
+    return {
+        precision: engines.create(weights, device="cpu", engine="torch", precision=precision)
+        for precision in ("fp32", "bf16")
+    }
+
+
+@pytest.fixture(scope="module")
+def together(predictors: dict[str, Predictor], frames: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the logits of all frames in one batch, by precision."""
+    return {precision: predictor.predict(frames) for precision, predictor in predictors.items()}
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_frame_gives_the_same_mask_in_every_batch(weights: Checkpoint, frames: np.ndarray, precision: str) -> None:
-    predictor = engines.create(weights, device="cpu", engine="torch", precision=precision)
-    together = predictor.predict(frames)
-    assert (together.shape, together.dtype) == ((len(frames), 352, 352), np.float32)
-    for frame, expected in zip(frames, together, strict=True):
-        alone = predictor.predict(frame[None])[0]
+def test_a_frame_gives_the_same_mask_in_every_batch(
+    predictors: dict[str, Predictor], together: dict[str, np.ndarray], frames: np.ndarray, precision: str
+) -> None:
+    batch = together[precision]
+    assert (batch.shape, batch.dtype) == ((len(frames), 352, 352), np.float32)
+    for frame, expected in zip(frames, batch, strict=True):
+        alone = predictors[precision].predict(frame[None])[0]
         assert ((alone > 0) == (expected > 0)).mean() > 0.999
 
 
-def test_bfloat16_finds_the_same_polyps_as_float32(weights: Checkpoint, frames: np.ndarray) -> None:
-    exact, coarse = (
-        engines.create(weights, device="cpu", engine="torch", precision=precision).predict(frames) > 0
-        for precision in ("fp32", "bf16")
-    )
+def test_bfloat16_finds_the_same_polyps_as_float32(together: dict[str, np.ndarray]) -> None:
+    exact, coarse = (together[precision] > 0 for precision in ("fp32", "bf16"))
     assert 2 * (exact & coarse).sum() / (exact.sum() + coarse.sum()) > 0.99
 
 

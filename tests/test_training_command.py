@@ -3,6 +3,7 @@ import copy
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from model.pranet import PraNet
 from model.training import backbone, command, journal, loop
 from model.training.batches import Batches
 from model.training.pairs import Pair
-from model.training.recipe import RecipeError, parse
+from model.training.recipe import RECIPES, RecipeError, parse
 from model.weights_file import CheckpointError
 from pictures import ROOT, SAMPLES, annotation
 
@@ -139,8 +140,10 @@ def test_a_module_that_is_not_there_cannot_be_frozen():
 
 @pytest.mark.slow
 def test_twenty_steps_of_the_recipe_that_made_the_weights(arguments, tmp_path):
-    smaller = ["--batch", "2", "--precision", "fp32"]
-    train(["scratch", *arguments[1:]], tmp_path / "out", "--steps", "20", *smaller)
+    small = re.sub(r"sizes = .*", "sizes = [96]", (RECIPES / "scratch.toml").read_text())  # as large as its pictures
+    (tmp_path / "scratch.toml").write_text(small)
+    recipe = [str(tmp_path / "scratch.toml"), *arguments[1:]]
+    train(recipe, tmp_path / "out", "--steps", "20", "--batch", "4", "--precision", "fp32")
     losses = [entry["loss"] for entry in journal.read(tmp_path / "out" / "log.jsonl")]
     assert len(losses) == 20
     assert np.isfinite(losses).all()
