@@ -1,4 +1,6 @@
 import dataclasses
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -10,6 +12,7 @@ from model.training.batches import Batches
 from model.training.erase import GROWTH, LARGEST_POLYP, erase
 from model.training.pairs import Pair
 from model.training.recipe import Augmentation, Phase, Recipe
+from pictures import ROOT
 
 PLAIN = Recipe("plain", batch=4, learning_rate=1e-3, steps=10, phases=(Phase(0, (64,)),))
 STRONG = recipe.load("finetune")
@@ -177,3 +180,23 @@ def test_erased_samples_have_an_empty_mask(scenes):
     assert (plain[1].sum(dim=(1, 2, 3)) > 0).all()
     assert erased[1].sum() == 0
     assert (plain[0] != erased[0]).any(dim=3).any(dim=2).any(dim=1).all()
+
+
+BY_PROCESSES = """
+import numpy as np, torch
+from model.training import recipe
+from model.training.batches import Batches
+from model.training.pairs import Pair
+rng = np.random.default_rng(0)
+pairs = [Pair(rng.integers(0, 256, (64, 64, 3), np.uint8), np.eye(64, dtype=np.uint8)) for _ in range(5)]
+batches = Batches(pairs, recipe.load("finetune"))
+orders = [(step, (64, 96)[step % 2]) for step in range(6)]
+for order, made in zip(orders, batches.ordered(iter(orders), beside_gpu=True), strict=True):
+    assert all(map(torch.equal, made, batches[order]))
+"""
+
+
+@pytest.mark.slow
+def test_processes_make_the_same_batches_in_the_same_order():
+    done = subprocess.run([sys.executable, "-c", BY_PROCESSES], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

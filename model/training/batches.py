@@ -6,7 +6,9 @@ A batch is a pure function of the seed and the step, so that a resumed run sees 
 import multiprocessing
 import os
 import warnings
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
@@ -39,16 +41,34 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
         masks = np.stack([sample.mask for sample in samples])[:, None]
         return torch.from_numpy(images), torch.from_numpy(masks)
 
-    def ordered(self, orders: Iterable[Order], pinned: bool) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the batches of ``orders``, made ahead by processes of their own; ``pinned`` ones reach a GPU faster."""
+    def ordered(self, orders: Iterable[Order], beside_gpu: bool) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the batches of ``orders``, made ahead.
+
+        A GPU takes more than one interpreter can make, so processes make them. A CPU that trains has no core to spare
+        for these, and whoever trains on one may hold what does not bear a fork.
+        """
+        return self._by_processes(orders) if beside_gpu else self._by_threads(orders)
+
+    def _by_threads(self, orders: Iterable[Order]) -> Iterator[tuple[Tensor, Tensor]]:
+        threads = max(1, _cores() // 2)
+        waiting: deque[Future[tuple[Tensor, Tensor]]] = deque()
+        with ThreadPoolExecutor(threads) as pool:
+            for order in orders:
+                waiting.append(pool.submit(self.__getitem__, order))
+                if len(waiting) > threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+    def _by_processes(self, orders: Iterable[Order]) -> Iterator[tuple[Tensor, Tensor]]:
         loader = DataLoader(
             self,
             batch_size=None,
             sampler=orders,
-            num_workers=_workers(beside_gpu=pinned),
+            num_workers=max(1, _cores() - 2),
             worker_init_fn=_single_threaded,
             multiprocessing_context=multiprocessing.get_context("fork"),  # which shares the pairs; others copy them
-            pin_memory=pinned,
+            pin_memory=torch.cuda.is_available(),
         )
         with warnings.catch_warnings():
             # Of a fork in a process with threads. The workers touch none of what these may hold.
@@ -78,10 +98,8 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
         return int(order[place])
 
 
-def _workers(beside_gpu: bool) -> int:
-    """Count the worker processes: a GPU waits for them, a CPU that trains needs most of its cores itself."""
-    cores = os.cpu_count() or 2
-    return max(1, cores - 2 if beside_gpu else cores // 2)
+def _cores() -> int:
+    return os.cpu_count() or 2
 
 
 def _single_threaded(worker: int) -> None:

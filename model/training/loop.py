@@ -106,7 +106,7 @@ class Trainer:
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the batches of the steps to come."""
-        for batch in self.batches.ordered(self._orders(), pinned=self.device.type == "cuda"):
+        for batch in self.batches.ordered(self._orders(), beside_gpu=self.device.type == "cuda"):
             if self.fraction(self.progress.step) >= 1:  # the clock may end a run with batches made ahead
                 break
             yield batch
