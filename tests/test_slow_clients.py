@@ -44,7 +44,11 @@ async def running() -> AsyncIterator[Running]:
 
 async def refusal(reader: asyncio.StreamReader) -> tuple[int, str]:
     """Read one answer to the end of the connection: its status and the tail of its type."""
-    head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    answer = b""
+    with contextlib.suppress(ConnectionResetError):  # what comes after the end is answered so
+        while block := await reader.read(2**16):
+            answer += block
+    head, _, body = answer.partition(b"\r\n\r\n")
     return int(head.split()[1]), json.loads(body)["type"].removeprefix("urn:pranet:error:")
 
 
