@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from model.pranet import PraNet
-from model.res2net import SCALES, Bottle2neck
+from model.res2net import Bottle2neck
 
 ALIGNMENT = 8  # channels
 
@@ -27,29 +27,33 @@ def align_channels(network: PraNet) -> PraNet:
 
 
 def _pad(block: Bottle2neck, width: int) -> None:
-    old = block.width
-    block.conv1 = _padded(block.conv1, (1, block.conv1.in_channels, block.conv1.in_channels), (SCALES, old, width))
-    block.convs = nn.ModuleList(_padded(conv, (1, old, width), (1, old, width)) for conv in block.convs)
-    block.conv3 = _padded(block.conv3, (SCALES, old, width), (1, block.conv3.out_channels, block.conv3.out_channels))
+    widths = (block.width, width)
+    block.conv1 = _padded(block.conv1, outputs=widths)
+    block.convs = nn.ModuleList(_padded(conv, inputs=widths, outputs=widths) for conv in block.convs)
+    block.conv3 = _padded(block.conv3, inputs=widths)
     block.width = width
 
 
-def _padded(conv: nn.Module, inputs: tuple[int, int, int], outputs: tuple[int, int, int]) -> nn.Conv2d:
-    """Copy a convolution; ``inputs`` and ``outputs`` are groups of channels, their width, and the width they get."""
+def _padded(
+    conv: nn.Module, inputs: tuple[int, int] | None = None, outputs: tuple[int, int] | None = None
+) -> nn.Conv2d:
+    """Copy a convolution; ``inputs`` and ``outputs`` are the width of their groups of channels, and what it becomes."""
     assert isinstance(conv, nn.Conv2d)
     assert conv.bias is not None
+    weight, bias = conv.weight.detach(), conv.bias.detach()
+    if outputs is not None:
+        weight, bias = _widened(weight, *outputs, dim=0), _widened(bias, *outputs, dim=0)
+    if inputs is not None:
+        weight = _widened(weight, *inputs, dim=1)
     out = copy.deepcopy(conv)
-    out.in_channels, out.out_channels = inputs[0] * inputs[2], outputs[0] * outputs[2]
-    weight = _widened(_widened(conv.weight, outputs, dim=0), inputs, dim=1)
-    out.weight, out.bias = nn.Parameter(weight), nn.Parameter(_widened(conv.bias, outputs, dim=0))
+    out.out_channels, out.in_channels = weight.shape[:2]
+    out.weight, out.bias = nn.Parameter(weight), nn.Parameter(bias)
     return out.requires_grad_(False)
 
 
-def _widened(values: Tensor, groups: tuple[int, int, int], dim: int) -> Tensor:
-    number, old, new = groups
-    parts = torch.split(values.detach(), old, dim)
-    assert len(parts) == number
-    shape = list(values.shape)
-    shape[dim] = new - old
-    zeros = values.new_zeros(shape)
-    return torch.cat([each for part in parts for each in (part, zeros)], dim)
+def _widened(values: Tensor, old: int, new: int, dim: int) -> Tensor:
+    """Append zeros to each group of ``old`` entries along a dimension."""
+    groups = values.unflatten(dim, (-1, old))  # type: ignore[no-untyped-call]
+    shape = list(groups.shape)
+    shape[dim + 1] = new - old
+    return torch.cat([groups, values.new_zeros(shape)], dim + 1).flatten(dim, dim + 1)
