@@ -4,7 +4,6 @@ A batch is a pure function of the seed and the step, so that a resumed run sees 
 """
 
 import multiprocessing
-import os
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from model.cores import usable_cores
 from model.training import augment, crops
 from model.training.erase import erase
 from model.training.pairs import Pair
@@ -50,7 +50,7 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
         return self._by_processes(orders) if beside_gpu else self._by_threads(orders)
 
     def _by_threads(self, orders: Iterable[Order]) -> Iterator[tuple[Tensor, Tensor]]:
-        threads = max(1, _cores() // 2)
+        threads = max(1, usable_cores() // 2)
         waiting: deque[Future[tuple[Tensor, Tensor]]] = deque()
         with ThreadPoolExecutor(threads) as pool:
             for order in orders:
@@ -65,7 +65,7 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
             self,
             batch_size=None,
             sampler=orders,
-            num_workers=max(1, _cores() - 2),
+            num_workers=max(1, usable_cores() - 2),
             worker_init_fn=_single_threaded,
             multiprocessing_context=multiprocessing.get_context("fork"),  # which shares the pairs; others copy them
             pin_memory=torch.cuda.is_available(),
@@ -96,10 +96,6 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
         epoch, place = divmod(position, len(self.pairs))
         order = np.random.default_rng((self.recipe.seed, 0, epoch)).permutation(len(self.pairs))
         return int(order[place])
-
-
-def _cores() -> int:
-    return os.cpu_count() or 2
 
 
 def _single_threaded(worker: int) -> None:

@@ -3,13 +3,13 @@
 import argparse
 import dataclasses
 import json
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 
 from model import checkpoint
+from model.cores import usable_cores
 from model.pranet import PraNet
 from model.training import backbone, journal, loop, recipe
 from model.training.batches import Batches
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     held_out = read_names(args.validation) if args.validation else set()
     files = select(selected(args), held_out, None)
-    with ThreadPoolExecutor(os.cpu_count()) as workers:
+    with ThreadPoolExecutor(usable_cores()) as workers:
         pairs = list(workers.map(lambda file: read_pair(file, settings.cache_side), files))
     torch.manual_seed(settings.seed)
     trainer = loop.Trainer(settings, _network(args), Batches(pairs, settings), torch.device(args.device), args.out)

@@ -1,6 +1,5 @@
 """Mean Dice of a network on pairs of files, as a run is watched and its best weights are chosen."""
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,18 +7,21 @@ import numpy as np
 import torch
 
 from model import transforms
+from model.comparison import dice
+from model.cores import usable_cores
 from model.pranet import PraNet
 from model.training.loop import autocast, normalise
 from model.training.pairs import PairFile, read_image, read_mask
 
 BATCH = 8
+THRESHOLD = 0.5
 
 
 @torch.inference_mode()
 def mean_dice(network: PraNet, files: Sequence[PairFile], device: torch.device, precision: str) -> float:
     """Mean Dice at threshold 0.5 and original size; an empty mask found empty counts 1."""
     scores: list[float] = []
-    with ThreadPoolExecutor(os.cpu_count()) as readers:
+    with ThreadPoolExecutor(usable_cores()) as readers:
         pictures = np.stack(list(readers.map(_input, files)))
         for start in range(0, len(files), BATCH):
             with autocast(device, precision):
@@ -34,10 +36,5 @@ def _input(file: PairFile) -> transforms.Pixels:
 
 
 def _score(logits: transforms.Floats, file: PairFile) -> float:
-    return _dice(logits, read_mask(file.mask))
-
-
-def _dice(logits: transforms.Floats, truth: transforms.Pixels) -> float:
-    found = transforms.upsample(logits, truth.shape[1], truth.shape[0]) > 0  # probability above 0.5
-    total = found.sum() + truth.sum()
-    return float(2 * (found & (truth > 0)).sum() / total) if total else 1.0
+    truth = read_mask(file.mask)
+    return dice(transforms.to_mask(transforms.upsample(logits, truth.shape[1], truth.shape[0]), THRESHOLD), truth)
