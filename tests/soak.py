@@ -4,7 +4,7 @@ python tests/soak.py --minutes 10        on a machine with nothing else to do
 
 First, callers that wait for each answer find the capacity. Then requests come at 120 % of it, whether answers come or
 not. Ends with 1 if a promise is broken: an answer is lost, late or an error; a refusal is not one of overload or does
-not say when to retry; memory, files or threads grow.
+not say when to retry; memory, files or threads grow; sockets stay open.
 """
 
 import argparse
