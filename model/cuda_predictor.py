@@ -15,8 +15,9 @@ from model.alignment import align_channels
 from model.checkpoint import Checkpoint
 from model.cudnn_fusion import fuse_activations
 from model.folding import fold_batch_norm
+from model.normalisation import Normalised
 from model.predictor import ModelRef
-from model.torch_predictor import DTYPES, Normalised
+from model.torch_predictor import DTYPES
 from model.transforms import SIZE, Floats, Pixels
 
 BUCKETS = (1, 2, 4, 8, 16, 32)  # batch sizes that are recorded; others are padded to the next one

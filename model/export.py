@@ -10,7 +10,7 @@ import torch
 from model.checkpoint import Checkpoint
 from model.errors import UserError
 from model.folding import fold_batch_norm
-from model.torch_predictor import Normalised
+from model.normalisation import Normalised
 from model.transforms import SIZE, Floats, Pixels
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import torch
 
 from model.checkpoint import Checkpoint
 from model.folding import fold_batch_norm
+from model.normalisation import Normalised
 from model.pranet import STRIDE
-from model.torch_predictor import Normalised
 from model.transforms import SIZE
 
 

@@ -3,7 +3,8 @@
 import torch
 
 from model.checkpoint import Checkpoint
-from model.transforms import MEAN, STD, Pixels
+from model.normalisation import normalise
+from model.transforms import Pixels
 
 
 class FourMaps:
@@ -12,10 +13,9 @@ class FourMaps:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.sha256 = checkpoint.sha256
         self._network = checkpoint.network()
-        self._mean, self._std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
 
     def of(self, pixels: Pixels) -> list[Pixels]:
         """Map uint8 RGB (3, 352, 352) to the probabilities of S6, S5, S4 and S3, each uint8 (352, 352), 0 to 255."""
         with torch.inference_mode():
-            outputs = self._network.maps((torch.from_numpy(pixels)[None] / 255 - self._mean) / self._std)
+            outputs = self._network.maps(normalise(torch.from_numpy(pixels)[None]))
         return [torch.sigmoid(logits[0, 0]).mul(255).round().byte().numpy() for logits in outputs]

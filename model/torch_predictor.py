@@ -2,13 +2,13 @@
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from model.checkpoint import Checkpoint
 from model.folding import fold_batch_norm
-from model.pranet import PraNet
+from model.normalisation import Normalised
 from model.predictor import ModelRef
-from model.transforms import MEAN, SIZE, STD, Floats, Pixels
+from model.transforms import SIZE, Floats, Pixels
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -33,21 +33,3 @@ class TorchPredictor:
         with torch.inference_mode():
             logits: Tensor = self._network(torch.from_numpy(frames))
             return logits[:, 0].float().numpy()
-
-
-class Normalised(nn.Module):
-    """PraNet behind its normalisation, so that callers send raw pixels."""
-
-    def __init__(self, network: PraNet) -> None:
-        super().__init__()
-        self.network = network
-        self.register_buffer("mean", 255 * torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", 255 * torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
-        self.mean: Tensor
-        self.std: Tensor
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Map uint8 RGB (N, 3, H, W) to logits (N, 1, H, W)."""
-        x = (pixels.to(self.mean.dtype) - self.mean) / self.std
-        logits: Tensor = self.network(x.contiguous(memory_format=torch.channels_last))
-        return logits

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from model import checkpoint
+from model.normalisation import normalise
 from model.pranet import PraNet
-from model.training.loop import normalise
 from pictures import Mask, dice
 from processes import pranet
 

@@ -17,8 +17,8 @@ from service.oip.tensors import LENGTH
 
 ENVIRONMENT = Path(__file__).parent / "triton_client" / ".perf_analyzer"
 PROGRAM = ENVIRONMENT / "bin" / "perf_analyzer"
-# Windows of 20 requests and any three of them: it is not the speed that is tested. (A window of time may pass without an
-# answer on a busy machine, which it takes for a failure.)
+# Windows of 20 requests and any three of them: it is not the speed that is tested. (On a busy machine a window of time
+# may pass without an answer, which it takes for a failure.)
 SHORT = (
     *("--measurement-mode", "count_windows", "--measurement-request-count", "20"),
     *("--stability-percentage", "999", "--max-trials", "3"),

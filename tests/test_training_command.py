@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from model import checkpoint
-from model.pranet import PraNet
+from model.pranet import Maps, PraNet
 from model.training import backbone, command, journal, loop
 from model.training.batches import Batches
 from model.training.pairs import Pair
@@ -32,6 +33,8 @@ warmup_steps = 2
 average = 0.9
 clip_norm = 5.0
 negatives = 0.2
+candidates = 3
+mined = 1
 [[phases]]
 start = 0
 sizes = [64]
@@ -131,6 +134,26 @@ def test_frozen_modules_and_statistics_stay_as_they_were(tmp_path):
     changed = {name for name, value in network.state_dict().items() if (value != before[name]).any()}
     assert not [name for name in changed if "layer1" in name or "running" in name]
     assert {"resnet.layer2.0.conv1.weight", "ra2_conv4.conv.weight"} <= changed
+
+
+class Brightness(torch.nn.Module):
+    """Sees polyps where pixels are bright."""
+
+    def maps(self, pixels: Tensor) -> Maps:
+        return Maps(*[10 * pixels.mean(dim=1, keepdim=True)] * 4)
+
+
+def test_of_the_candidates_those_on_which_most_is_marked_join_the_batch(tmp_path):
+    recipe = parse("mining", PLAIN | {"candidates": 4, "mined": 2})
+    pair = Pair(np.full((64, 64, 3), 90, np.uint8), np.eye(64, dtype=np.uint8))
+    trainer = loop.Trainer(recipe, PraNet(), Batches([pair], recipe), torch.device("cpu"), tmp_path)
+    trainer.average.network = Brightness()
+    levels = torch.tensor([0, 0, 10, 200, 30, 250], dtype=torch.uint8)  # two of the batch, and four candidates
+    images = levels.view(6, 1, 1, 1).expand(6, 3, 64, 64)
+    masks = torch.arange(6).view(6, 1, 1, 1)
+    kept, theirs = trainer.with_hardest(images, masks)
+    assert kept[:, 0, 0, 0].tolist() == [0, 0, 250, 200]
+    assert theirs.flatten().tolist() == [0, 1, 5, 3]
 
 
 def test_a_module_that_is_not_there_cannot_be_frozen():

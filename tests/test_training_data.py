@@ -139,6 +139,20 @@ def test_negatives_are_the_share_of_samples_that_the_recipe_asks_for(scenes):
     assert 0.3 < (masks.sum(dim=(1, 2, 3)) == 0).float().mean() < 0.6  # a few find no crop
 
 
+def test_candidates_come_after_the_batch_and_are_polyp_free(scenes):
+    plain, more = (Batches(scenes, dataclasses.replace(PLAIN, candidates=count))[3, 64] for count in (0, 5))
+    assert len(more[0]) == len(more[1]) == PLAIN.batch + 5
+    assert (more[0][: PLAIN.batch] == plain[0]).all()
+    assert more[1][: PLAIN.batch].any()
+    assert not more[1][PLAIN.batch :].any()
+
+
+def test_pictures_without_room_for_a_candidate_are_an_error():
+    full = Pair(np.zeros((20, 20, 3), np.uint8), np.ones((20, 20), np.uint8))
+    with pytest.raises(pairs.DatasetError, match="no picture leaves room"):
+        Batches([full], dataclasses.replace(PLAIN, candidates=1, mined=1))[0, 32]
+
+
 def test_pasted_polyp_joins_the_mask(blobs):
     clean = Pair(np.full((64, 64, 3), 90, np.uint8), np.zeros((64, 64), np.uint8))
     image, mask = augment.augment(clean, blobs[0], 64, Augmentation(), np.random.default_rng(0))

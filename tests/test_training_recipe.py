@@ -35,6 +35,7 @@ def test_unknown_recipe_names_those_that_there_are():
     [
         ({"learning_rat": 1}, "unknown learning_rat"),
         ({"augmentation": {"flop": 1}}, "unknown flop"),
+        ({"candidates": 2, "mined": 3}, "3 cannot be mined from 2"),
         ({"minutes": 3}, "exactly one of"),
         ({"steps": None}, "exactly one of"),
         ({"phases": []}, "start at 0"),

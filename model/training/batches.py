@@ -19,8 +19,10 @@ from torch.utils.data import DataLoader, Dataset
 from model.cores import usable_cores
 from model.training import augment, crops
 from model.training.erase import erase
-from model.training.pairs import Pair
+from model.training.pairs import DatasetError, Pair
 from model.training.recipe import Recipe
+
+PICTURES_TRIED = 1000
 
 Order = tuple[int, int]  # a step and the side of its input, pixels
 
@@ -33,10 +35,13 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
     recipe: Recipe
 
     def __getitem__(self, order: Order) -> tuple[Tensor, Tensor]:
-        """Return RGB uint8 (B, 3, size, size) and masks uint8 (B, 1, size, size) of 0 and 1 for a step and a size."""
+        """Return RGB uint8 (B, 3, size, size) and masks uint8 (B, 1, size, size) of 0 and 1 for a step and a size.
+
+        B is the recipe's ``batch`` and, after these, its ``candidates``.
+        """
         step, size = order
-        positions = range(step * self.recipe.batch, (step + 1) * self.recipe.batch)
-        samples = [self._sample(position, size) for position in positions]
+        samples = [self._sample(position, size) for position in _range(step, self.recipe.batch)]
+        samples += [self._candidate(position, size) for position in _range(step, self.recipe.candidates)]
         images = np.stack([sample.image for sample in samples]).transpose(0, 3, 1, 2)
         masks = np.stack([sample.mask for sample in samples])[:, None]
         return torch.from_numpy(images), torch.from_numpy(masks)
@@ -91,11 +96,26 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
                 pair, donor = Pair(erased, np.zeros_like(pair.mask)), None
         return Pair(*augment.augment(pair, donor, size, settings, rng))
 
+    def _candidate(self, position: int, size: int) -> Pair:
+        """Return a polyp-free crop of one of the pictures that leave room for it."""
+        rng = np.random.default_rng((self.recipe.seed, 2, position))
+        for _ in range(PICTURES_TRIED):
+            pair = self.pairs[int(rng.integers(len(self.pairs)))]
+            clean = crops.draw(pair.mask, rng)
+            if clean is not None:
+                crop = Pair(clean.of(pair.image), clean.of(pair.mask))
+                return Pair(*augment.augment(crop, None, size, self.recipe.augmentation, rng))
+        raise DatasetError("no picture leaves room for a polyp-free crop; set candidates and mined to 0 in the recipe")
+
     def _index(self, position: int) -> int:
         """Each epoch is a new permutation, so every pair is seen once an epoch."""
         epoch, place = divmod(position, len(self.pairs))
         order = np.random.default_rng((self.recipe.seed, 0, epoch)).permutation(len(self.pairs))
         return int(order[place])
+
+
+def _range(step: int, count: int) -> range:
+    return range(step * count, (step + 1) * count)
 
 
 def _single_threaded(worker: int) -> None:

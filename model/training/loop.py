@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from model import checkpoint
+from model.normalisation import normalise
 from model.pranet import PraNet
-from model.training import schedule, state
+from model.training import mining, schedule, state
 from model.training.average import AverageWeights
 from model.training.batches import Batches, Order
 from model.training.journal import Journal
 from model.training.loss import supervised_loss
 from model.training.recipe import Recipe, RecipeError
-from model.transforms import MEAN, STD
 
 Validate = Callable[[PraNet], float]
 
@@ -93,6 +93,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         images, masks = (each.to(self.device, non_blocking=True) for each in (images, masks))
+        images, masks = self.with_hardest(images, masks)
         with autocast(self.device, self.recipe.precision):
             maps = self.network.maps(normalise(images))
         loss = supervised_loss(maps, masks.float(), self.recipe.supervise, self.recipe.empty_smoothing)
@@ -103,6 +104,14 @@ class Trainer:
         self.progress.step += 1
         self.average.update(self.progress.step)
         return {"loss": float(loss.detach()), "lr": rate, "norm": float(norm), "size": images.shape[-1]}
+
+    def with_hardest(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """Let the hardest of the candidates, which come last, join the batch, and leave the others."""
+        if not self.recipe.candidates:
+            return images, masks
+        hard = mining.hardest(self.average.network, images[self.recipe.batch :], self.recipe.mined)
+        kept = torch.cat([torch.arange(self.recipe.batch, device=self.device), self.recipe.batch + hard])
+        return images[kept], masks[kept]
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the batches of the steps to come."""
@@ -167,10 +176,3 @@ def make_optimizer(recipe: Recipe, network: nn.Module) -> torch.optim.Optimizer:
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
     """Compute in the precision of a recipe inside the block: ``fp32``, or ``bf16`` with float32 weights."""
     return contextlib.nullcontext() if precision == "fp32" else torch.autocast(device.type, torch.bfloat16)
-
-
-def normalise(images: Tensor) -> Tensor:
-    """Map RGB uint8 (B, 3, H, W) to what the network takes: float32, ImageNet mean and deviation, channels last."""
-    mean = torch.tensor(MEAN, device=images.device).view(3, 1, 1) * 255
-    std = torch.tensor(STD, device=images.device).view(3, 1, 1) * 255
-    return ((images - mean) / std).contiguous(memory_format=torch.channels_last)

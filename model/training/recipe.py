@@ -84,6 +84,8 @@ class Recipe:
     frozen_statistics: bool = False  # batch-norm keeps its statistics: those of a small batch would unlearn them
     negatives: float = 0.0  # share of the samples that are polyp-free crops
     erased: float = 0.0  # share of the samples that are whole pictures whose polyps are covered with mucosa
+    candidates: int = 0  # polyp-free crops drawn beside each batch, see ``mining``
+    mined: int = 0  # so many of the candidates, those on which most is marked, join the batch
     cache_side: int = 448  # pictures are kept in memory with this long side, pixels
     precision: Literal["fp32", "bf16"] = "fp32"
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -91,6 +93,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if sum(length is not None for length in (self.steps, self.epochs, self.minutes)) != 1:
             raise RecipeError(f"recipe {self.name}: give exactly one of steps, epochs and minutes")
+        if self.mined > self.candidates:
+            raise RecipeError(f"recipe {self.name}: {self.mined} cannot be mined from {self.candidates} candidates")
         starts = [phase.start for phase in self.phases]
         if not starts or starts[0] != 0 or starts != sorted(starts):
             raise RecipeError(f"recipe {self.name}: phases must start at 0 and be in order")
