@@ -13,7 +13,7 @@ BUNDLED := $(wildcard requirements/*.txt) pyproject.toml docker/install.sh docke
 	$(shell find model service weights -type f ! -name '*.pyc')
 PIP_COMPILE := $(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --no-header -q
 
-.PHONY: serve extras triton-client test check fuzz soak ray-check training-check format lint types contracts proto proto-check readme lock bundle bundle-check image-check sbom audit clean
+.PHONY: serve extras triton-client test check fuzz soak ray-check training-check guards-check format lint types contracts proto proto-check readme lock bundle bundle-check image-check sbom audit clean
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/pranet serve
@@ -46,6 +46,10 @@ ray-check: $(VENV)/.dev
 # That training learns what its masks say, and only that; some minutes.
 training-check: $(VENV)/.dev
 	$(BIN)/pytest -s tests/check_training.py
+
+# That tests fail when what prevents the known failures of such servers is taken out; some minutes.
+guards-check: $(VENV)/.dev
+	$(BIN)/pytest tests/check_guards.py
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
