@@ -1,15 +1,17 @@
-"""``pranet weights``: look into a weights file, store it in another way, compare two of them."""
+"""``pranet weights``: look into a weights file, store it in another way, compare or average two of them."""
 
 import argparse
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from model import checkpoint, comparison
+from model.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare ``inspect``, ``convert`` and ``compare``."""
+    """Declare ``inspect``, ``convert``, ``compare`` and ``blend``."""
     actions = parser.add_subparsers(metavar="ACTION", required=True)
     inspecting = actions.add_parser("inspect", help="check a file and say what it holds")
     inspecting.add_argument("file", type=Path)
@@ -32,13 +34,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     comparing.add_argument("--only", type=Path, metavar="FILE", help="list of names to use, one a line")
     comparing.set_defaults(act=_compare)
 
+    blending = actions.add_parser("blend", help="average weights and what fine-tuning made of them, to keep of both")
+    blending.add_argument("one", type=Path)
+    blending.add_argument("other", type=Path)
+    blending.add_argument("out", type=Path)
+    blending.add_argument("--share", type=float, default=0.5, help="of OTHER in the result, 0 to 1 (default: 0.5)")
+    blending.set_defaults(act=_blend)
+
 
 def run(arguments: argparse.Namespace) -> int:
     """Carry out the chosen action.
 
     Raises:
         CheckpointError: a file cannot be used.
-        UserError: there is nothing to compare on.
+        UserError: there is nothing to compare on, or a share is no share.
 
     """
     code: int = arguments.act(arguments)
@@ -75,3 +84,18 @@ def _compare(arguments: argparse.Namespace) -> int:
     print(f"Dice of the masks   {found.agreement:.4f}")
     print(f"Dice with the truth {found.one:.4f} and {found.other:.4f} ({found.other - found.one:+.4f})")
     return 0
+
+
+def _blend(arguments: argparse.Namespace) -> int:
+    """Interpolate between weights of one lineage (Wortsman et al., CVPR 2022: robust fine-tuning)."""
+    share = arguments.share
+    if not 0 <= share <= 1:
+        raise UserError(f"--share is {share}; give a number from 0 to 1")
+    one, other = (checkpoint.load(file) for file in (arguments.one, arguments.other))
+    state = {
+        name: torch.lerp(value, other.state[name], share) if value.is_floating_point() else value
+        for name, value in one.state.items()
+    }
+    origin = f"{1 - share:g} of {one.model_id}, {share:g} of {other.model_id}"
+    checkpoint.save(arguments.out, state, "fp32", {"name": "blend", "blend": origin})
+    return _inspect(argparse.Namespace(file=arguments.out))

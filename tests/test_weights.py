@@ -1,9 +1,11 @@
-"""``pranet weights``: inspect, convert and compare."""
+"""``pranet weights``: inspect, convert, compare and blend."""
 
 from pathlib import Path
 
 import pytest
+import torch
 
+from model import checkpoint
 from pictures import DATA, SAMPLES
 from service.cli import main
 
@@ -33,3 +35,21 @@ def test_two_files_are_compared_on_annotated_pictures(
     assert pictures.endswith(" 1")
     assert agreement.endswith(" 1.0000")
     assert truth.endswith("(+0.0000)")
+
+
+def test_a_blend_lies_between_two_files_and_names_both(
+    tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tuned, out, name = tmp_path / "tuned.safetensors", tmp_path / "blend.safetensors", "ra2_conv4.conv.weight"
+    before = checkpoint.load(weights)
+    checkpoint.save(tuned, before.state | {name: before.state[name] + 4}, "fp32", {"name": "tuned"})
+    assert main(["weights", "blend", str(weights), str(tuned), str(out), "--share", "0.25"]) == 0
+    assert f"0.75 of {before.model_id}, 0.25 of tuned-" in capsys.readouterr().out
+    after = checkpoint.load(out).state
+    torch.testing.assert_close(after[name], before.state[name] + 1)
+    torch.testing.assert_close(after["resnet.conv1.0.weight"], before.state["resnet.conv1.0.weight"])
+
+
+def test_a_share_beyond_one_is_refused(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["weights", "blend", str(weights), str(weights), "out", "--share", "1.5"]) == 2
+    assert "give a number from 0 to 1" in capsys.readouterr().err
