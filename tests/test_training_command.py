@@ -162,10 +162,13 @@ def test_a_module_that_is_not_there_cannot_be_frozen():
 
 
 @pytest.mark.slow
-def test_twenty_steps_of_the_recipe_that_made_the_weights(arguments, tmp_path):
-    small = re.sub(r"sizes = .*", "sizes = [96]", (RECIPES / "scratch.toml").read_text())  # as large as its pictures
-    (tmp_path / "scratch.toml").write_text(small)
-    recipe = [str(tmp_path / "scratch.toml"), *arguments[1:]]
+@pytest.mark.parametrize(
+    ("name", "more"), [("scratch", []), ("finetune", ["--init", str(ROOT / "weights/pranet.safetensors")])]
+)
+def test_twenty_steps_of_the_recipes_that_made_the_weights(arguments, tmp_path, name, more):
+    small = re.sub(r"sizes = .*", "sizes = [96]", (RECIPES / f"{name}.toml").read_text())  # as large as its pictures
+    (tmp_path / "small.toml").write_text(small)
+    recipe = [str(tmp_path / "small.toml"), *arguments[1:], *more]
     train(recipe, tmp_path / "out", "--steps", "20", "--batch", "4", "--precision", "fp32")
     losses = [entry["loss"] for entry in journal.read(tmp_path / "out" / "log.jsonl")]
     assert len(losses) == 20

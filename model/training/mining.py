@@ -11,12 +11,13 @@ from torch import Tensor
 from model.normalisation import normalise
 from model.pranet import PraNet
 
-SIDE = 224  # pixels, on which the network looks at candidates: enough to tell which are hard
+SIDE = 224  # pixels, at most, on which the network looks at candidates: enough to tell which are hard
 
 
 @torch.no_grad()
 def hardest(network: PraNet, candidates: Tensor, count: int) -> Tensor:
     """Return the indices (count,) of the candidates, RGB uint8 (N, 3, S, S), on which ``network`` marks most."""
-    small = F.interpolate(candidates.float(), (SIDE, SIDE), mode="bilinear", antialias=True)
+    side = min(SIDE, candidates.shape[-1])
+    small = F.interpolate(candidates.float(), (side, side), mode="bilinear", antialias=True)
     probability = torch.sigmoid(network.maps(normalise(small)).s3.float())
     return probability.mean(dim=(1, 2, 3)).topk(count).indices
