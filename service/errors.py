@@ -89,7 +89,7 @@ class Unauthenticated(ServiceError):
 
 
 class ForeignOrigin(ServiceError):
-    """A page of another site asked for a WebSocket, and `CORS_ORIGINS` does not name it."""
+    """A page of another site sent something, or asked for a WebSocket, and `CORS_ORIGINS` does not name it."""
 
     status, grpc, slug = 403, StatusCode.PERMISSION_DENIED, "foreign-origin"
 

@@ -1,19 +1,22 @@
 """What pydantic finds wrong, in the words of whoever gave it."""
 
-from collections.abc import Iterable, Mapping
+import reprlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel
 
-SHOWN = 80  # characters of a wrong value
+SHOWN = 80  # characters of a wrong value, or of its name
+TOLD = 5  # faults: who mends these sees the others next
 
 
-def said(faults: Iterable[Mapping[str, Any]], model: type[BaseModel]) -> str:
+def said(faults: Sequence[Mapping[str, Any]], model: type[BaseModel]) -> str:
     """Say in one clause each what is wrong with what was to be a ``model``, and what would be right.
 
     ``faults`` are as ``ValidationError.errors`` returns them, their places counted from the model.
     """
-    return "; ".join(_clause(fault, model) for fault in faults)
+    clauses = [_clause(fault, model) for fault in faults[:TOLD]]
+    return "; ".join(clauses + [f"and {len(faults) - TOLD} more faults"] * (len(faults) > TOLD))
 
 
 def wanted(fault: Mapping[str, Any], model: type[BaseModel]) -> str:
@@ -30,19 +33,23 @@ def in_a_sentence(description: str) -> str:
 
 
 def _clause(fault: Mapping[str, Any], model: type[BaseModel]) -> str:
-    name = ".".join(map(str, fault["loc"]))
+    name = ".".join(str(part)[:SHOWN] for part in fault["loc"])
     match fault["type"]:
         case "json_invalid":
             return f"it cannot be read ({fault['ctx']['error']}); send a JSON object with {_names(model)}"
         case "model_type":
             return f"{name or 'it'} should be a JSON object"
+        case "value_error":
+            return f"{name or 'it'} {fault['ctx']['error']}"
         case "missing":
             return f"{name} is missing; send it"
         case "extra_forbidden" if len(fault["loc"]) == 1:
             return f"{name} is not known; there are {_names(model)}"
         case "extra_forbidden":
             return f"{name} is not known; leave it out"
-    return f"{name} is {str(fault['input'])[:SHOWN]!r}, but {wanted(fault, model)}"
+    given = fault["input"]
+    shown = reprlib.repr(given) if isinstance(given, list | dict) else str(given)  # not a whole tree of any size
+    return f"{name} is {shown[:SHOWN]!r}, but {wanted(fault, model)}"
 
 
 def _names(model: type[BaseModel]) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 
 from starlette.datastructures import MutableHeaders
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
@@ -17,6 +17,7 @@ from service.observe import request_id_from
 OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/v2/health/live", "/v2/health/ready", "/docs", "/openapi.json"})
 OPEN_FOLDERS = ("/pages/", "/samples/", "/docs/assets/")  # the page's own files, the same for everybody
 STREAM_PATHS = frozenset({"/stream"})  # where a WebSocket may be opened
+READING = frozenset({"GET", "HEAD", "OPTIONS"})  # methods that any site's page may use; it cannot read the answers
 TOKEN_PROTOCOL = "pranet.bearer."  # before the token, in the subprotocols that a WebSocket offers
 SAFE_HEADERS = {
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
@@ -41,7 +42,7 @@ class HttpGate:
         self._app = app
         self._gate = gate
         self._refuse = refuse  # makes the answer of an error
-        self._origins = origins  # of other pages that may open a WebSocket
+        self._origins = origins  # of other pages that may send frames
         self._open = OPEN_PATHS | {"/metrics"} if public_metrics else OPEN_PATHS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -53,26 +54,29 @@ class HttpGate:
         with ExitStack() as stack:
             try:
                 stack.enter_context(self._gate.entered(_authorization(scope)))
-                if scope["type"] == "websocket":
-                    self._check(WebSocket(scope, receive, send))
+                self._check(HTTPConnection(scope))
             except ServiceError as error:
                 await self._answer(error, scope, receive, send)
                 return
             await self._app(scope, receive, send)
 
-    def _check(self, websocket: WebSocket) -> None:
-        """Refuse a WebSocket where there is none, and one of another site's page, which browsers leave to the server.
+    def _check(self, connection: HTTPConnection) -> None:
+        """Refuse a WebSocket where there is none, and what another site's page sends.
 
-        Programs name no origin.
+        Browsers leave that to the server: they open the WebSocket, and send a form or plain bytes and only keep the
+        answer from the page, so its pictures would be segmented. Programs name no origin.
         """
-        if websocket.scope["path"] not in STREAM_PATHS:  # routes and mounts are not made for it
+        is_socket = connection.scope["type"] == "websocket"
+        if is_socket and connection.scope["path"] not in STREAM_PATHS:  # routes and mounts are not made for it
             raise UnknownRoute("no WebSocket is served under this path; the video stream is at /stream")
-        origin = websocket.headers.get("origin")
+        origin = connection.headers.get("origin")
         if origin is None or origin in self._origins or "*" in self._origins:
             return
-        if origin.partition("://")[2] != websocket.headers.get("host"):
+        if not is_socket and connection.scope["method"] in READING:
+            return
+        if origin.partition("://")[2] != connection.headers.get("host"):
             raise ForeignOrigin(
-                f"pages of {origin} may not stream to this service; its operator can let them (CORS_ORIGINS)"
+                f"pages of {origin} may not send to this service; its operator can let them (CORS_ORIGINS)"
             )
 
     async def _answer(self, error: ServiceError, scope: Scope, receive: Receive, send: Send) -> None:

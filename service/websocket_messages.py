@@ -18,6 +18,7 @@ from service.waiting import Priority
 from service.window import Drop, Policy
 
 LENGTH = struct.Struct("<I")
+MAX_JSON_BYTES = 16 * 2**10  # of a text, or before the picture of a frame: it is read on the event loop
 
 
 class StreamConfig(BaseModel):
@@ -45,6 +46,8 @@ class StreamConfig(BaseModel):
 class RawLayout(BaseModel):
     """How the bytes of a raw frame are to be read."""
 
+    model_config = ConfigDict(extra="forbid")
+
     format: PixelFormat
     width: int = Field(ge=1, le=65_535)
     height: int = Field(ge=1, le=65_535)
@@ -53,6 +56,8 @@ class RawLayout(BaseModel):
 
 class FrameHead(BaseModel):
     """What stands before the picture of a frame."""
+
+    model_config = ConfigDict(extra="forbid")
 
     frame_id: int = Field(ge=0, lt=2**64)
     capture_time_us: int | None = Field(None, ge=-(2**63), lt=2**63)
@@ -84,7 +89,9 @@ def unpack(message: bytes) -> Frame:
     """
     if len(message) < LENGTH.size:
         raise InvalidRequest("the message is too short; a frame begins with the length of its JSON in four bytes")
-    end = LENGTH.size + LENGTH.unpack_from(message)[0]
+    (size,) = LENGTH.unpack_from(message)
+    _check_size(size)
+    end = LENGTH.size + size
     try:
         head = FrameHead.model_validate_json(message[LENGTH.size : end])
     except ValidationError as error:
@@ -141,10 +148,16 @@ def parsed(text: str) -> Any:
     """Read JSON.
 
     Raises:
-        InvalidRequest: it is none.
+        InvalidRequest: it is none, or too long.
 
     """
+    _check_size(len(text))
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:  # or JSON too deep to be read
         raise InvalidRequest("the text is no JSON; send a JSON object, or frames as binary messages") from error
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_JSON_BYTES:
+        raise InvalidRequest(f"the JSON of a message has {size} bytes; send at most {MAX_JSON_BYTES}")

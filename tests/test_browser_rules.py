@@ -37,6 +37,20 @@ async def test_pages_of_other_sites_get_no_permission_by_default() -> None:
         assert (await it.rest.options("/segment", headers={"origin": ELSEWHERE, **PREFLIGHT})).status_code == 405
 
 
+@pytest.mark.parametrize("kind", ["text/plain", "multipart/form-data; boundary=b", None])
+async def test_pages_of_other_sites_may_not_send_what_browsers_send_unasked(kind: str | None) -> None:
+    headers = {"origin": ELSEWHERE} | ({"content-type": kind} if kind else {})
+    async with serving() as it:
+        refused = await it.rest.post("/segment", content=callers.PICTURE, headers=headers)
+        assert (refused.status_code, refused.json()["type"]) == (403, "urn:pranet:error:foreign-origin")
+        assert it.metric("pranet_decodes_total") == 0
+        own = await it.rest.post("/segment", content=callers.PICTURE, headers={"origin": str(it.rest.base_url)})
+        assert own.status_code == 200
+    async with serving(cors_origins=ELSEWHERE) as it:
+        named = await it.rest.post("/segment", content=callers.PICTURE, headers={"origin": ELSEWHERE})
+        assert named.status_code == 200
+
+
 async def test_pages_of_named_sites_may_ask_and_stream() -> None:
     async with serving(cors_origins=f"https://other.example, {ELSEWHERE}/") as it:
         preflight = await it.rest.options("/segment", headers={"origin": ELSEWHERE, **PREFLIGHT})

@@ -261,6 +261,33 @@ async def test_the_protocol_is_found_by_reflection() -> None:
         assert "ModelStreamInfer" in await asyncio.to_thread(look, it.grpc_port)
 
 
+MILLION = 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"inputs": [' + b"[]," * MILLION + b"1]}", "inputs is '[[], [], "),
+        (b'{"inputs": [' + b"{}," * MILLION + b"1]}", "at most 32 items"),
+        (
+            b'{"inputs": [{"name": "image", "datatype": "BYTES", "shape": [' + b"-1," * MILLION + b"1]}]}",
+            "inputs.0.shape",
+        ),
+        (b"{" + b",".join(b'"%d":1' % number for number in range(MILLION // 2)) + b"}", "it has 500000 members"),
+        (b'{"parameters": {' + b",".join(b'"%d":[]' % n for n in range(MILLION // 2)) + b"}}", "500000 parameters"),
+        (b'{"inputs": [' + b",".join([b'{"a":1,"b":2,"c":3}'] * 32) + b"]}", "; and 187 more faults"),
+        (b'{"' + b"k" * MILLION + b'": 1, "inputs": []}', "k is not known"),
+    ],
+    ids=["lists", "objects", "shape", "members", "parameters", "faults", "name"],
+)
+async def test_of_millions_of_faults_few_are_found_and_told(body: bytes, words: str) -> None:
+    async with serving() as it:
+        answer = await it.rest.post(INFER, content=body)
+    assert answer.status_code == 400
+    assert words in answer.json()["error"]
+    assert len(answer.content) < 1000
+
+
 async def test_json_of_any_depth_is_refused_as_wrong() -> None:
     async with serving() as it:
         for body in (b"[" * 100_000, b'{"inputs": ' + b"[" * 100_000):

@@ -81,9 +81,9 @@ async def test_raw_frames_bad_frames_and_shapes_travel_too() -> None:
     [
         ([PICTURE], "invalid-request"),
         (["no JSON"], "invalid-request"),
-        (["[" * 100_000], "invalid-request"),
-        ([EVERY, "[" * 100_000], "invalid-request"),
-        ([EVERY, LENGTH.pack(100_000) + b"[" * 100_000], "invalid-request"),
+        (["[" * 10_000], "invalid-request"),
+        ([EVERY, "[" * 10_000], "invalid-request"),
+        ([EVERY, LENGTH.pack(100_000) + b"[" * 10_000], "invalid-request"),
         ([json.dumps({"policy": "oldest"})], "invalid-parameter"),
         ([json.dumps({"colour": "red"})], "invalid-parameter"),
         (["[]"], "invalid-parameter"),
@@ -111,6 +111,9 @@ async def test_a_malformed_stream_is_told_why_it_is_closed(messages: list[str | 
         ([EVERY, LENGTH.pack(2) + b"{}"], "frame_id is missing; send it"),
         ([EVERY, LENGTH.pack(2) + b"{]"], "send a JSON object with frame_id"),
         ([EVERY, packed(1, raw={"format": "rgb24"})], "raw.width is missing; send it"),
+        ([EVERY, packed(1, capture_time=1)], "capture_time is not known; there are frame_id, "),
+        ([json.dumps({"policy": [[]] * 5_000})], "of a message has 20012 bytes; send at most 16384"),
+        ([EVERY, packed(1, more=[[]] * 5_000)], "bytes; send at most 16384"),
     ],
 )
 async def test_a_malformed_stream_is_told_what_would_be_right(messages: list[str | bytes], advice: str) -> None:

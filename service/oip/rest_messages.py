@@ -5,17 +5,19 @@
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
     NonNegativeInt,
     StrictBool,
     StrictFloat,
     StrictInt,
     StrictStr,
     ValidationError,
+    model_validator,
 )
 
 from service.codec import Picture
@@ -26,42 +28,56 @@ from service.oip import model, parameters, tensors
 from service.oip.tensors import Array, Tensor
 
 HEADER_LENGTH = "inference-header-content-length"
-MAX_JSON_BYTES = 16 * 2**20  # JSON takes a multiple of its length in memory; larger tensors go in binary
+MAX_JSON_BYTES = 8 * 2**20  # JSON takes up to forty times its length in memory; larger tensors go in binary
 MAX_JSON_ELEMENTS = 4 * 2**20
 
+MAX_MEMBERS = 32  # of all but data: each fault is described, in a thousand bytes or more, and there could be millions
+
 Value = StrictBool | StrictInt | StrictFloat | StrictStr
+T = TypeVar("T")
+Few = Annotated[list[T], Field(max_length=MAX_MEMBERS)]
 
 
-class InputBody(BaseModel):
-    """An input tensor."""
+class _Body(BaseModel):
+    """A JSON object of known members."""
 
     model_config = ConfigDict(extra="forbid")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _has_few_members(cls, given: Any) -> Any:
+        """Refuse an object of many members before each is told to be unknown or wrong."""
+        if isinstance(given, dict):
+            for what, each in (("members", given), ("parameters", given.get("parameters"))):
+                if isinstance(each, dict) and len(each) > MAX_MEMBERS:
+                    raise ValueError(f"has {len(each)} {what}; send at most {MAX_MEMBERS}")
+        return given
+
+
+class InputBody(_Body):
+    """An input tensor."""
+
     name: str
     datatype: str
-    shape: list[NonNegativeInt]
+    shape: Few[NonNegativeInt]
     parameters: dict[str, Value] = {}
     data: Any = None
 
 
-class OutputBody(BaseModel):
+class OutputBody(_Body):
     """An output that is asked for."""
-
-    model_config = ConfigDict(extra="forbid")
 
     name: str
     parameters: dict[str, Value] = {}
 
 
-class InferBody(BaseModel):
+class InferBody(_Body):
     """The JSON of an inference request."""
-
-    model_config = ConfigDict(extra="forbid")
 
     id: str = ""
     parameters: dict[str, Value] = {}
-    inputs: list[InputBody]
-    outputs: list[OutputBody] = []
+    inputs: Few[InputBody]
+    outputs: Few[OutputBody] = []
 
     def in_binary(self, name: str) -> bool:
         """Tell whether an output is to be written as bytes."""
