@@ -13,7 +13,7 @@ from PIL import Image
 from starlette.requests import Request
 
 from fakes import RedPredictor, Running, serving
-from pictures import encoded, red_box
+from pictures import encoded, red_box, repeat_last_scan
 from service.http_call import timeout_seconds
 from service.pb.pranet.v1 import segmentation_pb2 as pb
 
@@ -45,6 +45,11 @@ def damaged_jpeg() -> bytes:
     return data[: len(data) // 2]
 
 
+def scan_bomb() -> bytes:
+    """Write a small progressive JPEG that goes on refining what it has said."""
+    return repeat_last_scan(encoded(Image.new("L", (64, 48), 128), "JPEG", progressive=True), 400)
+
+
 def float_tiff() -> bytes:
     """Write pixels of unknown range."""
     return encoded(Image.new("F", (32, 32), 0.5), "TIFF")
@@ -65,6 +70,7 @@ IMAGES: dict[str, tuple[Callable[[], bytes], int, str, str]] = {
     "an animated WebP": (lambda: animated("WEBP"), 415, "unsupported-image", "one by one"),
     "an animated PNG": (lambda: animated("PNG"), 415, "unsupported-image", "one by one"),
     "a TIFF of two pages": (lambda: animated("TIFF"), 415, "unsupported-image", "one by one"),
+    "a JPEG of 406 scans": (scan_bomb, 415, "unsupported-image", "save it as baseline JPEG or PNG"),
     "a TIFF of floats": (float_tiff, 422, "undecodable-image", "send 8 or 16 bits"),
     "an icon": (lambda: encoded(red_box(32, 32, (1, 1, 5, 5)), "ICO"), 415, "unsupported-image", "send JPEG"),
     "a PDF": (lambda: b"%PDF-1.7\n1 0 obj\n", 415, "unsupported-image", "send JPEG"),

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydicom import Dataset, dcmread
+from pydicom.encaps import encapsulate
 from pydicom.uid import (
     MPEG4HP41,
     UID,
@@ -30,7 +31,7 @@ from pydicom.uid import (
 from fakes import Running, serving
 from objects import LOSSLESS, SECRETS, SYNTAXES, dicom, written
 from otlp import receiving
-from pictures import SAMPLES, dice, encoded, mask_of, red_box
+from pictures import SAMPLES, dice, encoded, mask_of, red_box, repeat_last_scan
 from processes import Server, pranet
 
 DICOM = {"content-type": "application/dicom"}
@@ -131,6 +132,12 @@ def _of_other_size() -> bytes:
     return written(dicom(PICTURES[:1], JPEGBaseline8Bit, Rows=40))
 
 
+def _of_codestream(jpeg: bytes) -> bytes:
+    made = dicom(PICTURES[:1], JPEGBaseline8Bit)
+    made.PixelData = encapsulate([jpeg])
+    return written(made)
+
+
 def _as_video() -> bytes:
     made = dicom(PICTURES[:1], JPEGBaseline8Bit)
     made.file_meta.TransferSyntaxUID = MPEG4HP41
@@ -146,6 +153,13 @@ MALFORMED: dict[str, tuple[Callable[[], bytes], int, str]] = {
     "too few pixels": (lambda: written(dicom(PICTURES[:1], NumberOfFrames=9)), 422, "bytes of pixels"),
     "no columns": (lambda: written(dicom(PICTURES[:1], Columns=0)), 422, "no columns"),
     "another size": (_of_other_size, 422, "size"),
+    "progressive JPEG": (
+        lambda: _of_codestream(encoded(PICTURES[0], "JPEG", progressive=True)),
+        422,
+        "not coded as JPEG Baseline (Process 1)",
+    ),
+    "another coding": (lambda: _of_codestream(encoded(PICTURES[0], "JPEG2000")), 422, "not coded as JPEG Baseline"),
+    "many scans": (lambda: _of_codestream(repeat_last_scan(encoded(PICTURES[0], "JPEG"), 32)), 415, "32 scans"),
     "too large": (lambda: written(dicom(PICTURES[:1], Rows=60000, Columns=60000)), 413, "MAX_IMAGE_PIXELS"),
     "video": (_as_video, 415, "MPEG-4 AVC/H.264 High Profile / Level 4.1"),
 }

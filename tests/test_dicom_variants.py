@@ -22,6 +22,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGExtended12Bit,
     JPEGLossless,
     JPEGLSLossless,
     JPEGLSNearLossless,
@@ -89,6 +90,14 @@ def test_a_sigmoid_window_has_shoulders() -> None:
     assert [*shown[[28, 78, 128, 178, 228]]] == [5, 30, 128, 225, 250]  # 255 / (1 + exp(-4 * (value - 128) / 100))
 
 
+def extended(picture: Image.Image) -> Dataset:
+    """Return a JPEG of the extended process (SOF1): in 8 bits baseline, but for its name."""
+    made = dicom([picture], JPEGBaseline8Bit)
+    made.PixelData = made.PixelData.replace(b"\xff\xc0", b"\xff\xc1", 1)
+    made.file_meta.TransferSyntaxUID = JPEGExtended12Bit
+    return made
+
+
 COLOURED: dict[str, tuple[Callable[[Image.Image], Dataset], float]] = {
     "palette of 8 bits": (partial(palette, bits=8), 0.97),
     "palette of 16 bits": (palette, 0.97),
@@ -99,6 +108,7 @@ COLOURED: dict[str, tuple[Callable[[Image.Image], Dataset], float]] = {
     "RLE of 16 bits": (lambda picture: compressed(sixteen_bits(picture), RLELossless), 0.99),
     "JPEG-LS of 16 bits": (lambda picture: compressed(sixteen_bits(picture), JPEGLSLossless), 0.99),
     "JPEG 2000 of 16 bits": (lambda picture: compressed(sixteen_bits(picture), JPEG2000Lossless), 0.99),
+    "extended JPEG": (extended, 0.97),
     "lossy JPEG-LS": (lambda picture: compressed(dicom([picture]), JPEGLSNearLossless, jls_error=3), 0.97),
     "lossy JPEG 2000": (lambda picture: compressed(dicom([picture]), JPEG2000, j2k_cr=[10]), 0.97),
     "lossy JPEG 2000 of YBR": (lambda picture: compressed(ybr(picture), JPEG2000, j2k_psnr=[45]), 0.97),

@@ -2,17 +2,42 @@
 
 import struct
 
+from pydicom.uid import (
+    UID,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+)
+
+from service import effort
+
 J2K_START = b"\xff\x4f\xff\x51"  # SOC and SIZ (ITU-T T.800, A.4 and A.5.1)
 JP2_CODESTREAM = b"jp2c"
-JPEG_START = b"\xff\xd8"
-JPEG_LS_FRAME = 0xF7  # SOF55 (ITU-T T.87)
-NO_FRAMES = (0xC4, 0xC8, 0xCC)  # DHT, JPG and DAC lie between the SOFs (ITU-T T.81, table B.1)
+BASELINE, EXTENDED, LOSSLESS, JPEG_LS = 0xC0, 0xC1, 0xC3, 0xF7  # SOF0, 1, 3 (ITU-T T.81, table B.1) and 55 (T.87)
+FRAME_HEADERS = {JPEG_LS, *range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # DHT, JPG and DAC lie between the SOFs
+# The coding processes of each transfer syntax (PS3.5, 8.2.1 and 8.2.3): progressive ones are in none.
+PROCESSES = {
+    JPEGBaseline8Bit: (BASELINE, EXTENDED),
+    JPEGExtended12Bit: (BASELINE, EXTENDED),
+    JPEGLossless: (LOSSLESS,),
+    JPEGLosslessSV1: (LOSSLESS,),
+    JPEGLSLossless: (JPEG_LS,),
+    JPEGLSNearLossless: (JPEG_LS,),
+}
 
 
-def declared_size(data: bytes) -> tuple[int, int] | None:
-    """Return width and height of a JPEG, JPEG-LS or JPEG 2000 codestream; None where it has no such header."""
-    if data.startswith(JPEG_START):
-        return _jpeg_size(data)
+def declared_size(data: bytes, syntax: UID) -> tuple[int, int] | None:
+    """Return width and height of a codestream; None where it has no header of its transfer syntax.
+
+    Raises:
+        UnsupportedImage: it asks for far more work than pictures of its size do.
+
+    """
+    if syntax in PROCESSES:
+        return _jpeg_size(data, PROCESSES[syntax])
     start = 0 if data.startswith(J2K_START) else data.find(JP2_CODESTREAM) + len(JP2_CODESTREAM)
     if data[start : start + len(J2K_START)] != J2K_START or len(data) < start + 24:
         return None
@@ -20,15 +45,14 @@ def declared_size(data: bytes) -> tuple[int, int] | None:
     return right - left, bottom - top
 
 
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    at = len(JPEG_START)
-    while at + 9 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF:  # fill byte
-            at += 1
-        elif marker == JPEG_LS_FRAME or (0xC0 <= marker <= 0xCF and marker not in NO_FRAMES):
-            height, width = struct.unpack_from(">2H", data, at + 5)
-            return width, height
-        else:
-            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return None
+def _jpeg_size(data: bytes, processes: tuple[int, ...]) -> tuple[int, int] | None:
+    if not data.startswith(effort.JPEG_START):
+        return None
+    size = None
+    for marker, at in effort.jpeg_segments(data):  # to its end: so many scans are bounded
+        if marker in FRAME_HEADERS:
+            if size or marker not in processes:
+                return None
+            height, width = struct.unpack_from(">2H", data, at + 3)
+            size = width, height
+    return size

@@ -130,13 +130,15 @@ def _frame(dataset: Dataset, decoder: Decoder, index: int, count: int) -> RawPic
 
 
 def _check_codestream(dataset: Dataset, decoder: Decoder, index: int, count: int) -> None:
-    """Hold a frame to the size that its object declares, which the limit was applied to."""
+    """Hold a frame to the coding and the size that its object declares, which the limit was applied to."""
     frame = get_frame(dataset.PixelData, index, number_of_frames=count)
     if RLELossless == decoder.UID:  # has no size of its own
         if len(frame) > MAX_RLE_BYTES:
             raise TooManyBytes(f"frame {index + 1} has more than {MAX_RLE_BYTES} bytes of run lengths; send JPEG 2000")
         return
-    declared = declared_size(frame)
+    declared = declared_size(frame, decoder.UID)
+    if declared is None:
+        raise UndecodableImage(f"frame {index + 1} is not coded as {decoder.UID.name}; send it so, or uncompressed")
     if declared != (dataset.Columns, dataset.Rows):
         raise UndecodableImage(f"frame {index + 1} is not of the size that the DICOM object declares; send it again")
 
