@@ -181,6 +181,8 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         picture = Image.open(io.BytesIO(data), formats=FORMATS)
         if picture.width * picture.height > max_pixels:
             raise _too_many(max_pixels)
+        if any(tile.codec_name == "bmp_rle" for tile in picture.tile):  # Pillow's is in Python: 0.2 us a pixel
+            raise UnsupportedImage("a BMP of run lengths is not read here; send it uncompressed, or as PNG")
         # Never n_frames: Pillow would follow a TIFF's chain to its end. MPO: a phone's JPEG and more.
         if picture.format != "MPO" and getattr(picture, "is_animated", False):
             raise UnsupportedImage(f"the {picture.format} file holds more than one picture; send its frames one by one")

@@ -40,6 +40,13 @@ def tiff(compression: int, strip: bytes, following: int = 0) -> bytes:
     return (struct.pack("<2sHI", b"II", 42, 8) + directory).ljust(122, b"\0") + strip
 
 
+def run_lengths() -> bytes:
+    """Write a BMP whose rows are each ended at their first pixel."""
+    rows = b"\1\0\0\0" * 48
+    header = struct.pack("<IiiHHIIiiII", 40, 64, 48, 1, 8, 1, len(rows), 0, 0, 256, 0) + bytes(1024)
+    return struct.pack("<2sIII", b"BM", 14 + len(header) + len(rows), 0, 14 + len(header)) + header + rows
+
+
 BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
     "progressive scans": (lambda: repeat_last_scan(PROGRESSIVE, MAX_SCANS), "32 scans; save it as baseline JPEG"),
     "sequential scans": (lambda: repeat_last_scan(JPEG, MAX_SCANS), "32 scans; save it as baseline JPEG"),
@@ -51,6 +58,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
     "fill bytes": (lambda: after_start(b"\xff" * MAX_STEPS), "segments, or bytes between"),
     "chunks": (lambda: PNG[:PNG_HEADER] + EMPTY_CHUNK * MAX_STEPS + PNG[PNG_HEADER:], "chunks; save it anew"),
     "pictures": (lambda: tiff(1, bytes(64 * 48), following=8 + 64 * 48), "more than one picture"),
+    "run lengths": (run_lengths, "send it uncompressed"),
 }
 
 
