@@ -2,6 +2,7 @@
 
 import logging
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,8 +59,22 @@ class ServerTls:
         )
 
 
+class _Following(ssl.SSLContext):
+    """Has each connection made by the newest context, where asyncio knows one context only.
+
+    A connection that is handed over later, as its client says hello, has resumed a session by then: with the first
+    context's keys, and so of clients that the newest one would not let in.
+    """
+
+    newest: Callable[[], ssl.SSLContext]
+
+    def wrap_bio(self, *given: Any, **named: Any) -> ssl.SSLObject:
+        """Begin a connection."""
+        return self.newest().wrap_bio(*given, **named)
+
+
 class RenewableTls:
-    """What both servers speak TLS with: each handshake takes what the files held when they were read last.
+    """What both servers speak TLS with: each connection takes what the files held when they were read last.
 
     Raises:
         TlsError: a file cannot be used.
@@ -71,7 +86,7 @@ class RenewableTls:
         self._context, self._configuration = files.context(), files.configuration()
 
     def renew(self) -> bool:
-        """Read the files again, for all handshakes from now on; tell whether they can be used. Else nothing changes."""
+        """Read the files again, for all connections from now on; tell whether they can be used. Else nothing changes."""
         try:
             context, configuration = self._files.context(), self._files.configuration()
         except (TlsError, OSError) as error:
@@ -82,14 +97,10 @@ class RenewableTls:
         return True
 
     def context(self) -> ssl.SSLContext:
-        """Return a context for REST and WebSocket that hands over to the newest one as a client says hello."""
-
-        def choose(talking: Any, name: str | None, context: ssl.SSLContext) -> None:
-            talking.context = self._context
-
-        first = self._files.context()
-        first.sni_callback = choose
-        return first
+        """Return a context for REST and WebSocket by which each connection gets the newest one, from its beginning."""
+        following = _Following(ssl.PROTOCOL_TLS_SERVER)
+        following.newest = lambda: self._context
+        return following
 
     def credentials(self) -> grpc.ServerCredentials:
         """Return credentials for gRPC, which asks for the newest configuration at each handshake."""

@@ -7,6 +7,7 @@ import socket
 import ssl
 import warnings
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -16,7 +17,7 @@ import trustme
 import processes
 from callers import TRANSPORTS, UNREACHABLE, Ask, rest
 from certificates import Authority
-from fakes import Running, serving, until
+from fakes import PATIENCE, Running, serving, until
 from pictures import ROOT
 from service.access import NO_ACCESS
 from service.tls import ServerTls, TlsError
@@ -200,6 +201,49 @@ async def test_with_the_certificate_the_authorities_of_clients_are_renewed(
         assert it.service.tls is not None
         assert it.service.tls.renew()
         assert [await ask(it, client) for client in clients] == [UNREACHABLE, "ok"]
+
+
+@dataclass
+class Returning:
+    """A client that asks to go on with the session of its last visit; it leaves properly, so that servers keep it."""
+
+    port: int
+    context: ssl.SSLContext
+    session: ssl.SSLSession | None = None
+
+    def visit(self) -> str:
+        """Tell how the server took this client: "new", "resumed" or "refused"."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE) as plain:
+            try:
+                with self.context.wrap_socket(plain, server_hostname="127.0.0.1", session=self.session) as talking:
+                    talking.sendall(b"GET /livez HTTP/1.1\r\nHost: pranet\r\nConnection: close\r\n\r\n")
+                    answer = b"".join(iter(lambda: talking.recv(4096), b""))
+                    self.session, resumed = talking.session, bool(talking.session_reused)
+                    talking.unwrap()
+            except (ssl.SSLError, ConnectionError):
+                return "refused"
+        assert answer.startswith(b"HTTP/1.1 200")
+        return "resumed" if resumed else "new"
+
+
+@pytest.mark.parametrize("tickets", [True, False])
+@pytest.mark.parametrize("name", [name for name, spoken in VERSIONS.items() if spoken])
+async def test_who_is_no_longer_believed_does_not_come_back_by_a_session(
+    name: str, tickets: bool, authority: Authority, tmp_path: Path
+) -> None:
+    people, file = Authority(tmp_path), tmp_path / "people.pem"
+    file.write_bytes(people.pem.read_bytes())
+    context = authority.client(people.issue("client"))._context()
+    context.minimum_version = context.maximum_version = ssl.TLSVersion[name]
+    if not tickets:
+        context.options |= ssl.OP_NO_TICKET
+    async with serving(**authority.server(), tls_client_ca=file) as it:
+        client = Returning(it.port, context)
+        assert [await asyncio.to_thread(client.visit) for _ in range(2)] == ["new", "resumed"]
+        file.write_bytes(Authority(tmp_path).pem.read_bytes())
+        assert it.service.tls is not None
+        assert it.service.tls.renew()
+        assert await asyncio.to_thread(client.visit) == "refused"
 
 
 async def test_an_open_connection_outlives_the_renewal(authority: Authority) -> None:
