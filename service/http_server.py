@@ -6,12 +6,14 @@ import functools
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import uvicorn
 
 from service import rest
 from service.core import Phase, Service
 from service.http_protocol import HttpProtocol
+from service.tls import HANDSHAKE_SECONDS
 from service.websocket_protocol import WebSocketProtocol
 
 # Longer than clients and proxies keep an idle connection (httpx 5 s, nginx and most load balancers 60 s): who closes
@@ -66,7 +68,21 @@ def _seconds_to_end(service: Service) -> int:
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to the composition root, which stops REST and gRPC together."""
+    """Leaves signals to the composition root, which stops REST and gRPC together, and limits the time of handshakes."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen as uvicorn does with given sockets and no lifespan; it leaves the time to the loop: 60 s."""
+        loop, tls = asyncio.get_running_loop(), self.config.ssl
+        protocol: Any = self.config.http_protocol_class
+        connected = functools.partial(protocol, config=self.config, server_state=self.server_state, app_state={})
+        seconds = HANDSHAKE_SECONDS if tls else None
+        self.servers = [
+            await loop.create_server(
+                connected, sock=each, ssl=tls, ssl_handshake_timeout=seconds, backlog=self.config.backlog
+            )
+            for each in sockets or ()
+        ]
+        self.started = True
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -21,6 +21,7 @@ from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service.rpc_gate import RpcGate
 from service.stream import Answer as StreamAnswer
 from service.stream import Frame
+from service.tls import HANDSHAKE_SECONDS
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["SegmentationService"].full_name
 HEALTH_SECONDS = 1.0  # how often health looks whether inference still answers
@@ -28,7 +29,6 @@ HEALTH_SECONDS = 1.0  # how often health looks whether inference still answers
 KEEPALIVE_SECONDS = 10.0  # of silence, until a ping is sent
 KEEPALIVE_TIMEOUT_SECONDS = 5.0  # for the ping to be answered, or sent bytes to be acknowledged
 CLIENT_PING_SECONDS = 5.0  # least time between pings that a client may send without being cut off
-HANDSHAKE_SECONDS = 10.0  # of TLS and HTTP/2
 MAX_CALLS = 256  # open at once on one connection
 MAX_METADATA_BYTES = 32 * 1024
 STOP_SECONDS = 1.0  # for answers already made to reach their clients

@@ -14,6 +14,7 @@ from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
+HANDSHAKE_SECONDS = 10.0  # of TLS; of gRPC with what HTTP/2 begins with
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; all of TLS 1.3's are as good
 
 
@@ -86,7 +87,7 @@ class RenewableTls:
         self._context, self._configuration = files.context(), files.configuration()
 
     def renew(self) -> bool:
-        """Read the files again, for all connections from now on; tell whether they can be used. Else nothing changes."""
+        """Read the files again, for connections from now on; tell whether they can be used. Else nothing changes."""
         try:
             context, configuration = self._files.context(), self._files.configuration()
         except (TlsError, OSError) as error:

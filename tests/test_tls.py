@@ -19,6 +19,7 @@ from callers import TRANSPORTS, UNREACHABLE, Ask, rest
 from certificates import Authority
 from fakes import PATIENCE, Running, serving, until
 from pictures import ROOT
+from service import http_server, rpc
 from service.access import NO_ACCESS
 from service.tls import ServerTls, TlsError
 from service.tokens import Token, digest_of
@@ -29,6 +30,8 @@ VERSIONS = {  # whether it may be spoken
     "TLSv1_2": True,
     "TLSv1_3": True,
 }
+
+HALF_A_HELLO = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
 
 
 @pytest.fixture
@@ -129,6 +132,18 @@ async def test_a_silent_handshake_holds_up_nobody(secured: Running, authority: A
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         assert await rest(secured, authority.client()) == "ok"
         writer.close()
+
+
+async def test_a_handshake_that_does_not_end_is_given_up(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    for server in (http_server, rpc):
+        monkeypatch.setattr(server, "HANDSHAKE_SECONDS", 0.3)
+    async with serving(**authority.server()) as it:
+        for port in (it.port, it.grpc_port):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(HALF_A_HELLO)
+            async with asyncio.timeout(PATIENCE):
+                assert await reader.read() == b""
+            writer.close()
 
 
 def test_a_file_that_cannot_be_used_is_named(authority: Authority, tmp_path: Path) -> None:
