@@ -1,6 +1,6 @@
 """Who may come in, and how often: the one decision behind REST, WebSocket and gRPC."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,11 +25,11 @@ class Gate:
         self._limits = Limits(rate_limit, concurrency)
 
     @contextmanager
-    def entered(self, authorization: str) -> Iterator[None]:
-        """Let a caller in for the time of the block, by the value of its ``Authorization`` header ("" without one).
+    def entered(self, authorizations: Sequence[str]) -> Iterator[None]:
+        """Let a caller in for the time of the block, by the values of its ``Authorization`` headers.
 
         Raises:
-            Unauthenticated: no valid token came.
+            Unauthenticated: no valid token came, or more than one header, of which a proxy may have judged another.
             RateLimited: the token's requests of this second are used up.
             TooManyAtOnce: the token has as many requests open as it may.
 
@@ -37,7 +37,9 @@ class Gate:
         if self._tokens is None:
             yield
             return
-        scheme, _, token = authorization.strip().partition(" ")
+        if len(authorizations) > 1:
+            raise Unauthenticated("the request has several Authorization headers; send one")
+        scheme, _, token = "".join(authorizations).strip().partition(" ")
         if scheme.lower() != SCHEME or not token.strip():
             raise Unauthenticated(f"this service asks for a token; {HOW}")
         with spending(self._limits.of(self._tokens.holder(token.strip()))):

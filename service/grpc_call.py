@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
 import grpc
@@ -27,6 +27,11 @@ log = logging.getLogger("pranet.access")
 def given_request_id(context: Context) -> str:
     """Return the request id that the client's metadata name, or nothing."""
     return str(dict(context.invocation_metadata() or ()).get("x-request-id", ""))
+
+
+def authorizations(metadata: Iterable[tuple[str, str | bytes]] | None) -> list[str]:
+    """Return what a call's metadata show to be let in with; more than one entry is for the gate to judge."""
+    return [str(value) for name, value in metadata or () if name == "authorization"]
 
 
 def seconds_left(context: Context, limit_ms: int) -> float:

@@ -53,7 +53,7 @@ class HttpGate:
             return
         with ExitStack() as stack:
             try:
-                stack.enter_context(self._gate.entered(_authorization(scope)))
+                stack.enter_context(self._gate.entered(_authorizations(scope)))
                 self._check(HTTPConnection(scope))
             except ServiceError as error:
                 await self._answer(error, scope, receive, send)
@@ -133,12 +133,9 @@ class HeadAsGet:
         await self._app({**scope, "method": "GET"} if is_head else scope, receive, send_allowed)
 
 
-def _authorization(scope: Scope) -> str:
-    """Return the ``Authorization`` header; of a WebSocket, which cannot have one in browsers, also by subprotocol."""
-    for name, value in scope["headers"]:
-        if name == b"authorization":
-            return str(value.decode("latin-1"))
-    for offered in scope.get("subprotocols", ()):
-        if offered.startswith(TOKEN_PROTOCOL):
-            return f"Bearer {offered.removeprefix(TOKEN_PROTOCOL)}"
-    return ""
+def _authorizations(scope: Scope) -> list[str]:
+    """Return the ``Authorization`` headers; of a WebSocket, which has none in browsers, else subprotocols."""
+    offered = scope.get("subprotocols", ())
+    return [value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"] or [
+        f"Bearer {each.removeprefix(TOKEN_PROTOCOL)}" for each in offered if each.startswith(TOKEN_PROTOCOL)
+    ]

@@ -25,7 +25,7 @@ from starlette.types import ASGIApp
 from service import rest, rpc, settings
 from service.core import Phase, load_predictor, running, warm_up
 from service.errors import ServiceError, TooManyBytes
-from service.grpc_call import abort
+from service.grpc_call import abort, authorizations
 from service.oip import rpc as oip
 from service.pb.inference import open_inference_pb2 as inference
 from service.pb.pranet.v1 import segmentation_pb2 as pb
@@ -104,7 +104,7 @@ class Replica:
     async def _entered(self, given: RayServegRPCContext, context: Any) -> AsyncIterator[None]:
         """Let the caller in, or end the call with the reason."""
         try:
-            with self._service.gate.entered(dict(given.invocation_metadata()).get("authorization", "")):
+            with self._service.gate.entered(authorizations(given.invocation_metadata())):
                 yield
         except ServiceError as error:  # of the gate
             await abort(context, error)

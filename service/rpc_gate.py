@@ -15,7 +15,7 @@ from grpc_health.v1 import health
 
 from service.errors import BodyTooSlow, InvalidRequest, MethodNotAllowed, ServiceError, TooManyBytes
 from service.gate import Gate
-from service.grpc_call import Context, abort, ending
+from service.grpc_call import Context, abort, authorizations, ending
 from service.metrics import Metrics
 from service.together import forget_frames
 
@@ -85,8 +85,8 @@ class RpcGate(grpc.aio.ServerInterceptor):
     def _guarded(self, method: Any, call: grpc.HandlerCallDetails, name: str) -> Any:
         """Return the method behind the gate; on the wire a unary request is a stream of one, which can be timed."""
         behaviour = getattr(method, f"{_kind(method.request_streaming)}_{_kind(method.response_streaming)}")
-        authorization = str(dict(call.invocation_metadata or ()).get("authorization", ""))
-        enter = functools.partial(self._enter, name, authorization, method.request_streaming)
+        shown = authorizations(call.invocation_metadata)
+        enter = functools.partial(self._enter, name, shown, method.request_streaming)
 
         async def answer(requests: Any, context: Context) -> Any:
             async with _Messages(requests) as messages:
@@ -114,11 +114,11 @@ class RpcGate(grpc.aio.ServerInterceptor):
         return measured
 
     async def _enter(
-        self, name: str, authorization: str, streaming: bool, stack: ExitStack, requests: Any, context: Context
+        self, name: str, shown: list[str], streaming: bool, stack: ExitStack, requests: Any, context: Context
     ) -> Any:
         """Let the caller in and return what the method is called with."""
         try:
-            stack.enter_context(self._gate.entered(authorization))
+            stack.enter_context(self._gate.entered(shown))
             return requests if streaming else await self._only(requests)
         except asyncio.CancelledError:
             self._count(name, ending(context))

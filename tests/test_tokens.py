@@ -12,6 +12,9 @@ import httpx
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+from websockets.typing import Subprotocol
 
 from callers import TRANSPORTS, Ask, grpc_unary, rest, socket
 from fakes import Running, serving
@@ -71,6 +74,21 @@ async def test_what_is_no_bearer_token_is_refused(header: str, tokens: Path) -> 
         answer = await it.rest.get("/info", headers=[(b"authorization", header.encode())])
         assert answer.status_code == 401
         assert answer.headers["www-authenticate"] == 'Bearer realm="pranet"'
+
+
+@pytest.mark.parametrize("pair", [("good", "bad"), ("bad", "good"), ("good", "good")])
+async def test_of_several_tokens_none_counts(pair: tuple[str, str], tokens: Path) -> None:
+    given = [("authorization", f"Bearer {token}") for token in pair]
+    async with serving(api_tokens_file=tokens) as it:
+        assert (await it.rest.get("/info", headers=given)).status_code == 401
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await it.stub.GetModelInfo(pb.GetModelInfoRequest(), metadata=given)
+        assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        offered = [Subprotocol(f"pranet.bearer.{token}") for token in pair]
+        for options in ({"additional_headers": given}, {"subprotocols": offered}):
+            with pytest.raises(InvalidStatus) as denied:
+                await connect(f"ws://127.0.0.1:{it.port}/stream", proxy=None, **options)
+            assert denied.value.response.status_code == 401
 
 
 async def test_without_a_file_of_tokens_nobody_needs_one() -> None:
