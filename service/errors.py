@@ -19,6 +19,7 @@
     ├── UpgradeRequired       426 FAILED_PRECONDITION  the stream's path, but no WebSocket
     ├── QueueFull             429 RESOURCE_EXHAUSTED   retry
     ├── TooManyStreams        429 RESOURCE_EXHAUSTED   retry
+    ├── TooManyWatches        429 RESOURCE_EXHAUSTED   retry
     ├── RateLimited           429 RESOURCE_EXHAUSTED   retry
     ├── TooManyAtOnce         429 RESOURCE_EXHAUSTED   retry
     ├── HeadTooLarge          431 RESOURCE_EXHAUSTED
@@ -142,8 +143,10 @@ class TooManyBytes(ServiceError):
 
     @classmethod
     def of_message(cls, size: int, max_bytes: int) -> Self:
-        """Return the error of a message of ``size`` bytes, a picture and what stands beside it."""
-        return cls(f"the message has {size} bytes, more than {max_bytes} (MAX_IMAGE_BYTES); send a smaller picture")
+        """Return the error of a message of ``size`` bytes."""
+        return cls(
+            f"the message has {size} bytes, more than {max_bytes}; send a smaller one (of pictures: MAX_IMAGE_BYTES)"
+        )
 
 
 class TooManyPixels(ServiceError):
@@ -193,6 +196,13 @@ class TooManyStreams(ServiceError):
     """``MAX_STREAMS`` video streams are open already."""
 
     status, grpc, slug = 429, StatusCode.RESOURCE_EXHAUSTED, "too-many-streams"
+    retry_after = RETRY_AFTER_SECONDS
+
+
+class TooManyWatches(ServiceError):
+    """The connection has as many watches of gRPC health open as it may."""
+
+    status, grpc, slug = 429, StatusCode.RESOURCE_EXHAUSTED, "too-many-watches"
     retry_after = RETRY_AFTER_SECONDS
 
 

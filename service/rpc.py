@@ -31,6 +31,7 @@ KEEPALIVE_TIMEOUT_SECONDS = 5.0  # for the ping to be answered, or sent bytes to
 CLIENT_PING_SECONDS = 5.0  # least time between pings that a client may send without being cut off
 MAX_CALLS = 256  # open at once on one connection
 MAX_METADATA_BYTES = 32 * 1024
+AHEAD_BYTES = 2**20  # taken of a message before it is awaited
 STOP_SECONDS = 1.0  # for answers already made to reach their clients
 
 
@@ -136,6 +137,8 @@ def _options(cut_off_bytes: int) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", cut_off_bytes),
         ("grpc.max_send_message_length", -1),
+        ("grpc.http2.bdp_probe", 0),  # else a fast client has gRPC take tens of megabytes of each call ahead
+        ("grpc.http2.lookahead_bytes", AHEAD_BYTES),
         ("grpc.keepalive_time_ms", round(KEEPALIVE_SECONDS * 1e3)),
         ("grpc.keepalive_timeout_ms", round(KEEPALIVE_TIMEOUT_SECONDS * 1e3)),
         (

@@ -1,4 +1,4 @@
-"""The gate in front of every gRPC method, those of later days too; health is open."""
+"""The gate in front of every gRPC method, those of later days too; that of health is open to all."""
 
 import asyncio
 import functools
@@ -15,8 +15,9 @@ from grpc_health.v1 import health
 
 from service.errors import BodyTooSlow, InvalidRequest, MethodNotAllowed, ServiceError, TooManyBytes
 from service.gate import Gate
-from service.grpc_call import Context, abort, authorizations, ending
+from service.grpc_call import Context, abort, ending
 from service.metrics import Metrics
+from service.rpc_doors import Door, OpenDoors, by_token
 from service.together import forget_frames
 
 OPEN_SERVICE = f"/{health.SERVICE_NAME}/"
@@ -60,10 +61,9 @@ class RpcGate(grpc.aio.ServerInterceptor):
     """Refuses calls without a valid token before their messages are read, and messages that do not arrive."""
 
     def __init__(self, gate: Gate, metrics: Metrics, *, message_seconds: float, message_bytes: int) -> None:
-        self._gate = gate
         self._metrics = metrics
-        self._message_seconds = message_seconds  # for the one message of a unary call
-        self._message_bytes = message_bytes  # of any message
+        self._door = by_token(gate, message_seconds, message_bytes)
+        self._open_doors = OpenDoors()
 
     async def intercept_service(
         self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]], call: grpc.HandlerCallDetails
@@ -71,10 +71,10 @@ class RpcGate(grpc.aio.ServerInterceptor):
         """Put the gate in front of a method, and behind it a refusal where there is none."""
         method = await continuation(call)
         if method is None:  # gRPC itself would refuse it uncounted
-            return self._guarded(self._unknown(), call, "-")  # a name of the client's own making may name a patient
-        if call.method.startswith(OPEN_SERVICE):
-            return method
-        return self._guarded(method, call, call.method.rpartition("/")[2])
+            return self._guarded(self._unknown(), self._door, "-")  # a client's own name for it may name a patient
+        is_open = call.method.startswith(OPEN_SERVICE)
+        door = self._open_doors.door(watch=method.response_streaming) if is_open else self._door
+        return self._guarded(method, door, call.method.rpartition("/")[2])
 
     def _unknown(self) -> Any:
         async def refuse(requests: Any, context: Context) -> None:
@@ -82,11 +82,10 @@ class RpcGate(grpc.aio.ServerInterceptor):
 
         return grpc.stream_stream_rpc_method_handler(refuse)
 
-    def _guarded(self, method: Any, call: grpc.HandlerCallDetails, name: str) -> Any:
+    def _guarded(self, method: Any, door: Door, name: str) -> Any:
         """Return the method behind the gate; on the wire a unary request is a stream of one, which can be timed."""
         behaviour = getattr(method, f"{_kind(method.request_streaming)}_{_kind(method.response_streaming)}")
-        shown = authorizations(call.invocation_metadata)
-        enter = functools.partial(self._enter, name, shown, method.request_streaming)
+        enter = functools.partial(self._enter, name, door, method.request_streaming)
 
         async def answer(requests: Any, context: Context) -> Any:
             async with _Messages(requests) as messages:
@@ -101,25 +100,15 @@ class RpcGate(grpc.aio.ServerInterceptor):
 
         make = getattr(grpc, f"stream_{_kind(method.response_streaming)}_rpc_method_handler")
         guarded = answers if inspect.isasyncgenfunction(behaviour) else answer
-        return make(guarded, self._measured(method.request_deserializer), method.response_serializer)
-
-    def _measured(self, deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-        """Refuse a message that is too large before it is parsed; gRPC's own refusal names no cause and is not seen."""
-
-        def measured(message: bytes) -> Any:
-            if len(message) > self._message_bytes:
-                raise TooManyBytes.of_message(len(message), self._message_bytes)
-            return deserialize(message)
-
-        return measured
+        return make(guarded, _measured(method.request_deserializer, door.message_bytes), method.response_serializer)
 
     async def _enter(
-        self, name: str, shown: list[str], streaming: bool, stack: ExitStack, requests: Any, context: Context
+        self, name: str, door: Door, streaming: bool, stack: ExitStack, requests: Any, context: Context
     ) -> Any:
         """Let the caller in and return what the method is called with."""
         try:
-            stack.enter_context(self._gate.entered(shown))
-            return requests if streaming else await self._only(requests)
+            stack.enter_context(door.entered(context))
+            return requests if streaming else await _only(requests, door, context)
         except asyncio.CancelledError:
             self._count(name, ending(context))
             raise
@@ -136,18 +125,28 @@ class RpcGate(grpc.aio.ServerInterceptor):
         self._metrics.requests.labels("grpc", error.grpc.name).inc()
         log.info("grpc %s refused %s", name, error.grpc.name)
 
-    async def _only(self, requests: Any) -> Any:
-        try:
-            async with asyncio.timeout(self._message_seconds):
-                return await anext(requests)
-        except TimeoutError:
-            raise BodyTooSlow("the message did not arrive within the request's time; send it faster") from None
-        except StopAsyncIteration:
-            raise InvalidRequest("the call ended without its message; send one") from None
-        except DecodeError:
-            raise InvalidRequest(
-                "what came is no message of this method; send what its .proto file describes"
-            ) from None
+
+async def _only(requests: Any, door: Door, context: Context) -> Any:
+    try:
+        async with asyncio.timeout(door.message_seconds), door.turn(context):
+            return await anext(requests)
+    except TimeoutError:
+        raise BodyTooSlow("the message did not arrive within the request's time; send it faster") from None
+    except StopAsyncIteration:
+        raise InvalidRequest("the call ended without its message; send one") from None
+    except DecodeError:
+        raise InvalidRequest("what came is no message of this method; send what its .proto file describes") from None
+
+
+def _measured(deserialize: Callable[[bytes], Any], most: int) -> Callable[[bytes], Any]:
+    """Refuse a message that is too large before it is parsed; gRPC's own refusal names no cause and is not seen."""
+
+    def measured(message: bytes) -> Any:
+        if len(message) > most:
+            raise TooManyBytes.of_message(len(message), most)
+        return deserialize(message)
+
+    return measured
 
 
 def _kind(streaming: bool) -> str:
