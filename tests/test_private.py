@@ -56,17 +56,27 @@ async def over_grpc(address: str, access: Access) -> None:
                 continue
 
 
+def message(head: dict[str, object], content: bytes = b"") -> bytes:
+    text = json.dumps(head).encode()
+    return LENGTH.pack(len(text)) + text + content
+
+
 async def over_websocket(url: str, access: Access) -> None:
+    # Neither is as it should be: that is told, and the stream closed.
+    for wrong in (json.dumps({"file": NAME, "token": access.token}), message({"frame_id": 9, NAME: access.token})):
+        await over_one_websocket(url, access, wrong)
+
+
+async def over_one_websocket(url: str, access: Access, wrong: str | bytes) -> None:
     offered = [Subprotocol("pranet.v1"), Subprotocol(f"pranet.bearer.{access.token}")]
     address = f"{url.replace('http', 'ws')}/stream?file={NAME}"
     try:
         async with connect(address, subprotocols=offered, proxy=None) as opened:
             await opened.send(json.dumps({"policy": "every"}))
             for number, content in enumerate(PICTURES.values()):
-                head = json.dumps({"frame_id": number, "file": NAME}).encode()
-                await opened.send(LENGTH.pack(len(head)) + head + content)
+                await opened.send(message({"frame_id": number}, content))
                 await opened.recv()
-            await opened.send(json.dumps({"file": NAME, "token": access.token}))  # not as it should be: told and closed
+            await opened.send(wrong)
             await opened.recv()
     except InvalidStatus:
         return
