@@ -81,7 +81,12 @@ def load(path: Path) -> Checkpoint:
 
 
 def save(path: Path, state: Mapping[str, Tensor], storage: Storage, metadata: Mapping[str, str]) -> None:
-    """Write float parameters as safetensors; ``storage`` says how convolution weights are kept."""
+    """Write float parameters as safetensors; ``storage`` says how convolution weights are kept.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+
+    """
     kept = {name: value for name, value in state.items() if not name.endswith(COUNTER_SUFFIX)}
     stored: State = {}
     for name, value in kept.items():
@@ -90,7 +95,10 @@ def save(path: Path, state: Mapping[str, Tensor], storage: Storage, metadata: Ma
         else:
             stored[name] = value.to(torch.float16 if storage == "fp16" else torch.float32).contiguous()
     described = {**metadata, "storage": storage, DIGEST_KEY: NO_DIGEST}
-    path.write_bytes(sealed(_sorted_header(safetensors.torch.save(stored, described))))
+    try:
+        path.write_bytes(sealed(_sorted_header(safetensors.torch.save(stored, described))))
+    except OSError as error:
+        raise CheckpointError(path, f"cannot be written ({error.strerror})") from error
 
 
 def storage_of(path: Path) -> dict[str, int]:

@@ -17,7 +17,7 @@ COMMANDS = {
     "stream": ("service.watch", "stream video to a server"),
     "replay": ("service.replay", "stream a recorded session again and compare"),
     "tokens": ("service.token_command", "make and withdraw the bearer tokens of a server"),
-    "weights": ("service.weights", "inspect, convert and compare weights files"),
+    "weights": ("service.weights", "inspect, convert, compare and blend weights files"),
     "bench": ("service.bench.command", "measure engine, pipeline or server, and how far engines move the masks"),
     "export": ("service.export", "write ONNX, a Triton model repository, or the calibration that int8 needs"),
     "train": ("model.training.command", "train weights from a recipe"),

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from model import checkpoint
+from model.errors import UserError
 from model.pranet import Maps, PraNet
 from model.training import backbone, command, journal, loop
 from model.training.batches import Batches
@@ -122,6 +123,35 @@ def test_training_goes_on_from_given_weights(arguments, tmp_path):
     train(arguments, tmp_path / "second", "--init", str(first), "--steps", "1")
     before, after = checkpoint.load(first).state, checkpoint.load(tmp_path / "second" / "last.safetensors").state
     assert max(float((after[name] - before[name]).abs().max()) for name in before if "conv.weight" in name) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--validation", "nofile.txt"], "nofile.txt: the list of names cannot be read"),
+        (["--validation", "others.txt"], "the lists of names leave none of 3 pictures; names are as samples/polyp-1"),
+        (["--only", "others.txt"], "leave none of 3 pictures"),
+        (["--images", "more"], "as many --masks as --images"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_said_before_training(arguments, tmp_path, monkeypatch, more, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "others.txt").write_text("clinic/nobody\n")
+    with pytest.raises(UserError, match=words):
+        train(arguments, tmp_path / "out", *more)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_picture_is_named(arguments, tmp_path):
+    path = tmp_path / "samples" / "images" / "polyp-2.png"
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(UserError, match=r"polyp-2\.png cannot be read"):
+        train(arguments, tmp_path / "out")
+
+
+def test_a_recipe_that_freezes_asks_for_weights(arguments, tmp_path):
+    with pytest.raises(RecipeError, match="--init FILE"):
+        train(["finetune", *arguments[1:]], tmp_path / "out")
 
 
 def test_frozen_modules_and_statistics_stay_as_they_were(tmp_path):

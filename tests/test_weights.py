@@ -53,3 +53,8 @@ def test_a_blend_lies_between_two_files_and_names_both(
 def test_a_share_beyond_one_is_refused(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["weights", "blend", str(weights), str(weights), "out", "--share", "1.5"]) == 2
     assert "give a number from 0 to 1" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_not_there_is_said(tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["weights", "convert", str(weights), str(tmp_path / "no" / "out.safetensors")]) == 2
+    assert "cannot be written (No such file or directory)" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from PIL import Image
 
 from model import checkpoint, engines
 from model.checkpoint import Checkpoint
+from model.errors import UserError
 from model.evaluation import clean, maps, protocols, report
 from model.evaluation.bootstrap import Estimate
 from model.evaluation.calibration import Reliability
@@ -41,7 +42,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Carry out ``pranet evaluate``; returns the exit status."""
+    """Carry out ``pranet evaluate``; returns the exit status.
+
+    Raises:
+        UserError: pictures, lists or weights cannot be used, or arguments do not fit together.
+
+    """
+    if args.calibrate and not (args.crops and args.weights):
+        raise UserError("--calibrate fits the score of --weights to polyp-free crops; give --weights and --crops too")
     files = selected(args)
     content: dict[str, Any] = {"protocol": args.protocol}
     if args.weights:

@@ -13,7 +13,8 @@ from model.cores import usable_cores
 from model.pranet import PraNet
 from model.training import backbone, journal, loop, recipe
 from model.training.batches import Batches
-from model.training.pairs import PairFile, find_pairs, read_names, read_pair, select
+from model.training.pairs import DatasetError, PairFile, find_pairs, read_names, read_pair, select
+from model.training.recipe import RecipeError
 from model.training.validation import mean_dice
 
 
@@ -49,7 +50,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
 def pairs_of(args: argparse.Namespace) -> list[PairFile]:
     """Find all pairs in the folders that the arguments name, before any list is applied."""
     if len(args.images) != len(args.masks):
-        raise SystemExit("pranet: give as many --masks as --images")
+        raise DatasetError("give as many --masks as --images")
     return [pair for images, masks in zip(args.images, args.masks, strict=True) for pair in find_pairs(images, masks)]
 
 
@@ -60,13 +61,21 @@ def selected(args: argparse.Namespace) -> list[PairFile]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Carry out ``pranet train``; returns the exit status."""
+    """Carry out ``pranet train``; returns the exit status.
+
+    Raises:
+        UserError: recipe, pictures, lists or weights cannot be used; nothing was trained.
+
+    """
     settings = _overridden(recipe.load(args.recipe), args)
-    args.out.mkdir(parents=True, exist_ok=True)
+    if (settings.freeze or settings.frozen_statistics) and not (args.init or args.backbone or args.resume):
+        raise RecipeError(f"recipe {settings.name} keeps a part of the weights as it is; say of which: --init FILE")
+    validate = _validation(args, settings.precision)
     held_out = read_names(args.validation) if args.validation else set()
     files = select(selected(args), held_out, None)
     with ThreadPoolExecutor(usable_cores()) as workers:
         pairs = list(workers.map(lambda file: read_pair(file, settings.cache_side), files))
+    args.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(settings.seed)
     trainer = loop.Trainer(settings, _network(args), Batches(pairs, settings), torch.device(args.device), args.out)
     if args.resume:
@@ -74,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     description = {"recipe": dataclasses.asdict(settings), "pairs": len(pairs), "torch": str(torch.__version__)}
     (args.out / "run.json").write_text(json.dumps(description, indent=2) + "\n")
     log = journal.Journal(args.out / "log.jsonl", trainer.progress.step)
-    trainer.run(log, _validation(args, settings.precision), args.validate_every, args.save_every)
+    trainer.run(log, validate, args.validate_every, args.save_every)
     journal.plot([log.path], args.out / "curves.png")
     return 0
 

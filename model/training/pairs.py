@@ -53,31 +53,64 @@ def find_pairs(images: Path, masks: Path) -> list[PairFile]:
 
 
 def select(pairs: Iterable[PairFile], exclude: set[str], only: set[str] | None) -> list[PairFile]:
-    """Leave out, or keep only, the pairs whose full name or stem is listed."""
+    """Leave out, or keep only, the pairs whose full name or stem is listed.
+
+    Raises:
+        DatasetError: no pair is left.
+
+    """
+    pairs = list(pairs)
 
     def listed(pair: PairFile, wanted: set[str]) -> bool:
         return pair.name in wanted or pair.image.stem in wanted
 
-    return [p for p in pairs if not listed(p, exclude) and (only is None or listed(p, only))]
+    left = [p for p in pairs if not listed(p, exclude) and (only is None or listed(p, only))]
+    if not left:
+        raise DatasetError(f"the lists of names leave none of {len(pairs)} pictures; names are as {pairs[0].name}")
+    return left
 
 
 def read_names(path: Path) -> set[str]:
-    """Read a list of names, one a line; ``#`` starts a comment, a suffix such as ``.jpg`` is ignored."""
-    lines = (line.split("#")[0].strip() for line in path.read_text().splitlines())
+    """Read a list of names, one a line; ``#`` starts a comment, a suffix such as ``.jpg`` is ignored.
+
+    Raises:
+        DatasetError: the list cannot be read.
+
+    """
+    try:
+        text = path.read_text()
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{path}: the list of names cannot be read ({error})") from error
+    lines = (line.split("#")[0].strip() for line in text.splitlines())
     return {str(Path(line).with_suffix("")) if Path(line).suffix in SUFFIXES else line for line in lines if line}
 
 
 def read_image(path: Path) -> Image.Image:
-    """Open a picture as RGB, upright as a person sees it."""
-    with Image.open(path) as picture:
-        return ImageOps.exif_transpose(picture).convert("RGB")
+    """Open a picture as RGB, upright as a person sees it.
+
+    Raises:
+        DatasetError: it is damaged or no picture.
+
+    """
+    return _converted(path, "RGB")
 
 
 def read_mask(path: Path) -> Pixels:
-    """Read a mask of any format (1-bit, 8-bit, colour, JPEG) as uint8 (H, W) of 0 and 1."""
-    with Image.open(path) as picture:
-        levels = np.asarray(ImageOps.exif_transpose(picture).convert("L"))
-    return (levels >= MASK_LEVEL).astype(np.uint8)
+    """Read a mask of any format (1-bit, 8-bit, colour, JPEG) as uint8 (H, W) of 0 and 1.
+
+    Raises:
+        DatasetError: it is damaged or no picture.
+
+    """
+    return (np.asarray(_converted(path, "L")) >= MASK_LEVEL).astype(np.uint8)
+
+
+def _converted(path: Path, mode: str) -> Image.Image:
+    try:
+        with Image.open(path) as picture:
+            return ImageOps.exif_transpose(picture).convert(mode)
+    except (OSError, SyntaxError, ValueError) as error:  # whatever Pillow says of damaged files
+        raise DatasetError(f"{path} cannot be read ({error}); replace it, or leave it out by --exclude") from error
 
 
 def read_pair(file: PairFile, side: int) -> Pair:

@@ -7,6 +7,11 @@ from typing import Any, Literal
 
 from model.errors import UserError
 
+CHOICES = {
+    "optimizer": ("adam", "adamw"),
+    "schedule": ("constant", "cosine", "step"),
+    "precision": ("fp32", "bf16"),
+}
 RECIPES = Path(__file__).parent / "recipes"
 
 
@@ -93,8 +98,14 @@ class Recipe:
     def __post_init__(self) -> None:
         if sum(length is not None for length in (self.steps, self.epochs, self.minutes)) != 1:
             raise RecipeError(f"recipe {self.name}: give exactly one of steps, epochs and minutes")
-        if self.mined > self.candidates:
+        if not 0 <= self.mined <= self.candidates:
             raise RecipeError(f"recipe {self.name}: {self.mined} cannot be mined from {self.candidates} candidates")
+        for name, known in CHOICES.items():
+            if (given := getattr(self, name)) not in known:
+                raise RecipeError(f"recipe {self.name}: {name} is {given!r}; choose {' or '.join(known)}")
+        counts = (self.batch, *(each for each in (self.steps, self.epochs) if each is not None))
+        if any(not isinstance(each, int) or each < 1 for each in counts):
+            raise RecipeError(f"recipe {self.name}: batch, steps and epochs are whole numbers from 1")
         starts = [phase.start for phase in self.phases]
         if not starts or starts[0] != 0 or starts != sorted(starts):
             raise RecipeError(f"recipe {self.name}: phases must start at 0 and be in order")
