@@ -10,6 +10,7 @@ import safetensors.numpy
 from PIL import Image
 
 from model import checkpoint
+from model.errors import UserError
 from model.evaluation import bootstrap, calibration, clean, command, protocols, report
 from model.evaluation.calibration import Reliability
 from model.presence import Presence, statistic
@@ -57,6 +58,11 @@ def test_anybodys_maps_are_judged_and_reported_in_every_form(folders, tmp_path, 
     for picture in ("cases.png", "reliability.png"):
         with Image.open(tmp_path / "out" / picture) as image:
             image.load()
+
+
+def test_calibration_without_polyp_free_crops_is_refused_at_once(folders, tmp_path):
+    with pytest.raises(UserError, match="give --weights and --crops too"):
+        evaluate(folders, "--weights", str(tmp_path / "none"), "--calibrate", str(tmp_path / "out"))
 
 
 def test_report_names_every_metric_of_the_paper(folders, tmp_path):
