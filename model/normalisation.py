@@ -9,8 +9,8 @@ from model.transforms import MEAN, STD
 
 def normalise(pixels: Tensor) -> Tensor:
     """Map RGB 0..255 (B, 3, H, W), of any type, to normalised float32 of the same shape."""
-    mean, std = (255 * torch.tensor(values, device=pixels.device).view(1, 3, 1, 1) for values in (MEAN, STD))
-    return ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)
+    mean, std = _statistics()
+    return _scaled(pixels, mean.to(pixels.device), std.to(pixels.device))
 
 
 class Normalised(nn.Module):
@@ -19,13 +19,21 @@ class Normalised(nn.Module):
     def __init__(self, network: PraNet) -> None:
         super().__init__()
         self.network = network
-        self.register_buffer("mean", 255 * torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", 255 * torch.tensor(STD).view(1, 3, 1, 1), persistent=False)
+        for name, values in zip(("mean", "std"), _statistics(), strict=True):
+            self.register_buffer(name, values, persistent=False)
         self.mean: Tensor
         self.std: Tensor
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Map uint8 RGB (N, 3, H, W) to logits (N, 1, H, W)."""
-        x = (pixels.to(self.mean.dtype) - self.mean) / self.std
-        logits: Tensor = self.network(x.contiguous(memory_format=torch.channels_last))
+        logits: Tensor = self.network(_scaled(pixels.to(self.mean.dtype), self.mean, self.std))
         return logits
+
+
+def _statistics() -> tuple[Tensor, Tensor]:
+    """Return mean and deviation (1, 3, 1, 1) of pixels 0..255."""
+    return 255 * torch.tensor(MEAN).view(1, 3, 1, 1), 255 * torch.tensor(STD).view(1, 3, 1, 1)
+
+
+def _scaled(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    return ((pixels - mean) / std).contiguous(memory_format=torch.channels_last)

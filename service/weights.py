@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from model import checkpoint, comparison
 from model.errors import UserError
+from model.training.pairs import read_names
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,7 +77,7 @@ def _convert(arguments: argparse.Namespace) -> int:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    names = arguments.only.read_text().split() if arguments.only else []
+    names = read_names(arguments.only) if arguments.only else set()
     files = comparison.pairs(arguments.images, arguments.masks, frozenset(Path(name).stem for name in names))
     one, other = (checkpoint.load(file) for file in (arguments.one, arguments.other))
     found = comparison.compare(one, other, tqdm(files, unit="image", disable=None))

@@ -87,9 +87,9 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
         donor = self.pairs[int(rng.integers(len(self.pairs)))] if rng.random() < settings.paste else None
         kind = rng.random()
         if kind < self.recipe.negatives:
-            clean = crops.draw(pair.mask, rng)
+            clean = _polyp_free(pair, rng)
             if clean is not None:
-                pair, donor = Pair(clean.of(pair.image), clean.of(pair.mask)), None
+                pair, donor = clean, None
         elif kind < self.recipe.negatives + self.recipe.erased:
             erased = erase(pair.image, pair.mask, rng)
             if erased is not None:
@@ -100,11 +100,9 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
         """Return a polyp-free crop of one of the pictures that leave room for it."""
         rng = np.random.default_rng((self.recipe.seed, 2, position))
         for _ in range(PICTURES_TRIED):
-            pair = self.pairs[int(rng.integers(len(self.pairs)))]
-            clean = crops.draw(pair.mask, rng)
+            clean = _polyp_free(self.pairs[int(rng.integers(len(self.pairs)))], rng)
             if clean is not None:
-                crop = Pair(clean.of(pair.image), clean.of(pair.mask))
-                return Pair(*augment.augment(crop, None, size, self.recipe.augmentation, rng))
+                return Pair(*augment.augment(clean, None, size, self.recipe.augmentation, rng))
         raise DatasetError("no picture leaves room for a polyp-free crop; set candidates and mined to 0 in the recipe")
 
     def _index(self, position: int) -> int:
@@ -112,6 +110,12 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
         epoch, place = divmod(position, len(self.pairs))
         order = np.random.default_rng((self.recipe.seed, 0, epoch)).permutation(len(self.pairs))
         return int(order[place])
+
+
+def _polyp_free(pair: Pair, rng: np.random.Generator) -> Pair | None:
+    """Crop a pair to where there is no polyp; None if that leaves too little."""
+    box = crops.draw(pair.mask, rng)
+    return None if box is None else Pair(box.of(pair.image), box.of(pair.mask))
 
 
 def _range(step: int, count: int) -> range:
