@@ -3,15 +3,10 @@
 import tomllib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from model.errors import UserError
 
-CHOICES = {
-    "optimizer": ("adam", "adamw"),
-    "schedule": ("constant", "cosine", "step"),
-    "precision": ("fp32", "bf16"),
-}
 RECIPES = Path(__file__).parent / "recipes"
 
 
@@ -100,7 +95,8 @@ class Recipe:
             raise RecipeError(f"recipe {self.name}: give exactly one of steps, epochs and minutes")
         if not 0 <= self.mined <= self.candidates:
             raise RecipeError(f"recipe {self.name}: {self.mined} cannot be mined from {self.candidates} candidates")
-        for name, known in CHOICES.items():
+        for name in ("optimizer", "schedule", "precision"):
+            known = get_args(type(self).__annotations__[name])
             if (given := getattr(self, name)) not in known:
                 raise RecipeError(f"recipe {self.name}: {name} is {given!r}; choose {' or '.join(known)}")
         counts = (self.batch, *(each for each in (self.steps, self.epochs) if each is not None))
