@@ -1,5 +1,7 @@
 """Raw pixels -> what the network takes: ImageNet mean and deviation, channels last."""
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -27,6 +29,32 @@ class Normalised(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Map uint8 RGB (N, 3, H, W) to logits (N, 1, H, W)."""
         logits: Tensor = self.network(_scaled(pixels.to(self.mean.dtype), self.mean, self.std))
+        return logits
+
+
+class Centred(nn.Module):
+    """PraNet whose first convolution scales its input, so that only whole numbers are taken from the pixels.
+
+    Those are exact in bfloat16, where normalised pixels are not: an error there is the same all over a smooth picture.
+    What pads the picture is the mean rounded to a whole level.
+    """
+
+    def __init__(self, network: PraNet) -> None:
+        """Change ``network``, whose batch-norm is folded, so that its first convolution has a bias."""
+        super().__init__()
+        mean, std = _statistics()
+        self.network = network
+        self.register_buffer("centre", mean.round(), persistent=False)
+        self.centre: Tensor
+        first = cast(nn.Conv2d, network.resnet.conv1[0])
+        assert first.bias is not None  # that of the batch-norm
+        with torch.no_grad():
+            first.weight /= std
+            first.bias -= (first.weight * (mean - self.centre)).sum(dim=(1, 2, 3))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Map uint8 RGB (N, 3, H, W) to logits (N, 1, H, W)."""
+        logits: Tensor = self.network(pixels.to(self.centre.dtype) - self.centre)
         return logits
 
 

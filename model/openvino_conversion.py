@@ -1,7 +1,7 @@
 """The loaded PyTorch module -> an OpenVINO graph.
 
-The graph takes one frame, uint8 (1, 3, 352, 352), and normalises it itself; more frames at once are more requests
-at once, because convolutions of this size fill a processor core with a single frame.
+The graph takes one frame, uint8 (1, 3, 352, 352), and normalises it in its first convolution. More frames at once are
+more requests at once, because convolutions of this size fill a processor core with a single frame.
 """
 
 import warnings
@@ -11,14 +11,14 @@ import torch
 
 from model.checkpoint import Checkpoint
 from model.folding import fold_batch_norm
-from model.normalisation import Normalised
+from model.normalisation import Centred
 from model.pranet import STRIDE
 from model.transforms import SIZE
 
 
 def convert(checkpoint: Checkpoint) -> ov.Model:
     """Convert a checkpoint: uint8 RGB (1, 3, 352, 352) to float32 logits of S3 (1, 1, 352, 352)."""
-    network = Normalised(fold_batch_norm(checkpoint.network()))
+    network = Centred(fold_batch_norm(checkpoint.network()))
     example = torch.zeros(1, 3, 2 * STRIDE, 2 * STRIDE, dtype=torch.uint8)  # the graph holds for any size: trace small
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # OpenVINO reads traces fastest; PyTorch 2.13 wants torch.export instead

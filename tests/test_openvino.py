@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from PIL import Image
 from model import checkpoint, cores, engines, transforms
 from model.checkpoint import Checkpoint
 from model.folding import fold_batch_norm
+from model.normalisation import Centred
 from model.predictor import DeviceError, Predictor
 from pictures import ROOT
 
@@ -61,6 +63,46 @@ def test_bfloat16_is_computed_in_bfloat16_or_refused(weights: Checkpoint, cache:
     else:
         with pytest.raises(DeviceError, match="no bf16; use --precision fp32, int8 or auto"):
             engines.create(weights, device="cpu", engine="openvino", precision="bf16", cache_dir=cache)
+
+
+def test_what_is_taken_from_pixels_leaves_whole_numbers_that_bfloat16_holds(weights: Checkpoint) -> None:
+    levels = torch.arange(256).view(1, 1, 1, 256).expand(1, 3, 1, 256)
+    centred = levels - Centred(fold_batch_norm(weights.network())).centre
+    assert torch.equal(centred, centred.bfloat16().float())
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_the_first_convolutions_stay_in_float32(weights: Checkpoint, tmp_path: Path, cached: bool) -> None:
+    graph = openvino_graph.graph(weights, "bf16", tmp_path if cached else None)
+    marked = {each.get_friendly_name() for each in graph.get_ops() if list(each.get_rt_info().keys())}
+    convolutions = {name.split("/")[0].partition("resnet.")[2] for name in marked if name.endswith("/Convolution")}
+    assert convolutions == {"conv1.0", "conv1.3", "layer1.0.conv1", "layer1.0.downsample.1"}
+    if cores.computes_bfloat16():
+        compiled = ov.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "bf16"})
+        assert _convolutions(compiled, "f32") == convolutions
+
+
+def _convolutions(compiled: ov.CompiledModel, precision: str) -> set[str]:
+    """Name the convolutions that a compiled graph computes in a precision."""
+    info = [(each.get_friendly_name(), each.get_rt_info()) for each in compiled.get_runtime_model().get_ops()]
+    return {
+        name.split("/")[0].partition("resnet.")[2]
+        for name, facts in info
+        if facts["layerType"].astype(str) == "Convolution" and facts["runtimePrecision"].astype(str) == precision
+    }
+
+
+def test_a_graph_that_no_file_can_hold_is_used_as_it_is(
+    weights: Checkpoint, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nowhere(path: Path, *args: object) -> None:
+        raise OSError("read-only")
+
+    made = openvino_conversion.convert(weights)
+    monkeypatch.setattr(openvino_conversion, "convert", lambda checkpoint: made)
+    monkeypatch.setattr(openvino_graph, "_write", nowhere)
+    assert openvino_graph.graph(weights, "bf16", None) is made
+    assert "bfloat16 moves masks a little more: read-only" in caplog.text
 
 
 def test_a_frame_gives_the_same_logits_alone_and_in_a_batch(frames: np.ndarray, predictor: Predictor) -> None:
@@ -143,13 +185,12 @@ def test_a_damaged_cache_is_made_anew(
 
 
 def test_a_cache_that_cannot_be_written_is_only_a_warning(
-    weights: Checkpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    weights: Checkpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(openvino_conversion, "convert", lambda checkpoint: "graph")
     nowhere = tmp_path / "file"
     nowhere.touch()
     with caplog.at_level(logging.WARNING):
-        assert openvino_graph.graph(weights, "fp32", nowhere) == "graph"
+        assert openvino_graph.graph(weights, "fp32", nowhere).inputs[0].shape == [1, 3, 352, 352]
     assert "CACHE_DIR" in caplog.text
 
 
@@ -160,37 +201,46 @@ def test_int8_finds_the_same_polyps(weights: Checkpoint, frames: np.ndarray, cac
     assert 2 * (exact & found).sum() / (exact.sum() + found.sum()) > 0.98
 
 
-def test_int8_products_cannot_saturate_where_there_is_no_vnni(weights: Checkpoint, cache: Path) -> None:
-    """Without it, two products of a byte of activation, up to 255, and a byte of weight are added in 16 bits."""
-    quantised = openvino_graph.graph(weights, "int8", cache)
-    constants = [each for each in quantised.get_ops() if each.get_type_name() == "Constant"]
-    whole = [each.get_data() for each in constants if each.get_element_type() == ov.Type.i8]
-    assert len(whole) > 50
-    assert 2 * 255 * max(np.abs(each.astype(int)).max() for each in whole) < 2**15
+@pytest.mark.slow
+def test_int8_without_vnni_finds_the_same_polyps(weights: Checkpoint, frames: np.ndarray, cache: Path) -> None:
+    """There pairs of products are added in 16 bits, which saturate."""
+    program = (
+        "import pathlib, sys, numpy as np; from model import openvino_predictor, weights_file;"
+        "file = weights_file.identify(pathlib.Path(sys.argv[1]));"
+        'engine = openvino_predictor.OpenVinoPredictor(file, "int8", "fp32", pathlib.Path(sys.argv[2]));'
+        "np.save(sys.argv[4], engine.predict(np.load(sys.argv[3])))"
+    )
+    samples = cache / "frames.npy"
+    np.save(samples, np.concatenate([frames, np.full_like(frames[:1], 255), 255 - frames]))
+    found = []
+    for processor in ("DEFAULT", "AVX2"):
+        logits = cache / f"{processor}.npy"
+        command = [sys.executable, "-c", program, weights.path, cache, samples, logits]
+        subprocess.run(command, cwd=ROOT, check=True, env={**os.environ, "ONEDNN_MAX_CPU_ISA": processor})
+        found.append(np.load(logits) > 0)
+    assert found[0].any()
+    assert (found[0] == found[1]).mean() > 0.995
 
 
-def test_int8_rounds_weights_to_half_a_percent_of_the_largest_in_a_channel(weights: Checkpoint) -> None:
+def test_int8_keeps_weights_that_are_stored_in_8_bits(weights: Checkpoint) -> None:
     folded = fold_batch_norm(weights.network())
     convolutions = [each for each in folded.modules() if isinstance(each, torch.nn.Conv2d)]
     for convolution in convolutions:
         weight = convolution.weight.numpy()
         whole, scale = (each.get_node() for each in openvino_int8._rounded(weight).get_node().input_values())
         rounded = whole.input_value(0).get_node().get_data() * scale.get_data()
-        error = np.abs(rounded - weight) / np.abs(weight).max(axis=(1, 2, 3), keepdims=True)
-        assert error.max() < 0.5 / openvino_int8.WEIGHT_LIMIT + 1e-5
+        assert np.allclose(rounded, weight, rtol=1e-5, atol=1e-7 * np.abs(weight).max())
 
 
-def test_stem_first_stage_and_decoder_are_not_quantised(weights: Checkpoint) -> None:
+def test_only_the_convolutions_of_the_last_two_stages_are_quantised(weights: Checkpoint) -> None:
     graph = openvino_conversion.convert(weights)
     openvino_int8.quantise(graph, openvino_int8.load(weights))
     convolutions = [each for each in graph.get_ops() if each.get_type_name() == "Convolution"]
     rounded = {each.get_friendly_name() for each in convolutions if not openvino_int8._is_constant(each, 1)}
     assert rounded == {
-        each.get_friendly_name()
-        for each in convolutions
-        if re.search(r"resnet\.layer[234]\.", each.get_friendly_name())
+        each.get_friendly_name() for each in convolutions if re.search(r"resnet\.layer[34]\.", each.get_friendly_name())
     }
-    assert len(rounded) > 60
+    assert len(rounded) > 45
 
 
 def test_int8_without_its_calibration_says_how_to_make_one(weights: Checkpoint, tmp_path: Path) -> None:
@@ -210,7 +260,6 @@ def test_a_calibration_survives_its_file(weights: Checkpoint, tmp_path: Path) ->
     again = openvino_int8.load(elsewhere)
     assert again.inputs == calibration.inputs
     assert np.array_equal(again.ranges, calibration.ranges)
-    assert again.biases.keys() == calibration.biases.keys()
 
 
 def test_a_request_that_fails_waits_for_its_neighbours() -> None:
