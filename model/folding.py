@@ -1,4 +1,4 @@
-"""Batch-norm folded into the convolution before it: the same function with half the layers."""
+"""Layers with nothing between them made one: the same function with fewer of them."""
 
 from typing import Any, TypeVar
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from model.pranet import STRIDE
+from model.pranet import STRIDE, PraNet
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -37,12 +37,34 @@ def fold_batch_norm(network: Network) -> Network:
     return network
 
 
+def fold_last_of_decoder(network: PraNet) -> PraNet:
+    """Fold the last two convolutions of the partial decoder, 3x3 and 1x1 and both linear, into one, in place.
+
+    The batch-norm of the first must have been folded.
+    """
+    decoder = network.agg1
+    wide, narrow = decoder.conv4.conv, decoder.conv5
+    merged = nn.Conv2d(wide.in_channels, 1, 3, padding=1)
+    assert wide.bias is not None  # that of the batch-norm
+    assert narrow.bias is not None
+    with torch.no_grad():
+        mixing = narrow.weight[:, :, 0, 0]  # (1, 96)
+        merged.weight = nn.Parameter(torch.einsum("om,mikl->oikl", mixing, wide.weight))
+        merged.bias = nn.Parameter(mixing @ wide.bias + narrow.bias)
+    _swap(network, {decoder.conv4: nn.Identity(), narrow: merged})
+    return network
+
+
 def _replace(network: nn.Module, pairs: dict[nn.BatchNorm2d, nn.Conv2d]) -> None:
     folded: dict[nn.Module, nn.Module] = {}
     for norm, conv in pairs.items():
         folded[conv] = fuse_conv_bn_eval(conv, norm)
         folded[norm] = nn.Identity()
+    _swap(network, folded)
+
+
+def _swap(network: nn.Module, others: dict[nn.Module, nn.Module]) -> None:
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
-            if child in folded:
-                setattr(parent, name, folded[child])
+            if child in others:
+                setattr(parent, name, others[child])

@@ -53,9 +53,8 @@ class Centred(nn.Module):
             first.bias -= (first.weight * (mean - self.centre)).sum(dim=(1, 2, 3))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Map uint8 RGB (N, 3, H, W) to logits (N, 1, H, W)."""
-        logits: Tensor = self.network(pixels.to(self.centre.dtype) - self.centre)
-        return logits
+        """Map uint8 RGB (N, 3, H, W) to coarse logits (N, 1, H/8, W/8)."""
+        return self.network.coarse(pixels.to(self.centre.dtype) - self.centre)
 
 
 def _statistics() -> tuple[Tensor, Tensor]:

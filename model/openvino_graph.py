@@ -15,7 +15,7 @@ import openvino as ov
 from model import openvino_float32, openvino_int8
 from model.weights_file import WeightsFile
 
-FORMAT = 2  # raise it when the same weights would be converted to another graph
+FORMAT = 3  # raise it when the same weights would be converted to another graph
 FILE = "graph.xml"
 
 log = logging.getLogger(__name__)
@@ -42,42 +42,27 @@ def graph(weights: WeightsFile, precision: str, cache_dir: Path | None) -> ov.Mo
     from model.openvino_conversion import convert  # takes seconds: it brings PyTorch in
 
     made = convert(weights.checkpoint())
-    if calibration is not None:
+    if calibration is None:
+        made = openvino_float32.marked(made)
+    else:
         openvino_int8.quantise(made, calibration)
     if kept is not None:
         try:
-            return _keep(made, kept)
+            _keep(made, kept)
         except (OSError, RuntimeError) as error:
             log.warning("the graph cannot be cached, so every start makes it again (CACHE_DIR): %s", str(error)[:200])
-    return _marked(made)
+    return made
 
 
-def _keep(made: ov.Model, kept: Path) -> ov.Model:
-    """Write the graph so that other processes see it whole or not at all; return it as they will read it."""
+def _keep(made: ov.Model, kept: Path) -> None:
+    """Write the graph so that other processes see it whole or not at all."""
     kept.parent.mkdir(parents=True, exist_ok=True)
     making = Path(tempfile.mkdtemp(dir=kept.parent, prefix=kept.name))
     try:
-        _write(made, making / FILE)
+        ov.save_model(made, making / FILE, compress_to_fp16=False)
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(kept)  # a damaged one
         os.replace(making, kept)
     except BaseException:
         shutil.rmtree(making, ignore_errors=True)
         raise
-    return ov.Core().read_model(kept / FILE)
-
-
-def _marked(made: ov.Model) -> ov.Model:
-    """Return the graph as it would come from the cache; as it is where no file can be written at all."""
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            _write(made, Path(folder) / FILE)
-            return ov.Core().read_model(Path(folder) / FILE)
-    except (OSError, RuntimeError) as error:
-        log.warning("without a file for the graph, bfloat16 moves masks a little more: %s", str(error)[:200])
-        return made
-
-
-def _write(made: ov.Model, path: Path) -> None:
-    ov.save_model(made, path, compress_to_fp16=False)
-    openvino_float32.mark(path)

@@ -12,7 +12,7 @@ import openvino as ov
 from model.cores import usable_cores
 from model.openvino_graph import graph
 from model.predictor import DeviceError, ModelRef
-from model.transforms import SIZE, Floats, Pixels
+from model.transforms import SIZE, Floats, Pixels, upsample
 from model.weights_file import WeightsFile
 
 MAX_STREAMS = 8  # each keeps its own activations, some 60 MB
@@ -89,7 +89,7 @@ class _Requests:
             request.start_async([frame[None]], share_inputs=True)  # ``frames`` outlives the request
         _wait(requests)
         for request, out in zip(requests, logits, strict=True):
-            out[:] = request.get_output_tensor().data[0, 0]
+            out[:] = upsample(request.get_output_tensor().data[0, 0], SIZE, SIZE)  # in float32, whatever the graph's
             self._idle.put(request)
         return logits
 

@@ -124,7 +124,11 @@ class PraNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map normalised RGB (B, 3, H, W) to the logits of S3 (B, 1, H, W); H and W are multiples of 32."""
-        return _resize(self._refine(x)[-1], 8)
+        return _resize(self.coarse(x), 8)
+
+    def coarse(self, x: Tensor) -> Tensor:
+        """Map normalised RGB (B, 3, H, W) to the logits of S3 before they are resized, (B, 1, H/8, W/8)."""
+        return self._refine(x)[-1]
 
     def maps(self, x: Tensor) -> Maps:
         """Map normalised RGB (B, 3, H, W) to the logits of all four side outputs (deep supervision)."""
