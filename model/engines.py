@@ -41,14 +41,13 @@ def create(
 
     """
     place = resolve_device(device)
-    arithmetic = resolve_precision(place, precision)
-    if resolve_engine(place, engine) == "openvino":
+    name = resolve_engine(place, engine)
+    arithmetic = resolve_precision(place, name, precision)
+    if name == "openvino":
         from model.openvino_predictor import OpenVinoPredictor  # not installed everywhere
 
-        floating = resolve_precision(place, "auto") if arithmetic == "int8" else arithmetic
+        floating = resolve_precision(place, name, "auto") if arithmetic == "int8" else arithmetic
         return OpenVinoPredictor(weights, arithmetic, floating, cache_dir)
-    if arithmetic == "int8":
-        raise DeviceError("int8 needs the engine openvino; use --precision bf16 or fp32 with torch")
     if place != "cpu":
         from model.cuda_predictor import CudaPredictor
 
@@ -99,23 +98,27 @@ def resolve_device(name: str) -> str:
     return f"cuda:{index}"
 
 
-def resolve_precision(device: str, name: str) -> str:
-    """Return the arithmetic to use on a device.
+def resolve_precision(device: str, engine: str, name: str) -> str:
+    """Return the arithmetic to use on a device, by an engine.
 
     Raises:
-        DeviceError: the precision is unknown, or has no use on this device.
+        DeviceError: the precision is unknown, or has no use there.
 
     """
     if name == "auto":
         if device != "cpu":
             return "fp16"
-        return "bf16" if computes_bfloat16() else "fp32"
+        return "bf16" if engine == "openvino" and computes_bfloat16() else "fp32"
     if name not in PRECISIONS:
         raise DeviceError(f"precision {name!r} is not known; use auto, {', '.join(PRECISIONS)}")
     if name == "int8" and device != "cpu":
         raise DeviceError("int8 runs on CPUs only; use --precision fp16 on a GPU")
     if name == "fp16" and device == "cpu":
         raise DeviceError("fp16 needs a GPU; use --precision bf16 or fp32 on a CPU")
+    if (
+        device == "cpu" and engine == "torch" and name != "fp32"
+    ):  # in bfloat16 it rounds after every layer: masks suffer
+        raise DeviceError(f"{name} on a CPU needs the engine openvino; use --precision fp32 with torch")
     return name
 
 

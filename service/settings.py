@@ -47,7 +47,10 @@ class Settings(BaseModel):
     )
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field(
         "auto",
-        description="auto takes fp16 on CUDA, bf16 on a CPU with AMX or AVX-512-BF16, else fp32; int8 needs openvino.",
+        description=(
+            "auto takes fp16 on CUDA, bf16 on a CPU with AMX or AVX-512-BF16, else fp32; on a CPU, bf16 and int8 need "
+            "openvino."
+        ),
     )
     threshold: float = Field(0.5, gt=0, lt=1, description="Probability above which a pixel is polyp, 0 to 1.")
     max_batch_size: int | None = Field(None, ge=1, le=256, description="Largest batch; 8 on CPU and 32 on CUDA.")
