@@ -43,7 +43,7 @@ def graph(weights: WeightsFile, precision: str, cache_dir: Path | None) -> ov.Mo
 
     made = convert(weights.checkpoint())
     if calibration is None:
-        made = openvino_float32.marked(made)
+        made = openvino_float32.marked(made, cache_dir)
     else:
         openvino_int8.quantise(made, calibration)
     if kept is not None:

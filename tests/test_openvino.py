@@ -1,7 +1,6 @@
 """The OpenVINO engine: the same answers as PyTorch, at any load, from a cache that may fail."""
 
 import dataclasses
-import functools
 import logging
 import os
 import re
@@ -96,14 +95,21 @@ def _convolutions(compiled: ov.CompiledModel, precision: str) -> set[str]:
     }
 
 
-def test_without_a_temporary_file_the_graph_is_used_as_it_is(
-    weights: Checkpoint, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("writable", ["cache", "temporary folder", None])
+def test_marks_need_a_cache_or_a_temporary_folder(
+    weights: Checkpoint,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    writable: str | None,
 ) -> None:
     graph = openvino_conversion.convert(weights)
-    unwritable = functools.partial(tempfile.TemporaryDirectory, dir="/proc")
-    monkeypatch.setattr(openvino_float32.tempfile, "TemporaryDirectory", unwritable)
-    assert openvino_float32.marked(graph) is graph
-    assert "bfloat16 moves masks a little more" in caplog.text
+    nowhere = "/proc"
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path) if writable == "temporary folder" else nowhere)
+    marked = openvino_float32.marked(graph, tmp_path if writable == "cache" else Path(nowhere))
+    assert (marked is graph) == (writable is None)
+    assert ("bfloat16 moves masks a little more; give it a CACHE_DIR" in caplog.text) == (writable is None)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_frame_gives_the_same_logits_alone_and_in_a_batch(frames: np.ndarray, predictor: Predictor) -> None:
