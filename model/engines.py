@@ -115,9 +115,8 @@ def resolve_precision(device: str, engine: str, name: str) -> str:
         raise DeviceError("int8 runs on CPUs only; use --precision fp16 on a GPU")
     if name == "fp16" and device == "cpu":
         raise DeviceError("fp16 needs a GPU; use --precision bf16 or fp32 on a CPU")
-    if (
-        device == "cpu" and engine == "torch" and name != "fp32"
-    ):  # in bfloat16 it rounds after every layer: masks suffer
+    # PyTorch would round to bfloat16 after every layer, and masks suffer.
+    if device == "cpu" and engine == "torch" and name != "fp32":
         raise DeviceError(f"{name} on a CPU needs the engine openvino; use --precision fp32 with torch")
     return name
 

@@ -21,29 +21,23 @@ MARK = {"name": "DisablePrecisionConversion", "version": "0", "value": "dynamic:
 log = logging.getLogger(__name__)
 
 
-def marked(graph: ov.Model, cache_dir: Path | None) -> ov.Model:
-    """Return a graph with the operations marked that must not leave float32; as it is where no file can be written.
-
-    The file goes into the cache or, where that is not to be had, among the temporary ones.
-    """
-    for folder in (cache_dir, None):
-        try:
-            return _through_file(graph, folder)
-        except (OSError, RuntimeError) as error:
-            reason = error
-    advice = "give it a CACHE_DIR or a temporary folder that it can write to"
-    log.warning("no file can be written, so bfloat16 moves masks a little more; %s: %s", advice, str(reason)[:200])
-    return graph
+def save(graph: ov.Model, path: Path) -> None:
+    """Write a graph (OpenVINO IR, .xml) with the operations marked that must not leave float32."""
+    ov.save_model(graph, path, compress_to_fp16=False)
+    _mark(path)
 
 
-def _through_file(graph: ov.Model, parent: Path | None) -> ov.Model:
-    if parent is not None:
-        parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=parent) as folder:
-        path = Path(folder) / "graph.xml"
-        ov.save_model(graph, path, compress_to_fp16=False)
-        _mark(path)
-        return ov.Core().read_model(path)
+def marked(graph: ov.Model) -> ov.Model:
+    """Return a graph with these operations marked, through a temporary file; as it is where none can be written."""
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "graph.xml"
+            save(graph, path)
+            return ov.Core().read_model(path)
+    except (OSError, RuntimeError) as error:
+        advice = "give it a CACHE_DIR or a temporary folder that it can write to"
+        log.warning("no file can be written, so bfloat16 moves masks a little more; %s: %s", advice, str(error)[:200])
+        return graph
 
 
 def _mark(path: Path) -> None:

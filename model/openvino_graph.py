@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import openvino as ov
@@ -42,27 +43,30 @@ def graph(weights: WeightsFile, precision: str, cache_dir: Path | None) -> ov.Mo
     from model.openvino_conversion import convert  # takes seconds: it brings PyTorch in
 
     made = convert(weights.checkpoint())
-    if calibration is None:
-        made = openvino_float32.marked(made, cache_dir)
-    else:
+    if calibration is not None:
         openvino_int8.quantise(made, calibration)
     if kept is not None:
         try:
-            _keep(made, kept)
+            return _keep(made, kept, _save if calibration else openvino_float32.save)
         except (OSError, RuntimeError) as error:
             log.warning("the graph cannot be cached, so every start makes it again (CACHE_DIR): %s", str(error)[:200])
-    return made
+    return made if calibration else openvino_float32.marked(made)
 
 
-def _keep(made: ov.Model, kept: Path) -> None:
-    """Write the graph so that other processes see it whole or not at all."""
+def _keep(made: ov.Model, kept: Path, save: Callable[[ov.Model, Path], None]) -> ov.Model:
+    """Write the graph so that other processes see it whole or not at all; return it as they will read it."""
     kept.parent.mkdir(parents=True, exist_ok=True)
     making = Path(tempfile.mkdtemp(dir=kept.parent, prefix=kept.name))
     try:
-        ov.save_model(made, making / FILE, compress_to_fp16=False)
+        save(made, making / FILE)
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(kept)  # a damaged one
         os.replace(making, kept)
     except BaseException:
         shutil.rmtree(making, ignore_errors=True)
         raise
+    return ov.Core().read_model(kept / FILE)
+
+
+def _save(made: ov.Model, path: Path) -> None:
+    ov.save_model(made, path, compress_to_fp16=False)

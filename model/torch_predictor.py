@@ -10,6 +10,7 @@ from model.normalisation import Normalised
 from model.predictor import ModelRef
 from model.transforms import SIZE, Floats, Pixels
 
+# On a CPU the service uses float32 only; the others show what a GPU's arithmetic does to published weights.
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 

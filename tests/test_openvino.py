@@ -77,12 +77,19 @@ def test_the_first_convolutions_stay_in_float32(weights: Checkpoint, tmp_path: P
     graph = openvino_graph.graph(weights, "bf16", tmp_path)
     if cached:
         graph = openvino_graph.graph(weights, "bf16", tmp_path)
-    marked = {each.get_friendly_name() for each in graph.get_ops() if list(each.get_rt_info().keys())}
-    convolutions = {name.split("/")[0].partition("resnet.")[2] for name in marked if name.endswith("/Convolution")}
+    convolutions = {
+        name.split("/")[0].partition("resnet.")[2] for name in _marked(graph) if name.endswith("/Convolution")
+    }
     assert convolutions == {"conv1.0", "conv1.3"}
     if cores.computes_bfloat16():
         compiled = ov.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "bf16"})
         assert _convolutions(compiled, "f32") == convolutions
+
+
+def _marked(graph: ov.Model) -> set[str]:
+    """Name the operations of a graph that must not leave float32."""
+    mark = "{name}_{version}".format(**openvino_float32.MARK)
+    return {each.get_friendly_name() for each in graph.get_ops() if mark in list(each.get_rt_info().keys())}
 
 
 def _convolutions(compiled: ov.CompiledModel, precision: str) -> set[str]:
@@ -103,13 +110,21 @@ def test_marks_need_a_cache_or_a_temporary_folder(
     monkeypatch: pytest.MonkeyPatch,
     writable: str | None,
 ) -> None:
-    graph = openvino_conversion.convert(weights)
     nowhere = "/proc"
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path) if writable == "temporary folder" else nowhere)
-    marked = openvino_float32.marked(graph, tmp_path if writable == "cache" else Path(nowhere))
-    assert (marked is graph) == (writable is None)
+    graph = openvino_graph.graph(weights, "bf16", tmp_path if writable == "cache" else Path(nowhere))
+    assert bool(_marked(graph)) == (writable is not None)
     assert ("bfloat16 moves masks a little more; give it a CACHE_DIR" in caplog.text) == (writable is None)
-    assert not list(tmp_path.iterdir())
+    assert len(list(tmp_path.iterdir())) == (writable == "cache")
+
+
+@pytest.mark.skipif(not cores.computes_bfloat16(), reason="this processor has no bfloat16")
+def test_bfloat16_finds_the_same_polyps_as_float32(
+    weights: Checkpoint, frames: np.ndarray, cache: Path, predictor: Predictor
+) -> None:
+    coarse = engines.create(weights, device="cpu", engine="openvino", precision="bf16", cache_dir=cache)
+    exact, found = predictor.predict(frames) > 0, coarse.predict(frames) > 0
+    assert 2 * (exact & found).sum() / (exact.sum() + found.sum()) > 0.99
 
 
 def test_a_frame_gives_the_same_logits_alone_and_in_a_batch(frames: np.ndarray, predictor: Predictor) -> None:
@@ -237,6 +252,14 @@ def test_int8_keeps_weights_that_are_stored_in_8_bits(weights: Checkpoint) -> No
         whole, scale = (each.get_node() for each in openvino_int8._rounded(weight).get_node().input_values())
         rounded = whole.input_value(0).get_node().get_data() * scale.get_data()
         assert np.allclose(rounded, weight, rtol=1e-5, atol=1e-7 * np.abs(weight).max())
+
+
+def test_int8_rounds_other_weights_to_half_a_step_of_the_largest_in_a_channel() -> None:
+    weight = np.random.default_rng(0).normal(size=(8, 4, 3, 3)).astype(np.float32)
+    whole, scale = (each.get_node() for each in openvino_int8._rounded(weight).get_node().input_values())
+    rounded = whole.input_value(0).get_node().get_data() * scale.get_data()
+    error = np.abs(rounded - weight) / np.abs(weight).max(axis=(1, 2, 3), keepdims=True)
+    assert error.max() < 0.5 / openvino_int8.WEIGHT_LIMIT + 1e-5
 
 
 def test_only_the_convolutions_of_the_last_two_stages_are_quantised(weights: Checkpoint) -> None:
