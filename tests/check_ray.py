@@ -379,7 +379,7 @@ async def test_the_real_network_finds_the_polyp_for_who_has_a_token(
         stub = pb_grpc.SegmentationServiceStub(channel)
         request, name = pb.SegmentRequest(image=image), ("application", "real")
         assert (await stub.Segment(request, metadata=[name, good])).png == answer.content
-        for call in (stub.Segment(request, metadata=[name]), stub.SegmentStream(iter([EVERY]), metadata=[name]).read()):
+        for call in (stub.Segment(request, metadata=[name]), stub.SegmentStream(metadata=[name]).read()):
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await call
             assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
