@@ -14,6 +14,7 @@ import numpy as np
 from model.transforms import Floats
 
 TOP_SHARE = 0.005  # of the logits of a frame
+SAMPLING = 16  # one logit in so many tells where the largest begin
 KEY = "presence"  # of the metadata of a weights file
 
 
@@ -57,7 +58,16 @@ class Presence:
 def statistic(logits: Floats) -> float:
     """Mean of the largest half per cent of logits (H, W)."""
     top = max(1, round(TOP_SHARE * logits.size))
-    return float(np.partition(logits, logits.size - top, axis=None)[-top:].mean())
+    likely = _likely(logits.ravel(), top)
+    return float(np.partition(likely, likely.size - top)[-top:].mean(dtype=np.float64))
+
+
+def _likely(values: Floats, top: int) -> Floats:
+    """Return some of the values (N), the ``top`` largest among them: to choose from few takes an eighth of the time."""
+    sample = values[::SAMPLING]
+    above = min(sample.size, 2 * top // SAMPLING + 1)  # twice as many as there should be
+    found = values[values >= np.partition(sample, -above)[-above]]
+    return found if found.size >= top else values
 
 
 def logistic(x: float) -> float:

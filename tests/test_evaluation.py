@@ -9,7 +9,7 @@ import pytest
 import safetensors.numpy
 from PIL import Image
 
-from model import checkpoint
+from model import checkpoint, presence
 from model.errors import UserError
 from model.evaluation import bootstrap, calibration, clean, command, protocols, report
 from model.evaluation.calibration import Reliability
@@ -128,9 +128,24 @@ def test_presence_statistic_is_the_mean_of_the_largest_half_per_cent():
     assert statistic(logits) == 4
 
 
+@pytest.mark.parametrize("kind", ["noise", "flat", "large in the sample only", "large outside of the sample", "one"])
+def test_presence_statistic_misses_none_of_the_largest(kind: str):
+    logits = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
+    if kind == "flat":
+        logits[:] = 0.25
+    if kind == "large in the sample only":
+        logits.ravel()[: 8 * presence.SAMPLING : presence.SAMPLING] += 10
+    if kind == "large outside of the sample":
+        logits.ravel()[1 : 40 * presence.SAMPLING : presence.SAMPLING] += 10
+    if kind == "one":
+        logits = logits[:1, :1]
+    top = max(1, round(presence.TOP_SHARE * logits.size))
+    assert statistic(logits) == pytest.approx(np.sort(logits, axis=None)[-top:].mean(), abs=1e-6)
+
+
 def test_presence_survives_the_weights_file():
-    presence = Presence(0.5, -1.25, 0.4)
-    assert Presence.from_metadata(presence.metadata()) == presence
+    found = Presence(0.5, -1.25, 0.4)
+    assert Presence.from_metadata(found.metadata()) == found
     assert Presence.from_metadata({}) is None
 
 
