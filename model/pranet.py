@@ -140,7 +140,7 @@ class PraNet(nn.Module):
         x2, x3, x4 = self.resnet(x)
         s6 = self.agg1(self.rfb4_1(x4), self.rfb3_1(x3), self.rfb2_1(x2))
         s5 = _reverse_attention(
-            x4, _resize(s6, 0.25), self.ra4_conv1, self.ra4_conv2, self.ra4_conv3, self.ra4_conv4, self.ra4_conv5
+            x4, _to_size_of(x4, s6), self.ra4_conv1, self.ra4_conv2, self.ra4_conv3, self.ra4_conv4, self.ra4_conv5
         )
         s4 = _reverse_attention(x3, _resize(s5, 2), self.ra3_conv1, self.ra3_conv2, self.ra3_conv3, self.ra3_conv4)
         s3 = _reverse_attention(x2, _resize(s4, 2), self.ra2_conv1, self.ra2_conv2, self.ra2_conv3, self.ra2_conv4)
@@ -154,6 +154,10 @@ def _reverse_attention(features: Tensor, guess: Tensor, reduce: ConvNorm, *convs
         x = F.relu(conv(x))
     refined: Tensor = convs[-1](x) + guess
     return refined
+
+
+def _to_size_of(features: Tensor, x: Tensor) -> Tensor:
+    return F.interpolate(x, features.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def _resize(x: Tensor, scale: float) -> Tensor:

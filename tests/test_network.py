@@ -10,7 +10,7 @@ from PIL import Image
 from model import checkpoint, engines, transforms
 from model.checkpoint import Checkpoint
 from model.cuda_predictor import split_when_out_of_memory
-from model.folding import fold_batch_norm
+from model.folding import fold_batch_norm, fold_end_of_decoder
 from model.pranet import PraNet
 from model.predictor import DeviceError
 
@@ -35,6 +35,16 @@ def test_folding_leaves_no_batch_norm_and_changes_nothing(weights: Checkpoint) -
         folded = fold_batch_norm(weights.network())
         assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
         assert torch.allclose(folded(x), expected, atol=1e-3)
+
+
+def test_the_end_of_the_decoder_folds_into_one_convolution_and_the_prediction_stays(weights: Checkpoint) -> None:
+    x = torch.randn(2, 3, 96, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    folded = fold_batch_norm(weights.network())
+    with torch.inference_mode():
+        expected = folded.double()(x)
+        found = fold_end_of_decoder(folded.float()).double()(x)
+    assert sum(isinstance(each, torch.nn.Conv2d) for each in folded.agg1.modules()) == 7
+    assert torch.allclose(found, expected, atol=1e-5)
 
 
 def test_serving_computes_the_last_of_the_four_maps() -> None:
