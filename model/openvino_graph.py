@@ -8,15 +8,14 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import openvino as ov
 
-from model import openvino_float32, openvino_int8
+from model import openvino_bfloat16, openvino_int8
 from model.weights_file import WeightsFile
 
-FORMAT = 3  # raise it when the same weights would be converted to another graph
+FORMAT = 4  # raise it when the same weights would be converted to another graph
 FILE = "graph.xml"
 
 log = logging.getLogger(__name__)
@@ -43,30 +42,28 @@ def graph(weights: WeightsFile, precision: str, cache_dir: Path | None) -> ov.Mo
     from model.openvino_conversion import convert  # takes seconds: it brings PyTorch in
 
     made = convert(weights.checkpoint())
-    if calibration is not None:
+    if calibration is None:
+        openvino_bfloat16.take_scales_out(made)
+    else:
         openvino_int8.quantise(made, calibration)
+    openvino_bfloat16.split_last_of_decoder(made)
     if kept is not None:
         try:
-            return _keep(made, kept, _save if calibration else openvino_float32.save)
+            _keep(made, kept)
         except (OSError, RuntimeError) as error:
             log.warning("the graph cannot be cached, so every start makes it again (CACHE_DIR): %s", str(error)[:200])
-    return made if calibration else openvino_float32.marked(made)
+    return made
 
 
-def _keep(made: ov.Model, kept: Path, save: Callable[[ov.Model, Path], None]) -> ov.Model:
-    """Write the graph so that other processes see it whole or not at all; return it as they will read it."""
+def _keep(made: ov.Model, kept: Path) -> None:
+    """Write the graph so that other processes see it whole or not at all."""
     kept.parent.mkdir(parents=True, exist_ok=True)
     making = Path(tempfile.mkdtemp(dir=kept.parent, prefix=kept.name))
     try:
-        save(made, making / FILE)
+        ov.save_model(made, making / FILE, compress_to_fp16=False)
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(kept)  # a damaged one
         os.replace(making, kept)
     except BaseException:
         shutil.rmtree(making, ignore_errors=True)
         raise
-    return ov.Core().read_model(kept / FILE)
-
-
-def _save(made: ov.Model, path: Path) -> None:
-    ov.save_model(made, path, compress_to_fp16=False)

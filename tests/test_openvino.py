@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,14 +17,13 @@ from PIL import Image
 from model import checkpoint, cores, engines, transforms
 from model.checkpoint import Checkpoint
 from model.folding import fold_batch_norm
-from model.normalisation import Centred
 from model.predictor import DeviceError, Predictor
 from pictures import ROOT
 
 pytest.importorskip("openvino", reason="OpenVINO is not installed on this processor")
 import openvino as ov
 
-from model import openvino_conversion, openvino_float32, openvino_graph, openvino_int8, openvino_predictor
+from model import openvino_conversion, openvino_graph, openvino_int8, openvino_predictor
 
 
 @pytest.fixture(scope="module")
@@ -64,67 +62,6 @@ def test_bfloat16_is_computed_in_bfloat16_or_refused(weights: Checkpoint, cache:
     else:
         with pytest.raises(DeviceError, match="no bf16; use --precision fp32, int8 or auto"):
             engines.create(weights, device="cpu", engine="openvino", precision="bf16", cache_dir=cache)
-
-
-def test_what_is_taken_from_pixels_leaves_whole_numbers_that_bfloat16_holds(weights: Checkpoint) -> None:
-    levels = torch.arange(256).view(1, 1, 1, 256).expand(1, 3, 1, 256)
-    centred = levels - Centred(fold_batch_norm(weights.network())).centre
-    assert torch.equal(centred, centred.bfloat16().float())
-
-
-@pytest.mark.parametrize("cached", [True, False])
-def test_the_first_convolutions_stay_in_float32(weights: Checkpoint, tmp_path: Path, cached: bool) -> None:
-    graph = openvino_graph.graph(weights, "bf16", tmp_path)
-    if cached:
-        graph = openvino_graph.graph(weights, "bf16", tmp_path)
-    convolutions = {
-        name.split("/")[0].partition("resnet.")[2] for name in _marked(graph) if name.endswith("/Convolution")
-    }
-    assert convolutions == {"conv1.0", "conv1.3"}
-    if cores.computes_bfloat16():
-        compiled = ov.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "bf16"})
-        assert _convolutions(compiled, "f32") == convolutions
-
-
-def _marked(graph: ov.Model) -> set[str]:
-    """Name the operations of a graph that must not leave float32."""
-    mark = "{name}_{version}".format(**openvino_float32.MARK)
-    return {each.get_friendly_name() for each in graph.get_ops() if mark in list(each.get_rt_info().keys())}
-
-
-def _convolutions(compiled: ov.CompiledModel, precision: str) -> set[str]:
-    """Name the convolutions that a compiled graph computes in a precision."""
-    info = [(each.get_friendly_name(), each.get_rt_info()) for each in compiled.get_runtime_model().get_ops()]
-    return {
-        name.split("/")[0].partition("resnet.")[2]
-        for name, facts in info
-        if facts["layerType"].astype(str) == "Convolution" and facts["runtimePrecision"].astype(str) == precision
-    }
-
-
-@pytest.mark.parametrize("writable", ["cache", "temporary folder", None])
-def test_marks_need_a_cache_or_a_temporary_folder(
-    weights: Checkpoint,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-    writable: str | None,
-) -> None:
-    nowhere = "/proc"
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path) if writable == "temporary folder" else nowhere)
-    graph = openvino_graph.graph(weights, "bf16", tmp_path if writable == "cache" else Path(nowhere))
-    assert bool(_marked(graph)) == (writable is not None)
-    assert ("bfloat16 moves masks a little more; give it a CACHE_DIR" in caplog.text) == (writable is None)
-    assert len(list(tmp_path.iterdir())) == (writable == "cache")
-
-
-@pytest.mark.skipif(not cores.computes_bfloat16(), reason="this processor has no bfloat16")
-def test_bfloat16_finds_the_same_polyps_as_float32(
-    weights: Checkpoint, frames: np.ndarray, cache: Path, predictor: Predictor
-) -> None:
-    coarse = engines.create(weights, device="cpu", engine="openvino", precision="bf16", cache_dir=cache)
-    exact, found = predictor.predict(frames) > 0, coarse.predict(frames) > 0
-    assert 2 * (exact & found).sum() / (exact.sum() + found.sum()) > 0.99
 
 
 def test_a_frame_gives_the_same_logits_alone_and_in_a_batch(frames: np.ndarray, predictor: Predictor) -> None:

@@ -1,0 +1,114 @@
+"""bfloat16 on a CPU: what would be lost of pixels and weights is kept, in every graph."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from model import checkpoint, cores, engines, transforms
+from model.checkpoint import Checkpoint
+from model.folding import fold_batch_norm
+from model.normalisation import Centred
+from pictures import ROOT
+
+pytest.importorskip("openvino", reason="OpenVINO is not installed on this processor")
+import openvino as ov
+from openvino import opset13 as opset
+
+from model import openvino_bfloat16, openvino_conversion, openvino_graph
+
+WHOLE = {
+    "conv1.3",
+    "conv1.6",
+    *(f"layer1.{b}.{c}" for b in range(3) for c in ("conv1", "convs.0", "convs.1", "convs.2")),
+}
+
+
+@pytest.fixture(scope="module")
+def weights() -> Checkpoint:
+    return checkpoint.load(ROOT / "weights" / "pranet.safetensors")
+
+
+@pytest.fixture(scope="module")
+def graph(weights: Checkpoint) -> ov.Model:
+    return openvino_graph.graph(weights, "bf16", None)
+
+
+def held(values: np.ndarray) -> np.ndarray:
+    """Round to bfloat16."""
+    return torch.from_numpy(values.copy()).bfloat16().float().numpy()
+
+
+def weight(operation: ov.Node) -> np.ndarray:
+    return operation.input(1).get_source_output().get_node().get_data()
+
+
+def test_what_is_taken_from_pixels_leaves_whole_numbers_that_bfloat16_holds(weights: Checkpoint) -> None:
+    levels = torch.arange(256).view(1, 1, 1, 256).expand(1, 3, 1, 256)
+    centred = levels - Centred(fold_batch_norm(weights.network())).centre
+    assert torch.equal(centred, centred.bfloat16().float())
+
+
+def test_weights_of_the_stem_and_the_first_stage_are_whole_numbers_that_bfloat16_holds(graph: ov.Model) -> None:
+    whole = set()
+    for each in graph.get_ops():
+        if each.get_type_name() == "Convolution" and np.allclose(weight(each), np.rint(weight(each)), atol=1e-4):
+            whole.add(each.get_friendly_name().split("/")[0].partition("resnet.")[2])
+            assert np.array_equal(held(weight(each)), np.rint(weight(each)))
+    assert whole == WHOLE
+
+
+def test_their_scales_are_multiplied_in_within_the_same_operation(graph: ov.Model) -> None:
+    """OpenVINO would move them back into the weights if it could."""
+    compiled = ov.Core().compile_model(graph, "CPU")
+    info = [each.get_rt_info() for each in compiled.get_runtime_model().get_ops()]
+    made_of = [
+        facts["originalLayersNames"].astype(str) for facts in info if facts["layerType"].astype(str) == "Convolution"
+    ]
+    scaled = {names.split("/")[0].partition("resnet.")[2] for names in made_of if ",Multiply_" in names}
+    assert scaled == WHOLE
+
+
+def test_what_bfloat16_loses_of_the_decoders_last_weights_is_added(weights: Checkpoint, graph: ov.Model) -> None:
+    def last(graph: ov.Model) -> np.ndarray:
+        (found,) = (each for each in graph.get_ops() if each.get_friendly_name() == openvino_bfloat16.LAST)
+        return weight(found)
+
+    exact, (most, rest) = last(openvino_conversion.convert(weights))[0], last(graph)
+    assert np.array_equal(held(most), most)
+    assert np.abs(most + held(rest) - exact).max() < np.abs(held(exact) - exact).max() / 100
+
+
+def test_a_scale_is_taken_out_of_any_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino_bfloat16, "WHOLE", ".*")
+    drawn = np.random.default_rng(0).normal(size=(4, 2, 3, 3)).astype(np.float32)
+    weight = drawn * np.array([1, 0, 1e-38, 0], np.float32).reshape(4, 1, 1, 1)
+    bias = np.array([0.5, 0, 0.25, 2], np.float32).reshape(1, 4, 1, 1)
+    pixels = opset.parameter([1, 2, 6, 6])
+    convolution = opset.convolution(pixels, opset.constant(weight), [1, 1], [1, 1], [1, 1], [1, 1])
+    graph = ov.Model([opset.relu(opset.add(convolution, opset.constant(bias)))], [pixels])
+    x = np.random.default_rng(1).normal(size=(1, 2, 6, 6)).astype(np.float32)
+
+    def computed() -> np.ndarray:
+        return ov.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(x)[0]
+
+    expected = computed()
+    openvino_bfloat16.take_scales_out(graph)
+    assert "Multiply" in {each.get_type_name() for each in graph.get_ops()}
+    assert np.allclose(computed(), expected, atol=1e-5)
+
+
+@pytest.mark.skipif(not cores.computes_bfloat16(), reason="this processor has no bfloat16")
+def test_bfloat16_finds_the_same_polyps_as_float32(weights: Checkpoint, tmp_path: Path) -> None:
+    samples = sorted((ROOT / "service" / "samples").glob("*.jpg"))
+    frames = np.stack([transforms.to_input(Image.open(sample).convert("RGB")) for sample in samples])
+    exact, found = (
+        engines.create(weights, device="cpu", engine="openvino", precision=precision, cache_dir=tmp_path).predict(
+            frames
+        )
+        > 0
+        for precision in ("fp32", "bf16")
+    )
+    assert 2 * (exact & found).sum() / (exact.sum() + found.sum()) > 0.99
