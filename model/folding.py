@@ -54,8 +54,7 @@ def fold_end_of_decoder(network: PraNet) -> PraNet:
     last = _composed(_composed(_composed(decoder.conv_concat3.conv, decoder.conv4.conv), decoder.conv5), mean)
     last.stride = (4, 4)
     last.padding = (1, 1)  # 4i + 1 less the reach of two 3x3 kernels
-    nothing = dict.fromkeys((decoder.conv_concat3, decoder.conv4), nn.Identity())
-    _swap(network, {**nothing, decoder.conv5: last})
+    _swap(network, {decoder.conv_concat3: nn.Identity(), decoder.conv4: nn.Identity(), decoder.conv5: last})
     return network
 
 
