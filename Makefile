@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 TORCH_INDEX ?=
+PRECISION ?= auto
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PROTOC := $(BIN)/python -m grpc_tools.protoc -Iservice/pb=proto
@@ -13,7 +14,7 @@ BUNDLED := $(wildcard requirements/*.txt) pyproject.toml docker/install.sh docke
 	$(shell find model service weights -type f ! -name '*.pyc')
 PIP_COMPILE := $(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --no-header -q
 
-.PHONY: serve extras triton-client test check fuzz soak ray-check training-check guards-check format lint types contracts proto proto-check readme lock bundle bundle-check image-check sbom audit clean
+.PHONY: serve extras triton-client test check fuzz soak peers ray-check training-check guards-check format lint types contracts proto proto-check readme lock bundle bundle-check image-check sbom audit clean
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/pranet serve
@@ -38,6 +39,11 @@ fuzz: $(VENV)/.dev
 # Ten minutes at 120 % of capacity, on a machine with nothing else to do.
 soak: $(VENV)/.dev
 	$(BIN)/python tests/soak.py
+
+# The service beside plain servers of the same network, in turns: minutes, on a machine with nothing else to do.
+#   make peers PRECISION=int8
+peers: $(VENV)/.dev tests/peers/.venv/.done
+	$(BIN)/python tests/measure_peers.py --precision $(PRECISION)
 
 # The service on Ray Serve, about a minute. Ray listens on every address, so it gets a network of its own. Needs iproute2.
 ray-check: $(VENV)/.dev
@@ -83,6 +89,7 @@ lock:
 	$(PIP_COMPILE) pyproject.toml -c requirements/image.txt --extra dicom --extra gpu --extra otel --extra ray -o requirements/ray.txt
 	$(PIP_COMPILE) pyproject.toml --extra dev -o requirements/dev.txt
 	echo 'tritonclient[grpc,http]' | $(PIP_COMPILE) - -o tests/triton_client/requirements.txt
+	printf 'fastapi\nlitserve\nnumpy\nopenvino\npillow\npython-multipart\nuvicorn\n' | $(PIP_COMPILE) -c requirements/serve.txt - -o tests/peers/requirements.txt
 	printf 'tritonclient==2.47.0\nnvidia-cuda-runtime-cu12\n' | $(PIP_COMPILE) --no-deps - -o tests/triton_client/perf_analyzer.txt
 
 # What serves, as installed in $(VENV): dist/pranet.cdx.json (CycloneDX), and the licences of all of it: dist/licenses.md.
@@ -123,7 +130,7 @@ image-check: bundle $(VENV)/.dev
 	$(BIN)/pytest tests/check_image.py
 
 clean:
-	rm -rf $(VENV) tests/triton_client/.venv tests/triton_client/.perf_analyzer build dist *.egg-info
+	rm -rf $(VENV) tests/triton_client/.venv tests/triton_client/.perf_analyzer tests/peers/.venv build dist *.egg-info
 
 $(VENV)/.torch: requirements/torch.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed: make PYTHON=python3.12"; exit 2; }
@@ -146,6 +153,11 @@ tests/triton_client/.venv/.done: tests/triton_client/requirements.txt
 tests/triton_client/.perf_analyzer/.done: tests/triton_client/perf_analyzer.txt
 	$(PYTHON) -m venv tests/triton_client/.perf_analyzer
 	tests/triton_client/.perf_analyzer/bin/python -m pip install -q --no-deps --require-hashes -r $<
+	@touch $@
+
+tests/peers/.venv/.done: tests/peers/requirements.txt
+	$(PYTHON) -m venv tests/peers/.venv
+	tests/peers/.venv/bin/python -m pip install -q --no-deps --require-hashes -r $<
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.serve requirements/dev.txt

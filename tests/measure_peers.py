@@ -1,0 +1,210 @@
+"""The service beside plain servers of the same network on the same machine, in turns: ``make peers``, ten minutes.
+
+The peers are in ``peers/``: a loop without a server, FastAPI, and LitServe with two workers. All read the network from
+one OpenVINO file and do the same to a picture. Wants a machine with nothing else to do, and two cores.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import httpx
+import openvino as ov
+import psutil
+import torch
+
+import processes
+from model import openvino_int8, weights_file
+from model.folding import fold_batch_norm
+from model.transforms import SIZE
+from pictures import ROOT, SAMPLES
+from service.bench.errors import BenchError
+from service.bench.load import closed_loop, watched
+from service.bench.measure import Row, summarise
+
+PEERS = ROOT / "tests" / "peers"
+PYTHON = PEERS / ".venv" / "bin" / "python"
+WARM_UP_SECONDS = 2.0
+PATIENCE = 60.0
+
+
+class Plain(torch.nn.Module):
+    """The network under the name that its calibration knows."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        return self.network(frames)
+
+
+@dataclass(frozen=True)
+class Peer:
+    name: str
+    command: tuple[object, ...]
+    field: str  # of the form that takes the picture; empty: it is the body
+    path: str
+    health: str
+
+
+def peers(precision: str) -> list[Peer]:
+    ours = (
+        Path(sys.executable).with_name("pranet"),
+        "serve",
+        "--grpc-port",
+        0,
+        "--log-level",
+        "warning",
+        "--precision",
+    )
+    fastapi = (PYTHON, "-m", "uvicorn", "fastapi_app:app", "--log-level", "warning", "--port")
+    return [
+        Peer("PraNet service", (*ours, precision, "--port"), "", "/segment", "/readyz"),
+        Peer("FastAPI", fastapi, "request", "/predict", "/health"),
+        Peer("LitServe, 2 workers", (PYTHON, "litserve_app.py"), "request", "/predict", "/health"),
+    ]
+
+
+def network(folder: Path, *, int8: bool) -> Path:
+    """Write what the peers run: normalised float32 (N, 3, 352, 352) to logits (N, 1, 352, 352)."""
+    weights = weights_file.identify(ROOT / "weights" / "pranet.safetensors")
+    plain = Plain(fold_batch_norm(weights.checkpoint().network()))
+    example = torch.zeros(1, 3, 64, 64)
+    with torch.inference_mode():
+        traced = torch.jit.trace(plain, example, check_trace=False)
+        graph = ov.convert_model(traced, example_input=example, input=[ov.PartialShape([-1, 3, SIZE, SIZE])])
+    if int8:
+        openvino_int8.quantise(graph, openvino_int8.load(weights))
+    ov.save_model(graph, folder / "network.xml", compress_to_fp16=False)
+    return folder / "network.xml"
+
+
+def loops(model: Path, seconds: float, *, batch: int, count: int, threads: int) -> dict[str, float]:
+    """Run so many loops without a server at once; rates add up."""
+    command = [PYTHON, "segmentation.py", model, batch, seconds, threads, *SAMPLES]
+    running = [
+        subprocess.Popen(list(map(str, command)), cwd=PEERS, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for _ in range(count)
+    ]
+    for each in running:
+        assert each.stdout is not None
+        each.stdout.readline()
+    found = [json.loads(out) for out, _ in _all_told_to_begin(running)]
+    return {
+        "rate": sum(each["rate"] for each in found),
+        "p50_ms": statistics.mean(each["p50_ms"] for each in found),
+        "cpu_ms": statistics.mean(each["cpu_ms"] for each in found),
+    }
+
+
+def _all_told_to_begin(running: Sequence["subprocess.Popen[str]"]) -> Iterator[tuple[str, str]]:
+    for each in running:
+        assert each.stdin is not None
+        each.stdin.write("\n")
+        each.stdin.flush()
+    for each in running:
+        yield each.communicate()
+
+
+@contextlib.asynccontextmanager
+async def served(peer: Peer, model: Path) -> AsyncIterator[tuple[str, psutil.Process]]:
+    """Serve inside the block; yields the address and the process."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    needs_port = peer.command[-1] == "--port"
+    command = [*map(str, peer.command), *([port] if needs_port else [])]
+    variables = {**os.environ, "MODEL": str(model), "PORT": port}
+    process = psutil.Popen(command, cwd=PEERS, env=variables, stdout=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        async with httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(PATIENCE):
+            while not await _healthy(client, url + peer.health):  # noqa: ASYNC110 - in another process
+                await asyncio.sleep(0.1)
+        yield url, process
+    finally:
+        family = [*process.children(recursive=True), process]
+        process.terminate()
+        _, alive = psutil.wait_procs(family, timeout=processes.STOP_SECONDS)
+        for each in alive:
+            each.kill()
+
+
+async def _healthy(client: httpx.AsyncClient, address: str) -> bool:
+    try:
+        return (await client.get(address)).is_success
+    except httpx.TransportError:
+        return False
+
+
+async def cpu_seconds(process: psutil.Process) -> float:
+    """Return the processor time of a process and of what it has started."""
+    times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
+    return sum(each.user + each.system for each in times)
+
+
+async def rows(peer: Peer, model: Path, concurrencies: Sequence[int], seconds: float) -> dict[int, Row]:
+    """Start a peer and load it, with so many requests in flight after each other."""
+    pictures = [sample.read_bytes() for sample in SAMPLES]
+    found = {}
+    async with served(peer, model) as (url, process), httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
+
+        async def send(picture: bytes) -> None:
+            form = {"files": {peer.field: ("frame.jpg", picture, "image/jpeg")}}
+            answer = await client.post(url + peer.path, **(form if peer.field else {"content": picture}))
+            if not answer.is_success or not answer.content.startswith(b"\x89PNG"):
+                raise BenchError(f"{answer.status_code} {answer.text[:150]}")
+
+        for concurrency in concurrencies:
+            load = partial(closed_loop, send, pictures, concurrency)
+            measured = await watched(load, partial(cpu_seconds, process), warm_up=WARM_UP_SECONDS, seconds=seconds)
+            found[concurrency] = summarise(peer.name, *measured)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--precision", default="auto", help="auto (bfloat16 where the processor has it) or int8")
+    parser.add_argument("--concurrency", default="1,16", help="requests in flight (default: 1,16)")
+    parser.add_argument("--seconds", type=float, default=8)
+    parser.add_argument("--rounds", type=int, default=2)
+    arguments = parser.parse_args()
+    concurrencies = [int(each) for each in arguments.concurrency.split(",")]
+    table: dict[tuple[str, int], list[tuple[float, float, float, int]]] = defaultdict(list)
+    with tempfile.TemporaryDirectory() as folder:
+        model = network(Path(folder), int8=arguments.precision == "int8")
+        for number in range(arguments.rounds):
+            for name, arrangement in {
+                "no server": {"batch": 1, "count": 1, "threads": 0},
+                "no server, 2 processes": {"batch": 1, "count": 2, "threads": 1},
+            }.items():
+                bare = loops(model, arguments.seconds, **arrangement)
+                table[name, arrangement["count"]].append((bare["rate"], bare["p50_ms"], bare["cpu_ms"], 0))
+            for peer in peers(arguments.precision)[:: 1 if number % 2 else -1]:
+                for concurrency, row in asyncio.run(rows(peer, model, concurrencies, arguments.seconds)).items():
+                    figures = (row.frames_per_second, row.p50_ms, row.server_cpu_ms or float("nan"), row.failed)
+                    table[peer.name, concurrency].append(figures)
+    print("| | at once | pictures/s | p50 ms | CPU ms a picture | failed |\n|---|---|---|---|---|---|")
+    for (name, concurrency), measured in sorted(table.items(), key=lambda item: item[0][1]):
+        rate, p50, cpu, _ = map(statistics.mean, zip(*measured, strict=True))
+        failed = sum(each[3] for each in measured)
+        print(f"| {name} | {concurrency} | {rate:.2f} | {p50:.0f} | {cpu:.1f} | {failed} |")
+
+
+if __name__ == "__main__":
+    print(time.strftime("%Y-%m-%d"), f"OpenVINO {ov.__version__.split('-')[0]}", sep=", ")
+    main()
