@@ -18,7 +18,7 @@ from openvino import opset13 as opset
 
 # Names of operations. The very first convolution has no such weights: each colour is scaled too.
 WHOLE = r"__module\.network\.resnet\.(conv1\.[36]|layer1\.).*"
-LAST = "__module.network.agg1.conv5/aten::_convolution/Convolution"
+LAST = r"__module\.network\.agg1\.(shallow|middle)/aten::_convolution/Convolution"
 LIMIT = 127  # of a whole weight
 FLOOR = 1e-9  # of a scale, in biases: a bias stays finite when a channel's weights are next to nothing
 
@@ -37,19 +37,23 @@ def take_scales_out(graph: ov.Model) -> None:
     graph.validate_nodes_and_infer_types()
 
 
-def split_last_of_decoder(graph: ov.Model) -> None:
-    """Compute the decoder's last convolution as the sum of two, in place: what bfloat16 holds of its weights, and rest.
+def split_end_of_decoder(graph: ov.Model) -> None:
+    """Make the decoder's last convolutions sums of two, in place: by what bfloat16 holds of weights, and by the rest.
 
-    Its weights are products of others, so no scale makes them whole, and every logit begins with what it gives.
+    Their weights are products of others, so no scale makes them whole, and every logit begins with what they give.
     """
-    (convolution,) = (each for each in graph.get_ops() if each.get_friendly_name() == LAST)
-    weight = _constant(convolution.input(1))  # (1, I, kH, kW)
-    held = ((weight.view(np.uint32) + 0x8000) & 0xFFFF0000).view(np.float32)
-    readers = _readers(convolution)
-    convolution.input(1).replace_source_output(_made(np.concatenate([held, weight - held])))
-    both = opset.reduce_sum(convolution.output(0), opset.constant([1]), keep_dims=True)
-    for reader in readers:
-        reader.replace_source_output(both.output(0))
+    for convolution in graph.get_ops():
+        if not re.fullmatch(LAST, convolution.get_friendly_name()):
+            continue
+        weight = _constant(convolution.input(1))
+        held = ((weight.view(np.uint32) + 0x8000) & 0xFFFF0000).view(np.float32)
+        readers = _readers(convolution)
+        convolution.input(1).replace_source_output(_made(held))
+        shape = (convolution.get_attributes()[each] for each in ("strides", "pads_begin", "pads_end", "dilations"))
+        rest = opset.convolution(convolution.input_value(0), _made(weight - held), *map(list, shape))
+        both = opset.add(convolution.output(0), rest.output(0))
+        for reader in readers:
+            reader.replace_source_output(both.output(0))
     graph.validate_nodes_and_infer_types()
 
 

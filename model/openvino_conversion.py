@@ -10,7 +10,8 @@ import openvino as ov
 import torch
 
 from model.checkpoint import Checkpoint
-from model.folding import fold_batch_norm, fold_end_of_decoder
+from model.decoder_folding import fold_end_of_decoder
+from model.folding import fold_batch_norm
 from model.normalisation import Centred
 from model.pranet import STRIDE
 from model.transforms import SIZE

@@ -46,7 +46,7 @@ def graph(weights: WeightsFile, precision: str, cache_dir: Path | None) -> ov.Mo
         openvino_bfloat16.take_scales_out(made)
     else:
         openvino_int8.quantise(made, calibration)
-    openvino_bfloat16.split_last_of_decoder(made)
+    openvino_bfloat16.split_end_of_decoder(made)
     if kept is not None:
         try:
             _keep(made, kept)

@@ -88,14 +88,19 @@ class PartialDecoder(nn.Module):
 
     def forward(self, deep: Tensor, middle: Tensor, shallow: Tensor) -> Tensor:
         """Map (B, 32, h, w), (B, 32, 2h, 2w), (B, 32, 4h, 4w) to logits (B, 1, 4h, 4w)."""
+        shallow_gated, middle_merged = self.gate(deep, middle, shallow)
+        merged = torch.cat((shallow_gated, self.conv_upsample5(middle_merged)), dim=1)
+        logits: Tensor = self.conv5(self.conv4(self.conv_concat3(merged)))
+        return logits
+
+    def gate(self, deep: Tensor, middle: Tensor, shallow: Tensor) -> tuple[Tensor, Tensor]:
+        """Gate features by deeper ones: (B, 32, 4h, 4w) and (B, 64, 4h, 4w), from which on all is linear."""
         up = self.upsample
         deep_2x = up(deep)
         middle_gated = self.conv_upsample1(deep_2x) * middle
         shallow_gated = self.conv_upsample2(up(deep_2x)) * self.conv_upsample3(up(middle)) * shallow
         middle_merged = self.conv_concat2(torch.cat((middle_gated, self.conv_upsample4(deep_2x)), dim=1))
-        merged = torch.cat((shallow_gated, self.conv_upsample5(up(middle_merged))), dim=1)
-        logits: Tensor = self.conv5(self.conv4(self.conv_concat3(merged)))
-        return logits
+        return shallow_gated, up(middle_merged)
 
 
 class PraNet(nn.Module):

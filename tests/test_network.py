@@ -10,7 +10,8 @@ from PIL import Image
 from model import checkpoint, engines, transforms
 from model.checkpoint import Checkpoint
 from model.cuda_predictor import split_when_out_of_memory
-from model.folding import fold_batch_norm, fold_end_of_decoder
+from model.decoder_folding import fold_end_of_decoder
+from model.folding import fold_batch_norm
 from model.pranet import PraNet
 from model.predictor import DeviceError
 
@@ -37,13 +38,16 @@ def test_folding_leaves_no_batch_norm_and_changes_nothing(weights: Checkpoint) -
         assert torch.allclose(folded(x), expected, atol=1e-3)
 
 
-def test_the_end_of_the_decoder_folds_into_one_convolution_and_the_prediction_stays(weights: Checkpoint) -> None:
-    x = torch.randn(2, 3, 96, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+@pytest.mark.parametrize("size", [(64, 64), (96, 160), (352, 352)])
+def test_the_end_of_the_decoder_folds_into_two_convolutions_and_the_prediction_stays(
+    weights: Checkpoint, size: tuple[int, int]
+) -> None:
+    x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     folded = fold_batch_norm(weights.network())
     with torch.inference_mode():
         expected = folded.double()(x)
         found = fold_end_of_decoder(folded.float()).double()(x)
-    assert sum(isinstance(each, torch.nn.Conv2d) for each in folded.agg1.modules()) == 7
+    assert sum(isinstance(each, torch.nn.Conv2d) for each in folded.agg1.modules()) == 7  # of nine
     assert torch.allclose(found, expected, atol=1e-5)
 
 
