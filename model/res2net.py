@@ -52,8 +52,9 @@ class Bottle2neck(nn.Module):
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
+    pool = nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False) if stride > 1 else nn.Identity()
     return nn.Sequential(
-        nn.AvgPool2d(stride, stride, ceil_mode=True, count_include_pad=False),
+        pool,
         nn.Conv2d(in_channels, out_channels, 1, bias=False),
         nn.BatchNorm2d(out_channels),
     )

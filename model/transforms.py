@@ -21,8 +21,9 @@ Floats = npt.NDArray[np.float32]
 
 def to_input(picture: Image.Image) -> Pixels:
     """Resize an RGB picture of any size to uint8 (3, 352, 352), bilinear and antialiased, as in training."""
-    resized = picture.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
-    return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
+    planes = np.empty((3, SIZE, SIZE), np.uint8)
+    cv2.split(np.asarray(picture.resize((SIZE, SIZE), Image.Resampling.BILINEAR)), list(planes))
+    return planes
 
 
 def upsample(logits: Floats, width: int, height: int) -> Floats:
