@@ -89,6 +89,28 @@ def test_two_evaluations_are_compared_picture_by_picture(folders, tmp_path):
     assert gain["low"] > 0
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "is not to be read as pictures.csv of an earlier evaluation .* give one that pranet evaluate --out"),
+        ("a picture\nnot a table\n", "is not to be read as pictures.csv"),
+        ("name,dice\nsamples/polyp-1,high\n", "is not to be read as pictures.csv"),
+        ("name,dice\nothers/polyp-1,0.5\n", "has none of these pictures; they are named as samples/polyp-1"),
+    ],
+)
+def test_a_baseline_that_is_none_is_said_before_anything_is_judged(folders, tmp_path, content, words):
+    baseline = tmp_path / "baseline.csv"
+    if content is not None:
+        baseline.write_text(content)
+    with pytest.raises(UserError, match=words):
+        evaluate(folders, "--predictions", str(tmp_path / "never looked at"), "--baseline", str(baseline))
+
+
+def test_a_folder_of_clean_pictures_that_is_none_is_named(folders, tmp_path, weights):
+    with pytest.raises(UserError, match="nowhere: no such folder"):
+        evaluate(folders, "--weights", str(weights), "--clean", str(tmp_path / "nowhere"))
+
+
 @pytest.mark.slow
 def test_weights_are_judged_on_polyps_and_on_polyp_free_crops_and_get_a_presence_score(folders, tmp_path, weights):
     calibrated = tmp_path / "calibrated.safetensors"

@@ -132,6 +132,9 @@ def test_training_goes_on_from_given_weights(arguments, tmp_path):
         (["--validation", "others.txt"], "the lists of names leave none of 3 pictures; names are as samples/polyp-1"),
         (["--only", "others.txt"], "leave none of 3 pictures"),
         (["--images", "more"], "as many --masks as --images"),
+        (["--device", "nosuch"], "device 'nosuch' is not to be had here .*; use --device cpu or cuda"),
+        (["--device", "cuda:77"], "device 'cuda:77' is not to be had here"),
+        (["--resume"], "out holds no run to resume; leave out --resume"),
     ],
 )
 def test_what_cannot_be_trained_on_is_said_before_training(arguments, tmp_path, monkeypatch, more, words):

@@ -19,7 +19,7 @@ from model.evaluation.maps import FolderMaps, Maps, NetworkMaps
 from model.evaluation.protocols import Judgement
 from model.predictor import Predictor
 from model.training.command import add_data_arguments, selected
-from model.training.pairs import PairFile, read_image, read_mask
+from model.training.pairs import PairFile, pictures_in, read_image, read_mask
 
 Groups = dict[str, dict[str, Estimate]]  # data set -> metric -> mean over its pictures
 
@@ -51,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
     if args.calibrate and not (args.crops and args.weights):
         raise UserError("--calibrate fits the score of --weights to polyp-free crops; give --weights and --crops too")
     files = selected(args)
+    baseline = _baseline(args.baseline, files) if args.baseline else {}
     content: dict[str, Any] = {"protocol": args.protocol}
     if args.weights:
         weights = checkpoint.load(args.weights)
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     judgements, reliability = _judge(files, answers, args.protocol)
     content |= {"metrics": _groups(judgements), "calibration_error": reliability.error}
     if args.baseline:
-        content["gain"] = _gain(judgements, report.read_csv(args.baseline))
+        content["gain"] = _gain(judgements, baseline)
     print(report.text(content))
     if args.out:
         _write(args.out, files, answers, judgements, reliability, content)
@@ -101,12 +102,19 @@ def _groups(judgements: Sequence[Judgement]) -> Groups:
     return {f"{name} (n={len(members)})": protocols.summarise(members) for name, members in groups.items()}
 
 
+def _baseline(path: Path, files: Sequence[PairFile]) -> dict[str, dict[str, float]]:
+    baseline = report.read_csv(path)
+    if not baseline.keys() & {file.name for file in files}:
+        raise UserError(f"{path} has none of these pictures; they are named as {files[0].name}")
+    return baseline
+
+
 def _gain(judgements: Sequence[Judgement], baseline: Mapping[str, Mapping[str, float]]) -> Groups:
-    """Paired bootstrap of this evaluation less an earlier one, on the pictures that both have."""
+    """Paired bootstrap of this evaluation less an earlier one, on the pictures and metrics that both have."""
     gains = [
-        Judgement(j.name, {key: value - baseline[j.name][key] for key, value in j.metrics.items()}, j.found)
+        Judgement(j.name, {key: value - known[key] for key, value in j.metrics.items() if key in known}, j.found)
         for j in judgements
-        if j.name in baseline
+        if (known := baseline.get(j.name))
     ]
     return _groups(gains)
 
@@ -121,7 +129,7 @@ def _clean_frames(
     """Look for false positives where there is no polyp, and judge or fit the presence score."""
     found: dict[str, Any] = {}
     if args.clean:
-        pictures = (read_image(path) for path in sorted(args.clean.iterdir()))
+        pictures = (read_image(path) for path in pictures_in(args.clean))
         found["clean"] = clean.false_positives(list(maps.logits_of(predictor, pictures)))
     if args.crops:
         crops = list(clean.polyp_free_crops(files))

@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from model.errors import UserError
 from model.evaluation.bootstrap import Estimate
 from model.evaluation.calibration import Reliability
 from model.evaluation.overlap import Array, Mask
@@ -55,9 +56,18 @@ def write_csv(path: Path, judgements: Sequence[Judgement]) -> None:
 
 
 def read_csv(path: Path) -> dict[str, dict[str, float]]:
-    """Read the metrics of each picture that :func:`write_csv` wrote."""
-    with path.open(newline="") as file:
-        return {row.pop("name"): {key: float(value) for key, value in row.items()} for row in csv.DictReader(file)}
+    """Read the metrics of each picture that :func:`write_csv` wrote.
+
+    Raises:
+        UserError: it is not to be read, or not such a file.
+
+    """
+    try:
+        with path.open(newline="") as file:
+            return {row.pop("name"): {key: float(value) for key, value in row.items()} for row in csv.DictReader(file)}
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        reason = f"{path} is not to be read as pictures.csv of an earlier evaluation ({error!r})"
+        raise UserError(f"{reason}; give one that pranet evaluate --out has written") from error
 
 
 def cases(judgements: Sequence[Judgement]) -> list[int]:

@@ -11,7 +11,8 @@ import torch
 from model import checkpoint
 from model.cores import usable_cores
 from model.pranet import PraNet
-from model.training import backbone, journal, loop, recipe
+from model.predictor import DeviceError
+from model.training import backbone, journal, loop, recipe, state
 from model.training.batches import Batches
 from model.training.pairs import DatasetError, PairFile, find_pairs, read_names, read_pair, select
 from model.training.recipe import RecipeError
@@ -64,20 +65,23 @@ def run(args: argparse.Namespace) -> int:
     """Carry out ``pranet train``; returns the exit status.
 
     Raises:
-        UserError: recipe, pictures, lists or weights cannot be used; nothing was trained.
+        UserError: recipe, pictures, lists, weights or device cannot be used, or there is nothing to resume.
 
     """
     settings = _overridden(recipe.load(args.recipe), args)
     if (settings.freeze or settings.frozen_statistics) and not (args.init or args.backbone or args.resume):
         raise RecipeError(f"recipe {settings.name} keeps a part of the weights as it is; say of which: --init FILE")
-    validate = _validation(args, settings.precision)
+    device = _device(args.device)
+    if args.resume:
+        state.require(args.out)
+    validate = _validation(args, device, settings.precision)
     held_out = read_names(args.validation) if args.validation else set()
     files = select(selected(args), held_out, None)
     with ThreadPoolExecutor(usable_cores()) as workers:
         pairs = list(workers.map(lambda file: read_pair(file, settings.cache_side), files))
     args.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(settings.seed)
-    trainer = loop.Trainer(settings, _network(args), Batches(pairs, settings), torch.device(args.device), args.out)
+    trainer = loop.Trainer(settings, _network(args), Batches(pairs, settings), device, args.out)
     if args.resume:
         trainer.restore()
     description = {"recipe": dataclasses.asdict(settings), "pairs": len(pairs), "torch": str(torch.__version__)}
@@ -105,8 +109,16 @@ def _network(args: argparse.Namespace) -> PraNet:
     return network
 
 
-def _validation(args: argparse.Namespace, precision: str) -> loop.Validate | None:
+def _device(name: str) -> torch.device:
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # unknown; not there, or not in this build of PyTorch
+        reason = str(error).splitlines()[0]
+        raise DeviceError(f"device {name!r} is not to be had here ({reason}); use --device cpu or cuda") from error
+
+
+def _validation(args: argparse.Namespace, device: torch.device, precision: str) -> loop.Validate | None:
     if args.validation is None:
         return None
     files = select(pairs_of(args), set(), read_names(args.validation))
-    return lambda network: mean_dice(network, files, torch.device(args.device), precision)
+    return lambda network: mean_dice(network, files, device, precision)

@@ -43,8 +43,8 @@ def find_pairs(images: Path, masks: Path) -> list[PairFile]:
         DatasetError: a folder is missing or empty, or a picture has no mask.
 
     """
-    by_stem = {path.stem: path for path in _pictures(masks)}
-    pictures = _pictures(images)
+    by_stem = {path.stem: path for path in pictures_in(masks)}
+    pictures = pictures_in(images)
     orphans = [path.name for path in pictures if path.stem not in by_stem]
     if orphans:
         raise DatasetError(f"{masks}: no mask for {orphans[0]}" + f" and {len(orphans) - 1} more" * (len(orphans) > 1))
@@ -125,7 +125,13 @@ def read_pair(file: PairFile, side: int) -> Pair:
     return Pair(np.ascontiguousarray(shrunk, dtype=np.uint8), mask)
 
 
-def _pictures(folder: Path) -> list[Path]:
+def pictures_in(folder: Path) -> list[Path]:
+    """Return the pictures of a folder, sorted.
+
+    Raises:
+        DatasetError: it is missing, or holds none.
+
+    """
     if not folder.is_dir():
         raise DatasetError(f"{folder}: no such folder")
     found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)

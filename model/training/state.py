@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from model.errors import UserError
+
 FILE = "state.pt"
 
 
@@ -32,11 +34,27 @@ def save(folder: Path, progress: Progress, **parts: nn.Module | torch.optim.Opti
     draft.replace(folder / FILE)
 
 
-def restore(folder: Path, **parts: nn.Module | torch.optim.Optimizer) -> Progress:
-    """Load ``state.pt`` into the given parts and return how far the run was; a fresh one if there is no file."""
+def require(folder: Path) -> Path:
+    """Return the file that a run can go on from.
+
+    Raises:
+        UserError: there is none.
+
+    """
     path = folder / FILE
-    if not path.exists():
-        return Progress()
+    if not path.is_file():
+        raise UserError(f"{folder} holds no run to resume; leave out --resume to begin one there")
+    return path
+
+
+def restore(folder: Path, **parts: nn.Module | torch.optim.Optimizer) -> Progress:
+    """Load ``state.pt`` into the given parts and return how far the run was.
+
+    Raises:
+        UserError: there is no such file.
+
+    """
+    path = require(folder)
     content = torch.load(path, map_location="cpu", weights_only=True)
     for name, part in parts.items():
         part.load_state_dict(content[name])
