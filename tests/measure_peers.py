@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ import processes
 from model import openvino_int8, weights_file
 from model.folding import fold_batch_norm
 from model.transforms import SIZE
-from pictures import ROOT, SAMPLES
+from pictures import ROOT, SAMPLES, annotation, dice, mask_of
 from service.bench.errors import BenchError
 from service.bench.load import closed_loop, watched
 from service.bench.measure import Row, summarise
@@ -39,6 +39,9 @@ PEERS = ROOT / "tests" / "peers"
 PYTHON = PEERS / ".venv" / "bin" / "python"
 WARM_UP_SECONDS = 2.0
 PATIENCE = 60.0
+LEAST_DICE = 0.8  # of a right mask with its annotation
+
+Figures = tuple[float, float, float, float]  # pictures a second, median ms, processor ms of a picture, failed
 
 
 class Plain(torch.nn.Module):
@@ -93,9 +96,9 @@ def network(folder: Path, *, int8: bool) -> Path:
     return folder / "network.xml"
 
 
-def loops(model: Path, seconds: float, *, batch: int, count: int, threads: int) -> dict[str, float]:
+def loops(model: Path, seconds: float, *, count: int, threads: int) -> Figures:
     """Run so many loops without a server at once; rates add up."""
-    command = [PYTHON, "segmentation.py", model, batch, seconds, threads, *SAMPLES]
+    command = [PYTHON, "segmentation.py", model, 1, seconds, threads, *SAMPLES]
     running = [
         subprocess.Popen(list(map(str, command)), cwd=PEERS, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         for _ in range(count)
@@ -103,21 +106,13 @@ def loops(model: Path, seconds: float, *, batch: int, count: int, threads: int) 
     for each in running:
         assert each.stdout is not None
         each.stdout.readline()
-    found = [json.loads(out) for out, _ in _all_told_to_begin(running)]
-    return {
-        "rate": sum(each["rate"] for each in found),
-        "p50_ms": statistics.mean(each["p50_ms"] for each in found),
-        "cpu_ms": statistics.mean(each["cpu_ms"] for each in found),
-    }
-
-
-def _all_told_to_begin(running: Sequence["subprocess.Popen[str]"]) -> Iterator[tuple[str, str]]:
     for each in running:
         assert each.stdin is not None
         each.stdin.write("\n")
         each.stdin.flush()
-    for each in running:
-        yield each.communicate()
+    found = [json.loads(each.communicate()[0]) for each in running]
+    p50, cpu = (statistics.mean(each[name] for each in found) for name in ("p50_ms", "cpu_ms"))
+    return sum(each["rate"] for each in found), p50, cpu, 0
 
 
 @contextlib.asynccontextmanager
@@ -163,12 +158,15 @@ async def rows(peer: Peer, model: Path, concurrencies: Sequence[int], seconds: f
     found = {}
     async with served(peer, model) as (url, process), httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
 
-        async def send(picture: bytes) -> None:
+        async def send(picture: bytes) -> bytes:
             form = {"files": {peer.field: ("frame.jpg", picture, "image/jpeg")}}
             answer = await client.post(url + peer.path, **(form if peer.field else {"content": picture}))
             if not answer.is_success or not answer.content.startswith(b"\x89PNG"):
                 raise BenchError(f"{answer.status_code} {answer.text[:150]}")
+            return answer.content
 
+        for picture, sample in zip(pictures, SAMPLES, strict=True):
+            assert dice(mask_of(await send(picture)), annotation(sample)) > LEAST_DICE, f"{peer.name} is wrong"
         for concurrency in concurrencies:
             load = partial(closed_loop, send, pictures, concurrency)
             measured = await watched(load, partial(cpu_seconds, process), warm_up=WARM_UP_SECONDS, seconds=seconds)
@@ -184,25 +182,24 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     arguments = parser.parse_args()
     concurrencies = [int(each) for each in arguments.concurrency.split(",")]
-    table: dict[tuple[str, int], list[tuple[float, float, float, int]]] = defaultdict(list)
+    table: dict[tuple[str, int], list[Figures]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as folder:
         model = network(Path(folder), int8=arguments.precision == "int8")
         for number in range(arguments.rounds):
-            for name, arrangement in {
-                "no server": {"batch": 1, "count": 1, "threads": 0},
-                "no server, 2 processes": {"batch": 1, "count": 2, "threads": 1},
-            }.items():
-                bare = loops(model, arguments.seconds, **arrangement)
-                table[name, arrangement["count"]].append((bare["rate"], bare["p50_ms"], bare["cpu_ms"], 0))
+            table["no server", 1].append(loops(model, arguments.seconds, count=1, threads=0))
+            table["no server, 2 processes", 2].append(loops(model, arguments.seconds, count=2, threads=1))
             for peer in peers(arguments.precision)[:: 1 if number % 2 else -1]:
                 for concurrency, row in asyncio.run(rows(peer, model, concurrencies, arguments.seconds)).items():
-                    figures = (row.frames_per_second, row.p50_ms, row.server_cpu_ms or float("nan"), row.failed)
-                    table[peer.name, concurrency].append(figures)
+                    table[peer.name, concurrency].append(_figures(row))
     print("| | at once | pictures/s | p50 ms | CPU ms a picture | failed |\n|---|---|---|---|---|---|")
     for (name, concurrency), measured in sorted(table.items(), key=lambda item: item[0][1]):
-        rate, p50, cpu, _ = map(statistics.mean, zip(*measured, strict=True))
-        failed = sum(each[3] for each in measured)
-        print(f"| {name} | {concurrency} | {rate:.2f} | {p50:.0f} | {cpu:.1f} | {failed} |")
+        rate, p50, cpu, failed = map(statistics.mean, zip(*measured, strict=True))
+        print(f"| {name} | {concurrency} | {rate:.2f} | {p50:.0f} | {cpu:.1f} | {failed:g} |")
+
+
+def _figures(row: Row) -> Figures:
+    assert row.server_cpu_ms is not None
+    return row.frames_per_second, row.p50_ms, row.server_cpu_ms, row.failed
 
 
 if __name__ == "__main__":
