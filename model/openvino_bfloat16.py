@@ -30,10 +30,12 @@ def take_scales_out(graph: ov.Model) -> None:
     for convolution in graph.get_ops():
         if convolution.get_type_name() != "Convolution" or not re.fullmatch(WHOLE, convolution.get_friendly_name()):
             continue
-        (biased,) = _readers(convolution)
-        readers = [each.get_node() for each in _readers(biased.get_node())]
-        if [each.get_type_name() for each in readers] == ["Relu"]:
-            _take_scale_out(convolution, biased.get_node(), readers[0])
+        biased = _reader(convolution, "Add")
+        relu = None if biased is None else _reader(biased, "Relu")
+        if biased is None or relu is None:
+            continue
+        if _source(biased.input(1)).get_type_name() == "Constant":  # else the bias was zeros, and this is another sum
+            _take_scale_out(convolution, biased, relu)
     graph.validate_nodes_and_infer_types()
 
 
@@ -76,8 +78,18 @@ def _readers(operation: ov.Node) -> list[ov.Input]:
     return list(operation.output(0).get_target_inputs())
 
 
+def _reader(operation: ov.Node, kind: str) -> ov.Node | None:
+    """Return the one operation that reads this one, if it is of this kind."""
+    found = [each.get_node() for each in _readers(operation)]
+    return found[0] if [each.get_type_name() for each in found] == [kind] else None
+
+
+def _source(place: ov.Input) -> ov.Node:
+    return place.get_source_output().get_node()
+
+
 def _constant(place: ov.Input) -> Array:
-    values: Array = place.get_source_output().get_node().get_data()
+    values: Array = _source(place).get_data()
     return values
 
 

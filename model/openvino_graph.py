@@ -3,11 +3,11 @@
 A start that finds the graph of its weights' very bytes on the disk needs neither them nor PyTorch.
 """
 
-import contextlib
+import hashlib
 import logging
 import os
+import secrets
 import shutil
-import tempfile
 from pathlib import Path
 
 import openvino as ov
@@ -16,7 +16,8 @@ from model import openvino_bfloat16, openvino_int8
 from model.weights_file import WeightsFile
 
 FORMAT = 4  # raise it when the same weights would be converted to another graph
-FILE = "graph.xml"
+FILE, WEIGHTS = "graph.xml", "graph.bin"
+SEAL = "graph.sha256"
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +35,11 @@ def graph(weights: WeightsFile, precision: str, cache_dir: Path | None) -> ov.Mo
     if calibration is not None:
         name += f"-int8-{calibration.digest}"
     kept = None if cache_dir is None else cache_dir / name
-    if kept is not None and (kept / FILE).exists():
+    if kept is not None:
         try:
-            return ov.Core().read_model(kept / FILE)
-        except RuntimeError as error:
+            if kept.exists():
+                return _read(kept)
+        except (OSError, RuntimeError) as error:
             log.warning("the cached graph %s cannot be read and is made anew: %s", kept, str(error)[:200])
     from model.openvino_conversion import convert  # takes seconds: it brings PyTorch in
 
@@ -55,15 +57,38 @@ def graph(weights: WeightsFile, precision: str, cache_dir: Path | None) -> ov.Mo
     return made
 
 
+def _read(kept: Path) -> ov.Model:
+    if (kept / SEAL).read_bytes() != _digest(kept):
+        raise OSError("its files have changed since they were written")
+    return ov.Core().read_model(kept / FILE)
+
+
 def _keep(made: ov.Model, kept: Path) -> None:
-    """Write the graph so that other processes see it whole or not at all."""
+    """Write the graph so that other processes, of other users too, see it whole or not at all."""
     kept.parent.mkdir(parents=True, exist_ok=True)
-    making = Path(tempfile.mkdtemp(dir=kept.parent, prefix=kept.name))
+    making = kept.with_name(f"{kept.name}.{secrets.token_hex(4)}")
+    making.mkdir()
     try:
         ov.save_model(made, making / FILE, compress_to_fp16=False)
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(kept)  # a damaged one
+        (making / SEAL).write_bytes(_digest(making))
+        _remove(kept)  # a damaged one
         os.replace(making, kept)
     except BaseException:
         shutil.rmtree(making, ignore_errors=True)
         raise
+
+
+def _digest(folder: Path) -> bytes:
+    """Return the SHA-256 of both files, one after the other; a tenth of a second."""
+    digests = []
+    for name in (FILE, WEIGHTS):
+        with (folder / name).open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return " ".join(digests).encode()
+
+
+def _remove(kept: Path) -> None:
+    if kept.is_dir():
+        shutil.rmtree(kept)
+    else:
+        kept.unlink(missing_ok=True)

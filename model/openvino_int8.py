@@ -55,17 +55,20 @@ def load(weights: WeightsFile) -> Calibration:
     """Read the calibration that lies beside a weights file.
 
     Raises:
-        DeviceError: there is none, or it belongs to other weights.
+        DeviceError: there is none, it is damaged, or it belongs to other weights.
 
     """
     path = path_for(weights)
     advice = "make it with: pranet export --int8 --calibrate PICTURES"
     if not path.exists():
         raise DeviceError(f"precision int8 needs a calibration, and there is no {path}; {advice}")
-    data = path.read_bytes()
-    ranges: Array = safetensors.numpy.load(data)["ranges"]
-    with safetensors.safe_open(path, framework="np") as file:
-        metadata = file.metadata() or {}
+    try:
+        data = path.read_bytes()
+        ranges: Array = safetensors.numpy.load(data)["ranges"]
+        with safetensors.safe_open(path, framework="np") as file:
+            metadata = file.metadata() or {}
+    except (OSError, safetensors.SafetensorError, LookupError) as error:
+        raise DeviceError(f"the calibration {path} cannot be read ({error}); {advice}") from error
     if metadata.get("weights") != weights.sha256 or metadata.get("format") != FORMAT:
         raise DeviceError(f"{path} was made for other weights or by another release; {advice}")
     inputs = tuple(tuple((name, index) for name, index in each) for each in json.loads(metadata["inputs"]))

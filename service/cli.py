@@ -40,6 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         print(f"pranet: {words[0]} needs {error.name}, of an optional extra: {INSTALL_EXTRAS}", file=sys.stderr)
         return USAGE_ERROR
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"pranet: {error.filename}: {error.strerror}", file=sys.stderr)
+        return USAGE_ERROR
     except KeyboardInterrupt:
         return INTERRUPTED
     return code

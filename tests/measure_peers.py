@@ -128,7 +128,9 @@ async def served(peer: Peer, model: Path) -> AsyncIterator[tuple[str, psutil.Pro
     url = f"http://127.0.0.1:{port}"
     try:
         async with httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(PATIENCE):
-            while not await _healthy(client, url + peer.health):  # noqa: ASYNC110 - in another process
+            while not await _healthy(client, url + peer.health):
+                if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+                    raise BenchError(f"{peer.name} has ended before it was ready")
                 await asyncio.sleep(0.1)
         yield url, process
     finally:
@@ -176,7 +178,9 @@ async def rows(peer: Peer, model: Path, concurrencies: Sequence[int], seconds: f
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--precision", default="auto", help="auto (bfloat16 where the processor has it) or int8")
+    parser.add_argument(
+        "--precision", choices=("auto", "int8"), default="auto", help="auto: bfloat16 where there is any"
+    )
     parser.add_argument("--concurrency", default="1,16", help="requests in flight (default: 1,16)")
     parser.add_argument("--seconds", type=float, default=8)
     parser.add_argument("--rounds", type=int, default=2)

@@ -2,9 +2,11 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from pictures import SAMPLES
 from processes import pranet
 from service.cli import COMMANDS, main
 
@@ -22,6 +24,13 @@ def test_an_error_of_the_user_is_one_line_and_exit_code_2() -> None:
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1] == "pranet: weights file /gone.safetensors: No such file or directory"
     assert "Traceback" not in done.stderr
+
+
+def test_a_file_where_a_folder_must_go_is_one_line_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "taken").touch()
+    assert main(["segment", str(SAMPLES[0]), "-o", str(tmp_path / "taken")]) == 2
+    (line,) = (each for each in capsys.readouterr().err.splitlines() if each.startswith("pranet: "))
+    assert line == f"pranet: {tmp_path / 'taken'}: File exists"
 
 
 def test_an_unknown_setting_in_the_environment_ends_the_start() -> None:

@@ -143,6 +143,38 @@ def test_a_damaged_cache_is_made_anew(
     assert "</net>" in kept.read_text()
 
 
+def test_a_damaged_weight_in_the_cache_is_seen_and_the_graph_made_anew(
+    weights: Checkpoint, predictor: Predictor, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    openvino_graph.graph(weights, "fp32", cache)
+    assert not caplog.text
+    (kept,) = cache.glob(f"*/{openvino_graph.WEIGHTS}")
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[:100_000] + bytes(4096) + whole[104_096:])
+    openvino_graph.graph(weights, "fp32", cache)
+    assert "made anew: its files have changed" in caplog.text
+    assert kept.read_bytes() == whole
+
+
+def test_a_cache_that_may_not_be_read_is_only_a_warning(
+    weights: Checkpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    assert openvino_graph.graph(weights, "fp32", tmp_path).inputs[0].shape == [1, 3, 352, 352]
+    assert "Permission denied" in caplog.text
+
+
+def test_another_user_may_read_what_is_cached(cache: Path, predictor: Predictor) -> None:
+    (folder,) = cache.iterdir()
+    reference = cache / "made by hand"
+    reference.mkdir()
+    assert folder.stat().st_mode == reference.stat().st_mode
+    reference.rmdir()
+
+
 def test_a_cache_that_cannot_be_written_is_only_a_warning(
     weights: Checkpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -216,6 +248,10 @@ def test_int8_without_its_calibration_says_how_to_make_one(weights: Checkpoint, 
         engines.create(elsewhere, device="cpu", precision="int8")
     with pytest.raises(DeviceError, match="needs the engine openvino"):
         engines.create(weights, device="cpu", engine="torch", precision="int8")
+    for damaged in (b"", openvino_int8.path_for(weights).read_bytes()[:900]):
+        openvino_int8.path_for(elsewhere).write_bytes(damaged)
+        with pytest.raises(DeviceError, match=r"cannot be read .*pranet export --int8"):
+            openvino_int8.load(elsewhere)
     with pytest.raises(DeviceError, match="other weights"):
         openvino_int8.load(dataclasses.replace(weights, sha256="0" * 64))
 

@@ -11,6 +11,7 @@ from model import checkpoint, cores, engines, transforms
 from model.checkpoint import Checkpoint
 from model.folding import fold_batch_norm
 from model.normalisation import Centred
+from model.pranet import PraNet
 from pictures import ROOT
 
 pytest.importorskip("openvino", reason="OpenVINO is not installed on this processor")
@@ -87,6 +88,34 @@ def test_what_bfloat16_loses_of_the_decoders_last_weights_is_added(
     rest = total.get_node().input_value(1 - total.get_index()).get_node()
     assert np.array_equal(held(weight(most)), weight(most))
     assert np.abs(weight(most) + held(weight(rest)) - exact).max() < np.abs(held(exact) - exact).max() / 100
+
+
+def test_a_sum_that_is_no_bias_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenVINO leaves out a bias of zeros, as networks have at first; then the sum with the shortcut comes next."""
+    monkeypatch.setattr(openvino_bfloat16, "WHOLE", ".*")
+    pixels = opset.parameter([1, 2, 6, 6])
+    convolution = opset.convolution(
+        pixels, opset.constant(np.ones((2, 2, 1, 1), np.float32)), [1, 1], [0, 0], [0, 0], [1, 1]
+    )
+    graph = ov.Model([opset.relu(opset.add(convolution, pixels)), opset.relu(convolution)], [pixels])
+    openvino_bfloat16.take_scales_out(graph)
+    alone = ov.Model([opset.relu(convolution)], [pixels])
+    openvino_bfloat16.take_scales_out(alone)
+    for each in (graph, alone):
+        assert "Multiply" not in {operation.get_type_name() for operation in each.get_ops()}
+
+
+@pytest.mark.slow
+def test_random_weights_are_served_as_pytorch_computes_them(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    torch.save(PraNet().state_dict(), tmp_path / "random.pth")
+    random = checkpoint.load(tmp_path / "random.pth")
+    frames = np.random.default_rng(0).integers(0, 256, (1, 3, 352, 352), dtype=np.uint8)
+    expected, found = (
+        engines.create(random, device="cpu", engine=each, precision="fp32").predict(frames)
+        for each in ("torch", "openvino")
+    )
+    assert np.allclose(found, expected, atol=0.01)
 
 
 def test_a_scale_is_taken_out_of_any_weights(monkeypatch: pytest.MonkeyPatch) -> None:

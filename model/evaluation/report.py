@@ -66,7 +66,7 @@ def read_csv(path: Path) -> dict[str, dict[str, float]]:
         with path.open(newline="") as file:
             return {row.pop("name"): {key: float(value) for key, value in row.items()} for row in csv.DictReader(file)}
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
-        reason = f"{path} is not to be read as pictures.csv of an earlier evaluation ({error!r})"
+        reason = f"{path} is not to be read as pictures.csv of an earlier evaluation ({type(error).__name__})"
         raise UserError(f"{reason}; give one that pranet evaluate --out has written") from error
 
 

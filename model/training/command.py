@@ -1,6 +1,7 @@
 """``pranet train RECIPE``: read the pairs, run the recipe, leave weights and a log in a folder."""
 
 import argparse
+import contextlib
 import dataclasses
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,8 @@ from model.training.batches import Batches
 from model.training.pairs import DatasetError, PairFile, find_pairs, read_names, read_pair, select
 from model.training.recipe import RecipeError
 from model.training.validation import mean_dice
+
+DEVICES = ("cpu", "cuda", "mps")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -110,11 +113,11 @@ def _network(args: argparse.Namespace) -> PraNet:
 
 
 def _device(name: str) -> torch.device:
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:  # unknown; not there, or not in this build of PyTorch
-        reason = str(error).splitlines()[0]
-        raise DeviceError(f"device {name!r} is not to be had here ({reason}); use --device cpu or cuda") from error
+    with contextlib.suppress(RuntimeError, AssertionError):  # unknown; not there, or not in this build of PyTorch
+        device = torch.empty(0, device=name).device
+        if device.type in DEVICES:
+            return device
+    raise DeviceError(f"device {name!r} is not to be had here; use --device cpu or cuda")
 
 
 def _validation(args: argparse.Namespace, device: torch.device, precision: str) -> loop.Validate | None:
