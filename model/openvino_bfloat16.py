@@ -6,7 +6,7 @@ float32 before it rounds what the convolution gives, at no cost. Other weights l
 
 This is done where whole pictures go through, in the stem and the first stage: what is lost there is lost alike
 everywhere, and the stages after them add it up. Over the 200 validation pictures, logits within 1 of the threshold move
-by 0.014 on average, and by 0.028 without it.
+by 0.014 on average instead of 0.028 (0.016 once the decoder is folded too, which saves time).
 """
 
 import re
