@@ -11,23 +11,31 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.pranet import CHANNELS, PartialDecoder, PraNet
+from model.pranet import STRIDE as FROM_PICTURE
+from model.transforms import SIZE
 
 STRIDE = 4  # from S6 at stride 8 to stride 32
 
 
-def fold_end_of_decoder(network: PraNet) -> PraNet:
-    """Let a network whose batch-norm is folded compute no more of S6 than S3 needs, in place; ``maps`` is lost."""
-    network.agg1 = DecoderAtStride32(network.agg1)  # type: ignore[assignment]  # its output is resized to what it has
+def fold_end_of_decoder(network: PraNet, height: int = SIZE, width: int = SIZE) -> PraNet:
+    """Let a network whose batch-norm is folded compute no more of S6 than S3 needs, in place.
+
+    From then on it takes pictures of ``height`` x ``width`` pixels only, and ``maps`` is lost.
+    """
+    folded = DecoderAtStride32(network.agg1, height // FROM_PICTURE, width // FROM_PICTURE)
+    network.agg1 = folded  # type: ignore[assignment]
     return network
 
 
 class DecoderAtStride32(nn.Module):
     """A partial decoder that gives S6 at stride 32, as its reduction to a quarter would."""
 
-    def __init__(self, decoder: PartialDecoder) -> None:
-        """Take over a decoder whose batch-norm is folded."""
+    def __init__(self, decoder: PartialDecoder, height: int, width: int) -> None:
+        """Take over a decoder whose batch-norm is folded, for S6 of (height, width)."""
         super().__init__()
         self.decoder = decoder
+        self.register_buffer("inside", _inside(height, width), persistent=False)
+        self.inside: Tensor
         mean = nn.Conv2d(1, 1, 2)
         nn.init.constant_(mean.weight, 1 / 4)
         nn.init.zeros_(_bias(mean))
@@ -50,9 +58,12 @@ class DecoderAtStride32(nn.Module):
         """Map (B, 32, h, w), (B, 32, 2h, 2w), (B, 32, 4h, 4w) to logits (B, 1, h, w)."""
         shallow_gated, middle_merged = self.decoder.gate(deep, middle, shallow)
         parts = self.middle(middle_merged)  # (B, 9, h, w)
-        inside = _inside(*parts.shape[-2:]).to(parts)
-        out: Tensor = self.shallow(shallow_gated) + (parts * inside).sum(dim=1, keepdim=True)
+        out: Tensor = self.shallow(shallow_gated) + (parts * self.inside).sum(dim=1, keepdim=True)
         return out
+
+    def at_stride_32(self, logits: Tensor) -> Tensor:
+        """Give back the logits, which are at stride 32 as they are."""
+        return logits
 
 
 def _parts(weight: Tensor) -> Tensor:

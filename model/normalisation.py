@@ -54,7 +54,7 @@ class Centred(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Map uint8 RGB (N, 3, H, W) to coarse logits (N, 1, H/8, W/8)."""
-        return self.network.coarse(pixels.to(self.centre.dtype) - self.centre)
+        return self.network.coarse(pixels - self.centre)
 
 
 def _statistics() -> tuple[Tensor, Tensor]:

@@ -70,6 +70,17 @@ class ReceptiveFieldBlock(nn.Module):
         return F.relu(merged + self.conv_res(x))
 
 
+class Reduction(ConvNorm):
+    """1x1 convolution of what a gate lets through."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, 1)
+
+    def forward(self, features: Tensor, gate: Tensor) -> Tensor:  # type: ignore[override]
+        """Map (B, in_channels, H, W) and a gate (B, 1, H, W) to (B, out_channels, H, W)."""
+        return super().forward(gate * features)
+
+
 class PartialDecoder(nn.Module):
     """Parallel partial decoder: the three receptive-field features merge into S6 (MICCAI 2020, section 2.1)."""
 
@@ -93,6 +104,10 @@ class PartialDecoder(nn.Module):
         logits: Tensor = self.conv5(self.conv4(self.conv_concat3(merged)))
         return logits
 
+    def at_stride_32(self, logits: Tensor) -> Tensor:
+        """Map the logits that this decoder gave to (B, 1, h, w), as the first reverse attention takes them."""
+        return _resize(logits, 1 / 4)
+
     def gate(self, deep: Tensor, middle: Tensor, shallow: Tensor) -> tuple[Tensor, Tensor]:
         """Gate features by deeper ones: (B, 32, 4h, 4w) and (B, 64, 4h, 4w), from which on all is linear."""
         up = self.upsample
@@ -113,16 +128,16 @@ class PraNet(nn.Module):
         self.rfb3_1 = ReceptiveFieldBlock(1024)
         self.rfb4_1 = ReceptiveFieldBlock(2048)
         self.agg1 = PartialDecoder()
-        self.ra4_conv1 = ConvNorm(2048, 256, 1)
+        self.ra4_conv1 = Reduction(2048, 256)
         self.ra4_conv2 = ConvNorm(256, 256, 5)
         self.ra4_conv3 = ConvNorm(256, 256, 5)
         self.ra4_conv4 = ConvNorm(256, 256, 5)
         self.ra4_conv5 = ConvNorm(256, 1, 1)
-        self.ra3_conv1 = ConvNorm(1024, 64, 1)
+        self.ra3_conv1 = Reduction(1024, 64)
         self.ra3_conv2 = ConvNorm(64, 64, 3)
         self.ra3_conv3 = ConvNorm(64, 64, 3)
         self.ra3_conv4 = ConvNorm(64, 1, 3)
-        self.ra2_conv1 = ConvNorm(512, 64, 1)
+        self.ra2_conv1 = Reduction(512, 64)
         self.ra2_conv2 = ConvNorm(64, 64, 3)
         self.ra2_conv3 = ConvNorm(64, 64, 3)
         self.ra2_conv4 = ConvNorm(64, 1, 3)
@@ -145,24 +160,26 @@ class PraNet(nn.Module):
         x2, x3, x4 = self.resnet(x)
         s6 = self.agg1(self.rfb4_1(x4), self.rfb3_1(x3), self.rfb2_1(x2))
         s5 = _reverse_attention(
-            x4, _to_size_of(x4, s6), self.ra4_conv1, self.ra4_conv2, self.ra4_conv3, self.ra4_conv4, self.ra4_conv5
+            x4,
+            self.agg1.at_stride_32(s6),
+            self.ra4_conv1,
+            self.ra4_conv2,
+            self.ra4_conv3,
+            self.ra4_conv4,
+            self.ra4_conv5,
         )
         s4 = _reverse_attention(x3, _resize(s5, 2), self.ra3_conv1, self.ra3_conv2, self.ra3_conv3, self.ra3_conv4)
         s3 = _reverse_attention(x2, _resize(s4, 2), self.ra2_conv1, self.ra2_conv2, self.ra2_conv3, self.ra2_conv4)
         return s6, s5, s4, s3
 
 
-def _reverse_attention(features: Tensor, guess: Tensor, reduce: ConvNorm, *convs: ConvNorm) -> Tensor:
+def _reverse_attention(features: Tensor, guess: Tensor, reduce: Reduction, *convs: ConvNorm) -> Tensor:
     """Refine the logits ``guess`` with what ``features`` show outside of it (MICCAI 2020, section 2.2)."""
-    x = reduce((1 - torch.sigmoid(guess)) * features)
+    x = reduce(features, 1 - torch.sigmoid(guess))
     for conv in convs[:-1]:
         x = F.relu(conv(x))
     refined: Tensor = convs[-1](x) + guess
     return refined
-
-
-def _to_size_of(features: Tensor, x: Tensor) -> Tensor:
-    return F.interpolate(x, features.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def _resize(x: Tensor, scale: float) -> Tensor:

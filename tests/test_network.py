@@ -46,7 +46,7 @@ def test_the_end_of_the_decoder_folds_into_two_convolutions_and_the_prediction_s
     folded = fold_batch_norm(weights.network())
     with torch.inference_mode():
         expected = folded.double()(x)
-        found = fold_end_of_decoder(folded.float()).double()(x)
+        found = fold_end_of_decoder(folded.float(), *size).double()(x)
     assert sum(isinstance(each, torch.nn.Conv2d) for each in folded.agg1.modules()) == 7  # of nine
     assert torch.allclose(found, expected, atol=1e-5)
 
