@@ -4,29 +4,35 @@ Two lanes take turns. Each has its own stream, recordings and staging buffers, s
 batch are copied while the other is computed.
 """
 
+import contextlib
+import logging
 import queue
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor, fx
 
-from model.alignment import align_channels
 from model.checkpoint import Checkpoint
+from model.cuda_branches import Branches
+from model.cuda_network import arrange
 from model.cudnn_fusion import fuse_activations
-from model.folding import fold_batch_norm
-from model.normalisation import Normalised
+from model.normalisation import Centred
 from model.predictor import ModelRef
 from model.torch_predictor import DTYPES
 from model.transforms import SIZE, Floats, Pixels
 
 BUCKETS = (1, 2, 4, 8, 16, 32)  # batch sizes that are recorded; others are padded to the next one
+BRANCHED = 8  # the largest batch that leaves room for branches beside it; in larger ones they only cost memory
 LANES = 2
 WARM_UP_RUNS = 3  # before a recording: cuDNN tries its kernels in the first
 
+log = logging.getLogger(__name__)
+
 
 class CudaPredictor:
-    """PraNet in CUDA graphs, batch-norm folded, channels last."""
+    """PraNet in CUDA graphs, channels last."""
 
     slots = LANES
 
@@ -34,26 +40,30 @@ class CudaPredictor:
         self._device = torch.device(device)
         name = torch.cuda.get_device_name(self._device)
         self.model = ModelRef(checkpoint.model_id, checkpoint.sha256, "torch", name, precision, checkpoint.presence)
-        network = Normalised(align_channels(fold_batch_norm(checkpoint.network())))
+        network = Centred(arrange(checkpoint.network()))
         network = network.to(self._device, DTYPES[precision]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         fused = fuse_activations(network)
-        self._lanes = [_Lane(fused, self._device) for _ in range(LANES)]
-        self._free: queue.SimpleQueue[_Lane] = queue.SimpleQueue()
-        for lane in self._lanes:
-            self._free.put(lane)
+        self._free: queue.SimpleQueue[Lane] = queue.SimpleQueue()
+        for _ in range(LANES):
+            self._free.put(Lane(fused, self._device))
 
     def warm_up(self, max_batch_size: int) -> None:
-        """Record every bucket up to the one that holds the largest batch, largest first: it needs the most memory."""
-        needed = [each for each in BUCKETS if each <= bucket_of(min(max_batch_size, BUCKETS[-1]))]
-        for lane in self._lanes:
-            for size in reversed(needed):
-                split_when_out_of_memory(lane.run, np.zeros((size, 3, SIZE, SIZE), np.uint8))
+        """Record every bucket up to the one that holds the largest batch; before the first frames only.
+
+        Raises:
+            torch.cuda.OutOfMemoryError: a single frame does not fit on the GPU.
+
+        """
+        largest = bucket_of(min(max_batch_size, BUCKETS[-1]))
+        needed = [size for size in BUCKETS if size <= largest]
+        for lane in record([self._free.get() for _ in range(LANES)], needed):
+            self._free.put(lane)
 
     def predict(self, frames: Pixels) -> Floats:
         """Map uint8 RGB (N, 3, 352, 352) to float32 logits of S3 (N, 352, 352)."""
         lane = self._free.get()
         try:
-            largest = BUCKETS[-1]
+            largest = max(lane.sizes)
             parts = [frames[start : start + largest] for start in range(0, len(frames), largest)]
             answers = [split_when_out_of_memory(lane.run, part) for part in parts]
             return answers[0] if len(answers) == 1 else np.concatenate(answers)
@@ -61,10 +71,12 @@ class CudaPredictor:
             self._free.put(lane)
 
 
-class _Lane:
+class Lane:
     """A stream with its recordings and the buffers that they read and write; for one thread at a time."""
 
-    def __init__(self, network: nn.Module, device: torch.device) -> None:
+    sizes: Sequence[int] = BUCKETS  # of batches that it takes
+
+    def __init__(self, network: fx.GraphModule, device: torch.device) -> None:
         self._network, self._device = network, device
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]  # a wait that leaves the core to others
@@ -73,20 +85,20 @@ class _Lane:
         frames = (BUCKETS[-1], 3, SIZE, SIZE)
         self._staged = torch.empty(frames, dtype=torch.uint8, pin_memory=True)
         self._pixels = torch.zeros(frames, dtype=torch.uint8, device=device)
-        self._answer = torch.empty((BUCKETS[-1], SIZE, SIZE), pin_memory=True)
 
     def run(self, frames: Pixels) -> Floats:
-        """Copy frames (N, 3, 352, 352), N at most the largest bucket, to the GPU, replay, and copy the logits back."""
+        """Copy frames (N, 3, 352, 352), N at most the largest size, to the GPU, replay, and copy the logits back."""
         count = len(frames)
         with torch.inference_mode(), torch.cuda.device(self._device), torch.cuda.stream(self._stream):
-            graph, logits = self._recorded(bucket_of(count))
+            graph, logits = self._recorded(bucket_of(count, self.sizes))
             self._staged[:count].copy_(torch.from_numpy(frames))
             self._pixels[:count].copy_(self._staged[:count], non_blocking=True)
             graph.replay()
-            self._answer[:count].copy_(logits[:count], non_blocking=True)
+            answer = torch.empty((count, SIZE, SIZE), pin_memory=True)  # from PyTorch's cache, and back when it is read
+            answer.copy_(logits[:count], non_blocking=True)
             self._done.record()
             self._done.synchronize()
-            return self._answer[:count].numpy().copy()
+            return answer.numpy()
 
     def _recorded(self, size: int) -> tuple[torch.cuda.CUDAGraph, Tensor]:
         if size not in self._graphs:
@@ -96,22 +108,67 @@ class _Lane:
     def _record(self, pixels: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor]:
         """Record a batch size; cuDNN picks its kernels by trial, and float32 means float32, not TF32."""
         graph = torch.cuda.CUDAGraph()
-        with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):
+        network = Branches(self._network).run if len(pixels) <= BRANCHED else self._network
+        with _out_of_memory_first(), torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):
             for _ in range(WARM_UP_RUNS):
-                self._logits(pixels)
+                _logits(self._network, pixels)
             # "thread_local": another predictor may answer meanwhile, as when weights are swapped.
             with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
-                logits = self._logits(pixels)
+                logits = _logits(network, pixels)
         return graph, logits
 
-    def _logits(self, pixels: Tensor) -> Tensor:
-        logits: Tensor = self._network(pixels)
-        return logits[:, 0].float()
+
+def _logits(network: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
+    coarse = network(pixels).float()
+    return F.interpolate(coarse, (SIZE, SIZE), mode="bilinear", align_corners=False)[:, 0]
 
 
-def bucket_of(count: int) -> int:
-    """Return the smallest bucket that holds a number of frames."""
-    return next(size for size in BUCKETS if size >= count)
+def record(lanes: Sequence[Lane], sizes: Sequence[int]) -> list[Lane]:
+    """Run batches of some sizes, largest first as it needs the most memory; return the lanes for which there was any.
+
+    Raises:
+        torch.cuda.OutOfMemoryError: a single frame does not fit in the first lane.
+
+    """
+    recorded: list[Lane] = []
+    for lane in lanes:
+        try:
+            lane.sizes = _recorded_sizes(lane, sizes)
+            recorded.append(lane)
+        except torch.cuda.OutOfMemoryError:
+            if not recorded:
+                raise
+            log.warning("the GPU has memory for %d batch in flight only", len(recorded))
+    return recorded
+
+
+def _recorded_sizes(lane: Lane, sizes: Sequence[int]) -> list[int]:
+    recorded = []
+    for size in sorted(sizes, reverse=True):
+        try:
+            lane.run(np.zeros((size, 3, SIZE, SIZE), np.uint8))
+            recorded.append(size)
+        except torch.cuda.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            if size == min(sizes) and not recorded:
+                raise
+            log.warning("the GPU has too little memory for batches of %d", size)
+    return recorded
+
+
+@contextlib.contextmanager
+def _out_of_memory_first() -> Iterator[None]:
+    """Raise what ended a recording for want of memory, not that its branches were left open then."""
+    try:
+        yield
+    except RuntimeError as error:
+        cause = error.__context__
+        raise cause if isinstance(cause, torch.cuda.OutOfMemoryError) else error from None
+
+
+def bucket_of(count: int, sizes: Iterable[int] = BUCKETS) -> int:
+    """Return the smallest batch size that holds a number of frames."""
+    return min(size for size in sizes if size >= count)
 
 
 def split_when_out_of_memory(predict: Callable[[Pixels], Floats], frames: Pixels) -> Floats:

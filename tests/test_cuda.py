@@ -2,15 +2,21 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import fx
 
 from fakes import serving
 from model import checkpoint, engines
+from model.cuda_branches import Branches
+from model.cuda_network import arrange
 from model.cuda_predictor import CudaPredictor, split_when_out_of_memory
+from model.cudnn_fusion import fuse_activations
+from model.normalisation import Centred
 from model.transforms import Floats, Pixels, to_input
 from pictures import SAMPLES, annotation, dice, mask_of
 
@@ -69,6 +75,40 @@ def test_an_allocation_failure_splits_the_batch(gpu: CudaPredictor, frames: Pixe
     pixels = batch(frames, 5)
     assert np.allclose(split_when_out_of_memory(short_of_memory, pixels), gpu.predict(pixels), atol=0.1)
     assert max(sizes[1:]) < 5
+
+
+@torch.inference_mode()
+def test_branches_compute_what_one_stream_does(weights: Path, frames: Pixels) -> None:
+    network = Centred(arrange(checkpoint.load(weights).network())).to("cuda").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    fused, pixels = fuse_activations(network), torch.from_numpy(frames).cuda()
+    expected = fused(pixels)
+    streams: set[int] = set()
+
+    class Watched(Branches):
+        def run_node(self, n: fx.Node) -> Any:
+            result = super().run_node(n)
+            streams.update(stream.cuda_stream for stream in self._last)
+            return result
+
+    for _ in range(10):  # a race would not show every time
+        torch.testing.assert_close(Watched(fused).run(pixels), expected, rtol=0, atol=0.01)
+    assert len(streams) > 2
+
+
+@pytest.mark.parametrize("gigabytes", [1.0, 1.5])
+def test_a_gpu_with_little_memory_left_serves_in_smaller_batches(
+    weights: Path, frames: Pixels, gpu: CudaPredictor, gigabytes: float
+) -> None:
+    pixels = batch(frames, LARGEST)
+    expected = gpu.predict(pixels)
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + gigabytes * 1e9) / total)
+    try:
+        short = engines.create(checkpoint.load(weights), device="cuda", engine="torch")
+        short.warm_up(LARGEST)
+        assert np.allclose(short.predict(pixels), expected, atol=0.1)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
 
 
 async def test_segment_answers_right_masks(gpu: CudaPredictor) -> None:

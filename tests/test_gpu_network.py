@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,11 +12,13 @@ from torch import Tensor, fx, nn
 
 from model import checkpoint
 from model.alignment import ALIGNMENT, align_channels
-from model.cuda_predictor import BUCKETS, bucket_of
+from model.cuda_network import FirstBlock, LateGate, arrange
+from model.cuda_predictor import BUCKETS, bucket_of, record
 from model.cudnn_fusion import fuse_activations
 from model.folding import fold_batch_norm
 from model.pranet import PraNet
 from model.res2net import Bottle2neck
+from model.transforms import SIZE
 
 SIDE = 96
 
@@ -52,6 +55,17 @@ def test_aligned_channels_compute_the_same(folded: Callable[[], PraNet], picture
 
 
 @torch.inference_mode()
+def test_the_arranged_network_computes_the_same_in_fewer_layers(weights: Path) -> None:
+    loaded = checkpoint.load(weights)
+    picture = torch.randn(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    expected, arranged = fold_batch_norm(loaded.network()), arrange(loaded.network())
+    torch.testing.assert_close(arranged(picture), expected(picture), rtol=1e-4, atol=1e-4)
+    assert _count(arranged, nn.AvgPool2d) == 0 < _count(expected, nn.AvgPool2d)
+    assert (_count(arranged, FirstBlock), _count(arranged, LateGate)) == (4, 3)
+    assert _count(arranged, nn.Conv2d) == _count(expected, nn.Conv2d) - 2 * 4 - 2  # first blocks, and the decoder
+
+
+@torch.inference_mode()
 def test_fused_kernels_compute_the_same(folded: Callable[[], PraNet], pictures: Tensor) -> None:
     fused = fuse_activations(folded())
     torch.testing.assert_close(OnCpu(fused).run(pictures), folded()(pictures), rtol=1e-4, atol=1e-4)
@@ -64,7 +78,57 @@ def test_every_activation_of_a_convolution_is_fused(folded: Callable[[], PraNet]
     assert not [node for node in fused.graph.nodes if isinstance(modules.get(str(node.target)), nn.ReLU)]
 
 
+def _count(network: nn.Module, kind: type[nn.Module]) -> int:
+    return sum(isinstance(module, kind) for module in network.modules())
+
+
 @pytest.mark.parametrize(("frames", "bucket"), [(1, 1), (3, 4), (8, 8), (17, 32), (32, 32)])
 def test_batches_run_in_the_smallest_bucket_that_holds_them(frames: int, bucket: int) -> None:
     assert bucket_of(frames) == bucket
     assert bucket in BUCKETS
+
+
+def test_a_batch_size_without_a_recording_takes_the_next_one() -> None:
+    assert bucket_of(1, [8, 32]) == 8
+
+
+class Memory:
+    """A GPU's memory for so many more recordings, each of which takes what its size says."""
+
+    def __init__(self, frames: int) -> None:
+        self.left = frames
+
+    def run(self, frames: np.ndarray) -> None:
+        if len(frames) > self.left:
+            raise torch.cuda.OutOfMemoryError("no memory")
+        self.left -= len(frames)
+
+
+class Recorder:
+    """A lane as ``record`` sees it."""
+
+    def __init__(self, memory: Memory) -> None:
+        self.run = memory.run
+        self.sizes = BUCKETS
+
+
+@pytest.mark.parametrize(
+    ("memory", "sizes"),
+    [
+        (126, [[32, 16, 8, 4, 2, 1], [32, 16, 8, 4, 2, 1]]),
+        (80, [[32, 16, 8, 4, 2, 1], [16, 1]]),
+        (63, [[32, 16, 8, 4, 2, 1]]),
+        (40, [[32, 8]]),
+        (1, [[1]]),
+    ],
+)
+def test_with_little_memory_there_are_smaller_batches_or_fewer_at_once(memory: int, sizes: list[list[int]]) -> None:
+    shared = Memory(memory)
+    lanes: Any = [Recorder(shared), Recorder(shared)]
+    assert [lane.sizes for lane in record(lanes, BUCKETS)] == sizes
+
+
+def test_without_memory_for_a_frame_there_is_an_error() -> None:
+    lanes: Any = [Recorder(Memory(0))]
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        record(lanes, BUCKETS)
