@@ -19,7 +19,10 @@ from service.frame import Options, prepare
 from service.stages import StageTimes
 
 REFERENCE = ("torch", "fp32")
-VARIANTS = (("torch", "bf16"), ("torch", "fp16"), *(("openvino", each) for each in ("fp32", "bf16", "int8")))
+VARIANTS = (
+    *(("torch", each) for each in ("fp32", "bf16", "fp16")),
+    *(("openvino", each) for each in ("fp32", "bf16", "int8")),
+)
 BATCH = 8
 GREEN, RED = (0, 255, 0), (255, 0, 0)
 
@@ -59,14 +62,15 @@ def compare(
     cache_dir: Path | None,
     out: Path | None,
 ) -> Iterator[Fidelity]:
-    """Yield a line for each engine and wanted precision that is to be had here, the reference first.
+    """Yield a line for each engine and wanted precision that is to be had here, the reference, on a CPU, first.
 
     The second line is the reference on pictures as the service decodes them: large JPEGs at a part of their size.
     """
-    create = functools.partial(engines.create, checkpoint, device=device, cache_dir=cache_dir)
+    place = engines.resolve_device(device)
+    create = functools.partial(engines.create, checkpoint, cache_dir=cache_dir)
     pictures = [read_image(file.image) for file in files]
     frames = np.stack([transforms.to_input(picture) for picture in pictures])
-    reference = create(engine=REFERENCE[0], precision=REFERENCE[1])
+    reference = create(device="cpu", engine=REFERENCE[0], precision=REFERENCE[1])
     alone, together = _masks(reference, frames, pictures, 1), _masks(reference, frames, pictures, BATCH)
     cases = [
         Case(file.name, picture, read_mask(file.mask), mask)
@@ -77,14 +81,14 @@ def compare(
     alone, together = _masks(reference, served, pictures, 1), _masks(reference, served, pictures, BATCH)
     yield _judged(REFERENCE[0], f"{REFERENCE[1]}, reduced JPEGs", cases, alone, together, out)
     for engine, precision in VARIANTS:
-        if precision not in precisions:
+        if precision not in precisions or (place, engine, precision) == ("cpu", *REFERENCE):
             continue
         try:
-            predictor = create(engine=engine, precision=precision)
+            predictor = create(device=place, engine=engine, precision=precision)
         except DeviceError:
             continue
         alone, together = _masks(predictor, frames, pictures, 1), _masks(predictor, frames, pictures, BATCH)
-        yield _judged(engine, precision, cases, alone, together, out)
+        yield _judged(engine if place == "cpu" else f"{engine} on GPU", precision, cases, alone, together, out)
 
 
 def _judged(
