@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TypeVar
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -17,6 +18,8 @@ from service.polyps import Polyp
 from service.regions import Box
 from service.stages import StageTimes
 from service.waiting import Priority
+
+cv2.setNumThreads(1)  # frames take a core each: more for one of them would only wait for those of the others
 
 Scalar = TypeVar("Scalar", np.uint8, np.float32)
 
