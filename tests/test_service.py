@@ -1,20 +1,24 @@
 """One frame through the whole service, on both protocols, with each kind of answer."""
 
+import asyncio
+import gc
 import io
 import itertools
 import math
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
+import cv2
 import httpx
 import numpy as np
 import pytest
 from PIL import Image
 
-from fakes import RedPredictor, Running, serving
+from fakes import RedPredictor, Running, serving, until
 from model.presence import Presence
 from pictures import SAMPLES, annotation, dice, encoded, mask_of, red_box
 from processes import Server
+from service import app
 from service.pb.pranet.v1 import segmentation_pb2 as pb
 
 BOX = (40, 30, 200, 150)
@@ -132,6 +136,20 @@ async def test_a_threshold_of_zero_marks_all_and_one_marks_nothing(running: Runn
     assert shares[0] == 1
     assert shares[2] == 0
     assert all(lower >= higher for lower, higher in itertools.pairwise(shares))
+
+
+def test_a_frame_takes_one_core() -> None:
+    assert cv2.getNumThreads() == 1
+
+
+async def test_what_is_there_before_the_first_request_is_not_searched_for_garbage_again(running: Running) -> None:
+    ports = (running.port, running.grpc_port)
+    living = asyncio.create_task(app._live(running.service, RedPredictor(), ports, asyncio.Event()))
+    try:
+        await until(lambda: gc.get_freeze_count() > 0)
+    finally:
+        living.cancel()
+        gc.unfreeze()
 
 
 def test_the_bundled_weights_find_the_polyps_of_the_sample_frames(server: Server) -> None:
