@@ -18,6 +18,7 @@ from openvino import opset13 as opset
 
 # Names of operations. The very first convolution has no such weights: each colour is scaled too.
 WHOLE = r"__module\.network\.resnet\.(conv1\.[36]|layer1\.).*"
+KINDS = ("Convolution", "GroupConvolution")
 LAST = r"__module\.network\.agg1\.(shallow|middle)/aten::_convolution/Convolution"
 LIMIT = 127  # of a whole weight
 FLOOR = 1e-9  # of a scale, in biases: a bias stays finite when a channel's weights are next to nothing
@@ -28,7 +29,7 @@ Array = npt.NDArray[np.float32]
 def take_scales_out(graph: ov.Model) -> None:
     """Take the scales out of those convolutions whose bias and ReLU come next, in place."""
     for convolution in graph.get_ops():
-        if convolution.get_type_name() != "Convolution" or not re.fullmatch(WHOLE, convolution.get_friendly_name()):
+        if convolution.get_type_name() not in KINDS or not re.fullmatch(WHOLE, convolution.get_friendly_name()):
             continue
         biased = _reader(convolution, "Add")
         relu = None if biased is None else _reader(biased, "Relu")
@@ -60,13 +61,13 @@ def split_end_of_decoder(graph: ov.Model) -> None:
 
 
 def _take_scale_out(convolution: ov.Node, biased: ov.Node, relu: ov.Node) -> None:
-    weight = _constant(convolution.input(1))  # (O, I, kH, kW)
+    weight = _constant(convolution.input(1))  # (O, I, kH, kW), or by groups (G, O / G, I / G, kH, kW)
     bias = _constant(biased.input(1))  # (1, O, 1, 1)
-    scale = np.abs(weight).max(axis=(1, 2, 3)).reshape(bias.shape) / LIMIT
+    scale = np.abs(weight).max(axis=(-3, -2, -1)).reshape(bias.shape) / LIMIT
     scale = np.maximum(scale, FLOOR * np.abs(bias))
     scale[scale == 0] = 1  # all weights and the bias are 0
     readers = _readers(relu)
-    convolution.input(1).replace_source_output(_made(weight / scale.reshape(-1, 1, 1, 1)))
+    convolution.input(1).replace_source_output(_made(weight / scale.reshape(*weight.shape[:-3], 1, 1, 1)))
     biased.input(1).replace_source_output(_made(bias / scale))
     # OpenVINO would move the scale back into this convolution or the next one, were it not between two others.
     scaled = opset.relu(opset.multiply(relu.output(0), _made(scale)))

@@ -15,7 +15,7 @@ import openvino as ov
 from model import openvino_bfloat16, openvino_int8
 from model.weights_file import WeightsFile
 
-FORMAT = 4  # raise it when the same weights would be converted to another graph
+FORMAT = 5  # raise it when the same weights would be converted to another graph
 FILE, WEIGHTS = "graph.xml", "graph.bin"
 SEAL = "graph.sha256"
 

@@ -14,6 +14,7 @@ from model.decoder_folding import fold_end_of_decoder
 from model.folding import fold_batch_norm
 from model.pranet import PraNet
 from model.predictor import DeviceError
+from model.scale_grouping import group_scales
 
 ROOT = Path(__file__).parent.parent
 
@@ -49,6 +50,16 @@ def test_the_end_of_the_decoder_folds_into_two_convolutions_and_the_prediction_s
         found = fold_end_of_decoder(folded.float(), *size).double()(x)
     assert sum(isinstance(each, torch.nn.Conv2d) for each in folded.agg1.modules()) == 7  # of nine
     assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_grouped_scales_compute_the_same(weights: Checkpoint) -> None:
+    x = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    folded = fold_batch_norm(weights.network())
+    with torch.inference_mode():
+        expected = folded.double()(x)
+        found = group_scales(folded)(x)
+    assert [conv.groups for conv in folded.modules() if isinstance(conv, torch.nn.Conv2d) and conv.groups > 1] == [3, 3]
+    assert torch.allclose(found, expected, atol=1e-9)
 
 
 def test_serving_computes_the_last_of_the_four_maps() -> None:

@@ -23,7 +23,8 @@ from model import openvino_bfloat16, openvino_conversion, openvino_graph
 WHOLE = {
     "conv1.3",
     "conv1.6",
-    *(f"layer1.{b}.{c}" for b in range(3) for c in ("conv1", "convs.0", "convs.1", "convs.2")),
+    *(f"layer1.0.{c}" for c in ("conv1", "last", "convs")),
+    *(f"layer1.{b}.{c}" for b in (1, 2) for c in ("conv1", "convs.0", "convs.1", "convs.2")),
 }
 
 
@@ -53,7 +54,7 @@ def test_what_is_taken_from_pixels_leaves_whole_numbers_that_bfloat16_holds(weig
 
 
 def test_weights_of_the_stem_and_the_first_stage_are_whole_numbers_that_bfloat16_holds(graph: ov.Model) -> None:
-    convolutions = [each for each in graph.get_ops() if each.get_type_name() == "Convolution"]
+    convolutions = [each for each in graph.get_ops() if each.get_type_name() in openvino_bfloat16.KINDS]
     large = {each.get_friendly_name(): weight(each) for each in convolutions if np.abs(weight(each)).max() > 1}
     found = {name: values for name, values in large.items() if np.allclose(values, np.rint(values), atol=1e-4)}
     assert all(np.array_equal(held(values), np.rint(values)) for values in found.values())
