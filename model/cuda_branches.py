@@ -16,7 +16,8 @@ VIEWS = (torch.split, operator.getitem)  # nothing runs for these
 class Branches(fx.Interpreter):
     """Runs a traced network on as many streams as it has branches; it starts and ends on the current one.
 
-    An operation continues the stream of an input that nothing has continued yet, or else begins another stream.
+    An operation continues the stream of an input that nothing has continued yet, or else begins another stream, of the
+    default priority. Streams of that priority must not be in use while one is recorded.
     """
 
     def run(self, *args: Any, **kwargs: Any) -> Any:

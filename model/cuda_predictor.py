@@ -25,6 +25,7 @@ from model.transforms import SIZE, Floats, Pixels
 
 BUCKETS = (1, 2, 4, 8, 16, 32)  # batch sizes that are recorded; others are padded to the next one
 BRANCHED = 8  # the largest batch that leaves room for branches beside it; in larger ones they only cost memory
+HIGH = -1  # priority of the streams of lanes; branches have 0
 LANES = 2
 WARM_UP_RUNS = 3  # before a recording: cuDNN tries its kernels in the first
 
@@ -78,7 +79,9 @@ class Lane:
 
     def __init__(self, network: fx.GraphModule, device: torch.device) -> None:
         self._network, self._device = network, device
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        # PyTorch hands streams out in turns, and has others for each priority: so no branch that is recorded meanwhile
+        # gets the stream of a lane that answers.
+        self._stream = torch.cuda.Stream(device, priority=HIGH)  # type: ignore[no-untyped-call]
         self._done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]  # a wait that leaves the core to others
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
         self._pool = torch.cuda.graph_pool_handle()  # one batch at a time: its graphs can share memory

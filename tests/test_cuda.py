@@ -1,6 +1,7 @@
 """On a GPU: fp16 finds the same polyps, nobody pays for a first time, and a batch that does not fit is split."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,15 @@ def test_branches_compute_what_one_stream_does(weights: Path, frames: Pixels) ->
     for _ in range(10):  # a race would not show every time
         torch.testing.assert_close(Watched(fused).run(pixels), expected, rtol=0, atol=0.01)
     assert len(streams) > 2
+
+
+def test_weights_that_warm_up_disturb_nobody(gpu: CudaPredictor, weights: Path, frames: Pixels) -> None:
+    expected = gpu.predict(frames)
+    with ThreadPoolExecutor(1) as pool:
+        warming = pool.submit(engines.create(checkpoint.load(weights), device="cuda", engine="torch").warm_up, LARGEST)
+        while not warming.done():
+            assert np.allclose(gpu.predict(frames), expected, atol=0.1)
+        warming.result()
 
 
 @pytest.mark.parametrize("gigabytes", [1.0, 1.5])
