@@ -165,8 +165,9 @@ def _out_of_memory_first() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        cause = error.__context__
-        raise cause if isinstance(cause, torch.cuda.OutOfMemoryError) else error from None
+        if isinstance(error.__context__, torch.cuda.OutOfMemoryError):
+            raise error.__context__ from None
+        raise
 
 
 def bucket_of(count: int, sizes: Iterable[int] = BUCKETS) -> int:

@@ -29,6 +29,7 @@ def fuse_activations(network: nn.Module) -> fx.GraphModule:
                 _replace(traced, node, convs[0], torch.cudnn_convolution_add_relu, other, 1.0)
     traced.graph.eliminate_dead_code()
     traced.recompile()
+    traced.graph.owning_module = None  # or only the garbage collector would free a network that another one replaces
     return traced
 
 

@@ -18,7 +18,7 @@ CONVOLVED = SCALES - 1  # scales
 
 
 def group_scales(network: PraNet) -> PraNet:
-    """Rearrange the first blocks of the first two stages, batch-norm folded, in place; later ones are too small."""
+    """Rearrange the first blocks of the first two stages, batch-norm folded, in place; others gain next to nothing."""
     for stage in (network.resnet.layer1, network.resnet.layer2):
         stage[0] = GroupedScales(cast(Bottle2neck, stage[0]))
     return network

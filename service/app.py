@@ -80,6 +80,7 @@ async def _live(service: Service, predictor: Predictor, ports: tuple[int, int], 
         advice = f"choose another device or a smaller batch: {flag('device')}, {flag('max_batch_size')}"
         raise StartError(f"the network cannot run on {service.model.device} ({error}); {advice}") from error
     del predictor
+    gc.collect()
     gc.freeze()  # what is there now stays; to look through it for garbage took 90 ms, in which nobody was answered
     _announce(service, *ports)
     while True:

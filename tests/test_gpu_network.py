@@ -1,5 +1,7 @@
 """The network as a GPU gets it: other shapes and other kernels, the same function. (On a GPU itself: test_cuda.py.)"""
 
+import gc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,6 +71,18 @@ def test_the_arranged_network_computes_the_same_in_fewer_layers(weights: Path) -
 def test_fused_kernels_compute_the_same(folded: Callable[[], PraNet], pictures: Tensor) -> None:
     fused = fuse_activations(folded())
     torch.testing.assert_close(OnCpu(fused).run(pictures), folded()(pictures), rtol=1e-4, atol=1e-4)
+
+
+def test_a_fused_network_is_freed_with_its_last_reference(folded: Callable[[], PraNet]) -> None:
+    fused = fuse_activations(folded())
+    weight = weakref.ref(next(fused.parameters()))
+    gc.collect()  # what tracing has left
+    gc.disable()
+    try:
+        del fused
+        assert weight() is None
+    finally:
+        gc.enable()
 
 
 def test_every_activation_of_a_convolution_is_fused(folded: Callable[[], PraNet]) -> None:
