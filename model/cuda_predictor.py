@@ -57,7 +57,7 @@ class CudaPredictor:
         """
         largest = bucket_of(min(max_batch_size, BUCKETS[-1]))
         needed = [size for size in BUCKETS if size <= largest]
-        for lane in record([self._free.get() for _ in range(LANES)], needed):
+        for lane in record([self._free.get() for _ in range(self._free.qsize())], needed):
             self._free.put(lane)
 
     def predict(self, frames: Pixels) -> Floats:
