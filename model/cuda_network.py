@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from model.alignment import align_channels
 from model.decoder_folding import fold_end_of_decoder
-from model.folding import fold_batch_norm
+from model.folding import bias_of, fold_batch_norm
 from model.pranet import PraNet, ReceptiveFieldBlock
 from model.res2net import SCALES, Bottle2neck
 
@@ -65,7 +65,7 @@ class LateGate(nn.Module):
         """Take over a 1x1 convolution, batch-norm folded."""
         super().__init__()
         self.conv = conv
-        self.bias = nn.Parameter(_bias(conv).view(1, -1, 1, 1), requires_grad=False)
+        self.bias = nn.Parameter(bias_of(conv).view(1, -1, 1, 1), requires_grad=False)
         conv.bias = None
 
     def forward(self, features: Tensor, gate: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ def _side_by_side(convs: list[nn.Conv2d]) -> nn.Conv2d:
         for index, weight in enumerate((*(conv.weight for conv in convs), total)):
             part = slice(index * width, (index + 1) * width)
             merged.weight[part, part] = weight
-        merged.bias = nn.Parameter(torch.cat([*(_bias(conv) for conv in convs), torch.zeros(width)]))
+        merged.bias = nn.Parameter(torch.cat([*(bias_of(conv) for conv in convs), torch.zeros(width)]))
     return merged
 
 
@@ -99,10 +99,5 @@ def _behind_average(conv: nn.Conv2d, side: int) -> nn.Conv2d:
 def _move_bias(source: nn.Conv2d, target: nn.Conv2d) -> None:
     """Let one of two convolutions whose outputs are added bear the bias of both: kernels add only one on the way."""
     with torch.no_grad():
-        _bias(target).add_(_bias(source))
+        bias_of(target).add_(bias_of(source))
     source.bias = None
-
-
-def _bias(conv: nn.Conv2d) -> Tensor:
-    assert conv.bias is not None  # at least that of the batch-norm
-    return conv.bias

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.folding import bias_of
 from model.pranet import CHANNELS, PartialDecoder, PraNet
 from model.pranet import STRIDE as FROM_PICTURE
 from model.transforms import SIZE
@@ -38,7 +39,7 @@ class DecoderAtStride32(nn.Module):
         self.inside: Tensor
         mean = nn.Conv2d(1, 1, 2)
         nn.init.constant_(mean.weight, 1 / 4)
-        nn.init.zeros_(_bias(mean))
+        nn.init.zeros_(bias_of(mean))
         last = decoder.conv_concat3.conv
         for each in (decoder.conv4.conv, decoder.conv5, mean):
             last = _composed(last, each)  # 6x6
@@ -49,7 +50,7 @@ class DecoderAtStride32(nn.Module):
             self.shallow.bias = last.bias
             parts = nn.Conv2d(2 * CHANNELS, 9, 6)
             parts.weight.copy_(_parts(last.weight[:, CHANNELS:]))
-            nn.init.zeros_(_bias(parts))
+            nn.init.zeros_(bias_of(parts))
             merged = _composed(decoder.conv_upsample5.conv, parts)
             self.middle.weight, self.middle.bias = merged.weight, merged.bias
         del decoder.conv_upsample5, decoder.conv_concat3, decoder.conv4, decoder.conv5
@@ -87,10 +88,5 @@ def _composed(first: nn.Conv2d, then: nn.Conv2d) -> nn.Conv2d:
     merged = nn.Conv2d(first.in_channels, then.out_channels, (height, width))
     with torch.no_grad():
         merged.weight.copy_(F.conv_transpose2d(then.weight, first.weight))  # convolves two kernels
-        merged.bias = nn.Parameter(torch.einsum("oihw,i->o", then.weight, _bias(first)) + _bias(then))
+        merged.bias = nn.Parameter(torch.einsum("oihw,i->o", then.weight, bias_of(first)) + bias_of(then))
     return merged
-
-
-def _bias(conv: nn.Conv2d) -> Tensor:
-    assert conv.bias is not None  # at least that of the batch-norm
-    return conv.bias

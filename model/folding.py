@@ -37,6 +37,12 @@ def fold_batch_norm(network: Network) -> Network:
     return network
 
 
+def bias_of(conv: nn.Conv2d) -> Tensor:
+    """Return the bias of a convolution whose batch-norm is folded: it has at least that one's."""
+    assert conv.bias is not None
+    return conv.bias
+
+
 def _replace(network: nn.Module, pairs: dict[nn.BatchNorm2d, nn.Conv2d]) -> None:
     folded: dict[nn.Module, nn.Module] = {}
     for norm, conv in pairs.items():

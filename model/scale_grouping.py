@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.folding import bias_of
 from model.pranet import PraNet
 from model.res2net import SCALES, Bottle2neck
 
@@ -46,20 +47,15 @@ class GroupedScales(nn.Module):
 
 def _outputs(conv: nn.Conv2d, part: slice) -> nn.Conv2d:
     """Return a 1x1 convolution that gives a part of the output channels of another one."""
-    return _filled(nn.Conv2d(conv.in_channels, conv.weight[part].shape[0], 1), conv.weight[part], _bias(conv)[part])
+    return _filled(nn.Conv2d(conv.in_channels, conv.weight[part].shape[0], 1), conv.weight[part], bias_of(conv)[part])
 
 
 def _grouped(convs: list[nn.Conv2d]) -> nn.Conv2d:
     width, stride = convs[0].in_channels, int(convs[0].stride[0])
     grouped = nn.Conv2d(len(convs) * width, len(convs) * width, 3, stride, padding=1, groups=len(convs))
-    return _filled(grouped, torch.cat([conv.weight for conv in convs]), torch.cat([_bias(conv) for conv in convs]))
+    return _filled(grouped, torch.cat([conv.weight for conv in convs]), torch.cat([bias_of(conv) for conv in convs]))
 
 
 def _filled(conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> nn.Conv2d:
     conv.weight, conv.bias = nn.Parameter(weight.detach()), nn.Parameter(bias.detach())
     return conv.requires_grad_(False)
-
-
-def _bias(conv: nn.Conv2d) -> Tensor:
-    assert conv.bias is not None  # at least that of the batch-norm
-    return conv.bias
