@@ -8,10 +8,10 @@ import numpy as np
 from PIL import Image
 
 from model import transforms
-from model.checkpoint import Checkpoint
+from model.engines.torch.predictor import TorchPredictor
 from model.errors import UserError
-from model.torch_predictor import TorchPredictor
 from model.transforms import Pixels
+from model.weights.checkpoint import Checkpoint
 
 THRESHOLD = 0.5
 

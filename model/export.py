@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from model.checkpoint import Checkpoint
 from model.errors import UserError
-from model.folding import fold_batch_norm
-from model.normalisation import Normalised
+from model.network.normalisation import Normalised
+from model.rewrites.folding import fold_batch_norm
 from model.transforms import SIZE, Floats, Pixels
+from model.weights.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -12,19 +12,20 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Coroutine
-from pathlib import Path
 from typing import Any
 
 import uvloop
 
+from model.engines.predictor import Predictor
 from model.errors import UserError
-from model.predictor import Predictor
-from service import http_server, rpc
-from service.core import Phase, Service, load_predictor, running, warm_up
+from service import SAMPLES
+from service.http import server as http_server
+from service.rpc import server as rpc
+from service.runtime import Phase, Service, load_predictor, running, warm_up
 from service.settings import Settings, add_flags, flag, from_command_line, variable
 
 INFERENCE_DEAD = 3  # exit code: the device hangs or a slot failed; a supervisor should start the service again
-SAMPLE = Path(__file__).parent / "samples" / "polyp-1.jpg"
+SAMPLE = SAMPLES / "polyp-1.jpg"
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic.fields import FieldInfo
 
 from model.errors import UserError
-from service import logs
-from service.faults import in_a_sentence, wanted
+from service.observability import logs
+from service.validation import in_a_sentence, wanted
 
 PREFIX = "PRANET_"
 KUBERNETES_PREFIXES = (PREFIX + "SERVICE_", PREFIX + "PORT_")  # service links of a Service named "pranet"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fakes import PATIENCE
-from service.video import sweep
+from service.commands.video import sweep
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [

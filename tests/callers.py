@@ -15,10 +15,10 @@ from websockets.typing import Subprotocol
 
 from fakes import Running
 from pictures import encoded, red_box
-from service.access import Access
+from service.client.credentials import Access
 from service.pb.pranet.v1 import segmentation_pb2 as pb
 from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
-from service.websocket_messages import LENGTH
+from service.rest.websocket_messages import LENGTH
 
 PICTURE = encoded(red_box(64, 48, (16, 12, 48, 36)))
 LOST_STATUS = "Internal error from Core"  # what this client says if a call is refused at the moment it writes

@@ -8,7 +8,7 @@ from typing import Any
 
 import trustme
 
-from service.access import Access
+from service.client.credentials import Access
 
 
 @dataclass

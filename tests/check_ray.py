@@ -25,22 +25,22 @@ from websockets.asyncio.client import connect
 from fakes import serving
 from pictures import ROOT, SAMPLES, Mask, annotation, dice, encoded, mask_of, red_box
 from red_ray import GATE
-from service.core import Phase
 from service.errors import Draining, NotReady
 from service.oip.tensors import LENGTH as ELEMENT
 from service.pb.inference import open_inference_pb2 as inference
 from service.pb.inference import open_inference_pb2_grpc as inference_grpc
 from service.pb.pranet.v1 import segmentation_pb2 as pb
 from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
+from service.rest.websocket_messages import LENGTH
+from service.runtime import Phase
 from service.settings import SettingsError
-from service.websocket_messages import LENGTH
 from test_deployment import SCRIPTS, check
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
 from ray import serve  # noqa: E402
 from ray.serve.schema import ServeDeploySchema  # noqa: E402
 
-from service.ray_app import Replica, Scaling, app  # noqa: E402
+from service.ray_serve.app import Replica, Scaling, app  # noqa: E402
 
 HTTP, GRPC = "127.0.0.1:8000", "127.0.0.1:9000"
 ADD = [

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from model import checkpoint
-from model.normalisation import normalise
-from model.pranet import PraNet
+from model.network.normalisation import normalise
+from model.network.pranet import PraNet
+from model.weights import checkpoint
 from pictures import Mask, dice
 from processes import pranet
 

@@ -10,11 +10,11 @@ import grpc
 import httpx
 import numpy as np
 
-from model.predictor import ModelRef, Predictor
+from model.engines.predictor import ModelRef, Predictor
 from model.transforms import Floats, Pixels
 from service.app import listening
-from service.core import Service, running, warm_up
 from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
+from service.runtime import Service, running, warm_up
 from service.settings import Settings
 
 PATIENCE = 20  # seconds before a test that waits for an event gives up; nothing asserts how long anything takes

@@ -6,7 +6,7 @@ import threading
 import numpy as np
 
 from fakes import PATIENCE
-from model.predictor import ModelRef
+from model.engines.predictor import ModelRef
 from model.transforms import Floats, Pixels
 
 

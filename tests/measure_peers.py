@@ -27,13 +27,14 @@ import psutil
 import torch
 
 import processes
-from model import openvino_int8, weights_file
-from model.folding import fold_batch_norm
+from model.engines.openvino import int8 as openvino_int8
+from model.rewrites.folding import fold_batch_norm
 from model.transforms import SIZE
+from model.weights import weights_file
 from pictures import ROOT, SAMPLES, annotation, dice, mask_of
-from service.bench.errors import BenchError
-from service.bench.load import closed_loop, watched
-from service.bench.measure import Row, summarise
+from service.commands.bench.errors import BenchError
+from service.commands.bench.load import closed_loop, watched
+from service.commands.bench.measure import Row, summarise
 
 PEERS = ROOT / "tests" / "peers"
 PYTHON = PEERS / ".venv" / "bin" / "python"

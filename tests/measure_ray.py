@@ -10,7 +10,7 @@ import ray
 from ray import serve
 
 import processes
-from service.ray_app import Scaling, app
+from service.ray_serve.app import Scaling, app
 
 URL = "http://127.0.0.1:8000"
 BENCH = (*processes.PROGRAM, "bench", "http", "--concurrency", "1,16", "--seconds", "10", "--url")

@@ -22,13 +22,13 @@ import numpy as np
 import uvloop
 
 from model.transforms import SIZE
-from service.client import AsyncClient
-from service.connection import Reply, VideoFrame
+from service.client.client import AsyncClient
+from service.client.connection import Reply, VideoFrame
+from service.commands.stream_statistics import Tally
+from service.commands.video import sweep
+from service.frames.regions import Box
 from service.pb.pranet.v1 import segmentation_pb2 as pb
-from service.regions import Box
-from service.tally import Tally
-from service.temporal import Memory
-from service.video import sweep
+from service.streams.temporal import Memory
 
 FPS = 30
 STREAMS = 8

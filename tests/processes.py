@@ -15,7 +15,7 @@ import httpx
 
 from pictures import ROOT
 
-PROGRAM = (sys.executable, "-m", "service.cli")
+PROGRAM = (sys.executable, "-m", "service.commands.main")
 RED_SERVER = (sys.executable, ROOT / "tests" / "red_server.py")  # with a predictor that needs no weights
 START_SECONDS = 120  # import of torch, reading of weights and warm-up on a busy machine
 STOP_SECONDS = 60

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from service.errors import ServiceError
-from service.metrics import Metrics
+from service.observability.metrics import Metrics
 from service.settings import markdown_table
 
 README = Path(__file__).parent.parent / "README.md"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from fakes import RedPredictor
 from model.transforms import Pixels
-from service import core
+from service import runtime
 
 GATE = "RED_GATE"
 
@@ -25,5 +25,5 @@ def wait(frames: Pixels) -> None:
 
 
 def use() -> None:
-    real = core.load_predictor
-    core.load_predictor = lambda settings: real(settings) if settings.weights else NamedPredictor(wait)
+    real = runtime.load_predictor
+    runtime.load_predictor = lambda settings: real(settings) if settings.weights else NamedPredictor(wait)

@@ -7,7 +7,8 @@ import threading
 
 from fakes import RedPredictor
 from model.transforms import Pixels
-from service import app, cli, core
+from service import app, runtime
+from service.commands import main as cli
 
 HANG_SECONDS = float(os.environ.get("HANG_SECONDS", "0.2"))  # a call that takes longer is given up
 
@@ -21,5 +22,5 @@ def hang(frames: Pixels) -> None:
 if "KEEP_GARBAGE" in os.environ:  # of what refers to itself, so that a test does not depend on when it is collected
     gc.disable()
 app.load_predictor = lambda settings: RedPredictor(hang)
-core._patience = lambda settings: HANG_SECONDS
+runtime._patience = lambda settings: HANG_SECONDS
 sys.exit(cli.main())

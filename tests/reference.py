@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.checkpoint import Checkpoint
+from model.weights.checkpoint import Checkpoint
 from pictures import DATA
 
 PARITY = DATA / "parity"

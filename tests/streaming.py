@@ -12,11 +12,11 @@ import pytest
 from fakes import PATIENCE, Running, serving
 from gates import GatedPredictor
 from pictures import encoded, red_box
-from service import frame as frame_module
-from service.grpc_call import ERROR_METADATA_KEY
-from service.metrics import OUTCOMES
+from service.frames import frame as frame_module
+from service.observability.metrics import OUTCOMES
 from service.pb.pranet.v1 import segmentation_pb2 as pb
 from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
+from service.rpc.call import ERROR_METADATA_KEY
 
 PICTURE = encoded(red_box(64, 48, (16, 12, 48, 36)))
 CONFIG = pb.StreamRequest(config=pb.StreamConfig())
@@ -97,7 +97,7 @@ async def held(**settings: Any) -> AsyncIterator[Held]:
     ):
         made = Held(it, predictor, pb_grpc.SegmentationServiceStub(channel))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("service.segmenter.prepare", made.prepare)
+            patch.setattr("service.frames.segmenter.prepare", made.prepare)
             try:
                 yield made
             finally:

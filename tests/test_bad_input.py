@@ -14,7 +14,7 @@ from starlette.requests import Request
 
 from fakes import RedPredictor, Running, serving
 from pictures import encoded, red_box, repeat_last_scan
-from service.http_call import timeout_seconds
+from service.http.request import timeout_seconds
 from service.pb.pranet.v1 import segmentation_pb2 as pb
 
 MEBIBYTE = 2**20

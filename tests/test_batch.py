@@ -20,7 +20,7 @@ from PIL import Image
 from fakes import PATIENCE, Running, serving, until
 from gates import GatedPredictor
 from pictures import dice, encoded, mask_of, red_box
-from service.core import Phase
+from service.runtime import Phase
 
 BOXES = ((10, 10, 60, 40), (40, 20, 90, 60), (5, 30, 45, 70))
 PICTURES = [red_box(100, 80, box) for box in BOXES]

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes import PATIENCE, until
-from service.batcher import MAX_ABANDONED, Batcher
+from service.batching.batcher import MAX_ABANDONED, Batcher
+from service.batching.queue import Priority
 from service.errors import DeadlineExceeded, InferenceFailed, NotReady, ServiceError
-from service.waiting import Priority
 
 POISON = -1
 FOREVER = 60.0
@@ -253,7 +253,9 @@ async def test_inference_counts_as_dead_once_a_slot_has_ended_by_a_fault_of_its_
 
 
 async def test_slow_calls_that_come_back_do_not_add_up_to_a_dead_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.patience.MOST_HANG_SECONDS", 0.01)  # or each would get eight times the last one's time
+    monkeypatch.setattr(
+        "service.batching.hang_timeout.MOST_HANG_SECONDS", 0.01
+    )  # or each would get eight times the last one's time
     held = threading.Semaphore(0)
 
     def infer(items: Sequence[int]) -> list[int]:

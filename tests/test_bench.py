@@ -10,19 +10,19 @@ import pytest
 from PIL import Image
 
 from fakes import RedPredictor, serving
-from model.engines import PRECISIONS
+from model.engines.factory import PRECISIONS
 from model.training.pairs import PairFile
 from pictures import ROOT
-from service.bench import fidelity, local, report, servers, streaming
-from service.bench.errors import BenchError
-from service.bench.load import closed_loop, open_loop, watched
-from service.bench.measure import Answer, Row, Window, summarise
-from service.bench.pictures import read, size
-from service.cli import main
-from service.client import AsyncClient, VideoFrame
-from service.codec import decode
-from service.connection import Reply
-from service.local import NothingToDo
+from service.client.client import AsyncClient, VideoFrame
+from service.client.connection import Reply
+from service.commands.bench import fidelity, local, report, servers, streaming
+from service.commands.bench.errors import BenchError
+from service.commands.bench.load import closed_loop, open_loop, watched
+from service.commands.bench.measure import Answer, Row, Window, summarise
+from service.commands.bench.pictures import read, size
+from service.commands.main import main
+from service.commands.segment import NothingToDo
+from service.frames.codec import decode
 from service.pb.pranet.v1 import segmentation_pb2 as pb
 
 

@@ -7,8 +7,8 @@ from websockets.exceptions import InvalidStatus
 
 import callers
 from fakes import serving
-from service.access import NO_ACCESS
-from service.http_gate import SAFE_HEADERS
+from service.client.credentials import NO_ACCESS
+from service.http.middleware import SAFE_HEADERS
 
 ELSEWHERE = "https://elsewhere.example"
 PREFLIGHT = {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.bulk import BULK_SECONDS, GONE_SECONDS, STARVED_SECONDS, Bulk
+from service.batching.archive_policy import BULK_SECONDS, GONE_SECONDS, STARVED_SECONDS, Bulk
 
 
 def watching(fps: float, frames: int = 50, *, cost: float, busy: float = 0.0) -> tuple[Bulk, float]:

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import reference
-from model import checkpoint, weights_file
-from model.checkpoint import Storage
-from model.weights_file import CheckpointError, WeightsFile
+from model.weights import checkpoint, weights_file
+from model.weights.checkpoint import Storage
+from model.weights.weights_file import CheckpointError, WeightsFile
 from processes import pranet
 
 State = dict[str, Tensor]

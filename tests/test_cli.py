@@ -8,7 +8,7 @@ import pytest
 
 from pictures import SAMPLES
 from processes import pranet
-from service.cli import COMMANDS, main
+from service.commands.main import COMMANDS, main
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -42,7 +42,7 @@ def test_an_unknown_setting_in_the_environment_ends_the_start() -> None:
 def test_serving_never_imports_training() -> None:
     code = "import sys, service.app; print([name for name in sys.modules if name.startswith('model.')])"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert "model.engines" in loaded
+    assert "model.engines.factory" in loaded
     assert "model.training" not in loaded
     assert "model.evaluation" not in loaded
 

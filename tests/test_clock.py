@@ -2,7 +2,7 @@ from itertools import pairwise
 
 import pytest
 
-from service.clock import JUMP_SECONDS, MEMORY_SECONDS, ClockMapping
+from service.streams.capture_clock import JUMP_SECONDS, MEMORY_SECONDS, ClockMapping
 
 FRAME = 1 / 30  # seconds
 HOUR = 3600.0

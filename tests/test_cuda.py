@@ -12,13 +12,14 @@ from PIL import Image
 from torch import fx
 
 from fakes import serving
-from model import checkpoint, engines
-from model.cuda_branches import Branches
-from model.cuda_network import arrange
-from model.cuda_predictor import CudaPredictor, split_when_out_of_memory
-from model.cudnn_fusion import fuse_activations
-from model.normalisation import Centred
+from model.engines import factory
+from model.engines.cuda.branches import Branches
+from model.engines.cuda.cudnn_fusion import fuse_activations
+from model.engines.cuda.network import arrange
+from model.engines.cuda.predictor import CudaPredictor, split_when_out_of_memory
+from model.network.normalisation import Centred
 from model.transforms import Floats, Pixels, to_input
+from model.weights import checkpoint
 from pictures import SAMPLES, annotation, dice, mask_of
 
 pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")]
@@ -29,7 +30,7 @@ FIRST_TO_LATER = 1.5  # how much slower the first request may be than the later 
 
 @pytest.fixture(scope="module")
 def gpu(weights: Path) -> CudaPredictor:
-    predictor = engines.create(checkpoint.load(weights), device="cuda", engine="torch")
+    predictor = factory.create(checkpoint.load(weights), device="cuda", engine="torch")
     assert isinstance(predictor, CudaPredictor)
     predictor.warm_up(LARGEST)
     return predictor
@@ -52,7 +53,7 @@ def seconds(predictor: CudaPredictor, frames: Pixels) -> float:
 
 def test_fp16_finds_the_same_polyps_as_float32(gpu: CudaPredictor, weights: Path, frames: Pixels) -> None:
     assert gpu.model.precision == "fp16"
-    exact = engines.create(checkpoint.load(weights), device="cpu", engine="torch", precision="fp32")
+    exact = factory.create(checkpoint.load(weights), device="cpu", engine="torch", precision="fp32")
     for coarse, fine in zip(gpu.predict(frames) > 0, exact.predict(frames) > 0, strict=True):
         assert dice(coarse, fine) >= 0.99
 
@@ -99,7 +100,7 @@ def test_branches_compute_what_one_stream_does(weights: Path, frames: Pixels) ->
 def test_weights_that_warm_up_disturb_nobody(gpu: CudaPredictor, weights: Path, frames: Pixels) -> None:
     expected = gpu.predict(frames)
     with ThreadPoolExecutor(1) as pool:
-        warming = pool.submit(engines.create(checkpoint.load(weights), device="cuda", engine="torch").warm_up, LARGEST)
+        warming = pool.submit(factory.create(checkpoint.load(weights), device="cuda", engine="torch").warm_up, LARGEST)
         while not warming.done():
             assert np.allclose(gpu.predict(frames), expected, atol=0.1)
         warming.result()
@@ -114,7 +115,7 @@ def test_a_gpu_with_little_memory_left_serves_in_smaller_batches(
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + gigabytes * 1e9) / total)
     try:
-        short = engines.create(checkpoint.load(weights), device="cuda", engine="torch")
+        short = factory.create(checkpoint.load(weights), device="cuda", engine="torch")
         short.warm_up(LARGEST)
         assert np.allclose(short.predict(pixels), expected, atol=0.1)
     finally:

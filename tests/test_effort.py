@@ -12,9 +12,9 @@ from PIL import Image, ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from pictures import encoded, red_box, repeat_last_scan
-from service import codec
-from service.effort import MAX_SCANS, MAX_STEPS
 from service.errors import UndecodableImage, UnsupportedImage
+from service.frames import codec
+from service.frames.decode_limits import MAX_SCANS, MAX_STEPS
 
 MAX_PIXELS = 10_000_000
 PICTURE = red_box(64, 48, (8, 8, 40, 40))

@@ -9,13 +9,14 @@ import pytest
 import safetensors.numpy
 from PIL import Image
 
-from model import checkpoint, presence
+from model import presence
 from model.errors import UserError
 from model.evaluation import bootstrap, calibration, clean, command, protocols, report
 from model.evaluation.calibration import Reliability
 from model.presence import Presence, statistic
 from model.training.pairs import find_pairs
-from model.weights_file import CheckpointError
+from model.weights import checkpoint
+from model.weights.weights_file import CheckpointError
 from pictures import DATA, SAMPLES, annotation
 
 

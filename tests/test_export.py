@@ -5,11 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model import checkpoint, export, openvino_int8
+from model import export
+from model.engines.openvino import int8 as openvino_int8
 from model.errors import UserError
+from model.weights import checkpoint
 from pictures import ROOT
 from processes import pranet
-from service import export as command
+from service.commands import export as command
 from service.settings import Settings
 
 SAMPLES = ROOT / "service" / "samples"

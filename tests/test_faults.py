@@ -169,7 +169,7 @@ async def test_a_full_queue_refuses_before_it_decodes(slots: int, gate: Gate, mo
         waiting = [asyncio.create_task(rest(running, NEIGHBOURS[0])) for _ in range(2)]
         await until(lambda: running.metric("pranet_queue_depth") == 2)
         await until(lambda: len(running.service.segmenter._batcher) == 2)
-        monkeypatch.setattr("service.codec.decode", lambda *_: pytest.fail("decoded"))
+        monkeypatch.setattr("service.frames.codec.decode", lambda *_: pytest.fail("decoded"))
         answer = await running.rest.post("/segment", content=encoded(NEIGHBOURS[0]))
         assert (answer.status_code, answer.json()["type"]) == (429, "urn:pranet:error:queue-full")
         assert int(answer.headers["retry-after"]) > 0
@@ -222,7 +222,7 @@ async def test_the_service_s_own_limit_of_time_holds_for_all(gate: Gate) -> None
 
 async def test_the_time_of_decoding_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
     permit = threading.Event()
-    monkeypatch.setattr("service.segmenter.prepare", lambda *_: permit.wait(PATIENCE))
+    monkeypatch.setattr("service.frames.segmenter.prepare", lambda *_: permit.wait(PATIENCE))
     try:
         async with serving(request_timeout_ms=100) as running:
             assert (await rest(running, NEIGHBOURS[0]))[0] == 504

@@ -12,15 +12,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from model import checkpoint
-from model.alignment import ALIGNMENT, align_channels
-from model.cuda_network import FirstBlock, LateGate, arrange
-from model.cuda_predictor import BUCKETS, bucket_of, record
-from model.cudnn_fusion import fuse_activations
-from model.folding import fold_batch_norm
-from model.pranet import PraNet
-from model.res2net import Bottle2neck
+from model.engines.cuda.cudnn_fusion import fuse_activations
+from model.engines.cuda.network import FirstBlock, LateGate, arrange
+from model.engines.cuda.predictor import BUCKETS, bucket_of, record
+from model.network.pranet import PraNet
+from model.network.res2net import Bottle2neck
+from model.rewrites.channel_padding import ALIGNMENT, align_channels
+from model.rewrites.folding import fold_batch_norm
 from model.transforms import SIZE
+from model.weights import checkpoint
 
 SIDE = 96
 

@@ -7,8 +7,8 @@ import pytest
 
 from certificates import Authority
 from fakes import Running, serving
-from service.cli import main
-from service.core import Phase
+from service.commands.main import main
+from service.runtime import Phase
 
 
 async def health(running: Running, *flags: str) -> int:

@@ -19,7 +19,7 @@ from service.pb.inference import open_inference_pb2 as inference
 from service.pb.inference import open_inference_pb2_grpc as inference_grpc
 from service.pb.pranet.v1 import segmentation_pb2 as pb
 from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
-from service.websocket_messages import LENGTH
+from service.rest.websocket_messages import LENGTH
 from streaming import EVERY, frame
 
 pytestmark = pytest.mark.slow

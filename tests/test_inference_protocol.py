@@ -17,9 +17,9 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from fakes import PATIENCE, Running, serving, until
 from gates import GatedPredictor
 from pictures import encoded, red_box
-from service.core import Phase
 from service.pb.inference import open_inference_pb2 as pb
 from service.pb.inference import open_inference_pb2_grpc as pb_grpc
+from service.runtime import Phase
 
 INFER = "/v2/models/pranet/infer"
 BOX = (10, 10, 40, 30)

@@ -9,10 +9,10 @@ import pytest
 from callers import TRANSPORTS, Ask, grpc_unary, rest
 from fakes import serving, until
 from gates import GatedPredictor
-from service.access import Access
+from service.access.rate_limits import Allowance
+from service.access.tokens import Token, digest_of
+from service.client.credentials import Access
 from service.errors import RateLimited, TooManyAtOnce
-from service.limits import Allowance
-from service.tokens import Token, digest_of
 
 
 class Clock:

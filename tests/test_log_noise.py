@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from fakes import Running, connected, serving, until
-from service import logs
+from service.observability import logs
 
 FORM = {"content-type": "multipart/form-data; boundary=b"}
 HANDSHAKE = (

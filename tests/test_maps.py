@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 
 from fakes import serving
-from model.predictor import ModelRef
+from model.engines.predictor import ModelRef
 from pictures import ROOT, SAMPLES, encoded, red_box
-from service import codec
 from service.errors import NotReady, QueueFull
-from service.maps import SideOutputs
+from service.frames import codec
+from service.frames.side_outputs import SideOutputs
 
 WEIGHTS = ROOT / "weights" / "pranet.safetensors"
 JPEG = SAMPLES[0].read_bytes()

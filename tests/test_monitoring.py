@@ -22,14 +22,14 @@ import yaml
 from PIL import Image
 
 from fakes import PATIENCE, RedPredictor, Running, serving
-from model import gpu
+from model.engines.cuda import device_metrics
 from model.transforms import Pixels
 from pictures import ROOT, encoded
-from service.core import Phase
 from service.errors import ServiceError
-from service.metrics import OUTCOMES, Metrics
+from service.observability.metrics import OUTCOMES, Metrics
+from service.observability.stage_times import STAGES
 from service.pb.pranet.v1 import segmentation_pb2 as pb
-from service.stages import STAGES
+from service.runtime import Phase
 
 PROMETHEUS = ROOT / "docker" / "prometheus"
 RULES = yaml.safe_load((PROMETHEUS / "alerts.yml").read_text())["groups"][0]["rules"]
@@ -81,8 +81,8 @@ def test_the_queries_about_a_gpu_fit_the_series_that_a_gpu_has(tmp_path: Path) -
 
 def test_a_gpu_that_does_not_answer_is_no_error() -> None:
     absent = "cuda:99"
-    assert math.isnan(gpu.memory_used(absent))
-    assert math.isnan(gpu.utilization(absent))
+    assert math.isnan(device_metrics.memory_used(absent))
+    assert math.isnan(device_metrics.utilization(absent))
 
 
 def test_dashboard_and_alerts_know_the_service_by_its_own_names() -> None:

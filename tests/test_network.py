@@ -7,14 +7,16 @@ import pytest
 import torch
 from PIL import Image
 
-from model import checkpoint, engines, transforms
-from model.checkpoint import Checkpoint
-from model.cuda_predictor import split_when_out_of_memory
-from model.decoder_folding import fold_end_of_decoder
-from model.folding import fold_batch_norm
-from model.pranet import PraNet
-from model.predictor import DeviceError
-from model.scale_grouping import group_scales
+from model import transforms
+from model.engines import factory
+from model.engines.cuda.predictor import split_when_out_of_memory
+from model.engines.predictor import DeviceError
+from model.network.pranet import PraNet
+from model.rewrites.decoder_folding import fold_end_of_decoder
+from model.rewrites.folding import fold_batch_norm
+from model.rewrites.scale_grouping import group_scales
+from model.weights import checkpoint
+from model.weights.checkpoint import Checkpoint
 
 ROOT = Path(__file__).parent.parent
 
@@ -72,7 +74,7 @@ def test_serving_computes_the_last_of_the_four_maps() -> None:
 
 
 def test_a_frame_gives_the_same_mask_in_every_batch(weights: Checkpoint, frames: np.ndarray) -> None:
-    predictor = engines.create(weights, device="cpu", engine="torch")
+    predictor = factory.create(weights, device="cpu", engine="torch")
     batch = predictor.predict(frames)
     assert (batch.shape, batch.dtype) == ((len(frames), 352, 352), np.float32)
     for frame, expected in zip(frames, batch, strict=True):
@@ -80,21 +82,21 @@ def test_a_frame_gives_the_same_mask_in_every_batch(weights: Checkpoint, frames:
 
 
 def test_pytorch_computes_in_float32_on_a_cpu(weights: Checkpoint) -> None:
-    assert engines.create(weights, device="cpu", engine="torch").model.precision == "fp32"
+    assert factory.create(weights, device="cpu", engine="torch").model.precision == "fp32"
     with pytest.raises(DeviceError, match="bf16 on a CPU needs the engine openvino; use --precision fp32 with torch"):
-        engines.create(weights, device="cpu", engine="torch", precision="bf16")
+        factory.create(weights, device="cpu", engine="torch", precision="bf16")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
 def test_a_gpu_that_is_not_there_is_an_error_and_never_a_silent_fallback(weights: Checkpoint) -> None:
     with pytest.raises(DeviceError, match="use --device auto or cpu"):
-        engines.create(weights, device="cuda")
-    assert engines.resolve_device("auto") == "cpu"
+        factory.create(weights, device="cuda")
+    assert factory.resolve_device("auto") == "cpu"
 
 
 def test_half_precision_on_a_cpu_is_refused_with_the_alternatives(weights: Checkpoint) -> None:
     with pytest.raises(DeviceError, match="bf16 or fp32"):
-        engines.create(weights, device="cpu", precision="fp16")
+        factory.create(weights, device="cpu", precision="fp16")
 
 
 def test_a_batch_that_does_not_fit_is_halved_until_it_does() -> None:

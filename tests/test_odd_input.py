@@ -11,7 +11,7 @@ from PIL.Image import Transpose
 
 from fakes import RedPredictor, Running, serving
 from pictures import Mask, dice, encoded, mask_of
-from service import codec
+from service.frames import codec
 
 WIDTH, HEIGHT = 96, 64
 BOXES = ((10, 6, 50, 30), (60, 40, 90, 60))  # no flip or turn of the picture looks like it

@@ -14,16 +14,21 @@ import pytest
 import torch
 from PIL import Image
 
-from model import checkpoint, cores, engines, transforms
-from model.checkpoint import Checkpoint
-from model.folding import fold_batch_norm
-from model.predictor import DeviceError, Predictor
+from model import cores, transforms
+from model.engines import factory
+from model.engines.predictor import DeviceError, Predictor
+from model.rewrites.folding import fold_batch_norm
+from model.weights import checkpoint
+from model.weights.checkpoint import Checkpoint
 from pictures import ROOT
 
 pytest.importorskip("openvino", reason="OpenVINO is not installed on this processor")
 import openvino as ov
 
-from model import openvino_conversion, openvino_graph, openvino_int8, openvino_predictor
+from model.engines.openvino import conversion as openvino_conversion
+from model.engines.openvino import graph as openvino_graph
+from model.engines.openvino import int8 as openvino_int8
+from model.engines.openvino import predictor as openvino_predictor
 
 
 @pytest.fixture(scope="module")
@@ -44,11 +49,11 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def predictor(weights: Checkpoint, cache: Path) -> Predictor:
-    return engines.create(weights, device="cpu", engine="openvino", precision="fp32", cache_dir=cache)
+    return factory.create(weights, device="cpu", engine="openvino", precision="fp32", cache_dir=cache)
 
 
 def test_it_computes_what_pytorch_computes(weights: Checkpoint, frames: np.ndarray, predictor: Predictor) -> None:
-    expected = engines.create(weights, device="cpu", engine="torch", precision="fp32").predict(frames)
+    expected = factory.create(weights, device="cpu", engine="torch", precision="fp32").predict(frames)
     logits = predictor.predict(frames)
     assert (logits.shape, logits.dtype) == (expected.shape, np.float32)
     assert np.allclose(logits, expected, atol=0.05)
@@ -58,10 +63,10 @@ def test_it_computes_what_pytorch_computes(weights: Checkpoint, frames: np.ndarr
 def test_bfloat16_is_computed_in_bfloat16_or_refused(weights: Checkpoint, cache: Path, predictor: Predictor) -> None:
     """OpenVINO itself would quietly compute in float32."""
     if "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        assert engines.create(weights, device="cpu", precision="bf16", cache_dir=cache).model.precision == "bf16"
+        assert factory.create(weights, device="cpu", precision="bf16", cache_dir=cache).model.precision == "bf16"
     else:
         with pytest.raises(DeviceError, match="no bf16; use --precision fp32, int8 or auto"):
-            engines.create(weights, device="cpu", engine="openvino", precision="bf16", cache_dir=cache)
+            factory.create(weights, device="cpu", engine="openvino", precision="bf16", cache_dir=cache)
 
 
 def test_a_frame_gives_the_same_logits_alone_and_in_a_batch(frames: np.ndarray, predictor: Predictor) -> None:
@@ -78,12 +83,12 @@ def test_batches_of_all_slots_keep_their_frames_apart(frames: np.ndarray, predic
 
 
 def test_the_default_on_an_x86_processor(weights: Checkpoint) -> None:
-    assert engines.resolve_engine("cpu", "auto") == "openvino"
-    assert engines.resolve_engine("cuda:0", "auto") == "torch"
+    assert factory.resolve_engine("cpu", "auto") == "openvino"
+    assert factory.resolve_engine("cuda:0", "auto") == "torch"
     with pytest.raises(DeviceError, match="CPUs only"):
-        engines.resolve_engine("cuda:0", "openvino")
+        factory.resolve_engine("cuda:0", "openvino")
     with pytest.raises(DeviceError, match="use auto, torch or openvino"):
-        engines.resolve_engine("cpu", "tensorflow")
+        factory.resolve_engine("cpu", "tensorflow")
 
 
 def test_a_second_start_converts_nothing(
@@ -186,7 +191,7 @@ def test_a_cache_that_cannot_be_written_is_only_a_warning(
 
 
 def test_int8_finds_the_same_polyps(weights: Checkpoint, frames: np.ndarray, cache: Path, predictor: Predictor) -> None:
-    coarse = engines.create(weights, device="cpu", precision="int8", cache_dir=cache)
+    coarse = factory.create(weights, device="cpu", precision="int8", cache_dir=cache)
     assert (coarse.model.engine, coarse.model.precision) == ("openvino", "int8")
     exact, found = predictor.predict(frames) > 0, coarse.predict(frames) > 0
     assert 2 * (exact & found).sum() / (exact.sum() + found.sum()) > 0.98
@@ -245,9 +250,9 @@ def test_only_the_convolutions_of_the_last_two_stages_are_quantised(weights: Che
 def test_int8_without_its_calibration_says_how_to_make_one(weights: Checkpoint, tmp_path: Path) -> None:
     elsewhere = dataclasses.replace(weights, path=tmp_path / "other.safetensors")
     with pytest.raises(DeviceError, match="pranet export --int8"):
-        engines.create(elsewhere, device="cpu", precision="int8")
+        factory.create(elsewhere, device="cpu", precision="int8")
     with pytest.raises(DeviceError, match="needs the engine openvino"):
-        engines.create(weights, device="cpu", engine="torch", precision="int8")
+        factory.create(weights, device="cpu", engine="torch", precision="int8")
     for damaged in (b"", openvino_int8.path_for(weights).read_bytes()[:900]):
         openvino_int8.path_for(elsewhere).write_bytes(damaged)
         with pytest.raises(DeviceError, match=r"cannot be read .*pranet export --int8"):

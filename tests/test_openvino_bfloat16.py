@@ -7,18 +7,22 @@ import pytest
 import torch
 from PIL import Image
 
-from model import checkpoint, cores, engines, transforms
-from model.checkpoint import Checkpoint
-from model.folding import fold_batch_norm
-from model.normalisation import Centred
-from model.pranet import PraNet
+from model import cores, transforms
+from model.engines import factory
+from model.network.normalisation import Centred
+from model.network.pranet import PraNet
+from model.rewrites.folding import fold_batch_norm
+from model.weights import checkpoint
+from model.weights.checkpoint import Checkpoint
 from pictures import ROOT
 
 pytest.importorskip("openvino", reason="OpenVINO is not installed on this processor")
 import openvino as ov
 from openvino import opset13 as opset
 
-from model import openvino_bfloat16, openvino_conversion, openvino_graph
+from model.engines.openvino import bfloat16 as openvino_bfloat16
+from model.engines.openvino import conversion as openvino_conversion
+from model.engines.openvino import graph as openvino_graph
 
 WHOLE = {
     "conv1.3",
@@ -110,7 +114,7 @@ def test_random_weights_are_served_as_pytorch_computes_them(tmp_path: Path) -> N
     random = checkpoint.load(tmp_path / "random.pth")
     frames = np.random.default_rng(0).integers(0, 256, (1, 3, 352, 352), dtype=np.uint8)
     expected, found = (
-        engines.create(random, device="cpu", engine=each, precision="fp32").predict(frames)
+        factory.create(random, device="cpu", engine=each, precision="fp32").predict(frames)
         for each in ("torch", "openvino")
     )
     assert np.allclose(found, expected, atol=0.01)
@@ -140,7 +144,7 @@ def test_bfloat16_finds_the_same_polyps_as_float32(weights: Checkpoint, tmp_path
     samples = sorted((ROOT / "service" / "samples").glob("*.jpg"))
     frames = np.stack([transforms.to_input(Image.open(sample).convert("RGB")) for sample in samples])
     exact, found = (
-        engines.create(weights, device="cpu", engine="openvino", precision=precision, cache_dir=tmp_path).predict(
+        factory.create(weights, device="cpu", engine="openvino", precision=precision, cache_dir=tmp_path).predict(
             frames
         )
         > 0

@@ -14,9 +14,9 @@ import pytest
 import browser
 from fakes import PATIENCE, RedPredictor, Running, serving
 from pictures import SAMPLES
-from service.core import load_predictor
+from service.commands.video import VideoWriter
+from service.runtime import load_predictor
 from service.settings import Settings
-from service.video import VideoWriter
 
 playwright = pytest.importorskip("playwright.async_api")
 axe = pytest.importorskip("axe_playwright_python.async_playwright")

@@ -10,7 +10,7 @@ import browser
 from browser import MILLISECONDS
 from certificates import Authority
 from fakes import serving
-from service.tokens import Token, digest_of
+from service.access.tokens import Token, digest_of
 
 playwright = pytest.importorskip("playwright.async_api")
 

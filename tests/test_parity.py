@@ -8,10 +8,10 @@ from torch import Tensor
 
 import reference
 from fakes import serving
-from model.checkpoint import Checkpoint
-from model.pranet import PraNet
-from model.torch_predictor import TorchPredictor
+from model.engines.torch.predictor import TorchPredictor
+from model.network.pranet import PraNet
 from model.transforms import MEAN, STD, to_input
+from model.weights.checkpoint import Checkpoint
 from pictures import Mask, dice, mask_of
 
 TOLERANCE = 1e-4  # of a logit

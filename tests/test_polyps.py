@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis.extra import numpy as arrays
 from pycocotools import mask as coco
 
-from service.polyps import draw_overlay, find_polyps, run_lengths
+from service.frames.shapes import draw_overlay, find_polyps, run_lengths
 
 MASKS = arrays.arrays(np.bool_, arrays.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=24)).map(
     lambda mask: mask.astype(np.uint8) * 255

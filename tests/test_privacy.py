@@ -7,7 +7,7 @@ from pictures import ROOT
 
 
 def test_the_engine_cannot_report_conversions_to_its_vendor() -> None:
-    code = "import model.openvino_graph, openvino.tools.ovc.telemetry_utils as used; print(used.tm.__name__)"
+    code = "import model.engines.openvino.graph, openvino.tools.ovc.telemetry_utils as used; print(used.tm.__name__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("telemetry_stub")
 

@@ -13,11 +13,11 @@ from websockets.typing import Subprotocol
 
 import processes
 from pictures import encoded, red_box
-from service import cli
-from service.access import Access
+from service.client.credentials import Access
+from service.commands import main as cli
 from service.pb.pranet.v1 import segmentation_pb2 as pb
 from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
-from service.websocket_messages import LENGTH
+from service.rest.websocket_messages import LENGTH
 
 pytestmark = pytest.mark.slow
 

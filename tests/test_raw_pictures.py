@@ -9,8 +9,8 @@ from PIL import Image, ImageFilter
 
 from model.transforms import Pixels
 from pictures import SAMPLES
-from service.codec import PixelFormat, RawPicture, to_rgb
 from service.errors import InvalidParameter, ServiceError, TooManyPixels
+from service.frames.codec import PixelFormat, RawPicture, to_rgb
 
 MAX_PIXELS = 1_000_000
 ROUNDING = 4  # levels: two implementations of BT.601 in fixed point, neither wrong

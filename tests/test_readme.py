@@ -68,7 +68,7 @@ def test_its_python_examples_work(example: str, server: Server, folder: Path) ->
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith(".venv/bin/pranet ")])
 def test_its_pranet_commands_work(command: str, server: Server, folder: Path) -> None:
-    run([sys.executable, "-m", "service.cli", *shlex.split(at(server, command))[1:]], folder)
+    run([sys.executable, "-m", "service.commands.main", *shlex.split(at(server, command))[1:]], folder)
 
 
 def test_every_other_command_is_one_that_sets_up_or_contains_the_service() -> None:

@@ -16,12 +16,12 @@ from websockets.exceptions import InvalidStatus
 from callers import TRANSPORTS, Ask
 from fakes import PATIENCE, RedPredictor, Running, connected, serving, until
 from pictures import encoded, red_box
-from service import http_protocol
-from service.access import Access
-from service.http_protocol import MAX_HEAD_BYTES
+from service.access.tokens import Token, digest_of
+from service.client.credentials import Access
+from service.http import protocol as http_protocol
+from service.http.protocol import MAX_HEAD_BYTES
 from service.pb.inference import open_inference_pb2 as inference
 from service.pb.inference import open_inference_pb2_grpc as inference_grpc
-from service.tokens import Token, digest_of
 
 PICTURE = encoded(red_box(64, 48, (8, 8, 40, 40)))
 POST = b"POST /segment HTTP/1.1\r\nHost: pranet\r\n"

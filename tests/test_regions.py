@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from service.errors import InvalidParameter
-from service.regions import Box, crop, locate
+from service.frames.regions import Box, crop, locate
 
 
 def endoscope_frame(width: int, height: int, field: Box) -> Image.Image:

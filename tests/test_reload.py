@@ -18,10 +18,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import processes
 from fakes import PATIENCE, RedPredictor, Running, serving, until
-from model import checkpoint
-from model.predictor import ModelRef
+from model.engines.predictor import ModelRef
 from model.transforms import Floats, Pixels
-from model.weights_file import CheckpointError
+from model.weights import checkpoint
+from model.weights.weights_file import CheckpointError
 from pictures import SAMPLES, Mask, dice, encoded, mask_of, red_box
 from processes import Server
 from service.pb.pranet.v1 import segmentation_pb2 as pb

@@ -10,8 +10,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from fakes import PATIENCE, Running, serving
-from service import rpc_doors
-from service.rpc import AHEAD_BYTES
+from service.rpc import health_limits
+from service.rpc.server import AHEAD_BYTES
 
 METHODS = {  # whose call is sent without its one message
     "Check": lambda channel: channel.stream_unary("/grpc.health.v1.Health/Check")(),
@@ -49,7 +49,7 @@ async def refusal(call: Any) -> tuple[grpc.StatusCode, str]:
 async def test_a_message_that_does_not_arrive_is_given_up_and_counted(
     name: str, running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rpc_doors, "OPEN_MESSAGE_SECONDS", 0.2)
+    monkeypatch.setattr(health_limits, "OPEN_MESSAGE_SECONDS", 0.2)
     async with asyncio.timeout(PATIENCE):
         assert await refusal(METHODS[name](running.channel)) == (grpc.StatusCode.DEADLINE_EXCEEDED, "body-too-slow")
     assert running.metric("pranet_rejected_total", {"reason": "body-too-slow"}) == 1
@@ -67,7 +67,7 @@ async def test_a_message_that_is_larger_than_any_question_is_refused(running: Ru
 async def test_a_connection_may_have_so_many_watches_and_another_as_many(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rpc_doors, "MAX_WATCHES", 2)
+    monkeypatch.setattr(health_limits, "MAX_WATCHES", 2)
     request = health_pb2.HealthCheckRequest()
     watch = health_pb2_grpc.HealthStub(running.channel).Watch
     opened = [watch(request) for _ in range(2)]
@@ -159,7 +159,7 @@ class Withholding:
 async def test_of_messages_that_do_not_end_little_more_than_one_is_held(
     name: str, running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rpc_doors, "OPEN_MESSAGE_SECONDS", 2.0)  # time to send them all, if they were let in
+    monkeypatch.setattr(health_limits, "OPEN_MESSAGE_SECONDS", 2.0)  # time to send them all, if they were let in
     reader, writer = await asyncio.open_connection("127.0.0.1", running.grpc_port)
     client = Withholding(reader, writer)
     try:

@@ -12,7 +12,7 @@ import pytest
 from fakes import PATIENCE
 from pictures import ROOT
 from processes import Server, pranet
-from service.video import sweep
+from service.commands.video import sweep
 
 pytestmark = pytest.mark.slow
 
@@ -55,7 +55,7 @@ def test_a_camera_that_goes_away_ends_the_stream_with_its_figures(
     camera: tuple["subprocess.Popen[str]", str], server: Server
 ) -> None:
     process, address = camera
-    command = [sys.executable, "-m", "service.cli", "stream", address, "--server", server.grpc_address]
+    command = [sys.executable, "-m", "service.commands.main", "stream", address, "--server", server.grpc_address]
     with subprocess.Popen(command, cwd=ROOT, text=True, stdout=PIPE, stderr=PIPE) as client:
         assert client.stdout
         while "answered 0 " in (line := client.stdout.readline()):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from pictures import ROOT
 from processes import pranet
-from service.local import NothingToDo, plan
+from service.commands.segment import NothingToDo, plan
 
 SAMPLES = ROOT / "service" / "samples"
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from service import cli
-from service.faults import in_a_sentence
+from service.commands import main as cli
 from service.settings import Settings, SettingsError, load
+from service.validation import in_a_sentence
 
 
 def test_a_flag_wins_over_the_environment() -> None:

@@ -23,7 +23,7 @@ from fakes import PATIENCE, serving
 from pictures import ROOT, SAMPLES, encoded, mask_of
 from processes import Server, pranet
 from service.app import INFERENCE_DEAD, StartError
-from service.batcher import MAX_ABANDONED
+from service.batching.batcher import MAX_ABANDONED
 from service.pb.pranet.v1 import segmentation_pb2 as pb
 from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 

@@ -16,11 +16,13 @@ from websockets.asyncio.client import ClientConnection
 import callers
 from fakes import Running, connected, serving, until
 from pictures import encoded, red_box
-from service import http_protocol, http_server, stream
-from service.access import NO_ACCESS
-from service.http_protocol import MAX_HEAD_BYTES
+from service.client.credentials import NO_ACCESS
+from service.http import protocol as http_protocol
+from service.http import server as http_server
+from service.http.protocol import MAX_HEAD_BYTES
 from service.pb.pranet.v1 import segmentation_pb2 as pb
-from service.websocket_messages import LENGTH
+from service.rest.websocket_messages import LENGTH
+from service.streams import stream
 
 SHORT_SECONDS = 0.3
 SIDE = 2048  # pixels, of a small file whose mask has 512 KiB

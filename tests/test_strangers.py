@@ -19,7 +19,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 from fakes import PATIENCE, RedPredictor, serving
 from pictures import SAMPLES, mask_of
-from service.core import Phase
+from service.runtime import Phase
 
 NODE_CLIENT = Path(__file__).parent / "node_client"
 GRPCURL = shutil.which("grpcurl", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")

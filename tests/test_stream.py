@@ -13,20 +13,20 @@ from PIL import Image
 from fakes import PATIENCE
 from gates import GatedPredictor
 from model.transforms import Floats, Pixels
-from service import frame as frame_module
-from service.admission import Admission
-from service.batcher import Batcher
-from service.codec import Picture, PixelFormat, RawPicture
+from service.batching.admission import Admission
+from service.batching.batcher import Batcher
 from service.errors import ClientLeft, DeadlineExceeded, Draining, InvalidRequest, ServiceError, TooManyStreams
-from service.frame import MaskFormat, Options
-from service.metrics import OUTCOMES, Metrics
-from service.regions import Box
-from service.segmenter import Inference, Segmentation, Segmenter, inference
-from service.stream import MAX_UNREAD, Answer, Frame, Stream, StreamOptions
-from service.streams import Streams
-from service.temporal import Memory, Status
-from service.tracing import Tracing
-from service.window import Drop, Policy
+from service.frames import frame as frame_module
+from service.frames.codec import Picture, PixelFormat, RawPicture
+from service.frames.frame import MaskFormat, Options
+from service.frames.regions import Box
+from service.frames.segmenter import Inference, Segmentation, Segmenter, inference
+from service.observability.metrics import OUTCOMES, Metrics
+from service.observability.tracing import Tracing
+from service.streams.registry import Streams
+from service.streams.stream import MAX_UNREAD, Answer, Frame, Stream, StreamOptions
+from service.streams.temporal import Memory, Status
+from service.streams.window import Drop, Policy
 
 
 def encoded(red: bool = True) -> bytes:
@@ -215,7 +215,7 @@ async def test_deadlines_and_ages_count_from_capture_by_whatever_clock(
     ahead: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 10_000.0  # seconds, of the service
-    monkeypatch.setattr("service.stream.time.monotonic", lambda: now)
+    monkeypatch.setattr("service.streams.stream.time.monotonic", lambda: now)
     async with bench() as it:
         it.predictor.open()
         sender, task = it.start(StreamOptions(deadline_ms=200))
@@ -290,7 +290,7 @@ async def test_a_fault_of_the_service_is_answered_and_the_stream_goes_on(monkeyp
         it.predictor.open()
         sender, task = it.start(EVERY)
         with monkeypatch.context() as patched:
-            patched.setattr("service.segmenter.prepare", broken)
+            patched.setattr("service.frames.segmenter.prepare", broken)
             sender.put(0)
             await sender.answered(1)
         sender.put(1)
@@ -469,7 +469,7 @@ def decoding_that_waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threa
         permit.wait(PATIENCE)
         return prepare(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("service.segmenter.prepare", gated)
+    monkeypatch.setattr("service.frames.segmenter.prepare", gated)
     yield begun, permit
     permit.set()
 
@@ -536,8 +536,8 @@ async def test_frames_that_are_decoded_out_of_order_are_remembered_in_order(monk
             seen.append(captured)
             return super().update(pixels, box, logits, captured)
 
-    monkeypatch.setattr("service.segmenter.prepare", uneven)
-    monkeypatch.setattr("service.stream.Memory", Recorded)
+    monkeypatch.setattr("service.frames.segmenter.prepare", uneven)
+    monkeypatch.setattr("service.streams.stream.Memory", Recorded)
     async with bench() as it:
         it.predictor.open()
         sender, task = it.start(EVERY)

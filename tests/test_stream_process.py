@@ -11,9 +11,9 @@ import pytest
 from fakes import PATIENCE
 from pictures import ROOT, SAMPLES
 from processes import server
-from service.grpc_call import ERROR_METADATA_KEY
 from service.pb.pranet.v1 import segmentation_pb2 as pb
 from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
+from service.rpc.call import ERROR_METADATA_KEY
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +42,7 @@ async def test_on_sigterm_an_open_stream_gets_its_answers_and_then_unavailable()
 
 async def test_a_client_process_that_is_killed_frees_its_stream() -> None:
     with server() as running:
-        command = ("-m", "service.cli", "stream", "demo:", "--server", running.grpc_address)
+        command = ("-m", "service.commands.main", "stream", "demo:", "--server", running.grpc_address)
         client = await asyncio.create_subprocess_exec(
             sys.executable, *command, cwd=ROOT, stdout=asyncio.subprocess.PIPE
         )

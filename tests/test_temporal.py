@@ -4,10 +4,10 @@ import pytest
 
 from model.transforms import SIZE, Floats, Pixels, to_input
 from pictures import SAMPLES
-from service.codec import decode
-from service.quality import FROZEN_SECONDS, Quality, judge
-from service.regions import Box
-from service.temporal import GAP_SECONDS, MARGIN, Memory
+from service.frames.codec import decode
+from service.frames.regions import Box
+from service.streams.quality import FROZEN_SECONDS, Quality, judge
+from service.streams.temporal import GAP_SECONDS, MARGIN, Memory
 
 WHOLE = Box(0, 0, SIZE, SIZE)
 FRAME = 1 / 30  # seconds

@@ -19,10 +19,11 @@ from callers import TRANSPORTS, UNREACHABLE, Ask, rest
 from certificates import Authority
 from fakes import PATIENCE, Running, serving, until
 from pictures import ROOT
-from service import http_server, rpc
-from service.access import NO_ACCESS
-from service.tls import ServerTls, TlsError
-from service.tokens import Token, digest_of
+from service.access.tls import ServerTls, TlsError
+from service.access.tokens import Token, digest_of
+from service.client.credentials import NO_ACCESS
+from service.http import server as http_server
+from service.rpc import server as rpc
 
 VERSIONS = {  # whether it may be spoken
     "TLSv1": False,
@@ -196,7 +197,7 @@ async def test_a_broken_pair_leaves_the_old_one_in_use_and_says_so_once(
             settings["tls_cert"].unlink()
         assert it.service.tls is not None
         assert not it.service.tls.renew()
-        (line,) = [each.getMessage() for each in caplog.records if each.name == "service.tls"]
+        (line,) = [each.getMessage() for each in caplog.records if each.name == "service.access.tls"]
         assert "the old one stays in use" in line
         assert str(settings["tls_cert"]) in line
         assert await ask(it, authority.client()) == "ok"

@@ -22,11 +22,11 @@ from websockets.asyncio.client import connect
 from fakes import PATIENCE, RedPredictor, Running, serving
 from otlp import Receiver, receiving
 from pictures import ROOT, SAMPLES
-from service import logs, otel
+from service.observability import logs, otel
+from service.observability.stage_times import STAGES
 from service.pb.pranet.v1 import segmentation_pb2 as pb
+from service.rest.websocket_messages import LENGTH
 from service.settings import Settings, SettingsError
-from service.stages import STAGES
-from service.websocket_messages import LENGTH
 
 IMAGE = SAMPLES[0].read_bytes()
 TRACE_ID, PARENT_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -268,7 +268,7 @@ def test_another_protocol_than_grpc_is_refused_with_advice(monkeypatch: pytest.M
 def test_a_server_that_traces_nothing_imports_neither_sdk_nor_exporter() -> None:
     code = (
         "import sys, service.app; print(*(name for name in sys.modules if name.startswith("
-        "('opentelemetry.sdk', 'opentelemetry.exporter', 'service.otel'))))"
+        "('opentelemetry.sdk', 'opentelemetry.exporter', 'service.observability.otel'))))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

@@ -16,14 +16,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from model import checkpoint
 from model.errors import UserError
-from model.pranet import Maps, PraNet
+from model.network.pranet import Maps, PraNet
 from model.training import backbone, command, journal, loop
 from model.training.batches import Batches
 from model.training.pairs import Pair
 from model.training.recipe import RECIPES, RecipeError, parse
-from model.weights_file import CheckpointError
+from model.weights import checkpoint
+from model.weights.weights_file import CheckpointError
 from pictures import ROOT, SAMPLES, annotation
 
 RECIPE = """

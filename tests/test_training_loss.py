@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.pranet import Maps
+from model.network.pranet import Maps
 from model.training.loss import edge_weights, structure_loss, supervised_loss
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from fakes import serving
 from pictures import SAMPLES, encoded, mask_of, red_box
 from processes import Server
-from service.core import Phase
+from service.runtime import Phase
 
 CLIENT = Path(__file__).parent / "triton_client"
 PYTHON = CLIENT / ".venv" / "bin" / "python"

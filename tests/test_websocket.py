@@ -11,10 +11,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from black_hole import Loss, black_hole
 from fakes import PATIENCE, Running, serving, until
 from pictures import encoded, mask_of, red_box
-from service import http_server
-from service.core import Phase
-from service.websocket_messages import LENGTH
-from service.websocket_protocol import LOOSE_FRAMES, WebSocketProtocol
+from service.http import server as http_server
+from service.http.websocket_protocol import LOOSE_FRAMES, WebSocketProtocol
+from service.rest.websocket_messages import LENGTH
+from service.runtime import Phase
 from streaming import Held, check_identity, held
 
 PICTURE = encoded(red_box(64, 48, (16, 12, 48, 36)))

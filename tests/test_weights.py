@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from model import checkpoint
+from model.weights import checkpoint
 from pictures import DATA, SAMPLES
-from service.cli import main
+from service.commands.main import main
 
 
 def test_a_converted_file_keeps_its_origin_and_takes_its_new_name(

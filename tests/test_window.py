@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from service.window import Drop, Policy, Turn, Window
+from service.streams.window import Drop, Policy, Turn, Window
 
 
 async def settled() -> None:

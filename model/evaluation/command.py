@@ -9,17 +9,18 @@ from typing import Any, get_args
 import numpy as np
 from PIL import Image
 
-from model import checkpoint, engines
-from model.checkpoint import Checkpoint
+from model.engines import factory
+from model.engines.predictor import Predictor
 from model.errors import UserError
 from model.evaluation import clean, maps, protocols, report
 from model.evaluation.bootstrap import Estimate
 from model.evaluation.calibration import Reliability
 from model.evaluation.maps import FolderMaps, Maps, NetworkMaps
 from model.evaluation.protocols import Judgement
-from model.predictor import Predictor
 from model.training.command import add_data_arguments, selected
 from model.training.pairs import PairFile, pictures_in, read_image, read_mask
+from model.weights import checkpoint
+from model.weights.checkpoint import Checkpoint
 
 Groups = dict[str, dict[str, Estimate]]  # data set -> metric -> mean over its pictures
 
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     content: dict[str, Any] = {"protocol": args.protocol}
     if args.weights:
         weights = checkpoint.load(args.weights)
-        predictor = engines.create(weights, device=args.device, precision=args.precision)
+        predictor = factory.create(weights, device=args.device, precision=args.precision)
         network = NetworkMaps(predictor, files)
         answers: Maps = network
         content |= _network(weights, predictor, files) | _clean_frames(args, files, weights, predictor, network)

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from model import transforms
+from model.engines.predictor import Predictor
 from model.evaluation.overlap import Array
-from model.predictor import Predictor
 from model.training.pairs import SUFFIXES, DatasetError, PairFile, read_image
 from model.transforms import Floats
 

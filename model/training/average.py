@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Tensor
 
-from model.pranet import PraNet
+from model.network.pranet import PraNet
 
 
 class AverageWeights:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 
-from model.res2net import Res2Net50
-from model.weights_file import CheckpointError
+from model.network.res2net import Res2Net50
+from model.weights.weights_file import CheckpointError
 
 
 def load(backbone: Res2Net50, path: Path) -> None:

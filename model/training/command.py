@@ -9,15 +9,15 @@ from pathlib import Path
 
 import torch
 
-from model import checkpoint
 from model.cores import usable_cores
-from model.pranet import PraNet
-from model.predictor import DeviceError
+from model.engines.predictor import DeviceError
+from model.network.pranet import PraNet
 from model.training import backbone, journal, loop, recipe, state
 from model.training.batches import Batches
 from model.training.pairs import DatasetError, PairFile, find_pairs, read_names, read_pair, select
 from model.training.recipe import RecipeError
 from model.training.validation import mean_dice
+from model.weights import checkpoint
 
 DEVICES = ("cpu", "cuda", "mps")
 

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from model import checkpoint
-from model.normalisation import normalise
-from model.pranet import PraNet
+from model.network.normalisation import normalise
+from model.network.pranet import PraNet
 from model.training import mining, schedule, state
 from model.training.average import AverageWeights
 from model.training.batches import Batches, Order
 from model.training.journal import Journal
 from model.training.loss import supervised_loss
 from model.training.recipe import Recipe, RecipeError
+from model.weights import checkpoint
 
 Validate = Callable[[PraNet], float]
 

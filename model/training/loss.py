@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.pranet import Maps
+from model.network.pranet import Maps
 
 WINDOW = 31  # side of the neighbourhood, pixels
 EMPHASIS = 5.0  # a pixel unlike all of its surroundings weighs 1 + EMPHASIS

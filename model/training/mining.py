@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from model.normalisation import normalise
-from model.pranet import PraNet
+from model.network.normalisation import normalise
+from model.network.pranet import PraNet
 
 SIDE = 224  # pixels, at most, on which the network looks at candidates: enough to tell which are hard
 

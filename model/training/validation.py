@@ -9,8 +9,8 @@ import torch
 from model import transforms
 from model.comparison import dice
 from model.cores import usable_cores
-from model.normalisation import normalise
-from model.pranet import PraNet
+from model.network.normalisation import normalise
+from model.network.pranet import PraNet
 from model.training.loop import autocast
 from model.training.pairs import PairFile, read_image, read_mask
 

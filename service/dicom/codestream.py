@@ -12,7 +12,7 @@ from pydicom.uid import (
     JPEGLSNearLossless,
 )
 
-from service import effort
+from service.frames import decode_limits
 
 J2K_START = b"\xff\x4f\xff\x51"  # SOC and SIZ (ITU-T T.800, A.4 and A.5.1)
 JP2_CODESTREAM = b"jp2c"
@@ -46,10 +46,10 @@ def declared_size(data: bytes, syntax: UID) -> tuple[int, int] | None:
 
 
 def _jpeg_size(data: bytes, processes: tuple[int, ...]) -> tuple[int, int] | None:
-    if not data.startswith(effort.JPEG_START):
+    if not data.startswith(decode_limits.JPEG_START):
         return None
     size = None
-    for marker, at in effort.jpeg_segments(data):  # to its end: so many scans are bounded
+    for marker, at in decode_limits.jpeg_segments(data):  # to its end: so many scans are bounded
         if marker in FRAME_HEADERS:
             if size or marker not in processes:
                 return None

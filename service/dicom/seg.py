@@ -13,7 +13,7 @@ from pydicom.sr.coding import Code
 from pydicom.tag import Tag
 from pydicom.uid import UID, VLEndoscopicImageStorage
 
-from model.predictor import ModelRef
+from model.engines.predictor import ModelRef
 from service import __version__
 from service.errors import TooManyPixels, UndecodableImage
 

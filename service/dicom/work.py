@@ -3,15 +3,15 @@
 import asyncio
 from dataclasses import replace
 
-from model.predictor import ModelRef
-from service.archives import Answer
-from service.core import Service
+from model.engines.predictor import ModelRef
+from service.archives.archive import Answer
+from service.archives.members import Member
+from service.batching.queue import Priority
 from service.dicom import seg
 from service.dicom.study import Study
 from service.errors import ServiceError
-from service.frame import MaskFormat, Options, Output
-from service.unpack import Member
-from service.waiting import Priority
+from service.frames.frame import MaskFormat, Options, Output
+from service.runtime import Service
 
 
 def members(study: Study) -> list[Member]:

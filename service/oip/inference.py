@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service import codec
-from service.codec import Picture
-from service.core import Service
 from service.errors import InvalidRequest, TooManyPixels
-from service.frame import Options, Output
+from service.frames import codec
+from service.frames.codec import Picture
+from service.frames.frame import Options, Output
+from service.frames.segmenter import Segmentation
+from service.observability.stage_times import StageTimes
 from service.oip.tensors import Array
-from service.segmenter import Segmentation
-from service.stages import StageTimes
+from service.runtime import Service
 
 
 @dataclass(frozen=True, slots=True)

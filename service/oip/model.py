@@ -3,10 +3,10 @@
 from typing import Any
 
 from service import __version__
-from service.core import Service
+from service.batching.queue import Priority
 from service.errors import UnknownModel
-from service.frame import Output
-from service.waiting import Priority
+from service.frames.frame import Output
+from service.runtime import Service
 
 NAME, VERSION = "pranet", "1"
 SERVER = "pranet-service"

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 
-from service import regions
 from service.errors import InvalidParameter, InvalidRequest
-from service.frame import Options, Output
+from service.frames import regions
+from service.frames.frame import Options, Output
 from service.oip.model import DEFAULT_PRIORITY, OUTPUTS, PRIORITIES
 
 Value = bool | int | float | str

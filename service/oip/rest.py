@@ -9,13 +9,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from service.body import read_body
-from service.core import Service
 from service.errors import InternalError, MethodNotAllowed, ServiceError, UnknownRoute
-from service.http_call import error_headers, timeout_seconds, unless_client_leaves
+from service.http.body import read_body
+from service.http.request import error_headers, timeout_seconds, unless_client_leaves
 from service.oip import model, parameters
 from service.oip.inference import Inferred, infer
 from service.oip.rest_messages import HEADER_LENGTH, InferBody, parse, write
+from service.runtime import Service
 
 PREFIX = "/v2"
 Endpoint = Callable[[Request], Awaitable[Response]]

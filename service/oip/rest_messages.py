@@ -20,12 +20,12 @@ from pydantic import (
     model_validator,
 )
 
-from service.codec import Picture
 from service.errors import InvalidRequest, TooManyBytes
-from service.faults import said
-from service.frame import Output
+from service.frames.codec import Picture
+from service.frames.frame import Output
 from service.oip import model, parameters, tensors
 from service.oip.tensors import Array, Tensor
+from service.validation import said
 
 HEADER_LENGTH = "inference-header-content-length"
 MAX_JSON_BYTES = 8 * 2**20  # JSON takes up to forty times its length in memory; larger tensors go in binary

@@ -11,17 +11,17 @@ import numpy as np
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from service import pipeline
-from service.core import Service
 from service.errors import Draining, InternalError, InvalidRequest, ServiceError, TooManyBytes
-from service.grpc_call import Context, given_request_id, observed, seconds_left, write
-from service.observe import request_id_from
+from service.observability.access_log import request_id_from
 from service.oip import model, parameters, tensors
 from service.oip.inference import Inferred, infer
 from service.oip.parameters import Value
 from service.oip.tensors import Tensor
 from service.pb.inference import open_inference_pb2 as pb
 from service.pb.inference import open_inference_pb2_grpc as pb_grpc
+from service.rpc.call import Context, given_request_id, observed, seconds_left, write
+from service.runtime import Service
+from service.tasks import ordered_map
 
 M = TypeVar("M", bound=Message)
 
@@ -111,7 +111,7 @@ class Servicer(pb_grpc.GRPCInferenceServiceServicer):
         async def answer() -> None:
             self._service.readiness.check()
             with streams.place():
-                await pipeline.in_order(
+                await ordered_map.in_order(
                     aiter(requests),
                     self._answer_streamed,
                     functools.partial(write, context),

@@ -1,0 +1,1 @@
+"""Engines: a network on a device, behind one interface (``engines.predictor``)."""

@@ -1,0 +1,193 @@
+"""PraNet on a CUDA GPU as a predictor: what a batch needs is recorded once for each size, and replayed.
+
+Two lanes take turns. Each has its own stream, recordings and staging buffers, so that the frames and logits of one
+batch are copied while the other is computed.
+"""
+
+import contextlib
+import logging
+import queue
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx
+
+from model.engines.cuda.branches import Branches
+from model.engines.cuda.cudnn_fusion import fuse_activations
+from model.engines.cuda.network import arrange
+from model.engines.predictor import ModelRef
+from model.engines.torch.predictor import DTYPES
+from model.network.normalisation import Centred
+from model.transforms import SIZE, Floats, Pixels
+from model.weights.checkpoint import Checkpoint
+
+BUCKETS = (1, 2, 4, 8, 16, 32)  # batch sizes that are recorded; others are padded to the next one
+BRANCHED = 8  # the largest batch that leaves room for branches beside it; in larger ones they only cost memory
+HIGH = -1  # priority of the streams of lanes; branches have 0
+LANES = 2
+WARM_UP_RUNS = 3  # before a recording: cuDNN tries its kernels in the first
+
+log = logging.getLogger(__name__)
+
+
+class CudaPredictor:
+    """PraNet in CUDA graphs, channels last."""
+
+    slots = LANES
+
+    def __init__(self, checkpoint: Checkpoint, device: str, precision: str) -> None:
+        self._device = torch.device(device)
+        name = torch.cuda.get_device_name(self._device)
+        self.model = ModelRef(checkpoint.model_id, checkpoint.sha256, "torch", name, precision, checkpoint.presence)
+        network = Centred(arrange(checkpoint.network()))
+        network = network.to(self._device, DTYPES[precision]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        fused = fuse_activations(network)
+        self._free: queue.SimpleQueue[Lane] = queue.SimpleQueue()
+        for _ in range(LANES):
+            self._free.put(Lane(fused, self._device))
+
+    def warm_up(self, max_batch_size: int) -> None:
+        """Record every bucket up to the one that holds the largest batch; before the first frames only.
+
+        Raises:
+            torch.cuda.OutOfMemoryError: a single frame does not fit on the GPU.
+
+        """
+        largest = bucket_of(min(max_batch_size, BUCKETS[-1]))
+        needed = [size for size in BUCKETS if size <= largest]
+        for lane in record([self._free.get() for _ in range(self._free.qsize())], needed):
+            self._free.put(lane)
+
+    def predict(self, frames: Pixels) -> Floats:
+        """Map uint8 RGB (N, 3, 352, 352) to float32 logits of S3 (N, 352, 352)."""
+        lane = self._free.get()
+        try:
+            largest = max(lane.sizes)
+            parts = [frames[start : start + largest] for start in range(0, len(frames), largest)]
+            answers = [split_when_out_of_memory(lane.run, part) for part in parts]
+            return answers[0] if len(answers) == 1 else np.concatenate(answers)
+        finally:
+            self._free.put(lane)
+
+
+class Lane:
+    """A stream with its recordings and the buffers that they read and write; for one thread at a time."""
+
+    sizes: Sequence[int] = BUCKETS  # of batches that it takes
+
+    def __init__(self, network: fx.GraphModule, device: torch.device) -> None:
+        self._network, self._device = network, device
+        # PyTorch hands streams out in turns, and has others for each priority: so no branch that is recorded meanwhile
+        # gets the stream of a lane that answers.
+        self._stream = torch.cuda.Stream(device, priority=HIGH)  # type: ignore[no-untyped-call]
+        self._done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]  # a wait that leaves the core to others
+        self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+        self._pool = torch.cuda.graph_pool_handle()  # one batch at a time: its graphs can share memory
+        frames = (BUCKETS[-1], 3, SIZE, SIZE)
+        self._staged = torch.empty(frames, dtype=torch.uint8, pin_memory=True)
+        self._pixels = torch.zeros(frames, dtype=torch.uint8, device=device)
+
+    def run(self, frames: Pixels) -> Floats:
+        """Copy frames (N, 3, 352, 352), N at most the largest size, to the GPU, replay, and copy the logits back."""
+        count = len(frames)
+        with torch.inference_mode(), torch.cuda.device(self._device), torch.cuda.stream(self._stream):
+            graph, logits = self._recorded(bucket_of(count, self.sizes))
+            self._staged[:count].copy_(torch.from_numpy(frames))
+            self._pixels[:count].copy_(self._staged[:count], non_blocking=True)
+            graph.replay()
+            answer = torch.empty((count, SIZE, SIZE), pin_memory=True)  # from PyTorch's cache, and back when it is read
+            answer.copy_(logits[:count], non_blocking=True)
+            self._done.record()
+            self._done.synchronize()
+            return answer.numpy()
+
+    def _recorded(self, size: int) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+        if size not in self._graphs:
+            self._graphs[size] = self._record(self._pixels[:size])
+        return self._graphs[size]
+
+    def _record(self, pixels: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+        """Record a batch size; cuDNN picks its kernels by trial, and float32 means float32, not TF32."""
+        graph = torch.cuda.CUDAGraph()
+        network = Branches(self._network).run if len(pixels) <= BRANCHED else self._network
+        with _out_of_memory_first(), torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):
+            for _ in range(WARM_UP_RUNS):
+                _logits(self._network, pixels)
+            # "thread_local": another predictor may answer meanwhile, as when weights are swapped.
+            with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
+                logits = _logits(network, pixels)
+        return graph, logits
+
+
+def _logits(network: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
+    coarse = network(pixels).float()
+    return F.interpolate(coarse, (SIZE, SIZE), mode="bilinear", align_corners=False)[:, 0]
+
+
+def record(lanes: Sequence[Lane], sizes: Sequence[int]) -> list[Lane]:
+    """Run batches of some sizes, largest first as it needs the most memory; return the lanes for which there was any.
+
+    Raises:
+        torch.cuda.OutOfMemoryError: a single frame does not fit in the first lane.
+
+    """
+    recorded: list[Lane] = []
+    for lane in lanes:
+        try:
+            lane.sizes = _recorded_sizes(lane, sizes)
+            recorded.append(lane)
+        except torch.cuda.OutOfMemoryError:
+            if not recorded:
+                raise
+            log.warning("the GPU has memory for %d batch in flight only", len(recorded))
+    return recorded
+
+
+def _recorded_sizes(lane: Lane, sizes: Sequence[int]) -> list[int]:
+    recorded = []
+    for size in sorted(sizes, reverse=True):
+        try:
+            lane.run(np.zeros((size, 3, SIZE, SIZE), np.uint8))
+            recorded.append(size)
+        except torch.cuda.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            if size == min(sizes) and not recorded:
+                raise
+            log.warning("the GPU has too little memory for batches of %d", size)
+    return recorded
+
+
+@contextlib.contextmanager
+def _out_of_memory_first() -> Iterator[None]:
+    """Raise what ended a recording for want of memory, not that its branches were left open then."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error.__context__, torch.cuda.OutOfMemoryError):
+            raise error.__context__ from None
+        raise
+
+
+def bucket_of(count: int, sizes: Iterable[int] = BUCKETS) -> int:
+    """Return the smallest batch size that holds a number of frames."""
+    return min(size for size in sizes if size >= count)
+
+
+def split_when_out_of_memory(predict: Callable[[Pixels], Floats], frames: Pixels) -> Floats:
+    """Call ``predict``; a batch that does not fit on the GPU is halved until it does.
+
+    Raises:
+        torch.cuda.OutOfMemoryError: a single frame does not fit.
+
+    """
+    try:
+        return predict(frames)
+    except torch.cuda.OutOfMemoryError:
+        if len(frames) == 1:
+            raise
+    torch.cuda.empty_cache()
+    half = len(frames) // 2
+    halves = (split_when_out_of_memory(predict, part) for part in (frames[:half], frames[half:]))
+    return np.concatenate(list(halves))

@@ -1,0 +1,27 @@
+"""The loaded PyTorch module -> an OpenVINO graph.
+
+The graph takes one frame, uint8 (1, 3, 352, 352), and normalises it in its first convolution. More frames at once are
+more requests at once, because convolutions of this size fill a processor core with a single frame.
+"""
+
+import warnings
+
+import openvino as ov
+import torch
+
+from model.network.normalisation import Centred
+from model.rewrites.decoder_folding import fold_end_of_decoder
+from model.rewrites.folding import fold_batch_norm
+from model.rewrites.scale_grouping import group_scales
+from model.transforms import SIZE
+from model.weights.checkpoint import Checkpoint
+
+
+def convert(checkpoint: Checkpoint) -> ov.Model:
+    """Convert a checkpoint: uint8 RGB (1, 3, 352, 352) to the coarse float32 logits of S3 (1, 1, 44, 44)."""
+    network = Centred(group_scales(fold_end_of_decoder(fold_batch_norm(checkpoint.network()))))
+    example = torch.zeros(1, 3, SIZE, SIZE, dtype=torch.uint8)
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # OpenVINO reads traces fastest; PyTorch 2.13 wants torch.export instead
+        traced = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]
+        return ov.convert_model(traced, example_input=example, input=[ov.PartialShape([1, 3, SIZE, SIZE])])

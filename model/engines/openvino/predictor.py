@@ -1,0 +1,112 @@
+"""PraNet in OpenVINO on a CPU: all cores on one frame while few are in flight, one core a frame when they are many."""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from queue import Empty, SimpleQueue
+
+import numpy as np
+import openvino as ov
+
+from model.cores import usable_cores
+from model.engines.openvino.graph import graph
+from model.engines.predictor import DeviceError, ModelRef
+from model.transforms import SIZE, Floats, Pixels, upsample
+from model.weights.weights_file import WeightsFile
+
+MAX_STREAMS = 8  # each keeps its own activations, some 60 MB
+ov.Type.u8.to_dtype()  # makes a table that two threads must not make at once: they would wait for each other forever
+HINTS = {"fp32": ov.Type.f32, "bf16": ov.Type.bf16}  # of what is computed in floating point
+
+
+class OpenVinoPredictor:
+    """Two compilations of one graph, chosen by the load.
+
+    Making one raises ``DeviceError`` where the processor has not the precision that was asked for.
+
+    One frame in flight runs on all cores, for the shortest latency. As soon as the frames in flight can fill them,
+    each runs on a core of its own: nothing waits for other cores, so the throughput is higher. Batches are taken
+    apart into frames, so results do not depend on who else is in the batch.
+    """
+
+    slots = 2  # while one batch's answers are handed out, the next one runs
+
+    def __init__(self, weights: WeightsFile, precision: str, floating: str, cache_dir: Path | None = None) -> None:
+        self.model = ModelRef(weights.model_id, weights.sha256, "openvino", "cpu", precision, weights.presence)
+        cores = usable_cores()
+        self._streams = min(cores, MAX_STREAMS)
+        self._in_flight = 0
+        self._lock = threading.Lock()
+        network = graph(weights, precision, cache_dir)
+        self._alone = _Requests(network, floating, streams=1, threads=cores)
+        self._side_by_side = _Requests(network, floating, streams=self._streams, threads=cores)
+
+    def warm_up(self, max_batch_size: int) -> None:
+        """Run every stream once; there are no other sizes than one frame."""
+        for requests, streams in ((self._alone, 1), (self._side_by_side, self._streams)):
+            requests.infer(np.zeros((streams, 3, SIZE, SIZE), np.uint8))
+
+    def predict(self, frames: Pixels) -> Floats:
+        """Map uint8 RGB (N, 3, 352, 352) to float32 logits of S3 (N, 352, 352)."""
+        with self._counted(len(frames)) as in_flight:
+            requests = self._side_by_side if in_flight >= self._streams else self._alone
+            return requests.infer(frames)
+
+    @contextlib.contextmanager
+    def _counted(self, frames: int) -> Iterator[int]:
+        """Count frames in flight over all slots; yields their number with these."""
+        with self._lock:
+            self._in_flight += frames
+            now = self._in_flight
+        try:
+            yield now
+        finally:
+            with self._lock:
+                self._in_flight -= frames
+
+
+class _Requests:
+    """A compiled graph and its idle requests; a request belongs to one thread at a time."""
+
+    def __init__(self, network: ov.Model, floating: str, *, streams: int, threads: int) -> None:
+        options = {
+            "INFERENCE_PRECISION_HINT": HINTS[floating],
+            "NUM_STREAMS": streams,
+            "INFERENCE_NUM_THREADS": threads,
+            "ENABLE_CPU_PINNING": False,  # two compilations would pin the same cores
+        }
+        self._compiled = ov.Core().compile_model(network, "CPU", options)
+        if self._compiled.get_property("INFERENCE_PRECISION_HINT") != HINTS[floating]:  # it is a hint
+            raise DeviceError(f"this processor has no {floating}; use --precision fp32, int8 or auto")
+        self._idle: SimpleQueue[ov.InferRequest] = SimpleQueue()
+
+    def infer(self, frames: Pixels) -> Floats:
+        """Run every frame (N, 3, 352, 352) as a request of its own; logits (N, 352, 352)."""
+        requests = [self._take() for _ in frames]
+        logits = np.empty((len(frames), SIZE, SIZE), np.float32)
+        for request, frame in zip(requests, frames, strict=True):
+            request.start_async([frame[None]], share_inputs=True)  # ``frames`` outlives the request
+        _wait(requests)
+        for request, out in zip(requests, logits, strict=True):
+            out[:] = upsample(request.get_output_tensor().data[0, 0], SIZE, SIZE)  # in float32, whatever the graph's
+            self._idle.put(request)
+        return logits
+
+    def _take(self) -> ov.InferRequest:
+        try:
+            return self._idle.get_nowait()
+        except Empty:
+            return self._compiled.create_infer_request()
+
+
+def _wait(requests: list[ov.InferRequest]) -> None:
+    """Wait for all; the first error is raised when none of them reads its frame any more."""
+    try:
+        for request in requests:
+            request.wait()
+    except BaseException:
+        for request in requests:
+            with contextlib.suppress(RuntimeError):
+                request.wait()
+        raise

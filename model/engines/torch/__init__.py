@@ -1,0 +1,1 @@
+"""The engine that needs PyTorch alone; the reference for all others."""

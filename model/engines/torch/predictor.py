@@ -1,0 +1,36 @@
+"""PraNet in PyTorch on a CPU as a predictor."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.engines.predictor import ModelRef
+from model.network.normalisation import Normalised
+from model.rewrites.folding import fold_batch_norm
+from model.transforms import SIZE, Floats, Pixels
+from model.weights.checkpoint import Checkpoint
+
+# On a CPU the service uses float32 only; the others show what a GPU's arithmetic does to published weights.
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class TorchPredictor:
+    """PraNet in PyTorch on a CPU, batch-norm folded, channels last; float32 is the reference of every engine."""
+
+    slots = 1
+
+    def __init__(self, checkpoint: Checkpoint, precision: str) -> None:
+        self.model = ModelRef(checkpoint.model_id, checkpoint.sha256, "torch", "cpu", precision, checkpoint.presence)
+        network = Normalised(fold_batch_norm(checkpoint.network()))
+        self._network = network.to(DTYPES[precision]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def warm_up(self, max_batch_size: int) -> None:
+        """Run one frame and the largest batch: only the first run differs."""
+        for size in (1, max_batch_size):
+            self.predict(np.zeros((size, 3, SIZE, SIZE), np.uint8))
+
+    def predict(self, frames: Pixels) -> Floats:
+        """Map uint8 RGB (N, 3, 352, 352) to float32 logits of S3 (N, 352, 352)."""
+        with torch.inference_mode():
+            logits: Tensor = self._network(torch.from_numpy(frames))
+            return logits[:, 0].float().numpy()

@@ -1,0 +1,1 @@
+"""The network of the paper: Res2Net backbone, partial decoder, reverse attention."""

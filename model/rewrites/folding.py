@@ -1,0 +1,58 @@
+"""Layers with nothing between them made one: the same function with fewer of them."""
+
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from model.network.pranet import STRIDE
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def fold_batch_norm(network: Network) -> Network:
+    """Fold each batch-norm of a network in evaluation mode into its convolution, in place.
+
+    Which convolution feeds which batch-norm is seen, not assumed: the network runs once, and a batch-norm belongs
+    to the convolution that made its very input.
+    """
+    made_by: dict[int, nn.Conv2d] = {}
+    pairs: dict[nn.BatchNorm2d, nn.Conv2d] = {}
+    alive: list[Tensor] = []  # an id is unique only while its tensor lives
+
+    def watch(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        if isinstance(module, nn.Conv2d):
+            made_by[id(output)] = module
+            alive.append(output)
+        elif isinstance(module, nn.BatchNorm2d):
+            pairs[module] = made_by[id(inputs[0])]
+
+    hooks = [module.register_forward_hook(watch) for module in network.modules()]
+    with torch.inference_mode():
+        network(torch.zeros(1, 3, 2 * STRIDE, 2 * STRIDE))
+    for hook in hooks:
+        hook.remove()
+    _replace(network, pairs)
+    return network
+
+
+def bias_of(conv: nn.Conv2d) -> Tensor:
+    """Return the bias of a convolution whose batch-norm is folded: it has at least that one's."""
+    assert conv.bias is not None
+    return conv.bias
+
+
+def _replace(network: nn.Module, pairs: dict[nn.BatchNorm2d, nn.Conv2d]) -> None:
+    folded: dict[nn.Module, nn.Module] = {}
+    for norm, conv in pairs.items():
+        folded[conv] = fuse_conv_bn_eval(conv, norm)
+        folded[norm] = nn.Identity()
+    _swap(network, folded)
+
+
+def _swap(network: nn.Module, others: dict[nn.Module, nn.Module]) -> None:
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if child in others:
+                setattr(parent, name, others[child])

@@ -1,0 +1,1 @@
+"""Weights files: reading, checking, storing and identifying them."""

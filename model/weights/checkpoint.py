@@ -1,0 +1,226 @@
+"""A weights file -> a loaded PraNet: safe formats only, strict key match, one clear error.
+
+Read: safetensors, and ``.pth`` files as PyTorch saves them (``weights_only=True``, so nothing in them is executed).
+Written: safetensors, whose convolution weights may be stored as 8-bit integers ("int8" storage): one byte a weight
+and one float32 scale an output channel, under ``<name>.scale``. They are expanded when loaded; the arithmetic of
+the network is not quantised.
+"""
+
+import io
+import json
+import math
+import pickle
+import warnings
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from model.network.pranet import PraNet
+from model.weights.weights_file import (
+    DIGEST_KEY,
+    NO_DIGEST,
+    CheckpointError,
+    WeightsFile,
+    is_torch_file,
+    of_bytes,
+    read,
+    sealed,
+    unreadable,
+)
+
+State = dict[str, Tensor]
+Storage = Literal["int8", "fp16", "fp32"]
+
+SCALE_SUFFIX = ".scale"
+INT8_LIMIT = 127  # symmetric: -128 is not used
+UNUSED_PREFIX = "resnet.fc."  # ImageNet classifier, present in the published files, never evaluated
+COUNTER_SUFFIX = ".num_batches_tracked"  # training bookkeeping, optional in a file
+NAMED_KEYS = 4  # how many offending keys an error spells out
+
+
+@dataclass(frozen=True)
+class Checkpoint(WeightsFile):
+    """The contents of a weights file: float32 parameters under their published names, and where they come from."""
+
+    state: State
+
+    def checkpoint(self) -> Self:
+        """Return itself: these weights are read already."""
+        return self
+
+    def network(self) -> PraNet:
+        """Build a PraNet in evaluation mode that holds these parameters."""
+        with torch.device("meta"):  # no time spent on an initialisation that is thrown away
+            network = PraNet()
+        network.load_state_dict(self.state, assign=True)
+        return network.requires_grad_(False).eval()
+
+
+def load(path: Path) -> Checkpoint:
+    """Read and check a weights file.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, unsafe, or not a PraNet.
+
+    """
+    data = read(path)
+    raw = _parse_torch(path, data) if is_torch_file(data) else _parse_safetensors(path, data)
+    file = of_bytes(path, data)
+    stored = _published_names(path, raw)
+    _check_names_and_shapes(path, stored)
+    state = _expand(path, stored)
+    _check_values(path, state)
+    return Checkpoint(path, file.sha256, file.metadata, file.presence, state)
+
+
+def save(path: Path, state: Mapping[str, Tensor], storage: Storage, metadata: Mapping[str, str]) -> None:
+    """Write float parameters as safetensors; ``storage`` says how convolution weights are kept.
+
+    Raises:
+        CheckpointError: the file cannot be written.
+
+    """
+    kept = {name: value for name, value in state.items() if not name.endswith(COUNTER_SUFFIX)}
+    stored: State = {}
+    for name, value in kept.items():
+        if storage == "int8" and value.ndim == 4:
+            stored[name], stored[name + SCALE_SUFFIX] = _quantise(value.float())
+        else:
+            stored[name] = value.to(torch.float16 if storage == "fp16" else torch.float32).contiguous()
+    described = {**metadata, "storage": storage, DIGEST_KEY: NO_DIGEST}
+    try:
+        path.write_bytes(sealed(_sorted_header(safetensors.torch.save(stored, described))))
+    except OSError as error:
+        raise CheckpointError(path, f"cannot be written ({error.strerror})") from error
+
+
+def storage_of(path: Path) -> dict[str, int]:
+    """Count the bytes that each dtype takes in a safetensors file, largest first."""
+    sizes: dict[str, int] = {}
+    with safetensors.safe_open(path, framework="pt") as file:
+        for name in file.keys():  # noqa: SIM118 - a safetensors handle is not a dict
+            tensor = file.get_tensor(name)
+            dtype = str(tensor.dtype).removeprefix("torch.")
+            sizes[dtype] = sizes.get(dtype, 0) + tensor.nbytes
+    return dict(sorted(sizes.items(), key=lambda item: -item[1]))
+
+
+def _sorted_header(data: bytes) -> bytes:
+    """Sort the metadata, which safetensors writes in random order, so that equal weights are equal files."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    return data[:8] + text.ljust(end - 8) + data[end:]
+
+
+def _parse_torch(path: Path, data: bytes) -> dict[str, Any]:
+    try:
+        with warnings.catch_warnings(action="ignore"):  # about the file's age; what matters is said by an error
+            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        damaged = data[:2] == b"PK" and zipfile.ZipFile(io.BytesIO(data)).testzip()  # PyTorch ignores the checksums
+    except Exception as error:  # a damaged or hostile pickle can raise anything
+        raise CheckpointError(
+            path, f"damaged or unsafe PyTorch file ({_cause(error)}); save its state_dict anew"
+        ) from error
+    if damaged:
+        raise CheckpointError(path, f"is damaged: {damaged} does not match its checksum; fetch or copy it again")
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise CheckpointError(
+            path, f"holds a {type(content).__name__}, not a dictionary of named tensors; save the network's state_dict"
+        )
+    return content
+
+
+def _cause(error: Exception) -> str:
+    """Return the sentence of PyTorch's message that says what is wrong; it goes on to advise unsafe loading."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, pickle.UnpicklingError):
+        lines = lines[1:]  # the first one is that advice
+    sentence = lines[0].partition(". ")[0] if lines else type(error).__name__
+    return sentence.strip().rstrip(".")[:200]
+
+
+def _parse_safetensors(path: Path, data: bytes) -> dict[str, Any]:
+    try:
+        return dict(safetensors.torch.load(data))
+    except Exception as error:  # SafetensorError, or whatever a hostile header provokes
+        raise unreadable(path) from error
+
+
+def _published_names(path: Path, raw: Mapping[str, Any]) -> State:
+    """Strip ``module.`` (DataParallel), leave out what is never evaluated, and insist on tensors."""
+    names = {name: name.removeprefix("module.") for name in raw}
+    state = {names[name]: value for name, value in raw.items() if not names[name].startswith(UNUSED_PREFIX)}
+    odd = [name for name, value in state.items() if not isinstance(value, Tensor) or value.layout is not torch.strided]
+    if odd:
+        raise CheckpointError(path, f"holds values that are not dense tensors: {_some(odd)}")
+    return state
+
+
+def _quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Round float32 (O, I, kH, kW) to int8 with a scale (O,) for each output channel."""
+    scale = weight.abs().amax(dim=(1, 2, 3)).clamp_min(torch.finfo(torch.float32).tiny) / INT8_LIMIT
+    return torch.round(weight / scale[:, None, None, None]).to(torch.int8), scale
+
+
+def _expand(path: Path, stored: State) -> State:
+    state: State = {}
+    for name, value in stored.items():
+        if name.endswith(SCALE_SUFFIX):
+            continue
+        scale = stored.get(name + SCALE_SUFFIX)
+        if value.dtype == torch.int8 and value.ndim == 4 and scale is not None and scale.shape == value.shape[:1]:
+            state[name] = value.float() * scale.float()[:, None, None, None]
+        elif value.is_floating_point():
+            state[name] = value.detach().float()
+        elif name.endswith(COUNTER_SUFFIX):
+            state[name] = value
+        else:
+            raise CheckpointError(path, f"{name} is stored as {value.dtype} without a fitting scale")
+    return state
+
+
+def _check_names_and_shapes(path: Path, stored: State) -> None:
+    """Compare a file with what PraNet needs, before anything in it is expanded; add counters that it leaves out."""
+    with torch.device("meta"):
+        wanted = PraNet().state_dict()
+    for name, tensor in wanted.items():
+        if name.endswith(COUNTER_SUFFIX):
+            stored.setdefault(name, torch.zeros(tensor.shape, dtype=tensor.dtype))
+    missing = [name for name in wanted if name not in stored]
+    unexpected = [name for name in stored if name.removesuffix(SCALE_SUFFIX) not in wanted]
+    if missing or unexpected:
+        faults = [f"lacks {_some(missing)}"] * bool(missing) + [f"has unknown {_some(unexpected)}"] * bool(unexpected)
+        raise CheckpointError(path, "is not a PraNet: it " + " and ".join(faults))
+    shapes = [
+        f"{name} {tuple(stored[name].shape)} instead of {tuple(tensor.shape)}"
+        for name, tensor in wanted.items()
+        if stored[name].shape != tensor.shape
+    ]
+    if shapes:
+        raise CheckpointError(path, f"has tensors of another shape: {_some(shapes)}")
+
+
+def _check_values(path: Path, state: State) -> None:
+    ranges = {name: [float(end) for end in value.aminmax()] for name, value in state.items()}
+    broken = [name for name, ends in ranges.items() if not all(map(math.isfinite, ends))]
+    if broken:
+        raise CheckpointError(path, f"holds infinite or undefined values in {_some(broken)}")
+    negative = [name for name, ends in ranges.items() if name.endswith("running_var") and ends[0] < 0]
+    if negative:
+        raise CheckpointError(path, f"holds negative variances in {_some(negative)}")
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - NAMED_KEYS
+    return ", ".join(names[:NAMED_KEYS]) + (f" and {more} more" if more > 0 else "")

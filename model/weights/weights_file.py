@@ -1,0 +1,132 @@
+"""A weights file as it lies on the disk: its bytes, their hash and what its header says. Needs no PyTorch.
+
+A start that finds the network of these very bytes in its cache needs no more; everybody else calls ``checkpoint``.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from model.errors import UserError
+from model.presence import Presence
+
+if TYPE_CHECKING:
+    from model.weights.checkpoint import Checkpoint
+
+MAX_BYTES = 2**30  # of a file; the published ones have 125 MiB
+LENGTH_BYTES = 8  # of a safetensors file, before its header: how long that is
+DIGEST_KEY = "digest"  # in the metadata: SHA-256 of the file with zeros in the digest's own place
+NO_DIGEST = "0" * 64
+
+
+class CheckpointError(UserError):
+    """A weights file cannot be used; the message names the file and the reason."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"weights file {path}: {reason}")
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """Which weights a file holds."""
+
+    path: Path
+    sha256: str
+    metadata: Mapping[str, str]
+    presence: Presence | None  # calibration of the presence score, if the file has one
+
+    @property
+    def model_id(self) -> str:
+        """A short name of these weights that changes with their contents, such as ``pranet-1a2b3c4d``."""
+        name = re.sub(r"[^\w.-]+", "-", self.metadata.get("name", "pranet"), flags=re.ASCII)  # it goes into headers
+        return f"{name[:64]}-{self.sha256[:8]}"
+
+    def checkpoint(self) -> "Checkpoint":
+        """Read the weights themselves, checked as ``checkpoint.load`` does.
+
+        Raises:
+            CheckpointError: the file cannot be used, or has changed since.
+
+        """
+        from model.weights import checkpoint  # takes seconds: it brings PyTorch in
+
+        loaded = checkpoint.load(self.path)
+        if loaded.sha256 != self.sha256:
+            raise CheckpointError(self.path, "was replaced while it was read; try again")
+        return loaded
+
+
+def identify(path: Path) -> WeightsFile:
+    """Read which weights a file holds; its tensors are not looked at.
+
+    Raises:
+        CheckpointError: the file is missing, empty, too large or damaged, or neither safetensors nor a PyTorch file.
+
+    """
+    return of_bytes(path, read(path))
+
+
+def of_bytes(path: Path, data: bytes) -> WeightsFile:
+    """Tell which weights the contents of a file are.
+
+    Raises:
+        CheckpointError: as ``identify``.
+
+    """
+    metadata = {} if is_torch_file(data) else _metadata(path, data)
+    try:
+        presence = Presence.from_metadata(metadata)
+    except ValueError as error:
+        raise CheckpointError(path, f"its presence calibration is malformed ({error})") from error
+    return WeightsFile(path, hashlib.sha256(data).hexdigest(), metadata, presence)
+
+
+def read(path: Path) -> bytes:
+    """Read a file that may be a weights file.
+
+    Raises:
+        CheckpointError: it is missing, empty or too large.
+
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise CheckpointError(path, error.strerror or str(error)) from error
+    if not data:
+        raise CheckpointError(path, "is empty; fetch or copy it again")
+    if len(data) > MAX_BYTES:
+        raise CheckpointError(path, f"is larger than any PraNet ({MAX_BYTES} bytes)")
+    return data
+
+
+def sealed(data: bytes) -> bytes:
+    """Put the digest of a safetensors file, whose metadata say ``NO_DIGEST``, into its place."""
+    return data.replace(NO_DIGEST.encode(), hashlib.sha256(data).hexdigest().encode(), 1)
+
+
+def is_torch_file(data: bytes) -> bool:
+    """Tell whether this is a zip archive, or the bare pickle of old releases, as PyTorch saves them."""
+    return data[:4] == b"PK\x03\x04" or data[:1] == b"\x80"
+
+
+def unreadable(path: Path) -> CheckpointError:
+    """Return the error of a file that is of no known type."""
+    return CheckpointError(path, "is neither a readable safetensors nor a PyTorch file; fetch or copy it again")
+
+
+def _metadata(path: Path, data: bytes) -> dict[str, str]:
+    try:
+        length = int.from_bytes(data[:LENGTH_BYTES], "little")
+        metadata = json.loads(data[LENGTH_BYTES : LENGTH_BYTES + length]).get("__metadata__", {})
+        metadata = {str(key): str(value) for key, value in metadata.items()}
+    except (ValueError, AttributeError, RecursionError) as error:  # no header, or a hostile one
+        raise unreadable(path) from error
+    digest = metadata.pop(DIGEST_KEY, None)
+    if digest is not None and sealed(data.replace(digest.encode(), NO_DIGEST.encode(), 1)) != data:
+        raise CheckpointError(path, "is damaged: its contents do not match its digest; fetch or copy it again")
+    return metadata

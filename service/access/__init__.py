@@ -1,0 +1,1 @@
+"""Who may call the service: bearer tokens, their rate limits, and TLS."""

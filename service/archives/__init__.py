@@ -1,0 +1,1 @@
+"""Archives: what a zip or a multipart form holds, and how its pictures are worked through."""

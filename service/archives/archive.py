@@ -1,0 +1,87 @@
+"""Archives at work: bulk that nobody watches, so that it goes last, and is bounded in number and memory."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from service.archives.members import Member
+from service.errors import InternalError, QueueFull, ServiceError
+from service.frames.frame import Options
+from service.frames.segmenter import Segmentation, Segmenter
+from service.tasks import ordered_map
+
+PATIENCE_SECONDS = 86_400.0  # an archive waits for live streams to end, unless its client names a time
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What became of one picture."""
+
+    member: Member
+    outcome: Segmentation | ServiceError
+
+
+class Archives:
+    """Works on archives over one segmenter."""
+
+    def __init__(
+        self, segmenter: Segmenter, check_readiness: Callable[[], None], *, max_archives: int, at_once: int
+    ) -> None:
+        self._segmenter = segmenter
+        self._check_readiness = check_readiness
+        self._max_archives = max_archives
+        self._at_once = at_once
+        self._places = asyncio.Semaphore(at_once)  # pictures of all archives at work: the others find room to wait
+        self.working = 0  # archives received or at work
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Hold one of the places for archives inside the block, from before it is received until it is answered.
+
+        Raises:
+            QueueFull: all are taken.
+
+        """
+        if self.working >= self._max_archives:
+            raise QueueFull(f"{self.working} archives are at work (MAX_ARCHIVES); retry when one is done")
+        self.working += 1
+        try:
+            yield
+        finally:
+            self.working -= 1
+
+    async def answer_all(
+        self,
+        members: Sequence[Member],
+        options: Options,
+        deadline: float,
+        send: Callable[[Answer], Awaitable[None]],
+    ) -> None:
+        """Send one answer for every member, in their order; a bad one harms only itself, cancelling drops all work.
+
+        A service that stops answers what it has not begun with ``Draining``, so that every member is accounted for.
+        """
+
+        async def each() -> AsyncIterator[Member]:
+            for member in members:
+                yield member
+
+        async def work(member: Member) -> Answer:
+            return Answer(member, await self._outcome(member, options, deadline))
+
+        await ordered_map.in_order(each(), work, send, at_once=self._at_once)
+
+    async def _outcome(self, member: Member, options: Options, deadline: float) -> Segmentation | ServiceError:
+        try:
+            async with self._places:
+                self._check_readiness()
+                return await self._segmenter.segment(member.read, options, deadline, patient=True)
+        except ServiceError as error:
+            return error
+        except Exception:
+            log.exception("a picture of an archive failed")
+            return InternalError("picture")

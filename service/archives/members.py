@@ -1,0 +1,112 @@
+"""The pictures of an archive: a zip, or the parts of a multipart form. Each is unpacked only when its turn comes."""
+
+import io
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+
+from service.errors import InvalidRequest, TooManyBytes, UndecodableImage, UnsupportedImage
+from service.frames.codec import Packed
+
+MAX_RATIO = 8  # unpacked to packed; pictures are compressed already, so that a larger one is no archive of pictures
+MAX_DIRECTORY_BYTES = 4 * 2**20  # some 40,000 members; each takes 600 bytes of memory
+ENCRYPTED = 0x1  # bit of a member's flags
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others may ask for gigabytes to unpack
+# The end of the central directory: signature, disks and counts, size and offset of the directory, length of a comment.
+END, END_SIGNATURE, ZIP64_SIGNATURE = struct.Struct("<4s4H2LH"), b"PK\5\6", b"PK\6\7"
+ZIP64_LOCATOR_BYTES = 20
+MAX_COMMENT_BYTES = 2**16 - 1
+BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One picture of an archive."""
+
+    index: int  # from 0, in the order of the archive
+    name: str
+    read: Packed  # raises ServiceError: this member cannot be read, whatever the others
+
+
+def from_parts(parts: Iterable[tuple[str, bytes]], max_bytes: int) -> list[Member]:
+    """Return the files (name, content) of a multipart form, which may hold up to ``max_bytes`` each.
+
+    Raises:
+        InvalidRequest: there is none.
+
+    """
+    members = [
+        Member(index, name, partial(_checked, content, max_bytes)) for index, (name, content) in enumerate(parts)
+    ]
+    if not members:
+        raise InvalidRequest("the multipart form has no file; send each picture as a part with a file name")
+    return members
+
+
+def from_zip(archive: io.BytesIO, max_bytes: int) -> list[Member]:
+    """Return the files of a zip, which may hold up to ``max_bytes`` each.
+
+    Raises:
+        InvalidRequest: it is no zip, damaged, or empty.
+        TooManyBytes: it declares more than ``MAX_RATIO`` times its size (and than one file may have), or too many
+            members; nothing was unpacked.
+
+    """
+    packed = archive.getbuffer().nbytes
+    _check_directory(archive)
+    try:
+        opened = zipfile.ZipFile(archive)
+    except BROKEN as error:
+        raise InvalidRequest(f"the zip is damaged ({error}); pack it anew") from error
+    files = [info for info in opened.infolist() if not info.is_dir()]
+    if not files:
+        raise InvalidRequest("the zip holds no file; put the pictures in")
+    declared = sum(info.file_size for info in files)
+    if declared > max(MAX_RATIO * packed, max_bytes):
+        raise TooManyBytes(
+            f"the zip of {packed} bytes declares {declared}, more than {MAX_RATIO} times as many; pack it stored"
+        )
+    return [
+        Member(index, info.filename, partial(_extract, opened, info, max_bytes)) for index, info in enumerate(files)
+    ]
+
+
+def _check_directory(archive: io.BytesIO) -> None:
+    """Refuse a directory that would fill the memory, before it is read."""
+    with archive.getbuffer() as whole:
+        start = max(0, len(whole) - MAX_COMMENT_BYTES - END.size)
+        tail = bytes(whole[start:])
+        found = tail.rfind(END_SIGNATURE)
+        if found < 0 or found + END.size > len(tail):
+            raise InvalidRequest("the body is no zip, or its end is missing; send a whole one, or a multipart form")
+        locator = start + found - ZIP64_LOCATOR_BYTES
+        if locator >= 0 and bytes(whole[locator : locator + len(ZIP64_SIGNATURE)]) == ZIP64_SIGNATURE:
+            raise InvalidRequest("zip64 is not read here; send archives of fewer than 65,535 pictures")
+    *_, directory_bytes, _, comment = END.unpack_from(tail, found)
+    if found + END.size + comment != len(tail):
+        raise InvalidRequest("the zip is damaged at its end; pack it anew")
+    if directory_bytes > MAX_DIRECTORY_BYTES:
+        raise TooManyBytes(f"the zip's directory has more than {MAX_DIRECTORY_BYTES} bytes; send several archives")
+
+
+def _checked(content: bytes, max_bytes: int) -> bytes:
+    if len(content) > max_bytes:
+        raise TooManyBytes.of_image(max_bytes)
+    return content
+
+
+def _extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo, max_bytes: int) -> bytes:
+    if info.flag_bits & ENCRYPTED:
+        raise UnsupportedImage("the file is encrypted; pack it without a password")
+    if info.compress_type not in METHODS:
+        raise UnsupportedImage("the file is compressed in a way that is not read here; pack it stored or deflated")
+    if info.file_size > max_bytes:
+        raise TooManyBytes.of_image(max_bytes)
+    try:
+        with archive.open(info) as file:
+            return file.read(info.file_size + 1)  # never more than is declared: zipfile stops there, and checks the sum
+    except BROKEN as error:
+        raise UndecodableImage(f"the file cannot be unpacked ({error}); pack it anew") from error

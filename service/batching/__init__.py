@@ -1,0 +1,1 @@
+"""Single frames <-> batches: admission, the queue, and the threads that drive the device."""

@@ -1,0 +1,198 @@
+"""Single items <-> batches. Knows no images, no torch and no HTTP.
+
+Each slot is a task that pulls a batch when its device is free, runs it on its device thread, and answers every
+member; the batch grows for as long as the slots are busy. What can go wrong stays with whom it concerns:
+
+* a member that left (cancelled) or ran out of time leaves the queue at once, by its own timer;
+* a batch that raises or hangs is repeated member by member, so that only the poison one fails;
+* a call that hangs leaves its thread behind, and the slot goes on with a new one.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Generic, Self
+
+from service.batching.device_thread import DeviceThread
+from service.batching.hang_timeout import HANG_SECONDS, Patience
+from service.batching.queue import Batched, Item, Job, Priority, Result, Waiting
+from service.errors import DeadlineExceeded, InferenceFailed, NotReady
+
+Infer = Callable[[Sequence[Item]], Sequence[Result]]
+
+MAX_ABANDONED = 4  # hung threads left behind before the device counts as dead
+
+log = logging.getLogger(__name__)
+
+
+class Batcher(Generic[Item, Result]):
+    """A queue in front of a device that works on batches; use it as ``async with``.
+
+    ``infer`` maps a sequence of items to as many results on a device thread. It may be replaced at any time: it is
+    read once for each batch, so no batch mixes two of them.
+    """
+
+    def __init__(
+        self,
+        infer: Infer[Item, Result],
+        *,
+        max_batch_size: int,
+        max_queue_delay: float = 0.0,
+        slots: int = 1,
+        hang_seconds: float = HANG_SECONDS,
+        on_batch: Callable[[int], None] = lambda size: None,
+    ) -> None:
+        self.infer = infer
+        self.abandoned = 0  # hung calls left behind, which have not come back
+        self.dead = asyncio.Event()  # set when inference does not answer any more
+        self._patience = Patience(hang_seconds)
+        self._on_batch = on_batch
+        self._waiting: Waiting[Item, Result] = Waiting(max_batch_size, max_queue_delay)
+        self._slots = slots
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        self._tasks = [asyncio.create_task(self._slot(number), name=f"slot-{number}") for number in range(self._slots)]
+        for task in self._tasks:
+            task.add_done_callback(lambda _: self.dead.set())
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        _fail(self._waiting.all(), _stopped())
+
+    def __len__(self) -> int:
+        """Count the items that wait for a device."""
+        return len(self._waiting)
+
+    async def submit(
+        self,
+        item: Item,
+        *,
+        deadline: float,
+        priority: Priority = Priority.SINGLE,
+        on_start: Callable[[], None] = lambda: None,
+    ) -> Batched[Result]:
+        """Queue one item and wait for its result; cancelling the caller withdraws it.
+
+        Args:
+            item: what ``infer`` takes.
+            deadline: loop time, seconds, at which waiting ends.
+            priority: who goes first.
+            on_start: called when the item leaves the queue for the device.
+
+        Raises:
+            DeadlineExceeded: the deadline passed first.
+            InferenceFailed: ``infer`` failed on this very item.
+
+        """
+        loop = asyncio.get_running_loop()
+        job = Job(item, priority, loop.time(), loop.create_future(), on_start)
+        self._waiting.add(job)
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await job.future
+        except TimeoutError:
+            raise DeadlineExceeded("the frame was not segmented in time; retry, or allow more time") from None
+        finally:
+            self._waiting.discard(job)
+
+    async def _slot(self, number: int) -> None:
+        thread = _started(number)
+        try:
+            while True:
+                if batch := await self._waiting.next_batch():
+                    thread = await self._run(thread, number, batch)
+        finally:
+            thread.stop()
+
+    async def _run(self, thread: DeviceThread, number: int, batch: list[Job[Item, Result]]) -> DeviceThread:
+        """Answer every member of a batch; return the thread that the slot goes on with."""
+        started = time.perf_counter()
+        self._on_batch(len(batch))
+        call = thread.submit(_checked, self.infer, [job.item for job in batch])
+        patience = self._patience.seconds(len(batch))
+        try:
+            async with asyncio.timeout(patience):
+                results = await call
+        except asyncio.CancelledError:
+            _fail(batch, _stopped())
+            raise
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            if call.cancelled():  # by the time-out: the thread never came back
+                thread = self._replace(thread, number, len(batch), started)
+                reason = f"no answer within {patience:.1f} s"
+            return await self._repeat_singly(thread, number, batch, reason)
+        seconds = time.perf_counter() - started
+        self._patience.learn(len(batch), seconds)
+        self._waiting.answered(batch, seconds)
+        for job, result in zip(batch, results, strict=True):
+            if not job.future.done():
+                job.future.set_result(
+                    Batched(result, job.submitted, job.started - job.submitted, started, seconds, len(batch))
+                )
+        return thread
+
+    async def _repeat_singly(
+        self, thread: DeviceThread, number: int, batch: list[Job[Item, Result]], reason: str
+    ) -> DeviceThread:
+        if len(batch) == 1:
+            log.error("inference failed on one frame: %s", reason)
+            _fail(
+                batch,
+                InferenceFailed(
+                    "the network failed on this frame; send others, and ask the operator: the log has the cause"
+                ),
+            )
+            return thread
+        log.warning("a batch of %d failed (%s); its frames are tried one by one", len(batch), reason)
+        for job in batch:
+            if not job.future.done():  # it may have left meanwhile
+                thread = await self._run(thread, number, [job])
+        return thread
+
+    def _replace(self, thread: DeviceThread, number: int, frames: int, started: float) -> DeviceThread:
+        self.abandoned += 1
+        late = thread.submit(_nothing)  # its turn comes when the hung call returns
+        late.add_done_callback(lambda _: self._came_back(frames, started))
+        thread.stop()
+        log.error("inference hangs; its thread is left behind (%d so far)", self.abandoned)
+        if self.abandoned >= MAX_ABANDONED:
+            self.dead.set()
+        return _started(number)
+
+    def _came_back(self, frames: int, started: float) -> None:
+        self.abandoned -= 1
+        seconds = time.perf_counter() - started
+        self._patience.learn(frames, seconds)
+        log.warning("a call came back that counted as hung: %d frames took %.0f s; slow, not stuck", frames, seconds)
+
+
+def _nothing() -> None: ...
+
+
+def _started(number: int) -> DeviceThread:
+    thread = DeviceThread(f"device-{number}")
+    thread.start()
+    return thread
+
+
+def _checked(infer: Infer[Item, Result], items: Sequence[Item]) -> Sequence[Result]:
+    results = infer(items)
+    if len(results) != len(items):
+        raise RuntimeError(f"{len(items)} frames gave {len(results)} results")
+    return results
+
+
+def _fail(jobs: Sequence[Job[Item, Result]], error: Exception) -> None:
+    for job in jobs:
+        if not job.future.done():
+            job.future.set_exception(error)
+
+
+def _stopped() -> NotReady:
+    return NotReady("the service stopped before this frame was segmented; send it again")

@@ -1,0 +1,1 @@
+"""A client in Python for REST and for video streams over gRPC."""

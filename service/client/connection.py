@@ -1,0 +1,115 @@
+"""One connection of a client that streams: frames out, replies in, each frame with its own."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from service.client.credentials import Access
+from service.frames.codec import Picture, PixelFormat
+from service.pb.pranet.v1 import segmentation_pb2 as pb
+from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
+
+CHANNEL_OPTIONS = (
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),  # 60 s otherwise
+    ("grpc.min_reconnect_backoff_ms", 5_000),  # how long one attempt to connect may take, 20 s otherwise
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.use_local_subchannel_pool", 1),  # else a new channel inherits the pauses of the one that failed
+)
+PIXEL_FORMATS = {PixelFormat.RGB24: pb.PIXEL_FORMAT_RGB24, PixelFormat.NV12: pb.PIXEL_FORMAT_NV12}
+DROP_NAMES = {
+    pb.DROP_REASON_STALE: "stale",
+    pb.DROP_REASON_DEADLINE: "deadline",
+    pb.DROP_REASON_OVERLOAD: "overload",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFrame:
+    """One frame to be streamed."""
+
+    frame_id: int
+    picture: Picture
+    captured: float  # time.monotonic() of this machine, seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What became of one frame."""
+
+    frame: VideoFrame
+    outcome: str  # answered, stale, deadline, overload, failed, or lost (the connection broke before its answer)
+    age_seconds: float  # from capture to the answer's arrival, by this machine's clock: all delays are in it
+    response: pb.StreamResponse | None  # None where it was lost
+
+
+class Connection:
+    """One attempt: sends what is on its way already, then what is pending, and matches the answers."""
+
+    def __init__(
+        self,
+        access: Access,
+        target: str,
+        config: pb.StreamConfig,
+        pending: asyncio.Queue[VideoFrame | None],
+        on_their_way: deque[VideoFrame],
+    ) -> None:
+        self._access = access
+        self._target = target
+        self._config = config
+        self._pending = pending
+        self._on_their_way = on_their_way
+
+    async def replies(self) -> AsyncIterator[Reply]:
+        """Yield a reply for each frame, until the frames end or the connection breaks (``AioRpcError``)."""
+        async with self._access.channel(self._target, CHANNEL_OPTIONS) as channel:
+            stub = pb_grpc.SegmentationServiceStub(channel)  # type: ignore[no-untyped-call]
+            call = stub.SegmentStream(metadata=self._access.metadata())
+            sending = asyncio.create_task(self._send(call))
+            try:
+                async for response in call:
+                    frame = self._on_their_way.popleft()
+                    yield Reply(frame, _outcome(response), time.monotonic() - frame.captured, response)
+            finally:
+                sending.cancel()
+                call.cancel()
+                await asyncio.gather(sending, return_exceptions=True)
+
+    async def _send(self, call: Any) -> None:
+        with suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):  # the call is over; its reader has the reason
+            await call.write(pb.StreamRequest(config=self._config))
+            for frame in tuple(self._on_their_way):
+                await call.write(_request(frame))
+            while (pending := await self._pending.get()) is not None:
+                self._on_their_way.append(pending)
+                await call.write(_request(pending))
+            self._pending.put_nowait(None)  # for the next connection, should this one break
+            await call.done_writing()
+
+
+def _request(frame: VideoFrame) -> pb.StreamRequest:
+    sent = pb.StreamFrame(frame_id=frame.frame_id, capture_time_us=round(frame.captured * 1e6))
+    raw = frame.picture
+    if isinstance(raw, bytes):
+        sent.image = raw
+    else:
+        form = PIXEL_FORMATS[raw.format] if raw.format else pb.PIXEL_FORMAT_UNSPECIFIED
+        sent.raw.CopyFrom(
+            pb.RawImage(format=form, width=raw.width, height=raw.height, stride=raw.stride, data=raw.data)
+        )
+    return pb.StreamRequest(frame=sent)
+
+
+def _outcome(response: pb.StreamResponse) -> str:
+    kind = response.WhichOneof("outcome")
+    if kind == "dropped":
+        return DROP_NAMES[response.dropped.reason]
+    return "answered" if kind == "mask" else "failed"

@@ -1,0 +1,46 @@
+"""The pictures that a benchmark sends: as they lie in a folder, or all of one size, encoded beforehand."""
+
+import argparse
+import io
+import re
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+from service.commands.segment import SUFFIXES, NothingToDo
+
+JPEG_QUALITY = 90
+SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
+
+
+def size(text: str) -> tuple[int, int]:
+    """Read ``WIDTHxHEIGHT``.
+
+    Raises:
+        ArgumentTypeError: it is something else.
+
+    """
+    found = SIZE.fullmatch(text)
+    if not found or not int(found[1]) or not int(found[2]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not width and height in pixels, such as 1280x1024")
+    return int(found[1]), int(found[2])
+
+
+def read(folder: Path, size: tuple[int, int] | None = None) -> list[bytes]:
+    """Return every picture of a folder, encoded; with a size, all as JPEG, scaled and cropped to it.
+
+    Raises:
+        NothingToDo: the folder holds no picture.
+
+    """
+    files = sorted(file for file in folder.glob("*") if file.suffix.lower() in SUFFIXES)
+    if not files:
+        raise NothingToDo(f"no picture found in {folder}; --images takes a folder of them")
+    return [file.read_bytes() if size is None else _jpeg(file, size) for file in files]
+
+
+def _jpeg(file: Path, size: tuple[int, int]) -> bytes:
+    buffer = io.BytesIO()
+    with Image.open(file) as picture:
+        ImageOps.fit(picture.convert("RGB"), size).save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue()

@@ -1,0 +1,150 @@
+"""Tables, JSON and pictures of a benchmark."""
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from model.cores import usable_cores
+from service import __version__
+from service.commands.bench.errors import BenchError
+from service.commands.bench.fidelity import Fidelity
+from service.commands.bench.measure import Answer, Row
+from service.commands.bench.parts import Part
+
+COLUMNS = {
+    "load": "load",
+    "answered": "answers",
+    "dropped": "dropped",
+    "failed": "failed",
+    "frames_per_second": "frames/s",
+    "p50_ms": "p50 ms",
+    "p90_ms": "p90 ms",
+    "p99_ms": "p99 ms",
+    "server_cpu_ms": "CPU ms/frame",
+    "client_cpu_ms": "client's",
+}
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return rows as a Markdown table with aligned columns, without those that hold nothing."""
+    names = [name for name in COLUMNS if any(getattr(row, name) is not None for row in rows)]
+    return aligned(
+        [[COLUMNS[name] for name in names], *([_text(getattr(row, name)) for name in names] for row in rows)]
+    )
+
+
+def fidelity_table(lines: Sequence[Fidelity]) -> str:
+    """Return the statement of numerical fidelity as a Markdown table."""
+    head = [
+        "engine",
+        "precision",
+        "mean Dice",
+        "worst",
+        "which",
+        "Dice to truth",
+        "change",
+        "batch 1 to 8: mean, worst",
+    ]
+    rows = (
+        [
+            line.engine,
+            line.precision,
+            f"{line.mean:.4f}",
+            f"{line.worst:.4f}",
+            line.worst_name,
+            f"{line.truth:.4f}",
+            f"{line.truth_change:+.4f}",
+            f"{line.batch_mean:.4f}, {line.batch_worst:.4f}",
+        ]
+        for line in lines
+    )
+    return aligned([head, *rows])
+
+
+def parts_table(lines: Sequence[Part]) -> str:
+    """Return the ways to do each part as a Markdown table."""
+    rows = ([line.part, line.way, f"{line.cpu_ms:.2f}", line.note] for line in lines)
+    return aligned([["part", "way", "CPU ms", "difference or size"], *rows])
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Return lines of cells as a Markdown table; the first one is its head."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    rows = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
+    ]
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([rows[0], rule, *rows[1:]])
+
+
+def machine() -> dict[str, Any]:
+    """Name processor, cores and versions: figures mean nothing without them."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        model = next(iter(names), model)
+    capabilities = [name for name, has in torch.cpu.get_capabilities().items() if has is True]
+    return {
+        "processor": model,
+        "cores": usable_cores(),
+        "capabilities": capabilities,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "pranet": __version__,
+    }
+
+
+def write(out: Path, name: str, rows: Sequence[Row], answers: Mapping[str, Sequence[Answer]], **facts: Any) -> None:
+    """Write ``name.json`` and, where there are latencies, ``name-latency.png`` and ``name-curve.png``.
+
+    Raises:
+        BenchError: matplotlib is not installed; the JSON is written all the same.
+
+    """
+    write_json(out / f"{name}.json", rows, **facts)
+    if answers:
+        _draw(out, name, rows, answers)
+
+
+def write_json(path: Path, rows: Sequence[Row] | Sequence[Fidelity], **facts: Any) -> None:
+    """Write lines of a table beside the machine that they were measured on."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {"machine": machine(), **facts, "rows": [asdict(row) for row in rows]}
+    path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _draw(out: Path, name: str, rows: Sequence[Row], answers: Mapping[str, Sequence[Answer]]) -> None:
+    try:
+        from matplotlib.figure import Figure  # optional extra
+    except ImportError:
+        raise BenchError("plots need matplotlib: pip install 'pranet-service[bench]'") from None
+    histogram = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = histogram.subplots()
+    for load, each in answers.items():
+        latencies = [1e3 * (answer.done - answer.due) for answer in each if not answer.error]
+        axes.hist(latencies, bins=60, histtype="step", label=load)
+    axes.set(xlabel="latency, ms", ylabel="answers", title=f"pranet bench {name}")
+    axes.legend()
+    histogram.savefig(out / f"{name}-latency.png", dpi=120)
+    curve = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = curve.subplots()
+    for percentile in ("p50_ms", "p99_ms"):
+        points = [(row.frames_per_second, getattr(row, percentile)) for row in rows]
+        axes.plot(*zip(*points, strict=True), marker="o", label=COLUMNS[percentile])
+    for row in rows:
+        axes.annotate(row.load, (row.frames_per_second, row.p50_ms), textcoords="offset points", xytext=(4, 4))
+    axes.set(xlabel="frames answered per second", ylabel="latency, ms", title=f"pranet bench {name}")
+    axes.legend()
+    curve.savefig(out / f"{name}-curve.png", dpi=120)
+
+
+def _text(value: str | float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.1f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,76 @@
+"""Running servers as the benchmark sees them: a way to send one picture, and the processor time that they report."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.client.credentials import NO_ACCESS, Access
+from service.commands.bench.errors import BenchError
+from service.commands.bench.load import Send
+from service.pb.pranet.v1 import segmentation_pb2 as pb
+from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
+
+CPU_SERIES = "process_cpu_seconds_total"
+PNG_MAGIC = b"\x89PNG"
+TIMEOUT_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Server:
+    """A way into a running server."""
+
+    send: Send
+    metrics: httpx.AsyncClient
+
+    async def cpu_seconds(self) -> float | None:
+        """Return the processor time that the server reports of itself; None where it does not."""
+        try:
+            text = (await self.metrics.get("/metrics")).text
+        except httpx.TransportError:
+            return None
+        samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
+        return next((sample.value for sample in samples if sample.name == CPU_SERIES), None)
+
+
+@asynccontextmanager
+async def http(url: str, access: Access = NO_ACCESS) -> AsyncIterator[Server]:
+    """Send to ``POST /segment``, one kept connection for each request in flight."""
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+    async with access.http(url, limits=limits, timeout=TIMEOUT_SECONDS) as client:
+
+        async def send(image: bytes) -> None:
+            answer = await client.post("/segment", content=image, headers={"content-type": "application/octet-stream"})
+            if answer.status_code != httpx.codes.OK or not answer.content.startswith(PNG_MAGIC):
+                raise BenchError(f"{answer.status_code} {answer.text[:150]}")
+
+        await _reached(client)
+        yield Server(send, client)
+
+
+@asynccontextmanager
+async def rpc(url: str, address: str, access: Access = NO_ACCESS) -> AsyncIterator[Server]:
+    """Send to ``SegmentationService.Segment`` over one channel; metrics come from the REST port."""
+    async with (
+        access.http(url, timeout=TIMEOUT_SECONDS) as client,
+        access.channel(address) as channel,
+    ):
+        stub = pb_grpc.SegmentationServiceStub(channel)  # type: ignore[no-untyped-call]
+
+        async def send(image: bytes) -> None:
+            request = pb.SegmentRequest(image=image)
+            answer = await stub.Segment(request, timeout=TIMEOUT_SECONDS, metadata=access.metadata())
+            if not answer.png.startswith(PNG_MAGIC):
+                raise BenchError("the answer holds no PNG")
+
+        await _reached(client)
+        yield Server(send, client)
+
+
+async def _reached(client: httpx.AsyncClient) -> None:
+    try:
+        (await client.get("/readyz")).raise_for_status()
+    except httpx.HTTPError as error:
+        raise BenchError(f"no server is ready at {client.base_url} ({error}); start one with: pranet serve") from error

@@ -1,0 +1,102 @@
+"""``pranet export``: the weights for other servers, and the calibration that int8 needs."""
+
+import argparse
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from model import transforms
+from model.errors import UserError
+from model.training.pairs import read_names
+from model.transforms import Pixels
+from model.weights import checkpoint
+from model.weights.checkpoint import Checkpoint
+from service.commands.segment import SUFFIXES
+from service.frames import codec
+from service.settings import Settings, add_flags, from_command_line
+
+CALIBRATION_PICTURES = 64
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``pranet export``."""
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--onnx", action="store_true", help="an ONNX file, checked against PyTorch")
+    what.add_argument("--triton", action="store_true", help="a model repository for NVIDIA Triton, with ONNX in it")
+    what.add_argument("--int8", action="store_true", help="the calibration for --precision int8; needs --calibrate")
+    parser.add_argument(
+        "--calibrate", type=Path, action="append", metavar="DIR", help="folder of typical pictures; repeatable"
+    )
+    parser.add_argument(
+        "--exclude", type=Path, metavar="FILE", help="list of names not to calibrate with, because they validate"
+    )
+    parser.add_argument(
+        "-o", "--out", type=Path, metavar="PATH", help="default: pranet.onnx, model_repository, or beside the weights"
+    )
+    add_flags(parser, ("weights", "max_image_pixels", "log_level"))
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write what was asked for.
+
+    Raises:
+        CheckpointError: the weights cannot be used.
+        UserError: a library or the pictures are missing, or an export is not what PyTorch computes.
+
+    """
+    settings = from_command_line(arguments)
+    weights = checkpoint.load(settings.weights_path)
+    if arguments.int8:
+        exclude = read_names(arguments.exclude) if arguments.exclude else set()
+        written = _calibrate(weights, arguments.calibrate, exclude, arguments.out, settings)
+        print(f"{written}: calibration of {weights.model_id}; lay it beside the weights and use --precision int8")
+        return 0
+    from model import export
+
+    write, default = (export.write_onnx, "pranet.onnx") if arguments.onnx else (export.write_triton, "model_repository")
+    out = arguments.out or Path(default)
+    print(f"{out}: {weights.model_id}; logits within {write(weights, out):.2g} of PyTorch's")
+    return 0
+
+
+def _calibrate(
+    weights: Checkpoint, folders: list[Path] | None, exclude: set[str], out: Path | None, settings: Settings
+) -> Path:
+    try:
+        from model.engines.openvino import conversion as openvino_conversion
+        from model.engines.openvino import int8 as openvino_int8
+    except ImportError as error:
+        raise UserError(f"{error}; int8 needs OpenVINO, which runs on x86-64 processors") from error
+    if folders is None:
+        raise UserError("--int8 needs --calibrate with a folder of typical pictures")
+    frames = list(_frames(folders, exclude, settings.max_image_pixels))
+    try:
+        found = openvino_int8.calibrate(openvino_conversion.convert(weights), frames)
+    except ImportError as error:
+        raise UserError(f"{error}; install what int8 needs: pip install 'pranet-service[int8]'") from error
+    path = out or openvino_int8.path_for(weights)
+    openvino_int8.save(path, found, weights)
+    return path
+
+
+def _frames(folders: list[Path], exclude: set[str], max_pixels: int) -> Iterator[Pixels]:
+    """Yield network inputs of pictures spread evenly over each folder.
+
+    Raises:
+        UserError: a folder has no picture.
+
+    """
+    for folder in folders:
+        files = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in SUFFIXES]
+        files = [file for file in files if exclude.isdisjoint(_names(file))]
+        if not files:
+            raise UserError(f"no picture found in {folder}")
+        count = min(len(files), CALIBRATION_PICTURES // len(folders))
+        for index in np.linspace(0, len(files) - 1, count).round().astype(int):
+            yield transforms.to_input(codec.decode(files[index].read_bytes(), max_pixels))
+
+
+def _names(file: Path) -> Iterable[str]:
+    """Return what a list may call a picture: its stem, alone or after its data set."""
+    return file.stem, f"{file.resolve().parent.parent.name}/{file.stem}"

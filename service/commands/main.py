@@ -1,0 +1,70 @@
+"""The command ``pranet``: which module carries out which command."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from model.errors import UserError
+from service import __version__
+
+# Each module has ``add_arguments(parser)`` and ``run(arguments) -> int``, and is imported only for its own command:
+# serving never imports training.
+COMMANDS = {
+    "serve": ("service.app", "serve REST, gRPC and Prometheus metrics"),
+    "health": ("service.commands.health", "tell whether the server on this machine takes new work"),
+    "segment": ("service.commands.segment", "segment files and folders without a server"),
+    "stream": ("service.commands.stream", "stream video to a server"),
+    "replay": ("service.commands.replay", "stream a recorded session again and compare"),
+    "tokens": ("service.commands.tokens", "make and withdraw the bearer tokens of a server"),
+    "weights": ("service.commands.weights", "inspect, convert, compare and blend weights files"),
+    "bench": (
+        "service.commands.bench.command",
+        "measure engine, pipeline or server, and how far engines move masks",
+    ),
+    "export": ("service.commands.export", "write ONNX, a Triton model repository, or the calibration that int8 needs"),
+    "train": ("model.training.command", "train weights from a recipe"),
+    "evaluate": ("model.evaluation.command", "judge weights or maps against annotated pictures"),
+}
+INSTALL_EXTRAS = "pip install 'pranet-service[bench,dicom,export,gpu,int8,otel,ray,train,video]', or `make extras`"
+USAGE_ERROR = 2
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return its exit code. An error that the user can mend is one line on standard error."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        arguments = _parser(words).parse_args(words)
+        code: int = arguments.run(arguments)
+    except UserError as error:
+        print(f"pranet: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    except ModuleNotFoundError as error:
+        print(f"pranet: {words[0]} needs {error.name}, of an optional extra: {INSTALL_EXTRAS}", file=sys.stderr)
+        return USAGE_ERROR
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"pranet: {error.filename}: {error.strerror}", file=sys.stderr)
+        return USAGE_ERROR
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return code
+
+
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="pranet", description="Real-time polyp segmentation with PraNet.")
+    parser.add_argument("--version", action="version", version=f"pranet {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, (module, summary) in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+        if name in words[:1]:
+            implementation = importlib.import_module(module)
+            command.set_defaults(run=implementation.run)
+            implementation.add_arguments(command)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

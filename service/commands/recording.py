@@ -1,0 +1,116 @@
+"""A streamed session on disk.
+
+DIR/frames/00000000.bin    the picture as it was sent (raw pixels: with their layout in the line of answers)
+DIR/masks/00000000.png     the mask, where there was one
+DIR/answers.jsonl          one line a frame: times, outcome, timings
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+from model.errors import UserError
+from service.client.connection import Reply, VideoFrame
+from service.frames.codec import Picture, PixelFormat, RawPicture, read_mask
+
+ANSWERS = "answers.jsonl"
+
+
+class RecordingError(UserError):
+    """The folder holds no recording, or one that is damaged."""
+
+
+class Recorder:
+    """Keeps every frame and its answer; pictures of patients may be among them, so it is only ever asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __enter__(self) -> Self:
+        for part in ("frames", "masks"):
+            (self._folder / part).mkdir(parents=True, exist_ok=True)
+        self._answers = (self._folder / ANSWERS).open("w")
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._answers.close()
+
+    def take(self, reply: Reply) -> None:
+        """Write one frame and its answer down."""
+        name, picture = f"{reply.frame.frame_id:08d}", reply.frame.picture
+        line: dict[str, Any] = {
+            "frame_id": reply.frame.frame_id,
+            "captured": reply.frame.captured,
+            "age_ms": round(reply.age_seconds * 1e3, 3),
+            "outcome": reply.outcome,
+        }
+        if isinstance(picture, bytes):
+            (self._folder / "frames" / f"{name}.bin").write_bytes(picture)
+        else:
+            (self._folder / "frames" / f"{name}.bin").write_bytes(picture.data)
+            line["raw"] = [picture.format, picture.width, picture.height, picture.stride]
+        if reply.response and reply.outcome == "answered":
+            (self._folder / "masks" / f"{name}.png").write_bytes(reply.response.mask.png)
+            times = reply.response.mask.times
+            line["times_ms"] = {field.name: round(value, 3) for field, value in times.ListFields()}
+            line["weights_sha256"] = reply.response.mask.model.weights_sha256
+        if reply.response and reply.outcome == "failed":
+            line["error"] = reply.response.error.detail
+        print(json.dumps(line), file=self._answers)
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """Return the lines of a recording.
+
+    Raises:
+        RecordingError: there is none, or it is damaged.
+
+    """
+    try:
+        return [json.loads(line) for line in (folder / ANSWERS).read_text().splitlines()]
+    except (OSError, ValueError) as error:
+        raise RecordingError(f"{folder} holds no recording of pranet stream --record: {error}") from error
+
+
+def frames(folder: Path, lines: list[dict[str, Any]], *, hold: bool) -> Iterator[VideoFrame]:
+    """Return the recorded frames again; ``hold`` keeps to the times at which they were captured."""
+    began = time.monotonic()
+    for number, line in enumerate(lines):
+        if hold:
+            time.sleep(max(0.0, began + line["captured"] - lines[0]["captured"] - time.monotonic()))
+        yield VideoFrame(number, _picture(folder, line), time.monotonic())
+
+
+def _picture(folder: Path, line: dict[str, Any]) -> Picture:
+    data = (folder / "frames" / f"{line['frame_id']:08d}.bin").read_bytes()
+    if "raw" not in line:
+        return data
+    form, width, height, stride = line["raw"]
+    return RawPicture(PixelFormat(form), width, height, stride, data)
+
+
+class Comparison:
+    """Compares masks that come back with the recorded ones."""
+
+    def __init__(self, folder: Path, lines: list[dict[str, Any]]) -> None:
+        self._folder = folder
+        self._lines = lines
+        self.compared = self.identical = 0
+        self.worst_dice = 1.0
+
+    def take(self, reply: Reply) -> None:
+        """Compare one answer, where both times there was a mask."""
+        file = self._folder / "masks" / f"{self._lines[reply.frame.frame_id]['frame_id']:08d}.png"
+        if reply.response is None or reply.outcome != "answered" or not file.exists():
+            return
+        now, then = (read_mask(png) > 0 for png in (reply.response.mask.png, file.read_bytes()))
+        self.compared += 1
+        self.identical += bool((now == then).all())
+        total = int(now.sum()) + int(then.sum())
+        self.worst_dice = min(self.worst_dice, 2 * int((now & then).sum()) / total if total else 1.0)
+
+    def summary(self) -> str:
+        """Say how much is as it was."""
+        return f"compared {self.compared}  identical {self.identical}  worst Dice {self.worst_dice:.4f}"

@@ -1,0 +1,35 @@
+"""``pranet replay``: a recorded session once more, and whether the masks are what they were."""
+
+import argparse
+from pathlib import Path
+
+import uvloop
+
+from service.client.client import in_thread
+from service.client.credentials import access_of
+from service.commands import recording
+from service.commands.recording import Comparison
+from service.commands.stream import add_stream_options, follow, stream_config
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``pranet replay``."""
+    parser.add_argument("recording", type=Path, metavar="DIR", help="what pranet stream --record has written")
+    add_stream_options(parser, policy="every")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Stream the recording again; return 1 if a mask differs.
+
+    Raises:
+        RecordingError: the folder holds no recording.
+        RequestFailed: the server refuses the stream, or cannot be reached.
+
+    """
+    lines = recording.read(arguments.recording)
+    frames = recording.frames(arguments.recording, lines, hold=arguments.policy == "latest")
+    comparison = Comparison(arguments.recording, lines)
+    config, access = stream_config(arguments), access_of(arguments)
+    uvloop.run(follow(arguments.server, in_thread(frames), config, [comparison.take], access))
+    print(comparison.summary())
+    return 0 if comparison.identical == comparison.compared else 1

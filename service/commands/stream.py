@@ -1,0 +1,153 @@
+"""``pranet stream``: video to a server, a live line of figures, and what came back as video, masks or a recording."""
+
+import argparse
+import asyncio
+import contextlib
+import math
+import sys
+import time
+from collections.abc import AsyncIterable, Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import uvloop
+
+from service.client.client import DEFAULT_TARGET, AsyncClient, in_thread
+from service.client.connection import Reply, VideoFrame
+from service.client.credentials import NO_ACCESS, Access, access_of, add_access_options
+from service.commands.recording import Recorder
+from service.commands.stream_statistics import Tally
+from service.commands.video import VideoWriter, open_source, paced
+from service.frames import codec
+from service.frames.shapes import draw_overlay
+from service.pb.pranet.v1 import segmentation_pb2 as pb
+
+POLICIES = {"latest": pb.POLICY_LATEST, "every": pb.POLICY_EVERY}
+LINE_SECONDS = 1.0  # between two lines of figures
+MAX_PIXELS = 178_000_000  # of a frame that is drawn on here
+
+Take = Callable[[Reply], None]
+
+
+def add_stream_options(parser: argparse.ArgumentParser, policy: str = "latest") -> None:
+    """Declare what a stream is configured with; ``replay`` has the same."""
+    add = parser.add_argument
+    add("--server", default=DEFAULT_TARGET, metavar="HOST:PORT", help=f"gRPC address (default: {DEFAULT_TARGET})")
+    add("--policy", choices=POLICIES, default=policy, help=f"latest (live) or every (default: {policy})")
+    add("--deadline-ms", type=float, default=0, help="from capture; later frames are dropped (default: 0, none)")
+    add("--threshold", type=float, help="probability above which a pixel is polyp (default: the server's)")
+    add("--smoothing-ms", type=float, default=0, help="time constant of smoothing over frames (default: 0, none)")
+    add("--hysteresis", action="store_true", help="let polyps appear later and stay longer, against flicker")
+    add("--roi", default="full", help="full, auto (without the black surround), or x,y,w,h (default: full)")
+    add_access_options(parser)
+
+
+def stream_config(arguments: argparse.Namespace) -> pb.StreamConfig:
+    """Return the first message of the stream."""
+    config = pb.StreamConfig(
+        policy=POLICIES[arguments.policy],
+        deadline_ms=arguments.deadline_ms,
+        roi=arguments.roi,
+        smoothing_ms=arguments.smoothing_ms,
+        hysteresis=arguments.hysteresis,
+    )
+    if arguments.threshold is not None:
+        config.threshold = arguments.threshold
+    return config
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``pranet stream``."""
+    add = parser.add_argument
+    add("source", metavar="SOURCE", help="video file, folder of frames, /dev/videoN, rtsp://..., or demo:")
+    add_stream_options(parser)
+    add("--fps", type=float, help="frames a second (default: the source's own)")
+    add("--seconds", type=float, help="stop after this time, answered or not (default: when the source ends)")
+    add("--raw", action="store_true", help="send video frames as raw RGB24 instead of JPEG")
+    add("--out", type=Path, metavar="FILE.mp4", help="write the frames with the outlines of their polyps")
+    add("--save-masks", type=Path, metavar="DIR", help="write the mask of every answered frame")
+    add("--record", type=Path, metavar="DIR", help="keep frames, answers and timings, for pranet replay")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Stream until the source ends; return 1 if a frame failed or was not answered in order.
+
+    Raises:
+        SourceError: the source cannot be read, or the output not written.
+        AccessError: the token cannot be read.
+        RequestFailed: the server refuses the stream, or cannot be reached.
+
+    """
+    source = open_source(arguments.source, raw=arguments.raw)
+    frames = paced(source, arguments.fps, arguments.seconds, hold=arguments.policy == "latest" or bool(arguments.fps))
+    with contextlib.ExitStack() as stack:
+        takers = list(_takers(arguments, arguments.fps or source.fps, stack))
+        config, access = stream_config(arguments), access_of(arguments)
+        until = time.monotonic() + (arguments.seconds or math.inf)
+        tally = uvloop.run(follow(arguments.server, in_thread(frames), config, takers, access, until))
+    return 0 if tally.in_order and not tally.outcomes["failed"] else 1
+
+
+async def follow(
+    server: str,
+    frames: AsyncIterable[VideoFrame],
+    config: pb.StreamConfig,
+    takers: list[Take],
+    access: Access = NO_ACCESS,
+    until: float = math.inf,
+) -> Tally:
+    """Stream to the end, with a line of figures on the screen; interrupted, it still says the sum.
+
+    Raises:
+        RequestFailed: the server refuses the stream, or cannot be reached, as ``AsyncClient.stream`` says.
+
+    """
+    tally = Tally()
+    showing = asyncio.create_task(_show(tally))
+    try:
+        async with AsyncClient(target=server, access=access) as client:
+            async for reply in client.stream(frames, config, until):
+                tally.count(reply)
+                for take in takers:
+                    await asyncio.to_thread(take, reply)
+    finally:
+        showing.cancel()
+        if tally.received:
+            print(("\r\x1b[K" if sys.stdout.isatty() else "") + tally.summary(), flush=True)
+    return tally
+
+
+async def _show(tally: Tally) -> None:
+    """Renew one line on a terminal; elsewhere, add a line each time."""
+    while True:
+        await asyncio.sleep(LINE_SECONDS)
+        if not tally.received:
+            continue
+        if sys.stdout.isatty():
+            print("\r\x1b[K" + tally.line(), end="", flush=True)
+        else:
+            print(tally.line(), flush=True)
+
+
+def _takers(arguments: argparse.Namespace, fps: float, stack: contextlib.ExitStack) -> Iterator[Take]:
+    if arguments.out:
+        writer = stack.enter_context(VideoWriter(arguments.out, fps))
+        yield lambda reply: _draw(reply, writer)
+    if arguments.save_masks:
+        arguments.save_masks.mkdir(parents=True, exist_ok=True)
+        yield lambda reply: _save_mask(reply, arguments.save_masks)
+    if arguments.record:
+        yield stack.enter_context(Recorder(arguments.record)).take
+
+
+def _draw(reply: Reply, writer: VideoWriter) -> None:
+    """Append an answered frame; what was dropped is not shown, as on a live screen."""
+    if reply.response is None or reply.outcome != "answered":
+        return
+    picture = np.asarray(codec.to_rgb(reply.frame.picture, MAX_PIXELS)[0])
+    writer.write(draw_overlay(picture, codec.read_mask(reply.response.mask.png)))
+
+
+def _save_mask(reply: Reply, folder: Path) -> None:
+    if reply.response is not None and reply.outcome == "answered":
+        (folder / f"{reply.frame.frame_id:08d}.png").write_bytes(reply.response.mask.png)

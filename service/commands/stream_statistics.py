@@ -1,0 +1,66 @@
+"""What a client counts while it streams, as a table of one line."""
+
+import time
+from collections import Counter, deque
+
+from service.client.connection import Reply
+from service.observability.metrics import FrameRate
+
+DROPS = ("stale", "deadline", "overload", "lost")
+AGES = 20_000  # newest ages from which percentiles are taken
+
+
+class Tally:
+    """Counts replies; percentiles are of the frames that were answered with a mask."""
+
+    def __init__(self) -> None:
+        self.outcomes: Counter[str] = Counter()
+        self.in_order = True
+        self._ages: deque[float] = deque(maxlen=AGES)  # seconds
+        self._rate = FrameRate()
+        self._began = self._last = time.monotonic()
+        self._last_id = -1
+
+    def count(self, reply: Reply) -> None:
+        """Count one reply."""
+        if not self.outcomes:
+            self._began = reply.frame.captured
+        self.outcomes[reply.outcome] += 1
+        self.in_order &= reply.frame.frame_id == self._last_id + 1
+        self._last_id = reply.frame.frame_id
+        if reply.outcome == "answered":
+            self._last = time.monotonic()
+            self._ages.append(reply.age_seconds)
+            self._rate.count()
+
+    @property
+    def received(self) -> int:
+        """Count all replies."""
+        return self.outcomes.total()
+
+    def age_ms(self, percent: float) -> float:
+        """Return a percentile of the age, milliseconds; 0 before the first mask."""
+        ordered = sorted(self._ages)
+        return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))] * 1e3 if ordered else 0.0
+
+    @property
+    def fps(self) -> float:
+        """Masks a second, from the first frame to the last mask."""
+        seconds = self._last - self._began
+        return self.outcomes["answered"] / seconds if seconds > 0 else 0.0
+
+    def line(self) -> str:
+        """Say where the stream stands now."""
+        return f"{self._rate.per_second():6.1f} fps  {self._figures()}"
+
+    def summary(self) -> str:
+        """Say how the stream went as a whole."""
+        order = "kept" if self.in_order else "BROKEN"
+        return f"{self.fps:.2f} fps  {self._figures()}  order {order}"
+
+    def _figures(self) -> str:
+        drops = "  ".join(f"{name} {self.outcomes[name]}" for name in DROPS)
+        return (
+            f"age p50 {self.age_ms(50):.0f} ms  p99 {self.age_ms(99):.0f} ms  frames {self.received}  "
+            f"answered {self.outcomes['answered']}  {drops}  failed {self.outcomes['failed']}"
+        )

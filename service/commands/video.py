@@ -1,0 +1,180 @@
+"""Where the frames of ``pranet stream`` come from: a file, a folder, a camera, the network, or a synthetic sweep."""
+
+import itertools
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from model.errors import UserError
+from model.transforms import Pixels
+from service import SAMPLES
+from service.client.connection import VideoFrame
+from service.frames.codec import Picture, PixelFormat, RawPicture
+
+DEMO = "demo:"
+DEMO_FRAMES = 120  # of one sweep there and back
+DEMO_SIZE = (640, 480)  # pixels
+SAMPLE = SAMPLES / "polyp-1.jpg"
+JPEG_QUALITY = 92
+DEFAULT_FPS = 30.0  # of a source that does not tell its own
+PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+VIDEOS = frozenset({".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts"})
+
+
+class SourceError(UserError):
+    """The source cannot be opened or read."""
+
+
+class Source:
+    """Pictures in order, with the rate at which they were taken."""
+
+    def __init__(self, pictures: Iterable[Picture], fps: float, *, live: bool) -> None:
+        self.pictures = pictures
+        self.fps = fps
+        self.live = live  # a camera: it sets the pace itself
+
+
+def open_source(name: str, *, raw: bool = False) -> Source:
+    """Open what ``name`` names; ``raw`` leaves decoded frames uncompressed.
+
+    Raises:
+        SourceError: there is nothing by this name, or PyAV is needed and not installed.
+
+    """
+    path = Path(name)
+    if name.startswith(DEMO):
+        return Source(itertools.cycle(sweep()), DEFAULT_FPS, live=False)
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURES)
+        if not files:
+            raise SourceError(f"{path} holds no pictures ({', '.join(sorted(PICTURES))})")
+        return Source((file.read_bytes() for file in files), DEFAULT_FPS, live=False)
+    if "://" not in name and not path.exists():
+        raise SourceError(f"{name} is no file, folder, /dev/videoN, rtsp:// address or {DEMO}")
+    return _open_video(name, raw)
+
+
+def sweep() -> list[bytes]:
+    """Return JPEG frames that pan and zoom over a bundled sample there and back, while its light changes."""
+    sample = np.asarray(Image.open(SAMPLE).convert("RGB"))[:, :, ::-1]  # BGR, as OpenCV has it
+    width, height = DEMO_SIZE
+    frames = []
+    for number in range(DEMO_FRAMES):
+        phase = 2 * np.pi * number / DEMO_FRAMES
+        zoom = 1.25 + 0.2 * np.cos(phase)
+        scale = zoom * max(width / sample.shape[1], height / sample.shape[0])
+        shift = 0.06 * np.array([np.sin(phase) * width, np.sin(2 * phase) * height])
+        centre = np.array([sample.shape[1], sample.shape[0]]) / 2
+        offset = np.array([width, height]) / 2 - scale * centre + shift
+        moved = cv2.warpAffine(
+            sample, np.array([[scale, 0, offset[0]], [0, scale, offset[1]]]), DEMO_SIZE, borderMode=cv2.BORDER_REFLECT
+        )
+        lit = cv2.convertScaleAbs(moved, alpha=0.85 + 0.15 * float(np.cos(3 * phase)))
+        frames.append(_jpeg(lit))
+    return frames
+
+
+def paced(source: Source, fps: float | None, limit_seconds: float | None, *, hold: bool) -> Iterator[VideoFrame]:
+    """Give frames their numbers and times of capture; ``hold`` keeps a recorded source to its rate, as a camera is."""
+    began = time.monotonic()
+    interval = 1 / (fps or source.fps)
+    hold = hold and not source.live
+    for number, picture in enumerate(source.pictures):
+        due = began + number * interval
+        if limit_seconds is not None and (due if hold else time.monotonic()) - began >= limit_seconds:
+            return
+        if hold:
+            time.sleep(max(0.0, due - time.monotonic()))
+        yield VideoFrame(number, picture, time.monotonic())
+
+
+def _open_video(name: str, raw: bool) -> Source:
+    av = load_av()
+    options = {"rtsp_transport": "tcp", "fflags": "nobuffer"} if name.startswith("rtsp") else {}
+    camera = name.startswith("/dev/")
+    try:
+        container = av.open(name, format="v4l2" if camera else None, options=options, timeout=None if camera else 10)
+        stream = container.streams.video[0]
+    except (av.FFmpegError, IndexError, OSError) as error:
+        raise SourceError(f"{name} cannot be read as video: {error}") from error
+    live = camera or "://" in name
+    stream.thread_type = "SLICE" if live else "AUTO"  # threads by frame hold back as many frames as there are of them
+    pictures = _decoded(container, stream, raw)
+    return Source(_named(name, pictures, endless=live), float(stream.average_rate or DEFAULT_FPS), live=live)
+
+
+def _decoded(container: Any, stream: Any, raw: bool) -> Iterator[Picture]:
+    with container:
+        for frame in container.decode(stream):
+            pixels = frame.to_ndarray(format="rgb24")  # (H, W, 3)
+            yield raw_picture(pixels) if raw else _jpeg(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))
+
+
+def _named(name: str, pictures: Iterator[Picture], *, endless: bool) -> Iterator[Picture]:
+    """Say of which source it is that something went wrong on the way; a camera has no end of its own."""
+    try:
+        yield from pictures
+    except load_av().FFmpegError as error:
+        raise SourceError(f"{name} broke off: {error}") from error
+    if endless:
+        raise SourceError(f"{name} stopped sending")
+
+
+def raw_picture(pixels: Pixels) -> RawPicture:
+    """Wrap RGB pixels (H, W, 3)."""
+    height, width, _ = pixels.shape
+    return RawPicture(PixelFormat.RGB24, width, height, 3 * width, pixels.tobytes())
+
+
+def load_av() -> Any:
+    """Import PyAV, which only video needs.
+
+    Raises:
+        SourceError: it is not installed.
+
+    """
+    try:
+        import av
+    except ImportError as error:
+        raise SourceError("video needs PyAV: pip install 'pranet-service[video]'") from error
+    return av
+
+
+def _jpeg(pixels: Any) -> bytes:
+    return cv2.imencode(".jpg", pixels, (cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY))[1].tobytes()
+
+
+class VideoWriter:
+    """Writes RGB pictures of one size as H.264; use it as ``with``."""
+
+    def __init__(self, path: Path, fps: float) -> None:
+        self._av = load_av()
+        self._path = path
+        self._fps = round(fps)
+        self._stream: Any = None
+
+    def __enter__(self) -> "VideoWriter":
+        try:
+            self._container = self._av.open(str(self._path), "w")
+        except (self._av.FFmpegError, OSError, ValueError) as error:
+            raise SourceError(f"{self._path} cannot be written as video: {error}") from error
+        return self
+
+    def write(self, pixels: Pixels) -> None:
+        """Append RGB pixels (H, W, 3); an odd last row or column is left out, as H.264 needs even sides."""
+        height, width = pixels.shape[0] & ~1, pixels.shape[1] & ~1
+        if self._stream is None:
+            self._stream = self._container.add_stream("libx264", rate=self._fps)
+            self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
+        even = np.ascontiguousarray(pixels[:height, :width])
+        self._container.mux(self._stream.encode(self._av.VideoFrame.from_ndarray(even, format="rgb24")))
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._stream is not None:
+            self._container.mux(self._stream.encode())
+        self._container.close()

@@ -1,0 +1,78 @@
+"""The model that answers now, and how another takes its place while the service runs.
+
+The old model answers until the new one is read, checked and warm; then the batcher is given the new one, which it asks
+for once for each batch, so that no batch and no answer mixes the two. Whatever goes wrong leaves the old one in place.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+import numpy as np
+
+from model.engines.predictor import ModelRef, Predictor
+from model.transforms import SIZE, Pixels
+from service.batching.batcher import Batcher
+from service.batching.device_thread import in_device_thread
+from service.frames.segmenter import Inference, inference
+from service.frames.side_outputs import SideOutputs
+from service.observability.metrics import Metrics
+
+PREPARE_SECONDS = 300.0  # to read and to warm up; the slowest GPU needs a small part of it
+
+log = logging.getLogger(__name__)
+
+
+class ServedModel:
+    """Names the model behind the batcher, and replaces it on ``reload``."""
+
+    def __init__(
+        self,
+        batcher: Batcher[Pixels, Inference],
+        ref: ModelRef,
+        load: Callable[[], Predictor],
+        side_outputs: SideOutputs | None,
+        metrics: Metrics,
+        *,
+        max_batch_size: int,
+    ) -> None:
+        self._batcher = batcher
+        self._load = load
+        self._side_outputs = side_outputs
+        self._metrics = metrics
+        self._max_batch_size = max_batch_size
+        self._name(ref)
+
+    async def reload(self) -> bool:
+        """Load the weights anew and answer with them from the next batch on; tell whether that worked.
+
+        The old model's memory is free as soon as its last batch is answered.
+        """
+        try:
+            async with asyncio.timeout(PREPARE_SECONDS):
+                predictor = await in_device_thread(self._prepared)
+        except Exception as error:  # a file, a device or an engine can fail in any way
+            reason = f"{type(error).__name__}: {error}"
+            log.error("the new weights are not taken, %s goes on answering (%s)", self.ref.model_id, reason)
+            self._metrics.reloads.labels("refused").inc()
+            return False
+        old = self.ref.model_id
+        self._batcher.infer = inference(predictor)
+        self._name(predictor.model)
+        if self._side_outputs is not None:
+            self._side_outputs.forget()
+        self._metrics.reloads.labels("taken").inc()
+        log.warning("%s answers from now on, in the place of %s", self.ref.model_id, old)
+        return True
+
+    def _prepared(self) -> Predictor:
+        predictor = self._load()
+        predictor.warm_up(self._max_batch_size)
+        for level in (0, 255):  # weights can be finite each and yet overflow together
+            inference(predictor)([np.full((3, SIZE, SIZE), level, np.uint8)])
+        return predictor
+
+    def _name(self, ref: ModelRef) -> None:
+        self.ref = ref
+        self._metrics.model_info.clear()
+        self._metrics.model_info.labels(ref.model_id, ref.weights_sha256, ref.engine, ref.device, ref.precision).set(1)

@@ -1,0 +1,1 @@
+"""HTTP itself: server, connections, request bodies, middleware and problem documents."""

@@ -1,0 +1,89 @@
+"""The HTTP server around REST, WebSocket and the pages."""
+
+import asyncio
+import contextlib
+import functools
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import uvicorn
+
+from service.access.tls import HANDSHAKE_SECONDS
+from service.http.protocol import HttpProtocol
+from service.http.websocket_protocol import WebSocketProtocol
+from service.rest import routes
+from service.runtime import Phase, Service
+
+# Longer than clients and proxies keep an idle connection (httpx 5 s, nginx and most load balancers 60 s): who closes
+# first must be the client, or a request that is just being sent meets a closed connection.
+KEEP_ALIVE_SECONDS = 75
+# A peer that vanished without a word is given up after both times together.
+WS_PING_SECONDS = 10.0
+WS_PING_TIMEOUT_SECONDS = 5.0
+
+UNREAD_SECONDS = 30.0  # that sent bytes may stay unread in the peer's full buffers before the kernel gives it up
+
+
+@contextlib.asynccontextmanager
+async def listening(service: Service, listener: socket.socket) -> AsyncIterator[None]:
+    """Serve HTTP on a bound socket inside the block."""
+    tls, settings = service.tls, service.settings
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(UNREAD_SECONDS * 1e3))  # its children too
+    config = uvicorn.Config(
+        routes.build(service),
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        workers=1,  # else WEB_CONCURRENCY decides: one device, one queue, one registry of metrics
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        ws=functools.partial(WebSocketProtocol, metrics=service.metrics),  # type: ignore[arg-type]
+        ws_max_size=settings.cut_off_bytes,
+        ws_ping_interval=WS_PING_SECONDS,
+        ws_ping_timeout=WS_PING_TIMEOUT_SECONDS,
+        http=functools.partial(  # type: ignore[arg-type]
+            HttpProtocol, metrics=service.metrics, rest_bytes=max(settings.cut_off_bytes, settings.max_archive_bytes)
+        ),
+        ssl_context_factory=None if tls is None else lambda *_: tls.context(),
+    )
+    server = _Server(config)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn has no event for it
+            await asyncio.sleep(0.005)
+        yield
+    finally:
+        config.timeout_graceful_shutdown = _seconds_to_end(service)
+        server.should_exit = True
+        await serving
+
+
+def _seconds_to_end(service: Service) -> int:
+    """Return how long what is answered may still be on its way to its clients: for the rest of the drain."""
+    if service.readiness.phase is not Phase.DRAINING:
+        return 1
+    return max(1, round(service.settings.drain_seconds - (time.monotonic() - service.readiness.since)))
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to the composition root, which stops REST and gRPC together, and limits the time of handshakes."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen as uvicorn does with given sockets and no lifespan; it leaves the time to the loop: 60 s."""
+        loop, tls = asyncio.get_running_loop(), self.config.ssl
+        protocol: Any = self.config.http_protocol_class
+        connected = functools.partial(protocol, config=self.config, server_state=self.server_state, app_state={})
+        seconds = HANDSHAKE_SECONDS if tls else None
+        self.servers = [
+            await loop.create_server(
+                connected, sock=each, ssl=tls, ssl_handshake_timeout=seconds, backlog=self.config.backlog
+            )
+            for each in sockets or ()
+        ]
+        self.started = True
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield

@@ -1,0 +1,46 @@
+"""Log lines: text for people, or one JSON object a line for machines. Pictures and file names never go in."""
+
+import json
+import logging
+import sys
+import time
+
+from service.observability.tracing import current
+
+QUIETER = {  # loggers of libraries, and from which level on they are heard
+    "PIL": logging.WARNING,
+    "asyncio": logging.WARNING,
+    "uvicorn.error": logging.ERROR,  # warns of faults of clients, which are refused and logged here
+    "python_multipart": logging.CRITICAL,  # quotes bytes of the body
+}
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line; inside a call it names its request and its trace."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format a record with its time in UTC."""
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        line = {
+            "time": f"{stamp}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if call := current.get():
+            line["request_id"] = call.request_id
+            if call.trace_id:
+                line["trace_id"] = call.trace_id
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def configure(level: str, style: str) -> None:
+    """Send all logs to standard error, at ``level`` and in ``style`` (text or json)."""
+    handler = logging.StreamHandler(sys.stderr)
+    plain = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    handler.setFormatter(JsonFormatter() if style == "json" else plain)
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    for name, least in QUIETER.items():
+        logging.getLogger(name).setLevel(max(least, logging.getLevelName(level.upper())))

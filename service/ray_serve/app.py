@@ -1,0 +1,175 @@
+"""The service on Ray Serve, ``serve run service.ray_serve.app:app max_replicas=4``; needs the extra ``ray``.
+
+Each replica is one process with one device, one batcher and the routes of ``service.rest.routes``. Ray starts, scales,
+checks, replaces and stops replicas; its proxy has the ports, and hands out requests.
+"""
+
+import asyncio
+import contextlib
+import os
+from argparse import Namespace
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from pydantic import PositiveFloat, PositiveInt
+from ray import serve
+from ray.serve.config import AutoscalingConfig
+from ray.serve.grpc_util import RayServegRPCContext
+from starlette.routing import Router
+from starlette.types import ASGIApp
+
+from service import settings
+from service.errors import ServiceError, TooManyBytes
+from service.oip import rpc as oip
+from service.pb.inference import open_inference_pb2 as inference
+from service.pb.pranet.v1 import segmentation_pb2 as pb
+from service.ray_serve.proxy import Aborted, RayContext, RayStream, without_request_id
+from service.rest import routes
+from service.rpc import server as rpc
+from service.rpc.call import abort, authorizations
+from service.runtime import Phase, load_predictor, running, warm_up
+
+HEALTH_SECONDS = 5.0  # between two checks; Ray replaces a replica after three that fail
+SERVICES = (
+    pb.DESCRIPTOR.services_by_name["SegmentationService"],
+    inference.DESCRIPTOR.services_by_name["GRPCInferenceService"],
+)
+END_SECONDS = 10.0  # beyond DRAIN_SECONDS, until Ray ends a replica by force
+
+
+class Scaling(AutoscalingConfig):
+    """The arguments of ``app``: Ray's own, by requests in a replica at once; as many as fill a CPU's batch."""
+
+    max_replicas: PositiveInt = 4
+    target_ongoing_requests: PositiveFloat | None = 8
+
+
+class Replica:
+    """One device and its batcher; it gets requests once it is warm.
+
+    Raises:
+        SettingsError: a setting is unknown or invalid, or TLS is asked for.
+        CheckpointError: the weights cannot be used.
+        DeviceError: the device is not to be had.
+        TimeoutError: the device hangs.
+
+    """
+
+    async def __init__(self) -> None:  # type: ignore[misc]  # Ray awaits it
+        self._lifetime = AsyncExitStack()
+        chosen = settings.from_command_line(Namespace())
+        _check(chosen)
+        predictor = await asyncio.to_thread(load_predictor, chosen)
+        self._service = await self._lifetime.enter_async_context(running(chosen, predictor))
+        self._lifetime.callback(self._service.readiness.enter, Phase.DRAINING)
+        self._rpc = rpc.Servicer(self._service)
+        self._oip = oip.Servicer(self._service)
+        await warm_up(self._service, predictor)
+
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        """Return the routes of ``pranet serve``; the router around them answers Ray's lifespan messages."""
+        return Router(default=without_request_id(routes.build(self._service)), redirect_slashes=False)
+
+    async def check_health(self) -> None:
+        """Return if new work is taken.
+
+        Raises:
+            NotReady: inference does not answer any more; Ray replaces this replica.
+            Draining: it is stopping.
+
+        """
+        self._service.readiness.check()
+
+    async def _answer(self, name: str, request: Message, given: RayServegRPCContext, empty: Message) -> Message:
+        context: Any = RayContext(given)
+        with contextlib.suppress(Aborted):
+            async with self._entered(given, context):
+                self._check_size(request)
+                answer: Message = await self._method(name)(request, context)
+                return answer
+        return empty  # with the status of its context: Ray's proxy drops the metadata where something is raised
+
+    async def _answers(
+        self, name: str, requests: AsyncIterator[Message], given: RayServegRPCContext
+    ) -> AsyncGenerator[Message]:
+        context: Any = RayStream(given)
+        answered = context.answers(self._method(name), self._bounded(requests))
+        async with self._entered(given, context), contextlib.aclosing(answered) as answers:
+            async for answer in answers:
+                yield answer
+
+    @contextlib.asynccontextmanager
+    async def _entered(self, given: RayServegRPCContext, context: Any) -> AsyncIterator[None]:
+        """Let the caller in, or end the call with the reason."""
+        try:
+            with self._service.gate.entered(authorizations(given.invocation_metadata())):
+                yield
+        except ServiceError as error:  # of the gate
+            await abort(context, error)
+
+    async def _bounded(self, requests: AsyncIterator[Message]) -> AsyncIterator[Message]:
+        async for request in requests:
+            self._check_size(request)
+            yield request
+
+    def _check_size(self, request: Message) -> None:
+        """Hold a message to the limit of ``pranet serve``; Ray's own is 2 GiB."""
+        limit = self._service.settings.max_message_bytes
+        if (size := request.ByteSize()) > limit:
+            raise TooManyBytes.of_message(size, limit)
+
+    def _method(self, name: str) -> Callable[[Any, Any], Awaitable[Any]]:
+        found: Callable[[Any, Any], Awaitable[Any]] = getattr(self._rpc, name, None) or getattr(self._oip, name)
+        return found
+
+    async def __del__(self) -> None:
+        """End; Ray has waited for the requests that were accepted, and sends no more."""
+        await self._lifetime.aclose()
+
+
+def _of_proto(method: MethodDescriptor) -> Callable[..., Any]:
+    """Return what Ray calls for a method of a ``.proto``, by its name; the argument's name asks for the context."""
+
+    async def answer(self: Replica, request: Message, grpc_context: RayServegRPCContext) -> Message:
+        return await self._answer(method.name, request, grpc_context, GetMessageClass(method.output_type)())
+
+    async def answers(
+        self: Replica, requests: AsyncIterator[Message], grpc_context: RayServegRPCContext
+    ) -> AsyncGenerator[Message]:
+        async with contextlib.aclosing(self._answers(method.name, requests, grpc_context)) as given:
+            async for each in given:
+                yield each
+
+    return answers if method.server_streaming else answer
+
+
+for _method in (each for service in SERVICES for each in service.methods):
+    setattr(Replica, _method.name, _of_proto(_method))
+
+
+def app(scaling: Scaling) -> serve.Application:
+    """Return the application; ``serve run`` and Ray's config files give the arguments.
+
+    Raises:
+        SettingsError: a setting is unknown or invalid, or TLS is asked for.
+
+    """
+    chosen, _ = settings.load(os.environ, {})
+    _check(chosen)
+    deployed = serve.deployment(
+        name="pranet",
+        autoscaling_config=scaling,
+        max_ongoing_requests=2 * chosen.max_queue_size,  # so that the service itself says when its queue is full
+        health_check_period_s=HEALTH_SECONDS,
+        graceful_shutdown_timeout_s=chosen.drain_seconds + END_SECONDS,
+    )
+    return deployed(serve.ingress()(Replica)).bind()
+
+
+def _check(chosen: settings.Settings) -> None:
+    if chosen.tls_cert:  # who asks for TLS must not go without it unawares
+        raise settings.SettingsError("TLS_CERT: with Ray, its proxy has the ports; give ssl_certfile to http_options")

@@ -1,0 +1,1 @@
+"""The REST interface and the WebSocket stream: routes, messages and the pages."""

@@ -1,0 +1,171 @@
+"""``POST /segment/batch``: many pictures in one call, answered one by one as they are made.
+
+In: a zip (``application/zip``), or a multipart form of files. Out, by ``Accept``: NDJSON, one object a line with the
+picture in base64, or ``multipart/mixed``, one part for each picture. Both name index, file and status of every picture.
+"""
+
+import asyncio
+import base64
+import contextlib
+import json
+import uuid
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import Request, Response
+from starlette.types import Receive, Scope, Send
+
+from service.archives.archive import PATIENCE_SECONDS, Answer
+from service.archives.members import Member, from_parts, from_zip
+from service.errors import ClientLeft, ServiceError, UnsupportedImage
+from service.frames.frame import Options, Output
+from service.frames.segmenter import Segmentation
+from service.http.body import MULTIPART, content_type, read_parts, read_zip
+from service.http.request import timeout_seconds, unless_client_leaves
+from service.rest.schemas import SegmentationBody
+from service.runtime import Service
+
+ZIP_TYPES = ("application/zip", "application/x-zip-compressed")
+NDJSON, MIXED = "application/x-ndjson", "multipart/mixed"
+PROBLEM_TYPE, PNG_TYPE, JSON_TYPE = "application/problem+json", "image/png", "application/json"
+
+Write = Callable[[bytes], Awaitable[None]]
+
+
+class Streamed(Response):
+    """A response whose body is written while the pictures are segmented; ``held`` is closed at its end."""
+
+    def __init__(
+        self,
+        request: Request,
+        media_type: str,
+        count: int,
+        body: Callable[[Write], Awaitable[None]],
+        held: contextlib.ExitStack,
+    ) -> None:
+        super().__init__(media_type=media_type, headers={"x-pictures": str(count)})
+        del self.headers["content-length"]
+        self._request = request
+        self._body = body
+        self._held = held
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send everything, unless the client leaves or does not read: then its work is dropped."""
+        service: Service = self._request.app.state.service
+
+        async def write(data: bytes) -> None:
+            try:
+                async with asyncio.timeout(service.settings.request_timeout_ms / 1e3):
+                    await send({"type": "http.response.body", "body": data, "more_body": True})
+            except TimeoutError:  # it would hold a place of MAX_ARCHIVES for ever
+                raise ClientLeft("the client does not read its answers") from None
+
+        async def whole() -> None:
+            await self._body(write)
+            await send({"type": "http.response.body", "body": b""})
+
+        with self._held:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            try:
+                await unless_client_leaves(self._request, whole())
+            except ClientLeft as error:
+                service.metrics.rejected.labels(error.slug).inc()
+
+
+async def respond(request: Request, options: Options, service: Service) -> Response:
+    """Read an archive; return the response that segments its pictures while it is sent.
+
+    Raises:
+        QueueFull: ``MAX_ARCHIVES`` are at work.
+        ServiceError: the archive as a whole is refused.
+
+    """
+    now = asyncio.get_running_loop().time()
+    seconds = timeout_seconds(request, round(PATIENCE_SECONDS * 1e3))
+    with contextlib.ExitStack() as held:
+        held.enter_context(service.archives.place())
+        members = await _members(request, service, now + min(seconds, service.settings.request_timeout_ms / 1e3))
+        return streamed(request, members, options, service, now + seconds, held.pop_all())
+    raise AssertionError("unreachable")
+
+
+def streamed(
+    request: Request,
+    members: Sequence[Member],
+    options: Options,
+    service: Service,
+    deadline: float,
+    held: contextlib.ExitStack,
+) -> Streamed:
+    """Return the response that segments the members until ``deadline`` (loop time, seconds) while it is sent."""
+    boundary = uuid.uuid4().hex if MIXED in request.headers.get("accept", "") else ""
+
+    async def body(write: Write) -> None:
+        async def send(answer: Answer) -> None:
+            await write(await asyncio.to_thread(_written, answer, request.state.request_id, boundary))
+
+        await service.archives.answer_all(members, options, deadline, send)
+        if boundary:
+            await write(f"--{boundary}--\r\n".encode())
+
+    media_type = f"{MIXED}; boundary={boundary}" if boundary else NDJSON
+    return Streamed(request, media_type, len(members), body, held)
+
+
+async def _members(request: Request, service: Service, deadline: float) -> list[Member]:
+    """Receive the archive; the deadline is for its bytes only."""
+    limits = service.settings
+    kind = content_type(request)
+    if kind in ZIP_TYPES:
+        return from_zip(await read_zip(request, limits.max_archive_bytes, deadline), limits.max_image_bytes)
+    if kind == MULTIPART:
+        parts = await read_parts(request, limits.max_archive_bytes, deadline)
+        return from_parts(parts, limits.max_image_bytes)
+    raise UnsupportedImage(f"content type {kind or 'none'} is no archive; send {ZIP_TYPES[0]} or {MULTIPART}")
+
+
+def _written(answer: Answer, request_id: str, boundary: str) -> bytes:
+    return _part(answer, request_id, boundary) if boundary else _line(answer, request_id)
+
+
+def _line(answer: Answer, request_id: str) -> bytes:
+    line: dict[str, Any] = {"index": answer.member.index, "name": answer.member.name, "status": _status(answer)}
+    done = answer.outcome
+    if isinstance(done, ServiceError):
+        line["error"] = done.problem(request_id)
+    elif done.options.output is Output.JSON:
+        line["segmentation"] = SegmentationBody.of(done, request_id).model_dump()
+    else:
+        line |= {"width": done.width, "height": done.height, "model_id": done.model.model_id}
+        line |= {"timings_ms": done.times.milliseconds(), "png": base64.b64encode(done.rendered.png).decode()}
+    return json.dumps(line).encode() + b"\n"
+
+
+def _part(answer: Answer, request_id: str, boundary: str) -> bytes:
+    kind, content = _content(answer.outcome, request_id)
+    head = "".join(f"{name}: {value}\r\n" for name, value in _headers(answer, kind, len(content)))
+    return b"".join((f"--{boundary}\r\n{head}\r\n".encode(), content, b"\r\n"))
+
+
+def _content(done: Segmentation | ServiceError, request_id: str) -> tuple[str, bytes]:
+    if isinstance(done, ServiceError):
+        return PROBLEM_TYPE, json.dumps(done.problem(request_id)).encode()
+    if done.options.output is Output.JSON:
+        return JSON_TYPE, SegmentationBody.of(done, request_id).model_dump_json().encode()
+    return PNG_TYPE, done.rendered.png
+
+
+def _headers(answer: Answer, kind: str, length: int) -> Iterator[tuple[str, str]]:
+    yield "Content-Type", kind
+    yield "Content-Length", str(length)
+    yield "Content-Disposition", f"attachment; filename*=UTF-8''{quote(answer.member.name, safe='', errors='replace')}"
+    yield "X-Index", str(answer.member.index)
+    yield "X-Status", str(_status(answer))
+    if isinstance(answer.outcome, Segmentation):
+        yield "X-Model", answer.outcome.model.model_id
+        yield "Server-Timing", answer.outcome.times.server_timing()
+
+
+def _status(answer: Answer) -> int:
+    return answer.outcome.status if isinstance(answer.outcome, ServiceError) else 200

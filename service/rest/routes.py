@@ -1,0 +1,256 @@
+"""REST: the wire format of ``POST /segment`` and of the routes around it. No image work happens here."""
+
+import asyncio
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi.security import HTTPBearer
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.middleware.cors import CORSMiddleware
+
+from model.transforms import SIZE
+from service import __version__
+from service.batching.queue import Priority
+from service.dicom.extra import MEDIA_TYPE as DICOM_TYPE
+from service.errors import InvalidParameter, UpgradeRequired
+from service.frames.frame import Options, Output
+from service.frames.regions import ROI_FORMS, ROI_PATTERN
+from service.frames.segmenter import Segmentation
+from service.http.body import FILE_FIELD, MULTIPART, read_image
+from service.http.middleware import HeadAsGet, HttpGate, SafeHeaders
+from service.http.problems import add_handlers, refuse
+from service.http.request import TIMEOUT_HEADER, given_once, timeout_seconds, unless_client_leaves
+from service.observability.access_log import Observed
+from service.oip import rest as oip
+from service.rest import archive_routes, websocket
+from service.rest import dicom_routes as dicom
+from service.rest.archive_routes import PNG_TYPE, PROBLEM_TYPE
+from service.rest.pages import add_pages
+from service.rest.schemas import Info, ModelBody, Problem, SegmentationBody
+from service.runtime import Service
+
+CORS_REQUEST_HEADERS = ("authorization", "content-type", TIMEOUT_HEADER, "x-request-id", "traceparent")
+CORS_ANSWER_HEADERS = ("x-request-id", "x-model", "server-timing", "retry-after")
+# FastAPI's own traces and logs would send paths, queries and exceptions wherever OpenTelemetry's variables say.
+NO_TELEMETRY: Any = {"auto_configure": False, "tracing": False, "metrics": False, "logs": False}
+SHOWN_TOKEN = HTTPBearer(auto_error=False, description="As `pranet tokens add` prints it.")  # the gate checks it
+BINARY = {"type": "string", "format": "binary"}
+IMAGE_TYPES = ("image/jpeg", PNG_TYPE, "image/webp", "image/bmp", "image/tiff", "application/octet-stream", DICOM_TYPE)
+SEGMENT_ANSWERS = {
+    kind: {"schema": BINARY} for kind in (PNG_TYPE, DICOM_TYPE, archive_routes.NDJSON, archive_routes.MIXED)
+}
+REQUEST_BODY = {
+    "required": True,
+    "content": {kind: {"schema": BINARY} for kind in IMAGE_TYPES}
+    | {MULTIPART: {"schema": {"type": "object", "required": [FILE_FIELD], "properties": {FILE_FIELD: BINARY}}}},
+}
+ARCHIVE_BODY = {
+    "required": True,
+    "content": {
+        archive_routes.ZIP_TYPES[0]: {"schema": BINARY},
+        MULTIPART: {"schema": {"type": "object", "properties": {FILE_FIELD: {"type": "array", "items": BINARY}}}},
+    },
+}
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Problem, "content": {PROBLEM_TYPE: {}}}
+    for status in (400, 401, 408, 413, 415, 422, 429, 500, 503, 504)
+}
+
+
+class SegmentQuery(BaseModel):
+    """Query parameters of ``POST /segment``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    threshold: float | None = Field(
+        None, ge=0, le=1, allow_inf_nan=False, description="Probability above which a pixel is polyp."
+    )
+    output: Literal["mask", "probability", "overlay", "json", "maps"] | None = Field(
+        None,
+        description="mask: 0/255 PNG. probability: grey PNG. overlay: picture with outlines. json: shapes. "
+        "maps: the side outputs S6 to S3 next to each other, grey PNG.",
+    )
+    depth: Literal["8", "16"] = Field("8", description="Bits of a probability.")
+    roi: str = Field("full", pattern=ROI_PATTERN, description=f"{ROI_FORMS}.")
+
+
+class ObjectQuery(SegmentQuery):
+    """And what is only asked of a DICOM object."""
+
+    omit_empty: bool = Field(False, description="Leave frames without a polyp out of a DICOM Segmentation.")
+
+
+def build(service: Service) -> FastAPI:
+    """Return the ASGI application over a running service."""
+    app = FastAPI(
+        title="PraNet service",
+        version=__version__,
+        description="Real-time polyp segmentation in colonoscopy frames. Research use only; not a medical device.",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # to wherever the client's Host header points
+        telemetry=NO_TELEMETRY,
+        dependencies=[Depends(SHOWN_TOKEN)] if service.settings.api_tokens_file else [],
+    )
+    app.state.service = service
+    add_handlers(app)
+    _add_middleware(app, service)
+    _add_routes(app)
+    add_pages(app)
+    return app
+
+
+def _add_middleware(app: FastAPI, service: Service) -> None:
+    """Put around the routes what every request passes, the innermost first."""
+    settings = service.settings
+    app.add_middleware(
+        HttpGate, gate=service.gate, refuse=refuse, public_metrics=settings.public_metrics, origins=settings.origins
+    )
+    if settings.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=CORS_REQUEST_HEADERS,
+            expose_headers=CORS_ANSWER_HEADERS,
+        )
+    app.add_middleware(SafeHeaders)
+    app.add_middleware(Observed, metrics=service.metrics, tracing=service.tracing)
+    app.add_middleware(HeadAsGet)
+
+
+def _add_routes(app: FastAPI) -> None:
+    app.post(
+        "/segment",
+        summary="Segment one image",
+        response_class=Response,
+        responses={200: {"model": SegmentationBody, "content": SEGMENT_ANSWERS}, **PROBLEMS},
+        openapi_extra={"requestBody": REQUEST_BODY},
+        dependencies=[Depends(given_once)],
+    )(segment)
+    app.post(
+        "/segment/batch",
+        summary="Segment an archive of images",
+        response_class=Response,
+        responses={
+            200: {"content": {archive_routes.NDJSON: {"schema": BINARY}, archive_routes.MIXED: {"schema": BINARY}}},
+            **PROBLEMS,
+        },
+        openapi_extra={"requestBody": ARCHIVE_BODY},
+        dependencies=[Depends(given_once)],
+    )(segment_batch)
+    app.get("/livez", summary="Whether the process answers")(livez)
+    app.get("/readyz", summary="Whether new work is taken", responses={503: PROBLEMS[503]})(readyz)
+    app.get("/info", summary="Weights, engine and limits")(info)
+    app.get("/metrics", summary="Prometheus metrics", response_class=Response)(metrics)
+    app.add_api_websocket_route("/stream", websocket.stream)
+    app.get("/stream", include_in_schema=False)(no_websocket)
+    app.add_route(oip.PREFIX, oip.server_metadata)
+    app.mount(oip.PREFIX, oip.build(app.state.service))
+
+
+async def segment(request: Request, query: Annotated[ObjectQuery, Query()]) -> Response:
+    """Answer an image with its mask, in the geometry of the image as a person sees it."""
+    service: Service = request.app.state.service
+    service.readiness.check()
+    if dicom.is_dicom(request):
+        return await _object(request, query, service)
+    if query.omit_empty or dicom.wants_dicom(request):
+        raise InvalidParameter(f"a DICOM Segmentation is only made of DICOM; send Content-Type: {DICOM_TYPE}")
+    deadline = asyncio.get_running_loop().time() + timeout_seconds(request, service.settings.request_timeout_ms)
+    if query.output == "maps":
+        return await _maps(request, query.roi, service, deadline)
+    work = service.segmenter.segment(
+        await read_image(request, service.settings.max_image_bytes, deadline),
+        _options(request, query, service),
+        deadline,
+    )
+    return _answer(request, await unless_client_leaves(request, work))
+
+
+async def _object(request: Request, query: ObjectQuery, service: Service) -> Response:
+    wants_dicom = dicom.wants_dicom(request)
+    if query.output == "maps" or (wants_dicom and query.output not in (None, "mask")):
+        raise InvalidParameter(f"output={query.output} is not made of DICOM in this form; leave it out, or ask for PNG")
+    if query.omit_empty and not wants_dicom:
+        raise InvalidParameter(f"omit_empty is for a DICOM Segmentation; send Accept: {DICOM_TYPE} with it")
+    options = _options(request, query, service)
+    done = await dicom.respond(request, options, service, omit_empty=query.omit_empty)
+    return _answer(request, done) if isinstance(done, Segmentation) else done
+
+
+async def _maps(request: Request, roi: str, service: Service, deadline: float) -> Response:
+    if service.side_outputs is None:
+        raise InvalidParameter("output=maps is switched off here (MAPS); ask for another output")
+    image = await read_image(request, service.settings.max_image_bytes, deadline)
+    model = service.model  # another may take over while this one is at work
+    png = await unless_client_leaves(request, service.side_outputs.render(image, roi, model))
+    return Response(png, media_type=PNG_TYPE, headers={"x-model": model.model_id})
+
+
+async def segment_batch(request: Request, query: Annotated[SegmentQuery, Query()]) -> Response:
+    """Answer every image of a zip or multipart form, one by one: NDJSON, or multipart/mixed by ``Accept``."""
+    service: Service = request.app.state.service
+    service.readiness.check()
+    if query.output == "maps":
+        raise InvalidParameter("output=maps is not made of archives; send its images to /segment")
+    options = replace(_options(request, query, service), priority=Priority.ARCHIVE)
+    return await archive_routes.respond(request, options, service)
+
+
+async def livez() -> dict[str, str]:
+    """Answer as long as the process does."""
+    return {"status": "alive"}
+
+
+async def readyz(request: Request) -> dict[str, str]:
+    """Answer 200 when new work is taken, else 503 with the reason."""
+    service: Service = request.app.state.service
+    service.readiness.check()
+    return {"status": "ready"}
+
+
+async def info(request: Request) -> Info:
+    """Name the weights that answer now, and the limits of this service."""
+    service: Service = request.app.state.service
+    return Info(
+        service_version=__version__,
+        model=ModelBody.model_validate(service.model, from_attributes=True),
+        input_size=SIZE,
+        threshold=service.settings.threshold,
+        max_batch_size=service.max_batch_size,
+        max_queue_size=service.settings.max_queue_size,
+        max_image_bytes=service.settings.max_image_bytes,
+        max_image_pixels=service.settings.max_image_pixels,
+    )
+
+
+async def metrics(request: Request) -> Response:
+    """Return all metrics in Prometheus' text format."""
+    service: Service = request.app.state.service
+    return Response(service.metrics.exposition(), headers={"content-type": CONTENT_TYPE_LATEST})
+
+
+async def no_websocket() -> None:
+    """Say what to ask for."""
+    raise UpgradeRequired("the video stream is a WebSocket; open one here, as service/rest/websocket.py describes")
+
+
+def _options(request: Request, query: SegmentQuery, service: Service) -> Options:
+    wants_json = "application/json" in request.headers.get("accept", "")
+    output = query.output or (Output.JSON if wants_json else Output.MASK)
+    threshold = service.settings.threshold if query.threshold is None else query.threshold
+    return Options(threshold, Output(output), int(query.depth), query.roi)
+
+
+def _answer(request: Request, segmentation: Segmentation) -> Response:
+    headers = {
+        "x-model": segmentation.model.model_id,
+        "server-timing": segmentation.times.server_timing(),
+    }
+    if segmentation.options.output is Output.JSON:
+        body = SegmentationBody.of(segmentation, request.state.request_id)
+        return Response(body.model_dump_json(), media_type="application/json", headers=headers)
+    return Response(segmentation.rendered.png, media_type=PNG_TYPE, headers=headers)

@@ -1,0 +1,1 @@
+"""The gRPC interface: server, servicer, interceptors and messages."""

@@ -1,0 +1,179 @@
+"""gRPC messages <-> the service's own types."""
+
+import math
+from dataclasses import replace
+
+from model.engines.predictor import ModelRef
+from service.batching.queue import Priority
+from service.errors import InvalidParameter, InvalidRequest
+from service.frames import regions
+from service.frames.codec import Picture, PixelFormat, RawPicture
+from service.frames.frame import MaskFormat, Options, Output
+from service.frames.segmenter import Segmentation
+from service.frames.shapes import Polyp
+from service.pb.pranet.v1 import segmentation_pb2 as pb
+from service.streams.quality import Quality
+from service.streams.stream import MAX_SMOOTHING_MS, Answer, Frame, StreamOptions
+from service.streams.window import Drop, Policy
+
+OUTPUTS = {
+    pb.OUTPUT_UNSPECIFIED: Output.MASK,
+    pb.OUTPUT_MASK: Output.MASK,
+    pb.OUTPUT_PROBABILITY: Output.PROBABILITY,
+    pb.OUTPUT_OVERLAY: Output.OVERLAY,
+    pb.OUTPUT_POLYPS: Output.JSON,
+}
+POLICIES = {
+    pb.POLICY_UNSPECIFIED: Policy.LATEST,
+    pb.POLICY_LATEST: Policy.LATEST,
+    pb.POLICY_EVERY: Policy.EVERY,
+}
+MASK_FORMATS = {
+    pb.MASK_FORMAT_UNSPECIFIED: MaskFormat.PNG,
+    pb.MASK_FORMAT_PNG: MaskFormat.PNG,
+    pb.MASK_FORMAT_RLE: MaskFormat.RLE,
+    pb.MASK_FORMAT_BITS: MaskFormat.BITS,
+}
+PIXEL_FORMATS = {pb.PIXEL_FORMAT_RGB24: PixelFormat.RGB24, pb.PIXEL_FORMAT_NV12: PixelFormat.NV12}
+DROP_REASONS = {
+    Drop.STALE: pb.DROP_REASON_STALE,
+    Drop.DEADLINE: pb.DROP_REASON_DEADLINE,
+    Drop.OVERLOAD: pb.DROP_REASON_OVERLOAD,
+}
+QUALITIES = {
+    Quality.BLACK: pb.QUALITY_BLACK,
+    Quality.TOO_DARK: pb.QUALITY_TOO_DARK,
+    Quality.SATURATED: pb.QUALITY_SATURATED,
+    Quality.BLURRED: pb.QUALITY_BLURRED,
+    Quality.FROZEN: pb.QUALITY_FROZEN,
+}
+
+
+def options(request: pb.SegmentRequest | pb.StreamConfig, default_threshold: float) -> Options:
+    """Read how frames are to be segmented.
+
+    Raises:
+        InvalidParameter: a value is unknown or out of range.
+
+    """
+    threshold = request.threshold if request.HasField("threshold") else default_threshold
+    if not 0 <= threshold <= 1:
+        raise InvalidParameter(f"threshold is {threshold}; send 0 to 1")
+    if request.output not in OUTPUTS:
+        raise InvalidParameter(f"output {request.output} is not known; send one of segmentation.proto")
+    depth = request.probability_depth or 8
+    if depth not in (8, 16):
+        raise InvalidParameter(f"probability_depth is {depth}; send 8 or 16")
+    roi = request.roi or regions.FULL
+    regions.check(roi)
+    return Options(threshold, OUTPUTS[request.output], depth, roi)
+
+
+def stream_options(request: pb.StreamRequest, default_threshold: float) -> StreamOptions:
+    """Read the first message of a stream.
+
+    Raises:
+        InvalidRequest: it is no configuration.
+        InvalidParameter: a value is unknown or out of range.
+
+    """
+    if request.WhichOneof("kind") != "config":
+        raise InvalidRequest("the first message of a stream is its configuration; send frames after it")
+    config = request.config
+    if config.policy not in POLICIES or config.mask_format not in MASK_FORMATS:
+        raise InvalidParameter("the policy or mask_format is not known; send one of segmentation.proto")
+    if not 0 <= config.deadline_ms < math.inf:
+        raise InvalidParameter(f"deadline_ms is {config.deadline_ms}; send milliseconds, or 0 for none")
+    if not 0 <= config.smoothing_ms <= MAX_SMOOTHING_MS:
+        raise InvalidParameter(f"smoothing_ms is {config.smoothing_ms}; send 0 (none) to {MAX_SMOOTHING_MS}")
+    policy = POLICIES[config.policy]
+    priority = Priority.LIVE if policy is Policy.LATEST else Priority.SINGLE
+    frame = replace(options(config, default_threshold), mask_format=MASK_FORMATS[config.mask_format], priority=priority)
+    return StreamOptions(policy, config.deadline_ms or None, frame, config.smoothing_ms, config.hysteresis)
+
+
+def frame(request: pb.StreamRequest) -> Frame:
+    """Read a frame; what is wrong with its picture is found out when its turn comes.
+
+    Raises:
+        InvalidRequest: the message is no frame.
+
+    """
+    if request.WhichOneof("kind") != "frame":
+        raise InvalidRequest("a stream has one configuration, and then frames only; open another stream")
+    given = request.frame
+    capture = given.capture_time_us if given.HasField("capture_time_us") else None
+    return Frame(given.frame_id, _picture(given), capture)
+
+
+def _picture(given: pb.StreamFrame) -> Picture:
+    if given.WhichOneof("picture") != "raw":
+        return given.image
+    raw = given.raw
+    form = PIXEL_FORMATS.get(raw.format)
+    row_bytes = raw.width * (1 if form is PixelFormat.NV12 else 3)
+    return RawPicture(form, raw.width, raw.height, raw.stride or row_bytes, raw.data)
+
+
+def stream_response(answer: Answer) -> pb.StreamResponse:
+    """Write down the answer of a frame."""
+    message = pb.StreamResponse(
+        frame_id=answer.frame_id,
+        age_ms=answer.age_seconds * 1e3,
+        window_ms=answer.window_seconds * 1e3,
+        quality=[QUALITIES[flag] for flag in answer.status.quality],
+        added_delay_ms=answer.status.added_delay * 1e3,
+    )
+    outcome = answer.outcome
+    if isinstance(outcome, Segmentation):
+        message.mask.CopyFrom(response(outcome))
+    elif isinstance(outcome, Drop):
+        message.dropped.reason = DROP_REASONS[outcome]
+    else:
+        message.error.cause, message.error.detail = outcome.slug, outcome.detail
+    return message
+
+
+def response(segmentation: Segmentation, request_id: str = "") -> pb.SegmentResponse:
+    """Write down an answered frame."""
+    return pb.SegmentResponse(
+        request_id=request_id,
+        width=segmentation.width,
+        height=segmentation.height,
+        png=segmentation.rendered.png,
+        polyps=map(_polyp, segmentation.rendered.polyps),
+        run_lengths=segmentation.rendered.run_lengths,
+        threshold=segmentation.options.threshold,
+        model=model(segmentation.model),
+        times=pb.StageTimes(**segmentation.times.milliseconds()),
+        batch_size=segmentation.batch_size,
+        bits=segmentation.rendered.bits,
+        presence=_presence(segmentation),
+    )
+
+
+def _presence(segmentation: Segmentation) -> pb.Presence | None:
+    score, calibration = segmentation.rendered.presence, segmentation.model.presence
+    return None if score is None or calibration is None else pb.Presence(score=score, threshold=calibration.threshold)
+
+
+def _polyp(polyp: Polyp) -> pb.Polyp:
+    x, y, width, height = polyp.bounding_box
+    return pb.Polyp(
+        polygon=[pb.Point(x=px, y=py) for px, py in polyp.polygon],
+        bounding_box=pb.Box(x=x, y=y, width=width, height=height),
+        area_fraction=polyp.area_fraction,
+        centroid=pb.Point(x=polyp.centroid[0], y=polyp.centroid[1]),
+        mean_probability=polyp.mean_probability,
+    )
+
+
+def model(ref: ModelRef) -> pb.Model:
+    """Name the weights behind an answer."""
+    return pb.Model(
+        model_id=ref.model_id,
+        weights_sha256=ref.weights_sha256,
+        engine=ref.engine,
+        device=ref.device,
+        precision=ref.precision,
+    )
