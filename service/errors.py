@@ -39,7 +39,6 @@ from typing import ClassVar, Self
 
 from grpc import StatusCode
 
-ERROR_METADATA_KEY = "pranet-error"  # of gRPC's trailing metadata, which names the cause
 RETRY_AFTER_SECONDS = 1
 CLIENT_CLOSED_REQUEST = 499  # nginx's number: no answer can reach anybody, so it is only logged
 

@@ -15,9 +15,9 @@ from websockets.typing import Subprotocol
 
 from fakes import Running
 from pictures import encoded, red_box
-from service.client.credentials import Access
-from service.pb.pranet.v1 import segmentation_pb2 as pb
-from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
+from pranet_client.credentials import Access
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service.rest.websocket_messages import LENGTH
 
 PICTURE = encoded(red_box(64, 48, (16, 12, 48, 36)))

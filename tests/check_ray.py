@@ -24,13 +24,13 @@ from websockets.asyncio.client import connect
 
 from fakes import serving
 from pictures import ROOT, SAMPLES, Mask, annotation, dice, encoded, mask_of, red_box
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from red_ray import GATE
 from service.errors import Draining, NotReady
 from service.oip.tensors import LENGTH as ELEMENT
 from service.pb.inference import open_inference_pb2 as inference
 from service.pb.inference import open_inference_pb2_grpc as inference_grpc
-from service.pb.pranet.v1 import segmentation_pb2 as pb
-from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service.rest.websocket_messages import LENGTH
 from service.runtime import Phase
 from service.settings import SettingsError
@@ -44,7 +44,7 @@ from service.ray_serve.app import Replica, Scaling, app  # noqa: E402
 
 HTTP, GRPC = "127.0.0.1:8000", "127.0.0.1:9000"
 ADD = [
-    "service.pb.pranet.v1.segmentation_pb2_grpc.add_SegmentationServiceServicer_to_server",
+    "pranet_client.pb.pranet.v1.segmentation_pb2_grpc.add_SegmentationServiceServicer_to_server",
     "service.pb.inference.open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server",
 ]
 MANIFEST = ROOT / "docker" / "kuberay" / "pranet.yaml"

@@ -12,8 +12,8 @@ import numpy as np
 
 from model.engines.predictor import ModelRef, Predictor
 from model.transforms import Floats, Pixels
+from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service.app import listening
-from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service.runtime import Service, running, warm_up
 from service.settings import Settings
 

@@ -25,7 +25,7 @@ import uvloop
 
 import mutations
 from fakes import RedPredictor, Running, serving
-from service.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 
 AT_ONCE = 8
 HANG_SECONDS = 20  # after which a case counts as unanswered

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable, Sequence
 
 from pictures import encoded, red_box
-from service.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from test_bad_input import IMAGES
 from test_odd_input import ODD
 

@@ -28,9 +28,9 @@ import uvloop
 
 import processes
 from pictures import SAMPLES
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from processes import Server
-from service.pb.pranet.v1 import segmentation_pb2 as pb
-from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 
 LOAD = 1.2  # of the capacity
 QUEUE = 16  # a queue that is shorter than the deadline at this capacity: what it takes is answered in time

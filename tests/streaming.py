@@ -12,11 +12,11 @@ import pytest
 from fakes import PATIENCE, Running, serving
 from gates import GatedPredictor
 from pictures import encoded, red_box
+from pranet_client.errors import ERROR_METADATA_KEY
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service.frames import frame as frame_module
 from service.observability.metrics import OUTCOMES
-from service.pb.pranet.v1 import segmentation_pb2 as pb
-from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
-from service.rpc.call import ERROR_METADATA_KEY
 
 PICTURE = encoded(red_box(64, 48, (16, 12, 48, 36)))
 CONFIG = pb.StreamRequest(config=pb.StreamConfig())

@@ -14,8 +14,8 @@ from starlette.requests import Request
 
 from fakes import RedPredictor, Running, serving
 from pictures import encoded, red_box, repeat_last_scan
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from service.http.request import timeout_seconds
-from service.pb.pranet.v1 import segmentation_pb2 as pb
 
 MEBIBYTE = 2**20
 GOOD = encoded(red_box(64, 48, (8, 8, 40, 40)))

@@ -13,8 +13,9 @@ from fakes import RedPredictor, serving
 from model.engines.factory import PRECISIONS
 from model.training.pairs import PairFile
 from pictures import ROOT
-from service.client.client import AsyncClient, VideoFrame
-from service.client.connection import Reply
+from pranet_client.async_client import AsyncClient
+from pranet_client.connection import Reply, VideoFrame
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from service.commands.bench import fidelity, local, report, servers, streaming
 from service.commands.bench.errors import BenchError
 from service.commands.bench.load import closed_loop, open_loop, watched
@@ -23,7 +24,6 @@ from service.commands.bench.pictures import read, size
 from service.commands.main import main
 from service.commands.segment import NothingToDo
 from service.frames.codec import decode
-from service.pb.pranet.v1 import segmentation_pb2 as pb
 
 
 def test_an_answer_counts_for_the_share_of_its_life_in_the_window() -> None:

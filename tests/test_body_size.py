@@ -12,8 +12,8 @@ import pytest
 
 from fakes import PATIENCE, Running, connected, serving, until
 from pictures import encoded, red_box
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from service.http import protocol as http_protocol
-from service.pb.pranet.v1 import segmentation_pb2 as pb
 from service.settings import MESSAGE_OVERHEAD_BYTES
 from streaming import EVERY, frame, status
 

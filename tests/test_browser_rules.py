@@ -7,7 +7,7 @@ from websockets.exceptions import InvalidStatus
 
 import callers
 from fakes import serving
-from service.client.credentials import NO_ACCESS
+from pranet_client.credentials import NO_ACCESS
 from service.http.middleware import SAFE_HEADERS
 
 ELSEWHERE = "https://elsewhere.example"

@@ -11,14 +11,15 @@ import pytest
 
 from fakes import PATIENCE, Running, serving
 from pictures import SAMPLES, encoded, mask_of, red_box
-from service.client.client import AsyncClient, Client
-from service.client.connection import Reply, VideoFrame
-from service.client.errors import RequestFailed
+from pranet_client.async_client import AsyncClient
+from pranet_client.client import Client
+from pranet_client.connection import Reply, VideoFrame
+from pranet_client.errors import RequestFailed
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from service.commands.main import main
 from service.commands.stream_statistics import Tally
 from service.commands.video import SourceError, VideoWriter, open_source, paced, sweep
 from service.frames.codec import decode
-from service.pb.pranet.v1 import segmentation_pb2 as pb
 
 PICTURE = encoded(red_box(64, 48, (16, 12, 48, 36)))
 EVERY = pb.StreamConfig(policy=pb.POLICY_EVERY)
@@ -65,7 +66,7 @@ async def test_a_service_that_cannot_be_reached_is_said_to_be() -> None:
 def test_a_stream_to_a_server_that_is_not_there_ends_with_one_line_that_says_what_to_do(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.client.client.FIRST_REPLY_SECONDS", 0.3)
+    monkeypatch.setattr("pranet_client.reconnection.FIRST_REPLY_SECONDS", 0.3)
     address = f"127.0.0.1:{free_port()}"
     assert main(["stream", "demo:", "--server", address]) == 2
     said = capsys.readouterr()
@@ -75,7 +76,7 @@ def test_a_stream_to_a_server_that_is_not_there_ends_with_one_line_that_says_wha
 
 
 async def test_a_stream_that_is_refused_for_too_long_names_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.client.client.FIRST_REPLY_SECONDS", 0.3)
+    monkeypatch.setattr("pranet_client.reconnection.FIRST_REPLY_SECONDS", 0.3)
     async with (
         serving(max_streams=1) as it,
         AsyncClient(target=target(it)) as client,

@@ -14,9 +14,9 @@ from PIL import Image
 from PIL.Image import Transpose
 
 from pictures import SAMPLES, Mask, annotation, dice, encoded, mask_of
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from processes import Server, pranet
-from service.pb.pranet.v1 import segmentation_pb2 as pb
-from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 
 CLIENTS = 64
 ALIKE = 0.8  # Dice from which two masks could be taken for each other

@@ -10,7 +10,7 @@ from websockets.asyncio.client import connect
 
 from fakes import PATIENCE, until
 from pictures import encoded, red_box
-from service.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from service.rpc.call import EARLY_SECONDS
 from streaming import CONFIG, Held, held
 from test_refusals import counted

@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from fakes import PATIENCE, RedPredictor, Running, serving, until
 from model.transforms import Floats, Pixels
 from pictures import Mask, dice, encoded, mask_of, red_box
-from service.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 
 SIZE = (64, 48)
 BOXES = [(8 + 4 * number, 4, 24 + 4 * number, 20 + 4 * number) for number in range(6)]

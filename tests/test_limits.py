@@ -9,9 +9,9 @@ import pytest
 from callers import TRANSPORTS, Ask, grpc_unary, rest
 from fakes import serving, until
 from gates import GatedPredictor
+from pranet_client.credentials import Access
 from service.access.rate_limits import Allowance
 from service.access.tokens import Token, digest_of
-from service.client.credentials import Access
 from service.errors import RateLimited, TooManyAtOnce
 
 

@@ -25,10 +25,10 @@ from fakes import PATIENCE, RedPredictor, Running, serving
 from model.engines.cuda import device_metrics
 from model.transforms import Pixels
 from pictures import ROOT, encoded
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from service.errors import ServiceError
 from service.observability.metrics import OUTCOMES, Metrics
 from service.observability.stage_times import STAGES
-from service.pb.pranet.v1 import segmentation_pb2 as pb
 from service.runtime import Phase
 
 PROMETHEUS = ROOT / "docker" / "prometheus"

@@ -13,10 +13,10 @@ from websockets.typing import Subprotocol
 
 import processes
 from pictures import encoded, red_box
-from service.client.credentials import Access
+from pranet_client.credentials import Access
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service.commands import main as cli
-from service.pb.pranet.v1 import segmentation_pb2 as pb
-from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service.rest.websocket_messages import LENGTH
 
 pytestmark = pytest.mark.slow

@@ -16,9 +16,9 @@ from PIL import Image
 
 import processes
 from pictures import ROOT, encoded, mask_of, red_box
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from processes import Server
-from service.pb.pranet.v1 import segmentation_pb2 as pb
-from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 
 pytestmark = pytest.mark.slow
 

@@ -9,8 +9,9 @@ from PIL import Image, ImageFilter
 
 from model.transforms import Pixels
 from pictures import SAMPLES
+from pranet_client.pictures import PixelFormat, RawPicture
 from service.errors import InvalidParameter, ServiceError, TooManyPixels
-from service.frames.codec import PixelFormat, RawPicture, to_rgb
+from service.frames.codec import to_rgb
 
 MAX_PIXELS = 1_000_000
 ROUNDING = 4  # levels: two implementations of BT.601 in fixed point, neither wrong

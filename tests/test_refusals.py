@@ -16,8 +16,8 @@ from websockets.exceptions import InvalidStatus
 from callers import TRANSPORTS, Ask
 from fakes import PATIENCE, RedPredictor, Running, connected, serving, until
 from pictures import encoded, red_box
+from pranet_client.credentials import Access
 from service.access.tokens import Token, digest_of
-from service.client.credentials import Access
 from service.http import protocol as http_protocol
 from service.http.protocol import MAX_HEAD_BYTES
 from service.pb.inference import open_inference_pb2 as inference

@@ -23,9 +23,9 @@ from model.transforms import Floats, Pixels
 from model.weights import checkpoint
 from model.weights.weights_file import CheckpointError
 from pictures import SAMPLES, Mask, dice, encoded, mask_of, red_box
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from processes import Server
-from service.pb.pranet.v1 import segmentation_pb2 as pb
-from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 
 PICTURE = encoded(red_box(64, 48, (8, 8, 40, 40)))
 JPEG = SAMPLES[0].read_bytes()

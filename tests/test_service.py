@@ -17,9 +17,9 @@ from PIL import Image
 from fakes import RedPredictor, Running, serving, until
 from model.presence import Presence
 from pictures import SAMPLES, annotation, dice, encoded, mask_of, red_box
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from processes import Server
 from service import app
-from service.pb.pranet.v1 import segmentation_pb2 as pb
 
 BOX = (40, 30, 200, 150)
 PICTURE = encoded(red_box(320, 200, BOX))

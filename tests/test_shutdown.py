@@ -21,11 +21,11 @@ from PIL import Image
 import processes
 from fakes import PATIENCE, serving
 from pictures import ROOT, SAMPLES, encoded, mask_of
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from processes import Server, pranet
 from service.app import INFERENCE_DEAD, StartError
 from service.batching.batcher import MAX_ABANDONED
-from service.pb.pranet.v1 import segmentation_pb2 as pb
-from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 
 CALLERS = 12  # of each protocol: more than one batch, so that some wait when the signal comes
 IMAGE = SAMPLES[0].read_bytes()

@@ -13,8 +13,8 @@ from PIL import Image
 from black_hole import Loss, black_hole
 from fakes import PATIENCE, serving, until
 from pictures import encoded
-from service.pb.pranet.v1 import segmentation_pb2 as pb
-from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service.rpc import server as rpc
 from service.runtime import Phase
 from streaming import CONFIG, NARROW, Call, Held, check_identity, frame, held, reached, status

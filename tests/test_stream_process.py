@@ -10,10 +10,10 @@ import pytest
 
 from fakes import PATIENCE
 from pictures import ROOT, SAMPLES
+from pranet_client.errors import ERROR_METADATA_KEY
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from processes import server
-from service.pb.pranet.v1 import segmentation_pb2 as pb
-from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
-from service.rpc.call import ERROR_METADATA_KEY
 
 pytestmark = pytest.mark.slow
 

@@ -5,7 +5,7 @@ import pytest
 
 from fakes import serving
 from pictures import encoded, mask_of, red_box
-from service.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from streaming import CONFIG, EVERY, PICTURE, check_identity, frame, held, reached, replies, status
 
 

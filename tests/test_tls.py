@@ -19,9 +19,10 @@ from callers import TRANSPORTS, UNREACHABLE, Ask, rest
 from certificates import Authority
 from fakes import PATIENCE, Running, serving, until
 from pictures import ROOT
-from service.access.tls import ServerTls, TlsError
+from pranet_client.credentials import NO_ACCESS
+from pranet_client.errors import TlsError
+from service.access.tls import ServerTls
 from service.access.tokens import Token, digest_of
-from service.client.credentials import NO_ACCESS
 from service.http import server as http_server
 from service.rpc import server as rpc
 

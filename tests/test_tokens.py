@@ -19,11 +19,11 @@ from websockets.typing import Subprotocol
 from callers import TRANSPORTS, Ask, grpc_unary, rest, socket
 from fakes import Running, serving
 from pictures import encoded, red_box
+from pranet_client.credentials import NO_ACCESS, Access
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service.access.tokens import Tokens, TokensError, parse
-from service.client.credentials import NO_ACCESS, Access
 from service.commands import main as cli
-from service.pb.pranet.v1 import segmentation_pb2 as pb
-from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 
 TODAY = datetime.now(UTC).date()
 YESTERDAY = TODAY - timedelta(days=1)

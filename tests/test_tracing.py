@@ -22,9 +22,9 @@ from websockets.asyncio.client import connect
 from fakes import PATIENCE, RedPredictor, Running, serving
 from otlp import Receiver, receiving
 from pictures import ROOT, SAMPLES
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from service.observability import logs, otel
 from service.observability.stage_times import STAGES
-from service.pb.pranet.v1 import segmentation_pb2 as pb
 from service.rest.websocket_messages import LENGTH
 from service.settings import Settings, SettingsError
 

@@ -9,7 +9,7 @@ import pytest
 
 from fakes import Running, connected, serving, until
 from pictures import encoded, red_box
-from service.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from service.runtime import Phase
 
 GOOD = encoded(red_box(64, 48, (8, 8, 40, 40)))

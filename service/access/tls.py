@@ -9,17 +9,14 @@ from typing import Any
 
 import grpc
 
-from model.errors import UserError
+from pranet_client.errors import TlsError
+from pranet_client.tls import load_authorities, load_identity
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
 HANDSHAKE_SECONDS = 10.0  # of TLS; of gRPC with what HTTP/2 begins with
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; all of TLS 1.3's are as good
-
-
-class TlsError(UserError):
-    """A certificate, a key or an authority cannot be used; the message names the file."""
 
 
 @dataclass(frozen=True)
@@ -117,31 +114,3 @@ def of_server(settings: Settings) -> ServerTls | None:
     if settings.tls_cert is None or settings.tls_key is None:
         return None
     return ServerTls(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
-
-
-def load_identity(context: ssl.SSLContext, cert: Path, key: Path) -> None:
-    """Load a certificate and its key.
-
-    Raises:
-        TlsError: they cannot be used.
-
-    """
-    try:
-        context.load_cert_chain(cert, key, password=lambda: "")  # else OpenSSL asks for it on the terminal
-    except (OSError, ValueError) as error:  # an SSLError is an OSError
-        raise TlsError(
-            f"{cert} and {key} are no certificate and its key without a passphrase, in PEM: {error}"
-        ) from error
-
-
-def load_authorities(context: ssl.SSLContext, ca: Path) -> None:
-    """Load the certificates of those who are believed.
-
-    Raises:
-        TlsError: the file cannot be used.
-
-    """
-    try:
-        context.load_verify_locations(ca)
-    except OSError as error:
-        raise TlsError(f"{ca} holds no certificates of authorities in PEM: {error}") from error

@@ -6,7 +6,8 @@ import sys
 import urllib.error
 import urllib.request
 
-from service.access.tls import load_authorities, load_identity, of_server
+from pranet_client.tls import load_authorities, load_identity
+from service.access.tls import of_server
 from service.settings import Settings, add_flags, from_command_line
 
 TIMEOUT_SECONDS = 3.0

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from model.errors import UserError
-from service.client.connection import Reply, VideoFrame
-from service.frames.codec import Picture, PixelFormat, RawPicture, read_mask
+from pranet_client.connection import Reply, VideoFrame
+from pranet_client.pictures import Picture, PixelFormat, RawPicture
+from service.frames.codec import read_mask
 
 ANSWERS = "answers.jsonl"
 

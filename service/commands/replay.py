@@ -5,9 +5,9 @@ from pathlib import Path
 
 import uvloop
 
-from service.client.client import in_thread
-from service.client.credentials import access_of
+from pranet_client.client import in_thread
 from service.commands import recording
+from service.commands.access import access_of
 from service.commands.recording import Comparison
 from service.commands.stream import add_stream_options, follow, stream_config
 

@@ -12,15 +12,17 @@ from pathlib import Path
 import numpy as np
 import uvloop
 
-from service.client.client import DEFAULT_TARGET, AsyncClient, in_thread
-from service.client.connection import Reply, VideoFrame
-from service.client.credentials import NO_ACCESS, Access, access_of, add_access_options
+from pranet_client.async_client import DEFAULT_TARGET, AsyncClient
+from pranet_client.client import in_thread
+from pranet_client.connection import Reply, VideoFrame
+from pranet_client.credentials import NO_ACCESS, Access
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from service.commands.access import access_of, add_access_options
 from service.commands.recording import Recorder
 from service.commands.stream_statistics import Tally
 from service.commands.video import VideoWriter, open_source, paced
 from service.frames import codec
 from service.frames.shapes import draw_overlay
-from service.pb.pranet.v1 import segmentation_pb2 as pb
 
 POLICIES = {"latest": pb.POLICY_LATEST, "every": pb.POLICY_EVERY}
 LINE_SECONDS = 1.0  # between two lines of figures

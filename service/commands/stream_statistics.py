@@ -3,7 +3,7 @@
 import time
 from collections import Counter, deque
 
-from service.client.connection import Reply
+from pranet_client.connection import Reply
 from service.observability.metrics import FrameRate
 
 DROPS = ("stale", "deadline", "overload", "lost")

@@ -12,9 +12,9 @@ from PIL import Image
 
 from model.errors import UserError
 from model.transforms import Pixels
+from pranet_client.connection import VideoFrame
+from pranet_client.pictures import Picture, PixelFormat, RawPicture
 from service import SAMPLES
-from service.client.connection import VideoFrame
-from service.frames.codec import Picture, PixelFormat, RawPicture
 
 DEMO = "demo:"
 DEMO_FRAMES = 120  # of one sweep there and back

@@ -13,11 +13,12 @@ import numpy as np
 from model.cores import usable_cores
 from model.engines.predictor import ModelRef, Predictor
 from model.transforms import Floats, Pixels
+from pranet_client.pictures import Picture
 from service.batching.admission import Admission
 from service.batching.batcher import Batcher, Infer
 from service.batching.queue import Priority
 from service.errors import DeadlineExceeded
-from service.frames.codec import Packed, Picture
+from service.frames.codec import Packed
 from service.frames.frame import Options, Prepared, Rendered, prepare, render
 from service.observability.metrics import Metrics
 from service.observability.stage_times import StageTimes

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pranet_client.pictures import Picture
 from service.errors import InvalidRequest, TooManyPixels
 from service.frames import codec
-from service.frames.codec import Picture
 from service.frames.frame import Options, Output
 from service.frames.segmenter import Segmentation
 from service.observability.stage_times import StageTimes

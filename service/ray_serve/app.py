@@ -22,11 +22,11 @@ from ray.serve.grpc_util import RayServegRPCContext
 from starlette.routing import Router
 from starlette.types import ASGIApp
 
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from service import settings
 from service.errors import ServiceError, TooManyBytes
 from service.oip import rpc as oip
 from service.pb.inference import open_inference_pb2 as inference
-from service.pb.pranet.v1 import segmentation_pb2 as pb
 from service.ray_serve.proxy import Aborted, RayContext, RayStream, without_request_id
 from service.rest import routes
 from service.rpc import server as rpc

@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pranet_client.pictures import PixelFormat, RawPicture
 from service.batching.queue import Priority
 from service.errors import InvalidParameter, InvalidRequest
-from service.frames.codec import PixelFormat, RawPicture
 from service.frames.frame import MaskFormat, Options, Output
 from service.frames.regions import ROI_FORMS, ROI_PATTERN
 from service.frames.segmenter import Segmentation

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from service.errors import ERROR_METADATA_KEY, ClientLeft, DeadlineExceeded, InternalError, ServiceError
+from pranet_client.errors import ERROR_METADATA_KEY
+from service.errors import ClientLeft, DeadlineExceeded, InternalError, ServiceError
 from service.observability.access_log import request_id_from
 from service.observability.tracing import Call
 from service.runtime import Service

@@ -4,14 +4,14 @@ import math
 from dataclasses import replace
 
 from model.engines.predictor import ModelRef
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pictures import Picture, PixelFormat, RawPicture
 from service.batching.queue import Priority
 from service.errors import InvalidParameter, InvalidRequest
 from service.frames import regions
-from service.frames.codec import Picture, PixelFormat, RawPicture
 from service.frames.frame import MaskFormat, Options, Output
 from service.frames.segmenter import Segmentation
 from service.frames.shapes import Polyp
-from service.pb.pranet.v1 import segmentation_pb2 as pb
 from service.streams.quality import Quality
 from service.streams.stream import MAX_SMOOTHING_MS, Answer, Frame, StreamOptions
 from service.streams.window import Drop, Policy

@@ -10,13 +10,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from model.transforms import SIZE
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service import __version__
 from service.access.tls import HANDSHAKE_SECONDS
 from service.errors import InvalidRequest, TooManyBytes
 from service.observability.access_log import request_id_from
 from service.oip import rpc as oip
-from service.pb.pranet.v1 import segmentation_pb2 as pb
-from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service.rpc import messages
 from service.rpc.call import Context, given_request_id, observed, seconds_left, write
 from service.rpc.interceptor import RpcGate

@@ -18,9 +18,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
 from model.transforms import Floats
+from pranet_client.pictures import Picture
 from service.access.rate_limits import Allowance
 from service.errors import ClientLeft, Draining, InternalError, QueueFull, RateLimited, ReadTooSlowly, ServiceError
-from service.frames.codec import Picture
 from service.frames.frame import Options, Prepared
 from service.frames.segmenter import Segmentation, Segmenter
 from service.observability.metrics import StreamMetrics

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.client.credentials import NO_ACCESS, Access
+from pranet_client.credentials import NO_ACCESS, Access
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service.commands.bench.errors import BenchError
 from service.commands.bench.load import Send
-from service.pb.pranet.v1 import segmentation_pb2 as pb
-from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 
 CPU_SERIES = "process_cpu_seconds_total"
 PNG_MAGIC = b"\x89PNG"
