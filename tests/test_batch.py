@@ -55,7 +55,7 @@ async def test_every_picture_of_a_zip_is_answered_with_its_name_and_mask() -> No
     assert [(line["name"], line["status"]) for line in found] == [(name, 200) for name in IMAGES]
     for line, mask in zip(found, MASKS, strict=True):
         assert dice(mask_of(base64.b64decode(line["png"])), mask) > 0.95
-        assert (line["width"], line["height"], line["model_id"]) == (100, 80, "red-00000000")
+        assert (line["width"], line["height"], line["model"]["model_id"]) == (100, 80, "red-00000000")
         assert {"decode", "infer", "total"} <= line["timings_ms"].keys()
 
 

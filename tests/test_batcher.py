@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fakes import PATIENCE, until
 from service.batching.batcher import MAX_ABANDONED, Batcher
-from service.batching.queue import Priority
+from service.batching.queue import Entry, Priority
 from service.errors import DeadlineExceeded, InferenceFailed, NotReady, ServiceError
 
 POISON = -1
@@ -51,7 +51,10 @@ async def settle() -> None:
 
 def submit(batcher: Batcher[int, int], item: int, **kwargs: object) -> asyncio.Task[int]:
     async def result() -> int:
-        return (await batcher.submit(item, **{"deadline": soon(), **kwargs})).result  # type: ignore[arg-type]
+        entry: Entry[int, int] = Entry(item=item, **{"deadline": soon(), **kwargs})  # type: ignore[arg-type]
+        await batcher.submit(entry)
+        assert entry.result is not None
+        return entry.result
 
     return asyncio.create_task(result())
 
@@ -181,7 +184,7 @@ async def test_a_waiting_item_expires_by_its_own_timer_while_the_device_is_busy(
         first = submit(batcher, 0)
         await device.is_entered()
         with pytest.raises(DeadlineExceeded):
-            await batcher.submit(1, deadline=asyncio.get_running_loop().time() + 0.01)
+            await submit(batcher, 1, deadline=asyncio.get_running_loop().time() + 0.01)
         assert len(batcher) == 0
         device.open.set()
         assert await first == 0
@@ -326,7 +329,7 @@ async def test_whoever_still_waits_when_the_batcher_closes_is_told() -> None:
 async def test_an_item_leaves_the_queue_when_its_batch_starts() -> None:
     started: list[int] = []
     async with Batcher(Device(), max_batch_size=1) as batcher:
-        await batcher.submit(7, deadline=soon(), on_start=lambda: started.append(7))
+        await submit(batcher, 7, release=lambda: started.append(7))
     assert started == [7]
 
 

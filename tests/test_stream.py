@@ -18,15 +18,16 @@ from service.batching.batcher import Batcher
 from service.errors import ClientLeft, DeadlineExceeded, Draining, InvalidRequest, ServiceError, TooManyStreams
 from service.frames import frame as frame_module
 from service.frames.codec import Picture, PixelFormat, RawPicture
-from service.frames.frame import MaskFormat, Options
+from service.frames.frame import Frame, Inference, MaskFormat, Options, Segmentation
 from service.frames.regions import Box
-from service.frames.segmenter import Inference, Segmentation, Segmenter, inference
+from service.frames.segmenter import Segmenter, inference
 from service.observability.metrics import OUTCOMES, Metrics
 from service.observability.tracing import Tracing
+from service.streams.frame import Drop, StreamFrame
 from service.streams.registry import Streams
-from service.streams.stream import MAX_UNREAD, Answer, Frame, Stream, StreamOptions
+from service.streams.stream import MAX_UNREAD, Stream, StreamOptions
 from service.streams.temporal import Memory, Status
-from service.streams.window import Drop, Policy
+from service.streams.window import Policy
 
 
 def encoded(red: bool = True) -> bytes:
@@ -44,27 +45,28 @@ class Sender:
     """A client: puts frames in, and takes answers out unless it is told not to."""
 
     def __init__(self) -> None:
-        self._frames: asyncio.Queue[Frame | ServiceError | None] = asyncio.Queue()
-        self.answers: list[Answer] = []
+        self._frames: asyncio.Queue[StreamFrame | ServiceError | None] = asyncio.Queue()
+        self.answers: list[StreamFrame] = []
         self.reading = asyncio.Event()
         self.reading.set()
         self._answered = asyncio.Condition()
         self.taken = 0  # frames that the stream has read
 
     def put(self, number: int, picture: Picture = PICTURE, capture_time_us: int | None = None) -> None:
-        self._frames.put_nowait(Frame(number, picture, capture_time_us))
+        frame = StreamFrame(frame_id=number, source=picture, capture_time_us=capture_time_us)
+        self._frames.put_nowait(frame)
 
     def end(self, error: ServiceError | None = None) -> None:
         self._frames.put_nowait(error)
 
-    async def frames(self) -> AsyncIterator[Frame]:
+    async def frames(self) -> AsyncIterator[StreamFrame]:
         while (frame := await self._frames.get()) is not None:
             if isinstance(frame, ServiceError):
                 raise frame
             self.taken += 1
             yield frame
 
-    async def send(self, answer: Answer) -> None:
+    async def send(self, answer: StreamFrame) -> None:
         await self.reading.wait()
         async with self._answered:
             self.answers.append(answer)
@@ -374,7 +376,7 @@ async def test_a_client_that_left_ends_the_stream_at_once() -> None:
         it.predictor.open()
         sender = Sender()
 
-        async def gone(answer: Answer) -> None:
+        async def gone(answer: StreamFrame) -> None:
             raise ClientLeft("it left")
 
         with it.streams.open(EVERY) as stream:
@@ -448,7 +450,7 @@ async def test_frames_of_a_stream_that_the_service_itself_breaks_are_failed_not_
         it.predictor.open()
         sender = Sender()
 
-        async def broken(answer: Answer) -> None:
+        async def broken(answer: StreamFrame) -> None:
             raise KeyError("a fault")
 
         with it.streams.open(EVERY) as stream:
@@ -515,21 +517,21 @@ async def test_raw_and_encoded_frames_give_the_same_mask_in_every_format(policy:
             assert isinstance(done, Segmentation)
             assert (done.width, done.height) == (30, 20)
             if form is MaskFormat.PNG:
-                assert np.asarray(Image.open(BytesIO(done.rendered.png))).min() == 255
+                assert np.asarray(Image.open(BytesIO(done.png))).min() == 255
             elif form is MaskFormat.RLE:
-                assert done.rendered.run_lengths == (0, 600)
+                assert done.run_lengths == (0, 600)
             else:
-                assert done.rendered.bits == b"\xff\xff\xff\xfc" * 20  # 30 pixels in 4 bytes a row
+                assert done.bits == b"\xff\xff\xff\xfc" * 20  # 30 pixels in 4 bytes a row
 
 
 async def test_frames_that_are_decoded_out_of_order_are_remembered_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     second_is_inferred = threading.Event()
     prepare, seen = frame_module.prepare, []
 
-    def uneven(source: Picture, *args: object) -> object:
-        if source is PICTURE:  # the first frame
+    def uneven(frame: Frame, max_pixels: int) -> None:
+        if frame.source is PICTURE:  # the first frame
             assert second_is_inferred.wait(PATIENCE)
-        return prepare(source, *args)  # type: ignore[arg-type]
+        prepare(frame, max_pixels)
 
     class Recorded(Memory):
         def update(self, pixels: Pixels, box: Box, logits: Floats, captured: float) -> tuple[Floats, Status]:

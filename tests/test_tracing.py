@@ -22,7 +22,7 @@ from websockets.asyncio.client import connect
 from fakes import PATIENCE, RedPredictor, Running, serving
 from otlp import Receiver, receiving
 from pictures import ROOT, SAMPLES
-from service.observability import logs, otel
+from service.observability import logs, tracing
 from service.observability.stage_times import STAGES
 from service.pb.pranet.v1 import segmentation_pb2 as pb
 from service.rest.websocket_messages import LENGTH
@@ -230,7 +230,7 @@ async def test_without_tracing_logs_still_name_the_clients_trace() -> None:
 
 
 async def test_a_receiver_that_is_gone_harms_no_answer_and_holds_up_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(otel, "FLUSH_SECONDS", 0.2)
+    monkeypatch.setattr(tracing, "FLUSH_SECONDS", 0.2)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "600")
     async with asyncio.timeout(PATIENCE):  # the SDK's own patience at the end is longer
         async with serving(otlp_endpoint="http://127.0.0.1:1") as running:
@@ -268,7 +268,7 @@ def test_another_protocol_than_grpc_is_refused_with_advice(monkeypatch: pytest.M
 def test_a_server_that_traces_nothing_imports_neither_sdk_nor_exporter() -> None:
     code = (
         "import sys, service.app; print(*(name for name in sys.modules if name.startswith("
-        "('opentelemetry.sdk', 'opentelemetry.exporter', 'service.observability.otel'))))"
+        "('opentelemetry.sdk', 'opentelemetry.exporter'))))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

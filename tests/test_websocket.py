@@ -61,7 +61,7 @@ async def test_a_browser_gets_one_answer_for_every_frame_in_order() -> None:
         answers = [unpacked(await socket.recv()) for _ in range(10)]
         assert [head["frame_id"] for head, _ in answers] == list(range(10))
         assert all(mask_of(mask).sum() == 32 * 24 for _, mask in answers)
-        assert answers[0][0]["times_ms"]["infer"] >= 0
+        assert answers[0][0]["timings_ms"]["infer"] >= 0
         assert await last_words(socket) == (1000, [])
 
 
@@ -104,7 +104,7 @@ async def test_a_malformed_stream_is_told_why_it_is_closed(messages: list[str | 
 @pytest.mark.parametrize(
     ("messages", "advice"),
     [
-        ([json.dumps({"colour": "red"})], "colour is not known; there are policy, deadline_ms"),
+        ([json.dumps({"colour": "red"})], "colour is not known; there are threshold, output"),
         ([json.dumps({"roi": "left"})], "roi is 'left', but it should be full, auto"),
         ([json.dumps({"threshold": 7})], "threshold is '7', but it should be less than or equal to 1"),
         (["[]"], "it should be a JSON object"),
