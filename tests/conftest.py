@@ -8,8 +8,8 @@ from typing import TypeVar
 import hypothesis
 import pytest
 
-import processes
-from pictures import ROOT
+from tests.support import processes
+from tests.support.pictures import ROOT
 
 NO_CUDA = "no CUDA"  # the one thing that a CI machine may lack
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from fakes import Running, serving
+from tests.support.serving import Running, serving
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = (f"{ROOT}/service/", f"{ROOT}/model/")
