@@ -99,7 +99,8 @@ def _windowed(values: Samples, dataset: Dataset) -> Pixels:
     function = _function(dataset)
     width = max(width, 1e-3 + (function == "LINEAR"))  # a linear window is a value narrower than its width says
     with np.errstate(over="ignore"):  # far below a narrow sigmoid
-        return np.rint(apply_voi_window(values, centre, width, function, (0.0, 255.0))).astype(np.uint8)
+        shown: npt.NDArray[np.float64] = apply_voi_window(values, centre, width, function, (0.0, 255.0))
+    return np.rint(shown).astype(np.uint8)
 
 
 def _function(dataset: Dataset) -> str:
