@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import shutil
+import struct
 import subprocess
 import tracemalloc
 from collections.abc import Callable
@@ -18,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydicom import Dataset, dcmread
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, get_frame
 from pydicom.uid import (
     MPEG4HP41,
     UID,
@@ -33,6 +34,7 @@ from objects import LOSSLESS, SECRETS, SYNTAXES, dicom, written
 from otlp import receiving
 from pictures import SAMPLES, dice, encoded, mask_of, red_box, repeat_last_scan
 from processes import Server, pranet
+from service.dicom.codestream import J2K_START
 
 DICOM = {"content-type": "application/dicom"}
 BOXES = ((10, 10, 60, 40), (0, 0, 0, 0), (5, 30, 45, 70))
@@ -138,6 +140,14 @@ def _of_codestream(jpeg: bytes) -> bytes:
     return written(made)
 
 
+def _of_small_tiles() -> bytes:
+    made = dicom([Image.new("RGB", (255, 255))], JPEG2000Lossless)
+    frame = bytearray(get_frame(made.PixelData, 0, number_of_frames=1))
+    struct.pack_into(">2I", frame, frame.find(J2K_START) + 24, 1, 1)  # XTsiz, YTsiz (ITU-T T.800, A.5.1)
+    made.PixelData = encapsulate([bytes(frame)])
+    return written(made)
+
+
 def _as_video() -> bytes:
     made = dicom(PICTURES[:1], JPEGBaseline8Bit)
     made.file_meta.TransferSyntaxUID = MPEG4HP41
@@ -160,6 +170,7 @@ MALFORMED: dict[str, tuple[Callable[[], bytes], int, str]] = {
     ),
     "another coding": (lambda: _of_codestream(encoded(PICTURES[0], "JPEG2000")), 422, "not coded as JPEG Baseline"),
     "many scans": (lambda: _of_codestream(repeat_last_scan(encoded(PICTURES[0], "JPEG"), 32)), 415, "32 scans"),
+    "many tiles": (_of_small_tiles, 415, "8192 tiles"),
     "too large": (lambda: written(dicom(PICTURES[:1], Rows=60000, Columns=60000)), 413, "MAX_IMAGE_PIXELS"),
     "video": (_as_video, 415, "MPEG-4 AVC/H.264 High Profile / Level 4.1"),
 }
