@@ -121,13 +121,6 @@ GUARDS = [
         "robustness/test_held_memory.py",
     ),
     Guard(
-        "a thread keeps the network that was replaced",
-        "service/batching/device_thread.py",
-        "del call",
-        "pass",
-        "robustness/test_reload.py",
-    ),
-    Guard(
         "who never reads is read from without end",
         "service/streams/stream.py",
         "await self._may_read.acquire()",

@@ -12,9 +12,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, Self
 
-from service.batching.device_thread import DeviceThread
+from service.batching.device_thread import device_thread
 from service.batching.hang_timeout import HANG_SECONDS, Patience
 from service.batching.queue import Entry, Item, Queue, Result
 from service.errors import DeadlineExceeded, InferenceFailed, NotReady
@@ -89,19 +90,22 @@ class Batcher(Generic[Item, Result]):
                 self._queue.discard(entry)
 
     async def _slot(self, number: int) -> None:
-        thread = _started(number)
+        thread = device_thread(f"device-{number}")
         try:
             while True:
                 if batch := await self._queue.next_batch():
                     thread = await self._run(thread, number, batch)
         finally:
-            thread.stop()
+            thread.shutdown(wait=False)
 
-    async def _run(self, thread: DeviceThread, number: int, batch: list[Entry[Item, Result]]) -> DeviceThread:
+    async def _run(
+        self, thread: ThreadPoolExecutor, number: int, batch: list[Entry[Item, Result]]
+    ) -> ThreadPoolExecutor:
         """Answer every member of a batch; return the thread that the slot goes on with."""
         started = time.perf_counter()
         self._on_batch(len(batch))
-        call = thread.submit(_checked, self.infer, [entry.item for entry in batch])
+        items = [entry.item for entry in batch]
+        call = asyncio.get_running_loop().run_in_executor(thread, _checked, self.infer, items)
         patience = self._patience.seconds(len(batch))
         try:
             async with asyncio.timeout(patience):
@@ -125,8 +129,8 @@ class Batcher(Generic[Item, Result]):
         return thread
 
     async def _repeat_singly(
-        self, thread: DeviceThread, number: int, batch: list[Entry[Item, Result]], reason: str
-    ) -> DeviceThread:
+        self, thread: ThreadPoolExecutor, number: int, batch: list[Entry[Item, Result]], reason: str
+    ) -> ThreadPoolExecutor:
         if len(batch) == 1:
             log.error("inference failed on one frame: %s", reason)
             _fail(
@@ -142,15 +146,15 @@ class Batcher(Generic[Item, Result]):
                 thread = await self._run(thread, number, [entry])
         return thread
 
-    def _replace(self, thread: DeviceThread, number: int, frames: int, started: float) -> DeviceThread:
+    def _replace(self, thread: ThreadPoolExecutor, number: int, frames: int, started: float) -> ThreadPoolExecutor:
         self.abandoned += 1
-        late = thread.submit(_nothing)  # its turn comes when the hung call returns
+        late = asyncio.get_running_loop().run_in_executor(thread, _nothing)  # its turn comes when the hung call returns
         late.add_done_callback(lambda _: self._came_back(frames, started))
-        thread.stop()
+        thread.shutdown(wait=False)
         log.error("inference hangs; its thread is left behind (%d so far)", self.abandoned)
         if self.abandoned >= MAX_ABANDONED:
             self.dead.set()
-        return _started(number)
+        return device_thread(f"device-{number}")
 
     def _came_back(self, frames: int, started: float) -> None:
         self.abandoned -= 1
@@ -160,12 +164,6 @@ class Batcher(Generic[Item, Result]):
 
 
 def _nothing() -> None: ...
-
-
-def _started(number: int) -> DeviceThread:
-    thread = DeviceThread(f"device-{number}")
-    thread.start()
-    return thread
 
 
 def _checked(infer: Infer[Item, Result], items: Sequence[Item]) -> Sequence[Result]:

@@ -4,6 +4,7 @@ import base64
 import importlib.util
 import json
 import logging
+import struct
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydicom import dcmread
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, get_frame
 from pydicom.uid import (
     MPEG4HP41,
     UID,
@@ -23,6 +24,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from service.dicom.codestream import J2K_START
 from tests.support.dicom_objects import (
     DICOM,
     LOSSLESS,
@@ -124,6 +126,14 @@ def _of_codestream(jpeg: bytes) -> bytes:
     return written(made)
 
 
+def _of_small_tiles() -> bytes:
+    made = dicom([Image.new("RGB", (255, 255))], JPEG2000Lossless)
+    frame = bytearray(get_frame(made.PixelData, 0, number_of_frames=1))
+    struct.pack_into(">2I", frame, frame.find(J2K_START) + 24, 1, 1)  # XTsiz, YTsiz (ITU-T T.800, A.5.1)
+    made.PixelData = encapsulate([bytes(frame)])
+    return written(made)
+
+
 def _as_video() -> bytes:
     made = dicom(PICTURES[:1], JPEGBaseline8Bit)
     made.file_meta.TransferSyntaxUID = MPEG4HP41
@@ -146,6 +156,7 @@ MALFORMED: dict[str, tuple[Callable[[], bytes], int, str]] = {
     ),
     "another coding": (lambda: _of_codestream(encoded(PICTURES[0], "JPEG2000")), 422, "not coded as JPEG Baseline"),
     "many scans": (lambda: _of_codestream(repeat_last_scan(encoded(PICTURES[0], "JPEG"), 32)), 415, "32 scans"),
+    "many tiles": (_of_small_tiles, 415, "8192 tiles"),
     "too large": (lambda: written(dicom(PICTURES[:1], Rows=60000, Columns=60000)), 413, "MAX_IMAGE_PIXELS"),
     "video": (_as_video, 415, "MPEG-4 AVC/H.264 High Profile / Level 4.1"),
 }

@@ -78,6 +78,12 @@ GREY: dict[str, Callable[[], Dataset]] = {
     "a table": partial(grey, DIM, VOILUTSequence=table(UPPER_HALF, LOW, 8)),
     "a table and a window": partial(grey, DIM, VOILUTSequence=table(UPPER_HALF, LOW, 8), WindowCenter=9, WindowWidth=9),
     "a table of sixteen bits": partial(grey, DIM, VOILUTSequence=table([257 * n for n in UPPER_HALF], LOW, 16)),
+    "a table of eight bits and more entries than they count": partial(
+        grey, DIM, VOILUTSequence=table([0] * 1100 + [255] * 2900, 0, 8)
+    ),
+    "a table of the modality of twelve bits": partial(
+        grey, DIM, ModalityLUTSequence=table([0] * 1100 + [4095] * 2900, 0, 12)
+    ),
     "a table of the modality": partial(grey, DIM, ModalityLUTSequence=table(UPPER_HALF, LOW, 8)),
     "a table of the modality, with a window": partial(
         grey,
