@@ -29,7 +29,7 @@ import torch
 from model.engines.openvino import int8 as openvino_int8
 from model.rewrites.folding import fold_batch_norm
 from model.transforms import SIZE
-from model.weights import weights_file
+from model.weights import checkpoint
 from service.commands.bench.errors import BenchError
 from service.commands.bench.load import closed_loop, watched
 from service.commands.bench.measure import Row, summarise
@@ -85,8 +85,8 @@ def peers(precision: str) -> list[Peer]:
 
 def network(folder: Path, *, int8: bool) -> Path:
     """Write what the peers run: normalised float32 (N, 3, 352, 352) to logits (N, 1, 352, 352)."""
-    weights = weights_file.identify(ROOT / "weights" / "pranet.safetensors")
-    plain = Plain(fold_batch_norm(weights.checkpoint().network()))
+    weights = checkpoint.load(ROOT / "weights" / "pranet.safetensors")
+    plain = Plain(fold_batch_norm(weights.network()))
     example = torch.zeros(1, 3, 64, 64)
     with torch.inference_mode():
         traced = torch.jit.trace(plain, example, check_trace=False)

@@ -104,7 +104,7 @@ class Batcher(Generic[Item, Result]):
         """Answer every member of a batch; return the thread that the slot goes on with."""
         started = time.perf_counter()
         self._on_batch(len(batch))
-        items = [entry.item for entry in batch]
+        items = [entry.item for entry in batch if entry.item is not None]
         call = asyncio.get_running_loop().run_in_executor(thread, _checked, self.infer, items)
         patience = self._patience.seconds(len(batch))
         try:

@@ -61,7 +61,7 @@ class SideOutputs:
                     raise NotReady(
                         "the weights file was replaced, and maps wait until it is loaded (SIGHUP); retry then"
                     )
-                self._loaded = FourMaps(weights.checkpoint())
+                self._loaded = FourMaps(weights)
             except UserError as error:
                 raise NotReady(f"maps cannot be made ({error}); ask for another output") from error
         return self._loaded

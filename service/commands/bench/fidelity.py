@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from model import transforms
-from model.comparison import dice
+from model.dice import dice
 from model.engines import factory
 from model.engines.predictor import DeviceError, Predictor
 from model.training.pairs import PairFile, read_image, read_mask

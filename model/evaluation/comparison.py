@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from model import transforms
+from model.dice import dice
 from model.engines.torch.predictor import TorchPredictor
 from model.errors import UserError
 from model.transforms import Pixels
@@ -68,9 +69,3 @@ def _scores(predictors: list[TorchPredictor], files: Iterable[tuple[Path, Path]]
 def _segment(predictor: TorchPredictor, picture: Image.Image) -> Pixels:
     logits = predictor.predict(transforms.to_input(picture)[None])[0]
     return transforms.to_mask(transforms.upsample(logits, picture.width, picture.height), THRESHOLD)
-
-
-def dice(one: Pixels, other: Pixels) -> float:
-    """Return the Dice coefficient of two masks (H, W), nonzero inside; two empty ones agree."""
-    total = np.count_nonzero(one) + np.count_nonzero(other)
-    return 2 * np.count_nonzero((one > 0) & (other > 0)) / total if total else 1.0
