@@ -107,6 +107,14 @@ GUARDS = [
         "robustness/test_faults.py::test_a_full_queue_refuses_before_it_decodes",
     ),
     Guard(
+        "overload is decoded before it is refused",
+        "service/frames/segmenter.py",
+        "with self._admission.place() as place:",
+        "await self._run(options.priority, prepare, picture, options, self._max_image_pixels, times)\n"
+        "                with self._admission.place() as place:",
+        "robustness/test_faults.py::test_a_full_queue_refuses_before_it_decodes",
+    ),
+    Guard(
         "overload has the wrong status",
         "service/errors.py",
         'status, grpc, slug = 429, StatusCode.RESOURCE_EXHAUSTED, "queue-full"',

@@ -22,6 +22,7 @@ from service.commands.main import main
 from service.commands.segment import NothingToDo
 from service.frames.codec import decode
 from service.pb.pranet.v1 import segmentation_pb2 as pb
+from tests.support.patching import Patches
 from tests.support.pictures import ROOT
 from tests.support.predictors import RedPredictor
 from tests.support.serving import serving
@@ -193,7 +194,7 @@ def test_the_dice_of_two_masks(mask: list[int], other: list[int], expected: floa
     assert fidelity.dice(np.array(mask, np.uint8), np.array(other, np.uint8) * 255) == pytest.approx(expected)
 
 
-def test_every_engine_is_compared_with_float32_pytorch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_engine_is_compared_with_float32_pytorch(tmp_path: Path, patched: Patches) -> None:
     Image.new("RGB", (40, 30), (255, 0, 0)).save(tmp_path / "red.png")
     Image.new("L", (40, 30), 255).save(tmp_path / "mask.png")
 
@@ -202,7 +203,7 @@ def test_every_engine_is_compared_with_float32_pytorch(tmp_path: Path, monkeypat
             raise fidelity.DeviceError("not here")
         return RedPredictor(after=lambda frames, logits: -logits if precision == "bf16" else logits)
 
-    monkeypatch.setattr(fidelity.factory, "create", create)
+    patched(fidelity.factory, "create", create)
     files = [PairFile("set/red", tmp_path / "red.png", tmp_path / "mask.png")]
     lines = list(
         fidelity.compare(None, files, PRECISIONS, max_pixels=10**6, device="cpu", cache_dir=None, out=tmp_path)
@@ -219,13 +220,11 @@ def test_every_engine_is_compared_with_float32_pytorch(tmp_path: Path, monkeypat
     assert "| torch    | bf16                | 0.0000" in report.fidelity_table(lines)
 
 
-def test_large_jpegs_are_also_judged_as_the_service_decodes_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_large_jpegs_are_also_judged_as_the_service_decodes_them(tmp_path: Path, patched: Patches) -> None:
     noise = np.random.default_rng(0).integers(100, 156, (704, 704, 1)) * (1, 0, 0)
     Image.fromarray(noise.astype(np.uint8)).save(tmp_path / "noise.jpg")  # decoded at half its size
     Image.new("L", (704, 704), 255).save(tmp_path / "mask.png")
-    monkeypatch.setattr(fidelity.factory, "create", lambda *_, **__: RedPredictor())
+    patched(fidelity.factory, "create", lambda *_, **__: RedPredictor())
     files = [PairFile("set/noise", tmp_path / "noise.jpg", tmp_path / "mask.png")]
     whole, reduced = fidelity.compare(None, files, (), max_pixels=10**6, device="cpu", cache_dir=None, out=None)
     assert whole.mean == 1

@@ -1,5 +1,6 @@
 """A newcomer finds the room: no folder holds more modules than one look takes in."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,10 @@ def test_no_test_imports_another() -> None:
         if line.startswith(("from tests.", "import tests.")) and not line.startswith("from tests.support")
     ]
     assert imports == []
+
+
+def test_names_are_replaced_where_it_is_noticed_that_nothing_uses_them() -> None:
+    """By the fixture ``patched``."""
+    modules = {path: path.read_text() for path in (ROOT / "tests").rglob("*.py")}
+    found = {path.name for path, text in modules.items() if re.search(r"\.(setattr|delattr)\(", text)}
+    assert found == {"patching.py"}

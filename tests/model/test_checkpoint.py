@@ -18,6 +18,7 @@ from model.weights import checkpoint, weights_file
 from model.weights.checkpoint import Storage
 from model.weights.weights_file import CheckpointError, WeightsFile
 from tests.support import reference
+from tests.support.patching import Patches
 from tests.support.processes import pranet
 
 State = dict[str, Tensor]
@@ -222,16 +223,16 @@ def test_what_is_not_a_file_is_refused(tmp_path: Path) -> None:
     assert "No such file" in _refusal(tmp_path / "absent.pth")
 
 
-def test_an_endless_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights_file, "MAX_BYTES", 2**20)
+def test_an_endless_file_is_refused(patched: Patches) -> None:
+    patched(weights_file, "MAX_BYTES", 2**20)
     assert "is larger than any PraNet" in _refusal(Path("/dev/zero"))
 
 
-def test_an_unreadable_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_file_is_refused(patched: Patches) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", refuse)  # a real mode of 0 does not keep root out
+    patched(Path, "open", refuse)  # a real mode of 0 does not keep root out
     assert "Permission denied" in _refusal(Path("w.pth"))
 
 

@@ -20,6 +20,7 @@ from model.engines.predictor import DeviceError, Predictor
 from model.rewrites.folding import fold_batch_norm
 from model.weights import checkpoint
 from model.weights.checkpoint import Checkpoint
+from tests.support.patching import Patches
 from tests.support.pictures import ROOT
 
 pytest.importorskip("openvino", reason="OpenVINO is not installed on this processor")
@@ -92,10 +93,13 @@ def test_the_default_on_an_x86_processor(weights: Checkpoint) -> None:
 
 
 def test_a_second_start_converts_nothing(
-    weights: Checkpoint, cache: Path, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+    weights: Checkpoint, cache: Path, predictor: Predictor, patched: Patches, tmp_path: Path
 ) -> None:
-    monkeypatch.delattr(openvino_conversion, "convert")
+    convert = patched(openvino_conversion, "convert")
     assert openvino_graph.graph(weights, "fp32", cache).inputs[0].shape == [1, 3, 352, 352]
+    assert convert.count == 0
+    openvino_graph.graph(weights, "fp32", tmp_path)
+    assert convert.count == 1
 
 
 @pytest.mark.slow
@@ -163,12 +167,12 @@ def test_a_damaged_weight_in_the_cache_is_seen_and_the_graph_made_anew(
 
 
 def test_a_cache_that_may_not_be_read_is_only_a_warning(
-    weights: Checkpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    weights: Checkpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture, patched: Patches
 ) -> None:
     def refuse(path: Path) -> bool:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "exists", refuse)
+    patched(Path, "exists", refuse)
     assert openvino_graph.graph(weights, "fp32", tmp_path).inputs[0].shape == [1, 3, 352, 352]
     assert "Permission denied" in caplog.text
 
@@ -291,8 +295,8 @@ def test_a_request_that_fails_waits_for_its_neighbours() -> None:
 
 @pytest.mark.parametrize(("allowance", "expected"), [("50000 100000", 1), ("150000 100000", 2), ("max 100000", 1000)])
 def test_a_container_uses_no_more_cores_than_it_may(
-    allowance: str, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    allowance: str, expected: int, tmp_path: Path, patched: Patches
 ) -> None:
-    monkeypatch.setattr(cores.os, "sched_getaffinity", lambda pid: set(range(1000)))
+    patched(cores.os, "sched_getaffinity", lambda pid: set(range(1000)))
     (tmp_path / "cpu.max").write_text(allowance)
     assert cores.usable_cores(tmp_path / "cpu.max") == expected

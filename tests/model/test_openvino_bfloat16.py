@@ -14,6 +14,7 @@ from model.network.pranet import PraNet
 from model.rewrites.folding import fold_batch_norm
 from model.weights import checkpoint
 from model.weights.checkpoint import Checkpoint
+from tests.support.patching import Patches
 from tests.support.pictures import ROOT
 
 pytest.importorskip("openvino", reason="OpenVINO is not installed on this processor")
@@ -95,9 +96,9 @@ def test_what_bfloat16_loses_of_the_decoders_last_weights_is_added(
     assert np.abs(weight(most) + held(weight(rest)) - exact).max() < np.abs(held(exact) - exact).max() / 100
 
 
-def test_a_sum_that_is_no_bias_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sum_that_is_no_bias_is_left_as_it_is(patched: Patches) -> None:
     """OpenVINO leaves out a bias of zeros, as networks have at first; then the sum with the shortcut comes next."""
-    monkeypatch.setattr(openvino_bfloat16, "WHOLE", ".*")
+    patched(openvino_bfloat16, "WHOLE", ".*")
     ones = np.ones((2, 2, 1, 1), np.float32)
     for biased in (lambda convolution, pixels: opset.add(convolution, pixels), lambda convolution, _: convolution):
         pixels = opset.parameter([1, 2, 6, 6])
@@ -120,8 +121,8 @@ def test_random_weights_are_served_as_pytorch_computes_them(tmp_path: Path) -> N
     assert np.allclose(found, expected, atol=0.01)
 
 
-def test_a_scale_is_taken_out_of_any_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openvino_bfloat16, "WHOLE", ".*")
+def test_a_scale_is_taken_out_of_any_weights(patched: Patches) -> None:
+    patched(openvino_bfloat16, "WHOLE", ".*")
     drawn = np.random.default_rng(0).normal(size=(4, 2, 3, 3)).astype(np.float32)
     weight = drawn * np.array([1, 0, 1e-38, 0], np.float32).reshape(4, 1, 1, 1)
     bias = np.array([0.5, 0, 0.25, 2], np.float32).reshape(1, 4, 1, 1)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from service.observability import logs
+from tests.support.patching import Patches
 from tests.support.serving import Running, connected, serving, until
 
 FORM = {"content-type": "multipart/form-data; boundary=b"}
@@ -26,10 +27,10 @@ NO_FORMS = [b"Jo", b"--b\r\n\xffJo: x\r\n\r\nabc\r\n--b--"]
 
 
 @pytest.fixture
-def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+def written(patched: Patches) -> Iterator[io.StringIO]:
     """Log as the service does, and afterwards as before."""
     written = io.StringIO()
-    monkeypatch.setattr(logging.root, "handlers", [])
+    patched(logging.root, "handlers", [])
     before = {name: logging.getLogger(name).level for name in ("", *logs.QUIETER)}
     with contextlib.redirect_stderr(written):
         logs.configure("info", "json")

@@ -11,7 +11,9 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
+from fastapi import FastAPI
 from opentelemetry import trace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 from opentelemetry.sdk.trace import TracerProvider
@@ -24,6 +26,7 @@ from service.observability.stage_times import STAGES
 from service.pb.pranet.v1 import segmentation_pb2 as pb
 from service.rest.websocket_messages import LENGTH
 from service.settings import Settings, SettingsError
+from tests.support.patching import Patches
 from tests.support.pictures import ROOT, SAMPLES
 from tests.support.predictors import RedPredictor
 from tests.support.servers.otlp import Receiver, receiving
@@ -193,13 +196,17 @@ async def test_nothing_that_a_client_wrote_stands_in_a_trace(receiver: Receiver)
     assert IMAGE[:64] not in sent
 
 
-async def test_the_frameworks_own_traces_stay_off_wherever_they_would_go(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_frameworks_own_traces_stay_off_wherever_they_would_go(patched: Patches) -> None:
     theirs, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(theirs))
-    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
+    patched(trace, "get_tracer_provider", lambda: provider)
     async with serving() as running:
         await running.rest.post("/segment?output=mask", content=IMAGE)
     assert theirs.get_finished_spans() == ()
+    plain = httpx.ASGITransport(FastAPI())
+    async with httpx.AsyncClient(transport=plain, base_url="http://plain") as client:
+        await client.get("/")
+    assert theirs.get_finished_spans() != ()
 
 
 async def test_what_polls_for_ever_leaves_no_trace(receiver: Receiver) -> None:
@@ -230,8 +237,10 @@ async def test_without_tracing_logs_still_name_the_clients_trace() -> None:
     assert "traceparent" not in answer.headers
 
 
-async def test_a_receiver_that_is_gone_harms_no_answer_and_holds_up_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracing, "FLUSH_SECONDS", 0.2)
+async def test_a_receiver_that_is_gone_harms_no_answer_and_holds_up_no_end(
+    monkeypatch: pytest.MonkeyPatch, patched: Patches
+) -> None:
+    patched(tracing, "FLUSH_SECONDS", 0.2)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "600")
     async with asyncio.timeout(PATIENCE):  # the SDK's own patience at the end is longer
         async with serving(otlp_endpoint="http://127.0.0.1:1") as running:

@@ -13,6 +13,7 @@ import pytest
 from service.http import protocol as http_protocol
 from service.pb.pranet.v1 import segmentation_pb2 as pb
 from service.settings import MESSAGE_OVERHEAD_BYTES
+from tests.support.patching import Patches
 from tests.support.pictures import encoded, red_box
 from tests.support.serving import PATIENCE, Running, connected, serving, until
 from tests.support.streaming import EVERY, frame, status
@@ -88,8 +89,8 @@ async def test_an_early_refusal_says_that_the_connection_ends_and_ends_it_with_t
     assert json.loads(body)["type"] == "urn:pranet:error:too-many-bytes"
 
 
-async def test_after_an_early_refusal_no_more_than_an_archive_is_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_protocol, "REST_SECONDS", 10 * PATIENCE)
+async def test_after_an_early_refusal_no_more_than_an_archive_is_swallowed(patched: Patches) -> None:
+    patched(http_protocol, "REST_SECONDS", 10 * PATIENCE)
     async with serving(max_image_bytes=MEBIBYTE, max_archive_bytes=8 * MEBIBYTE) as it, connected(it) as (_, writer):
         writer.write(ENDLESS % b"")
         with pytest.raises(ConnectionError):
@@ -104,8 +105,8 @@ async def test_fields_after_a_body_are_no_more_than_a_head(running: Running) -> 
     await until(lambda: running.metric("pranet_requests_total", {"transport": "rest", "code": "431"}) == 1)
 
 
-async def test_after_an_early_refusal_nobody_is_waited_for(monkeypatch: pytest.MonkeyPatch, running: Running) -> None:
-    monkeypatch.setattr(http_protocol, "REST_SECONDS", 0.2)
+async def test_after_an_early_refusal_nobody_is_waited_for(patched: Patches, running: Running) -> None:
+    patched(http_protocol, "REST_SECONDS", 0.2)
     async with connected(running) as (reader, writer):
         writer.write(ENDLESS % b"" + next(chunked()) * 33)
         answer = await reader.read()  # to the connection's end

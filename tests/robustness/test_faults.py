@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from model.transforms import Floats, Pixels
 from service.pb.pranet.v1 import segmentation_pb2 as pb
+from tests.support.patching import Patches
 from tests.support.pictures import Mask, dice, encoded, mask_of, red_box
 from tests.support.predictors import RedPredictor
 from tests.support.serving import PATIENCE, Running, serving, until
@@ -164,13 +165,13 @@ async def leaver(running: Running, protocol: str) -> Any:
 
 
 @slots
-async def test_a_full_queue_refuses_before_it_decodes(slots: int, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_full_queue_refuses_before_it_decodes(slots: int, gate: Gate, patched: Patches) -> None:
     async with serving(RedPredictor(gate.hold, slots=slots), max_queue_size=2, max_batch_size=1) as running:
         plugs = await plugged(running, gate, slots)
         waiting = [asyncio.create_task(rest(running, NEIGHBOURS[0])) for _ in range(2)]
         await until(lambda: running.metric("pranet_queue_depth") == 2)
         await until(lambda: len(running.service.segmenter._batcher) == 2)
-        monkeypatch.setattr("service.frames.codec.decode", lambda *_: pytest.fail("decoded"))
+        prepare = patched("service.frames.segmenter", "prepare")
         answer = await running.rest.post("/segment", content=encoded(NEIGHBOURS[0]))
         assert (answer.status_code, answer.json()["type"]) == (429, "urn:pranet:error:queue-full")
         assert int(answer.headers["retry-after"]) > 0
@@ -178,9 +179,11 @@ async def test_a_full_queue_refuses_before_it_decodes(slots: int, gate: Gate, mo
             await rpc(running, NEIGHBOURS[0])
         assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert int(dict(refused.value.trailing_metadata() or ())["retry-after"]) > 0
-        monkeypatch.undo()
+        assert prepare.count == 0
         gate.opened.set()
         assert [status for status, _ in await asyncio.gather(*plugs, *waiting)] == [200] * (slots + 2)
+        await rest(running, NEIGHBOURS[0])
+        assert prepare.count == 1
 
 
 @slots
@@ -199,15 +202,13 @@ async def test_waiting_ends_at_the_deadline_on_both_protocols(slots: int, gate: 
 
 
 @pytest.mark.parametrize("step", [3600.0, -3600.0])
-async def test_a_step_of_the_clock_changes_no_deadline(
-    step: float, gate: Gate, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_step_of_the_clock_changes_no_deadline(step: float, gate: Gate, patched: Patches) -> None:
     async with serving(RedPredictor(gate.hold)) as running:
         (plug,) = await plugged(running, gate, 1)
         waiting = asyncio.create_task(rest(running, NEIGHBOURS[0]))
         await until(lambda: len(running.service.segmenter._batcher) == 1)
         now = time.time
-        monkeypatch.setattr(time, "time", lambda: now() + step)
+        patched(time, "time", lambda: now() + step)
         gate.opened.set()
         assert [status for status, _ in await asyncio.gather(plug, waiting)] == [200, 200]
         assert (await rest(running, NEIGHBOURS[0]))[0] == 200
@@ -221,9 +222,9 @@ async def test_the_service_s_own_limit_of_time_holds_for_all(gate: Gate) -> None
         assert late.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-async def test_the_time_of_decoding_counts_too(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_time_of_decoding_counts_too(patched: Patches) -> None:
     permit = threading.Event()
-    monkeypatch.setattr("service.frames.segmenter.prepare", lambda *_: permit.wait(PATIENCE))
+    patched("service.frames.segmenter", "prepare", lambda *_: permit.wait(PATIENCE))
     try:
         async with serving(request_timeout_ms=100) as running:
             assert (await rest(running, NEIGHBOURS[0]))[0] == 504

@@ -20,6 +20,7 @@ from service.http.protocol import MAX_HEAD_BYTES
 from service.pb.inference import open_inference_pb2 as inference
 from service.pb.inference import open_inference_pb2_grpc as inference_grpc
 from tests.support.callers import TRANSPORTS, Ask
+from tests.support.patching import Patches
 from tests.support.pictures import encoded, red_box
 from tests.support.predictors import RedPredictor
 from tests.support.serving import PATIENCE, Running, connected, counted, serving, until
@@ -42,8 +43,8 @@ BROKEN = {  # requests that go wrong after their head
 
 
 @pytest.fixture
-async def running(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Running]:
-    monkeypatch.setattr(http_protocol, "HEAD_SECONDS", 0.3)
+async def running(patched: Patches) -> AsyncIterator[Running]:
+    patched(http_protocol, "HEAD_SECONDS", 0.3)
     async with serving() as running:
         yield running
 
@@ -121,9 +122,9 @@ async def test_what_follows_a_request_is_refused_after_its_answer(running: Runni
 
 
 async def test_nothing_is_read_after_what_is_no_request_however_long_the_answer_before_it_takes(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    patched: Patches, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(http_protocol, "HEAD_SECONDS", 0.2)
+    patched(http_protocol, "HEAD_SECONDS", 0.2)
     opened = threading.Event()
     predictor = RedPredictor(lambda frames: None if opened.wait(PATIENCE) else pytest.fail("held"))
     async with serving(predictor) as it, connected(it) as (reader, writer):
@@ -222,20 +223,16 @@ async def oip_rest(it: Running, access: Access) -> str:
 
 
 @pytest.mark.parametrize("ask", [*TRANSPORTS, oip_rest])
-async def test_a_fault_of_the_service_is_counted_once_as_internal(
-    running: Running, ask: Ask, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(running.service.readiness, "check", fault)
+async def test_a_fault_of_the_service_is_counted_once_as_internal(running: Running, ask: Ask, patched: Patches) -> None:
+    patched(running.service.readiness, "check", fault)
     await ask(running, Access())
     await until(lambda: bool(counted(running)[0]))
     requests, refusals = counted(running)
     assert refusals == {"internal": sum(requests.values())}  # a client of a stream may ask twice
 
 
-async def test_a_fault_on_one_request_of_a_stream_is_counted_as_internal(
-    running: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("service.oip.rpc.infer", fault)
+async def test_a_fault_on_one_request_of_a_stream_is_counted_as_internal(running: Running, patched: Patches) -> None:
+    patched("service.oip.rpc", "infer", fault)
     tensor = inference.ModelInferRequest.InferInputTensor(name="image", datatype="BYTES", shape=[1])
     content = len(PICTURE).to_bytes(4, "little") + PICTURE
     request = inference.ModelInferRequest(model_name="pranet", inputs=[tensor], raw_input_contents=[content])

@@ -21,6 +21,7 @@ from service.pb.pranet.v1 import segmentation_pb2 as pb
 from service.rest.websocket_messages import LENGTH
 from service.streams import stream
 from tests.support import callers
+from tests.support.patching import Patches
 from tests.support.pictures import encoded, red_box
 from tests.support.serving import Running, connected, serving, until
 
@@ -32,10 +33,10 @@ GET = b"GET /livez HTTP/1.1\r\nHost: pranet\r\n"
 
 
 @pytest.fixture(autouse=True)
-def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+def hurried(patched: Patches) -> None:
     for name in ("HEAD_SECONDS", "REST_SECONDS"):
-        monkeypatch.setattr(http_protocol, name, SHORT_SECONDS)
-    monkeypatch.setattr(stream, "UNREAD_SECONDS", SHORT_SECONDS)
+        patched(http_protocol, name, SHORT_SECONDS)
+    patched(stream, "UNREAD_SECONDS", SHORT_SECONDS)
 
 
 @pytest.fixture
@@ -130,8 +131,8 @@ def established(port: int) -> int:
 
 
 @pytest.mark.slow
-async def test_the_kernel_gives_up_who_never_reads_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_server, "UNREAD_SECONDS", SHORT_SECONDS)
+async def test_the_kernel_gives_up_who_never_reads_an_answer(patched: Patches) -> None:
+    patched(http_server, "UNREAD_SECONDS", SHORT_SECONDS)
     noise = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 255, (1800, 1800, 3), np.uint8)), "JPEG")
     async with serving() as it:
         with socket.socket() as peer:

@@ -14,6 +14,7 @@ from service.pb.pranet.v1 import segmentation_pb2 as pb
 from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service.rpc import server as rpc
 from service.runtime import Phase
+from tests.support.patching import Patches
 from tests.support.pictures import encoded
 from tests.support.servers.black_hole import Loss, black_hole
 from tests.support.serving import PATIENCE, serving, until
@@ -122,11 +123,11 @@ async def with_an_answer_that_is_being_written(call: Call) -> None:
 async def test_a_stream_whose_peer_vanished_is_cleaned_up_by_keepalive(
     loss: Loss,
     reach: Callable[[Call], Awaitable[None]],
-    monkeypatch: pytest.MonkeyPatch,
+    patched: Patches,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(rpc, "KEEPALIVE_SECONDS", 1.0)
-    monkeypatch.setattr(rpc, "KEEPALIVE_TIMEOUT_SECONDS", 0.5)
+    patched(rpc, "KEEPALIVE_SECONDS", 1.0)
+    patched(rpc, "KEEPALIVE_TIMEOUT_SECONDS", 0.5)
     async with (
         serving() as it,
         black_hole(it.grpc_port, loss) as (port, gone),

@@ -11,6 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from service.rpc import health_limits
 from service.rpc.server import AHEAD_BYTES
+from tests.support.patching import Patches
 from tests.support.serving import PATIENCE, Running, serving
 
 METHODS = {  # whose call is sent without its one message
@@ -47,9 +48,9 @@ async def refusal(call: Any) -> tuple[grpc.StatusCode, str]:
 
 @pytest.mark.parametrize("name", METHODS)
 async def test_a_message_that_does_not_arrive_is_given_up_and_counted(
-    name: str, running: Running, monkeypatch: pytest.MonkeyPatch
+    name: str, running: Running, patched: Patches
 ) -> None:
-    monkeypatch.setattr(health_limits, "OPEN_MESSAGE_SECONDS", 0.2)
+    patched(health_limits, "OPEN_MESSAGE_SECONDS", 0.2)
     async with asyncio.timeout(PATIENCE):
         assert await refusal(METHODS[name](running.channel)) == (grpc.StatusCode.DEADLINE_EXCEEDED, "body-too-slow")
     assert running.metric("pranet_rejected_total", {"reason": "body-too-slow"}) == 1
@@ -64,10 +65,8 @@ async def test_a_message_that_is_larger_than_any_question_is_refused(running: Ru
     assert await refusal(large) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "too-many-bytes")
 
 
-async def test_a_connection_may_have_so_many_watches_and_another_as_many(
-    running: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(health_limits, "MAX_WATCHES", 2)
+async def test_a_connection_may_have_so_many_watches_and_another_as_many(running: Running, patched: Patches) -> None:
+    patched(health_limits, "MAX_WATCHES", 2)
     request = health_pb2.HealthCheckRequest()
     watch = health_pb2_grpc.HealthStub(running.channel).Watch
     opened = [watch(request) for _ in range(2)]
@@ -157,9 +156,9 @@ class Withholding:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 async def test_of_messages_that_do_not_end_little_more_than_one_is_held(
-    name: str, running: Running, monkeypatch: pytest.MonkeyPatch
+    name: str, running: Running, patched: Patches
 ) -> None:
-    monkeypatch.setattr(health_limits, "OPEN_MESSAGE_SECONDS", 2.0)  # time to send them all, if they were let in
+    patched(health_limits, "OPEN_MESSAGE_SECONDS", 2.0)  # time to send them all, if they were let in
     reader, writer = await asyncio.open_connection("127.0.0.1", running.grpc_port)
     client = Withholding(reader, writer)
     try:

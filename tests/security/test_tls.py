@@ -22,6 +22,7 @@ from service.rpc import server as rpc
 from tests.support import processes
 from tests.support.callers import TRANSPORTS, UNREACHABLE, Ask, rest
 from tests.support.certificates import Authority
+from tests.support.patching import Patches
 from tests.support.serving import PATIENCE, Running, serving, until
 
 VERSIONS = {  # whether it may be spoken
@@ -134,9 +135,9 @@ async def test_a_silent_handshake_holds_up_nobody(secured: Running, authority: A
         writer.close()
 
 
-async def test_a_handshake_that_does_not_end_is_given_up(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_handshake_that_does_not_end_is_given_up(authority: Authority, patched: Patches) -> None:
     for server in (http_server, rpc):
-        monkeypatch.setattr(server, "HANDSHAKE_SECONDS", 0.3)
+        patched(server, "HANDSHAKE_SECONDS", 0.3)
     async with serving(**authority.server()) as it:
         for port in (it.port, it.grpc_port):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)

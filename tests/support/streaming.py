@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
-import pytest
 
 from service.frames import frame as frame_module
 from service.observability.metrics import OUTCOMES
 from service.pb.pranet.v1 import segmentation_pb2 as pb
 from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service.rpc.call import ERROR_METADATA_KEY
+from tests.support.patching import Patches, patching
 from tests.support.pictures import encoded, red_box
 from tests.support.predictors import GatedPredictor
 from tests.support.serving import PATIENCE, Running, serving
@@ -46,27 +46,29 @@ async def status(call: Call) -> tuple[grpc.StatusCode, str]:
 class Held:
     """A service whose decoding and whose device the test holds; the predictor is warm."""
 
-    def __init__(self, it: Running, predictor: GatedPredictor, stub: pb_grpc.SegmentationServiceStub) -> None:
+    def __init__(
+        self, it: Running, predictor: GatedPredictor, stub: pb_grpc.SegmentationServiceStub, patched: Patches
+    ) -> None:
         self.it = it
         self.predictor = predictor
         self.stub = stub
+        self._patched = patched
         self.decoding = threading.Event()  # a frame has come so far
         self._decode = threading.Event()  # it may go on
-        self._decode.set()
         self._threads = set(threading.enumerate())
 
     def hold_decoding(self) -> None:
-        self._decode.clear()
-
-    def prepare(self, *args: Any) -> Any:
-        self.decoding.set()
-        self._decode.wait(PATIENCE)
-        return frame_module.prepare(*args)
+        self._patched("service.frames.segmenter", "prepare", self._prepare)
 
     def open(self) -> None:
         """Let everything through from now on."""
         self._decode.set()
         self.predictor.open()
+
+    def _prepare(self, *args: Any) -> Any:
+        self.decoding.set()
+        self._decode.wait(PATIENCE)
+        return frame_module.prepare(*args)
 
     @property
     def received(self) -> float:
@@ -95,9 +97,8 @@ async def held(**settings: Any) -> AsyncIterator[Held]:
         serving(predictor, **settings) as it,
         grpc.aio.insecure_channel(f"127.0.0.1:{it.grpc_port}", NARROW) as channel,
     ):
-        made = Held(it, predictor, pb_grpc.SegmentationServiceStub(channel))
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("service.frames.segmenter.prepare", made.prepare)
+        with patching() as patched:
+            made = Held(it, predictor, pb_grpc.SegmentationServiceStub(channel), patched)
             try:
                 yield made
             finally:

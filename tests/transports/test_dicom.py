@@ -2,6 +2,7 @@
 
 import base64
 import importlib.util
+import io
 import json
 import logging
 import struct
@@ -38,6 +39,7 @@ from tests.support.dicom_objects import (
     valid,
     written,
 )
+from tests.support.patching import Patches
 from tests.support.pictures import SAMPLES, dice, encoded, mask_of, red_box, repeat_last_scan
 from tests.support.processes import Server, pranet
 from tests.support.servers.otlp import receiving
@@ -231,10 +233,10 @@ async def test_nothing_of_a_patient_is_logged_traced_or_counted(
     assert not [secret for secret in secrets if secret in told]
 
 
-async def test_without_its_packages_the_answer_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_its_packages_the_answer_says_what_to_install(patched: Patches) -> None:
     body = written(dicom(PICTURES[:1]))
     async with serving() as it:
-        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+        patched(importlib.util, "find_spec", lambda name: None)
         answer = await sent(it, body)
     assert answer.status_code == 415
     assert "pip install 'pranet-service[dicom]'" in answer.json()["detail"]
@@ -261,18 +263,21 @@ def test_frames_are_left_out_of_a_segmentation_only(tmp_path: Path) -> None:
     assert "--out X.dcm" in done.stderr
 
 
-async def test_a_deflated_object_is_refused_before_it_is_inflated(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_deflated_object_is_refused_before_it_is_inflated(patched: Patches) -> None:
     made = dicom(PICTURES[:1])
     made.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
-    monkeypatch.delattr("zlib.decompress")
+    inflate = patched("zlib", "decompress")
     async with serving() as it:
         answer = await sent(it, made)
+    assert inflate.count == 0
+    assert dcmread(io.BytesIO(written(made))).Rows == made.Rows
+    assert inflate.count == 1
     assert answer.status_code == 415
     assert "Deflated" in answer.json()["detail"]
 
 
-async def test_run_lengths_that_could_unpack_to_gigabytes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.dicom.study.MAX_RLE_BYTES", 100)
+async def test_run_lengths_that_could_unpack_to_gigabytes_are_refused(patched: Patches) -> None:
+    patched("service.dicom.study", "MAX_RLE_BYTES", 100)
     async with serving() as it:
         answer = await sent(it, dicom(PICTURES[:1], RLELossless))
     assert answer.status_code == 413

@@ -11,6 +11,7 @@ from model.engines.predictor import ModelRef
 from service.errors import NotReady, QueueFull
 from service.frames import codec
 from service.frames.side_outputs import SideOutputs
+from tests.support.patching import Patches
 from tests.support.pictures import ROOT, SAMPLES, encoded, red_box
 from tests.support.serving import serving
 
@@ -34,7 +35,7 @@ async def test_outside_of_the_region_of_interest_the_maps_are_black() -> None:
     assert not maps[90:].any()
 
 
-async def test_one_picture_is_at_work_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_picture_is_at_work_at_a_time(patched: Patches) -> None:
     outputs = SideOutputs(WEIGHTS, max_image_pixels=10**6)
     begun, permit = threading.Event(), threading.Event()
 
@@ -43,7 +44,7 @@ async def test_one_picture_is_at_work_at_a_time(monkeypatch: pytest.MonkeyPatch)
         permit.wait(20)
         raise ArithmeticError
 
-    monkeypatch.setattr(outputs, "_network", held)
+    patched(outputs, "_network", held)
     first = asyncio.create_task(outputs.render(JPEG, "full", MODEL))
     assert await asyncio.to_thread(begun.wait, 20)
     with pytest.raises(QueueFull):

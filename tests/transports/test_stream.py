@@ -26,6 +26,7 @@ from service.streams.registry import Streams
 from service.streams.stream import MAX_UNREAD, Stream, StreamOptions
 from service.streams.temporal import Memory, Status
 from service.streams.window import Policy
+from tests.support.patching import Patches, patching
 from tests.support.predictors import GatedPredictor
 from tests.support.serving import PATIENCE
 
@@ -213,11 +214,9 @@ HOUR, STEP = 3_600_000_000, 10_000_000  # microseconds
     [[0] * 6, [HOUR] * 6, [-HOUR] * 6, [0, 0, 0, STEP, STEP, STEP], [0, 0, 0, -STEP, -STEP, -STEP]],
     ids=["exact", "an hour ahead", "an hour behind", "steps ahead", "steps back"],
 )
-async def test_deadlines_and_ages_count_from_capture_by_whatever_clock(
-    ahead: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_deadlines_and_ages_count_from_capture_by_whatever_clock(ahead: list[int], patched: Patches) -> None:
     now = 10_000.0  # seconds, of the service
-    monkeypatch.setattr("service.streams.stream.time.monotonic", lambda: now)
+    patched("service.streams.stream.time", "monotonic", lambda: now)
     async with bench() as it:
         it.predictor.open()
         sender, task = it.start(StreamOptions(deadline_ms=200))
@@ -284,15 +283,15 @@ async def test_a_bad_frame_is_answered_with_its_error_and_the_stream_goes_on() -
         it.check_identity()
 
 
-async def test_a_fault_of_the_service_is_answered_and_the_stream_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_fault_of_the_service_is_answered_and_the_stream_goes_on() -> None:
     def broken(*args: object) -> None:
         raise RuntimeError("a bug")
 
     async with bench() as it:
         it.predictor.open()
         sender, task = it.start(EVERY)
-        with monkeypatch.context() as patched:
-            patched.setattr("service.frames.segmenter.prepare", broken)
+        with patching() as patched:
+            patched("service.frames.segmenter", "prepare", broken)
             sender.put(0)
             await sender.answered(1)
         sender.put(1)
@@ -462,7 +461,7 @@ async def test_frames_of_a_stream_that_the_service_itself_breaks_are_failed_not_
 
 
 @contextlib.contextmanager
-def decoding_that_waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threading.Event, threading.Event]]:
+def decoding_that_waits(patched: Patches) -> Iterator[tuple[threading.Event, threading.Event]]:
     begun, permit = threading.Event(), threading.Event()
     prepare = frame_module.prepare
 
@@ -471,14 +470,14 @@ def decoding_that_waits(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[threa
         permit.wait(PATIENCE)
         return prepare(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("service.frames.segmenter.prepare", gated)
+    patched("service.frames.segmenter", "prepare", gated)
     yield begun, permit
     permit.set()
 
 
-async def test_cancelling_a_stream_that_decodes_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cancelling_a_stream_that_decodes_leaves_nothing_behind(patched: Patches) -> None:
     async with bench() as it:
-        with decoding_that_waits(monkeypatch) as (begun, _):
+        with decoding_that_waits(patched) as (begun, _):
             sender, task = it.start()
             sender.put(0)
             assert await asyncio.to_thread(begun.wait, PATIENCE)
@@ -524,7 +523,7 @@ async def test_raw_and_encoded_frames_give_the_same_mask_in_every_format(policy:
                 assert done.bits == b"\xff\xff\xff\xfc" * 20  # 30 pixels in 4 bytes a row
 
 
-async def test_frames_that_are_decoded_out_of_order_are_remembered_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_frames_that_are_decoded_out_of_order_are_remembered_in_order(patched: Patches) -> None:
     second_is_inferred = threading.Event()
     prepare, seen = frame_module.prepare, []
 
@@ -538,8 +537,8 @@ async def test_frames_that_are_decoded_out_of_order_are_remembered_in_order(monk
             seen.append(captured)
             return super().update(pixels, box, logits, captured)
 
-    monkeypatch.setattr("service.frames.segmenter.prepare", uneven)
-    monkeypatch.setattr("service.streams.stream.Memory", Recorded)
+    patched("service.frames.segmenter", "prepare", uneven)
+    patched("service.streams.stream", "Memory", Recorded)
     async with bench() as it:
         it.predictor.open()
         sender, task = it.start(EVERY)

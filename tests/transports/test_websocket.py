@@ -10,6 +10,7 @@ from service.http import server as http_server
 from service.http.websocket_protocol import LOOSE_FRAMES, WebSocketProtocol
 from service.rest.websocket_messages import LENGTH
 from service.runtime import Phase
+from tests.support.patching import Patches
 from tests.support.pictures import mask_of
 from tests.support.servers.black_hole import Loss, black_hole
 from tests.support.serving import PATIENCE, serving, until
@@ -168,9 +169,9 @@ async def test_when_the_service_stops_a_browser_gets_its_answers_and_is_sent_awa
 
 
 @pytest.mark.parametrize("loss", Loss)
-async def test_a_browser_that_vanished_is_cleaned_up_by_pings(loss: Loss, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_server, "WS_PING_SECONDS", 0.5)
-    monkeypatch.setattr(http_server, "WS_PING_TIMEOUT_SECONDS", 0.5)
+async def test_a_browser_that_vanished_is_cleaned_up_by_pings(loss: Loss, patched: Patches) -> None:
+    patched(http_server, "WS_PING_SECONDS", 0.5)
+    patched(http_server, "WS_PING_TIMEOUT_SECONDS", 0.5)
     async with serving() as it, black_hole(it.port, loss) as (port, gone):
         socket = await connect(f"ws://127.0.0.1:{port}/stream", proxy=None)
         await socket.send("{}")
@@ -193,11 +194,9 @@ async def test_the_live_page_allows_nothing_from_elsewhere() -> None:
         assert "https://" not in answer.text
 
 
-async def test_a_flood_of_pings_has_to_wait_and_the_stream_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_flood_of_pings_has_to_wait_and_the_stream_goes_on(patched: Patches) -> None:
     waited, go_on = [], WebSocketProtocol._go_on
-    monkeypatch.setattr(
-        WebSocketProtocol, "_go_on", lambda self: (waited.append(self.transport.is_reading()), go_on(self))
-    )
+    patched(WebSocketProtocol, "_go_on", lambda self: (waited.append(self.transport.is_reading()), go_on(self)))
     async with serving() as it, opened(it) as socket:
         socket.transport.write(b"\x89\x80\x00\x00\x00\x00" * 3 * LOOSE_FRAMES)
         await until(lambda: bool(waited))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from service.batching.batcher import MAX_ABANDONED, Batcher
 from service.batching.queue import Entry, Priority
 from service.errors import DeadlineExceeded, InferenceFailed, NotReady, ServiceError
+from tests.support.patching import Patches
 from tests.support.serving import PATIENCE, until
 
 POISON = -1
@@ -255,9 +256,9 @@ async def test_inference_counts_as_dead_once_a_slot_has_ended_by_a_fault_of_its_
         waiting.cancel()
 
 
-async def test_slow_calls_that_come_back_do_not_add_up_to_a_dead_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "service.batching.hang_timeout.MOST_HANG_SECONDS", 0.01
+async def test_slow_calls_that_come_back_do_not_add_up_to_a_dead_device(patched: Patches) -> None:
+    patched(
+        "service.batching.hang_timeout", "MOST_HANG_SECONDS", 0.01
     )  # or each would get eight times the last one's time
     held = threading.Semaphore(0)
 

@@ -14,6 +14,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from service.errors import UndecodableImage, UnsupportedImage
 from service.frames import codec
 from service.frames.decode_limits import MAX_SCANS, MAX_STEPS
+from tests.support.patching import Patches
 from tests.support.pictures import encoded, red_box, repeat_last_scan
 
 MAX_PIXELS = 10_000_000
@@ -63,13 +64,18 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_a_bomb_is_refused_without_decoding_or_counting(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_a_bomb_is_refused_without_decoding_or_counting(patched: Patches, name: str) -> None:
     make, advice = BOMBS[name]
-    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda picture: pytest.fail("a pixel was decoded"))
-    monkeypatch.setattr(TiffImageFile, "n_frames", property(lambda picture: pytest.fail("its pictures were counted")))
+    load, count = patched(ImageFile.ImageFile, "load"), patched(TiffImageFile, "n_frames")
     for read in (codec.decode, codec.size):
         with pytest.raises(UnsupportedImage, match=advice):
             read(make(), MAX_PIXELS)
+    assert (load.count, count.count) == (0, 0)
+    codec.decode(PNG, MAX_PIXELS)
+    with Image.open(io.BytesIO(encoded(PICTURE, "TIFF"))) as harmless:
+        assert harmless.n_frames == 1
+    assert load.count > 0
+    assert count.count > 0
 
 
 def test_the_scans_of_a_jpeg_inside_of_a_tiff_are_bounded_too() -> None:

@@ -11,6 +11,7 @@ from service.access.tokens import Token, digest_of
 from service.client.credentials import Access
 from service.errors import RateLimited, TooManyAtOnce
 from tests.support.callers import TRANSPORTS, Ask, grpc_unary, rest
+from tests.support.patching import Patches
 from tests.support.predictors import GatedPredictor
 from tests.support.serving import serving, until
 
@@ -53,14 +54,14 @@ def test_a_slow_rate_says_how_long_to_wait() -> None:
     assert refused.value.retry_after == 7
 
 
-async def test_who_is_patient_waits_for_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_is_patient_waits_for_the_next_one(patched: Patches) -> None:
     clock, slept = Clock(), []
 
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
         clock.now += seconds
 
-    monkeypatch.setattr(asyncio, "sleep", sleep)
+    patched(asyncio, "sleep", sleep)
     allowance = Allowance(rate=4, clock=clock)
     for _ in range(6):
         await allowance.wait()

@@ -8,6 +8,7 @@ import threading
 from model.transforms import Pixels
 from service import app, runtime
 from service.commands import main as cli
+from tests.support.patching import patching
 from tests.support.predictors import RedPredictor
 
 HANG_SECONDS = float(os.environ.get("HANG_SECONDS", "0.2"))  # a call that takes longer is given up
@@ -21,6 +22,8 @@ def hang(frames: Pixels) -> None:
 
 if "KEEP_GARBAGE" in os.environ:  # of what refers to itself, so that a test does not depend on when it is collected
     gc.disable()
-app.load_predictor = lambda settings: RedPredictor(hang)
-runtime._patience = lambda settings: HANG_SECONDS
-sys.exit(cli.main())
+with patching() as patched:
+    patched(app, "load_predictor", lambda settings: RedPredictor(hang))
+    patched(runtime, "_patience", lambda settings: HANG_SECONDS)
+    code = cli.main()
+sys.exit(code)
