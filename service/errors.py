@@ -110,6 +110,7 @@ class MethodNotAllowed(ServiceError):
     """The path exists, but not with this method; over gRPC, there is no such method."""
 
     status, grpc, slug = 405, StatusCode.UNIMPLEMENTED, "method-not-allowed"
+    allow = ""  # methods that the path has (RFC 9110, section 10.2.1)
 
 
 class BodyTooSlow(ServiceError):

@@ -51,10 +51,10 @@ def create(
     if place != "cpu":
         from model.engines.cuda.predictor import CudaPredictor
 
-        return CudaPredictor(weights.checkpoint(), place, arithmetic)
+        return CudaPredictor(weights, place, arithmetic)
     from model.engines.torch.predictor import TorchPredictor
 
-    return TorchPredictor(weights.checkpoint(), arithmetic)
+    return TorchPredictor(weights, arithmetic)
 
 
 def resolve_engine(device: str, name: str) -> str:

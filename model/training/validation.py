@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from model import transforms
-from model.comparison import dice
 from model.cores import usable_cores
+from model.dice import dice
 from model.network.normalisation import normalise
 from model.network.pranet import PraNet
 from model.training.loop import autocast

@@ -15,7 +15,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import safetensors
 import safetensors.torch
@@ -51,10 +51,6 @@ class Checkpoint(WeightsFile):
 
     state: State
 
-    def checkpoint(self) -> Self:
-        """Return itself: these weights are read already."""
-        return self
-
     def network(self) -> PraNet:
         """Build a PraNet in evaluation mode that holds these parameters."""
         with torch.device("meta"):  # no time spent on an initialisation that is thrown away
@@ -78,6 +74,21 @@ def load(path: Path) -> Checkpoint:
     state = _expand(path, stored)
     _check_values(path, state)
     return Checkpoint(path, file.sha256, file.metadata, file.presence, state)
+
+
+def of_file(weights: WeightsFile) -> Checkpoint:
+    """Load the weights of an identified file; a ``Checkpoint`` is returned unchanged.
+
+    Raises:
+        CheckpointError: the file cannot be used, or its contents have changed since it was identified.
+
+    """
+    if isinstance(weights, Checkpoint):
+        return weights
+    loaded = load(weights.path)
+    if loaded.sha256 != weights.sha256:
+        raise CheckpointError(weights.path, "was replaced while it was read; try again")
+    return loaded
 
 
 def save(path: Path, state: Mapping[str, Tensor], storage: Storage, metadata: Mapping[str, str]) -> None:

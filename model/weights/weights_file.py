@@ -1,6 +1,7 @@
-"""A weights file as it lies on the disk: its bytes, their hash and what its header says. Needs no PyTorch.
+"""Identity of a weights file: its hash, its metadata and a model id, read without PyTorch.
 
-A start that finds the network of these very bytes in its cache needs no more; everybody else calls ``checkpoint``.
+Importing PyTorch takes seconds. A start that finds the converted network in its cache needs only the hash, so it
+never loads the tensors; ``model.weights.checkpoint`` loads them.
 """
 
 import hashlib
@@ -9,13 +10,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from model.errors import UserError
 from model.presence import Presence
-
-if TYPE_CHECKING:
-    from model.weights.checkpoint import Checkpoint
 
 MAX_BYTES = 2**30  # of a file; the published ones have 125 MiB
 LENGTH_BYTES = 8  # of a safetensors file, before its header: how long that is
@@ -44,20 +41,6 @@ class WeightsFile:
         """A short name of these weights that changes with their contents, such as ``pranet-1a2b3c4d``."""
         name = re.sub(r"[^\w.-]+", "-", self.metadata.get("name", "pranet"), flags=re.ASCII)  # it goes into headers
         return f"{name[:64]}-{self.sha256[:8]}"
-
-    def checkpoint(self) -> "Checkpoint":
-        """Read the weights themselves, checked as ``checkpoint.load`` does.
-
-        Raises:
-            CheckpointError: the file cannot be used, or has changed since.
-
-        """
-        from model.weights import checkpoint  # takes seconds: it brings PyTorch in
-
-        loaded = checkpoint.load(self.path)
-        if loaded.sha256 != self.sha256:
-            raise CheckpointError(self.path, "was replaced while it was read; try again")
-        return loaded
 
 
 def identify(path: Path) -> WeightsFile:

@@ -1,4 +1,4 @@
-"""Who may come in, and how often: the one decision behind REST, WebSocket and gRPC."""
+"""Who may call, and how often: the one decision behind REST, WebSocket and gRPC."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,8 +12,8 @@ SCHEME = "bearer"
 HOW = "send the header (gRPC: metadata) Authorization: Bearer TOKEN, or the WebSocket subprotocol pranet.bearer.TOKEN"
 
 
-class Gate:
-    """Open to everybody where there is no file of tokens.
+class Authentication:
+    """Tells callers by their bearer tokens, and holds each to its limits. Without a file of tokens, everybody may call.
 
     Raises:
         TokensError: the file of tokens cannot be used.
@@ -22,10 +22,11 @@ class Gate:
 
     def __init__(self, tokens_file: Path | None, *, rate_limit: float | None, concurrency: int | None) -> None:
         self._tokens = Tokens(tokens_file) if tokens_file else None
+        self.required = self._tokens is not None
         self._limits = Limits(rate_limit, concurrency)
 
     @contextmanager
-    def entered(self, authorizations: Sequence[str]) -> Iterator[None]:
+    def admitted(self, authorizations: Sequence[str]) -> Iterator[None]:
         """Let a caller in for the time of the block, by the values of its ``Authorization`` headers.
 
         Raises:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from service.archives.members import Member
 from service.errors import InternalError, QueueFull, ServiceError
-from service.frames.frame import Options
-from service.frames.segmenter import Segmentation, Segmenter
+from service.frames.frame import Frame, Options, Segmentation
+from service.frames.segmenter import Segmenter
 from service.tasks import ordered_map
 
 PATIENCE_SECONDS = 86_400.0  # an archive waits for live streams to end, unless its client names a time
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Answered:
     """What became of one picture."""
 
     member: Member
@@ -59,7 +59,7 @@ class Archives:
         members: Sequence[Member],
         options: Options,
         deadline: float,
-        send: Callable[[Answer], Awaitable[None]],
+        send: Callable[[Answered], Awaitable[None]],
     ) -> None:
         """Send one answer for every member, in their order; a bad one harms only itself, cancelling drops all work.
 
@@ -70,8 +70,8 @@ class Archives:
             for member in members:
                 yield member
 
-        async def work(member: Member) -> Answer:
-            return Answer(member, await self._outcome(member, options, deadline))
+        async def work(member: Member) -> Answered:
+            return Answered(member, await self._outcome(member, options, deadline))
 
         await ordered_map.in_order(each(), work, send, at_once=self._at_once)
 
@@ -79,7 +79,9 @@ class Archives:
         try:
             async with self._places:
                 self._check_readiness()
-                return await self._segmenter.segment(member.read, options, deadline, patient=True)
+                return await self._segmenter.segment(
+                    Frame(source=member.read, options=options, deadline=deadline, patient=True)
+                )
         except ServiceError as error:
             return error
         except Exception:

@@ -12,11 +12,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, Self
 
-from service.batching.device_thread import DeviceThread
+from service.batching.device_thread import device_thread
 from service.batching.hang_timeout import HANG_SECONDS, Patience
-from service.batching.queue import Batched, Item, Job, Priority, Result, Waiting
+from service.batching.queue import Entry, Item, Queue, Result
 from service.errors import DeadlineExceeded, InferenceFailed, NotReady
 
 Infer = Callable[[Sequence[Item]], Sequence[Result]]
@@ -48,7 +49,7 @@ class Batcher(Generic[Item, Result]):
         self.dead = asyncio.Event()  # set when inference does not answer any more
         self._patience = Patience(hang_seconds)
         self._on_batch = on_batch
-        self._waiting: Waiting[Item, Result] = Waiting(max_batch_size, max_queue_delay)
+        self._queue: Queue[Item, Result] = Queue(max_batch_size, max_queue_delay)
         self._slots = slots
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -62,58 +63,49 @@ class Batcher(Generic[Item, Result]):
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        _fail(self._waiting.all(), _stopped())
+        _fail(self._queue.all(), _stopped())
 
     def __len__(self) -> int:
         """Count the items that wait for a device."""
-        return len(self._waiting)
+        return len(self._queue)
 
-    async def submit(
-        self,
-        item: Item,
-        *,
-        deadline: float,
-        priority: Priority = Priority.SINGLE,
-        on_start: Callable[[], None] = lambda: None,
-    ) -> Batched[Result]:
-        """Queue one item and wait for its result; cancelling the caller withdraws it.
-
-        Args:
-            item: what ``infer`` takes.
-            deadline: loop time, seconds, at which waiting ends.
-            priority: who goes first.
-            on_start: called when the item leaves the queue for the device.
+    async def submit(self, entry: Entry[Item, Result]) -> None:
+        """Queue an entry, whose item is made, and wait for its result; cancelling the caller withdraws it.
 
         Raises:
-            DeadlineExceeded: the deadline passed first.
+            DeadlineExceeded: the entry's deadline passed first.
             InferenceFailed: ``infer`` failed on this very item.
 
         """
         loop = asyncio.get_running_loop()
-        job = Job(item, priority, loop.time(), loop.create_future(), on_start)
-        self._waiting.add(job)
+        entry.arrived, entry.queued, entry.answered = loop.time(), time.perf_counter(), loop.create_future()
+        self._queue.add(entry)
         try:
-            async with asyncio.timeout_at(deadline):
-                return await job.future
+            async with asyncio.timeout_at(entry.deadline):
+                await entry.answered
         except TimeoutError:
             raise DeadlineExceeded("the frame was not segmented in time; retry, or allow more time") from None
         finally:
-            self._waiting.discard(job)
+            if not entry.started:
+                self._queue.discard(entry)
 
     async def _slot(self, number: int) -> None:
-        thread = _started(number)
+        thread = device_thread(f"device-{number}")
         try:
             while True:
-                if batch := await self._waiting.next_batch():
+                if batch := await self._queue.next_batch():
                     thread = await self._run(thread, number, batch)
         finally:
-            thread.stop()
+            thread.shutdown(wait=False)
 
-    async def _run(self, thread: DeviceThread, number: int, batch: list[Job[Item, Result]]) -> DeviceThread:
+    async def _run(
+        self, thread: ThreadPoolExecutor, number: int, batch: list[Entry[Item, Result]]
+    ) -> ThreadPoolExecutor:
         """Answer every member of a batch; return the thread that the slot goes on with."""
         started = time.perf_counter()
         self._on_batch(len(batch))
-        call = thread.submit(_checked, self.infer, [job.item for job in batch])
+        items = [entry.item for entry in batch if entry.item is not None]
+        call = asyncio.get_running_loop().run_in_executor(thread, _checked, self.infer, items)
         patience = self._patience.seconds(len(batch))
         try:
             async with asyncio.timeout(patience):
@@ -127,19 +119,18 @@ class Batcher(Generic[Item, Result]):
                 thread = self._replace(thread, number, len(batch), started)
                 reason = f"no answer within {patience:.1f} s"
             return await self._repeat_singly(thread, number, batch, reason)
-        seconds = time.perf_counter() - started
-        self._patience.learn(len(batch), seconds)
-        self._waiting.answered(batch, seconds)
-        for job, result in zip(batch, results, strict=True):
-            if not job.future.done():
-                job.future.set_result(
-                    Batched(result, job.submitted, job.started - job.submitted, started, seconds, len(batch))
-                )
+        ended = time.perf_counter()
+        self._patience.learn(len(batch), ended - started)
+        self._queue.answered(batch, ended - started)
+        for entry, result in zip(batch, results, strict=True):
+            if entry.answered is not None and not entry.answered.done():
+                entry.result, entry.computed, entry.batch_size = result, (started, ended), len(batch)
+                entry.answered.set_result(None)
         return thread
 
     async def _repeat_singly(
-        self, thread: DeviceThread, number: int, batch: list[Job[Item, Result]], reason: str
-    ) -> DeviceThread:
+        self, thread: ThreadPoolExecutor, number: int, batch: list[Entry[Item, Result]], reason: str
+    ) -> ThreadPoolExecutor:
         if len(batch) == 1:
             log.error("inference failed on one frame: %s", reason)
             _fail(
@@ -150,20 +141,20 @@ class Batcher(Generic[Item, Result]):
             )
             return thread
         log.warning("a batch of %d failed (%s); its frames are tried one by one", len(batch), reason)
-        for job in batch:
-            if not job.future.done():  # it may have left meanwhile
-                thread = await self._run(thread, number, [job])
+        for entry in batch:
+            if not entry.is_over:  # it may have left meanwhile
+                thread = await self._run(thread, number, [entry])
         return thread
 
-    def _replace(self, thread: DeviceThread, number: int, frames: int, started: float) -> DeviceThread:
+    def _replace(self, thread: ThreadPoolExecutor, number: int, frames: int, started: float) -> ThreadPoolExecutor:
         self.abandoned += 1
-        late = thread.submit(_nothing)  # its turn comes when the hung call returns
+        late = asyncio.get_running_loop().run_in_executor(thread, _nothing)  # its turn comes when the hung call returns
         late.add_done_callback(lambda _: self._came_back(frames, started))
-        thread.stop()
+        thread.shutdown(wait=False)
         log.error("inference hangs; its thread is left behind (%d so far)", self.abandoned)
         if self.abandoned >= MAX_ABANDONED:
             self.dead.set()
-        return _started(number)
+        return device_thread(f"device-{number}")
 
     def _came_back(self, frames: int, started: float) -> None:
         self.abandoned -= 1
@@ -175,12 +166,6 @@ class Batcher(Generic[Item, Result]):
 def _nothing() -> None: ...
 
 
-def _started(number: int) -> DeviceThread:
-    thread = DeviceThread(f"device-{number}")
-    thread.start()
-    return thread
-
-
 def _checked(infer: Infer[Item, Result], items: Sequence[Item]) -> Sequence[Result]:
     results = infer(items)
     if len(results) != len(items):
@@ -188,10 +173,10 @@ def _checked(infer: Infer[Item, Result], items: Sequence[Item]) -> Sequence[Resu
     return results
 
 
-def _fail(jobs: Sequence[Job[Item, Result]], error: Exception) -> None:
-    for job in jobs:
-        if not job.future.done():
-            job.future.set_exception(error)
+def _fail(entries: Sequence[Entry[Item, Result]], error: Exception) -> None:
+    for entry in entries:
+        if entry.answered is not None and not entry.answered.done():
+            entry.answered.set_exception(error)
 
 
 def _stopped() -> NotReady:

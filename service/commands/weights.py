@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from model import comparison
 from model.errors import UserError
+from model.evaluation import comparison
 from model.training.pairs import read_names
 from model.weights import checkpoint
 

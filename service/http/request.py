@@ -1,53 +1,22 @@
-"""What HTTP calls have in common: their time, their end when the client leaves, the headers of their errors."""
+"""What HTTP requests have in common: their call, queries given once, and their end when the client leaves."""
 
 import asyncio
-import re
 from collections import Counter
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from starlette.requests import Request
 
-from service.errors import (
-    ClientLeft,
-    CodedBody,
-    InvalidParameter,
-    InvalidRequest,
-    ServiceError,
-    Unauthenticated,
-    UpgradeRequired,
-)
+from service.calls import Call
+from service.errors import ClientLeft, InvalidParameter
 
 T = TypeVar("T")
 
-TIMEOUT_HEADER = "x-request-timeout-ms"
-MILLISECONDS = re.compile(r"0*([1-9][0-9]*)")
-MOST_DIGITS = 18  # more than any limit has; Python itself refuses to read thousands
 
-
-def timeout_seconds(request: Request, limit_ms: int) -> float:
-    """Return the time that a request may take: what it asks for, at most ``limit_ms``.
-
-    Raises:
-        InvalidRequest: the header is no whole number of milliseconds above 0.
-
-    """
-    given = request.headers.get(TIMEOUT_HEADER, str(limit_ms))
-    if not (asked := MILLISECONDS.fullmatch(given)):
-        raise InvalidRequest(f"X-Request-Timeout-Ms is {given[:32]!r}; send a whole number of milliseconds above 0")
-    return min(int(asked[1][:MOST_DIGITS]), limit_ms) / 1e3
-
-
-def error_headers(error: ServiceError) -> dict[str, str]:
-    """Return the headers that an error is answered with."""
-    headers = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
-    if isinstance(error, Unauthenticated):
-        headers["www-authenticate"] = 'Bearer realm="pranet"'  # RFC 6750, section 3
-    if isinstance(error, CodedBody):
-        headers["accept-encoding"] = "identity"  # RFC 9110, section 12.5.3
-    if isinstance(error, UpgradeRequired):
-        headers |= {"upgrade": "websocket", "connection": "upgrade"}  # RFC 9110, sections 7.8 and 15.5.22
-    return headers
+def call_of(request: Request) -> Call:
+    """Return the call that a request is."""
+    call: Call = request.state.call
+    return call
 
 
 async def given_once(request: Request) -> None:
@@ -77,9 +46,10 @@ async def unless_client_leaves(request: Request, work: Coroutine[Any, Any, T]) -
             raise ClientLeft("the client closed the connection before its answer was ready")
         return task.result()
     finally:
-        task.cancel()
         leaving.cancel()
-        await asyncio.gather(task, leaving, return_exceptions=True)
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
 
 async def _disconnected(request: Request) -> None:

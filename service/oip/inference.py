@@ -9,11 +9,11 @@ import numpy as np
 from pranet_client.pictures import Picture
 from service.errors import InvalidRequest, TooManyPixels
 from service.frames import codec
-from service.frames.frame import Options, Output
-from service.frames.segmenter import Segmentation
+from service.frames.frame import Frame, Options, Output, Segmentation
 from service.observability.stage_times import StageTimes
 from service.oip.tensors import Array
 from service.runtime import Service
+from service.tasks.group import Together
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +35,12 @@ async def infer(service: Service, pictures: Sequence[Picture], options: Options,
 
     """
     await asyncio.to_thread(_check_sizes, pictures, service.settings.max_image_pixels)
-    frames = [asyncio.ensure_future(service.segmenter.segment(each, options, deadline)) for each in pictures]
-    try:
-        done = await asyncio.gather(*frames)
-    finally:
-        for frame in frames:
-            frame.cancel()
-        await asyncio.gather(*frames, return_exceptions=True)
-    return await asyncio.to_thread(_stacked, done, options)
+    async with Together() as tasks:
+        frames = [
+            tasks.create_task(service.segmenter.segment(Frame(source=picture, options=options, deadline=deadline)))
+            for picture in pictures
+        ]
+    return await asyncio.to_thread(_stacked, [frame.result() for frame in frames], options)
 
 
 def _check_sizes(pictures: Sequence[Picture], max_pixels: int) -> None:
@@ -58,5 +56,5 @@ def _check_sizes(pictures: Sequence[Picture], max_pixels: int) -> None:
 
 
 def _stacked(frames: Sequence[Segmentation], options: Options) -> Inferred:
-    outputs = {name: np.stack([frame.rendered.arrays[name] for frame in frames]) for name in options.arrays}
+    outputs = {name: np.stack([frame.arrays[name] for frame in frames]) for name in options.arrays}
     return Inferred(outputs, frames[0].model.model_id, StageTimes.longest(frame.times for frame in frames))

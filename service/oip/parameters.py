@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping
 
 from service.errors import InvalidParameter, InvalidRequest
-from service.frames import regions
 from service.frames.frame import Options, Output
 from service.oip.model import DEFAULT_PRIORITY, OUTPUTS, PRIORITIES
+from service.options import FrameOptions, read
 
 Value = bool | int | float | str
 Parameters = Mapping[str, Value]
@@ -33,17 +33,14 @@ def options(parameters: Parameters, outputs: Iterable[str], default_threshold: f
             "pranet.v1.SegmentationService/SegmentStream"
         )
     flag(FINAL_RESPONSE, parameters, False)  # either way, the one response is the final one
-    threshold = parameters.get("threshold", default_threshold)
-    if isinstance(threshold, (bool, str)) or not 0 <= threshold <= 1:
-        raise InvalidParameter(f"threshold is {threshold!r}; send a number from 0 to 1")
-    roi = parameters.get("roi", "full")
-    if not isinstance(roi, str):
-        raise InvalidParameter(f"roi is {roi!r}; send 'full', 'auto' or 'x,y,w,h'")
-    regions.check(roi)
+    asked = {name: parameters[name] for name in ("threshold", "roi") if name in parameters}
+    if isinstance(asked.get("threshold"), bool):
+        raise InvalidParameter(f"threshold is {asked['threshold']}; send a number from 0 to 1")
+    found = read(FrameOptions, asked)
     priority = _whole("priority", parameters) or DEFAULT_PRIORITY
     if priority not in PRIORITIES:
         raise InvalidParameter(f"priority is {priority}; send 1 (live), 2 (single), 3 (archive) or 0 (the default, 2)")
-    return Options(threshold, roi=roi, priority=PRIORITIES[priority], arrays=_arrays(outputs))
+    return found.options(default_threshold, PRIORITIES[priority], arrays=_arrays(outputs))
 
 
 def seconds(parameters: Parameters, limit: float) -> float:

@@ -3,27 +3,23 @@
 import asyncio
 import functools
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import TypeVar
+from collections.abc import AsyncIterator, Mapping
 
 import grpc
 import numpy as np
 from google.protobuf import json_format
-from google.protobuf.message import Message
 
+from service.calls import current
 from service.errors import Draining, InternalError, InvalidRequest, ServiceError, TooManyBytes
-from service.observability.access_log import request_id_from
 from service.oip import model, parameters, tensors
 from service.oip.inference import Inferred, infer
 from service.oip.parameters import Value
 from service.oip.tensors import Tensor
 from service.pb.inference import open_inference_pb2 as pb
 from service.pb.inference import open_inference_pb2_grpc as pb_grpc
-from service.rpc.call import Context, given_request_id, observed, seconds_left, write
+from service.rpc.call import Context, write
 from service.runtime import Service
 from service.tasks import ordered_map
-
-M = TypeVar("M", bound=Message)
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
@@ -55,73 +51,49 @@ class Servicer(pb_grpc.GRPCInferenceServiceServicer):
 
     async def ModelReady(self, request: pb.ModelReadyRequest, context: Context) -> pb.ModelReadyResponse:
         """Tell whether new work is taken: there is one model."""
-        return await self._of_model(
-            "ModelReady", request, context, lambda: pb.ModelReadyResponse(ready=self._service.readiness.ready)
-        )
+        model.check(request.name, request.version)
+        return pb.ModelReadyResponse(ready=self._service.readiness.ready)
 
     async def ModelMetadata(self, request: pb.ModelMetadataRequest, context: Context) -> pb.ModelMetadataResponse:
         """Describe the tensors."""
-        return await self._of_model(
-            "ModelMetadata",
-            request,
-            context,
-            lambda: json_format.ParseDict(model.metadata(self._service), pb.ModelMetadataResponse()),
-        )
+        model.check(request.name, request.version)
+        return json_format.ParseDict(model.metadata(self._service), pb.ModelMetadataResponse())
 
     async def ModelConfig(self, request: pb.ModelConfigRequest, context: Context) -> pb.ModelConfigResponse:
         """Describe the scheduling."""
-        return await self._of_model(
-            "ModelConfig",
-            request,
-            context,
-            lambda: json_format.ParseDict({"config": model.config(self._service)}, pb.ModelConfigResponse()),
-        )
+        model.check(request.name, request.version)
+        return json_format.ParseDict({"config": model.config(self._service)}, pb.ModelConfigResponse())
 
     async def ModelStatistics(self, request: pb.ModelStatisticsRequest, context: Context) -> pb.ModelStatisticsResponse:
         """Count inferences and their time."""
-        return await self._of_model(
-            "ModelStatistics",
-            request,
-            context,
-            lambda: json_format.ParseDict(
-                {"model_stats": [model.statistics(self._service)]}, pb.ModelStatisticsResponse()
-            ),
-        )
+        model.check(request.name, request.version)
+        statistics = {"model_stats": [model.statistics(self._service)]}
+        return json_format.ParseDict(statistics, pb.ModelStatisticsResponse())
 
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
         """Segment the pictures of a request."""
-
-        async def answer() -> pb.ModelInferResponse:
-            self._service.readiness.check()
-            limit = seconds_left(context, self._service.settings.request_timeout_ms)
-            inferred = await self._infer(request, limit)
-            context.set_trailing_metadata(
-                (("x-model", inferred.model_id), ("server-timing", inferred.times.server_timing()))
-            )
-            return await asyncio.to_thread(_response, request.id, inferred)
-
-        request_id = request_id_from(given_request_id(context) or request.id)
-        return await observed(self._service, context, request_id, f"{SERVICE_NAME}/ModelInfer", answer)
+        call = current()
+        if "x-request-id" not in call.headers:
+            call.named(request.id)
+        inferred = await self._infer(request, call.deadline - call.arrived)
+        context.set_trailing_metadata(
+            (("x-model", inferred.model_id), ("server-timing", inferred.times.server_timing()))
+        )
+        return await asyncio.to_thread(_response, request.id, inferred)
 
     async def ModelStreamInfer(self, requests: AsyncIterator[pb.ModelInferRequest], context: Context) -> None:
         """Answer every request of a stream, in order; a failed one is answered with its error."""
-        request_id = request_id_from(given_request_id(context))
         streams = self._service.streams
-
-        async def answer() -> None:
-            self._service.readiness.check()
-            with streams.place():
-                await ordered_map.in_order(
-                    aiter(requests),
-                    self._answer_streamed,
-                    functools.partial(write, context),
-                    at_once=streams.window,
-                    stop=streams.draining,
-                )
-            if streams.draining.is_set():
-                raise Draining("the service is stopping; every request it had accepted is answered. Stream elsewhere")
-
-        await observed(self._service, context, request_id, f"{SERVICE_NAME}/ModelStreamInfer", answer)
+        with streams.place():
+            await ordered_map.in_order(
+                aiter(requests),
+                self._answer_streamed,
+                functools.partial(write, context),
+                at_once=streams.window,
+                stop=streams.draining,
+            )
+        if streams.draining.is_set():
+            raise Draining("the service is stopping; every request it had accepted is answered. Stream elsewhere")
 
     async def _answer_streamed(self, request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
         try:
@@ -129,10 +101,10 @@ class Servicer(pb_grpc.GRPCInferenceServiceServicer):
             inferred = await self._infer(request, limit)
             response = await asyncio.to_thread(_response, request.id, inferred)
         except ServiceError as error:
-            self._service.metrics.rejected.labels(error.slug).inc()
+            self._service.calls.reject(error)
             return _failed(request.id, error)
         except Exception:
-            self._service.metrics.rejected.labels(InternalError.slug).inc()
+            self._service.calls.reject(InternalError)
             log.exception("a request of a stream failed")
             return _failed(request.id, InternalError("request"))
         response.parameters["triton_final_response"].bool_param = True  # one response for each request
@@ -148,21 +120,6 @@ class Servicer(pb_grpc.GRPCInferenceServiceServicer):
         inputs = await asyncio.to_thread(_inputs, request, self._service.settings.max_image_bytes)
         pictures = tensors.pictures(inputs, self._service.settings.max_queue_size)
         return await infer(self._service, pictures, options, deadline)
-
-    async def _of_model(
-        self,
-        method: str,
-        request: "pb.ModelReadyRequest | pb.ModelMetadataRequest | pb.ModelConfigRequest | pb.ModelStatisticsRequest",
-        context: Context,
-        make: Callable[[], M],
-    ) -> M:
-        async def answer() -> M:
-            model.check(request.name, request.version)
-            return make()
-
-        return await observed(
-            self._service, context, request_id_from(given_request_id(context)), f"{SERVICE_NAME}/{method}", answer
-        )
 
 
 def _parameters(given: Mapping[str, pb.InferParameter]) -> dict[str, Value]:

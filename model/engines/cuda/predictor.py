@@ -21,7 +21,8 @@ from model.engines.predictor import ModelRef
 from model.engines.torch.predictor import DTYPES
 from model.network.normalisation import Centred
 from model.transforms import SIZE, Floats, Pixels
-from model.weights.checkpoint import Checkpoint
+from model.weights import checkpoint
+from model.weights.weights_file import WeightsFile
 
 BUCKETS = (1, 2, 4, 8, 16, 32)  # batch sizes that are recorded; others are padded to the next one
 BRANCHED = 8  # the largest batch that leaves room for branches beside it; in larger ones they only cost memory
@@ -37,11 +38,11 @@ class CudaPredictor:
 
     slots = LANES
 
-    def __init__(self, checkpoint: Checkpoint, device: str, precision: str) -> None:
+    def __init__(self, weights: WeightsFile, device: str, precision: str) -> None:
         self._device = torch.device(device)
         name = torch.cuda.get_device_name(self._device)
-        self.model = ModelRef(checkpoint.model_id, checkpoint.sha256, "torch", name, precision, checkpoint.presence)
-        network = Centred(arrange(checkpoint.network()))
+        self.model = ModelRef(weights.model_id, weights.sha256, "torch", name, precision, weights.presence)
+        network = Centred(arrange(checkpoint.of_file(weights).network()))
         network = network.to(self._device, DTYPES[precision]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         fused = fuse_activations(network)
         self._free: queue.SimpleQueue[Lane] = queue.SimpleQueue()

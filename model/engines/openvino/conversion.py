@@ -14,12 +14,13 @@ from model.rewrites.decoder_folding import fold_end_of_decoder
 from model.rewrites.folding import fold_batch_norm
 from model.rewrites.scale_grouping import group_scales
 from model.transforms import SIZE
-from model.weights.checkpoint import Checkpoint
+from model.weights import checkpoint
+from model.weights.weights_file import WeightsFile
 
 
-def convert(checkpoint: Checkpoint) -> ov.Model:
-    """Convert a checkpoint: uint8 RGB (1, 3, 352, 352) to the coarse float32 logits of S3 (1, 1, 44, 44)."""
-    network = Centred(group_scales(fold_end_of_decoder(fold_batch_norm(checkpoint.network()))))
+def convert(weights: WeightsFile) -> ov.Model:
+    """Convert weights to a graph from uint8 RGB (1, 3, 352, 352) to the coarse float32 logits of S3 (1, 1, 44, 44)."""
+    network = Centred(group_scales(fold_end_of_decoder(fold_batch_norm(checkpoint.of_file(weights).network()))))
     example = torch.zeros(1, 3, SIZE, SIZE, dtype=torch.uint8)
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # OpenVINO reads traces fastest; PyTorch 2.13 wants torch.export instead

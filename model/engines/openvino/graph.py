@@ -44,7 +44,7 @@ def graph(weights: WeightsFile, precision: str, cache_dir: Path | None) -> ov.Mo
             log.warning("the cached graph %s cannot be read and is made anew: %s", kept, str(error)[:200])
     from model.engines.openvino.conversion import convert  # takes seconds: it brings PyTorch in
 
-    made = convert(weights.checkpoint())
+    made = convert(weights)
     if calibration is None:
         openvino_bfloat16.take_scales_out(made)
     else:

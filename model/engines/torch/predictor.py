@@ -8,7 +8,8 @@ from model.engines.predictor import ModelRef
 from model.network.normalisation import Normalised
 from model.rewrites.folding import fold_batch_norm
 from model.transforms import SIZE, Floats, Pixels
-from model.weights.checkpoint import Checkpoint
+from model.weights import checkpoint
+from model.weights.weights_file import WeightsFile
 
 # On a CPU the service uses float32 only; the others show what a GPU's arithmetic does to published weights.
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -19,9 +20,9 @@ class TorchPredictor:
 
     slots = 1
 
-    def __init__(self, checkpoint: Checkpoint, precision: str) -> None:
-        self.model = ModelRef(checkpoint.model_id, checkpoint.sha256, "torch", "cpu", precision, checkpoint.presence)
-        network = Normalised(fold_batch_norm(checkpoint.network()))
+    def __init__(self, weights: WeightsFile, precision: str) -> None:
+        self.model = ModelRef(weights.model_id, weights.sha256, "torch", "cpu", precision, weights.presence)
+        network = Normalised(fold_batch_norm(checkpoint.of_file(weights).network()))
         self._network = network.to(DTYPES[precision]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def warm_up(self, max_batch_size: int) -> None:

@@ -4,15 +4,16 @@ import torch
 
 from model.network.normalisation import normalise
 from model.transforms import Pixels
-from model.weights.checkpoint import Checkpoint
+from model.weights import checkpoint
+from model.weights.weights_file import WeightsFile
 
 
 class FourMaps:
     """A float32 network on the CPU that answers with all four maps."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self.sha256 = checkpoint.sha256
-        self._network = checkpoint.network()
+    def __init__(self, weights: WeightsFile) -> None:
+        self.sha256 = weights.sha256
+        self._network = checkpoint.of_file(weights).network()
 
     def of(self, pixels: Pixels) -> list[Pixels]:
         """Map uint8 RGB (3, 352, 352) to the probabilities of S6, S5, S4 and S3, each uint8 (352, 352), 0 to 255."""

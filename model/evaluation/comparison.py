@@ -1,0 +1,71 @@
+"""Two checkpoints side by side on annotated pictures: whether they find the same, and how right each is."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from model import transforms
+from model.dice import dice
+from model.engines.torch.predictor import TorchPredictor
+from model.errors import UserError
+from model.transforms import Pixels
+from model.weights.checkpoint import Checkpoint
+
+THRESHOLD = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Mean Dice over pictures: of the two masks with each other, and of each with the annotation."""
+
+    pictures: int
+    agreement: float
+    one: float
+    other: float
+
+
+def pairs(images: Iterable[Path], masks: Iterable[Path], only: frozenset[str] = frozenset()) -> list[tuple[Path, Path]]:
+    """Return the pictures in folders with their annotations of the same stem in other folders.
+
+    Args:
+        images: folders of pictures.
+        masks: folders of annotations; what is not black is polyp.
+        only: stems to keep; all when empty.
+
+    Raises:
+        UserError: no picture has an annotation.
+
+    """
+    annotations = {file.stem: file for folder in masks for file in folder.iterdir()}
+    pictures = sorted(file for folder in images for file in folder.iterdir())
+    found = [
+        (file, annotations[file.stem])
+        for file in pictures
+        if file.stem in annotations and (not only or file.stem in only)
+    ]
+    if not found:
+        raise UserError("no picture in --images has an annotation of the same name in --masks")
+    return found
+
+
+def compare(one: Checkpoint, other: Checkpoint, files: Iterable[tuple[Path, Path]]) -> Comparison:
+    """Segment every picture at its own size with both checkpoints, in float32 on the CPU."""
+    predictors = [TorchPredictor(each, "fp32") for each in (one, other)]
+    scores = np.array(list(_scores(predictors, files)))  # (N, 3)
+    return Comparison(len(scores), *scores.mean(axis=0).tolist())
+
+
+def _scores(predictors: list[TorchPredictor], files: Iterable[tuple[Path, Path]]) -> Iterator[tuple[float, ...]]:
+    for image, annotation in files:
+        picture = Image.open(image).convert("RGB")
+        truth = np.asarray(Image.open(annotation).convert("L"))
+        first, second = (_segment(predictor, picture) for predictor in predictors)
+        yield dice(first, second), dice(first, truth), dice(second, truth)
+
+
+def _segment(predictor: TorchPredictor, picture: Image.Image) -> Pixels:
+    logits = predictor.predict(transforms.to_input(picture)[None])[0]
+    return transforms.to_mask(transforms.upsample(logits, picture.width, picture.height), THRESHOLD)
