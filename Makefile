@@ -133,7 +133,7 @@ image-check: bundle $(VENV)/.dev
 	$(BIN)/pytest tools/check_image.py
 
 clean:
-	rm -rf $(VENV) $(TRITON)/.venv $(TRITON)/.perf_analyzer tools/peers/.venv build dist *.egg-info
+	rm -rf $(VENV) $(TRITON)/.venv $(TRITON)/.perf_analyzer tools/peers/.venv build dist *.egg-info client/build client/*.egg-info
 
 $(VENV)/.torch: requirements/torch.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed: make PYTHON=python3.12"; exit 2; }

@@ -21,7 +21,7 @@ CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; all of TLS 1.3's are as g
 
 @dataclass(frozen=True)
 class ServerTls:
-    """What both servers prove themselves with, and whose clients they let in."""
+    """The TLS files of both servers, PEM."""
 
     cert: Path
     key: Path

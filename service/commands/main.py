@@ -42,7 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"pranet: {error}", file=sys.stderr)
         return USAGE_ERROR
     except ModuleNotFoundError as error:
-        print(f"pranet: {words[0]} needs {error.name}, of an optional extra: {INSTALL_EXTRAS}", file=sys.stderr)
+        print(
+            f"pranet: {words[0]} needs {error.name}, which an optional extra installs: {INSTALL_EXTRAS}",
+            file=sys.stderr,
+        )
         return USAGE_ERROR
     except OSError as error:
         if error.filename is None:

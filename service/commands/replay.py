@@ -1,4 +1,4 @@
-"""``pranet replay``: a recorded session once more, and whether the masks are what they were."""
+"""``pranet replay``: streams a recorded session again and compares the masks with the recorded ones."""
 
 import argparse
 from pathlib import Path

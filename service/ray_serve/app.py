@@ -1,5 +1,8 @@
 """The service on Ray Serve, ``serve run service.ray_serve.app:app max_replicas=4``; needs the extra ``ray``.
 
+Run it in an empty folder: Ray makes its processes and those of its workers look for modules in the working directory
+first (also with ``--app-dir``), and would take a ``service.py`` or ``model.py`` there for the service's packages.
+
 Each replica is one process with one device, one batcher and the routes of ``service.rest.routes``. Ray starts, scales,
 checks, replaces and stops replicas; its proxy has the ports, and hands out requests.
 """

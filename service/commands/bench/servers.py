@@ -1,4 +1,4 @@
-"""Running servers as the benchmark sees them: a way to send one picture, and the processor time that they report."""
+"""Running servers under load: how to send them one picture, and how much processor time they report."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,7 +20,7 @@ TIMEOUT_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Server:
-    """A way into a running server."""
+    """A running server: ``send`` calls it with one encoded picture, ``metrics`` reads its ``/metrics``."""
 
     send: Send
     metrics: httpx.AsyncClient
