@@ -123,7 +123,7 @@ GUARDS = [
     ),
     Guard(
         "errors keep the pictures that they were about",
-        "service/tasks/group.py",
+        "service/tasks.py",
         "error.__traceback__ = error.__cause__ = error.__context__ = None",
         "pass",
         "robustness/test_held_memory.py",

@@ -131,7 +131,7 @@ async def traced(call: Callable[[Running], Awaitable[None]]) -> Trace:
             await asyncio.sleep(0.3)  # what is still logged or closed belongs to the calls before
             trace.on = True
             await call(it)
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.02)  # the server's last lines
             trace.on = False
     finally:
         sys.setprofile(None)

@@ -2,15 +2,15 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from service.archives.members import Member
-from service.errors import InternalError, QueueFull, ServiceError
+from service.errors import Draining, InternalError, QueueFull, ServiceError
 from service.frames.frame import Frame, Options, Segmentation
 from service.frames.segmenter import Segmenter
-from service.tasks import ordered_map
+from service.tasks import in_order
 
 PATIENCE_SECONDS = 86_400.0  # an archive waits for live streams to end, unless its client names a time
 
@@ -28,11 +28,9 @@ class Answered:
 class Archives:
     """Works on archives over one segmenter."""
 
-    def __init__(
-        self, segmenter: Segmenter, check_readiness: Callable[[], None], *, max_archives: int, at_once: int
-    ) -> None:
+    def __init__(self, segmenter: Segmenter, *, max_archives: int, at_once: int) -> None:
         self._segmenter = segmenter
-        self._check_readiness = check_readiness
+        self._draining = False
         self._max_archives = max_archives
         self._at_once = at_once
         self._places = asyncio.Semaphore(at_once)  # pictures of all archives at work: the others find room to wait
@@ -54,31 +52,32 @@ class Archives:
         finally:
             self.working -= 1
 
-    async def answer_all(
+    def answer_all(
         self,
         members: Sequence[Member],
         options: Options,
         deadline: float,
         send: Callable[[Answered], Awaitable[None]],
-    ) -> None:
+    ) -> Coroutine[None, None, None]:
         """Send one answer for every member, in their order; a bad one harms only itself, cancelling drops all work.
 
         A service that stops answers what it has not begun with ``Draining``, so that every member is accounted for.
         """
 
-        async def each() -> AsyncIterator[Member]:
-            for member in members:
-                yield member
-
         async def work(member: Member) -> Answered:
             return Answered(member, await self._outcome(member, options, deadline))
 
-        await ordered_map.in_order(each(), work, send, at_once=self._at_once)
+        return in_order(members, work, send, at_once=self._at_once)
+
+    def drain(self) -> None:
+        """Begin no more pictures: each is answered with ``Draining``."""
+        self._draining = True
 
     async def _outcome(self, member: Member, options: Options, deadline: float) -> Segmentation | ServiceError:
         try:
             async with self._places:
-                self._check_readiness()
+                if self._draining:
+                    raise Draining("the service is stopping; send this picture to another instance")
                 return await self._segmenter.segment(
                     Frame(source=member.read, options=options, deadline=deadline, patient=True)
                 )

@@ -39,11 +39,11 @@ def read_mask(png: bytes) -> npt.NDArray[np.uint8]:
 Packed = Callable[[], Picture]  # in an archive or object, unpacked when its turn comes; raises ServiceError
 
 
-def to_rgb(picture: Picture | Packed, max_pixels: int, least_side: int = 0) -> tuple[Image.Image, tuple[int, int]]:
-    """Make RGB of an encoded, raw or packed picture; returns also its whole width and height.
+def to_rgb(picture: Picture, max_pixels: int, least_side: int = 0) -> tuple[Image.Image, tuple[int, int]]:
+    """Make RGB of an encoded or raw picture; returns also its whole width and height.
 
     Args:
-        picture: encoded, raw pixels, or packed.
+        picture: encoded, or raw pixels.
         max_pixels: limit of the whole picture.
         least_side: where above 0, a JPEG may be decoded at a half, a quarter or an eighth of its size (its decoder
             leaves out high frequencies) while its sides are not below this many pixels.
@@ -53,7 +53,6 @@ def to_rgb(picture: Picture | Packed, max_pixels: int, least_side: int = 0) -> t
         ServiceError: as ``decode``.
 
     """
-    picture = picture() if callable(picture) else picture
     if isinstance(picture, bytes):
         return _decode(picture, max_pixels, least_side)
     unpacked = _unpack(picture, max_pixels)

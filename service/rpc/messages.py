@@ -145,10 +145,10 @@ def response(segmentation: Segmentation, request_id: str = "") -> pb.SegmentResp
         run_lengths=segmentation.run_lengths,
         threshold=segmentation.options.threshold,
         model=model(segmentation.model),
-        times=pb.StageTimes(**segmentation.times.milliseconds()),
         batch_size=segmentation.batch_size,
         bits=segmentation.bits,
         presence=_presence(segmentation),
+        times=pb.StageTimes(**segmentation.times.milliseconds()),
     )
 
 
