@@ -1,4 +1,4 @@
-"""Who may come in, and how often: the one decision behind REST, WebSocket and gRPC."""
+"""Authentication and rate limits of a call; REST, WebSocket and gRPC all use this one decision."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,14 +9,16 @@ from service.access.tokens import Tokens
 from service.errors import Unauthenticated
 
 SCHEME = "bearer"
-HOW = "send the header (gRPC: metadata) Authorization: Bearer TOKEN, or the WebSocket subprotocol pranet.bearer.TOKEN"
+HOW = (
+    "send the header (in gRPC: metadata) Authorization: Bearer TOKEN, or the WebSocket subprotocol pranet.bearer.TOKEN"
+)
 
 
 class Gate:
-    """Open to everybody where there is no file of tokens.
+    """Decides which callers are admitted; without a tokens file, all of them.
 
     Raises:
-        TokensError: the file of tokens cannot be used.
+        TokensError: the tokens file cannot be used.
 
     """
 
@@ -26,12 +28,13 @@ class Gate:
 
     @contextmanager
     def entered(self, authorizations: Sequence[str]) -> Iterator[None]:
-        """Let a caller in for the time of the block, by the values of its ``Authorization`` headers.
+        """Admit a caller for the duration of the block, by the values of its ``Authorization`` headers.
 
         Raises:
-            Unauthenticated: no valid token came, or more than one header, of which a proxy may have judged another.
-            RateLimited: the token's requests of this second are used up.
-            TooManyAtOnce: the token has as many requests open as it may.
+            Unauthenticated: there is no valid token, or there are several headers, and a proxy may have checked
+                another one.
+            RateLimited: the token has exceeded its rate limit.
+            TooManyAtOnce: the token has too many requests and streams open.
 
         """
         if self._tokens is None:
