@@ -44,9 +44,7 @@ class DecoderAtStride32(nn.Module):
         last = decoder.conv_concat3.conv
         for each in (decoder.conv4.conv, decoder.conv5, mean):
             last = _composed(last, each)  # 6x6
-        self.shallow = nn.Conv2d(
-            CHANNELS, 1, 6, STRIDE, padding=1
-        )  # from 4i - 1: 4i + 1 minus the reach of two 3x3 kernels
+        self.shallow = nn.Conv2d(CHANNELS, 1, 6, STRIDE, padding=1)  # from 4i - 1: two 3x3 kernels reach 2 pixels
         self.middle = nn.Conv2d(2 * CHANNELS, 9, 8, STRIDE, padding=2)
         with torch.no_grad():
             self.shallow.weight.copy_(last.weight[:, :CHANNELS])

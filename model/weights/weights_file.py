@@ -39,9 +39,7 @@ class WeightsFile:
     @property
     def model_id(self) -> str:
         """Short name of the weights that changes with their contents, such as ``pranet-1a2b3c4d``."""
-        name = re.sub(
-            r"[^\w.-]+", "-", self.metadata.get("name", "pranet"), flags=re.ASCII
-        )  # it is sent in HTTP headers
+        name = re.sub(r"[^\w.-]+", "-", self.metadata.get("name", "pranet"), flags=re.ASCII)  # for HTTP headers
         return f"{name[:64]}-{self.sha256[:8]}"
 
 

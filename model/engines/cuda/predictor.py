@@ -25,9 +25,7 @@ from model.weights import checkpoint
 from model.weights.weights_file import WeightsFile
 
 BUCKETS = (1, 2, 4, 8, 16, 32)  # recorded batch sizes; others are padded to the next larger one
-BRANCHED = (
-    8  # largest batch that is recorded with parallel branches; larger ones fill the GPU, and branches cost memory
-)
+BRANCHED = 8  # largest batch that is recorded with parallel branches; larger ones fill the GPU without them
 HIGH = -1  # priority of the lanes' streams; branches have 0
 LANES = 2
 WARM_UP_RUNS = 3  # before a recording; cuDNN selects its kernels in the first run

@@ -92,9 +92,7 @@ class _Requests:
             request.start_async([frame[None]], share_inputs=True)  # ``frames`` outlives the request
         _wait(requests)
         for request, out in zip(requests, logits, strict=True):
-            out[:] = upsample(
-                request.get_output_tensor().data[0, 0], SIZE, SIZE
-            )  # in float32, even if the graph computes in bfloat16
+            out[:] = upsample(request.get_output_tensor().data[0, 0], SIZE, SIZE)  # in float32 for every precision
             self._idle.put(request)
         return logits
 
