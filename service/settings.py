@@ -54,7 +54,7 @@ class Settings(BaseModel):
             "openvino."
         ),
     )
-    threshold: float = Field(0.5, gt=0, lt=1, description="Pixels with a higher probability are polyp, 0 to 1.")
+    threshold: float = Field(0.5, gt=0, lt=1, description="Probability above which a pixel counts as polyp, 0 to 1.")
     max_batch_size: int | None = Field(
         None, ge=1, le=256, description="Largest batch; by default 8 on a CPU and 32 on CUDA."
     )
@@ -91,7 +91,7 @@ class Settings(BaseModel):
     )
     api_tokens_file: Path | None = Field(
         None,
-        description="File of bearer tokens (`pranet tokens`), read again when it changes; without it all may call.",
+        description="File of bearer tokens (`pranet tokens`), read again when it changes; by default none is needed.",
     )
     rate_limit: float | None = Field(
         None, gt=0, allow_inf_nan=False, description="Requests per second for each token; more get 429."

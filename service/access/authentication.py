@@ -9,9 +9,7 @@ from service.access.tokens import Tokens
 from service.errors import Unauthenticated
 
 SCHEME = "bearer"
-HOW = (
-    "send the header (in gRPC: metadata) Authorization: Bearer TOKEN, or the WebSocket subprotocol pranet.bearer.TOKEN"
-)
+HOW = "send the header (gRPC: metadata) Authorization: Bearer TOKEN, or the WebSocket subprotocol pranet.bearer.TOKEN"
 
 
 class Gate:
