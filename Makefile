@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PROTOC := $(BIN)/python -m grpc_tools.protoc -Iservice/pb=proto
 PROTOS := $(shell find proto -name '*.proto')
+TRITON := tests/interoperability/triton_client
 BUNDLE := build/pranet-bundle
 BUNDLED := $(wildcard requirements/*.txt) pyproject.toml docker/install.sh docker/pranet.service \
 	$(shell find model service weights -type f ! -name '*.pyc')
@@ -24,7 +25,7 @@ extras: $(VENV)/.dev
 
 # Triton's own clients and its perf_analyzer, for their tests, in environments of their own: the clients need an older
 # protobuf than the service, and later wheels' perf_analyzer needs a later libc than Debian 12 has.
-triton-client: tests/triton_client/.venv/.done tests/triton_client/.perf_analyzer/.done
+triton-client: $(TRITON)/.venv/.done $(TRITON)/.perf_analyzer/.done
 
 # Several processes compute at once: PyTorch's threads must not spin while they wait, on cores that others need.
 test: $(VENV)/.dev
@@ -34,28 +35,28 @@ check: lint types contracts proto-check test
 
 # 20,000 damaged pictures and messages; some minutes.
 fuzz: $(VENV)/.dev
-	$(BIN)/python tests/fuzz.py
+	$(BIN)/python -m tools.fuzz
 
 # Ten minutes at 120 % of capacity, on a machine with nothing else to do.
 soak: $(VENV)/.dev
-	$(BIN)/python tests/soak.py
+	$(BIN)/python -m tools.soak
 
 # The service beside plain servers of the same network, in turns: minutes, on a machine with nothing else to do.
 #   make peers PRECISION=int8
-peers: $(VENV)/.dev tests/peers/.venv/.done
-	$(BIN)/python tests/measure_peers.py --precision $(PRECISION)
+peers: $(VENV)/.dev tools/peers/.venv/.done
+	$(BIN)/python -m tools.measure_peers --precision $(PRECISION)
 
 # The service on Ray Serve, about a minute. Ray listens on every address, so it gets a network of its own. Needs iproute2.
 ray-check: $(VENV)/.dev
-	unshare --map-root-user --net sh -c 'ip link set lo up && exec $(BIN)/pytest -W ignore tests/check_ray.py'
+	unshare --map-root-user --net sh -c 'ip link set lo up && exec $(BIN)/pytest -W ignore tools/check_ray.py'
 
 # That training learns what its masks say, and only that; some minutes.
 training-check: $(VENV)/.dev
-	$(BIN)/pytest -s tests/check_training.py
+	$(BIN)/pytest -s tools/check_training.py
 
 # That tests fail when what prevents the known failures of such servers is taken out; some minutes.
 guards-check: $(VENV)/.dev
-	$(BIN)/pytest tests/check_guards.py
+	$(BIN)/pytest tools/check_guards.py
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
@@ -79,7 +80,7 @@ proto-check: proto
 
 # Rewrites the README's tables from the code.
 readme: $(VENV)/.dev
-	$(BIN)/python tests/readme_tables.py
+	$(BIN)/python -m tools.readme_tables
 
 # Pins every dependency but torch, for all platforms and Pythons, with hashes.
 lock:
@@ -88,9 +89,9 @@ lock:
 	$(PIP_COMPILE) pyproject.toml -c requirements/serve.txt --extra dicom --extra gpu --extra otel -o requirements/image.txt
 	$(PIP_COMPILE) pyproject.toml -c requirements/image.txt --extra dicom --extra gpu --extra otel --extra ray -o requirements/ray.txt
 	$(PIP_COMPILE) pyproject.toml --extra dev -o requirements/dev.txt
-	echo 'tritonclient[grpc,http]' | $(PIP_COMPILE) - -o tests/triton_client/requirements.txt
-	printf 'fastapi\nlitserve\nnumpy\nopenvino\npillow\npython-multipart\nuvicorn\n' | $(PIP_COMPILE) -c requirements/serve.txt - -o tests/peers/requirements.txt
-	printf 'tritonclient==2.47.0\nnvidia-cuda-runtime-cu12\n' | $(PIP_COMPILE) --no-deps - -o tests/triton_client/perf_analyzer.txt
+	echo 'tritonclient[grpc,http]' | $(PIP_COMPILE) - -o $(TRITON)/requirements.txt
+	printf 'fastapi\nlitserve\nnumpy\nopenvino\npillow\npython-multipart\nuvicorn\n' | $(PIP_COMPILE) -c requirements/serve.txt - -o tools/peers/requirements.txt
+	printf 'tritonclient==2.47.0\nnvidia-cuda-runtime-cu12\n' | $(PIP_COMPILE) --no-deps - -o $(TRITON)/perf_analyzer.txt
 
 # What serves, as installed in $(VENV): dist/pranet.cdx.json (CycloneDX), and the licences of all of it: dist/licenses.md.
 sbom: $(VENV)/.serve build/tools/.done
@@ -122,15 +123,15 @@ dist/pranet-bundle.tar: $(VENV)/.serve $(BUNDLED)
 
 # Installs the bundle and serves a frame where there is no network. Needs iproute2.
 bundle-check: bundle $(VENV)/.dev
-	unshare --map-root-user --net sh -c 'ip link set lo up && exec $(BIN)/pytest tests/check_bundle.py'
+	unshare --map-root-user --net sh -c 'ip link set lo up && exec $(BIN)/pytest tools/check_bundle.py'
 
 # Builds docker/Dockerfile from the bundle's wheels, and serves a frame from it as nobody special on a read-only root.
 # Needs root, buildah and debootstrap.
 image-check: bundle $(VENV)/.dev
-	$(BIN)/pytest tests/check_image.py
+	$(BIN)/pytest tools/check_image.py
 
 clean:
-	rm -rf $(VENV) tests/triton_client/.venv tests/triton_client/.perf_analyzer tests/peers/.venv build dist *.egg-info
+	rm -rf $(VENV) $(TRITON)/.venv $(TRITON)/.perf_analyzer tools/peers/.venv build dist *.egg-info
 
 $(VENV)/.torch: requirements/torch.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed: make PYTHON=python3.12"; exit 2; }
@@ -145,19 +146,19 @@ $(VENV)/.serve: $(VENV)/.torch requirements/serve.txt pyproject.toml
 	$(PIP) install -q --no-deps -e .
 	@touch $@
 
-tests/triton_client/.venv/.done: tests/triton_client/requirements.txt
-	$(PYTHON) -m venv tests/triton_client/.venv
-	tests/triton_client/.venv/bin/python -m pip install -q --no-deps --require-hashes -r $<
+$(TRITON)/.venv/.done: $(TRITON)/requirements.txt
+	$(PYTHON) -m venv $(TRITON)/.venv
+	$(TRITON)/.venv/bin/python -m pip install -q --no-deps --require-hashes -r $<
 	@touch $@
 
-tests/triton_client/.perf_analyzer/.done: tests/triton_client/perf_analyzer.txt
-	$(PYTHON) -m venv tests/triton_client/.perf_analyzer
-	tests/triton_client/.perf_analyzer/bin/python -m pip install -q --no-deps --require-hashes -r $<
+$(TRITON)/.perf_analyzer/.done: $(TRITON)/perf_analyzer.txt
+	$(PYTHON) -m venv $(TRITON)/.perf_analyzer
+	$(TRITON)/.perf_analyzer/bin/python -m pip install -q --no-deps --require-hashes -r $<
 	@touch $@
 
-tests/peers/.venv/.done: tests/peers/requirements.txt
-	$(PYTHON) -m venv tests/peers/.venv
-	tests/peers/.venv/bin/python -m pip install -q --no-deps --require-hashes -r $<
+tools/peers/.venv/.done: tools/peers/requirements.txt
+	$(PYTHON) -m venv tools/peers/.venv
+	tools/peers/.venv/bin/python -m pip install -q --no-deps --require-hashes -r $<
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.serve requirements/dev.txt

@@ -20,8 +20,9 @@ from model.engines.predictor import Predictor
 from model.errors import UserError
 from service import SAMPLES
 from service.http import server as http_server
+from service.readiness import Phase
 from service.rpc import server as rpc
-from service.runtime import Phase, Service, load_predictor, running, warm_up
+from service.runtime import Service, load_predictor, running, warm_up
 from service.settings import Settings, add_flags, flag, from_command_line, variable
 
 INFERENCE_DEAD = 3  # exit code: the device hangs or a slot failed; a supervisor should start the service again
@@ -191,6 +192,7 @@ async def _drain(service: Service) -> int:
     """Refuse new work, answer what was accepted; return the exit code."""
     service.readiness.enter(Phase.DRAINING)
     service.streams.drain()
+    service.archives.drain()
     try:
         async with asyncio.timeout(service.settings.drain_seconds):
             await service.streams.idle.wait()

@@ -111,6 +111,7 @@ class MethodNotAllowed(ServiceError):
     """The path does not accept this HTTP method; over gRPC, the method does not exist."""
 
     status, grpc, slug = 405, StatusCode.UNIMPLEMENTED, "method-not-allowed"
+    allow = ""  # methods that the path has (RFC 9110, section 10.2.1)
 
 
 class BodyTooSlow(ServiceError):

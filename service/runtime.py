@@ -4,79 +4,33 @@ import asyncio
 import contextlib
 import functools
 import logging
-import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from enum import Enum
 
 from model.cores import usable_cores
 from model.engines import factory
 from model.engines.predictor import ModelRef, Predictor
 from model.transforms import Pixels
 from model.weights import weights_file
-from service.access.authentication import Gate
+from service.access.authentication import Authentication
 from service.access.tls import RenewableTls, of_server
 from service.archives.archive import Archives
 from service.batching.admission import Admission
-from service.batching.batcher import Batcher
+from service.batching.batcher import HANG_SECONDS, Batcher
 from service.batching.device_thread import in_device_thread
-from service.batching.hang_timeout import HANG_SECONDS
-from service.errors import Draining, NotReady
-from service.frames.frame import rehearse
+from service.calls import Calls
+from service.frames.frame import Inference, rehearse
 from service.frames.model_slot import PREPARE_SECONDS, ServedModel
-from service.frames.segmenter import Inference, Segmenter, inference
+from service.frames.segmenter import Segmenter, inference
 from service.frames.side_outputs import SideOutputs
 from service.observability import tracing
 from service.observability.metrics import Metrics
-from service.observability.tracing import Tracing
+from service.readiness import Phase, Readiness
 from service.settings import Settings
 from service.streams.registry import Streams
 
 log = logging.getLogger(__name__)
-
-
-class Phase(Enum):
-    """Where the service is in its life."""
-
-    STARTING = "starting"
-    SERVING = "serving"
-    DRAINING = "draining"
-
-
-class Readiness:
-    """Whether new work is taken."""
-
-    def __init__(self, dead: asyncio.Event) -> None:
-        self.phase = Phase.STARTING
-        self.since = time.monotonic()  # of the phase
-        self.changed = asyncio.Event()  # for whoever publishes it
-        self.dead = dead  # set when inference does not answer any more
-
-    def enter(self, phase: Phase) -> None:
-        """Go on to a phase."""
-        self.phase, self.since = phase, time.monotonic()
-        self.changed.set()
-
-    @property
-    def ready(self) -> bool:
-        """Tell whether ``check`` would return."""
-        return self.phase is Phase.SERVING and not self.dead.is_set()
-
-    def check(self) -> None:
-        """Return if new work is taken.
-
-        Raises:
-            NotReady: still starting, or inference does not answer any more.
-            Draining: stopping.
-
-        """
-        if self.phase is Phase.DRAINING:
-            raise Draining("the service is stopping; send the request to another instance")
-        if self.phase is Phase.STARTING:
-            raise NotReady("the service is warming up; retry in a moment")
-        if self.dead.is_set():
-            raise NotReady("inference does not answer; retry once the service was restarted")
 
 
 @dataclass(frozen=True)
@@ -88,12 +42,10 @@ class Service:
     max_batch_size: int
     segmenter: Segmenter
     streams: Streams
-    side_outputs: SideOutputs | None  # None: switched off
     archives: Archives
     readiness: Readiness
     metrics: Metrics
-    gate: Gate
-    tracing: Tracing
+    calls: Calls
     tls: RenewableTls | None  # None: switched off
 
     @property
@@ -141,7 +93,9 @@ async def running(
     """
     metrics = Metrics()
     files = of_server(settings)
-    gate = Gate(settings.api_tokens_file, rate_limit=settings.rate_limit, concurrency=settings.token_concurrency)
+    authentication = Authentication(
+        settings.api_tokens_file, rate_limit=settings.rate_limit, concurrency=settings.token_concurrency
+    )
     _watch_gpu(metrics, factory.resolve_device(settings.device))
     max_batch_size = settings.max_batch_size or factory.default_batch_size(settings.device)
     async with contextlib.AsyncExitStack() as stack:
@@ -150,9 +104,16 @@ async def running(
         batcher = await stack.enter_async_context(_batcher(settings, predictor, max_batch_size, metrics, hang_seconds))
         readiness = Readiness(batcher.dead)
         metrics.ready.set_function(lambda: readiness.ready)
-        admission, max_pixels = Admission(settings.max_queue_size), settings.max_image_pixels
-        segmenter = Segmenter(batcher, admission, pool, metrics, traces, max_image_pixels=max_pixels)
-        side_outputs = SideOutputs(settings.weights_path, max_image_pixels=max_pixels) if settings.maps else None
+        side_outputs = SideOutputs(settings.weights_path) if settings.maps else None
+        segmenter = Segmenter(
+            batcher,
+            Admission(settings.max_queue_size),
+            pool,
+            metrics,
+            traces,
+            max_image_pixels=settings.max_image_pixels,
+            side_outputs=side_outputs,
+        )
         served = ServedModel(
             batcher,
             predictor.model,
@@ -168,12 +129,10 @@ async def running(
             max_batch_size,
             segmenter,
             _streams(settings, segmenter, metrics),
-            side_outputs,
-            _archives(settings, max_batch_size, segmenter, readiness),
+            _archives(settings, max_batch_size, segmenter),
             readiness,
             metrics,
-            gate,
-            traces,
+            Calls(authentication, readiness, metrics, traces, timeout_seconds=settings.request_timeout_ms / 1e3),
             RenewableTls(files) if files else None,
         )
 
@@ -215,10 +174,9 @@ def _streams(settings: Settings, segmenter: Segmenter, metrics: Metrics) -> Stre
     )
 
 
-def _archives(settings: Settings, max_batch_size: int, segmenter: Segmenter, readiness: Readiness) -> Archives:
+def _archives(settings: Settings, max_batch_size: int, segmenter: Segmenter) -> Archives:
     return Archives(
         segmenter,
-        readiness.check,
         max_archives=settings.max_archives,
         # Two batches, so that the device never waits; at most half of all places, so that others find some.
         at_once=max(1, min(2 * max_batch_size, settings.max_queue_size // 2)),

@@ -8,8 +8,9 @@ from typing import TypeVar
 import hypothesis
 import pytest
 
-import processes
-from pictures import ROOT
+from tests.support import processes
+from tests.support.patching import Patches, patching
+from tests.support.pictures import ROOT
 
 NO_CUDA = "no CUDA"  # the one thing that a CI machine may lack
 
@@ -32,6 +33,13 @@ def server() -> Iterator[processes.Server]:
     """Serve the bundled weights in a process of its own, for every test that leaves it running."""
     with processes.server() as running:
         yield running
+
+
+@pytest.fixture
+def patched() -> Iterator[Patches]:
+    """Replace names until the test ends, and fail it if nothing has used them."""
+    with patching() as patches:
+        yield patches
 
 
 @pytest.hookimpl(wrapper=True)

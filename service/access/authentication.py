@@ -12,8 +12,8 @@ SCHEME = "bearer"
 HOW = "send the header (gRPC: metadata) Authorization: Bearer TOKEN, or the WebSocket subprotocol pranet.bearer.TOKEN"
 
 
-class Gate:
-    """Decides which callers are admitted; without a tokens file, all of them.
+class Authentication:
+    """Identifies callers by their bearer tokens and applies their limits. Without a tokens file, everybody may call.
 
     Raises:
         TokensError: the tokens file cannot be used.
@@ -22,10 +22,11 @@ class Gate:
 
     def __init__(self, tokens_file: Path | None, *, rate_limit: float | None, concurrency: int | None) -> None:
         self._tokens = Tokens(tokens_file) if tokens_file else None
+        self.required = self._tokens is not None
         self._limits = Limits(rate_limit, concurrency)
 
     @contextmanager
-    def entered(self, authorizations: Sequence[str]) -> Iterator[None]:
+    def admitted(self, authorizations: Sequence[str]) -> Iterator[None]:
         """Admit a caller for the duration of the block, by the values of its ``Authorization`` headers.
 
         Raises:

@@ -2,15 +2,15 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from service.archives.members import Member
-from service.errors import InternalError, QueueFull, ServiceError
-from service.frames.frame import Options
-from service.frames.segmenter import Segmentation, Segmenter
-from service.tasks import ordered_map
+from service.errors import Draining, InternalError, QueueFull, ServiceError
+from service.frames.frame import Frame, Options, Segmentation
+from service.frames.segmenter import Segmenter
+from service.tasks import in_order
 
 PATIENCE_SECONDS = 86_400.0  # an archive may wait for live streams to end, unless its client sets a timeout
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Answered:
     """The result or error of one picture."""
 
     member: Member
@@ -28,11 +28,9 @@ class Answer:
 class Archives:
     """Segments archives with one segmenter, ``at_once`` pictures of all archives at a time."""
 
-    def __init__(
-        self, segmenter: Segmenter, check_readiness: Callable[[], None], *, max_archives: int, at_once: int
-    ) -> None:
+    def __init__(self, segmenter: Segmenter, *, max_archives: int, at_once: int) -> None:
         self._segmenter = segmenter
-        self._check_readiness = check_readiness
+        self._draining = False
         self._max_archives = max_archives
         self._at_once = at_once
         self._places = asyncio.Semaphore(at_once)  # shared by all archives; leaves room in the queue for others
@@ -54,32 +52,35 @@ class Archives:
         finally:
             self.working -= 1
 
-    async def answer_all(
+    def answer_all(
         self,
         members: Sequence[Member],
         options: Options,
         deadline: float,
-        send: Callable[[Answer], Awaitable[None]],
-    ) -> None:
+        send: Callable[[Answered], Awaitable[None]],
+    ) -> Coroutine[None, None, None]:
         """Send one answer for each member, in order; a bad picture fails alone, and cancelling drops all work.
 
         During a graceful shutdown, members that have not started get ``Draining``, so every member has an answer.
         """
 
-        async def each() -> AsyncIterator[Member]:
-            for member in members:
-                yield member
+        async def work(member: Member) -> Answered:
+            return Answered(member, await self._outcome(member, options, deadline))
 
-        async def work(member: Member) -> Answer:
-            return Answer(member, await self._outcome(member, options, deadline))
+        return in_order(members, work, send, at_once=self._at_once)
 
-        await ordered_map.in_order(each(), work, send, at_once=self._at_once)
+    def drain(self) -> None:
+        """Start no more pictures; each of the remaining ones is answered with ``Draining``."""
+        self._draining = True
 
     async def _outcome(self, member: Member, options: Options, deadline: float) -> Segmentation | ServiceError:
         try:
             async with self._places:
-                self._check_readiness()
-                return await self._segmenter.segment(member.read, options, deadline, patient=True)
+                if self._draining:
+                    raise Draining("the service is stopping; send this picture to another instance")
+                return await self._segmenter.segment(
+                    Frame(source=member.read, options=options, deadline=deadline, patient=True)
+                )
         except ServiceError as error:
             return error
         except Exception:

@@ -12,18 +12,44 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, Self
 
-from service.batching.device_thread import DeviceThread
-from service.batching.hang_timeout import HANG_SECONDS, Patience
-from service.batching.queue import Batched, Item, Job, Priority, Result, Waiting
+from service.batching.device_thread import device_thread
+from service.batching.queue import Entry, Item, Queue, Result
 from service.errors import DeadlineExceeded, InferenceFailed, NotReady
 
 Infer = Callable[[Sequence[Item]], Sequence[Result]]
 
 MAX_ABANDONED = 4  # hung threads left behind before the device counts as dead
 
+HANG_SECONDS = 10.0  # a call may always take so long; the largest batch takes 3 s on two slow cores
+MOST_HANG_SECONDS = 60.0  # the most that a slow device gets: what is given up is computed again
+HANG_FACTOR = 8.0  # a call hangs when it takes so many times what its frames took of late
+PACE_MEMORY = 0.9  # of the slowest pace, kept from one call to the next
+PACE_WEIGHT = 1 / 8  # of a new call in the mean pace
+
 log = logging.getLogger(__name__)
+
+
+class Pace:
+    """How fast the device is of late, learned from each call that comes back, in time or late."""
+
+    def __init__(self, least_hang_seconds: float = HANG_SECONDS) -> None:
+        self.frame_seconds = 0.0  # that a frame takes, on average; 0 while unknown
+        self._least_hang_seconds = least_hang_seconds
+        self._slowest = 0.0  # seconds a frame
+
+    def learn(self, frames: int, seconds: float) -> None:
+        """Note how long a call with so many frames took."""
+        each = seconds / frames
+        known = self.frame_seconds or each
+        self.frame_seconds = known + (each - known) * PACE_WEIGHT
+        self._slowest = max(PACE_MEMORY * self._slowest, each)
+
+    def hang_seconds(self, frames: int) -> float:
+        """Return how long a call with so many frames may take before it counts as hung."""
+        return max(self._least_hang_seconds, min(HANG_FACTOR * self._slowest * frames, MOST_HANG_SECONDS))
 
 
 class Batcher(Generic[Item, Result]):
@@ -46,9 +72,9 @@ class Batcher(Generic[Item, Result]):
         self.infer = infer
         self.abandoned = 0  # hung calls left behind, which have not come back
         self.dead = asyncio.Event()  # set when inference does not answer any more
-        self._patience = Patience(hang_seconds)
+        self._pace = Pace(hang_seconds)
         self._on_batch = on_batch
-        self._waiting: Waiting[Item, Result] = Waiting(max_batch_size, max_queue_delay)
+        self._queue: Queue[Item, Result] = Queue(max_batch_size, max_queue_delay)
         self._slots = slots
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -62,61 +88,52 @@ class Batcher(Generic[Item, Result]):
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        _fail(self._waiting.all(), _stopped())
+        _fail(self._queue.all(), _stopped())
 
     def __len__(self) -> int:
         """Count the items that wait for a device."""
-        return len(self._waiting)
+        return len(self._queue)
 
-    async def submit(
-        self,
-        item: Item,
-        *,
-        deadline: float,
-        priority: Priority = Priority.SINGLE,
-        on_start: Callable[[], None] = lambda: None,
-    ) -> Batched[Result]:
-        """Queue one item and wait for its result; cancelling the caller withdraws it.
-
-        Args:
-            item: what ``infer`` takes.
-            deadline: loop time, seconds, at which waiting ends.
-            priority: who goes first.
-            on_start: called when the item leaves the queue for the device.
+    async def submit(self, entry: Entry[Item, Result]) -> None:
+        """Queue an entry, whose item is made, and wait for its result; cancelling the caller withdraws it.
 
         Raises:
-            DeadlineExceeded: the deadline passed first.
+            DeadlineExceeded: the entry's deadline passed first.
             InferenceFailed: ``infer`` failed on this very item.
 
         """
         loop = asyncio.get_running_loop()
-        job = Job(item, priority, loop.time(), loop.create_future(), on_start)
-        self._waiting.add(job)
+        entry.arrived, entry.queued, entry.answered = loop.time(), time.perf_counter(), loop.create_future()
+        self._queue.add(entry)
         try:
-            async with asyncio.timeout_at(deadline):
-                return await job.future
+            async with asyncio.timeout_at(entry.deadline):
+                await entry.answered
         except TimeoutError:
             raise DeadlineExceeded("the frame was not segmented in time; retry, or allow more time") from None
         finally:
-            self._waiting.discard(job)
+            if not entry.started:
+                self._queue.discard(entry)
 
     async def _slot(self, number: int) -> None:
-        thread = _started(number)
+        thread = device_thread(f"device-{number}")
         try:
             while True:
-                if batch := await self._waiting.next_batch():
+                if batch := await self._queue.next_batch():
                     thread = await self._run(thread, number, batch)
         finally:
-            thread.stop()
+            thread.shutdown(wait=False)
 
-    async def _run(self, thread: DeviceThread, number: int, batch: list[Job[Item, Result]]) -> DeviceThread:
+    async def _run(
+        self, thread: ThreadPoolExecutor, number: int, batch: list[Entry[Item, Result]]
+    ) -> ThreadPoolExecutor:
         """Answer every member of a batch; return the thread that the slot goes on with."""
         started = time.perf_counter()
         self._on_batch(len(batch))
-        call = thread.submit(_checked, self.infer, [job.item for job in batch])
-        patience = self._patience.seconds(len(batch))
+        items = [entry.item for entry in batch if entry.item is not None]
+        call = asyncio.get_running_loop().run_in_executor(thread, _checked, self.infer, items)
+        timeout = self._pace.hang_seconds(len(batch))
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(timeout):
                 results = await call
         except asyncio.CancelledError:
             _fail(batch, _stopped())
@@ -125,21 +142,20 @@ class Batcher(Generic[Item, Result]):
             reason = f"{type(error).__name__}: {error}"
             if call.cancelled():  # by the time-out: the thread never came back
                 thread = self._replace(thread, number, len(batch), started)
-                reason = f"no answer within {patience:.1f} s"
+                reason = f"no answer within {timeout:.1f} s"
             return await self._repeat_singly(thread, number, batch, reason)
-        seconds = time.perf_counter() - started
-        self._patience.learn(len(batch), seconds)
-        self._waiting.answered(batch, seconds)
-        for job, result in zip(batch, results, strict=True):
-            if not job.future.done():
-                job.future.set_result(
-                    Batched(result, job.submitted, job.started - job.submitted, started, seconds, len(batch))
-                )
+        ended = time.perf_counter()
+        self._pace.learn(len(batch), ended - started)
+        self._queue.answered(batch, self._pace.frame_seconds)
+        for entry, result in zip(batch, results, strict=True):
+            if entry.answered is not None and not entry.answered.done():
+                entry.result, entry.computed, entry.batch_size = result, (started, ended), len(batch)
+                entry.answered.set_result(None)
         return thread
 
     async def _repeat_singly(
-        self, thread: DeviceThread, number: int, batch: list[Job[Item, Result]], reason: str
-    ) -> DeviceThread:
+        self, thread: ThreadPoolExecutor, number: int, batch: list[Entry[Item, Result]], reason: str
+    ) -> ThreadPoolExecutor:
         if len(batch) == 1:
             log.error("inference failed on one frame: %s", reason)
             _fail(
@@ -150,35 +166,29 @@ class Batcher(Generic[Item, Result]):
             )
             return thread
         log.warning("a batch of %d failed (%s); its frames are tried one by one", len(batch), reason)
-        for job in batch:
-            if not job.future.done():  # it may have left meanwhile
-                thread = await self._run(thread, number, [job])
+        for entry in batch:
+            if not entry.is_over:  # it may have left meanwhile
+                thread = await self._run(thread, number, [entry])
         return thread
 
-    def _replace(self, thread: DeviceThread, number: int, frames: int, started: float) -> DeviceThread:
+    def _replace(self, thread: ThreadPoolExecutor, number: int, frames: int, started: float) -> ThreadPoolExecutor:
         self.abandoned += 1
-        late = thread.submit(_nothing)  # its turn comes when the hung call returns
+        late = asyncio.get_running_loop().run_in_executor(thread, _nothing)  # its turn comes when the hung call returns
         late.add_done_callback(lambda _: self._came_back(frames, started))
-        thread.stop()
+        thread.shutdown(wait=False)
         log.error("inference hangs; its thread is left behind (%d so far)", self.abandoned)
         if self.abandoned >= MAX_ABANDONED:
             self.dead.set()
-        return _started(number)
+        return device_thread(f"device-{number}")
 
     def _came_back(self, frames: int, started: float) -> None:
         self.abandoned -= 1
         seconds = time.perf_counter() - started
-        self._patience.learn(frames, seconds)
+        self._pace.learn(frames, seconds)
         log.warning("a call came back that counted as hung: %d frames took %.0f s; slow, not stuck", frames, seconds)
 
 
 def _nothing() -> None: ...
-
-
-def _started(number: int) -> DeviceThread:
-    thread = DeviceThread(f"device-{number}")
-    thread.start()
-    return thread
 
 
 def _checked(infer: Infer[Item, Result], items: Sequence[Item]) -> Sequence[Result]:
@@ -188,10 +198,10 @@ def _checked(infer: Infer[Item, Result], items: Sequence[Item]) -> Sequence[Resu
     return results
 
 
-def _fail(jobs: Sequence[Job[Item, Result]], error: Exception) -> None:
-    for job in jobs:
-        if not job.future.done():
-            job.future.set_exception(error)
+def _fail(entries: Sequence[Entry[Item, Result]], error: Exception) -> None:
+    for entry in entries:
+        if entry.answered is not None and not entry.answered.done():
+            entry.answered.set_exception(error)
 
 
 def _stopped() -> NotReady:

@@ -11,17 +11,18 @@ import uvloop
 from tqdm import tqdm
 
 from model.errors import UserError
+from service.answers import SegmentationBody
 from service.archives import archive as archives
 from service.client.client import in_thread
 from service.commands.video import VIDEOS, open_source, paced
 from service.dicom import extra
 from service.errors import ServiceError
-from service.frames.frame import Options, Output
-from service.frames.segmenter import Segmentation
-from service.rest.schemas import SegmentationBody
-from service.runtime import Phase, Service, load_predictor, running
+from service.frames.frame import Frame, Options, Output, Segmentation
+from service.readiness import Phase
+from service.runtime import Service, load_predictor, running
 from service.settings import Settings, add_flags, from_command_line
-from service.streams.stream import Answer, Frame, StreamOptions
+from service.streams.frame import StreamFrame
+from service.streams.stream import StreamOptions
 from service.streams.window import Policy
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".dcm"})
@@ -49,7 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder that is written to, or X.dcm: a DICOM Segmentation of one object",
     )
-    add("--output", choices=[each.value for each in Output], default="mask", help="what is written (default: mask)")
+    outputs = [each.value for each in Output if each is not Output.MAPS]  # of which one is made at a time
+    add("--output", choices=outputs, default="mask", help="what is written (default: mask)")
     add("--depth", type=int, choices=(8, 16), default=8, help="bits of a probability (default: 8)")
     add("--roi", default="full", help="full, auto (without the black surround), or x,y,w,h (default: full)")
     add("--omit-empty", action="store_true", help="leave frames without a polyp out of a DICOM Segmentation")
@@ -143,7 +145,7 @@ async def _segment_one(
     deadline = asyncio.get_running_loop().time() + service.settings.request_timeout_ms / 1e3
     try:
         image = await asyncio.to_thread(_read, source, service.settings.max_image_bytes)
-        segmentation = await service.segmenter.segment(image, options, deadline)
+        segmentation = await service.segmenter.segment(Frame(source=image, options=options, deadline=deadline))
     except (ServiceError, OSError) as error:
         bar.write(f"{source}: {error}", file=sys.stderr)
         return False
@@ -157,7 +159,7 @@ async def _segment_object(
     """Segment a DICOM object: into a Segmentation, one picture, or a folder with one for each frame."""
     failed = 0
 
-    async def write(answer: archives.Answer) -> None:
+    async def write(answer: archives.Answered) -> None:
         nonlocal failed
         name = f"{answer.member.index:08d}" + suffix_of(options)
         path = target if count == 1 else target.with_suffix("") / name
@@ -190,12 +192,12 @@ async def _segment_video(service: Service, source: Path, folder: Path, options: 
     """Segment every frame of a video into a folder, by the server's own stream session."""
     failed = 0
 
-    async def frames() -> AsyncIterator[Frame]:
+    async def frames() -> AsyncIterator[StreamFrame]:
         opened = await asyncio.to_thread(open_source, str(source), raw=True)
         async for frame in in_thread(paced(opened, None, None, hold=False)):
-            yield Frame(frame.frame_id, frame.picture)
+            yield StreamFrame(frame_id=frame.frame_id, source=frame.picture)
 
-    async def write(answer: Answer) -> None:
+    async def write(answer: StreamFrame) -> None:
         nonlocal failed
         if isinstance(answer.outcome, Segmentation):
             name = f"{answer.frame_id:08d}" + suffix_of(options)
@@ -217,7 +219,7 @@ def suffix_of(options: Options) -> str:
 def _content(segmentation: Segmentation, name: str) -> bytes:
     if segmentation.options.output is Output.JSON:
         return SegmentationBody.of(segmentation, request_id=name).model_dump_json(indent=2).encode()
-    return segmentation.rendered.png
+    return segmentation.png
 
 
 def _read(path: Path, max_bytes: int) -> bytes:

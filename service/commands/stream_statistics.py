@@ -31,7 +31,7 @@ class Tally:
         if reply.outcome == "answered":
             self._last = time.monotonic()
             self._ages.append(reply.age_seconds)
-            self._rate.count()
+            self._rate.append(time.time())
 
     @property
     def received(self) -> int:

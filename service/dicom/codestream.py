@@ -1,4 +1,8 @@
-"""What a compressed frame declares of its own size, before a decoder may believe it."""
+"""What a compressed frame declares of its own size, before a decoder may believe it.
+
+The libraries' own readers do not help: OpenJPEG's ``get_parameters`` takes 750 MiB over 255 x 255 tiles of one pixel,
+and pydicom's ``_get_jpg_parameters`` stops at the first frame header, where a decoder may obey a second one.
+"""
 
 import struct
 
@@ -12,10 +16,13 @@ from pydicom.uid import (
     JPEGLSNearLossless,
 )
 
+from service.errors import UnsupportedImage
 from service.frames import decode_limits
 
 J2K_START = b"\xff\x4f\xff\x51"  # SOC and SIZ (ITU-T T.800, A.4 and A.5.1)
 JP2_CODESTREAM = b"jp2c"
+SIZ = struct.Struct(">8IH")  # ends of the image and its offsets, tiles' size and offsets, components
+MAX_TILES = 8192  # times components: OpenJPEG takes 4 KiB for each; 3840x2160 in RGB has 6,120 of 64x64
 BASELINE, EXTENDED, LOSSLESS, JPEG_LS = 0xC0, 0xC1, 0xC3, 0xF7  # SOF0, 1, 3 (ITU-T T.81, table B.1) and 55 (T.87)
 FRAME_HEADERS = {JPEG_LS, *range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # DHT, JPG and DAC lie between the SOFs
 # The coding processes of each transfer syntax (PS3.5, 8.2.1 and 8.2.3): progressive ones are in none.
@@ -38,10 +45,20 @@ def declared_size(data: bytes, syntax: UID) -> tuple[int, int] | None:
     """
     if syntax in PROCESSES:
         return _jpeg_size(data, PROCESSES[syntax])
+    return _jpeg_2000_size(data)
+
+
+def _jpeg_2000_size(data: bytes) -> tuple[int, int] | None:
     start = 0 if data.startswith(J2K_START) else data.find(JP2_CODESTREAM) + len(JP2_CODESTREAM)
-    if data[start : start + len(J2K_START)] != J2K_START or len(data) < start + 24:
+    at = start + len(J2K_START) + 4  # behind the length and the capabilities
+    if data[start : start + len(J2K_START)] != J2K_START or len(data) < at + SIZ.size:
         return None
-    right, bottom, left, top = struct.unpack_from(">4I", data, start + 8)
+    right, bottom, left, top, wide, high, tiles_left, tiles_top, components = SIZ.unpack_from(data, at)
+    if not wide or not high:
+        return None
+    tiles = -((tiles_left - right) // wide) * -((tiles_top - bottom) // high)
+    if tiles * components > MAX_TILES:
+        raise UnsupportedImage(f"the JPEG 2000 has more than {MAX_TILES} tiles and components; save it with fewer")
     return right - left, bottom - top
 
 

@@ -4,13 +4,13 @@ import asyncio
 from dataclasses import replace
 
 from model.engines.predictor import ModelRef
-from service.archives.archive import Answer
+from service.archives.archive import Answered
 from service.archives.members import Member
 from service.batching.queue import Priority
 from service.dicom import seg
 from service.dicom.study import Study
 from service.errors import ServiceError
-from service.frames.frame import MaskFormat, Options, Output
+from service.frames.frame import Frame, MaskFormat, Options, Output
 from service.runtime import Service
 
 
@@ -31,14 +31,15 @@ async def segmentation(study: Study, options: Options, service: Service, deadlin
     masks: list[bytes] = []
     models: list[ModelRef] = []
 
-    async def keep(answer: Answer) -> None:
+    async def keep(answer: Answered) -> None:
         if isinstance(answer.outcome, ServiceError):
             raise type(answer.outcome)(f"frame {answer.member.name}: {answer.outcome.detail}")
-        masks.append(answer.outcome.rendered.bits)
+        masks.append(answer.outcome.bits)
         models[:] = [answer.outcome.model]
 
     if len(study.frames) == 1:
-        await keep(Answer(members(study)[0], await service.segmenter.segment(study.frames[0], options, deadline)))
+        frame = Frame(source=study.frames[0], options=options, deadline=deadline)
+        await keep(Answered(members(study)[0], await service.segmenter.segment(frame)))
     else:
         bulk = replace(options, priority=Priority.ARCHIVE)
         await service.archives.answer_all(members(study), bulk, deadline, keep)

@@ -59,11 +59,11 @@ Picture = bytes | RawPicture  # bytes: JPEG, PNG, WebP, BMP or TIFF
 Packed = Callable[[], Picture]  # unpacks a picture from its container; raises ServiceError
 
 
-def to_rgb(picture: Picture | Packed, max_pixels: int, least_side: int = 0) -> tuple[Image.Image, tuple[int, int]]:
+def to_rgb(picture: Picture, max_pixels: int, least_side: int = 0) -> tuple[Image.Image, tuple[int, int]]:
     """Decode a picture to RGB; returns it with the width and height it has at full size.
 
     Args:
-        picture: encoded, raw, or a function that returns one of these.
+        picture: encoded or raw.
         max_pixels: largest picture, at full size.
         least_side: if above 0, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as both sides keep this
             many pixels. It is faster, since the decoder skips high frequencies.
@@ -73,7 +73,6 @@ def to_rgb(picture: Picture | Packed, max_pixels: int, least_side: int = 0) -> t
         ServiceError: see ``decode``.
 
     """
-    picture = picture() if callable(picture) else picture
     if isinstance(picture, bytes):
         return _decode(picture, max_pixels, least_side)
     unpacked = _unpack(picture, max_pixels)

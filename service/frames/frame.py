@@ -1,8 +1,11 @@
-"""What happens to one frame in the CPU pool: before the device (decode, resize) and after it (mask, encode)."""
+"""One frame on its way, and its work in the CPU pool: decode and resize before the device, encode after it."""
 
-from dataclasses import dataclass, field, replace
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -10,9 +13,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from model import transforms
-from model.presence import Presence
+from model.engines.predictor import ModelRef
 from model.transforms import SIZE, Floats, Pixels
-from service.batching.queue import Priority
+from service.batching.queue import Entry, Priority
 from service.frames import codec, regions, shapes
 from service.frames.codec import Packed, Picture
 from service.frames.regions import Box
@@ -20,6 +23,8 @@ from service.frames.shapes import Polyp
 from service.observability.stage_times import StageTimes
 
 cv2.setNumThreads(1)  # frames take a core each: more for one of them would only wait for those of the others
+
+NOTHING = Box(0, 0, 0, 0)
 
 Scalar = TypeVar("Scalar", np.uint8, np.float32)
 
@@ -31,6 +36,7 @@ class Output(StrEnum):
     PROBABILITY = "probability"
     OVERLAY = "overlay"
     JSON = "json"
+    MAPS = "maps"  # the four side outputs S6 to S3, side by side
 
 
 class MaskFormat(StrEnum):
@@ -55,100 +61,149 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
-    """A decoded frame on its way to the device."""
+class Inference:
+    """What the network said about one frame, and which weights said it."""
 
-    picture: Image.Image | None  # kept only where it is drawn on
-    width: int
-    height: int
-    box: Box  # what the network sees of it
-    pixels: Pixels  # uint8 (3, 352, 352)
+    logits: Floats  # S3, (352, 352)
+    model: ModelRef
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class Frame(Entry[Pixels, Inference]):
+    """One picture from the transport to its answer; each stage adds what the next one takes.
+
+    ``item``, uint8 (3, 352, 352), is the network's input; ``result`` is what the network said about it.
+    """
+
+    source: Picture | Packed | None  # let go of once it is decoded
+    options: Options = Options()
+    patient: bool = False  # waits for a place where another would get ``QueueFull``
+    refine: "Callable[[Frame], Awaitable[None]] | None" = None  # what a stream does with the result
+    made: float = field(default_factory=time.perf_counter)  # by the clock of ``times``, seconds
+    times: StageTimes = field(default_factory=StageTimes)
+    width: int = 0  # of the picture as a person sees it, pixels
+    height: int = 0
+    box: Box = NOTHING  # what the network sees of it
+    picture: Image.Image | None = None  # kept only where it is drawn on
+    maps: list[Pixels] = field(default_factory=list)  # S6, S5, S4 and S3, where these are asked for
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Record how long the block took."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.times[name] = began, time.perf_counter()
 
 
 @dataclass(frozen=True, slots=True)
-class Rendered:
-    """An answer in the geometry of the whole frame: a PNG, a mask in another format, its polyps, or arrays."""
+class Segmentation:
+    """The answer of one frame, in the geometry of the whole picture: PNG, mask in another format, polyps or arrays."""
 
+    width: int
+    height: int
+    options: Options
+    model: ModelRef
+    batch_size: int
+    times: StageTimes
+    presence: float | None = None  # probability that the frame shows a polyp, where the weights have such a score
     png: bytes = b""
     bits: bytes = b""
     polyps: tuple[Polyp, ...] = ()
     run_lengths: tuple[int, ...] = ()
-    presence: float | None = (
-        None  # probability that the frame shows a polyp at all, where the weights have such a score
-    )
     arrays: dict[Output, Pixels | Floats] = field(default_factory=dict)  # (H, W): mask 0 or 255, probability 0 to 1
 
 
-def prepare(source: Picture | Packed, options: Options, max_pixels: int, times: StageTimes) -> Prepared:
-    """Decode a picture and make the network's input of it.
+def prepare(frame: Frame, max_pixels: int) -> None:
+    """Decode a frame's picture and make the network's input of it.
 
     Raises:
-        ServiceError: the image or the region of interest is refused.
+        ServiceError: the picture or the region of interest is refused.
 
     """
+    options, source = frame.options, frame.source
+    assert source is not None
     drawn_on = options.output is Output.OVERLAY
     least_side = SIZE if options.roi == regions.FULL and not drawn_on else 0
-    with times.measure("decode"):
-        picture, (width, height) = codec.to_rgb(source, max_pixels, least_side)
-    with times.measure("preprocess"):
+    with frame.stage("decode"):
+        source = source() if callable(source) else source
+        picture, (frame.width, frame.height) = codec.to_rgb(source, max_pixels, least_side)
+        frame.source = None  # up to MAX_IMAGE_BYTES, which need not wait for the device
+    with frame.stage("preprocess"):
         if least_side:
-            box, seen = Box(0, 0, width, height), picture
+            frame.box, seen = Box(0, 0, frame.width, frame.height), picture
         else:
-            box = regions.locate(picture, options.roi)
-            seen = regions.crop(picture, box)
-        pixels = transforms.to_input(seen)
-    return Prepared(picture if drawn_on else None, width, height, box, pixels)
+            frame.box = regions.locate(picture, options.roi)
+            seen = regions.crop(picture, frame.box)
+        frame.item = transforms.to_input(seen)
+    frame.picture = picture if drawn_on else None
 
 
 def rehearse() -> None:
     """Decode and answer a black picture, so that no client waits for what libraries do on first use."""
-    times = StageTimes()
-    black = codec.encode_png(np.zeros((SIZE, SIZE, 3), np.uint8))
-    frame = prepare(black, Options(), SIZE * SIZE, times)
-    render(frame, np.full((SIZE, SIZE), -1, np.float32), Options(), times)
+    frame = Frame(source=codec.encode_png(np.zeros((SIZE, SIZE, 3), np.uint8)))
+    prepare(frame, SIZE * SIZE)
+    frame.result = Inference(np.full((SIZE, SIZE), -1, np.float32), ModelRef("", "", "", "", ""))
+    render(frame)
 
 
-def render(
-    frame: Prepared, logits: Floats, options: Options, times: StageTimes, presence: Presence | None = None
-) -> Rendered:
-    """Make the answer of a frame from its logits (352, 352)."""
-    with times.measure("post"):
-        score = None if presence is None else presence.score(logits)
-        upsampled = transforms.upsample(logits, frame.box.width, frame.box.height)
+def render(frame: Frame) -> Segmentation:
+    """Make the answer of a frame from what the network said about it."""
+    options, result, box = frame.options, frame.result, frame.box
+    assert result is not None
+    score = None
+    with frame.stage("post"):
+        if result.model.presence is not None:
+            score = result.model.presence.score(result.logits)
+        logits = transforms.upsample(result.logits, box.width, box.height)
         if options.arrays:
-            return Rendered(arrays={name: _array(name, upsampled, frame, options.threshold) for name in options.arrays})
-        if options.output is Output.PROBABILITY:
-            levels = _levels(_in_frame(transforms.sigmoid(upsampled), frame), options.depth)
+            content: dict[str, Any] = {"arrays": {name: _array(name, logits, frame) for name in options.arrays}}
+        elif options.output is Output.PROBABILITY:
+            pixels = _levels(_in_frame(transforms.sigmoid(logits), frame), options.depth)
+        elif options.output is Output.MAPS:
+            pixels = _side_by_side(frame)
         else:
-            mask = _in_frame(transforms.to_mask(upsampled, options.threshold), frame)
-    with times.measure("encode"):
-        if options.output is Output.PROBABILITY:
-            rendered = Rendered(png=codec.encode_png(levels))
-        elif options.output is Output.JSON:
-            found = shapes.find_polyps(mask, _in_frame(upsampled, frame))
-            rendered = Rendered(polyps=tuple(found), run_lengths=tuple(shapes.run_lengths(mask)))
-        elif frame.picture is not None:
-            rendered = Rendered(png=codec.encode_png(shapes.draw_overlay(np.asarray(frame.picture), mask)))
-        else:
-            rendered = _written(mask, options.mask_format)
-    return replace(rendered, presence=score)
+            pixels = _in_frame(transforms.to_mask(logits, options.threshold), frame)
+    if not options.arrays:
+        with frame.stage("encode"):
+            content = _encoded(frame, pixels, logits)
+    return Segmentation(
+        frame.width, frame.height, options, result.model, frame.batch_size, frame.times, presence=score, **content
+    )
 
 
-def _array(name: Output, upsampled: Floats, frame: Prepared, threshold: float) -> Pixels | Floats:
+def _encoded(frame: Frame, pixels: Any, logits: Floats) -> dict[str, Any]:
+    """Return the fields of a ``Segmentation`` that its output asks for; ``pixels`` are levels, or the mask."""
+    output, mask_format = frame.options.output, frame.options.mask_format
+    if output in (Output.PROBABILITY, Output.MAPS):
+        return {"png": codec.encode_png(pixels)}
+    if output is Output.JSON:
+        found = shapes.find_polyps(pixels, _in_frame(logits, frame))
+        return {"polyps": tuple(found), "run_lengths": tuple(shapes.run_lengths(pixels))}
+    if frame.picture is not None:
+        return {"png": codec.encode_png(shapes.draw_overlay(np.asarray(frame.picture), pixels))}
+    if mask_format is MaskFormat.RLE:
+        return {"run_lengths": tuple(shapes.run_lengths(pixels))}
+    if mask_format is MaskFormat.BITS:
+        return {"bits": np.packbits(pixels != 0, axis=1).tobytes()}
+    return {"png": codec.encode_mask(pixels)}
+
+
+def _array(name: Output, logits: Floats, frame: Frame) -> Pixels | Floats:
     if name is Output.PROBABILITY:
-        return _in_frame(transforms.sigmoid(upsampled), frame)
-    return _in_frame(transforms.to_mask(upsampled, threshold), frame)
+        return _in_frame(transforms.sigmoid(logits), frame)
+    return _in_frame(transforms.to_mask(logits, frame.options.threshold), frame)
 
 
-def _written(mask: Pixels, form: MaskFormat) -> Rendered:
-    if form is MaskFormat.RLE:
-        return Rendered(run_lengths=tuple(shapes.run_lengths(mask)))
-    if form is MaskFormat.BITS:
-        return Rendered(bits=np.packbits(mask != 0, axis=1).tobytes())
-    return Rendered(png=codec.encode_mask(mask))
+def _side_by_side(frame: Frame) -> Pixels:
+    """Return the four maps in the geometry of the picture, next to each other: uint8 (H, 4 W)."""
+    width, height = frame.box.width, frame.box.height
+    resized = [transforms.upsample(each.astype(np.float32), width, height) for each in frame.maps]
+    return np.hstack([np.rint(_in_frame(each, frame)).astype(np.uint8) for each in resized])
 
 
-def _in_frame(pixels: npt.NDArray[Scalar], frame: Prepared) -> npt.NDArray[Scalar]:
+def _in_frame(pixels: npt.NDArray[Scalar], frame: Frame) -> npt.NDArray[Scalar]:
     """Place what was computed in the box into the whole frame; outside of it is 0."""
     if pixels.shape == (frame.height, frame.width):
         return pixels

@@ -14,7 +14,8 @@ from model.engines.predictor import ModelRef, Predictor
 from model.transforms import SIZE, Pixels
 from service.batching.batcher import Batcher
 from service.batching.device_thread import in_device_thread
-from service.frames.segmenter import Inference, inference
+from service.frames.frame import Inference
+from service.frames.segmenter import inference
 from service.frames.side_outputs import SideOutputs
 from service.observability.metrics import Metrics
 

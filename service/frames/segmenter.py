@@ -2,59 +2,30 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 
 from model.cores import usable_cores
-from model.engines.predictor import ModelRef, Predictor
-from model.transforms import Floats, Pixels
+from model.engines.predictor import Predictor
+from model.transforms import Pixels
 from service.batching.admission import Admission
 from service.batching.batcher import Batcher, Infer
 from service.batching.queue import Priority
-from service.errors import DeadlineExceeded
-from service.frames.codec import Packed, Picture
-from service.frames.frame import Options, Prepared, Rendered, prepare, render
+from service.errors import DeadlineExceeded, InvalidParameter
+from service.frames.frame import Frame, Inference, Output, Segmentation, prepare, render
+from service.frames.side_outputs import SideOutputs
 from service.observability.metrics import Metrics
-from service.observability.stage_times import StageTimes
 from service.observability.tracing import Tracing
 
 T = TypeVar("T")
-Refine = Callable[[Prepared, Floats], Awaitable[Floats]]
-
-
-@dataclass(frozen=True, slots=True)
-class Inference:
-    """What the network said about one frame, and which weights said it."""
-
-    logits: Floats  # S3, (352, 352)
-    model: ModelRef
-
-
-@dataclass(frozen=True, slots=True)
-class Segmentation:
-    """One answered frame."""
-
-    width: int
-    height: int
-    options: Options
-    rendered: Rendered
-    model: ModelRef
-    batch_size: int
-    times: StageTimes
-
-
-async def as_it_is(frame: Prepared, logits: Floats) -> Floats:
-    """Leave the logits as the network gave them."""
-    return logits
 
 
 class Segmenter:
-    """Takes pictures, answers segmentations; every transport shares it."""
+    """Takes frames, answers segmentations; every transport shares it."""
 
     def __init__(
         self,
@@ -65,6 +36,7 @@ class Segmenter:
         tracing: Tracing,
         *,
         max_image_pixels: int,
+        side_outputs: SideOutputs | None = None,
     ) -> None:
         self._batcher = batcher
         self._admission = admission
@@ -72,6 +44,7 @@ class Segmenter:
         self._metrics = metrics
         self._tracing = tracing
         self._max_image_pixels = max_image_pixels
+        self._side_outputs = side_outputs  # None: switched off
         self._bulk = asyncio.Semaphore(max(1, usable_cores() // 2))
         self._in_flight = 0
         self.idle = asyncio.Event()  # set while nothing is in flight
@@ -84,77 +57,78 @@ class Segmenter:
         """Count the frames accepted and not yet answered."""
         return self._in_flight
 
-    async def segment(
-        self,
-        picture: Picture | Packed,
-        options: Options,
-        deadline: float,
-        *,
-        refine: Refine = as_it_is,
-        patient: bool = False,
-    ) -> Segmentation:
-        """Segment one picture; cancelling the caller drops the work.
-
-        Args:
-            picture: JPEG, PNG, WebP, BMP or TIFF, or raw pixels; one in an archive is unpacked when its turn comes.
-            options: output, threshold, region, priority.
-            deadline: loop time, seconds, at which the answer is of no use any more.
-            refine: what a stream does with the logits of a frame that is off the device.
-            patient: wait for a place where another would get ``QueueFull``.
+    async def segment(self, frame: Frame) -> Segmentation:
+        """Segment one frame; cancelling the caller drops the work.
 
         Raises:
-            ServiceError: any of its subclasses that concern a frame.
+            QueueFull: every place is taken, and the frame is not patient.
+            InvalidParameter: ``output=maps`` is switched off.
+            DeadlineExceeded: the frame's deadline passed.
+            ServiceError: any other subclass that concerns a frame.
 
         """
-        times = StageTimes()
-        with self._counted(), self._tracing.frame(times):
-            async with _within(deadline):
-                if patient:
-                    await self._admission.room()
-                with self._admission.place() as place:
-                    self._metrics.decodes.inc()
-                    frame = await self._run(options.priority, prepare, picture, options, self._max_image_pixels, times)
-                    del picture  # up to MAX_IMAGE_BYTES, which need not wait for the device
-                    batched = await self._batcher.submit(
-                        frame.pixels, deadline=deadline, priority=options.priority, on_start=place.release
-                    )
-                times.record("queue", batched.submitted, batched.queue_seconds)
-                times.record("infer", batched.started, batched.infer_seconds)
-                logits = await refine(frame, batched.result.logits)
-                presence = batched.result.model.presence
-                rendered = await self._run(options.priority, render, frame, logits, options, times, presence)
-        self._observe(times)
-        return Segmentation(
-            frame.width, frame.height, options, rendered, batched.result.model, batched.batch_size, times
-        )
+        # In a task of its own, a frame that goes on does not wake all that is around it.
+        return await asyncio.ensure_future(self._life(frame))
 
-    async def _run(self, priority: Priority, function: Callable[..., T], *args: object) -> T:
-        """Run a function in the CPU pool, which knows no priorities: bulk takes half of its threads at most."""
-        async with self._bulk if priority is Priority.ARCHIVE else nullcontext():
+    async def _life(self, frame: Frame) -> Segmentation:
+        frame.priority = frame.options.priority
+        with self._counted(frame):
+            async with _within(frame.deadline):
+                if frame.options.output is Output.MAPS and self._side_outputs is None:
+                    raise InvalidParameter("output=maps is switched off here (MAPS); ask for another output")
+                if frame.patient:
+                    await self._admission.room()
+                self._admission.take(frame)
+                try:
+                    self._metrics.decodes.inc()
+                    await self._run(frame, prepare, frame, self._max_image_pixels)
+                    await self._batcher.submit(frame)
+                finally:
+                    if frame.release is not None:  # it never went to the device
+                        frame.release()
+                frame.times["queue"] = frame.queued, frame.started
+                frame.times["infer"] = frame.computed
+                if frame.refine is not None:
+                    await frame.refine(frame)
+                if frame.options.output is Output.MAPS and self._side_outputs is not None:
+                    await self._side_outputs.add_to(frame)
+                answer = await self._run(frame, render, frame)
+        frame.item = frame.result = frame.picture = None  # not while the answer is on its way
+        return answer
+
+    async def _run(self, frame: Frame, function: Callable[..., T], *args: object) -> T:
+        """Run a function in the CPU pool, which knows no priorities: archives take half of its threads at most."""
+        async with self._bulk if frame.options.priority is Priority.ARCHIVE else nullcontext():
             return await asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
 
     @contextmanager
-    def _counted(self) -> Iterator[None]:
-        began, outcome = time.perf_counter(), "failed"
+    def _counted(self, frame: Frame) -> Iterator[None]:
+        """Count a frame in flight, and what became of it."""
+        began, outcome, failure = time.perf_counter(), "failed", None
         self._in_flight += 1
         self.idle.clear()
         try:
             yield
             outcome = "answered"
-        except asyncio.CancelledError:
-            outcome = "abandoned"
+        except BaseException as error:
+            failure = error
+            if isinstance(error, asyncio.CancelledError):
+                outcome = "abandoned"
             raise
         finally:
-            self._metrics.frame_duration.labels(outcome).observe(time.perf_counter() - began)
+            if self._tracing.keeps:
+                self._tracing.record(frame.made, frame.times, failure)
+            ended = time.perf_counter()
+            self._metrics.frame_duration.labels(outcome).observe(ended - began)
+            if failure is None:
+                frame.times["total"] = frame.made, ended
+                for stage, (start, end) in frame.times.items():
+                    if stage != "total":
+                        self._metrics.stage_duration.labels(stage).observe(end - start)
+                self._metrics.frame_rate.append(time.time())
             self._in_flight -= 1
             if not self._in_flight:
                 self.idle.set()
-
-    def _observe(self, times: StageTimes) -> None:
-        for stage, seconds in times.items():
-            self._metrics.stage_duration.labels(stage).observe(seconds)
-        self._metrics.frame_rate.count()
-        times.finish()
 
 
 def inference(predictor: Predictor) -> Infer[Pixels, Inference]:

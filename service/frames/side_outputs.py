@@ -1,7 +1,7 @@
 """The four side outputs of one picture, S6 to S3, which show how reverse attention refines the first guess.
 
 They are for looking at, so they have no part in the batches: a float32 network of their own is loaded on first use, and
-works on one picture at a time.
+works on one frame at a time.
 """
 
 import asyncio
@@ -9,58 +9,45 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from model import transforms
-from model.engines.predictor import ModelRef
 from model.errors import UserError
 from model.transforms import Pixels
 from model.weights import weights_file
 from service.errors import NotReady, QueueFull
-from service.frames import codec, regions
-from service.frames.regions import Box
+from service.frames.frame import Frame
 
 if TYPE_CHECKING:
     from model.engines.torch.side_outputs import FourMaps
 
 
 class SideOutputs:
-    """Answers ``output=maps``."""
+    """Makes the maps of ``output=maps``."""
 
-    def __init__(self, weights: Path, *, max_image_pixels: int) -> None:
+    def __init__(self, weights: Path) -> None:
         self._weights = weights
-        self._max_image_pixels = max_image_pixels
         self._loaded: FourMaps | None = None
         self._busy = threading.Lock()  # held by the thread at work, which goes on when its client leaves
 
-    async def render(self, image: bytes, roi: str, model: ModelRef) -> bytes:
-        """Return a grey PNG with the probabilities of S6, S5, S4 and S3 side by side, each of the picture's size.
-
-        Args:
-            image: an encoded picture.
-            roi: region of interest.
-            model: the weights that answer now; maps are made of the same ones.
+    async def add_to(self, frame: Frame) -> None:
+        """Give a frame the probabilities of S6, S5, S4 and S3, each uint8 (352, 352), by the weights of its result.
 
         Raises:
-            QueueFull: another picture is at work.
+            QueueFull: another frame is at work.
             NotReady: the weights file does not hold these weights any more.
-            ServiceError: the picture or the region is refused.
 
         """
-        return await asyncio.to_thread(self._render, image, roi, model.weights_sha256)
+        assert frame.item is not None
+        assert frame.result is not None
+        frame.maps = await asyncio.to_thread(self._maps, frame.item, frame.result.model.weights_sha256)
 
     def forget(self) -> None:
         """Let go of the network, whose weights answer no more."""
         self._loaded = None
 
-    def _render(self, image: bytes, roi: str, sha256: str) -> bytes:
+    def _maps(self, pixels: Pixels, sha256: str) -> list[Pixels]:
         if not self._busy.acquire(blocking=False):
             raise QueueFull("maps are made of one picture at a time; retry")
         try:
-            picture = codec.decode(image, self._max_image_pixels)
-            box = regions.locate(picture, roi)
-            maps = self._network(sha256).of(transforms.to_input(regions.crop(picture, box)))
-            return codec.encode_png(np.hstack([_in_frame(each, box, picture.size) for each in maps]))
+            return self._network(sha256).of(pixels)
         finally:
             self._busy.release()
 
@@ -76,13 +63,5 @@ class SideOutputs:
                     )
                 self._loaded = FourMaps(weights)
             except UserError as error:
-                raise NotReady(f"maps are not to be had ({error}); ask for another output") from error
+                raise NotReady(f"maps cannot be made ({error}); ask for another output") from error
         return self._loaded
-
-
-def _in_frame(levels: Pixels, box: Box, size: tuple[int, int]) -> Pixels:
-    """Place a map (352, 352) of the box into the whole picture; outside of it is 0."""
-    whole = np.zeros((size[1], size[0]), np.uint8)
-    resized = transforms.upsample(levels.astype(np.float32), box.width, box.height)
-    whole[box.y : box.y + box.height, box.x : box.x + box.width] = np.rint(resized)
-    return whole

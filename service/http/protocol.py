@@ -2,8 +2,8 @@
 
 Wherever the peer is the one who has to send, a timer runs: from the connection (or, on a kept one, from the first byte
 of the next request) to the end of the head. What comes then, the body, has the request's own deadline in
-``service.http.body``. An answer before its end says that the connection will be closed; it is closed after that end, so
-that clients that send everything first can read the answer. It does not wait long for that end, nor take any number of
+``service.http.request``. An answer before its end says that the connection will be closed. It is closed after that end,
+so that clients that send everything first can read the answer; it does not wait long, nor take any number of
 bytes.
 Fields after a chunked body mean nothing here and are not kept; they and the framing of chunks are no more than a head.
 
@@ -13,7 +13,6 @@ the route that reads it, which refuses the request as any other.
 
 import asyncio
 import json
-import logging
 import re
 import sys
 from http import HTTPStatus
@@ -22,10 +21,10 @@ from typing import Any
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from service.calls import Calls, Transport
 from service.errors import HeadTooLarge, HeadTooSlow, InvalidRequest, ServiceError
-from service.http.body import FAULT
-from service.observability.access_log import request_id_from
-from service.observability.metrics import Metrics
+from service.http.middleware import REST
+from service.http.request import FAULT
 
 HEAD_SECONDS = 10.0
 MAX_HEAD_BYTES = 32 * 1024
@@ -35,15 +34,13 @@ REST_SECONDS = 5.0  # for the rest of a body that nobody reads any more
 OTHER_UPGRADE = re.compile(rb"(?i)(?<=\n)upgrade(?=[ \t]*:(?![ \t]*websocket))")
 TLS_HANDSHAKE = b"\x16\x03"  # the first bytes of a client that speaks TLS
 
-log = logging.getLogger("pranet.access")
-
 
 class HttpProtocol(HttpToolsProtocol):
     """One connection; its methods are called by the transport, the parser and the request's end."""
 
-    def __init__(self, *given: Any, metrics: Metrics, rest_bytes: int, **named: Any) -> None:
+    def __init__(self, *given: Any, calls: Calls, rest_bytes: int, **named: Any) -> None:
         super().__init__(*given, **named)
-        self._metrics = metrics
+        self._calls = calls
         self._rest_bytes = rest_bytes  # that may still come of a body that nobody reads any more
         self._timer: asyncio.TimerHandle | None = None
         self._in_head = True  # or before it
@@ -53,6 +50,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._deaf = False  # after what is no HTTP, nothing more is
         self._last_words: ServiceError | None = None  # after the answers that are still open
         self._parting = False  # the connection is closed with the end of the body that was answered early
+        self._requests: set[asyncio.Task[Any]] = set()  # that are being answered
         self.app = self._watched(self.app)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -61,9 +59,11 @@ class HttpProtocol(HttpToolsProtocol):
         self._start_timer(HEAD_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait for nothing more."""
+        """Wait for nothing more, and drop the work of a client that left."""
         self._stop_timer()
         super().connection_lost(exc)
+        for request in self._requests:
+            request.cancel()
 
     def data_received(self, data: bytes) -> None:
         """Count what belongs to a head that is not complete."""
@@ -127,7 +127,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Give the rest of a body that was answered early its time."""
         super().on_response_complete()
         if self._last_words and self.cycle.response_complete:
-            refuse(self.transport, self._last_words, self._metrics, "rest")
+            refuse(self.transport, self._last_words, self._calls, REST)
             self.transport.close()
         elif not self._in_head:
             self._start_timer(REST_SECONDS)
@@ -175,7 +175,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._deaf = True
         if self.cycle is None or self.cycle.response_complete:
             if self._in_head:  # else the request whose body this is has its answer
-                refuse(self.transport, error, self._metrics, "rest")
+                refuse(self.transport, error, self._calls, REST)
             self.transport.close()
         elif self._in_head:
             self._last_words = error
@@ -206,23 +206,29 @@ class HttpProtocol(HttpToolsProtocol):
                 await send({**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]})
                 cycle.keep_alive = True  # or uvicorn would close at once, and who still sends could not read the answer
 
-            await app(scope, received, sent)
+            request = asyncio.current_task()
+            assert request is not None
+            self._requests.add(request)
+            try:
+                await app(scope, received, sent)
+            except asyncio.CancelledError:
+                if not self.transport.is_closing():
+                    raise
+            finally:
+                self._requests.discard(request)
 
         return run
 
 
-def refuse(transport: asyncio.Transport, error: ServiceError, metrics: Metrics, protocol: str) -> None:
-    """Answer and count what no route will see; ``protocol`` is "rest" or "websocket"."""
-    request_id = request_id_from("")
-    metrics.rejected.labels(error.slug).inc()
-    metrics.requests.labels(protocol, str(error.status)).inc()
-    log.info("%s refused %d id=%s", protocol, error.status, request_id)
+def refuse(connection: asyncio.Transport, error: ServiceError, calls: Calls, transport: Transport) -> None:
+    """Answer and account for what no route will see."""
+    request_id = calls.refuse(transport, error)
     body = json.dumps(error.problem(request_id)).encode()
     head = (
         f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\ncontent-type: application/problem+json\r\n"
         f"content-length: {len(body)}\r\nx-request-id: {request_id}\r\nconnection: close\r\n\r\n"
     )
-    transport.write(head.encode() + body)
+    connection.write(head.encode() + body)
 
 
 def _too_large() -> HeadTooLarge:

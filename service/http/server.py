@@ -13,8 +13,9 @@ import uvicorn
 from service.access.tls import HANDSHAKE_SECONDS
 from service.http.protocol import HttpProtocol
 from service.http.websocket_protocol import WebSocketProtocol
+from service.readiness import Phase
 from service.rest import routes
-from service.runtime import Phase, Service
+from service.runtime import Service
 
 # Longer than clients and proxies keep an idle connection (httpx 5 s, nginx and most load balancers 60 s): who closes
 # first must be the client, or a request that is just being sent meets a closed connection.
@@ -39,12 +40,12 @@ async def listening(service: Service, listener: socket.socket) -> AsyncIterator[
         workers=1,  # else WEB_CONCURRENCY decides: one device, one queue, one registry of metrics
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        ws=functools.partial(WebSocketProtocol, metrics=service.metrics),  # type: ignore[arg-type]
+        ws=functools.partial(WebSocketProtocol, calls=service.calls),  # type: ignore[arg-type]
         ws_max_size=settings.cut_off_bytes,
         ws_ping_interval=WS_PING_SECONDS,
         ws_ping_timeout=WS_PING_TIMEOUT_SECONDS,
         http=functools.partial(  # type: ignore[arg-type]
-            HttpProtocol, metrics=service.metrics, rest_bytes=max(settings.cut_off_bytes, settings.max_archive_bytes)
+            HttpProtocol, calls=service.calls, rest_bytes=max(settings.cut_off_bytes, settings.max_archive_bytes)
         ),
         ssl_context_factory=None if tls is None else lambda *_: tls.context(),
     )

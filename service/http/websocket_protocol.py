@@ -13,9 +13,10 @@ from websockets.exceptions import HeaderLineTooLong, RequestLineTooLong, TooMany
 from websockets.frames import CloseCode, Frame
 from websockets.http11 import Request
 
+from service.calls import Calls
 from service.errors import HeadTooLarge, InvalidRequest
+from service.http.middleware import HANDSHAKE
 from service.http.protocol import refuse
-from service.observability.metrics import Metrics
 
 TOO_LARGE = (RequestLineTooLong, HeaderLineTooLong, TooManyHeaders)
 
@@ -27,9 +28,9 @@ LOOSE_FRAMES_A_SECOND = 10_000  # in the long run; each takes some 10 us
 class WebSocketProtocol(WebSocketsSansIOProtocol):
     """One connection, from its handshake on; its methods are called by the transport."""
 
-    def __init__(self, *given: Any, metrics: Metrics, **named: Any) -> None:
+    def __init__(self, *given: Any, calls: Calls, **named: Any) -> None:
         super().__init__(*given, **named)
-        self._metrics = metrics
+        self._calls = calls
         self._loose_frames = 0  # in the bytes that came last
         self._due = 0.0  # when all that came so far will have come at this rate, loop time
         self._waiting: asyncio.TimerHandle | None = None
@@ -100,7 +101,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             f"this opens no WebSocket ({reason}); see RFC 6455, or use a WebSocket library"
         )
         self.handshake_initiated = self.handshake_complete = self.close_sent = True  # nothing more is to be said
-        refuse(self.transport, error, self._metrics, "websocket")
+        refuse(self.transport, error, self._calls, HANDSHAKE)
         self.transport.close()
 
 

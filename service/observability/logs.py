@@ -4,8 +4,9 @@ import json
 import logging
 import sys
 import time
+from contextvars import ContextVar
 
-from service.observability.tracing import current
+from service.observability.tracing import current_trace_id
 
 QUIETER = {  # the lowest levels at which loggers of libraries are logged
     "PIL": logging.WARNING,
@@ -13,6 +14,8 @@ QUIETER = {  # the lowest levels at which loggers of libraries are logged
     "uvicorn.error": logging.ERROR,  # warns of clients' faults, which this service answers and logs itself
     "python_multipart": logging.CRITICAL,  # quotes bytes of the request body
 }
+
+request_id: ContextVar[str] = ContextVar("request_id", default="")  # of the call that is served in this task
 
 
 class JsonFormatter(logging.Formatter):
@@ -27,10 +30,10 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        if call := current.get():
-            line["request_id"] = call.request_id
-            if call.trace_id:
-                line["trace_id"] = call.trace_id
+        if call := request_id.get():
+            line["request_id"] = call
+            if trace_id := current_trace_id():
+                line["trace_id"] = trace_id
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line)

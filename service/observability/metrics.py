@@ -1,6 +1,7 @@
 """Prometheus metrics of one service, in seconds and bytes; each service has its own registry."""
 
 import time
+from bisect import bisect_left
 from collections import deque
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -17,31 +18,24 @@ FPS_WINDOW_SECONDS = 5.0
 OUTCOMES = ("answered", "stale", "deadline", "overload", "failed", "abandoned")  # of a frame in a stream
 
 
-class FrameRate:
-    """Frames per second over the last 5 s, counted in buckets so that memory does not grow with the rate."""
+class FrameRate(deque[float]):
+    """Unix times of the latest frames, in seconds; whoever answers a frame appends its time."""
 
-    BUCKET_SECONDS = 0.25
+    MOST = 1 << 17  # frames kept, which bounds the memory: 26,000 per second
 
     def __init__(self) -> None:
-        self.last = 0.0  # Unix time of the last frame, seconds; 0 before the first
-        self._buckets: deque[tuple[int, int]] = deque(maxlen=round(FPS_WINDOW_SECONDS / self.BUCKET_SECONDS))
+        super().__init__(maxlen=self.MOST)
 
-    def count(self) -> None:
-        """Count one frame now."""
-        self.last = time.time()
-        bucket = self._now()
-        if self._buckets and self._buckets[-1][0] == bucket:
-            self._buckets[-1] = (bucket, self._buckets[-1][1] + 1)
-        else:
-            self._buckets.append((bucket, 1))
+    @property
+    def last(self) -> float:
+        """Unix time of the last frame, seconds; 0 before the first."""
+        return self[-1] if self else 0.0
 
     def per_second(self) -> float:
         """Return the mean rate over the window that ends now, frames per second."""
-        oldest = self._now() - (self._buckets.maxlen or 0)
-        return sum(frames for bucket, frames in tuple(self._buckets) if bucket > oldest) / FPS_WINDOW_SECONDS
-
-    def _now(self) -> int:
-        return int(time.monotonic() / self.BUCKET_SECONDS)
+        oldest = time.time() - FPS_WINDOW_SECONDS
+        frames = list(self)
+        return (len(frames) - bisect_left(frames, oldest)) / FPS_WINDOW_SECONDS
 
 
 class Metrics:

@@ -1,48 +1,44 @@
-"""The protocol over HTTP: routes and errors; ``rest_messages`` says how tensors travel."""
+"""The protocol over HTTP: its routes; ``rest_messages`` says how tensors travel."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, Router
 
-from service.errors import InternalError, MethodNotAllowed, ServiceError, UnknownRoute
-from service.http.body import read_body
-from service.http.request import error_headers, timeout_seconds, unless_client_leaves
+from service.calls import Call
+from service.frames.codec import Picture
+from service.frames.frame import Segmentation
+from service.http.request import call_of, read_body
 from service.oip import model, parameters
-from service.oip.inference import Inferred, infer
+from service.oip.inference import Inferred, check_sizes, infer
 from service.oip.rest_messages import HEADER_LENGTH, InferBody, parse, write
 from service.runtime import Service
+from service.settings import Settings
 
 PREFIX = "/v2"
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
-def build(service: Service) -> Starlette:
-    """Return the ASGI application below ``/v2``."""
-    app = Starlette(
-        routes=[
-            Route("/", server_metadata),
-            Route("/health/live", live),
-            Route("/health/ready", ready),
-            *_of_model("", model_metadata),
-            *_of_model("/ready", model_ready),
-            *_of_model("/config", model_config),
-            *_of_model("/stats", model_statistics),
-            *_of_model("/infer", model_infer, method="POST"),
-        ],
-        exception_handlers={
-            ServiceError: answer_error,
-            HTTPException: _answer_http_exception,
-            Exception: _answer_fault,
-        },
-    )
-    app.router.redirect_slashes = False
-    app.state.service = service
-    return app
+def build(service: Service) -> Router:
+    """Return the routes below ``/v2``; what they raise is answered by the application that mounts them."""
+    routes = [
+        Route("/", server_metadata),
+        Route("/health/live", live),
+        Route("/health/ready", ready),
+        *_of_model("", model_metadata),
+        *_of_model("/ready", model_ready),
+        *_of_model("/config", model_config),
+        *_of_model("/stats", model_statistics),
+        *_of_model("/infer", model_infer, method="POST"),
+    ]
+    return Router(routes, redirect_slashes=False)
+
+
+def is_below(path: str) -> bool:
+    """Tell whether a path belongs to the protocol."""
+    return f"{path}/".startswith(f"{PREFIX}/")
 
 
 def _of_model(path: str, endpoint: Endpoint, method: str = "GET") -> list[Route]:
@@ -95,24 +91,32 @@ async def model_statistics(request: Request) -> Response:
 async def model_infer(request: Request) -> Response:
     """Segment the pictures of a request."""
     service = _service(request)
-    service.readiness.check()
-    began = asyncio.get_running_loop().time()
-    limit = timeout_seconds(request, service.settings.request_timeout_ms)
+    most, call = service.settings.max_message_bytes, call_of(request)
+    raw = await read_body(request, most, service.settings.max_image_bytes, call.deadline)
+    answering = _inferred(raw, request.headers.get(HEADER_LENGTH), service, call)
+    return await asyncio.ensure_future(answering)  # in a task of its own, it wakes nothing around it
+
+
+async def _inferred(raw: bytes, header_length: str | None, service: Service, call: Call) -> Response:
     settings = service.settings
-    raw = await read_body(request, settings.max_message_bytes, settings.max_image_bytes, began + limit)
-    header_length = request.headers.get(HEADER_LENGTH)
-    body, pictures = await asyncio.to_thread(parse, raw, header_length, service.settings.max_queue_size)
-    asked = {name: value for name, value in body.parameters.items() if name != "binary_data_output"}
-    options = parameters.options(asked, [output.name for output in body.outputs], service.settings.threshold)
-    deadline = began + parameters.seconds(asked, limit)
-    inferred = await unless_client_leaves(request, infer(service, pictures, options, deadline))
-    return await asyncio.to_thread(_written, body, inferred)
+    body, pictures = await asyncio.to_thread(_read, raw, header_length, settings)
+    seconds = parameters.seconds(body.asked, settings.request_timeout_ms / 1e3)
+    options = parameters.options(body.asked, [output.name for output in body.outputs], settings.threshold)
+    frames = await infer(service.segmenter, pictures, options, call.allow(seconds))
+    return await asyncio.to_thread(_written, body, frames)
 
 
-def _written(body: InferBody, inferred: Inferred) -> Response:
+def _read(raw: bytes, header_length: str | None, settings: Settings) -> tuple[InferBody, list[Picture]]:
+    body, pictures = parse(raw, header_length, settings.max_queue_size)
+    check_sizes(pictures, settings.max_image_pixels)
+    return body, pictures
+
+
+def _written(body: InferBody, frames: list[Segmentation]) -> Response:
+    inferred = Inferred.of(frames)
     outputs, binary = write(body, inferred.outputs)
     answer = {"model_name": model.NAME, "model_version": model.VERSION, "id": body.id, "outputs": outputs}
-    headers = {"x-model": inferred.model_id, "server-timing": inferred.times.server_timing()}
+    headers = {"x-model": inferred.model_id, "server-timing": inferred.server_timing}
     response = JSONResponse(answer, headers=headers)
     if binary:
         headers[HEADER_LENGTH] = str(len(response.body))
@@ -124,26 +128,3 @@ def _written(body: InferBody, inferred: Inferred) -> Response:
 def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
-
-
-async def answer_error(request: Request, error: Exception) -> Response:
-    """Answer an error as the protocol has it, ``{"error": …}``."""
-    assert isinstance(error, ServiceError)
-    _service(request).metrics.rejected.labels(error.slug).inc()
-    return JSONResponse({"error": error.detail}, error.status, headers=error_headers(error))
-
-
-async def _answer_http_exception(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    known: ServiceError = UnknownRoute(
-        f"nothing of the protocol is served under {request.url.path}; the model is at {PREFIX}/models/{model.NAME}"
-    )
-    if error.status_code == MethodNotAllowed.status:
-        known = MethodNotAllowed(f"{request.method} is not served here; GET metadata, POST inferences")
-    answer = await answer_error(request, known)
-    answer.headers.update(error.headers or {})
-    return answer
-
-
-async def _answer_fault(request: Request, error: Exception) -> Response:
-    return await answer_error(request, InternalError("request"))

@@ -23,15 +23,17 @@ from starlette.routing import Router
 from starlette.types import ASGIApp
 
 from service import settings
-from service.errors import ServiceError, TooManyBytes
+from service.calls import Call
+from service.errors import TooManyBytes
 from service.oip import rpc as oip
 from service.pb.inference import open_inference_pb2 as inference
 from service.pb.pranet.v1 import segmentation_pb2 as pb
 from service.ray_serve.proxy import Aborted, RayContext, RayStream, without_request_id
+from service.readiness import Phase
 from service.rest import routes
-from service.rpc import server as rpc
-from service.rpc.call import abort, authorizations
-from service.runtime import Phase, load_predictor, running, warm_up
+from service.rpc.call import call_of, entered
+from service.rpc.servicer import Servicer
+from service.runtime import load_predictor, running, warm_up
 
 HEALTH_SECONDS = 5.0  # between two checks; Ray replaces a replica after three that fail
 SERVICES = (
@@ -66,7 +68,7 @@ class Replica:
         predictor = await asyncio.to_thread(load_predictor, chosen)
         self._service = await self._lifetime.enter_async_context(running(chosen, predictor))
         self._lifetime.callback(self._service.readiness.enter, Phase.DRAINING)
-        self._rpc = rpc.Servicer(self._service)
+        self._rpc = Servicer(self._service)
         self._oip = oip.Servicer(self._service)
         await warm_up(self._service, predictor)
 
@@ -84,32 +86,30 @@ class Replica:
         """
         self._service.readiness.check()
 
-    async def _answer(self, name: str, request: Message, given: RayServegRPCContext, empty: Message) -> Message:
+    async def _answer(
+        self, method: MethodDescriptor, request: Message, given: RayServegRPCContext, empty: Message
+    ) -> Message:
         context: Any = RayContext(given)
         with contextlib.suppress(Aborted):
-            async with self._entered(given, context):
+            async with self._entered(method, context):
                 self._check_size(request)
-                answer: Message = await self._method(name)(request, context)
+                answer: Message = await self._method(method.name)(request, context)
                 return answer
         return empty  # with the status of its context: Ray's proxy drops the metadata where something is raised
 
     async def _answers(
-        self, name: str, requests: AsyncIterator[Message], given: RayServegRPCContext
+        self, method: MethodDescriptor, requests: AsyncIterator[Message], given: RayServegRPCContext
     ) -> AsyncGenerator[Message]:
         context: Any = RayStream(given)
-        answered = context.answers(self._method(name), self._bounded(requests))
-        async with self._entered(given, context), contextlib.aclosing(answered) as answers:
+        answered = context.answers(self._method(method.name), self._bounded(requests))
+        async with self._entered(method, context), contextlib.aclosing(answered) as answers:
             async for answer in answers:
                 yield answer
 
-    @contextlib.asynccontextmanager
-    async def _entered(self, given: RayServegRPCContext, context: Any) -> AsyncIterator[None]:
-        """Let the caller in, or end the call with the reason."""
-        try:
-            with self._service.gate.entered(authorizations(given.invocation_metadata())):
-                yield
-        except ServiceError as error:  # of the gate
-            await abort(context, error)
+    def _entered(self, method: MethodDescriptor, context: Any) -> contextlib.AbstractAsyncContextManager[Call]:
+        """Serve a call as ``pranet serve`` does, or end it with the reason."""
+        name = f"{method.containing_service.full_name}/{method.name}"
+        return entered(self._service.calls, call_of(context, name), context)
 
     async def _bounded(self, requests: AsyncIterator[Message]) -> AsyncIterator[Message]:
         async for request in requests:
@@ -135,12 +135,12 @@ def _of_proto(method: MethodDescriptor) -> Callable[..., Any]:
     """Return what Ray calls for a method of a ``.proto``, by its name; the argument's name asks for the context."""
 
     async def answer(self: Replica, request: Message, grpc_context: RayServegRPCContext) -> Message:
-        return await self._answer(method.name, request, grpc_context, GetMessageClass(method.output_type)())
+        return await self._answer(method, request, grpc_context, GetMessageClass(method.output_type)())
 
     async def answers(
         self: Replica, requests: AsyncIterator[Message], grpc_context: RayServegRPCContext
     ) -> AsyncGenerator[Message]:
-        async with contextlib.aclosing(self._answers(method.name, requests, grpc_context)) as given:
+        async with contextlib.aclosing(self._answers(method, requests, grpc_context)) as given:
             async for each in given:
                 yield each
 

@@ -10,7 +10,7 @@ from ray.serve.grpc_util import RayServegRPCContext
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.observability.access_log import REQUEST_ID_HEADER
+REQUEST_ID_HEADER = "x-request-id"
 
 
 class Aborted(Exception):

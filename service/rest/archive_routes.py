@@ -9,71 +9,72 @@ import base64
 import contextlib
 import json
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
 from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
-from service.archives.archive import PATIENCE_SECONDS, Answer
+from service.answers import SegmentationBody, describe
+from service.archives.archive import PATIENCE_SECONDS, Answered
 from service.archives.members import Member, from_parts, from_zip
+from service.calls import Call
 from service.errors import ClientLeft, ServiceError, UnsupportedImage
-from service.frames.frame import Options, Output
-from service.frames.segmenter import Segmentation
-from service.http.body import MULTIPART, content_type, read_parts, read_zip
-from service.http.request import timeout_seconds, unless_client_leaves
-from service.rest.schemas import SegmentationBody
+from service.frames.frame import Options, Output, Segmentation
+from service.http.request import MULTIPART, content_type, read_parts, read_zip
+from service.rest.errors import PROBLEM_TYPE
 from service.runtime import Service
 
 ZIP_TYPES = ("application/zip", "application/x-zip-compressed")
 NDJSON, MIXED = "application/x-ndjson", "multipart/mixed"
-PROBLEM_TYPE, PNG_TYPE, JSON_TYPE = "application/problem+json", "image/png", "application/json"
-
-Write = Callable[[bytes], Awaitable[None]]
+PNG_TYPE, JSON_TYPE = "image/png", "application/json"
 
 
-class Streamed(Response):
-    """A response whose body is written while the pictures are segmented; ``held`` is closed at its end."""
+class ArchiveResponse(Response):
+    """The answers of an archive's pictures, each sent as soon as it and those before it are made."""
 
     def __init__(
         self,
         request: Request,
-        media_type: str,
-        count: int,
-        body: Callable[[Write], Awaitable[None]],
+        call: Call,
+        members: Sequence[Member],
+        options: Options,
+        service: Service,
         held: contextlib.ExitStack,
     ) -> None:
-        super().__init__(media_type=media_type, headers={"x-pictures": str(count)})
+        """Answer ``members`` in the form that ``Accept`` asks for; ``held`` is closed when all are sent."""
+        self._boundary = uuid.uuid4().hex if MIXED in request.headers.get("accept", "") else ""
+        media_type = f"{MIXED}; boundary={self._boundary}" if self._boundary else NDJSON
+        super().__init__(media_type=media_type, headers={"x-pictures": str(len(members))})
         del self.headers["content-length"]
-        self._request = request
-        self._body = body
+        self._call = call
+        self._members = members
+        self._options = options
+        self._service = service
         self._held = held
+        self._deadline = call.allow(PATIENCE_SECONDS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send everything, unless the client leaves or does not read: then its work is dropped."""
-        service: Service = self._request.app.state.service
 
-        async def write(data: bytes) -> None:
+        async def send_answer(answer: Answered) -> None:
+            data = await asyncio.to_thread(_encoded, answer, self._call.request_id, self._boundary)
             try:
-                async with asyncio.timeout(service.settings.request_timeout_ms / 1e3):
+                async with asyncio.timeout(self._service.settings.request_timeout_ms / 1e3):
                     await send({"type": "http.response.body", "body": data, "more_body": True})
             except TimeoutError:  # it would hold a place of MAX_ARCHIVES for ever
                 raise ClientLeft("the client does not read its answers") from None
 
-        async def whole() -> None:
-            await self._body(write)
-            await send({"type": "http.response.body", "body": b""})
-
         with self._held:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            try:
-                await unless_client_leaves(self._request, whole())
-            except ClientLeft as error:
-                service.metrics.rejected.labels(error.slug).inc()
+            answering = self._service.archives.answer_all(self._members, self._options, self._deadline, send_answer)
+            await asyncio.ensure_future(answering)  # in a task of its own, it wakes nothing around it
+            end = f"--{self._boundary}--\r\n".encode() if self._boundary else b""
+            await send({"type": "http.response.body", "body": end})
 
 
-async def respond(request: Request, options: Options, service: Service) -> Response:
+async def respond(request: Request, call: Call, options: Options, service: Service) -> Response:
     """Read an archive; return the response that segments its pictures while it is sent.
 
     Raises:
@@ -81,36 +82,11 @@ async def respond(request: Request, options: Options, service: Service) -> Respo
         ServiceError: the archive as a whole is refused.
 
     """
-    now = asyncio.get_running_loop().time()
-    seconds = timeout_seconds(request, round(PATIENCE_SECONDS * 1e3))
     with contextlib.ExitStack() as held:
         held.enter_context(service.archives.place())
-        members = await _members(request, service, now + min(seconds, service.settings.request_timeout_ms / 1e3))
-        return streamed(request, members, options, service, now + seconds, held.pop_all())
+        members = await _members(request, service, call.deadline)
+        return ArchiveResponse(request, call, members, options, service, held.pop_all())
     raise AssertionError("unreachable")
-
-
-def streamed(
-    request: Request,
-    members: Sequence[Member],
-    options: Options,
-    service: Service,
-    deadline: float,
-    held: contextlib.ExitStack,
-) -> Streamed:
-    """Return the response that segments the members until ``deadline`` (loop time, seconds) while it is sent."""
-    boundary = uuid.uuid4().hex if MIXED in request.headers.get("accept", "") else ""
-
-    async def body(write: Write) -> None:
-        async def send(answer: Answer) -> None:
-            await write(await asyncio.to_thread(_written, answer, request.state.request_id, boundary))
-
-        await service.archives.answer_all(members, options, deadline, send)
-        if boundary:
-            await write(f"--{boundary}--\r\n".encode())
-
-    media_type = f"{MIXED}; boundary={boundary}" if boundary else NDJSON
-    return Streamed(request, media_type, len(members), body, held)
 
 
 async def _members(request: Request, service: Service, deadline: float) -> list[Member]:
@@ -125,11 +101,11 @@ async def _members(request: Request, service: Service, deadline: float) -> list[
     raise UnsupportedImage(f"content type {kind or 'none'} is no archive; send {ZIP_TYPES[0]} or {MULTIPART}")
 
 
-def _written(answer: Answer, request_id: str, boundary: str) -> bytes:
+def _encoded(answer: Answered, request_id: str, boundary: str) -> bytes:
     return _part(answer, request_id, boundary) if boundary else _line(answer, request_id)
 
 
-def _line(answer: Answer, request_id: str) -> bytes:
+def _line(answer: Answered, request_id: str) -> bytes:
     line: dict[str, Any] = {"index": answer.member.index, "name": answer.member.name, "status": _status(answer)}
     done = answer.outcome
     if isinstance(done, ServiceError):
@@ -137,12 +113,11 @@ def _line(answer: Answer, request_id: str) -> bytes:
     elif done.options.output is Output.JSON:
         line["segmentation"] = SegmentationBody.of(done, request_id).model_dump()
     else:
-        line |= {"width": done.width, "height": done.height, "model_id": done.model.model_id}
-        line |= {"timings_ms": done.times.milliseconds(), "png": base64.b64encode(done.rendered.png).decode()}
+        line |= {**describe(done), "png": base64.b64encode(done.png).decode()}
     return json.dumps(line).encode() + b"\n"
 
 
-def _part(answer: Answer, request_id: str, boundary: str) -> bytes:
+def _part(answer: Answered, request_id: str, boundary: str) -> bytes:
     kind, content = _content(answer.outcome, request_id)
     head = "".join(f"{name}: {value}\r\n" for name, value in _headers(answer, kind, len(content)))
     return b"".join((f"--{boundary}\r\n{head}\r\n".encode(), content, b"\r\n"))
@@ -153,10 +128,10 @@ def _content(done: Segmentation | ServiceError, request_id: str) -> tuple[str, b
         return PROBLEM_TYPE, json.dumps(done.problem(request_id)).encode()
     if done.options.output is Output.JSON:
         return JSON_TYPE, SegmentationBody.of(done, request_id).model_dump_json().encode()
-    return PNG_TYPE, done.rendered.png
+    return PNG_TYPE, done.png
 
 
-def _headers(answer: Answer, kind: str, length: int) -> Iterator[tuple[str, str]]:
+def _headers(answer: Answered, kind: str, length: int) -> Iterator[tuple[str, str]]:
     yield "Content-Type", kind
     yield "Content-Length", str(length)
     yield "Content-Disposition", f"attachment; filename*=UTF-8''{quote(answer.member.name, safe='', errors='replace')}"
@@ -167,5 +142,5 @@ def _headers(answer: Answer, kind: str, length: int) -> Iterator[tuple[str, str]
         yield "Server-Timing", answer.outcome.times.server_timing()
 
 
-def _status(answer: Answer) -> int:
+def _status(answer: Answered) -> int:
     return answer.outcome.status if isinstance(answer.outcome, ServiceError) else 200

@@ -1,34 +1,32 @@
 """REST: the wire format of ``POST /segment`` and of the routes around it. No image work happens here."""
 
-import asyncio
-from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.security import HTTPBearer
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
 
 from model.transforms import SIZE
 from service import __version__
+from service.answers import ModelBody, SegmentationBody
 from service.batching.queue import Priority
+from service.calls import Call
 from service.dicom.extra import MEDIA_TYPE as DICOM_TYPE
 from service.errors import InvalidParameter, UpgradeRequired
-from service.frames.frame import Options, Output
-from service.frames.regions import ROI_FORMS, ROI_PATTERN
-from service.frames.segmenter import Segmentation
-from service.http.body import FILE_FIELD, MULTIPART, read_image
-from service.http.middleware import HeadAsGet, HttpGate, SafeHeaders
-from service.http.problems import add_handlers, refuse
-from service.http.request import TIMEOUT_HEADER, given_once, timeout_seconds, unless_client_leaves
-from service.observability.access_log import Observed
+from service.frames.frame import Frame, Options, Output, Segmentation
+from service.http.middleware import TIMEOUT_HEADER, HttpCalls
+from service.http.request import FILE_FIELD, MULTIPART, call_of, content_type, read_image, received
 from service.oip import rest as oip
-from service.rest import archive_routes, websocket
+from service.options import FrameOptions
+from service.rest import archive_routes, errors, websocket
 from service.rest import dicom_routes as dicom
-from service.rest.archive_routes import PNG_TYPE, PROBLEM_TYPE
+from service.rest.archive_routes import PNG_TYPE
+from service.rest.errors import PROBLEM_TYPE
 from service.rest.pages import add_pages
-from service.rest.schemas import Info, ModelBody, Problem, SegmentationBody
+from service.rest.schemas import Info, Problem
 from service.runtime import Service
 
 CORS_REQUEST_HEADERS = ("authorization", "content-type", TIMEOUT_HEADER, "x-request-id", "traceparent")
@@ -59,25 +57,8 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 
 
-class SegmentQuery(BaseModel):
+class SegmentQuery(FrameOptions):
     """Query parameters of ``POST /segment``."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    threshold: float | None = Field(
-        None, ge=0, le=1, allow_inf_nan=False, description="Probability above which a pixel is polyp."
-    )
-    output: Literal["mask", "probability", "overlay", "json", "maps"] | None = Field(
-        None,
-        description="mask: 0/255 PNG. probability: grey PNG. overlay: picture with outlines. json: shapes. "
-        "maps: the side outputs S6 to S3 next to each other, grey PNG.",
-    )
-    depth: Literal["8", "16"] = Field("8", description="Bits of a probability.")
-    roi: str = Field("full", pattern=ROI_PATTERN, description=f"{ROI_FORMS}.")
-
-
-class ObjectQuery(SegmentQuery):
-    """And what is only asked of a DICOM object."""
 
     omit_empty: bool = Field(False, description="Leave frames without a polyp out of a DICOM Segmentation.")
 
@@ -95,7 +76,7 @@ def build(service: Service) -> FastAPI:
         dependencies=[Depends(SHOWN_TOKEN)] if service.settings.api_tokens_file else [],
     )
     app.state.service = service
-    add_handlers(app)
+    errors.add_handlers(app)
     _add_middleware(app, service)
     _add_routes(app)
     add_pages(app)
@@ -105,20 +86,23 @@ def build(service: Service) -> FastAPI:
 def _add_middleware(app: FastAPI, service: Service) -> None:
     """Put around the routes what every request passes, the innermost first."""
     settings = service.settings
-    app.add_middleware(
-        HttpGate, gate=service.gate, refuse=refuse, public_metrics=settings.public_metrics, origins=settings.origins
-    )
+    encode_error: ASGIApp = errors.encode
     if settings.origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=settings.origins,
-            allow_methods=("GET", "POST"),
-            allow_headers=CORS_REQUEST_HEADERS,
-            expose_headers=CORS_ANSWER_HEADERS,
-        )
-    app.add_middleware(SafeHeaders)
-    app.add_middleware(Observed, metrics=service.metrics, tracing=service.tracing)
-    app.add_middleware(HeadAsGet)
+        sharing: dict[str, Any] = {
+            "allow_origins": settings.origins,
+            "allow_methods": ("GET", "POST"),
+            "allow_headers": CORS_REQUEST_HEADERS,
+            "expose_headers": CORS_ANSWER_HEADERS,
+        }
+        app.add_middleware(CORSMiddleware, **sharing)
+        encode_error = CORSMiddleware(errors.encode, **sharing)  # pages of those origins may read errors, too
+    app.add_middleware(
+        HttpCalls,
+        calls=service.calls,
+        errors={"http": encode_error, "websocket": websocket.encode_error},
+        public_metrics=settings.public_metrics,
+        origins=settings.origins,
+    )
 
 
 def _add_routes(app: FastAPI) -> None:
@@ -128,7 +112,6 @@ def _add_routes(app: FastAPI) -> None:
         response_class=Response,
         responses={200: {"model": SegmentationBody, "content": SEGMENT_ANSWERS}, **PROBLEMS},
         openapi_extra={"requestBody": REQUEST_BODY},
-        dependencies=[Depends(given_once)],
     )(segment)
     app.post(
         "/segment/batch",
@@ -139,7 +122,6 @@ def _add_routes(app: FastAPI) -> None:
             **PROBLEMS,
         },
         openapi_extra={"requestBody": ARCHIVE_BODY},
-        dependencies=[Depends(given_once)],
     )(segment_batch)
     app.get("/livez", summary="Whether the process answers")(livez)
     app.get("/readyz", summary="Whether new work is taken", responses={503: PROBLEMS[503]})(readyz)
@@ -151,53 +133,39 @@ def _add_routes(app: FastAPI) -> None:
     app.mount(oip.PREFIX, oip.build(app.state.service))
 
 
-async def segment(request: Request, query: Annotated[ObjectQuery, Query()]) -> Response:
+async def segment(request: Request, query: Annotated[SegmentQuery, Query()]) -> Response:
     """Answer an image with its mask, in the geometry of the image as a person sees it."""
     service: Service = request.app.state.service
-    service.readiness.check()
-    if dicom.is_dicom(request):
+    call, accept = received(request), request.headers.get("accept", "")
+    if content_type(request) == DICOM_TYPE:
         return await _object(request, query, service)
-    if query.omit_empty or dicom.wants_dicom(request):
+    if query.omit_empty or DICOM_TYPE in accept:
         raise InvalidParameter(f"a DICOM Segmentation is only made of DICOM; send Content-Type: {DICOM_TYPE}")
-    deadline = asyncio.get_running_loop().time() + timeout_seconds(request, service.settings.request_timeout_ms)
-    if query.output == "maps":
-        return await _maps(request, query.roi, service, deadline)
-    work = service.segmenter.segment(
-        await read_image(request, service.settings.max_image_bytes, deadline),
-        _options(request, query, service),
-        deadline,
-    )
-    return _answer(request, await unless_client_leaves(request, work))
+    image = await read_image(request, service.settings.max_image_bytes, call.deadline)
+    frame = Frame(source=image, options=_options(query, accept, service), deadline=call.deadline)
+    return _answer(await service.segmenter.segment(frame), call)
 
 
-async def _object(request: Request, query: ObjectQuery, service: Service) -> Response:
-    wants_dicom = dicom.wants_dicom(request)
+async def _object(request: Request, query: SegmentQuery, service: Service) -> Response:
+    accept = request.headers.get("accept", "")
+    wants_dicom = DICOM_TYPE in accept
     if query.output == "maps" or (wants_dicom and query.output not in (None, "mask")):
         raise InvalidParameter(f"output={query.output} is not made of DICOM in this form; leave it out, or ask for PNG")
     if query.omit_empty and not wants_dicom:
         raise InvalidParameter(f"omit_empty is for a DICOM Segmentation; send Accept: {DICOM_TYPE} with it")
-    options = _options(request, query, service)
-    done = await dicom.respond(request, options, service, omit_empty=query.omit_empty)
-    return _answer(request, done) if isinstance(done, Segmentation) else done
+    options = _options(query, accept, service)
+    done = await dicom.respond(request, options, service, omit_empty=query.omit_empty, as_segmentation=wants_dicom)
+    return _answer(done, call_of(request)) if isinstance(done, Segmentation) else done
 
 
-async def _maps(request: Request, roi: str, service: Service, deadline: float) -> Response:
-    if service.side_outputs is None:
-        raise InvalidParameter("output=maps is switched off here (MAPS); ask for another output")
-    image = await read_image(request, service.settings.max_image_bytes, deadline)
-    model = service.model  # another may take over while this one is at work
-    png = await unless_client_leaves(request, service.side_outputs.render(image, roi, model))
-    return Response(png, media_type=PNG_TYPE, headers={"x-model": model.model_id})
-
-
-async def segment_batch(request: Request, query: Annotated[SegmentQuery, Query()]) -> Response:
+async def segment_batch(request: Request, query: Annotated[FrameOptions, Query()]) -> Response:
     """Answer every image of a zip or multipart form, one by one: NDJSON, or multipart/mixed by ``Accept``."""
     service: Service = request.app.state.service
-    service.readiness.check()
+    call = received(request)
     if query.output == "maps":
         raise InvalidParameter("output=maps is not made of archives; send its images to /segment")
-    options = replace(_options(request, query, service), priority=Priority.ARCHIVE)
-    return await archive_routes.respond(request, options, service)
+    options = _options(query, request.headers.get("accept", ""), service, Priority.ARCHIVE)
+    return await archive_routes.respond(request, call, options, service)
 
 
 async def livez() -> dict[str, str]:
@@ -238,19 +206,15 @@ async def no_websocket() -> None:
     raise UpgradeRequired("the video stream is a WebSocket; open one here, as service/rest/websocket.py describes")
 
 
-def _options(request: Request, query: SegmentQuery, service: Service) -> Options:
-    wants_json = "application/json" in request.headers.get("accept", "")
-    output = query.output or (Output.JSON if wants_json else Output.MASK)
-    threshold = service.settings.threshold if query.threshold is None else query.threshold
-    return Options(threshold, Output(output), int(query.depth), query.roi)
+def _options(query: FrameOptions, accept: str, service: Service, priority: Priority = Priority.SINGLE) -> Options:
+    if query.output is None and "application/json" in accept:
+        query.output = "json"
+    return query.options(service.settings.threshold, priority)
 
 
-def _answer(request: Request, segmentation: Segmentation) -> Response:
-    headers = {
-        "x-model": segmentation.model.model_id,
-        "server-timing": segmentation.times.server_timing(),
-    }
-    if segmentation.options.output is Output.JSON:
-        body = SegmentationBody.of(segmentation, request.state.request_id)
+def _answer(done: Segmentation, call: Call) -> Response:
+    headers = {"x-model": done.model.model_id, "server-timing": done.times.server_timing()}
+    if done.options.output is Output.JSON:
+        body = SegmentationBody.of(done, call.request_id)
         return Response(body.model_dump_json(), media_type="application/json", headers=headers)
-    return Response(segmentation.rendered.png, media_type=PNG_TYPE, headers=headers)
+    return Response(done.png, media_type=PNG_TYPE, headers=headers)

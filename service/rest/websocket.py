@@ -4,7 +4,8 @@ The first message is text, the configuration as JSON. Then every frame is one bi
 
     4 bytes    length of the JSON, little-endian
     JSON       frame: {frame_id, capture_time_us?, raw?: {format, width, height, stride}}
-               answer: {frame_id, outcome, age_ms, window_ms, ...}
+               answer: {frame_id, outcome, age_ms, window_ms, quality, added_delay_ms}, of a mask also what
+               REST says of it in JSON
     the rest   frame: the picture; answer: the mask, if there is one
 
 Browsers cannot send headers with it: they offer the subprotocols ``pranet.v1`` and ``pranet.bearer.TOKEN``. Who is let
@@ -18,78 +19,45 @@ itself, 1002, text that is not UTF-8, 1007, and a message of more than twice the
 import asyncio
 import contextlib
 import json
-import logging
-import time
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable
 
-from fastapi import WebSocket, WebSocketDisconnect
+from fastapi import Response, WebSocket, WebSocketDisconnect
+from starlette.types import Receive, Scope, Send
 
-from service.errors import ClientLeft, InternalError, InvalidRequest, ServiceError, TooManyBytes
-from service.observability.access_log import request_id_from
-from service.observability.tracing import Call
+from service.calls import Call, Transport
+from service.errors import ClientLeft, InvalidRequest, ServiceError, TooManyBytes
+from service.http.middleware import HANDSHAKE
+from service.rest.errors import PROBLEM_TYPE, headers_of
 from service.rest.websocket_messages import pack, parsed, stream_options, unpack
 from service.runtime import Service
-from service.streams.stream import Answer, Frame
-from service.tasks.group import forget_frames
+from service.streams.frame import StreamFrame
+from service.tasks import forget_frames
 
 # Close codes, RFC 6455 section 7.4.1 and IANA's registry.
-NORMAL, GOING_AWAY, PROTOCOL_ERROR, INVALID_DATA, TOO_BIG = 1000, 1001, 1002, 1007, 1009
-INTERNAL_ERROR, TRY_AGAIN_LATER = 1011, 1013
+NORMAL, GOING_AWAY, PROTOCOL_ERROR, TOO_BIG = "1000", "1001", "1002", "1009"
+INTERNAL_ERROR, TRY_AGAIN_LATER = "1011", "1013"
 CUT_OFF: dict[int, type[ServiceError]] = {  # what the transport itself ends a stream with, and its cause
-    PROTOCOL_ERROR: InvalidRequest,
-    INVALID_DATA: InvalidRequest,
-    TOO_BIG: TooManyBytes,
+    1002: InvalidRequest,  # protocol error
+    1007: InvalidRequest,  # text that is not UTF-8
+    1009: TooManyBytes,
 }
-CLOSE_CODE = "close_code"  # in the state of a WebSocket that was cut off
 CLOSE_SECONDS = 1.0  # for the last words
 SUBPROTOCOL = "pranet.v1"  # what is chosen of those that a browser offers; the token is another of them
-
-log = logging.getLogger("pranet.access")
 
 
 async def stream(websocket: WebSocket) -> None:
     """Serve one stream from its opening to its end."""
     service: Service = websocket.app.state.service
-    request_id = request_id_from(websocket.headers.get("x-request-id", ""))
-    with service.tracing.call("WS /stream", request_id, websocket.headers, stream=True) as call:
-        await _counted(websocket, service, call)
-
-
-async def _counted(websocket: WebSocket, service: Service, call: Call) -> None:
-    request_id, began, code = call.request_id, time.perf_counter(), GOING_AWAY
-    try:
-        subprotocol = SUBPROTOCOL if SUBPROTOCOL in websocket.scope["subprotocols"] else None
-        await websocket.accept(subprotocol, call.headers())
-        await _run(websocket, service)
-        code = await _close(websocket, NORMAL)
-    except ClientLeft as error:
-        code = getattr(websocket.state, CLOSE_CODE, GOING_AWAY)
-        service.metrics.rejected.labels(CUT_OFF.get(code, error).slug).inc()
-        forget_frames(error)
-    except ServiceError as error:
-        service.metrics.rejected.labels(error.slug).inc()
-        forget_frames(error)
-        code = await _close(websocket, _close_code(error), error.problem(request_id))
-    except Exception:
-        service.metrics.rejected.labels(InternalError.slug).inc()
-        log.exception("stream %s failed", request_id)
-        failure = InternalError("stream")
-        code = await _close(websocket, INTERNAL_ERROR, failure.problem(request_id))
-    finally:
-        call.ended({"pranet.close_code": code}, failed=code == INTERNAL_ERROR)
-        seconds = time.perf_counter() - began
-        service.metrics.requests.labels("websocket", str(code)).inc()
-        service.metrics.request_duration.labels("websocket").observe(seconds)
-        log.info("websocket stream %d %.1f ms id=%s", code, seconds * 1e3, request_id)
-
-
-async def _run(websocket: WebSocket, service: Service) -> None:
-    service.readiness.check()
+    call: Call = websocket.state.call
+    subprotocol = SUBPROTOCOL if SUBPROTOCOL in websocket.scope["subprotocols"] else None
+    await websocket.accept(subprotocol, _headers(call))
+    call.transport = STREAM
+    call.last()
+    service.readiness.check()  # now, as browsers do not show why a handshake was refused
     messages = _messages(websocket, service.settings.max_message_bytes)
     options = stream_options(await service.streams.first(messages), service.settings.threshold)
 
-    async def frames() -> AsyncIterator[Frame]:
+    async def frames() -> AsyncIterator[StreamFrame]:
         async for message in messages:
             if isinstance(message, str):
                 if parsed(message) != {"end": True}:
@@ -97,14 +65,30 @@ async def _run(websocket: WebSocket, service: Service) -> None:
                 return
             yield unpack(message)
 
-    async def send(answer: Answer) -> None:
+    async def send(frame: StreamFrame) -> None:
         try:
-            await websocket.send_bytes(pack(answer))
+            await websocket.send_bytes(pack(frame))
         except (WebSocketDisconnect, RuntimeError) as error:
             raise ClientLeft("the client closed the connection") from error
 
     with service.streams.open(options) as opened:
         await opened.run(frames(), send)
+    await _say(websocket.close(int(NORMAL)))
+
+
+async def encode_error(scope: Scope, receive: Receive, send: Send) -> None:
+    """Refuse a WebSocket with a problem, or end it with one and a close code, by how far it has come."""
+    error: ServiceError = scope["state"]["error"]
+    call: Call = scope["state"]["call"]
+    problem = json.dumps(error.problem(call.request_id))
+    if call.transport is HANDSHAKE:
+        headers = {name.decode(): value.decode() for name, value in _headers(call)} | headers_of(error)
+        refusal = Response(problem, error.status, headers, PROBLEM_TYPE)
+        await WebSocket(scope, receive, send).send_denial_response(refusal)
+        return
+    forget_frames(error)
+    said = [] if isinstance(error, ClientLeft) else [send({"type": "websocket.send", "text": problem})]
+    await _say(*said, send({"type": "websocket.close", "code": int(call.code), "reason": ""}))
 
 
 async def _messages(websocket: WebSocket, max_bytes: int) -> AsyncIterator[str | bytes]:
@@ -114,26 +98,33 @@ async def _messages(websocket: WebSocket, max_bytes: int) -> AsyncIterator[str |
         if len(data) > max_bytes:
             raise TooManyBytes.of_message(len(data), max_bytes)
         yield data
-    if message["code"] in CUT_OFF:
-        setattr(websocket.state, CLOSE_CODE, message["code"])
+    if cause := CUT_OFF.get(message["code"]):
+        call: Call = websocket.state.call
+        call.code, call.cancelled_by = str(message["code"]), lambda: cause
     raise ClientLeft("the client closed the connection")
 
 
-def _close_code(error: ServiceError) -> int:
-    if error.status == 503:
+def _close_code(error: type[ServiceError]) -> str:
+    if issubclass(error, ClientLeft) or error.status == 503:
         return GOING_AWAY
     if error.status == 413:
         return TOO_BIG
-    if error.retry_after is not None:
+    if error.retry_after is not None or error.status == 429:
         return TRY_AGAIN_LATER
     return INTERNAL_ERROR if error.status >= 500 else PROTOCOL_ERROR
 
 
-async def _close(websocket: WebSocket, code: int, problem: dict[str, Any] | None = None) -> int:
-    gone = (WebSocketDisconnect, RuntimeError, asyncio.CancelledError, TimeoutError)
-    with contextlib.suppress(*gone):  # it may be closed already, or not be read
+def _headers(call: Call) -> list[tuple[bytes, bytes]]:
+    headers = [(b"x-request-id", call.request_id.encode())]
+    return [*headers, (b"traceparent", call.traceparent.encode())] if call.traceparent else headers
+
+
+async def _say(*messages: Awaitable[None]) -> None:
+    """Send the last messages of a connection, which may be closed already, or not be read."""
+    with contextlib.suppress(WebSocketDisconnect, RuntimeError, TimeoutError):
         async with asyncio.timeout(CLOSE_SECONDS):
-            if problem and websocket.application_state.name == "CONNECTED":
-                await websocket.send_text(json.dumps(problem))
-            await websocket.close(code)
-    return code
+            for message in messages:
+                await message
+
+
+STREAM = Transport("websocket", "pranet.close_code", ok=NORMAL, code=_close_code, failures=(INTERNAL_ERROR,))

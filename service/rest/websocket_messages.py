@@ -2,45 +2,21 @@
 
 import json
 import struct
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from service.batching.queue import Priority
-from service.errors import InvalidParameter, InvalidRequest
-from service.frames.codec import PixelFormat, RawPicture
-from service.frames.frame import MaskFormat, Options, Output
-from service.frames.regions import ROI_FORMS, ROI_PATTERN
-from service.frames.segmenter import Segmentation
-from service.rest.schemas import PolypBody, PresenceBody
-from service.streams.stream import MAX_SMOOTHING_MS, Answer, Frame, StreamOptions
-from service.streams.window import Drop, Policy
+from service.answers import describe
+from service.errors import InvalidRequest, ServiceError
+from service.frames.codec import Picture, PixelFormat, RawPicture
+from service.frames.frame import Segmentation
+from service.options import StreamConfig, read
+from service.streams.frame import Drop, StreamFrame
+from service.streams.stream import StreamOptions
 from service.validation import said
 
 LENGTH = struct.Struct("<I")
 MAX_JSON_BYTES = 16 * 2**10  # of a text, or before the picture of a frame: it is read on the event loop
-
-
-class StreamConfig(BaseModel):
-    """The first message of a stream."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    policy: Policy = Policy.LATEST
-    deadline_ms: float | None = Field(None, gt=0, allow_inf_nan=False)
-    output: Literal["mask", "probability", "overlay", "json"] = "mask"
-    mask_format: MaskFormat = MaskFormat.PNG
-    threshold: float | None = Field(None, ge=0, le=1, allow_inf_nan=False)
-    roi: str = Field("full", pattern=ROI_PATTERN, description=ROI_FORMS)
-    smoothing_ms: float = Field(0, ge=0, le=MAX_SMOOTHING_MS)
-    hysteresis: bool = False
-
-    def options(self, default_threshold: float) -> StreamOptions:
-        """Return what it asks for."""
-        threshold = default_threshold if self.threshold is None else self.threshold
-        priority = Priority.LIVE if self.policy is Policy.LATEST else Priority.SINGLE
-        frame = Options(threshold, Output(self.output), roi=self.roi, mask_format=self.mask_format, priority=priority)
-        return StreamOptions(self.policy, self.deadline_ms, frame, self.smoothing_ms, self.hysteresis)
 
 
 class RawLayout(BaseModel):
@@ -74,13 +50,10 @@ def stream_options(message: str | bytes, default_threshold: float) -> StreamOpti
     """
     if isinstance(message, bytes):
         raise InvalidRequest("the first message of a stream is its configuration; send it as JSON in a text message")
-    try:
-        return StreamConfig.model_validate(parsed(message)).options(default_threshold)
-    except ValidationError as error:
-        raise InvalidParameter(f"the configuration: {said(error.errors(), StreamConfig)}") from error
+    return read(StreamConfig, parsed(message), "the configuration: ").stream_options(default_threshold)
 
 
-def unpack(message: bytes) -> Frame:
+def unpack(message: bytes) -> StreamFrame:
     """Read a frame.
 
     Raises:
@@ -97,51 +70,32 @@ def unpack(message: bytes) -> Frame:
     except ValidationError as error:
         raise InvalidRequest(f"the JSON of a frame: {said(error.errors(), FrameHead)}") from error
     data = message[end:]
-    if head.raw is None:
-        return Frame(head.frame_id, data, head.capture_time_us)
-    raw = RawPicture(head.raw.format, head.raw.width, head.raw.height, head.raw.stride, data)
-    return Frame(head.frame_id, raw, head.capture_time_us)
+    source: Picture = data
+    if head.raw is not None:
+        source = RawPicture(head.raw.format, head.raw.width, head.raw.height, head.raw.stride, data)
+    return StreamFrame(frame_id=head.frame_id, source=source, capture_time_us=head.capture_time_us)
 
 
-def pack(answer: Answer) -> bytes:
+def pack(frame: StreamFrame) -> bytes:
     """Write down the answer of a frame."""
     head: dict[str, Any] = {
-        "frame_id": answer.frame_id,
-        "age_ms": round(answer.age_seconds * 1e3, 3),
-        "window_ms": round(answer.window_seconds * 1e3, 3),
-        "quality": answer.status.quality,
-        "added_delay_ms": round(answer.status.added_delay * 1e3, 3),
+        "frame_id": frame.frame_id,
+        "age_ms": round(frame.age_seconds * 1e3, 3),
+        "window_ms": round(frame.window_seconds * 1e3, 3),
+        "quality": frame.status.quality,
+        "added_delay_ms": round(frame.status.added_delay * 1e3, 3),
     }
     payload = b""
-    outcome = answer.outcome
-    if isinstance(outcome, Segmentation):
-        head |= _described(outcome)
-        payload = outcome.rendered.png or outcome.rendered.bits
-    elif isinstance(outcome, Drop):
-        head["outcome"] = outcome.value
-    else:
-        head |= {"outcome": "failed", "cause": outcome.slug, "detail": outcome.detail}
+    match frame.outcome:
+        case Segmentation() as done:
+            head |= {"outcome": "answered", **describe(done)}
+            payload = done.png or done.bits
+        case Drop() as reason:
+            head["outcome"] = reason.value
+        case ServiceError() as error:
+            head |= {"outcome": "failed", "cause": error.slug, "detail": error.detail}
     text = json.dumps(head).encode()
     return LENGTH.pack(len(text)) + text + payload
-
-
-def _described(done: Segmentation) -> dict[str, Any]:
-    described: dict[str, Any] = {
-        "outcome": "answered",
-        "width": done.width,
-        "height": done.height,
-        "threshold": done.options.threshold,
-        "times_ms": done.times.milliseconds(),
-        "batch_size": done.batch_size,
-        "model_id": done.model.model_id,
-    }
-    if presence := PresenceBody.of(done):
-        described["presence"] = presence.model_dump()
-    if done.rendered.run_lengths:
-        described["run_lengths"] = done.rendered.run_lengths
-    if done.options.output is Output.JSON:
-        described["polyps"] = [PolypBody.of(polyp).model_dump() for polyp in done.rendered.polyps]
-    return described
 
 
 def parsed(text: str) -> Any:

@@ -1,4 +1,4 @@
-"""The two doors to gRPC: by token, and the open one of health, whose callers hold little of the service."""
+"""What the messages of a gRPC call are held to; health, which is open to all, to little."""
 
 import asyncio
 from collections import Counter
@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
 
-from service.access.authentication import Gate
 from service.errors import TooManyWatches
-from service.rpc.call import Context, authorizations
+from service.rpc.call import Context
 
 OPEN_MESSAGE_SECONDS = 5.0
 OPEN_MESSAGE_BYTES = 1024
@@ -18,27 +17,17 @@ MAX_WATCHES = 16  # on one connection
 
 
 @dataclass(frozen=True)
-class Door:
-    """The terms on which a call comes in."""
+class Limits:
+    """What the messages of a call are held to."""
 
-    entered: Callable[[Context], AbstractContextManager[Any]]  # for the time of the call; raises ServiceError
-    turn: Callable[[Context], AbstractAsyncContextManager[Any]]  # while the one message of a unary call is awaited
-    message_seconds: float  # for that message
+    message_seconds: float  # for the one message of a unary call to arrive
     message_bytes: int  # of any message
+    held: Callable[[Context], AbstractContextManager[Any]] = nullcontext  # for the time of the call
+    turn: Callable[[Context], AbstractAsyncContextManager[Any]] = nullcontext  # while that one message is awaited
 
 
-def by_token(gate: Gate, message_seconds: float, message_bytes: int) -> Door:
-    """Return the door of all who have a token, or of everybody where none is asked for."""
-    return Door(
-        lambda context: gate.entered(authorizations(context.invocation_metadata())),
-        lambda context: nullcontext(),
-        message_seconds,
-        message_bytes,
-    )
-
-
-class OpenDoors:
-    """Those that nobody needs a token for: of each connection one message is awaited, and few watches are kept.
+class HealthLimits:
+    """Those of health, for which nobody needs a token: of each connection one message is awaited, few watches are kept.
 
     gRPC takes in a message that is awaited, up to its own limit of tens of megabytes, before anybody can see its size.
     """
@@ -47,13 +36,13 @@ class OpenDoors:
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by peer, as are the watches
         self._watches: Counter[str] = Counter()
 
-    def door(self, *, watch: bool) -> Door:
-        """Return the door of a call that is answered once, or of one that is answered on and on."""
-        return Door(
-            self._watching if watch else lambda context: nullcontext(),
-            lambda context: self._turns.setdefault(context.peer(), asyncio.Lock()),
+    def of(self, *, watch: bool) -> Limits:
+        """Return those of a call that is answered once, or of one that is answered on and on."""
+        return Limits(
             OPEN_MESSAGE_SECONDS,
             OPEN_MESSAGE_BYTES,
+            self._watching if watch else nullcontext,
+            lambda context: self._turns.setdefault(context.peer(), asyncio.Lock()),
         )
 
     @contextmanager

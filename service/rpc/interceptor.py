@@ -1,11 +1,8 @@
-"""The gate in front of every gRPC method, those of later days too; that of health is open to all."""
+"""The way in to every gRPC method, also to those that are added later; health is open to all."""
 
 import asyncio
-import functools
 import inspect
-import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,17 +10,14 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health
 
-from service.access.authentication import Gate
-from service.errors import BodyTooSlow, InvalidRequest, MethodNotAllowed, ServiceError, TooManyBytes
-from service.observability.metrics import Metrics
-from service.rpc.call import Context, abort, ending
-from service.rpc.health_limits import Door, OpenDoors, by_token
-from service.tasks.group import forget_frames
+from service.calls import UNKNOWN, Calls
+from service.errors import BodyTooSlow, InvalidRequest, MethodNotAllowed, TooManyBytes
+from service.rpc.call import Context, call_of, entered
+from service.rpc.health_limits import HealthLimits, Limits
+from service.tasks import forget_frames
 
 OPEN_SERVICE = f"/{health.SERVICE_NAME}/"
 CANCELLED_SECONDS = 0.1  # after the end of its messages, until a call is cancelled if that is why they ended
-
-log = logging.getLogger("pranet.access")
 
 
 class _Messages:
@@ -57,78 +51,62 @@ class _Messages:
             forget_frames(error)
 
 
-class RpcGate(grpc.aio.ServerInterceptor):
-    """Refuses calls without a valid token before their messages are read, and messages that do not arrive."""
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Makes a call of every method, also of those that are added later; refuses messages that do not arrive.
 
-    def __init__(self, gate: Gate, metrics: Metrics, *, message_seconds: float, message_bytes: int) -> None:
-        self._metrics = metrics
-        self._door = by_token(gate, message_seconds, message_bytes)
-        self._open_doors = OpenDoors()
+    A call is refused before its messages are read, and on the wire a unary request is a stream of one, whose message
+    can be timed.
+    """
+
+    def __init__(self, calls: Calls, *, message_seconds: float, message_bytes: int) -> None:
+        self._calls = calls
+        self._limits = Limits(message_seconds, message_bytes)
+        self._health_limits = HealthLimits()
 
     async def intercept_service(
         self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]], call: grpc.HandlerCallDetails
     ) -> Any:
-        """Put the gate in front of a method, and behind it a refusal where there is none."""
+        """Put the way in in front of a method, and behind it a refusal where there is none."""
         method = await continuation(call)
-        if method is None:  # gRPC itself would refuse it uncounted
-            return self._guarded(self._unknown(), self._door, "-")  # a client's own name for it may name a patient
+        if method is None:  # gRPC itself would refuse it unaccounted
+            return self._entered(grpc.stream_stream_rpc_method_handler(_unknown), UNKNOWN, self._limits)
         is_open = call.method.startswith(OPEN_SERVICE)
-        door = self._open_doors.door(watch=method.response_streaming) if is_open else self._door
-        return self._guarded(method, door, call.method.rpartition("/")[2])
+        limits = self._health_limits.of(watch=method.response_streaming) if is_open else self._limits
+        return self._entered(method, call.method, limits, is_open=is_open)
 
-    def _unknown(self) -> Any:
-        async def refuse(requests: Any, context: Context) -> None:
-            await self._refuse("-", context, MethodNotAllowed("no such method is served here; see the .proto files"))
-
-        return grpc.stream_stream_rpc_method_handler(refuse)
-
-    def _guarded(self, method: Any, door: Door, name: str) -> Any:
-        """Return the method behind the gate; on the wire a unary request is a stream of one, which can be timed."""
+    def _entered(self, method: Any, name: str, limits: Limits, *, is_open: bool = False) -> Any:
+        """Return the method as it is served."""
         behaviour = getattr(method, f"{_kind(method.request_streaming)}_{_kind(method.response_streaming)}")
-        enter = functools.partial(self._enter, name, door, method.request_streaming)
+
+        async def asked(requests: Any, context: Context) -> Any:
+            return requests if method.request_streaming else await _only(requests, limits, context)
 
         async def answer(requests: Any, context: Context) -> Any:
-            async with _Messages(requests) as messages:
-                with ExitStack() as stack:
-                    return await behaviour(await enter(stack, messages, context), context)
+            call = call_of(context, name, is_open=is_open)
+            async with _Messages(requests) as messages, entered(self._calls, call, context):
+                with limits.held(context):
+                    return await behaviour(await asked(messages, context), context)
 
         async def answers(requests: Any, context: Context) -> AsyncIterator[Any]:
-            async with _Messages(requests) as messages:
-                with ExitStack() as stack:
-                    async for each in behaviour(await enter(stack, messages, context), context):
+            call = call_of(context, name, is_open=is_open)
+            async with _Messages(requests) as messages, entered(self._calls, call, context):
+                call.last()
+                with limits.held(context):
+                    async for each in behaviour(await asked(messages, context), context):
                         yield each
 
         make = getattr(grpc, f"stream_{_kind(method.response_streaming)}_rpc_method_handler")
-        guarded = answers if inspect.isasyncgenfunction(behaviour) else answer
-        return make(guarded, _measured(method.request_deserializer, door.message_bytes), method.response_serializer)
-
-    async def _enter(
-        self, name: str, door: Door, streaming: bool, stack: ExitStack, requests: Any, context: Context
-    ) -> Any:
-        """Let the caller in and return what the method is called with."""
-        try:
-            stack.enter_context(door.entered(context))
-            return requests if streaming else await _only(requests, door, context)
-        except asyncio.CancelledError:
-            self._count(name, ending(context))
-            raise
-        except ServiceError as error:
-            await self._refuse(name, context, error)
-        raise AssertionError("abort always raises")
-
-    async def _refuse(self, name: str, context: Context, error: ServiceError) -> None:
-        self._count(name, error)
-        await abort(context, error)
-
-    def _count(self, name: str, error: ServiceError | type[ServiceError]) -> None:
-        self._metrics.rejected.labels(error.slug).inc()
-        self._metrics.requests.labels("grpc", error.grpc.name).inc()
-        log.info("grpc %s refused %s", name, error.grpc.name)
+        served = answers if inspect.isasyncgenfunction(behaviour) else answer
+        return make(served, _measured(method.request_deserializer, limits.message_bytes), method.response_serializer)
 
 
-async def _only(requests: Any, door: Door, context: Context) -> Any:
+async def _unknown(requests: Any, context: Context) -> None:
+    raise MethodNotAllowed("no such method is served here; see the .proto files")
+
+
+async def _only(requests: Any, limits: Limits, context: Context) -> Any:
     try:
-        async with asyncio.timeout(door.message_seconds), door.turn(context):
+        async with asyncio.timeout(limits.message_seconds), limits.turn(context):
             return await anext(requests)
     except TimeoutError:
         raise BodyTooSlow("the message did not arrive within the request's time; send it faster") from None

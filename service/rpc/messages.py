@@ -1,20 +1,19 @@
 """gRPC messages <-> the service's own types."""
 
-import math
-from dataclasses import replace
+from typing import Any
 
 from model.engines.predictor import ModelRef
-from service.batching.queue import Priority
-from service.errors import InvalidParameter, InvalidRequest
+from service.errors import InvalidParameter, InvalidRequest, ServiceError
 from service.frames import regions
 from service.frames.codec import Picture, PixelFormat, RawPicture
-from service.frames.frame import MaskFormat, Options, Output
-from service.frames.segmenter import Segmentation
+from service.frames.frame import MaskFormat, Options, Output, Segmentation
 from service.frames.shapes import Polyp
+from service.options import FrameOptions, StreamConfig, read
 from service.pb.pranet.v1 import segmentation_pb2 as pb
+from service.streams.frame import Drop, StreamFrame
 from service.streams.quality import Quality
-from service.streams.stream import MAX_SMOOTHING_MS, Answer, Frame, StreamOptions
-from service.streams.window import Drop, Policy
+from service.streams.stream import StreamOptions
+from service.streams.window import Policy
 
 OUTPUTS = {
     pb.OUTPUT_UNSPECIFIED: Output.MASK,
@@ -49,24 +48,14 @@ QUALITIES = {
 }
 
 
-def options(request: pb.SegmentRequest | pb.StreamConfig, default_threshold: float) -> Options:
-    """Read how frames are to be segmented.
+def options(request: pb.SegmentRequest, default_threshold: float) -> Options:
+    """Read how a frame is to be segmented.
 
     Raises:
         InvalidParameter: a value is unknown or out of range.
 
     """
-    threshold = request.threshold if request.HasField("threshold") else default_threshold
-    if not 0 <= threshold <= 1:
-        raise InvalidParameter(f"threshold is {threshold}; send 0 to 1")
-    if request.output not in OUTPUTS:
-        raise InvalidParameter(f"output {request.output} is not known; send one of segmentation.proto")
-    depth = request.probability_depth or 8
-    if depth not in (8, 16):
-        raise InvalidParameter(f"probability_depth is {depth}; send 8 or 16")
-    roi = request.roi or regions.FULL
-    regions.check(roi)
-    return Options(threshold, OUTPUTS[request.output], depth, roi)
+    return read(FrameOptions, _frame_fields(request)).options(default_threshold)
 
 
 def stream_options(request: pb.StreamRequest, default_threshold: float) -> StreamOptions:
@@ -82,17 +71,28 @@ def stream_options(request: pb.StreamRequest, default_threshold: float) -> Strea
     config = request.config
     if config.policy not in POLICIES or config.mask_format not in MASK_FORMATS:
         raise InvalidParameter("the policy or mask_format is not known; send one of segmentation.proto")
-    if not 0 <= config.deadline_ms < math.inf:
-        raise InvalidParameter(f"deadline_ms is {config.deadline_ms}; send milliseconds, or 0 for none")
-    if not 0 <= config.smoothing_ms <= MAX_SMOOTHING_MS:
-        raise InvalidParameter(f"smoothing_ms is {config.smoothing_ms}; send 0 (none) to {MAX_SMOOTHING_MS}")
-    policy = POLICIES[config.policy]
-    priority = Priority.LIVE if policy is Policy.LATEST else Priority.SINGLE
-    frame = replace(options(config, default_threshold), mask_format=MASK_FORMATS[config.mask_format], priority=priority)
-    return StreamOptions(policy, config.deadline_ms or None, frame, config.smoothing_ms, config.hysteresis)
+    fields = _frame_fields(config) | {
+        "policy": POLICIES[config.policy],
+        "mask_format": MASK_FORMATS[config.mask_format],
+        "deadline_ms": config.deadline_ms or None,  # 0: none
+        "smoothing_ms": config.smoothing_ms,
+        "hysteresis": config.hysteresis,
+    }
+    return read(StreamConfig, fields).stream_options(default_threshold)
 
 
-def frame(request: pb.StreamRequest) -> Frame:
+def _frame_fields(request: pb.SegmentRequest | pb.StreamConfig) -> dict[str, Any]:
+    if request.output not in OUTPUTS:
+        raise InvalidParameter(f"output {request.output} is not known; send one of segmentation.proto")
+    return {
+        "threshold": request.threshold if request.HasField("threshold") else None,
+        "output": OUTPUTS[request.output],
+        "depth": request.probability_depth or 8,
+        "roi": request.roi or regions.FULL,
+    }
+
+
+def frame(request: pb.StreamRequest) -> StreamFrame:
     """Read a frame; what is wrong with its picture is found out when its turn comes.
 
     Raises:
@@ -103,7 +103,7 @@ def frame(request: pb.StreamRequest) -> Frame:
         raise InvalidRequest("a stream has one configuration, and then frames only; open another stream")
     given = request.frame
     capture = given.capture_time_us if given.HasField("capture_time_us") else None
-    return Frame(given.frame_id, _picture(given), capture)
+    return StreamFrame(frame_id=given.frame_id, source=_picture(given), capture_time_us=capture)
 
 
 def _picture(given: pb.StreamFrame) -> Picture:
@@ -115,22 +115,22 @@ def _picture(given: pb.StreamFrame) -> Picture:
     return RawPicture(form, raw.width, raw.height, raw.stride or row_bytes, raw.data)
 
 
-def stream_response(answer: Answer) -> pb.StreamResponse:
+def stream_response(frame: StreamFrame) -> pb.StreamResponse:
     """Write down the answer of a frame."""
     message = pb.StreamResponse(
-        frame_id=answer.frame_id,
-        age_ms=answer.age_seconds * 1e3,
-        window_ms=answer.window_seconds * 1e3,
-        quality=[QUALITIES[flag] for flag in answer.status.quality],
-        added_delay_ms=answer.status.added_delay * 1e3,
+        frame_id=frame.frame_id,
+        age_ms=frame.age_seconds * 1e3,
+        window_ms=frame.window_seconds * 1e3,
+        quality=[QUALITIES[flag] for flag in frame.status.quality],
+        added_delay_ms=frame.status.added_delay * 1e3,
     )
-    outcome = answer.outcome
-    if isinstance(outcome, Segmentation):
-        message.mask.CopyFrom(response(outcome))
-    elif isinstance(outcome, Drop):
-        message.dropped.reason = DROP_REASONS[outcome]
-    else:
-        message.error.cause, message.error.detail = outcome.slug, outcome.detail
+    match frame.outcome:
+        case Segmentation() as done:
+            message.mask.CopyFrom(response(done))
+        case Drop() as reason:
+            message.dropped.reason = DROP_REASONS[reason]
+        case ServiceError() as error:
+            message.error.cause, message.error.detail = error.slug, error.detail
     return message
 
 
@@ -140,20 +140,20 @@ def response(segmentation: Segmentation, request_id: str = "") -> pb.SegmentResp
         request_id=request_id,
         width=segmentation.width,
         height=segmentation.height,
-        png=segmentation.rendered.png,
-        polyps=map(_polyp, segmentation.rendered.polyps),
-        run_lengths=segmentation.rendered.run_lengths,
+        png=segmentation.png,
+        polyps=map(_polyp, segmentation.polyps),
+        run_lengths=segmentation.run_lengths,
         threshold=segmentation.options.threshold,
         model=model(segmentation.model),
-        times=pb.StageTimes(**segmentation.times.milliseconds()),
         batch_size=segmentation.batch_size,
-        bits=segmentation.rendered.bits,
+        bits=segmentation.bits,
         presence=_presence(segmentation),
+        times=pb.StageTimes(**segmentation.times.milliseconds()),
     )
 
 
 def _presence(segmentation: Segmentation) -> pb.Presence | None:
-    score, calibration = segmentation.rendered.presence, segmentation.model.presence
+    score, calibration = segmentation.presence, segmentation.model.presence
     return None if score is None or calibration is None else pb.Presence(score=score, threshold=calibration.threshold)
 
 

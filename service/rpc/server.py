@@ -1,28 +1,21 @@
-"""gRPC: the wire format of ``pranet.v1.SegmentationService``, with standard health and reflection."""
+"""The gRPC server: ``pranet.v1.SegmentationService`` and the Open Inference Protocol, with health and reflection."""
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
 import grpc
-from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from model.transforms import SIZE
-from service import __version__
 from service.access.tls import HANDSHAKE_SECONDS
-from service.errors import InvalidRequest, TooManyBytes
-from service.observability.access_log import request_id_from
 from service.oip import rpc as oip
 from service.pb.pranet.v1 import segmentation_pb2 as pb
 from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
-from service.rpc import messages
-from service.rpc.call import Context, given_request_id, observed, seconds_left, write
-from service.rpc.interceptor import RpcGate
-from service.runtime import Readiness, Service
-from service.streams.stream import Answer as StreamAnswer
-from service.streams.stream import Frame
+from service.readiness import Readiness
+from service.rpc.interceptor import CallInterceptor
+from service.rpc.servicer import Servicer
+from service.runtime import Service
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["SegmentationService"].full_name
 HEALTH_SECONDS = 1.0  # how often health looks whether inference still answers
@@ -36,63 +29,6 @@ AHEAD_BYTES = 2**20  # taken of a message before it is awaited
 STOP_SECONDS = 1.0  # for answers already made to reach their clients
 
 
-class Servicer(pb_grpc.SegmentationServiceServicer):
-    """Answers the calls of ``segmentation.proto`` from a running service."""
-
-    def __init__(self, service: Service) -> None:
-        self._service = service
-
-    async def Segment(self, request: pb.SegmentRequest, context: Context) -> pb.SegmentResponse:
-        """Segment one encoded image."""
-        request_id = request_id_from(request.request_id)
-
-        async def answer() -> pb.SegmentResponse:
-            self._service.readiness.check()
-            if len(request.image) > self._service.settings.max_image_bytes:
-                raise TooManyBytes.of_image(self._service.settings.max_image_bytes)
-            options = messages.options(request, self._service.settings.threshold)
-            seconds = seconds_left(context, self._service.settings.request_timeout_ms)
-            deadline = asyncio.get_running_loop().time() + seconds
-            done = await self._service.segmenter.segment(request.image, options, deadline)
-            return messages.response(done, request_id)
-
-        return await observed(self._service, context, request_id, f"{SERVICE_NAME}/Segment", answer)
-
-    async def SegmentStream(self, requests: AsyncIterator[pb.StreamRequest], context: Context) -> None:
-        """Segment video; ``service.streams.stream`` tells what becomes of its frames."""
-        request_id = request_id_from(given_request_id(context))
-        sent = _readable(requests)
-
-        async def frames() -> AsyncIterator[Frame]:
-            async for request in sent:
-                yield messages.frame(request)
-
-        async def send(answer: StreamAnswer) -> None:
-            await write(context, messages.stream_response(answer))
-
-        async def answer() -> None:
-            self._service.readiness.check()
-            first = await self._service.streams.first(sent)
-            options = messages.stream_options(first, self._service.settings.threshold)
-            with self._service.streams.open(options) as stream:
-                await stream.run(frames(), send)
-
-        await observed(self._service, context, request_id, f"{SERVICE_NAME}/SegmentStream", answer)
-
-    async def GetModelInfo(self, request: pb.GetModelInfoRequest, context: Context) -> pb.GetModelInfoResponse:
-        """Name the weights that answer now, and the limits of this service."""
-        settings = self._service.settings
-        return pb.GetModelInfoResponse(
-            model=messages.model(self._service.model),
-            service_version=__version__,
-            input_size=SIZE,
-            threshold=settings.threshold,
-            max_batch_size=self._service.max_batch_size,
-            max_image_bytes=settings.max_image_bytes,
-            max_image_pixels=settings.max_image_pixels,
-        )
-
-
 @contextlib.asynccontextmanager
 async def listening(service: Service, address: str) -> AsyncIterator[int]:
     """Serve gRPC on ``host:port`` inside the block; yields the port.
@@ -103,9 +39,8 @@ async def listening(service: Service, address: str) -> AsyncIterator[int]:
     """
     server = grpc.aio.server(
         interceptors=[
-            RpcGate(
-                service.gate,
-                service.metrics,
+            CallInterceptor(
+                service.calls,
                 message_seconds=service.settings.request_timeout_ms / 1e3,
                 message_bytes=service.settings.max_message_bytes,
             )
@@ -153,20 +88,6 @@ def _options(cut_off_bytes: int) -> list[tuple[str, int]]:
         ("grpc.max_concurrent_streams", MAX_CALLS),  # unlimited otherwise
         ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
     ]
-
-
-async def _readable(requests: AsyncIterator[pb.StreamRequest]) -> AsyncIterator[pb.StreamRequest]:
-    """Pass on the messages of a stream.
-
-    Raises:
-        InvalidRequest: bytes came that are none.
-
-    """
-    try:
-        async for request in requests:
-            yield request
-    except DecodeError:
-        raise InvalidRequest("what came is no StreamRequest; send what segmentation.proto describes") from None
 
 
 async def _follow(readiness: Readiness, checker: health.aio.HealthServicer) -> None:

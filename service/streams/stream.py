@@ -15,25 +15,22 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from model.transforms import Floats
 from service.access.rate_limits import Allowance
 from service.errors import ClientLeft, Draining, InternalError, QueueFull, RateLimited, ReadTooSlowly, ServiceError
-from service.frames.codec import Picture
-from service.frames.frame import Options, Prepared
-from service.frames.segmenter import Segmentation, Segmenter
+from service.frames.frame import Frame, Options, Segmentation
+from service.frames.segmenter import Segmenter
 from service.observability.metrics import StreamMetrics
 from service.streams.capture_clock import ClockMapping
-from service.streams.temporal import Memory, Status
-from service.streams.window import Drop, Policy, Turn, Window
-from service.tasks.group import Together
+from service.streams.frame import Drop, Outcome, StreamFrame
+from service.streams.temporal import Memory
+from service.streams.window import Policy, Window
+from service.tasks import Together
 
 MAX_SMOOTHING_MS = 2000
 UNREAD_SECONDS = 30.0  # that an answer may wait for its client to take it; then the stream ends
 MAX_UNREAD = 256  # answers, nearly all of them short drops, that wait for a client that does not read
-
-Outcome = Segmentation | Drop | ServiceError
 
 log = logging.getLogger(__name__)
 
@@ -49,40 +46,8 @@ class StreamOptions:
     hysteresis: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One frame as it came; an encoded picture stays encoded until its turn."""
-
-    frame_id: int  # the client's own; only echoed
-    picture: Picture
-    capture_time_us: int | None = None  # by any clock of the client that only goes forward
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The one answer of a frame."""
-
-    frame_id: int
-    outcome: Outcome
-    age_seconds: float  # from capture to this answer, without the constant part of the network's delay
-    window_seconds: float  # that the frame waited for its turn, or until it was dropped
-    status: Status = field(default_factory=Status)  # of a frame that the network has seen
-
-
-@dataclass(slots=True, eq=False)
-class _Entry:
-    """A frame between its arrival and its answer. It does not hold the picture, which may be dropped long before."""
-
-    frame_id: int
-    received: float  # monotonic clock, seconds
-    captured: float  # the same
-    deadline: float | None  # loop time, seconds
-    window_seconds: float = 0.0
-    turn: Turn | None = None
-    status: Status = field(default_factory=Status)
-
-
-_Unanswered = asyncio.Queue[tuple[_Entry, asyncio.Task[Outcome]] | None]  # in the order of the frames
+# Frames in the order of their arrival, each with the task that follows its life; None at the end of the stream.
+_Unanswered = asyncio.Queue["tuple[StreamFrame, asyncio.Task[None]] | None"]
 
 
 class Stream:
@@ -114,12 +79,12 @@ class Stream:
         self._may_read = asyncio.Semaphore(limit - 1)  # taken after a frame, before the next one
         self._ending: ServiceError | None = None
 
-    async def run(self, frames: AsyncIterator[Frame], send: Callable[[Answer], Awaitable[None]]) -> None:
+    async def run(self, frames: AsyncIterator[StreamFrame], send: Callable[[StreamFrame], Awaitable[None]]) -> None:
         """Answer every frame, in order, until ``frames`` ends; cancelling it drops all work.
 
         Raises:
             Draining: the service stops; every accepted frame was answered.
-        ReadTooSlowly: the client did not take an answer.
+            ReadTooSlowly: the client did not take an answer.
             ServiceError: ``frames`` or ``send`` raised it; in the first case every accepted frame was answered.
 
         """
@@ -129,8 +94,9 @@ class Stream:
                 receiving = tasks.create_task(self._receive(frames, tasks, unanswered))
                 watching = tasks.create_task(self._end_when_draining(receiving))
                 while (first := await unanswered.get()) is not None:
-                    entry, life = first
-                    await self._answer(entry, await life, send)
+                    frame, life = first
+                    await life
+                    await self._answer(frame, send)
                     self._may_read.release()
                 watching.cancel()
         except ServiceError:
@@ -143,11 +109,13 @@ class Stream:
         if self._ending:
             raise self._ending
 
-    async def _receive(self, frames: AsyncIterator[Frame], tasks: asyncio.TaskGroup, unanswered: _Unanswered) -> None:
+    async def _receive(
+        self, frames: AsyncIterator[StreamFrame], tasks: asyncio.TaskGroup, unanswered: _Unanswered
+    ) -> None:
         try:
             async for frame in frames:
-                entry = self._accept(frame)
-                unanswered.put_nowait((entry, tasks.create_task(self._live(entry, frame.picture))))
+                self._accept(frame)
+                unanswered.put_nowait((frame, tasks.create_task(self._live(frame))))
                 del frame
                 await self._may_read.acquire()
         except ClientLeft:
@@ -157,43 +125,35 @@ class Stream:
         finally:
             unanswered.put_nowait(None)
 
-    def _accept(self, frame: Frame) -> _Entry:
+    def _accept(self, frame: StreamFrame) -> None:
         self._metrics.received()
-        captured = received = time.monotonic()
+        frame.captured = frame.received = time.monotonic()
+        frame.options = self._options.frame
+        frame.patient = self._options.policy is Policy.EVERY
+        frame.refine = self._refine
         if frame.capture_time_us is not None:
-            captured = self._clock.captured(frame.capture_time_us / 1e6, received)
-        deadline = None
+            frame.captured = self._clock.captured(frame.capture_time_us / 1e6, frame.received)
         if self._options.deadline_ms is not None:
-            left = captured + self._options.deadline_ms / 1e3 - received
-            deadline = asyncio.get_running_loop().time() + left
-        return _Entry(frame.frame_id, received, captured, deadline)
+            left = frame.captured + self._options.deadline_ms / 1e3 - frame.received
+            frame.expires = asyncio.get_running_loop().time() + left
 
-    async def _live(self, entry: _Entry, picture: Picture) -> Outcome:
+    async def _live(self, frame: StreamFrame) -> None:
         """Follow one frame from its arrival to its outcome."""
-        turn = await self._window.turn(entry.deadline)
-        entry.window_seconds = time.monotonic() - entry.received
-        if isinstance(turn, Drop):
-            return turn
-        entry.turn = turn
+        frame.outcome = await self._window.turn(frame)
+        frame.window_seconds = time.monotonic() - frame.received
+        if frame.outcome is None:
+            frame.outcome = await self._segmented(frame)
+        frame.source = frame.refine = None
 
-        async def refine(frame: Prepared, logits: Floats) -> Floats:
-            await turn.in_order()
-            shown, entry.status = await asyncio.to_thread(
-                self._memory.update, frame.pixels, frame.box, logits, entry.captured
-            )
-            turn.leave_device()
-            return shown
-
-        patient = self._options.policy is Policy.EVERY
+    async def _segmented(self, frame: StreamFrame) -> Outcome:
         try:
-            await self._spend(patient)
-            return await self._segmenter.segment(
-                picture,
-                self._options.frame,
-                self._last_moment(entry),
-                refine=refine,
-                patient=patient,
-            )
+            if frame.patient:
+                await self._allowance.wait()
+            else:
+                self._allowance.take()
+            patience = asyncio.get_running_loop().time() + self._frame_timeout
+            frame.deadline = patience if frame.expires is None else min(patience, frame.expires)
+            return await self._segmenter.segment(frame)
         except (QueueFull, RateLimited):
             return Drop.OVERLOAD
         except ServiceError as error:
@@ -202,33 +162,35 @@ class Stream:
             log.exception("a frame failed")
             return InternalError("frame")
         finally:
-            turn.leave_device()
+            self._window.left_device(frame)
 
-    async def _spend(self, patient: bool) -> None:
-        if patient:
-            await self._allowance.wait()
-        else:
-            self._allowance.take()
+    async def _refine(self, frame: Frame) -> None:
+        """Let what the stream remembers have its part in the logits, frame by frame in their order."""
+        assert isinstance(frame, StreamFrame)
+        assert frame.item is not None
+        assert frame.result is not None
+        await self._window.in_order(frame)
+        logits, frame.status = await asyncio.to_thread(
+            self._memory.update, frame.item, frame.box, frame.result.logits, frame.captured
+        )
+        frame.result = replace(frame.result, logits=logits)
+        self._window.left_device(frame)
 
-    def _last_moment(self, entry: _Entry) -> float:
-        patience = asyncio.get_running_loop().time() + self._frame_timeout
-        return patience if entry.deadline is None else min(patience, entry.deadline)
-
-    async def _answer(self, entry: _Entry, outcome: Outcome, send: Callable[[Answer], Awaitable[None]]) -> None:
-        age = time.monotonic() - entry.captured
+    async def _answer(self, frame: StreamFrame, send: Callable[[StreamFrame], Awaitable[None]]) -> None:
+        frame.age_seconds = time.monotonic() - frame.captured
         try:
             async with asyncio.timeout(UNREAD_SECONDS):
-                await send(Answer(entry.frame_id, outcome, age, entry.window_seconds, entry.status))
+                await send(frame)
         except TimeoutError:
             raise ReadTooSlowly(
                 f"an answer was not taken within {UNREAD_SECONDS:g} s; read them as they come"
             ) from None
-        if entry.turn:
+        if frame.had_turn:
             self._window.answer_taken()
-        if isinstance(outcome, Segmentation):
-            self._metrics.answered(age)
+        if isinstance(frame.outcome, Segmentation):
+            self._metrics.answered(frame.age_seconds)
         else:
-            self._metrics.count("failed" if isinstance(outcome, ServiceError) else outcome.value)
+            self._metrics.count(frame.outcome.value if isinstance(frame.outcome, Drop) else "failed")
 
     async def _end_when_draining(self, receiving: asyncio.Task[None]) -> None:
         await self._draining.wait()

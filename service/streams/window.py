@@ -4,42 +4,14 @@ import asyncio
 from collections import deque
 from enum import StrEnum
 
+from service.streams.frame import Drop, StreamFrame
+
 
 class Policy(StrEnum):
     """What becomes of a frame that still waits when a newer one comes."""
 
     LATEST = "latest"  # live video: the newer one replaces it
     EVERY = "every"  # files: nothing is dropped, the sender is slowed
-
-
-class Drop(StrEnum):
-    """Why a frame was not looked at; it was never decoded."""
-
-    STALE = "stale"  # a newer frame replaced it
-    DEADLINE = "deadline"  # its time passed while it waited
-    OVERLOAD = "overload"  # the whole service is full
-
-
-class Turn:
-    """The right of one frame to be worked on, given up in two steps: first the device, then the memory."""
-
-    def __init__(self, window: "Window", before: "Turn | None") -> None:
-        self._window = window
-        self._before = before
-        self._off_device = asyncio.Event()
-
-    async def in_order(self) -> None:
-        """Wait until the frame before is through the device, or failed."""
-        if self._before:
-            await self._before._off_device.wait()
-            self._before = None  # else each turn would keep all earlier ones in memory
-
-    def leave_device(self) -> None:
-        """Let the stream's next frame begin; later calls do nothing."""
-        if not self._off_device.is_set():
-            self._off_device.set()
-            self._before = None
-            self._window.left_device()
 
 
 class Window:
@@ -54,31 +26,38 @@ class Window:
         self._newest_only = policy is Policy.LATEST
         self._at_once = 1 if self._newest_only else size
         self._size = size
-        self._waiting: deque[asyncio.Future[Turn | Drop]] = deque()
+        self._waiting: deque[tuple[StreamFrame, asyncio.Future[Drop | None]]] = deque()
         self._working = 0  # have their turn and are not through the device
         self._held = 0  # have their turn, and their answer was not taken
-        self._last: Turn | None = None
+        self._last: asyncio.Event | None = None  # of the frame that had the last turn: it is off the device
 
-    async def turn(self, deadline: float | None) -> Turn | Drop:
-        """Wait for this frame's turn until ``deadline`` (loop time, seconds; None: for ever)."""
+    async def turn(self, frame: StreamFrame) -> Drop | None:
+        """Wait for a frame's turn, until it expires; return why it gets none, or None once it has it."""
         loop = asyncio.get_running_loop()
-        if deadline is not None and deadline <= loop.time():
+        if frame.expires is not None and frame.expires <= loop.time():
             return Drop.DEADLINE
-        waiter: asyncio.Future[Turn | Drop] = loop.create_future()
+        waiter: asyncio.Future[Drop | None] = loop.create_future()
         if self._newest_only and (older := self._pop()):
-            older.set_result(Drop.STALE)
-        self._waiting.append(waiter)
+            older[1].set_result(Drop.STALE)
+        self._waiting.append((frame, waiter))
         self._give()
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(frame.expires):
                 return await waiter
         except TimeoutError:
             return Drop.DEADLINE if waiter.cancelled() else waiter.result()
 
-    def left_device(self) -> None:
-        """Note that a frame is through the device, or failed on its way."""
-        self._working -= 1
-        self._give()
+    async def in_order(self, frame: StreamFrame) -> None:
+        """Wait until the frame that had its turn before this one is through the device, or failed."""
+        if frame.before:
+            await frame.before.wait()
+
+    def left_device(self, frame: StreamFrame) -> None:
+        """Note that a frame is through the device, or failed on its way, so that the next may begin; once."""
+        if not frame.off_device.is_set():
+            frame.off_device.set()
+            self._working -= 1
+            self._give()
 
     def answer_taken(self) -> None:
         """Note that the answer of a frame that had its turn is out of this process's memory."""
@@ -86,15 +65,16 @@ class Window:
         self._give()
 
     def _give(self) -> None:
-        while self._working < self._at_once and self._held < self._size and (waiter := self._pop()):
+        while self._working < self._at_once and self._held < self._size and (waiting := self._pop()):
+            frame, waiter = waiting
             self._working += 1
             self._held += 1
-            self._last = Turn(self, self._last)
-            waiter.set_result(self._last)
+            frame.had_turn, frame.before, self._last = True, self._last, frame.off_device
+            waiter.set_result(None)
 
-    def _pop(self) -> "asyncio.Future[Turn | Drop] | None":
+    def _pop(self) -> "tuple[StreamFrame, asyncio.Future[Drop | None]] | None":
         """Return the first who still waits; who left (cancelled, or out of time) is passed over."""
         while self._waiting:
-            if not (waiter := self._waiting.popleft()).done():
-                return waiter
+            if not (waiting := self._waiting.popleft())[1].done():
+                return waiting
         return None

@@ -16,8 +16,7 @@ from model.engines.predictor import DeviceError, Predictor
 from model.training.pairs import PairFile, read_image, read_mask
 from model.transforms import Floats, Pixels
 from model.weights.checkpoint import Checkpoint
-from service.frames.frame import Options, prepare
-from service.observability.stage_times import StageTimes
+from service.frames.frame import Frame, prepare
 
 REFERENCE = ("torch", "fp32")
 VARIANTS = (
@@ -123,7 +122,10 @@ def _judged(
 
 def _as_served(file: PairFile, max_pixels: int) -> Pixels:
     """Return the network's input of a picture as the service makes it of its bytes."""
-    return prepare(file.image.read_bytes(), Options(), max_pixels, StageTimes()).pixels
+    frame = Frame(source=file.image.read_bytes())
+    prepare(frame, max_pixels)
+    assert frame.item is not None
+    return frame.item
 
 
 def draw(path: Path, case: Case, mask: Pixels) -> None:

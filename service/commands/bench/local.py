@@ -12,8 +12,7 @@ from model.cores import usable_cores
 from model.engines.predictor import Predictor
 from model.transforms import SIZE
 from service.commands.bench.measure import Answer, Row, Window, own_cpu_seconds, summarise, timed
-from service.frames.frame import Options, prepare, render
-from service.observability.stage_times import StageTimes
+from service.frames.frame import Frame, Inference, prepare, render
 
 MAX_PIXELS = 178_000_000
 
@@ -38,9 +37,11 @@ def pipeline_rows(predictor: Predictor, images: Sequence[bytes], warm_up: float,
     def one() -> None:
         with lock:
             image = next(rotation)
-        times = StageTimes()
-        frame = prepare(image, Options(), MAX_PIXELS, times)
-        render(frame, predictor.predict(frame.pixels[None])[0], Options(), times)
+        frame = Frame(source=image)
+        prepare(frame, MAX_PIXELS)
+        assert frame.item is not None
+        frame.result = Inference(predictor.predict(frame.item[None])[0], predictor.model)
+        render(frame)
 
     for threads in (1, usable_cores() + 1, 4 * usable_cores()):
         yield _row("one after another" if threads == 1 else f"{threads} threads", one, 1, threads, warm_up, seconds)

@@ -128,7 +128,7 @@ function rule(context, width, y, label) {
 }
 
 function timeOf(head, stage) {
-  return (stage === "window" ? head.window_ms : head.times_ms[stage]) ?? 0;
+  return (stage === "window" ? head.window_ms : head.timings_ms[stage]) ?? 0;
 }
 
 function entry(name, colour) {

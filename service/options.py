@@ -1,0 +1,77 @@
+"""What a request may ask for, whichever transport carries it; field names are those of REST."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+from service.batching.queue import Priority
+from service.errors import InvalidParameter
+from service.frames.frame import MaskFormat, Options, Output
+from service.frames.regions import ROI_FORMS, ROI_PATTERN
+from service.streams.stream import MAX_SMOOTHING_MS, StreamOptions
+from service.streams.window import Policy
+from service.validation import said
+
+M = TypeVar("M", bound=BaseModel)
+
+Depth = Annotated[Literal[8, 16], BeforeValidator(lambda given: int(given) if given in ("8", "16") else given)]
+
+
+class FrameOptions(BaseModel):
+    """How a frame is to be segmented."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    threshold: float | None = Field(
+        None, ge=0, le=1, allow_inf_nan=False, description="Probability above which a pixel is polyp."
+    )
+    output: Literal["mask", "probability", "overlay", "json", "maps"] | None = Field(
+        None,
+        description="mask: 0/255 PNG. probability: grey PNG. overlay: picture with outlines. json: shapes. "
+        "maps: the side outputs S6 to S3 next to each other, grey PNG.",
+    )
+    depth: Depth = Field(8, description="Bits of a probability.")
+    roi: str = Field("full", pattern=ROI_PATTERN, description=f"{ROI_FORMS}.")
+
+    def options(self, default_threshold: float, priority: Priority = Priority.SINGLE, **more: Any) -> Options:
+        """Return what it asks for; ``more`` are fields of ``Options`` that only some transports have."""
+        threshold = default_threshold if self.threshold is None else self.threshold
+        output = Output(self.output or Output.MASK)
+        return Options(threshold, output, self.depth, self.roi, priority=priority, **more)
+
+
+class StreamConfig(FrameOptions):
+    """The first message of a stream."""
+
+    policy: Policy = Policy.LATEST
+    deadline_ms: float | None = Field(None, gt=0, allow_inf_nan=False)
+    mask_format: MaskFormat = MaskFormat.PNG
+    smoothing_ms: float = Field(0, ge=0, le=MAX_SMOOTHING_MS)
+    hysteresis: bool = False
+
+    @field_validator("output")
+    @classmethod
+    def _is_made_of_video(cls, output: str | None) -> str | None:
+        if output == "maps":  # made of one picture at a time, by a network of their own
+            raise ValueError("maps is not made of video; send single frames to POST /segment")
+        return output
+
+    def stream_options(self, default_threshold: float) -> StreamOptions:
+        """Return what it asks for."""
+        priority = Priority.LIVE if self.policy is Policy.LATEST else Priority.SINGLE
+        frame = self.options(default_threshold, priority, mask_format=self.mask_format)
+        return StreamOptions(self.policy, self.deadline_ms, frame, self.smoothing_ms, self.hysteresis)
+
+
+def read(model: type[M], given: Mapping[str, Any], place: str = "") -> M:
+    """Make options of what a request names.
+
+    Raises:
+        InvalidParameter: a value is unknown or out of range; the message begins with ``place``.
+
+    """
+    try:
+        return model.model_validate(given)
+    except ValidationError as error:
+        raise InvalidParameter(f"{place}{said(error.errors(), model)}") from error

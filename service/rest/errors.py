@@ -1,0 +1,78 @@
+"""Errors of REST as ``application/problem+json`` (RFC 9457), and of the Open Inference Protocol as it has them."""
+
+from typing import Any, NoReturn, get_type_hints
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
+
+from service.errors import (
+    CodedBody,
+    InvalidParameter,
+    InvalidRequest,
+    MethodNotAllowed,
+    ServiceError,
+    Unauthenticated,
+    UnknownRoute,
+    UpgradeRequired,
+)
+from service.oip import rest as oip
+from service.validation import said
+
+PROBLEM_TYPE = "application/problem+json"
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Let every error of the framework leave the application as a ``ServiceError``."""
+    app.add_exception_handler(RequestValidationError, _refuse_parameters)
+    app.add_exception_handler(HTTPException, _refuse_route)
+
+
+async def encode(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer the error that ended a request, in the form of the protocol that its path belongs to."""
+    error: ServiceError = scope["state"]["error"]
+    if oip.is_below(scope["path"]):
+        answer = JSONResponse({"error": error.detail}, error.status, headers=headers_of(error))
+    else:
+        problem = error.problem(scope["state"]["call"].request_id)
+        answer = JSONResponse(problem, error.status, headers=headers_of(error), media_type=PROBLEM_TYPE)
+    await answer(scope, receive, send)
+
+
+def headers_of(error: ServiceError) -> dict[str, str]:
+    """Return the headers that an error is answered with."""
+    headers = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
+    match error:
+        case Unauthenticated():
+            headers["www-authenticate"] = 'Bearer realm="pranet"'  # RFC 6750, section 3
+        case CodedBody():
+            headers["accept-encoding"] = "identity"  # RFC 9110, section 12.5.3
+        case UpgradeRequired():
+            headers |= {"upgrade": "websocket", "connection": "upgrade"}  # RFC 9110, sections 7.8 and 15.5.22
+        case MethodNotAllowed(allow=allow) if allow:
+            headers["allow"] = allow  # RFC 9110, section 15.5.6
+    return headers
+
+
+async def _refuse_parameters(request: Request, error: Exception) -> NoReturn:
+    assert isinstance(error, RequestValidationError)
+    query = get_type_hints(request.scope["endpoint"])["query"]
+    faults = [{**fault, "loc": fault["loc"][1:]} for fault in error.errors()]  # places begin with "query"
+    raise InvalidParameter(f"{said(faults, query)}. See /docs for the parameters") from None
+
+
+async def _refuse_route(request: Request, error: Exception) -> Any:
+    assert isinstance(error, HTTPException)
+    if error.status_code == MethodNotAllowed.status:
+        refusal = MethodNotAllowed(f"{request.method} is not served here; see /docs")
+        refusal.allow = (error.headers or {}).get("Allow", "")
+        raise refusal from None
+    if error.status_code != UnknownRoute.status:
+        raise InvalidRequest(f"the request cannot be read ({error.detail}); see /docs") from None
+    if oip.is_below(request.url.path):
+        raise UnknownRoute(
+            f"nothing of the protocol is served under {request.url.path}; the model is at {oip.PREFIX}/models/pranet"
+        ) from None
+    raise UnknownRoute("nothing is served under this path; images go to POST /segment, see /docs") from None

@@ -1,0 +1,55 @@
+"""The command line: every command explains itself, and loads only what it needs."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service.commands.main import COMMANDS, main
+from tests.support.pictures import SAMPLES
+from tests.support.processes import pranet
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main([command, "--help"])
+    assert left.value.code == 0
+    assert COMMANDS[command][1][1:] in capsys.readouterr().out
+
+
+def test_an_error_of_the_user_is_one_line_and_exit_code_2() -> None:
+    done = pranet("serve", "--weights", "/gone.safetensors")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "pranet: weights file /gone.safetensors: No such file or directory"
+    assert "Traceback" not in done.stderr
+
+
+def test_a_file_where_a_folder_must_go_is_one_line_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "taken").touch()
+    assert main(["segment", str(SAMPLES[0]), "-o", str(tmp_path / "taken")]) == 2
+    (line,) = (each for each in capsys.readouterr().err.splitlines() if each.startswith("pranet: "))
+    assert line == f"pranet: {tmp_path / 'taken'}: File exists"
+
+
+def test_an_unknown_setting_in_the_environment_ends_the_start() -> None:
+    done = pranet("serve", PRANET_TRESHOLD="0.5")
+    assert done.returncode == 2
+    assert "did you mean PRANET_THRESHOLD?" in done.stderr
+
+
+def test_serving_never_imports_training() -> None:
+    code = "import sys, service.app; print([name for name in sys.modules if name.startswith('model.')])"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "model.engines.factory" in loaded
+    assert "model.training" not in loaded
+    assert "model.evaluation" not in loaded
+
+
+def test_a_command_whose_extra_is_not_installed_says_how_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(COMMANDS, "evaluate", ("package_that_is_not_here", "judge weights"))
+    assert main(["evaluate"]) == 2
+    assert "evaluate needs package_that_is_not_here" in capsys.readouterr().err

@@ -1,0 +1,241 @@
+import asyncio
+import contextlib
+import itertools
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+from time import monotonic
+
+import numpy as np
+import pytest
+
+from service.client.client import AsyncClient, Client
+from service.client.connection import Reply, VideoFrame
+from service.client.errors import RequestFailed
+from service.commands.main import main
+from service.commands.stream_statistics import Tally
+from service.commands.video import SourceError, VideoWriter, open_source, paced, sweep
+from service.frames.codec import decode
+from service.pb.pranet.v1 import segmentation_pb2 as pb
+from tests.support.patching import Patches
+from tests.support.pictures import SAMPLES, encoded, mask_of, red_box
+from tests.support.serving import PATIENCE, Running, serving
+
+PICTURE = encoded(red_box(64, 48, (16, 12, 48, 36)))
+EVERY = pb.StreamConfig(policy=pb.POLICY_EVERY)
+
+
+def target(it: Running) -> str:
+    return f"127.0.0.1:{it.grpc_port}"
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def frame(number: int) -> VideoFrame:
+    return VideoFrame(number, PICTURE, monotonic())
+
+
+async def some(count: int) -> AsyncIterator[VideoFrame]:
+    for number in range(count):
+        yield frame(number)
+
+
+async def endless() -> AsyncIterator[VideoFrame]:
+    for number in itertools.count():
+        yield frame(number)
+
+
+async def test_a_picture_is_segmented_and_a_refusal_names_its_cause() -> None:
+    async with serving() as it, AsyncClient(f"http://127.0.0.1:{it.port}") as client:
+        assert mask_of((await client.segment(PICTURE)).content).sum() == 32 * 24
+        assert (await client.segment(PICTURE, output="json")).json()["width"] == 64
+        with pytest.raises(RequestFailed, match="image"):
+            await client.segment(b"<html></html>")
+
+
+async def test_a_service_that_cannot_be_reached_is_said_to_be() -> None:
+    async with AsyncClient(f"http://127.0.0.1:{free_port()}") as client:
+        with pytest.raises(RequestFailed, match="unreachable"):
+            await client.segment(PICTURE)
+
+
+def test_a_stream_to_a_server_that_is_not_there_ends_with_one_line_that_says_what_to_do(
+    capsys: pytest.CaptureFixture[str], patched: Patches
+) -> None:
+    patched("service.client.client", "FIRST_REPLY_SECONDS", 0.3)
+    address = f"127.0.0.1:{free_port()}"
+    assert main(["stream", "demo:", "--server", address]) == 2
+    said = capsys.readouterr()
+    assert f"no service answers at {address}; check that it runs (pranet serve)" in said.err
+    assert len(said.err.splitlines()) == 1
+    assert said.out == ""
+
+
+async def test_a_stream_that_is_refused_for_too_long_names_the_cause(patched: Patches) -> None:
+    patched("service.client.client", "FIRST_REPLY_SECONDS", 0.3)
+    async with (
+        serving(max_streams=1) as it,
+        AsyncClient(target=target(it)) as client,
+        contextlib.aclosing(client.stream(endless(), EVERY)) as first,
+    ):
+        await anext(first)
+        with pytest.raises(RequestFailed, match="too-many-streams"):
+            await anext(client.stream(some(1), EVERY))
+
+
+async def test_a_server_that_goes_away_is_waited_for_no_longer_than_asked() -> None:
+    port = free_port()
+    async with (
+        asyncio.timeout(PATIENCE),
+        AsyncClient(target=f"127.0.0.1:{port}") as client,
+        contextlib.aclosing(client.stream(endless(), EVERY, until=monotonic())) as replies,
+    ):
+        async with serving(grpc_port=port):
+            await anext(replies)
+        with pytest.raises(RequestFailed, match=r"unreachable|draining"):
+            async for _ in replies:
+                pass
+
+
+async def test_every_streamed_frame_has_its_reply_in_order() -> None:
+    async with serving() as it, AsyncClient(target=target(it)) as client:
+        replies = [reply async for reply in client.stream(some(12), EVERY)]
+        assert [reply.frame.frame_id for reply in replies] == list(range(12))
+        assert {reply.outcome for reply in replies} == {"answered"}
+
+
+async def test_a_refused_stream_is_not_tried_again() -> None:
+    async with serving() as it, AsyncClient(target=target(it)) as client:
+        with pytest.raises(RequestFailed, match="invalid-parameter"):
+            async for _ in client.stream(some(3), pb.StreamConfig(roi="full", threshold=7)):
+                pass
+
+
+async def test_a_source_that_fails_raises_after_the_frames_before_it_are_answered() -> None:
+    async def failing() -> AsyncIterator[VideoFrame]:
+        yield frame(0)
+        raise SourceError("the camera was unplugged")
+
+    seen: list[Reply] = []
+
+    async def run(client: AsyncClient) -> None:
+        async for reply in client.stream(failing(), EVERY):
+            seen.append(reply)
+
+    async with serving() as it, AsyncClient(target=target(it)) as client:
+        with pytest.raises(SourceError):
+            await run(client)
+        assert len(seen) == 1
+
+
+@pytest.mark.parametrize(("policy", "lost"), [(pb.POLICY_EVERY, False), (pb.POLICY_LATEST, True)])
+async def test_a_client_reconnects_and_sends_again_or_counts_as_lost_what_was_on_its_way(
+    policy: pb.Policy, lost: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    port, up, more = free_port(), asyncio.Event(), asyncio.Event()
+    replies: list[Reply] = []
+
+    async def frames() -> AsyncIterator[VideoFrame]:
+        await up.wait()
+        yield frame(0)
+        await more.wait()
+        yield frame(1)  # sent to a service that is gone, or to the next one
+        yield frame(2)
+
+    async def stream() -> None:
+        async with AsyncClient(target=f"127.0.0.1:{port}") as client:
+            async for reply in client.stream(frames(), pb.StreamConfig(policy=policy)):
+                replies.append(reply)
+                first.set()
+
+    first = asyncio.Event()
+    streaming = asyncio.create_task(stream())
+    async with asyncio.timeout(PATIENCE):
+        async with serving(grpc_port=port):
+            up.set()
+            await first.wait()
+        more.set()
+        async with serving(grpc_port=port):
+            await streaming
+    assert [reply.frame.frame_id for reply in replies] == [0, 1, 2]
+    assert f"the connection to 127.0.0.1:{port} broke" in caplog.text
+    outcomes = {reply.outcome for reply in replies}
+    assert outcomes <= {"answered", "lost", "stale"} if lost else outcomes == {"answered"}
+
+
+async def test_the_same_works_without_an_event_loop() -> None:
+    def run(url: str, address: str) -> tuple[bytes, list[Reply]]:
+        with Client(url, address) as client:
+            png = client.segment(PICTURE).content
+            return png, list(client.stream((frame(number) for number in range(3)), EVERY))
+
+    async with serving() as it:
+        png, replies = await asyncio.to_thread(run, f"http://127.0.0.1:{it.port}", target(it))
+        assert mask_of(png).any()
+        assert [reply.outcome for reply in replies] == ["answered"] * 3
+
+
+async def test_the_stream_command_records_a_session_and_replay_finds_it_unchanged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("av")
+    video, recording, masks = tmp_path / "overlay.mp4", tmp_path / "recording", tmp_path / "masks"
+    async with serving() as it:
+        server = ["--server", target(it), "--policy", "every"]
+        wanted = ["--out", str(video), "--save-masks", str(masks), "--record", str(recording)]
+        folder = str(SAMPLES[0].parent)
+        assert await asyncio.to_thread(main, ["stream", folder, *server, *wanted]) == 0
+        assert f"answered {len(SAMPLES)}" in capsys.readouterr().out
+        assert len(list(masks.iterdir())) == len(SAMPLES)
+        assert await asyncio.to_thread(main, ["replay", str(recording), *server]) == 0
+        assert f"identical {len(SAMPLES)}" in capsys.readouterr().out
+        (recording / "masks" / "00000000.png").write_bytes(encoded(red_box(568, 497, (0, 0, 9, 9)).convert("L")))
+        assert await asyncio.to_thread(main, ["replay", str(recording), *server]) == 1  # it differs now
+        assert await asyncio.to_thread(main, ["stream", str(video), "--raw", *server]) == 0
+        assert f"answered {len(SAMPLES)}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("source", ["nothing-here.mp4", "README.md", "/dev/video99", "."])
+def test_a_source_that_cannot_be_read_is_named_in_one_line(
+    source: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("av")
+    monkeypatch.chdir(tmp_path)
+    Path("README.md").write_text("no video")
+    assert main(["stream", source]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_the_synthetic_sweep_moves_and_repeats() -> None:
+    frames = sweep()
+    assert len(set(frames)) > len(frames) * 0.9
+    source = open_source("demo:")
+    taken = [frame for frame, _ in zip(paced(source, None, None, hold=False), range(len(frames) + 1), strict=False)]
+    assert taken[-1].picture == taken[0].picture
+
+
+def test_a_tally_says_percentiles_and_whether_the_order_was_kept() -> None:
+    tally = Tally()
+    for number in range(100):
+        tally.count(Reply(frame(number), "answered", number / 1e3, None))
+    assert (tally.age_ms(50), tally.age_ms(99)) == (50, 99)
+    tally.count(Reply(frame(101), "stale", 0.0, None))
+    assert "order BROKEN" in tally.summary()
+    assert "stale 1" in tally.summary()
+
+
+@pytest.mark.slow
+def test_a_video_is_segmented_locally_frame_by_frame(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    video = tmp_path / "sweep.mp4"
+    with VideoWriter(video, 25) as writer:
+        for jpeg in sweep()[:3]:
+            writer.write(np.asarray(decode(jpeg, 10**6)))
+    assert main(["segment", str(video), "-o", str(tmp_path / "masks")]) == 0
+    masks = sorted((tmp_path / "masks" / "sweep").iterdir())
+    assert [mask.name for mask in masks] == [f"{number:08d}.png" for number in range(3)]
+    assert all(mask_of(mask.read_bytes()).any() for mask in masks)

@@ -1,0 +1,51 @@
+"""A newcomer finds the room: no folder holds more modules than one look takes in."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support.pictures import ROOT
+
+MOST = 15
+KNOWN = {"model/training"}  # being taken apart; nothing may be added to this list
+GENERATED = "service/pb"
+
+
+def folders() -> list[Path]:
+    """Return every folder that has modules of its own, relative to the root."""
+    names = ("service", "model", "tests", "tools")
+    modules = [path.relative_to(ROOT) for name in names for path in (ROOT / name).rglob("*.py")]
+    hidden = {path for path in modules if any(part.startswith(".") or part == "node_modules" for part in path.parts)}
+    return sorted({path.parent for path in modules if path not in hidden and not path.is_relative_to(GENERATED)})
+
+
+def modules_in(folder: Path) -> list[str]:
+    return [path.name for path in (ROOT / folder).glob("*.py") if path.name != "__init__.py"]
+
+
+@pytest.mark.parametrize("folder", folders(), ids=str)
+def test_a_folder_holds_at_most_fifteen_modules(folder: Path) -> None:
+    if str(folder) in KNOWN:
+        assert len(modules_in(folder)) > MOST, f"{folder} is small enough now: take it off KNOWN"
+    else:
+        assert len(modules_in(folder)) <= MOST, "sort them into folders named after what they are about"
+
+
+def test_no_test_imports_another() -> None:
+    """What tests share is in tests/support."""
+    tests = sorted((ROOT / "tests").rglob("test_*.py"))
+    imports = [
+        f"{path.relative_to(ROOT)}: {line}"
+        for path in tests
+        for line in path.read_text().splitlines()
+        if line.startswith(("from tests.", "import tests.")) and not line.startswith("from tests.support")
+    ]
+    assert imports == []
+
+
+def test_names_are_replaced_where_it_is_noticed_that_nothing_uses_them() -> None:
+    """By the fixture ``patched``."""
+    modules = {path: path.read_text() for path in (ROOT / "tests").rglob("*.py")}
+    found = {path.name for path, text in modules.items() if re.search(r"\.(setattr|delattr)\(", text)}
+    assert found == {"patching.py"}

@@ -1,0 +1,242 @@
+import argparse
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from PIL import Image
+
+from model import presence
+from model.errors import UserError
+from model.evaluation import bootstrap, calibration, clean, command, protocols, report
+from model.evaluation.calibration import Reliability
+from model.presence import Presence, statistic
+from model.training.pairs import find_pairs
+from model.weights import checkpoint
+from model.weights.weights_file import CheckpointError
+from tests.support.pictures import DATA, SAMPLES, annotation
+
+
+@pytest.fixture
+def folders(tmp_path) -> tuple[Path, Path]:
+    images, masks = tmp_path / "samples" / "images", tmp_path / "samples" / "masks"
+    images.mkdir(parents=True)
+    masks.mkdir()
+    for sample in SAMPLES:
+        shutil.copy(sample, images)
+        shutil.copy(DATA / f"{sample.stem}-mask.png", masks / f"{sample.stem}.png")
+    return images, masks
+
+
+def evaluate(folders: tuple[Path, Path], *more: str) -> None:
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    images, masks = map(str, folders)
+    assert command.run(parser.parse_args(["--images", images, "--masks", masks, "--device", "cpu", *more])) == 0
+
+
+def predictions(folder: Path, shift: int) -> str:
+    folder.mkdir()
+    for sample in SAMPLES:
+        moved = np.roll(annotation(sample), shift, axis=1)
+        Image.fromarray(moved * np.uint8(255)).save(folder / f"{sample.stem}.png")
+    return str(folder)
+
+
+def test_anybodys_maps_are_judged_and_reported_in_every_form(folders, tmp_path, capsys):
+    evaluate(folders, "--predictions", predictions(tmp_path / "maps", 5), "--out", str(tmp_path / "out"))
+    content = json.loads((tmp_path / "out" / "report.json").read_text())
+    dice = content["metrics"]["samples (n=3)"]["dice"]
+    assert 0.8 < dice["low"] <= dice["value"] <= dice["high"] < 1
+    with (tmp_path / "out" / "pictures.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == [f"samples/{sample.stem}" for sample in SAMPLES]
+    assert np.mean([float(row["dice"]) for row in rows]) == pytest.approx(dice["value"], abs=1e-6)
+    assert "| dice |" in capsys.readouterr().out
+    for picture in ("cases.png", "reliability.png"):
+        with Image.open(tmp_path / "out" / picture) as image:
+            image.load()
+
+
+def test_calibration_without_polyp_free_crops_is_refused_at_once(folders, tmp_path):
+    with pytest.raises(UserError, match="give --weights and --crops too"):
+        evaluate(folders, "--weights", str(tmp_path / "none"), "--calibrate", str(tmp_path / "out"))
+
+
+def test_report_names_every_metric_of_the_paper(folders, tmp_path):
+    evaluate(folders, "--predictions", predictions(tmp_path / "maps", 5), "--out", str(tmp_path / "out"))
+    metrics = json.loads((tmp_path / "out" / "report.json").read_text())["metrics"]["samples (n=3)"]
+    paper = {"jaccard", "dice", "recall", "precision", "accuracy", "f2", "mae", "s_measure", "e_measure", "weighted_f"}
+    assert paper | {"boundary_error"} == metrics.keys()
+
+
+def test_published_protocol_can_be_asked_for(folders, tmp_path):
+    maps = predictions(tmp_path / "maps", 0)
+    evaluate(folders, "--predictions", maps, "--protocol", "published", "--out", str(tmp_path / "out"))
+    content = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert content["protocol"] == "published"
+    assert content["metrics"]["samples (n=3)"]["dice"]["value"] > 0.99
+
+
+def test_two_evaluations_are_compared_picture_by_picture(folders, tmp_path):
+    evaluate(folders, "--predictions", predictions(tmp_path / "worse", 40), "--out", str(tmp_path / "baseline"))
+    baseline = str(tmp_path / "baseline" / "pictures.csv")
+    better = predictions(tmp_path / "better", 5)
+    evaluate(folders, "--predictions", better, "--baseline", baseline, "--out", str(tmp_path / "out"))
+    gain = json.loads((tmp_path / "out" / "report.json").read_text())["gain"]["samples (n=3)"]["dice"]
+    assert gain["low"] > 0
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "is not to be read as pictures.csv of an earlier evaluation .* give one that pranet evaluate --out"),
+        ("a picture\nnot a table\n", "is not to be read as pictures.csv"),
+        ("name,dice\nsamples/polyp-1,high\n", "is not to be read as pictures.csv"),
+        ("name,dice\nothers/polyp-1,0.5\n", "has none of these pictures; they are named as samples/polyp-1"),
+    ],
+)
+def test_a_baseline_that_is_none_is_said_before_anything_is_judged(folders, tmp_path, content, words):
+    baseline = tmp_path / "baseline.csv"
+    if content is not None:
+        baseline.write_text(content)
+    with pytest.raises(UserError, match=words):
+        evaluate(folders, "--predictions", str(tmp_path / "never looked at"), "--baseline", str(baseline))
+
+
+def test_a_folder_of_clean_pictures_that_is_none_is_named(folders, tmp_path, weights):
+    with pytest.raises(UserError, match="nowhere: no such folder"):
+        evaluate(folders, "--weights", str(weights), "--clean", str(tmp_path / "nowhere"))
+
+
+@pytest.mark.slow
+def test_weights_are_judged_on_polyps_and_on_polyp_free_crops_and_get_a_presence_score(folders, tmp_path, weights):
+    calibrated = tmp_path / "calibrated.safetensors"
+    evaluate(
+        folders, "--weights", str(weights), "--crops", "--calibrate", str(calibrated), "--out", str(tmp_path / "out")
+    )
+    content = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert content["metrics"]["samples (n=3)"]["dice"]["value"] > 0.7
+    assert content["fps"] > 0
+    assert content["crops"]["frames"] > 0
+    assert 0 <= content["presence"]["auroc"]["value"] <= 1
+    before, after = checkpoint.load(weights), checkpoint.load(calibrated)
+    assert Presence.from_metadata(after.metadata) is not None
+    assert all((after.state[name] == value).all() for name, value in before.state.items() if "num_batches" not in name)
+
+
+def test_polyp_free_crops_are_the_same_each_time_and_large_enough(folders):
+    files = find_pairs(*folders)
+    once, again = list(clean.polyp_free_crops(files)), list(clean.polyp_free_crops(files))
+    assert once
+    assert [(name, picture.tobytes()) for name, picture in once] == [(n, p.tobytes()) for n, p in again]
+    sizes = {file.name: annotation(sample).size for file, sample in zip(files, SAMPLES, strict=True)}
+    assert all(p.width * p.height >= clean.LEAST_AREA * sizes[name] * 0.99 for name, p in once)
+
+
+def test_a_clean_frame_counts_when_more_than_half_a_per_cent_is_marked():
+    frame = np.full((200, 200), -1, np.float32)
+    speck, blot = frame.copy(), frame.copy()
+    speck[0, :200] = 1  # exactly 0.5 %
+    blot[0:2, :150] = 1
+    assert clean.false_positives([frame, speck, blot])["false_positives"].value == pytest.approx(1 / 3)
+
+
+def test_presence_statistic_is_the_mean_of_the_largest_half_per_cent():
+    logits = np.zeros((20, 20), np.float32)
+    logits[0, :2] = (3, 5)
+    assert statistic(logits) == 4
+
+
+@pytest.mark.parametrize("kind", ["noise", "flat", "large in the sample only", "large outside of the sample", "one"])
+def test_presence_statistic_misses_none_of_the_largest(kind: str):
+    logits = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
+    if kind == "flat":
+        logits[:] = 0.25
+    if kind == "large in the sample only":
+        logits.ravel()[: 8 * presence.SAMPLING : presence.SAMPLING] += 10
+    if kind == "large outside of the sample":
+        logits.ravel()[1 : 40 * presence.SAMPLING : presence.SAMPLING] += 10
+    if kind == "one":
+        logits = logits[:1, :1]
+    top = max(1, round(presence.TOP_SHARE * logits.size))
+    assert statistic(logits) == pytest.approx(np.sort(logits, axis=None)[-top:].mean(), abs=1e-6)
+
+
+def test_presence_survives_the_weights_file():
+    found = Presence(0.5, -1.25, 0.4)
+    assert Presence.from_metadata(found.metadata()) == found
+    assert Presence.from_metadata({}) is None
+
+
+@pytest.mark.parametrize("entry", ["0.5,1", "0.5,nan,0.5", "steep"])
+def test_a_malformed_calibration_is_refused_with_the_file(tmp_path, entry):
+    (tmp_path / "odd.safetensors").write_bytes(safetensors.numpy.save({}, {"presence": entry}))
+    with pytest.raises(CheckpointError, match=r"odd\.safetensors: its presence calibration is malformed"):
+        checkpoint.load(tmp_path / "odd.safetensors")
+
+
+def test_calibration_recovers_the_odds_that_made_the_labels():
+    rng = np.random.default_rng(0)
+    statistics = rng.normal(0, 2, 20_000)
+    labels = rng.random(20_000) < 1 / (1 + np.exp(-(1.5 * statistics - 0.5)))
+    fitted = calibration.fit(statistics, labels)
+    assert (fitted.scale, fitted.offset) == pytest.approx((1.5, -0.5), abs=0.06)
+    scores = calibration.cross_fitted(statistics, labels, [str(index // 2) for index in range(20_000)])
+    assert calibration.calibration_error(scores, labels) < 0.02
+
+
+def test_calibration_stays_finite_when_the_classes_separate():
+    statistics = np.array([-3.0, -2.0, -1.0, 1.0, 2.0, 3.0])
+    fitted = calibration.fit(statistics, statistics > 0)
+    assert fitted.scale > 0
+    assert np.isfinite([fitted.scale, fitted.offset]).all()
+
+
+def test_constant_score_fails_the_presence_test():
+    test = clean.PresenceTest([1.0] * 20, [True] * 10 + [False] * 10, [str(i) for i in range(20)])
+    content = test.report(None)
+    assert content["auroc"].value == 0.5
+    sure = clean.PresenceTest([5.0] * 10 + [-5.0] * 10, test.labels, test.pictures).report(Presence(2.0, 0.0))
+    assert (sure["auroc"].value, sure["sensitivity"].value, sure["false_positive_rate"].value) == (1, 1, 0)
+    assert sure["calibration_error"] < 0.001
+
+
+def test_auroc_counts_ties_as_half():
+    labels = np.array([True, True, False, False])
+    assert calibration.auroc(np.array([2.0, 1.0, 1.0, 0.0]), labels) == 3.5 / 4
+    assert calibration.auroc(np.array([0.0, 0.0, 1.0, 1.0]), labels) == 0
+
+
+def test_calibration_error_of_overconfidence_is_how_much_it_is_over():
+    scores, labels = np.full(10, 0.9), np.arange(10) < 6
+    assert calibration.calibration_error(scores, labels) == pytest.approx(0.3)
+
+
+def test_pictures_weigh_the_same_in_the_reliability_whatever_their_size():
+    reliability = Reliability()
+    reliability.add(np.full((10, 10), 0.95), np.ones((10, 10), bool))
+    reliability.add(np.full((99, 99), 0.95), np.zeros((99, 99), bool))
+    assert reliability.error == pytest.approx(0.45)
+
+
+def test_bootstrap_interval_of_a_mean_matches_its_standard_error():
+    values = np.random.default_rng(0).normal(1, 2, 400)
+    estimate = bootstrap.mean(values)
+    assert estimate.value == pytest.approx(values.mean())
+    assert (estimate.high - estimate.low) / 2 == pytest.approx(1.96 * 2 / 20, rel=0.1)
+
+
+@pytest.mark.parametrize(("hits", "low", "high"), [(0, 0.0, 0.0370), (5, 0.0215, 0.1118), (100, 0.9630, 1.0)])
+def test_interval_of_a_rate_is_wilsons(hits, low, high):
+    estimate = bootstrap.rate(hits, 100)
+    assert (estimate.low, estimate.high) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_worst_cases_come_last_on_the_contact_sheet():
+    judgements = [protocols.Judgement(str(i), {"dice": i / 20}, 0.1) for i in range(20)]
+    order = report.cases(judgements)
+    assert (order[0], order[-1], len(order)) == (19, 0, 12)

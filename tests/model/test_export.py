@@ -1,0 +1,64 @@
+"""Exports compute what PyTorch computes, and say what they need."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from model import export
+from model.engines.openvino import int8 as openvino_int8
+from model.errors import UserError
+from model.weights import checkpoint
+from service.commands import export as command
+from service.settings import Settings
+from tests.support.pictures import ROOT
+from tests.support.processes import pranet
+
+SAMPLES = ROOT / "service" / "samples"
+
+
+@pytest.mark.slow
+def test_a_triton_repository_holds_a_network_that_is_checked_for_several_batch_sizes(
+    weights: Path, tmp_path: Path
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime", reason="the extra export is not installed")
+    pytest.importorskip("onnxscript", reason="the extra export is not installed")
+    assert export.write_triton(checkpoint.load(weights), tmp_path) < export.TOLERANCE
+    session = onnxruntime.InferenceSession(tmp_path / "pranet" / "1" / "model.onnx")
+    (pixels,), (logits,) = session.get_inputs(), session.get_outputs()
+    config = (tmp_path / "pranet" / "config.pbtxt").read_text()
+    assert f'name: "{pixels.name}" data_type: TYPE_UINT8 dims: [ {str(pixels.shape[1:])[1:-1]} ]' in config
+    assert f'name: "{logits.name}" data_type: TYPE_FP32' in config
+    assert config.count("{") == config.count("}")
+    assert config.count("[") == config.count("]")
+
+
+@pytest.mark.slow
+def test_a_calibration_from_pictures_can_be_served(weights: Path, tmp_path: Path) -> None:
+    pytest.importorskip("nncf", reason="the extra int8 is not installed")
+    out = tmp_path / "pranet.int8.safetensors"
+    done = pranet("export", "--int8", "--calibrate", SAMPLES, "--out", out)
+    assert done.returncode == 0, done.stderr
+    loaded = checkpoint.load(weights)
+    (tmp_path / "pranet.safetensors").symlink_to(weights)
+    moved = checkpoint.load(tmp_path / "pranet.safetensors")
+    assert len(openvino_int8.load(moved).inputs) == len(openvino_int8.load(loaded).inputs)
+
+
+def test_int8_needs_pictures(weights: Path, tmp_path: Path) -> None:
+    loaded = checkpoint.load(weights)
+    with pytest.raises(UserError, match="needs --calibrate"):
+        command._calibrate(loaded, None, set(), None, Settings())
+    with pytest.raises(UserError, match="no picture found"):
+        command._calibrate(loaded, [tmp_path], set(), None, Settings())
+
+
+def test_calibration_takes_pictures_from_the_whole_folder() -> None:
+    frames = list(command._frames([SAMPLES, SAMPLES], set(), 10**8))
+    assert len(frames) == 2 * len(list(SAMPLES.glob("*.jpg")))
+    assert all((frame.shape, frame.dtype) == ((3, 352, 352), np.uint8) for frame in frames)
+
+
+@pytest.mark.parametrize("name", ["polyp-1", "service/polyp-1"])
+def test_what_validates_does_not_calibrate(name: str) -> None:
+    assert len(list(command._frames([SAMPLES], {name}, 10**8))) == len(list(SAMPLES.glob("*.jpg"))) - 1

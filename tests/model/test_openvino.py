@@ -1,0 +1,302 @@
+"""The OpenVINO engine: the same answers as PyTorch, at any load, from a cache that may fail."""
+
+import dataclasses
+import logging
+import os
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from model import cores, transforms
+from model.engines import factory
+from model.engines.predictor import DeviceError, Predictor
+from model.rewrites.folding import fold_batch_norm
+from model.weights import checkpoint
+from model.weights.checkpoint import Checkpoint
+from tests.support.patching import Patches
+from tests.support.pictures import ROOT
+
+pytest.importorskip("openvino", reason="OpenVINO is not installed on this processor")
+import openvino as ov
+
+from model.engines.openvino import conversion as openvino_conversion
+from model.engines.openvino import graph as openvino_graph
+from model.engines.openvino import int8 as openvino_int8
+from model.engines.openvino import predictor as openvino_predictor
+
+
+@pytest.fixture(scope="module")
+def weights() -> Checkpoint:
+    return checkpoint.load(ROOT / "weights" / "pranet.safetensors")
+
+
+@pytest.fixture(scope="module")
+def frames() -> np.ndarray:
+    samples = sorted((ROOT / "service" / "samples").glob("*.jpg"))
+    return np.stack([transforms.to_input(Image.open(sample).convert("RGB")) for sample in samples])
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def predictor(weights: Checkpoint, cache: Path) -> Predictor:
+    return factory.create(weights, device="cpu", engine="openvino", precision="fp32", cache_dir=cache)
+
+
+def test_it_computes_what_pytorch_computes(weights: Checkpoint, frames: np.ndarray, predictor: Predictor) -> None:
+    expected = factory.create(weights, device="cpu", engine="torch", precision="fp32").predict(frames)
+    logits = predictor.predict(frames)
+    assert (logits.shape, logits.dtype) == (expected.shape, np.float32)
+    assert np.allclose(logits, expected, atol=0.05)
+    assert ((logits > 0) == (expected > 0)).mean() > 0.9999
+
+
+def test_bfloat16_is_computed_in_bfloat16_or_refused(weights: Checkpoint, cache: Path, predictor: Predictor) -> None:
+    """OpenVINO itself would quietly compute in float32."""
+    if "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        assert factory.create(weights, device="cpu", precision="bf16", cache_dir=cache).model.precision == "bf16"
+    else:
+        with pytest.raises(DeviceError, match="does not support bf16; use --precision fp32, int8 or auto"):
+            factory.create(weights, device="cpu", engine="openvino", precision="bf16", cache_dir=cache)
+
+
+def test_a_frame_gives_the_same_logits_alone_and_in_a_batch(frames: np.ndarray, predictor: Predictor) -> None:
+    alone = np.concatenate([predictor.predict(frame[None]) for frame in frames])
+    assert np.allclose(alone, predictor.predict(frames), atol=1e-3)
+
+
+def test_batches_of_all_slots_keep_their_frames_apart(frames: np.ndarray, predictor: Predictor) -> None:
+    expected = predictor.predict(frames)
+    with ThreadPoolExecutor(2) as slots:
+        for logits in slots.map(predictor.predict, [frames, frames[::-1].copy(), frames, frames[::-1].copy()]):
+            same = np.allclose(logits, expected, atol=1e-3)
+            assert same or np.allclose(logits[::-1], expected, atol=1e-3)
+
+
+def test_the_default_on_an_x86_processor(weights: Checkpoint) -> None:
+    assert factory.resolve_engine("cpu", "auto") == "openvino"
+    assert factory.resolve_engine("cuda:0", "auto") == "torch"
+    with pytest.raises(DeviceError, match="CPUs only"):
+        factory.resolve_engine("cuda:0", "openvino")
+    with pytest.raises(DeviceError, match="use auto, torch or openvino"):
+        factory.resolve_engine("cpu", "tensorflow")
+
+
+def test_a_second_start_converts_nothing(
+    weights: Checkpoint, cache: Path, predictor: Predictor, patched: Patches, tmp_path: Path
+) -> None:
+    convert = patched(openvino_conversion, "convert")
+    assert openvino_graph.graph(weights, "fp32", cache).inputs[0].shape == [1, 3, 352, 352]
+    assert convert.count == 0
+    openvino_graph.graph(weights, "fp32", tmp_path)
+    assert convert.count == 1
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("predictor")
+def test_a_start_from_the_cache_takes_no_time_for_pytorch(weights: Checkpoint, cache: Path) -> None:
+    program = (
+        "import pathlib, sys; from model.engines import factory; from model.weights import weights_file;"
+        "from service import app;"
+        "file = weights_file.identify(pathlib.Path(sys.argv[1]));"
+        'factory.create(file, engine="openvino", precision="fp32", cache_dir=pathlib.Path(sys.argv[2]));'
+        'sys.exit("torch" in sys.modules)'
+    )
+    subprocess.run([sys.executable, "-c", program, weights.path, cache], cwd=ROOT, check=True)
+
+
+THREADS = """
+import sys, threading
+from model.engines.openvino import predictor
+sys.setswitchinterval(1e-6)
+start = threading.Barrier(8)
+
+def busy():
+    while True:
+        sum(range(100))
+
+def first_frame():
+    start.wait()
+    predictor.ov.Type.u8.to_dtype()
+
+for _ in range(3):
+    threading.Thread(target=busy, daemon=True).start()
+threads = [threading.Thread(target=first_frame) for _ in range(8)]
+for thread in threads:
+    thread.start()
+"""
+
+
+@pytest.mark.slow
+def test_the_first_frames_of_several_threads_do_not_wait_for_each_other_forever() -> None:
+    """OpenVINO 2026.4 makes its table of types on first use, holding a lock while it gives up the interpreter's."""
+    subprocess.run([sys.executable, "-c", THREADS], cwd=ROOT, check=True, timeout=60)
+
+
+def test_a_damaged_cache_is_made_anew(
+    weights: Checkpoint, predictor: Predictor, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (kept,) = cache.glob(f"*/{openvino_graph.FILE}")
+    kept.write_text("<net")
+    openvino_graph.graph(weights, "fp32", cache)
+    assert "converted again" in caplog.text
+    assert "</net>" in kept.read_text()
+
+
+def test_a_damaged_weight_in_the_cache_is_seen_and_the_graph_made_anew(
+    weights: Checkpoint, predictor: Predictor, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    openvino_graph.graph(weights, "fp32", cache)
+    assert not caplog.text
+    (kept,) = cache.glob(f"*/{openvino_graph.WEIGHTS}")
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[:100_000] + bytes(4096) + whole[104_096:])
+    openvino_graph.graph(weights, "fp32", cache)
+    assert "converted again: its files have changed" in caplog.text
+    assert kept.read_bytes() == whole
+
+
+def test_a_cache_that_may_not_be_read_is_only_a_warning(
+    weights: Checkpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture, patched: Patches
+) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    patched(Path, "exists", refuse)
+    assert openvino_graph.graph(weights, "fp32", tmp_path).inputs[0].shape == [1, 3, 352, 352]
+    assert "Permission denied" in caplog.text
+
+
+def test_another_user_may_read_what_is_cached(cache: Path, predictor: Predictor) -> None:
+    (folder,) = cache.iterdir()
+    reference = cache / "made by hand"
+    reference.mkdir()
+    assert folder.stat().st_mode == reference.stat().st_mode
+    reference.rmdir()
+
+
+def test_a_cache_that_cannot_be_written_is_only_a_warning(
+    weights: Checkpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    nowhere = tmp_path / "file"
+    nowhere.touch()
+    with caplog.at_level(logging.WARNING):
+        assert openvino_graph.graph(weights, "fp32", nowhere).inputs[0].shape == [1, 3, 352, 352]
+    assert "CACHE_DIR" in caplog.text
+
+
+def test_int8_finds_the_same_polyps(weights: Checkpoint, frames: np.ndarray, cache: Path, predictor: Predictor) -> None:
+    coarse = factory.create(weights, device="cpu", precision="int8", cache_dir=cache)
+    assert (coarse.model.engine, coarse.model.precision) == ("openvino", "int8")
+    exact, found = predictor.predict(frames) > 0, coarse.predict(frames) > 0
+    assert 2 * (exact & found).sum() / (exact.sum() + found.sum()) > 0.98
+
+
+@pytest.mark.slow
+def test_int8_without_vnni_finds_the_same_polyps(weights: Checkpoint, frames: np.ndarray, cache: Path) -> None:
+    """There pairs of products are added in 16 bits, which saturate."""
+    program = (
+        "import pathlib, sys, numpy as np; from model.engines.openvino import predictor;"
+        "from model.weights import weights_file;"
+        "file = weights_file.identify(pathlib.Path(sys.argv[1]));"
+        'engine = predictor.OpenVinoPredictor(file, "int8", "fp32", pathlib.Path(sys.argv[2]));'
+        "np.save(sys.argv[4], engine.predict(np.load(sys.argv[3])))"
+    )
+    samples = cache / "frames.npy"
+    np.save(samples, np.concatenate([frames, np.full_like(frames[:1], 255), 255 - frames]))
+    found = []
+    for processor in ("DEFAULT", "AVX2"):
+        logits = cache / f"{processor}.npy"
+        command = [sys.executable, "-c", program, weights.path, cache, samples, logits]
+        subprocess.run(command, cwd=ROOT, check=True, env={**os.environ, "ONEDNN_MAX_CPU_ISA": processor})
+        found.append(np.load(logits) > 0)
+    assert found[0].any()
+    assert (found[0] == found[1]).mean() > 0.995
+
+
+def test_int8_keeps_weights_that_are_stored_in_8_bits(weights: Checkpoint) -> None:
+    folded = fold_batch_norm(weights.network())
+    convolutions = [each for each in folded.modules() if isinstance(each, torch.nn.Conv2d)]
+    for convolution in convolutions:
+        weight = convolution.weight.numpy()
+        whole, scale = (each.get_node() for each in openvino_int8._rounded(weight).get_node().input_values())
+        rounded = whole.input_value(0).get_node().get_data() * scale.get_data()
+        assert np.allclose(rounded, weight, rtol=1e-5, atol=1e-7 * np.abs(weight).max())
+
+
+def test_int8_rounds_other_weights_to_half_a_step_of_the_largest_in_a_channel() -> None:
+    weight = np.random.default_rng(0).normal(size=(8, 4, 3, 3)).astype(np.float32)
+    whole, scale = (each.get_node() for each in openvino_int8._rounded(weight).get_node().input_values())
+    rounded = whole.input_value(0).get_node().get_data() * scale.get_data()
+    error = np.abs(rounded - weight) / np.abs(weight).max(axis=(1, 2, 3), keepdims=True)
+    assert error.max() < 0.5 / openvino_int8.WEIGHT_LIMIT + 1e-5
+
+
+def test_only_the_convolutions_of_the_last_two_stages_are_quantised(weights: Checkpoint) -> None:
+    graph = openvino_conversion.convert(weights)
+    openvino_int8.quantise(graph, openvino_int8.load(weights))
+    convolutions = [each for each in graph.get_ops() if each.get_type_name() == "Convolution"]
+    rounded = {each.get_friendly_name() for each in convolutions if not openvino_int8._is_constant(each, 1)}
+    assert rounded == {
+        each.get_friendly_name() for each in convolutions if re.search(r"resnet\.layer[34]\.", each.get_friendly_name())
+    }
+    assert len(rounded) > 45
+
+
+def test_int8_without_its_calibration_says_how_to_make_one(weights: Checkpoint, tmp_path: Path) -> None:
+    elsewhere = dataclasses.replace(weights, path=tmp_path / "other.safetensors")
+    with pytest.raises(DeviceError, match="pranet export --int8"):
+        factory.create(elsewhere, device="cpu", precision="int8")
+    with pytest.raises(DeviceError, match="needs the engine openvino"):
+        factory.create(weights, device="cpu", engine="torch", precision="int8")
+    for damaged in (b"", openvino_int8.path_for(weights).read_bytes()[:900]):
+        openvino_int8.path_for(elsewhere).write_bytes(damaged)
+        with pytest.raises(DeviceError, match=r"cannot be read .*pranet export --int8"):
+            openvino_int8.load(elsewhere)
+    with pytest.raises(DeviceError, match="other weights"):
+        openvino_int8.load(dataclasses.replace(weights, sha256="0" * 64))
+
+
+def test_a_calibration_survives_its_file(weights: Checkpoint, tmp_path: Path) -> None:
+    calibration = openvino_int8.load(weights)
+    elsewhere = dataclasses.replace(weights, path=tmp_path / "other.safetensors")
+    openvino_int8.save(openvino_int8.path_for(elsewhere), calibration, elsewhere)
+    again = openvino_int8.load(elsewhere)
+    assert again.inputs == calibration.inputs
+    assert np.array_equal(again.ranges, calibration.ranges)
+
+
+def test_a_request_that_fails_waits_for_its_neighbours() -> None:
+    waited: list[str] = []
+
+    class Request:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def wait(self) -> None:
+            waited.append(self.name)
+            if self.name == "poison":
+                raise RuntimeError("failed")
+
+    with pytest.raises(RuntimeError, match="failed"):
+        openvino_predictor._wait([Request("poison"), Request("healthy")])
+    assert "healthy" in waited
+
+
+@pytest.mark.parametrize(("allowance", "expected"), [("50000 100000", 1), ("150000 100000", 2), ("max 100000", 1000)])
+def test_a_container_uses_no_more_cores_than_it_may(
+    allowance: str, expected: int, tmp_path: Path, patched: Patches
+) -> None:
+    patched(cores.os, "sched_getaffinity", lambda pid: set(range(1000)))
+    (tmp_path / "cpu.max").write_text(allowance)
+    assert cores.usable_cores(tmp_path / "cpu.max") == expected

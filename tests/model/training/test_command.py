@@ -1,0 +1,242 @@
+import argparse
+import copy
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from model.errors import UserError
+from model.network.pranet import Maps, PraNet
+from model.training import backbone, command, journal, loop
+from model.training.batches import Batches
+from model.training.pairs import Pair
+from model.training.recipe import RECIPES, RecipeError, parse
+from model.weights import checkpoint
+from model.weights.weights_file import CheckpointError
+from tests.support.pictures import ROOT, SAMPLES, annotation
+
+RECIPE = """
+steps = 5
+batch = 2
+learning_rate = 1e-3
+warmup_steps = 2
+average = 0.9
+clip_norm = 5.0
+negatives = 0.2
+candidates = 3
+mined = 1
+[[phases]]
+start = 0
+sizes = [64]
+[[phases]]
+start = 0.6
+sizes = [64, 96]
+[augmentation]
+flip = 0.5
+rotation = 180
+paste = 0.3
+"""
+
+PLAIN = {"batch": 2, "learning_rate": 0.1, "steps": 1, "phases": [{"start": 0, "sizes": [64]}]}
+
+
+@pytest.fixture
+def arguments(tmp_path) -> list[str]:
+    images, masks = tmp_path / "samples" / "images", tmp_path / "samples" / "masks"
+    images.mkdir(parents=True)
+    masks.mkdir()
+    for sample in SAMPLES:
+        Image.open(sample).resize((96, 80)).save(images / f"{sample.stem}.png")
+        mask = Image.fromarray(annotation(sample) * np.uint8(255)).resize((96, 80), Image.Resampling.NEAREST)
+        mask.save(masks / f"{sample.stem}.png")
+    (tmp_path / "tiny.toml").write_text(RECIPE)
+    (tmp_path / "held-out.txt").write_text("samples/polyp-3\n")
+    return [str(tmp_path / "tiny.toml"), "--images", str(images), "--masks", str(masks), "--device", "cpu"]
+
+
+def train(arguments: list[str], out: Path, *more: str) -> str:
+    """Train and return the digest of the weights."""
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    assert command.run(parser.parse_args([*arguments, "--out", str(out), *more])) == 0
+    return digest(out)
+
+
+def digest(out: Path) -> str:
+    return hashlib.sha256((out / "last.safetensors").read_bytes()).hexdigest()
+
+
+@pytest.mark.slow
+def test_run_leaves_weights_a_log_and_its_recipe(arguments, tmp_path):
+    held_out = str(tmp_path / "held-out.txt")
+    train(arguments, tmp_path / "out", "--validation", held_out, "--validate-every", "3")
+    assert checkpoint.load(tmp_path / "out" / "last.safetensors").metadata["name"] == "tiny"
+    assert checkpoint.load(tmp_path / "out" / "best.safetensors").state.keys() == PraNet().state_dict().keys()
+    described = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert (described["pairs"], described["recipe"]["learning_rate"]) == (2, 1e-3)
+    assert (tmp_path / "out" / "curves.png").exists()
+    log = journal.read(tmp_path / "out" / "log.jsonl")
+    assert [entry["step"] for entry in log if "loss" in entry] == [1, 2, 3, 4, 5]
+    assert [entry["step"] for entry in log if "validation_dice" in entry] == [3, 5]
+
+
+@pytest.mark.slow
+def test_run_killed_midway_and_resumed_ends_with_the_weights_of_an_unbroken_one(arguments, tmp_path):
+    program = "import argparse; from model.training import command; p = argparse.ArgumentParser();"
+    program += "command.add_arguments(p); command.run(p.parse_args())"
+    broken = [*arguments, "--out", str(tmp_path / "broken"), "--save-every", "2"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = subprocess.Popen([sys.executable, "-c", program, *broken], env=environment, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not (tmp_path / "broken" / "state.pt").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert train(broken, tmp_path / "broken", "--resume") == train(arguments, tmp_path / "unbroken")
+    steps = [entry["step"] for entry in journal.read(tmp_path / "broken" / "log.jsonl")]
+    assert steps == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.slow
+def test_schedule_by_the_clock_begins_no_step_after_its_end(arguments, tmp_path):
+    path = Path(arguments[0])
+    path.write_text(path.read_text().replace("steps = 5", "minutes = 0.03"))
+    train(arguments, tmp_path / "out")
+    *earlier, _ = journal.read(tmp_path / "out" / "log.jsonl")
+    assert all(entry["seconds"] <= 1.8 for entry in earlier)  # no step begins after the end
+
+
+@pytest.mark.slow
+def test_training_goes_on_from_given_weights(arguments, tmp_path):
+    train(arguments, tmp_path / "first")
+    first = tmp_path / "first" / "last.safetensors"
+    train(arguments, tmp_path / "second", "--init", str(first), "--steps", "1")
+    before, after = checkpoint.load(first).state, checkpoint.load(tmp_path / "second" / "last.safetensors").state
+    assert max(float((after[name] - before[name]).abs().max()) for name in before if "conv.weight" in name) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--validation", "nofile.txt"], "nofile.txt: the list of names cannot be read"),
+        (["--validation", "others.txt"], "the lists of names leave none of 3 pictures; names are as samples/polyp-1"),
+        (["--only", "others.txt"], "leave none of 3 pictures"),
+        (["--images", "more"], "as many --masks as --images"),
+        (["--device", "nosuch"], "device 'nosuch' is not to be had here; use --device cpu or cuda"),
+        (["--device", "meta"], "device 'meta' is not to be had here"),
+        (["--device", "cuda:77"], "device 'cuda:77' is not to be had here"),
+        (["--resume"], "out holds no run to resume; leave out --resume"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_said_before_training(arguments, tmp_path, monkeypatch, more, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "others.txt").write_text("clinic/nobody\n")
+    with pytest.raises(UserError, match=words):
+        train(arguments, tmp_path / "out", *more)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_picture_is_named(arguments, tmp_path):
+    path = tmp_path / "samples" / "images" / "polyp-2.png"
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(UserError, match=r"polyp-2\.png cannot be read"):
+        train(arguments, tmp_path / "out")
+
+
+def test_a_recipe_that_freezes_asks_for_weights(arguments, tmp_path):
+    with pytest.raises(RecipeError, match="--init FILE"):
+        train(["finetune", *arguments[1:]], tmp_path / "out")
+
+
+def test_frozen_modules_and_statistics_stay_as_they_were(tmp_path):
+    recipe = parse("frozen", PLAIN | {"freeze": ["resnet.layer1"], "frozen_statistics": True})
+    network = PraNet()
+    before = copy.deepcopy(network.state_dict())
+    pair = Pair(np.full((64, 64, 3), 90, np.uint8), np.eye(64, dtype=np.uint8))
+    trainer = loop.Trainer(recipe, network, Batches([pair], recipe), torch.device("cpu"), tmp_path)
+    trainer.step(*trainer.batches[0, 64])
+    changed = {name for name, value in network.state_dict().items() if (value != before[name]).any()}
+    assert not [name for name in changed if "layer1" in name or "running" in name]
+    assert {"resnet.layer2.0.conv1.weight", "ra2_conv4.conv.weight"} <= changed
+
+
+class Brightness(torch.nn.Module):
+    """Sees polyps where pixels are bright."""
+
+    def maps(self, pixels: Tensor) -> Maps:
+        return Maps(*[10 * pixels.mean(dim=1, keepdim=True)] * 4)
+
+
+def test_of_the_candidates_those_on_which_most_is_marked_join_the_batch(tmp_path):
+    recipe = parse("mining", PLAIN | {"candidates": 4, "mined": 2})
+    pair = Pair(np.full((64, 64, 3), 90, np.uint8), np.eye(64, dtype=np.uint8))
+    trainer = loop.Trainer(recipe, PraNet(), Batches([pair], recipe), torch.device("cpu"), tmp_path)
+    trainer.average.network = Brightness()
+    levels = torch.tensor([0, 0, 10, 200, 30, 250], dtype=torch.uint8)  # two of the batch, and four candidates
+    images = levels.view(6, 1, 1, 1).expand(6, 3, 64, 64)
+    masks = torch.arange(6).view(6, 1, 1, 1)
+    kept, theirs = trainer.with_hardest(images, masks)
+    assert kept[:, 0, 0, 0].tolist() == [0, 0, 250, 200]
+    assert theirs.flatten().tolist() == [0, 1, 5, 3]
+
+
+def test_a_module_that_is_not_there_cannot_be_frozen():
+    with pytest.raises(RecipeError, match="no module 'backbone' to freeze"):
+        loop.freeze(PraNet(), parse("frozen", PLAIN | {"freeze": ["backbone"]}))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "more"), [("scratch", []), ("finetune", ["--init", str(ROOT / "weights/pranet.safetensors")])]
+)
+def test_twenty_steps_of_the_recipes_that_made_the_weights(arguments, tmp_path, name, more):
+    small = re.sub(r"sizes = .*", "sizes = [96]", (RECIPES / f"{name}.toml").read_text())  # as large as its pictures
+    (tmp_path / "small.toml").write_text(small)
+    recipe = [str(tmp_path / "small.toml"), *arguments[1:], *more]
+    train(recipe, tmp_path / "out", "--steps", "20", "--batch", "4", "--precision", "fp32")
+    losses = [entry["loss"] for entry in journal.read(tmp_path / "out" / "log.jsonl")]
+    assert len(losses) == 20
+    assert np.isfinite(losses).all()
+    checkpoint.load(tmp_path / "out" / "last.safetensors")
+
+
+def test_backbone_loads_under_its_published_names(tmp_path):
+    torch.manual_seed(0)
+    source, target = PraNet().resnet, PraNet().resnet
+    state = source.state_dict() | {"fc.weight": torch.zeros(1000, 2048), "fc.bias": torch.zeros(1000)}
+    torch.save(state, tmp_path / "res2net50_v1b.pth")
+    backbone.load(target, tmp_path / "res2net50_v1b.pth")
+    torch.testing.assert_close(target.state_dict(), source.state_dict())
+
+
+def test_file_that_is_no_backbone_is_refused(tmp_path):
+    torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match="is not a Res2Net-50 v1b backbone"):
+        backbone.load(PraNet().resnet, tmp_path / "other.pth")
+
+
+def test_curves_of_runs_are_drawn(tmp_path):
+    log = journal.Journal(tmp_path / "log.jsonl")
+    for step in range(1, 4):
+        log.write(step=step, loss=1 / step, lr=0.1, seconds=step)
+    log.write(step=3, validation_dice=0.8, seconds=3)
+    journal.plot([tmp_path / "log.jsonl"], tmp_path / "curves.png")
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.width > 500
+
+
+def test_log_drops_what_a_broken_run_wrote_after_its_last_state(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')
+    journal.Journal(path, step=2)
+    assert [entry["step"] for entry in journal.read(path)] == [1, 2]

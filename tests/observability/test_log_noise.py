@@ -1,0 +1,84 @@
+"""What clients do wrong is one line of the service's own in the log, without a byte of what they sent."""
+
+import contextlib
+import io
+import json
+import logging
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from service.observability import logs
+from tests.support.patching import Patches
+from tests.support.serving import Running, connected, serving, until
+
+FORM = {"content-type": "multipart/form-data; boundary=b"}
+HANDSHAKE = (
+    b"GET /stream HTTP/1.1\r\nHost: pranet\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+MASKED = b"\x84" + bytes(4)  # four bytes follow, masked with zeros
+NO_MESSAGES = {  # first byte and rest of a WebSocket frame, and the code that it is closed with
+    "text that is not UTF-8": (b"\x81" + MASKED + b"Jo\xff\xfe", 1007),
+    "an operation that does not exist": (b"\x83" + MASKED + b"Jo--", 1002),
+    "an end without a beginning": (b"\x80" + MASKED + b"Jo--", 1002),
+}
+NO_FORMS = [b"Jo", b"--b\r\n\xffJo: x\r\n\r\nabc\r\n--b--"]
+
+
+@pytest.fixture
+def written(patched: Patches) -> Iterator[io.StringIO]:
+    """Log as the service does, and afterwards as before."""
+    written = io.StringIO()
+    patched(logging.root, "handlers", [])
+    before = {name: logging.getLogger(name).level for name in ("", *logs.QUIETER)}
+    with contextlib.redirect_stderr(written):
+        logs.configure("info", "json")
+    yield written
+    for name, level in before.items():
+        logging.getLogger(name).setLevel(level)
+
+
+@pytest.fixture
+async def running(written: io.StringIO) -> AsyncIterator[Running]:
+    async with serving() as running:
+        yield running
+
+
+def logged(written: io.StringIO) -> list[str]:
+    lines = [json.loads(line) for line in written.getvalue().splitlines()]
+    ours = [line for line in lines if line["logger"] != "httpx"]
+    assert {line["logger"] for line in ours} == {"pranet.access"}
+    assert not [line for line in ours if "exception" in line]
+    return [line["message"] for line in ours]
+
+
+@pytest.mark.parametrize("name", NO_MESSAGES)
+async def test_what_is_no_websocket_message_is_one_line(name: str, running: Running, written: io.StringIO) -> None:
+    sent, code = NO_MESSAGES[name]
+    async with connected(running) as (reader, writer):
+        writer.write(HANDSHAKE)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(sent)
+        closed = await reader.read()
+    assert (closed[0], int.from_bytes(closed[2:4])) == (0x88, code)
+    await until(lambda: running.metric("pranet_requests_total", {"transport": "websocket", "code": str(code)}) == 1)
+    (line,) = logged(written)
+    assert line.startswith(f"websocket stream {code}")
+
+
+@pytest.mark.parametrize("path", ["/segment", "/segment/batch"])
+@pytest.mark.parametrize("body", NO_FORMS)
+async def test_a_broken_form_is_one_line(body: bytes, path: str, running: Running, written: io.StringIO) -> None:
+    answer = await running.rest.post(path, content=body, headers=FORM)
+    assert answer.status_code == 400
+    (line,) = logged(written)
+    assert line.startswith(f"POST {path} 400")
+
+
+async def test_what_is_no_http_is_one_line(running: Running, written: io.StringIO) -> None:
+    async with connected(running) as (reader, writer):
+        writer.write(b"Jo\r\n\r\n")
+        await reader.read()
+    (line,) = logged(written)
+    assert line.startswith("rest refused 400")

@@ -1,0 +1,215 @@
+"""The dashboard and the alerts, before the real Prometheus that scrapes a service."""
+
+import asyncio
+import contextlib
+import itertools
+import json
+import math
+import re
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from model.engines.cuda import device_metrics
+from model.transforms import Pixels
+from service.errors import ServiceError
+from service.observability.metrics import OUTCOMES, Metrics
+from service.observability.stage_times import STAGES
+from service.pb.pranet.v1 import segmentation_pb2 as pb
+from service.runtime import Phase
+from tests.support.pictures import ROOT, encoded
+from tests.support.predictors import RedPredictor
+from tests.support.serving import PATIENCE, Running, serving
+
+PROMETHEUS = ROOT / "docker" / "prometheus"
+RULES = yaml.safe_load((PROMETHEUS / "alerts.yml").read_text())["groups"][0]["rules"]
+ALERTS = {rule["alert"] for rule in RULES}
+DASHBOARD = json.loads((ROOT / "docker" / "grafana" / "pranet.json").read_text())
+PANELS: list[dict[str, Any]] = DASHBOARD["panels"]
+QUERIES = [(panel["title"], target["expr"]) for panel in PANELS for target in panel["targets"]]
+GPU_QUERIES = [(title, query) for title, query in QUERIES if "pranet_gpu_" in query]
+ENDINGS = {"PranetDown", "PranetNotReady"}
+SCRAPES = 60  # seconds before a Prometheus that scrapes every half second must have seen what happened
+
+needs_prometheus = pytest.mark.skipif(not shutil.which("promtool"), reason="no Prometheus (apt install prometheus)")
+
+
+def promtool(*arguments: object, folder: Path = PROMETHEUS) -> str:
+    done = subprocess.run(["promtool", *map(str, arguments)], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def filled(query: str, stage: str) -> str:
+    """Put in what Grafana does."""
+    return query.replace("$__rate_interval", "1m").replace("$stage", stage)
+
+
+@needs_prometheus
+def test_prometheus_takes_its_configuration_and_every_alert_fires_for_its_cause_only() -> None:
+    assert "SUCCESS: 1 rule files found" in promtool("check", "config", "prometheus.yml")
+    promtool("test", "rules", "alerts.test.yml")
+    tests = yaml.safe_load((PROMETHEUS / "alerts.test.yml").read_text())["tests"]
+    cases = [case for test in tests for case in test["alert_rule_test"]]
+    assert {case["alertname"] for case in cases if case.get("exp_alerts")} == ALERTS
+    assert {case["alertname"] for case in cases if not case.get("exp_alerts")} == ALERTS
+
+
+@needs_prometheus
+def test_the_queries_about_a_gpu_fit_the_series_that_a_gpu_has(tmp_path: Path) -> None:
+    names = sorted({re.search(r"pranet_gpu_\w+", query)[0] for _, query in GPU_QUERIES})  # type: ignore[index]
+    assert names == ["pranet_gpu_memory_used_bytes", "pranet_gpu_utilization_ratio"]
+    series = [{"series": f'{name}{{gpu="cuda:0"}}', "values": "0.5"} for name in names]
+    cases = [
+        {"expr": query, "eval_time": "0s", "exp_samples": [{"labels": f'{name}{{gpu="cuda:0"}}', "value": 0.5}]}
+        for name, (_, query) in zip(names, sorted(GPU_QUERIES, key=lambda pair: pair[1]), strict=True)
+    ]
+    test = {"tests": [{"input_series": series, "promql_expr_test": cases}]}
+    (tmp_path / "gpu.yml").write_text(yaml.safe_dump(test))
+    promtool("test", "rules", "gpu.yml", folder=tmp_path)
+
+
+def test_a_gpu_that_does_not_answer_is_no_error() -> None:
+    absent = "cuda:99"
+    assert math.isnan(device_metrics.memory_used(absent))
+    assert math.isnan(device_metrics.utilization(absent))
+
+
+def test_dashboard_and_alerts_know_the_service_by_its_own_names() -> None:
+    text = " ".join([query for _, query in QUERIES] + [rule["expr"] for rule in RULES])
+    exported = {family.name + suffix for family in Metrics().registry.collect() for suffix in ("", "_total", "_bucket")}
+    assert set(re.findall(r"pranet_\w+", text)) <= exported
+    reasons = set("|".join(re.findall(r'reason=~"([^"]+)"', text)).split("|"))
+    assert reasons <= {cause.slug for cause in ServiceError.__subclasses__()}
+    assert set("|".join(re.findall(r'outcome=~"([^"]+)"', text)).split("|")) <= set(OUTCOMES)
+    (stages,) = [each["query"] for each in DASHBOARD["templating"]["list"] if each["name"] == "stage"]
+    assert stages.split(",") == list(STAGES)
+
+
+def test_the_dashboards_panels_are_whole_and_do_not_overlap() -> None:
+    assert len({panel["id"] for panel in PANELS}) == len(PANELS)
+    assert all(target["datasource"]["uid"] == "${datasource}" for panel in PANELS for target in panel["targets"])
+    for one, other in itertools.combinations([panel["gridPos"] for panel in PANELS], 2):
+        apart = one["x"] + one["w"] <= other["x"] or other["x"] + other["w"] <= one["x"]
+        assert apart or one["y"] + one["h"] <= other["y"] or other["y"] + other["h"] <= one["y"]
+
+
+class Prometheus:
+    """The real one, asked over HTTP."""
+
+    def __init__(self, client: httpx.AsyncClient) -> None:
+        self._client = client
+
+    async def query(self, query: str) -> list[Any]:
+        """Return what it answers; nothing while it starts."""
+        with contextlib.suppress(httpx.TransportError):
+            answer = await self._client.get("/query", params={"query": query})
+            return [] if answer.status_code == 503 else answer.raise_for_status().json()["data"]["result"]
+        return []
+
+    async def firing(self) -> set[str]:
+        answer = await self._client.get("/alerts")
+        alerts = answer.raise_for_status().json()["data"]["alerts"]
+        return {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"}
+
+
+@contextlib.asynccontextmanager
+async def scraping(target: str, folder: Path) -> AsyncIterator[Prometheus]:
+    """Scrape a service by the project's own configuration, but often, and with alerts that do not wait."""
+    config = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
+    config["global"] = {"scrape_interval": "500ms", "evaluation_interval": "500ms"}
+    config["scrape_configs"][0]["static_configs"][0]["targets"] = [target]
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+    rules = [{**rule, "for": "0s"} for rule in RULES]
+    (folder / "alerts.yml").write_text(yaml.safe_dump({"groups": [{"name": "pranet", "rules": rules}]}))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    flags = ("--config.file=prometheus.yml", "--storage.tsdb.path=data", f"--web.listen-address={address}")
+    with (folder / "log").open("w") as log:
+        process = await asyncio.create_subprocess_exec("prometheus", *flags, cwd=folder, stderr=log)
+    async with httpx.AsyncClient(base_url=f"http://{address}/api/v1", timeout=PATIENCE, trust_env=False) as client:
+        try:
+            yield Prometheus(client)
+        finally:
+            process.terminate()
+            await process.wait()
+
+
+def stumble(frames: Pixels) -> None:
+    """Fail on black frames, and take longer than the budget of a frame's age over white ones."""
+    levels = frames.reshape(len(frames), -1)
+    if (levels.max(1) == 0).any():
+        raise ArithmeticError("a black frame")
+    if (levels.min(1) == 255).any():
+        time.sleep(0.15)
+
+
+RED, BLACK, WHITE = (encoded(Image.new("RGB", (32, 32), color)) for color in ("red", "black", "white"))
+
+
+async def stream(running: Running) -> None:
+    """Stream frames faster than they are done; a second stream finds no place meanwhile."""
+    call = running.stub.SegmentStream(timeout=PATIENCE)
+    await call.write(pb.StreamRequest(config=pb.StreamConfig(policy=pb.POLICY_LATEST)))
+    for frame_id in range(4):
+        await call.write(pb.StreamRequest(frame=pb.StreamFrame(frame_id=frame_id, image=WHITE)))
+    await call.read()
+    refused = running.stub.SegmentStream(iter([pb.StreamRequest(config=pb.StreamConfig())]), timeout=PATIENCE)
+    assert await refused.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    await call.done_writing()
+    while await call.read() is not grpc.aio.EOF:
+        pass
+
+
+async def trouble(running: Running) -> None:
+    """Let happen what dashboards and alerts tell of."""
+    await running.rest.post("/segment", content=RED)
+    assert (await running.rest.post("/segment", content=BLACK)).status_code == 500
+    await stream(running)
+
+
+def live_queries() -> list[str]:
+    """Return every query that has an answer on this machine."""
+    here = [query for pair in QUERIES if torch.cuda.is_available() or pair not in GPU_QUERIES for query in pair[1:]]
+    return [filled(query, stage) for query in here for stage in (STAGES if "$stage" in query else STAGES[:1])]
+
+
+async def fires(prometheus: Prometheus, alerts: set[str]) -> bool:
+    return await prometheus.firing() >= alerts
+
+
+async def seen(condition: Callable[[], Awaitable[Any]], running: Running | None = None) -> None:
+    """Wait until Prometheus has seen something; meanwhile the service has its troubles."""
+    async with asyncio.timeout(SCRAPES):
+        while not await condition():
+            if running:
+                await trouble(running)
+            await asyncio.sleep(0.2)
+
+
+@needs_prometheus
+@pytest.mark.slow
+async def test_prometheus_answers_every_query_of_the_dashboard_and_fires_every_alert(tmp_path: Path) -> None:
+    service = contextlib.AsyncExitStack()
+    running = await service.enter_async_context(serving(RedPredictor(before=stumble), max_streams=1))
+    async with service, scraping(f"127.0.0.1:{running.port}", tmp_path) as prometheus:
+        for query in live_queries():
+            await seen(lambda query=query: prometheus.query(query), running)
+        assert float((await prometheus.query("pranet_fps"))[0]["value"][1]) > 0
+        assert not await prometheus.firing() & ENDINGS
+        await seen(lambda: fires(prometheus, ALERTS - ENDINGS), running)
+        running.service.readiness.enter(Phase.DRAINING)
+        await seen(lambda: fires(prometheus, {"PranetNotReady"}))
+        await service.aclose()
+        await seen(lambda: fires(prometheus, {"PranetDown"}))

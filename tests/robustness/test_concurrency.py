@@ -1,0 +1,127 @@
+"""Many clients at once, on both protocols: every answer is the caller's own, and none is lost."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from PIL.Image import Transpose
+
+from service.pb.pranet.v1 import segmentation_pb2 as pb
+from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
+from tests.support.pictures import SAMPLES, Mask, annotation, dice, encoded, mask_of
+from tests.support.processes import Server, pranet
+
+CLIENTS = 64
+ALIKE = 0.8  # Dice from which two masks could be taken for each other
+FAR_APART = 0.65  # Dice up to which two annotations promise masks that differ
+SIZES = ((64, 64), (320, 240), (640, 480), (720, 576), (1280, 720), (1920, 1080))
+FORMATS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
+TURNS = (None, *Transpose)
+SHIFTS = (-0.3, -0.15, 0.0, 0.15, 0.3)  # of the side
+
+
+@dataclass(frozen=True)
+class Case:
+    """A picture as it is sent, and the mask that ``pranet segment`` makes of it."""
+
+    image: bytes
+    expected: Mask
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
+    """Choose pictures whose expected masks differ pairwise, so that a swapped answer shows."""
+    folder, out = tmp_path_factory.mktemp("pictures"), tmp_path_factory.mktemp("masks")
+    files = [_write(folder, number, picture) for number, picture in enumerate(_candidates())]
+    done = pranet("segment", folder, "-o", out, "--log-level", "warning")
+    assert done.returncode == 0, done.stderr
+    masks = [mask_of((out / f"{file.stem}.png").read_bytes()) for file in files]
+    chosen = _apart([Image.fromarray(mask) for mask in masks], ALIKE)
+    assert len(chosen) >= CLIENTS, f"only {len(chosen)} of {len(files)} masks differ"
+    return [Case(files[number].read_bytes(), masks[number]) for number in chosen[:CLIENTS]]
+
+
+def _candidates() -> list[Image.Image]:
+    """Turn and shift the sample frames; keep those whose annotations promise that their masks will differ."""
+    moves = list(itertools.product(itertools.product(SHIFTS, SHIFTS), TURNS[:4], SAMPLES))
+    annotations = [_moved(Image.fromarray(annotation(sample)), turn, shift) for shift, turn, sample in moves]
+    pictures = {sample: Image.open(sample).convert("RGB") for sample in SAMPLES}
+    kept = (moves[number] for number in _apart(annotations, FAR_APART))
+    return [_moved(pictures[sample], turn, shift) for shift, turn, sample in kept]
+
+
+def _apart(masks: list[Image.Image], alike: float) -> list[int]:
+    """Pick masks one by one that are like none picked before; empty ones are like each other."""
+    shapes = [np.asarray(mask.resize((96, 96))) > 0 for mask in masks]
+    picked: list[int] = []
+    for number, shape in enumerate(shapes):
+        if shape.any() and all(dice(shape, shapes[other]) < alike for other in picked):
+            picked.append(number)
+    return picked
+
+
+def _moved(picture: Image.Image, turn: Transpose | None, shift: tuple[float, float]) -> Image.Image:
+    square = picture.resize((512, 512))
+    return _shifted(square if turn is None else square.transpose(turn), *shift)
+
+
+def _shifted(picture: Image.Image, x: float, y: float) -> Image.Image:
+    width, height = picture.size
+    return picture.transform(picture.size, Image.Transform.AFFINE, (1, 0, -x * width, 0, 1, -y * height))
+
+
+def _write(folder: Path, number: int, picture: Image.Image) -> Path:
+    kind, suffix = list(FORMATS.items())[number % len(FORMATS)]
+    file = folder / f"{number:03}{suffix}"
+    file.write_bytes(encoded(picture.resize(SIZES[number // len(FORMATS) % len(SIZES)]), kind))
+    return file
+
+
+@pytest.fixture
+async def clients(server: Server) -> AsyncIterator[tuple[httpx.AsyncClient, grpc.aio.Channel]]:
+    limits = httpx.Limits(max_connections=None)
+    async with (
+        httpx.AsyncClient(base_url=server.url, timeout=120, trust_env=False, limits=limits) as rest,
+        grpc.aio.insecure_channel(server.grpc_address) as channel,
+    ):
+        yield rest, channel
+
+
+@pytest.mark.slow
+async def test_64_clients_each_get_the_mask_that_the_command_makes(
+    cases: list[Case], clients: tuple[httpx.AsyncClient, grpc.aio.Channel]
+) -> None:
+    rest, channel = clients
+    stub = pb_grpc.SegmentationServiceStub(channel)
+    before = await _batches(rest)
+
+    async def over_rest(image: bytes) -> bytes:
+        headers = {"x-request-timeout-ms": "30000"}
+        return (await rest.post("/segment", content=image, headers=headers)).raise_for_status().content
+
+    async def over_grpc(image: bytes) -> bytes:
+        return bytes((await stub.Segment(pb.SegmentRequest(image=image), timeout=120)).png)
+
+    calls = [(over_grpc if number % 2 else over_rest)(case.image) for number, case in enumerate(cases)]
+    answers = await asyncio.gather(*calls)
+    same = [float((mask_of(answer) == case.expected).mean()) for answer, case in zip(answers, cases, strict=True)]
+    after = await _batches(rest)
+    frames, batches = (late - early for early, late in zip(before, after, strict=True))
+    print(f"\nleast share of equal pixels {min(same):.4f}, mean batch {frames / batches:.2f}", end="")
+    assert min(same) >= 0.99
+    assert frames == CLIENTS
+    assert frames / batches > 1.5
+
+
+async def _batches(rest: httpx.AsyncClient) -> tuple[float, float]:
+    """Return how many frames and batches went to the device so far."""
+    text = (await rest.get("/metrics")).text
+    frames, batches = (float(text.partition(f"\npranet_batch_size_{part} ")[2].split()[0]) for part in ("sum", "count"))
+    return frames, batches

@@ -1,0 +1,68 @@
+"""Ten thousand bad requests leave nothing behind."""
+
+import http.client
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle, islice
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from tests.support.picture_cases import BAD, GOOD
+from tests.support.pictures import SAMPLES, annotation, dice, mask_of
+from tests.support.processes import Server, resident_bytes
+
+CLIENTS = 4
+EARLY, ALL = 1_000, 10_000
+GROWTH = 1.05  # of resident memory, from the early requests to all of them
+LARGE = bytes(33 * 2**20)  # just above what is read
+
+Request = tuple[str, bytes, int]
+
+
+def requests() -> Iterator[Request]:
+    """Repeat every bad image, a few bad requests and now and then a good picture or far too many bytes."""
+    bad: list[Request] = [("/segment", make(), status) for make, status, *_ in BAD.values()]
+    bad += [("/segment?threshold=2", GOOD, 422), ("/segment?roi=0,0,999,999", GOOD, 422), ("/elsewhere", GOOD, 404)]
+    rare: list[Request] = [("/segment", SAMPLES[0].read_bytes(), 200), ("/segment", LARGE, 413)]
+    for number, request in enumerate(cycle(bad)):
+        yield request
+        if number % 200 == 0:
+            yield rare[number // 200 % 2]
+
+
+@pytest.mark.slow
+def test_memory_stays_where_it_was_after_the_first_requests(server: Server) -> None:
+    sequence = requests()
+    _send(server, islice(sequence, EARLY))
+    early = resident_bytes(server)
+    _send(server, islice(sequence, ALL - EARLY))
+    late = resident_bytes(server)
+    print(f"\nresident after {EARLY}: {early / 2**20:.0f} MiB, after {ALL}: {late / 2**20:.0f} MiB", end="")
+    assert late <= GROWTH * early
+    answer = httpx.post(f"{server.url}/segment", content=SAMPLES[0].read_bytes(), timeout=60, trust_env=False)
+    assert dice(mask_of(answer.content), annotation(SAMPLES[0])) >= 0.7
+
+
+def _send(server: Server, sequence: Iterator[Request]) -> None:
+    lock = threading.Lock()
+
+    def client() -> None:
+        connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=120)
+        while True:
+            with lock:
+                request = next(sequence, None)
+            if request is None:
+                break
+            path, body, status = request
+            connection.request("POST", path, body)
+            answer = connection.getresponse()
+            answer.read()
+            assert answer.status == status, (path, body[:20])
+        connection.close()
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        for done in [pool.submit(client) for _ in range(CLIENTS)]:
+            done.result()

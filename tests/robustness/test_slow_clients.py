@@ -1,0 +1,199 @@
+"""Clients that dawdle, on purpose or not, are given up, and hold nothing of the service meanwhile."""
+
+import asyncio
+import contextlib
+import json
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from PIL import Image
+from websockets.asyncio.client import ClientConnection
+
+from service.client.credentials import NO_ACCESS
+from service.http import protocol as http_protocol
+from service.http import server as http_server
+from service.http.protocol import MAX_HEAD_BYTES
+from service.pb.pranet.v1 import segmentation_pb2 as pb
+from service.rest.websocket_messages import LENGTH
+from service.streams import stream
+from tests.support import callers
+from tests.support.patching import Patches
+from tests.support.pictures import encoded, red_box
+from tests.support.serving import Running, connected, serving, until
+
+SHORT_SECONDS = 0.3
+SIDE = 2048  # pixels, of a small file whose mask has 512 KiB
+LARGE = encoded(red_box(SIDE, SIDE, (0, 0, SIDE, SIDE)))
+FRAMES = 100  # far more answers than any buffer on the way holds
+GET = b"GET /livez HTTP/1.1\r\nHost: pranet\r\n"
+
+
+@pytest.fixture(autouse=True)
+def hurried(patched: Patches) -> None:
+    for name in ("HEAD_SECONDS", "REST_SECONDS"):
+        patched(http_protocol, name, SHORT_SECONDS)
+    patched(stream, "UNREAD_SECONDS", SHORT_SECONDS)
+
+
+@pytest.fixture
+async def running() -> AsyncIterator[Running]:
+    async with serving() as running:
+        yield running
+
+
+async def refusal(reader: asyncio.StreamReader) -> tuple[int, str]:
+    """Read one answer to the end of the connection: its status and the tail of its type."""
+    answer = b""
+    with contextlib.suppress(ConnectionResetError):  # what comes after the end is answered so
+        while block := await reader.read(2**16):
+            answer += block
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(body)["type"].removeprefix("urn:pranet:error:")
+
+
+async def trickle(writer: asyncio.StreamWriter, data: bytes) -> None:
+    with contextlib.suppress(ConnectionError):
+        for byte in data:
+            writer.write(bytes([byte]))
+            await writer.drain()
+            await asyncio.sleep(SHORT_SECONDS / 10)
+
+
+async def test_a_connection_that_says_nothing_is_closed(running: Running) -> None:
+    async with connected(running) as (reader, _):
+        assert await reader.read() == b""
+
+
+async def test_a_head_that_comes_byte_by_byte_is_given_up(running: Running) -> None:
+    async with connected(running) as (reader, writer):
+        sending = asyncio.create_task(trickle(writer, GET + b"X-Slow: " + b"a" * 1000))
+        assert await refusal(reader) == (408, "head-too-slow")
+        sending.cancel()
+
+
+async def test_a_second_head_on_a_kept_connection_has_no_more_time_than_the_first(running: Running) -> None:
+    async with connected(running) as (reader, writer):
+        writer.write(GET + b"\r\n")
+        assert (await reader.readuntil(b"}")).endswith(b'{"status":"alive"}')
+        writer.write(GET)
+        assert await refusal(reader) == (408, "head-too-slow")
+
+
+async def test_empty_lines_between_requests_keep_no_connection_open(running: Running) -> None:
+    async with connected(running) as (reader, writer):
+        writer.write(GET + b"\r\n")
+        await reader.readuntil(b"}")
+        writer.write(b"\r\n")
+        assert await refusal(reader) == (408, "head-too-slow")
+
+
+async def test_an_idle_connection_between_requests_is_kept(running: Running) -> None:
+    async with connected(running) as (reader, writer):
+        for _ in range(2):
+            writer.write(GET + b"\r\n")
+            await reader.readuntil(b"}")
+            await asyncio.sleep(2 * SHORT_SECONDS)  # the time whose passing must not matter
+
+
+async def test_what_nobody_reads_any_more_has_to_end_too(running: Running) -> None:
+    async with connected(running) as (reader, writer):
+        writer.write(
+            b"POST /segment HTTP/1.1\r\nHost: pranet\r\nContent-Type: text/plain\r\nContent-Length: 999\r\n\r\n"
+        )
+        sending = asyncio.create_task(trickle(writer, b"a" * 1000))
+        assert b" 415 " in await reader.readline()
+        with contextlib.suppress(ConnectionResetError):  # what comes after the end is answered so
+            await reader.read()  # to the end: the connection is closed
+        sending.cancel()
+
+
+@pytest.mark.parametrize("complete", [True, False])
+async def test_a_head_that_is_too_large_is_refused(complete: bool, running: Running) -> None:
+    async with connected(running) as (reader, writer):
+        writer.write(GET + b"X-Large: " + b"a" * MAX_HEAD_BYTES + (b"\r\n\r\n" if complete else b""))
+        assert await refusal(reader) == (431, "head-too-large")
+
+
+async def test_a_large_address_is_part_of_the_head(running: Running) -> None:
+    async with connected(running) as (reader, writer):
+        writer.write(b"GET /" + b"a" * MAX_HEAD_BYTES + b" HTTP/1.1\r\nHost: pranet\r\n\r\n")
+        assert await refusal(reader) == (431, "head-too-large")
+
+
+def established(port: int) -> int:
+    """Count this machine's open connections whose near end is ``port`` (proc(5), state 01)."""
+    rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    return sum(row[1].endswith(f":{port:04X}") and row[3] == "01" for row in rows)
+
+
+@pytest.mark.slow
+async def test_the_kernel_gives_up_who_never_reads_an_answer(patched: Patches) -> None:
+    patched(http_server, "UNREAD_SECONDS", SHORT_SECONDS)
+    noise = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 255, (1800, 1800, 3), np.uint8)), "JPEG")
+    async with serving() as it:
+        with socket.socket() as peer:
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            peer.connect(("127.0.0.1", it.port))
+            head = f"POST /segment?output=overlay HTTP/1.1\r\nHost: pranet\r\nContent-Length: {len(noise)}\r\n\r\n"
+            await asyncio.to_thread(peer.sendall, head.encode() + noise)
+            await until(lambda: it.metric("pranet_requests_total", {"transport": "rest", "code": "200"}) == 1)
+            await until(lambda: established(it.port) == 0)
+
+
+@pytest.mark.slow
+async def test_a_grpc_stream_whose_answers_are_not_read_ends() -> None:
+    async with serving() as it:
+        call = it.stub.SegmentStream()
+        config = pb.StreamConfig(policy=pb.POLICY_EVERY, mask_format=pb.MASK_FORMAT_BITS)
+
+        async def send() -> None:
+            await call.write(pb.StreamRequest(config=config))
+            for number in range(FRAMES):
+                await call.write(pb.StreamRequest(frame=pb.StreamFrame(frame_id=number, image=LARGE)))
+
+        sending = asyncio.create_task(send())
+        await until(lambda: it.metric("pranet_rejected_total", {"reason": "read-too-slowly"}) == 1)
+        await until(it.service.streams.idle.is_set)
+        call.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
+
+
+@contextlib.asynccontextmanager
+async def narrow(it: Running) -> AsyncIterator[ClientConnection]:
+    """Open a WebSocket behind which little is buffered."""
+    near = socket.socket()
+    near.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    near.connect(("127.0.0.1", it.port))
+    near.setblocking(False)
+    async with callers.socket(it, NO_ACCESS, by_header=True, sock=near, max_queue=1, compression=None) as opened:
+        yield opened
+
+
+@pytest.mark.slow
+async def test_a_websocket_whose_answers_are_not_read_ends() -> None:
+    async with serving() as it, narrow(it) as opened:
+
+        async def send() -> None:
+            await opened.send(json.dumps({"policy": "every", "mask_format": "bits"}))
+            for number in range(FRAMES):
+                head = json.dumps({"frame_id": number}).encode()
+                await opened.send(LENGTH.pack(len(head)) + head + LARGE)
+
+        sending = asyncio.create_task(send())
+        await until(lambda: it.metric("pranet_rejected_total", {"reason": "read-too-slowly"}) == 1)
+        await until(it.service.streams.idle.is_set)
+        opened.transport.abort()
+        await asyncio.gather(sending, return_exceptions=True)
+
+
+async def test_a_grpc_message_that_does_not_arrive_is_given_up() -> None:
+    async with serving(request_timeout_ms=300) as it:
+        call = it.channel.stream_unary("/pranet.v1.SegmentationService/Segment")()  # as if it sent its one message late
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call
+        assert refused.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert dict(refused.value.trailing_metadata() or ())["pranet-error"] == "body-too-slow"

@@ -1,0 +1,144 @@
+"""How a stream may end, at each point of its life."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+
+import grpc
+import numpy as np
+import pytest
+from PIL import Image
+
+from service.pb.pranet.v1 import segmentation_pb2 as pb
+from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
+from service.rpc import server as rpc
+from service.runtime import Phase
+from tests.support.patching import Patches
+from tests.support.pictures import encoded
+from tests.support.servers.black_hole import Loss, black_hole
+from tests.support.serving import PATIENCE, serving, until
+from tests.support.streaming import CONFIG, NARROW, Call, Held, check_identity, frame, held, reached, status
+
+SETTLED_SECONDS = 0.2  # without a change, after which nothing moves any more
+NOISE = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8)))
+
+
+async def before_configuration(hold: Held, call: Call) -> None:
+    await asyncio.sleep(0)
+
+
+async def waiting_for_frames(hold: Held, call: Call) -> None:
+    await call.write(CONFIG)
+    await reached(call, lambda: hold.it.service.streams.active == 1)
+
+
+async def waiting_encoded(hold: Held, call: Call) -> None:
+    await inferring(hold, call)
+    await call.write(frame(1))
+    await reached(call, lambda: hold.received == 2)
+
+
+async def decoding(hold: Held, call: Call) -> None:
+    hold.hold_decoding()
+    await call.write(CONFIG)
+    await call.write(frame(0))
+    await reached(call, hold.decoding.is_set)
+
+
+async def inferring(hold: Held, call: Call) -> None:
+    await call.write(CONFIG)
+    await call.write(frame(0))
+    await hold.predictor.has_begun()
+
+
+async def answering(hold: Held, call: Call) -> None:
+    """Bring the service to where it writes more than the client's side takes unread."""
+    hold.open()
+    await call.write(pb.StreamRequest(config=pb.StreamConfig(output=pb.OUTPUT_OVERLAY)))
+    await call.write(frame(0, image=NOISE))
+    await reached(call, lambda: hold.predictor.frames == 1 and not hold.it.service.segmenter.in_flight)
+    await asyncio.sleep(SETTLED_SECONDS)
+    assert hold.answered == 0  # or this is not the state that it is said to be
+
+
+STATES = [before_configuration, waiting_for_frames, waiting_encoded, decoding, inferring, answering]
+Reach = Callable[[Held, Call], Awaitable[None]]
+
+
+@pytest.mark.parametrize("reach", STATES)
+async def test_a_cancelled_call_leaves_nothing_behind(reach: Reach, caplog: pytest.LogCaptureFixture) -> None:
+    async with held() as hold:
+        call = hold.stub.SegmentStream()
+        await reach(hold, call)
+        call.cancel()
+        assert (await status(call))[0] is grpc.StatusCode.CANCELLED
+        await hold.nothing_left()
+    assert not [line for line in caplog.records if line.levelno >= logging.ERROR]
+
+
+@pytest.mark.parametrize("reach", STATES)
+async def test_a_calls_own_deadline_ends_it_and_leaves_nothing_behind(reach: Reach) -> None:
+    async with held() as hold:
+        call = hold.stub.SegmentStream(timeout=1)
+        with contextlib.suppress(grpc.aio.AioRpcError, asyncio.CancelledError, asyncio.InvalidStateError):
+            await reach(hold, call)  # a slow machine may come less far
+        assert (await status(call))[0] is grpc.StatusCode.DEADLINE_EXCEEDED
+        await hold.nothing_left()
+
+
+@pytest.mark.parametrize("reach", STATES)
+async def test_when_the_service_stops_accepted_frames_are_answered_and_the_stream_ends_as_unavailable(
+    reach: Reach,
+) -> None:
+    async with held() as hold:
+        call = hold.stub.SegmentStream()
+        await reach(hold, call)
+        hold.it.service.readiness.enter(Phase.DRAINING)
+        hold.it.service.streams.drain()
+        hold.open()
+        answers = 0
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            async with asyncio.timeout(PATIENCE):
+                async for _ in call:
+                    answers += 1
+        assert await status(call) == (grpc.StatusCode.UNAVAILABLE, "draining")
+        assert answers == hold.received
+        await hold.nothing_left()
+
+
+async def with_all_answers_taken(call: Call) -> None:
+    await call.write(CONFIG)
+    await call.write(frame(0))
+    await call.read()
+
+
+async def with_an_answer_that_is_being_written(call: Call) -> None:
+    await call.write(pb.StreamRequest(config=pb.StreamConfig(output=pb.OUTPUT_OVERLAY)))
+    await call.write(frame(0, image=NOISE))
+
+
+@pytest.mark.parametrize("reach", [with_all_answers_taken, with_an_answer_that_is_being_written])
+@pytest.mark.parametrize("loss", Loss)
+async def test_a_stream_whose_peer_vanished_is_cleaned_up_by_keepalive(
+    loss: Loss,
+    reach: Callable[[Call], Awaitable[None]],
+    patched: Patches,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    patched(rpc, "KEEPALIVE_SECONDS", 1.0)
+    patched(rpc, "KEEPALIVE_TIMEOUT_SECONDS", 0.5)
+    async with (
+        serving() as it,
+        black_hole(it.grpc_port, loss) as (port, gone),
+        grpc.aio.insecure_channel(f"127.0.0.1:{port}", NARROW) as channel,
+    ):
+        call: Call = pb_grpc.SegmentationServiceStub(channel).SegmentStream()
+        await reach(call)
+        await until(lambda: it.service.streams.active == 1 and not it.service.segmenter.in_flight)
+        gone.set()
+        async with asyncio.timeout(PATIENCE):
+            await it.service.streams.idle.wait()
+            await it.service.segmenter.idle.wait()
+        check_identity(it)
+    assert not [line for line in caplog.records if line.levelno >= logging.ERROR]

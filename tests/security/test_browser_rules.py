@@ -1,0 +1,76 @@
+"""What browsers are told: whose pages may call, and to be careful with what comes."""
+
+from pathlib import Path
+
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from service.client.credentials import NO_ACCESS
+from service.http.middleware import SAFE_HEADERS
+from tests.support import callers
+from tests.support.serving import serving
+
+ELSEWHERE = "https://elsewhere.example"
+PREFLIGHT = {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/livez", "/info", "/pages/live.js", "/nothing", "/metrics"])
+async def test_every_answer_tells_browsers_to_be_careful(path: str) -> None:
+    async with serving() as it:
+        answer = await it.rest.get(path)
+        assert set(SAFE_HEADERS) <= set(answer.headers)
+        assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+        assert "unsafe" not in answer.headers["content-security-policy"]
+
+
+async def test_what_may_be_about_a_patient_is_kept_by_no_cache() -> None:
+    async with serving() as it:
+        answer = await it.rest.post("/segment", content=callers.PICTURE)
+        assert answer.headers["cache-control"] == "no-store"
+        assert "cache-control" not in (await it.rest.get("/pages/live.js")).headers
+
+
+async def test_pages_of_other_sites_get_no_permission_by_default() -> None:
+    async with serving() as it:
+        answer = await it.rest.get("/info", headers={"origin": ELSEWHERE})
+        assert not [name for name in answer.headers if name.startswith("access-control-")]
+        assert (await it.rest.options("/segment", headers={"origin": ELSEWHERE, **PREFLIGHT})).status_code == 405
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "multipart/form-data; boundary=b", None])
+async def test_pages_of_other_sites_may_not_send_what_browsers_send_unasked(kind: str | None) -> None:
+    headers = {"origin": ELSEWHERE} | ({"content-type": kind} if kind else {})
+    async with serving() as it:
+        refused = await it.rest.post("/segment", content=callers.PICTURE, headers=headers)
+        assert (refused.status_code, refused.json()["type"]) == (403, "urn:pranet:error:foreign-origin")
+        assert it.metric("pranet_decodes_total") == 0
+        own = await it.rest.post("/segment", content=callers.PICTURE, headers={"origin": str(it.rest.base_url)})
+        assert own.status_code == 200
+    async with serving(cors_origins=ELSEWHERE) as it:
+        named = await it.rest.post("/segment", content=callers.PICTURE, headers={"origin": ELSEWHERE})
+        assert named.status_code == 200
+
+
+async def test_pages_of_named_sites_may_ask_and_stream() -> None:
+    async with serving(cors_origins=f"https://other.example, {ELSEWHERE}/") as it:
+        preflight = await it.rest.options("/segment", headers={"origin": ELSEWHERE, **PREFLIGHT})
+        assert preflight.headers["access-control-allow-origin"] == ELSEWHERE
+        assert "authorization" in preflight.headers["access-control-allow-headers"].lower()
+        answer = await it.rest.get("/info", headers={"origin": ELSEWHERE})
+        assert answer.headers["access-control-allow-origin"] == ELSEWHERE
+        assert "x-model" in answer.headers["access-control-expose-headers"]
+        async with callers.socket(it, NO_ACCESS, by_header=True, origin=ELSEWHERE):
+            pass
+        stranger = await it.rest.get("/info", headers={"origin": "https://stranger.example"})
+        assert "access-control-allow-origin" not in stranger.headers
+        with pytest.raises(InvalidStatus):
+            async with callers.socket(it, NO_ACCESS, by_header=True, origin="https://stranger.example"):
+                pass
+
+
+async def test_a_refusal_can_be_read_by_pages_of_named_sites(tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_text("")
+    async with serving(cors_origins=ELSEWHERE, api_tokens_file=tmp_path / "tokens") as it:
+        assert (await it.rest.options("/segment", headers={"origin": ELSEWHERE, **PREFLIGHT})).status_code == 200
+        refused = await it.rest.get("/info", headers={"origin": ELSEWHERE})
+        assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, ELSEWHERE)

@@ -1,0 +1,230 @@
+"""Who has a valid token is let in, over every transport; nobody else is, to any route that is not listed as open."""
+
+import hashlib
+import logging
+import math
+import os
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import grpc
+import httpx
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+from websockets.typing import Subprotocol
+
+from service.access.tokens import Tokens, TokensError, parse
+from service.client.credentials import NO_ACCESS, Access
+from service.commands import main as cli
+from service.pb.pranet.v1 import segmentation_pb2 as pb
+from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
+from tests.support.callers import TRANSPORTS, Ask, grpc_unary, rest, socket
+from tests.support.pictures import encoded, red_box
+from tests.support.serving import Running, serving
+
+TODAY = datetime.now(UTC).date()
+YESTERDAY = TODAY - timedelta(days=1)
+OPEN = ["/", "/livez", "/readyz", "/docs", "/openapi.json", "/pages/live.js", "/samples/polyp-1.jpg"]
+CREDENTIALS = {
+    "right": ("good", "ok"),
+    "on its last day": ("today", "ok"),
+    "expired": ("expired", "unauthenticated"),
+    "wrong": ("bad", "unauthenticated"),
+    "the hash itself": (hashlib.sha256(b"good").hexdigest(), "unauthenticated"),
+    "absent": (None, "unauthenticated"),
+}
+
+
+def line(token: str, name: str | None = None, last_day: object = "") -> str:
+    return f"{name or token}:{hashlib.sha256(token.encode()).hexdigest()}" + (f":{last_day}" if last_day else "")
+
+
+def write(path: Path, *lines: str) -> None:
+    path.write_text("\n".join(lines))
+
+
+async def asked(it: Running, path: str) -> httpx.Response:
+    """Ask for a path as it stands; clients tidy up what they are given."""
+    return await it.rest.get("/", extensions={"target": path.encode()})
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> Path:
+    path = tmp_path / "tokens"
+    lines = ["# who may call", line("good"), "", line("today", last_day=TODAY), line("expired", last_day=YESTERDAY)]
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.mark.parametrize("ask", TRANSPORTS, ids=lambda ask: ask.__name__)
+async def test_a_valid_token_lets_in_and_nothing_else_does(ask: Ask, tokens: Path) -> None:
+    async with serving(api_tokens_file=tokens) as it:
+        found = {name: await ask(it, Access(token)) for name, (token, _) in CREDENTIALS.items()}
+        assert found == {name: expected for name, (_, expected) in CREDENTIALS.items()}
+        assert it.metric("pranet_decodes_total") == 2
+        assert it.metric("pranet_rejected_total", {"reason": "unauthenticated"}) >= 4
+
+
+@pytest.mark.parametrize("header", ["good", "Basic good", "Bearer", "Bearer good good", "Bearer göod", ""])
+async def test_what_is_no_bearer_token_is_refused(header: str, tokens: Path) -> None:
+    async with serving(api_tokens_file=tokens) as it:
+        answer = await it.rest.get("/info", headers=[(b"authorization", header.encode())])
+        assert answer.status_code == 401
+        assert answer.headers["www-authenticate"] == 'Bearer realm="pranet"'
+
+
+@pytest.mark.parametrize("pair", [("good", "bad"), ("bad", "good"), ("good", "good")])
+async def test_of_several_tokens_none_counts(pair: tuple[str, str], tokens: Path) -> None:
+    given = [("authorization", f"Bearer {token}") for token in pair]
+    async with serving(api_tokens_file=tokens) as it:
+        assert (await it.rest.get("/info", headers=given)).status_code == 401
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await it.stub.GetModelInfo(pb.GetModelInfoRequest(), metadata=given)
+        assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        offered = [Subprotocol(f"pranet.bearer.{token}") for token in pair]
+        for options in ({"additional_headers": given}, {"subprotocols": offered}):
+            with pytest.raises(InvalidStatus) as denied:
+                await connect(f"ws://127.0.0.1:{it.port}/stream", proxy=None, **options)
+            assert denied.value.response.status_code == 401
+
+
+async def test_without_a_file_of_tokens_nobody_needs_one() -> None:
+    async with serving() as it:
+        assert [await ask(it, NO_ACCESS) for ask in TRANSPORTS] == ["ok"] * len(TRANSPORTS)
+
+
+async def test_every_route_needs_a_token_but_those_that_are_listed(tokens: Path) -> None:
+    async with serving(api_tokens_file=tokens) as it:
+        documented = list((await it.rest.get("/openapi.json")).json()["paths"])
+        assert "/segment" in documented
+        for path in [*documented, *OPEN, "/nothing", "/pages", "//info", "/info/", "/INFO", "/docs/", "/livez/../info"]:
+            expected = {200} if path in OPEN else {401}
+            assert (await asked(it, path)).status_code in expected, path
+
+
+@pytest.mark.parametrize("path", ["/pages/../info", "/pages/%2e%2e/info", "/pages/..%2finfo", "/samples/../../core.py"])
+async def test_no_detour_through_an_open_folder_leads_out_of_it(path: str, tokens: Path) -> None:
+    async with serving(api_tokens_file=tokens) as it:
+        assert (await asked(it, path)).status_code in (401, 404)
+
+
+@pytest.mark.parametrize(("public", "status"), [(True, 200), (False, 401)])
+async def test_metrics_are_open_only_if_the_setting_says_so(public: bool, status: int, tokens: Path) -> None:
+    async with serving(api_tokens_file=tokens, public_metrics=public) as it:
+        assert (await it.rest.get("/metrics")).status_code == status
+        assert (await it.rest.get("/metrics", headers={"authorization": "bearer good"})).status_code == 200
+
+
+async def test_grpc_health_is_open_and_reflection_is_not(tokens: Path) -> None:
+    async with serving(api_tokens_file=tokens) as it:
+        health = await health_pb2_grpc.HealthStub(it.channel).Check(health_pb2.HealthCheckRequest())
+        assert health.status == health_pb2.HealthCheckResponse.SERVING
+        listing = reflection_pb2.ServerReflectionRequest(list_services="")
+        stub = reflection_pb2_grpc.ServerReflectionStub(it.channel)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.ServerReflectionInfo().read()  # without a write: it may fail first
+        assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        answers = stub.ServerReflectionInfo(iter([listing]), metadata=Access("good").metadata())
+        assert (await anext(aiter(answers))).list_services_response.service
+
+
+async def test_tokens_change_without_a_restart(tokens: Path) -> None:
+    async with serving(api_tokens_file=tokens) as it:
+        assert await rest(it, Access("good")) == "ok"
+        write(tokens, line("new"))
+        found = [await ask(it, Access(token)) for ask in (rest, grpc_unary) for token in ("good", "new")]
+        assert found == ["unauthenticated", "ok"] * 2
+
+
+@pytest.mark.parametrize("broken", ["good:secret-in-clear", "\x00\xff", "a:" + "0" * 64 + ":someday", None])
+def test_a_broken_new_file_leaves_the_old_tokens_in_force(
+    broken: str | None, tokens: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    read = Tokens(tokens)
+    if broken is None:
+        tokens.unlink()
+    else:
+        tokens.write_bytes(broken.encode("latin-1"))
+    assert read.holder("good") == read.holder("good") == "good"
+    faults = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert len(faults) == 1  # not one for each request
+    assert "the old tokens stay valid" in faults[0]
+    assert "secret" not in faults[0]
+    tokens.write_text(line("new"))
+    assert read.holder("new") == "new"
+
+
+def test_a_file_that_is_broken_from_the_beginning_stops_the_start(tmp_path: Path) -> None:
+    (tmp_path / "tokens").write_text("good:secret-in-clear")
+    with pytest.raises(TokensError, match="line 1 is not name:sha256-hex") as caught:
+        Tokens(tmp_path / "tokens")
+    assert "secret" not in str(caught.value)
+    with pytest.raises(TokensError, match="No such file"):
+        Tokens(tmp_path / "none")
+
+
+def test_a_name_can_stand_in_the_file_once_only() -> None:
+    with pytest.raises(TokensError, match="line 2: the name a occurs twice"):
+        parse(f"{line('one', 'a')}\n{line('two', 'a')}")
+
+
+def test_the_command_makes_tokens_that_only_their_holders_know(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "tokens"
+    given = ["--api-tokens-file", str(path)]
+    assert cli.main(["tokens", "add", "room-1", *given]) == 0
+    first = capsys.readouterr().out.strip()
+    assert path.stat().st_mode & 0o777 == 0o600
+    following = Tokens(path)
+    path.chmod(0o640)
+    assert cli.main(["tokens", "add", "room-2", "--expires", str(TODAY), *given]) == 0
+    second = capsys.readouterr().out.strip()
+    assert (following.holder(first), following.holder(second)) == ("room-1", "room-2")
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert first not in path.read_text()
+    assert os.listdir(tmp_path) == ["tokens"]
+    assert cli.main(["tokens", "add", "room-1", *given]) == 2
+    assert cli.main(["tokens", "add", "room 3", *given]) == 2
+    assert cli.main(["tokens", "remove", "room-3", *given]) == 2
+    assert cli.main(["tokens", "remove", "room-1", *given]) == 0
+    assert [token.name for token in parse(path.read_text())] == ["room-2"]
+
+
+async def test_a_browsers_token_is_never_chosen_as_the_subprotocol(tokens: Path) -> None:
+    async with serving(api_tokens_file=tokens) as it, socket(it, Access("good"), by_header=False) as opened:
+        assert opened.subprotocol == "pranet.v1"
+
+
+@pytest.mark.parametrize("ask", TRANSPORTS, ids=lambda ask: ask.__name__)
+async def test_above_its_rate_a_token_is_refused_and_others_are_not(ask: Ask, tokens: Path) -> None:
+    write(tokens, line("one"), line("other"))
+    async with serving(api_tokens_file=tokens, rate_limit=1 / 3600) as it:  # none comes back within this test
+        for name in ("one", "other"):
+            allowance = it.service.gate._limits.of(name)
+            allowance._most = allowance._left = 2.0  # a stream's opening, and its frame
+        assert await ask(it, Access("one")) == "ok"
+        while (found := await ask(it, Access("one"))) == "ok":
+            pass
+        assert found == "rate-limited"
+        assert await ask(it, Access("other")) == "ok"
+        answer = await it.rest.get("/info", headers=dict(Access("one").metadata()))
+        assert answer.status_code == 429
+        assert int(answer.headers["retry-after"]) > 60
+
+
+async def test_a_live_frame_above_the_rate_is_dropped_before_it_is_decoded(tokens: Path) -> None:
+    picture = encoded(red_box(64, 48, (16, 12, 48, 36)))
+    async with serving(api_tokens_file=tokens, rate_limit=1 / 3600) as it:  # the opening takes the only one
+        stub = pb_grpc.SegmentationServiceStub(it.channel)
+        sent = [
+            pb.StreamRequest(config=pb.StreamConfig(policy=pb.POLICY_LATEST)),
+            pb.StreamRequest(frame=pb.StreamFrame(frame_id=1, image=picture)),
+        ]
+        answers = [answer async for answer in stub.SegmentStream(iter(sent), metadata=Access("good").metadata())]
+        assert [answer.dropped.reason for answer in answers] == [pb.DROP_REASON_OVERLOAD]
+        assert it.metric("pranet_decodes_total") == 0
+        assert math.isclose(it.metric("pranet_frames_total", {"slot": "0", "outcome": "overload"}), 1)

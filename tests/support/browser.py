@@ -1,0 +1,56 @@
+"""The page in a fresh Chromium with a camera that shows the synthetic sweep."""
+
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.commands.video import sweep
+from tests.support.serving import PATIENCE
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--host-resolver-rules=MAP pranet.test 127.0.0.1",  # a name that is not localhost, so no secure page
+    "--use-fake-ui-for-media-stream",
+    "--use-fake-device-for-media-stream",
+]
+MILLISECONDS = 3 * PATIENCE * 1000  # a browser and a network share two cores
+
+
+@asynccontextmanager
+async def opened(url: str, folder: Path, **options: Any) -> AsyncIterator[tuple[Any, list[str]]]:
+    """Open a page; yields it with the list of its console's errors, which grows."""
+    playwright = pytest.importorskip("playwright.async_api")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium")
+    playwright.expect.set_options(timeout=MILLISECONDS)
+    camera = folder / "camera.mjpeg"
+    camera.write_bytes(b"".join(sweep()))
+    faults: list[str] = []
+    async with playwright.async_playwright() as driver:
+        context = await driver.chromium.launch_persistent_context(
+            folder / "profile",
+            executable_path=CHROMIUM,
+            args=[*FLAGS, f"--use-file-for-fake-video-capture={camera}"],
+            permissions=["camera"],
+            **options,
+        )
+        try:
+            page = await context.new_page()
+            page.set_default_timeout(MILLISECONDS)
+            page.on("pageerror", lambda error: faults.append(str(error)))
+            page.on("console", lambda line: faults.append(line.text) if line.type == "error" else None)
+            await page.goto(url)
+            yield page, faults
+        finally:
+            await context.close()

@@ -1,0 +1,104 @@
+"""Commands in processes of their own, ``pranet`` above all, as a user starts them."""
+
+import contextlib
+import os
+import re
+import ssl
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import httpx
+
+from tests.support.pictures import ROOT
+
+PROGRAM = (sys.executable, "-m", "service.commands.main")
+FAKE_PREDICTOR = (sys.executable, "-m", "tests.support.servers.fake_predictor_server")
+SCRIPTS = Path(sysconfig.get_path("scripts"))
+START_SECONDS = 120  # import of torch, reading of weights and warm-up on a busy machine
+STOP_SECONDS = 60
+ANNOUNCEMENT = re.compile(r"PraNet is ready: (?P<url>https?://\S+) \(gRPC (?P<grpc_port>\d+)\)")
+
+
+@dataclass(frozen=True)
+class Server:
+    """A ``pranet serve`` that is ready."""
+
+    process: "subprocess.Popen[str]"
+    url: str
+    grpc_address: str
+
+
+def pranet(*arguments: object, **variables: str) -> "subprocess.CompletedProcess[str]":
+    """Run one command to its end."""
+    return subprocess.run(
+        _command(arguments), cwd=ROOT, env=_environment(variables), text=True, capture_output=True, check=False
+    )
+
+
+def check(*command: object) -> str:
+    """Run a checker that must find nothing wrong; return what it printed."""
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@contextlib.contextmanager
+def server(
+    *arguments: object,
+    program: Sequence[object] = PROGRAM,
+    stdin: int | None = None,
+    stderr: IO[str] | None = None,
+    ca: Path | None = None,
+    **variables: str,
+) -> Iterator[Server]:
+    """Serve on free ports inside the block."""
+    command = _command(("serve", "--port", 0, "--grpc-port", 0, "--log-level", "warning", *arguments), program)
+    with subprocess.Popen(
+        command, cwd=ROOT, env=_environment(variables), text=True, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr
+    ) as process:
+        try:
+            yield _announced(process, ssl.create_default_context(cafile=ca) if ca else True)
+        finally:
+            process.terminate()
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def fake_server(*arguments: object, **options: Any) -> contextlib.AbstractContextManager[Server]:
+    """Serve with a predictor that needs no weights; see ``servers/fake_predictor_server.py``."""
+    return server(*arguments, program=FAKE_PREDICTOR, **options)
+
+
+def resident_bytes(server: Server) -> int:
+    """Return how much memory a server has now."""
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    found = re.search(r"VmRSS:\s+(\d+) kB", status)
+    assert found
+    return int(found[1]) * 1024
+
+
+def _announced(process: "subprocess.Popen[str]", verify: ssl.SSLContext | bool) -> Server:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if found := ANNOUNCEMENT.search(line):
+            url = f"{found['url']}/readyz"
+            httpx.get(url, timeout=START_SECONDS, trust_env=False, verify=verify).raise_for_status()
+            return Server(process, found["url"], f"127.0.0.1:{found['grpc_port']}")
+    raise AssertionError(f"pranet serve ended with {process.wait(STOP_SECONDS)} before it was ready")
+
+
+def _command(arguments: tuple[object, ...], program: Sequence[object] = PROGRAM) -> list[str]:
+    return [*map(str, program), *map(str, arguments)]
+
+
+def _environment(variables: dict[str, str]) -> dict[str, str]:
+    """Return this process's environment without settings of its own."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PRANET_")}
+    return {**inherited, **variables}

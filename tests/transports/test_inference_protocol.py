@@ -1,0 +1,296 @@
+"""The Open Inference Protocol where Triton's own clients do not reach: odd requests, clients that leave, streams."""
+
+import asyncio
+import base64
+import json
+import struct
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from google.protobuf import descriptor_pool
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+
+from service.pb.inference import open_inference_pb2 as pb
+from service.pb.inference import open_inference_pb2_grpc as pb_grpc
+from service.runtime import Phase
+from tests.support.pictures import encoded, red_box
+from tests.support.predictors import GatedPredictor
+from tests.support.serving import PATIENCE, Running, serving, until
+
+INFER = "/v2/models/pranet/infer"
+BOX = (10, 10, 40, 30)
+PICTURE = red_box(64, 48, BOX)
+IMAGE = encoded(PICTURE)
+EXPECTED = np.asarray(PICTURE)[:, :, 0]
+
+
+def inputs(*images: bytes) -> list[dict[str, Any]]:
+    data = [base64.b64encode(image).decode() for image in images]
+    return [{"name": "image", "datatype": "BYTES", "shape": [len(images)], "data": data}]
+
+
+def request(*images: bytes, **fields: Any) -> pb.ModelInferRequest:
+    tensor = pb.ModelInferRequest.InferInputTensor(name="image", datatype="BYTES", shape=[len(images)])
+    raw = b"".join(struct.pack("<I", len(image)) + image for image in images)
+    return pb.ModelInferRequest(model_name="pranet", inputs=[tensor], raw_input_contents=[raw], **fields)
+
+
+def stub(it: Running) -> pb_grpc.GRPCInferenceServiceStub:
+    return pb_grpc.GRPCInferenceServiceStub(it.channel)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/v2", 200),
+        ("GET", "/v2/", 200),
+        ("GET", "/v2/models/pranet/versions/1/stats", 200),
+        ("GET", "/v2/models/pranet/versions/3/stats", 404),
+        ("GET", "/v2/repository/index", 404),
+        ("GET", INFER, 405),
+    ],
+)
+async def test_routes_answer_in_the_form_of_the_protocol(method: str, path: str, status: int) -> None:
+    async with serving() as it:
+        answer = await it.rest.request(method, path)
+    assert answer.status_code == status
+    assert (status == 200) == ("error" not in answer.json())
+    assert answer.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("path", ["/v2", "/v2/models/pranet", "/v2/nowhere"])
+async def test_who_has_no_token_is_refused_in_the_form_of_the_protocol_too(tmp_path: Path, path: str) -> None:
+    (tmp_path / "tokens").touch()
+    async with serving(api_tokens_file=tmp_path / "tokens") as it:
+        answer = await it.rest.get(path)
+    assert answer.status_code == 401
+    assert answer.json().keys() == {"error"}
+    assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ({"inputs": inputs(IMAGE), "colour": 1}, 400, "colour"),
+        ({"inputs": []}, 400, "send exactly one"),
+        ({"inputs": [*inputs(IMAGE), *inputs(IMAGE)]}, 400, "send exactly one"),
+        ({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": ["no base64!"]}]}, 400, "base64"),
+        ({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [2], "data": ["QQ=="]}]}, 400, "1 elements"),
+        ({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [0], "data": []}]}, 400, "no picture"),
+        ({"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [1, 2]}]}, 400, "2 came"),
+        ({"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [1, 2, 256]}]}, 400, "255"),
+        ({"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [1, [2]]}]}, 400, "regular"),
+        ({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1]}]}, 400, "data and binary_data_size"),
+        ({"inputs": inputs(IMAGE), "outputs": [{"name": "mask"}] * 2}, 400, "twice"),
+        ({"inputs": inputs(IMAGE), "parameters": {"timeout": -1}}, 422, "timeout"),
+        ({"inputs": inputs(IMAGE), "parameters": {"threshold": "high"}}, 422, "threshold"),
+        ({"inputs": inputs(IMAGE), "parameters": {"roi": "left"}}, 422, "roi"),
+        ({"inputs": inputs(IMAGE), "parameters": {"binary_data_output": 1}}, 422, "true or false"),
+        ({"inputs": inputs(IMAGE), "outputs": [{"name": "mask", "parameters": {"classification": 3}}]}, 422, "output"),
+        ({"inputs": inputs(b"no picture")}, 415, "not a supported image"),
+    ],
+)
+async def test_what_is_wrong_is_named(body: dict[str, Any], status: int, words: str) -> None:
+    async with serving() as it:
+        answer = await it.rest.post(INFER, json=body)
+    assert (answer.status_code, list(answer.json())) == (status, ["error"])
+    assert words in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "words"),
+    [
+        ({"inference-header-content-length": "9999999"}, "length of the JSON"),
+        ({"inference-header-content-length": "-1"}, "length of the JSON"),
+        ({"inference-header-content-length": "5"}, "send a JSON object with id, "),
+        ({"x-request-timeout-ms": "soon"}, "X-Request-Timeout-Ms"),
+    ],
+)
+async def test_headers_that_cannot_be_are_refused(headers: dict[str, str], words: str) -> None:
+    async with serving() as it:
+        answer = await it.rest.post(INFER, json={"inputs": inputs(IMAGE)}, headers=headers)
+    assert answer.status_code == 400
+    assert words in answer.json()["error"]
+
+
+async def test_bytes_that_no_tensor_claims_are_refused() -> None:
+    head = json.dumps({"inputs": inputs(IMAGE)}).encode()
+    async with serving() as it:
+        answer = await it.rest.post(
+            INFER, content=head + b"more", headers={"inference-header-content-length": str(len(head))}
+        )
+    assert (answer.status_code, "4 bytes follow" in answer.json()["error"]) == (400, True)
+
+
+async def test_an_answer_names_its_weights_and_the_time_of_each_stage() -> None:
+    async with serving() as it:
+        answer = await it.rest.post(INFER, json={"inputs": inputs(IMAGE, IMAGE), "id": "7"})
+    assert (answer.json()["id"], answer.headers["x-model"]) == ("7", "red-00000000")
+    stages = [part.partition(";")[0] for part in answer.headers["server-timing"].split(", ")]
+    assert stages == ["decode", "preprocess", "queue", "infer", "post", "total"]
+    (mask, probability) = answer.json()["outputs"]
+    assert (mask["shape"], probability["shape"]) == ([2, 48, 64], [2, 48, 64])
+    assert (np.reshape(mask["data"], mask["shape"])[1] == EXPECTED).mean() > 0.98
+
+
+async def test_every_picture_of_a_request_takes_a_place_and_is_counted() -> None:
+    predictor = GatedPredictor()
+    async with serving(predictor, max_queue_size=4, max_batch_size=1) as it:
+        held = asyncio.create_task(it.rest.post("/segment", content=IMAGE))
+        await predictor.has_begun()
+        three = asyncio.create_task(it.rest.post(INFER, json={"inputs": inputs(*[IMAGE] * 3)}))
+        await until(lambda: it.service.segmenter.in_flight == 4)
+        two = await it.rest.post(INFER, json={"inputs": inputs(IMAGE, IMAGE)})
+        five = await it.rest.post(INFER, json={"inputs": inputs(*[IMAGE] * 5)})
+        predictor.open()
+        assert (await three).status_code == (await held).status_code == 200
+        assert it.metric("pranet_frame_duration_seconds_count", {"outcome": "answered"}) == 4
+    assert (two.status_code, two.headers["retry-after"]) == (429, "1")
+    assert (five.status_code, "at most 4" in five.json()["error"]) == (400, True)
+
+
+async def test_pictures_of_a_request_are_judged_together_before_any_is_decoded() -> None:
+    async with serving(max_image_pixels=64 * 48 * 2) as it:
+        answer = await it.rest.post(INFER, json={"inputs": inputs(*[IMAGE] * 3)})
+        assert (answer.status_code, it.metric("pranet_decodes_total")) == (413, 0)
+
+
+async def test_a_turned_picture_has_the_size_that_a_person_sees() -> None:
+    exif = PICTURE.getexif()
+    exif[0x0112] = 6
+    turned = encoded(PICTURE, "JPEG", exif=exif)
+    async with serving() as it:
+        both = await it.rest.post(INFER, json={"inputs": inputs(IMAGE, turned)})
+        alone = await it.rest.post(INFER, json={"inputs": inputs(turned, turned)})
+    assert (both.status_code, alone.json()["outputs"][0]["shape"]) == (400, [2, 64, 48])
+
+
+async def test_who_leaves_takes_the_work_along() -> None:
+    predictor = GatedPredictor()
+    async with serving(predictor, max_batch_size=1) as it:
+        over_rest = asyncio.create_task(it.rest.post(INFER, json={"inputs": inputs(*[IMAGE] * 3)}))
+        await predictor.has_begun()
+        over_grpc = stub(it).ModelInfer(request(IMAGE, IMAGE))
+        streamed = stub(it).ModelStreamInfer(iter([request(IMAGE)]))
+        reading = asyncio.create_task(streamed.read())
+        await until(lambda: it.service.segmenter.in_flight == 6)
+        over_rest.cancel()
+        over_grpc.cancel()
+        streamed.cancel()
+        await until(lambda: it.service.segmenter.in_flight == 0)
+        predictor.open()
+        assert (await it.rest.post("/segment", content=IMAGE)).status_code == 200
+        await asyncio.gather(over_rest, reading, return_exceptions=True)
+    assert predictor.frames == 2  # the one that had begun, and the last
+
+
+async def test_grpc_reads_typed_contents_too() -> None:
+    tensor = pb.ModelInferRequest.InferInputTensor(name="image", datatype="UINT8", shape=[1, *EXPECTED.shape, 3])
+    tensor.contents.uint_contents.extend(np.asarray(PICTURE).ravel().tolist())
+    encoded_tensor = pb.ModelInferRequest.InferInputTensor(name="image", datatype="BYTES", shape=[1])
+    encoded_tensor.contents.bytes_contents.append(IMAGE)
+    async with serving() as it:
+        for given in (tensor, encoded_tensor):
+            answer = await stub(it).ModelInfer(pb.ModelInferRequest(model_name="pranet", inputs=[given]))
+            mask = np.frombuffer(answer.raw_output_contents[0], np.uint8).reshape(answer.outputs[0].shape)
+            assert (mask[0] == EXPECTED).mean() > 0.98
+        both = pb.ModelInferRequest(model_name="pranet", inputs=[tensor], raw_input_contents=[b""])
+        with pytest.raises(grpc.aio.AioRpcError, match="has both"):
+            await stub(it).ModelInfer(both)
+
+
+async def test_a_stream_reads_no_further_than_its_window_and_answers_in_order() -> None:
+    predictor = GatedPredictor()
+
+    async def requests() -> AsyncIterator[pb.ModelInferRequest]:
+        for number in range(100):
+            yield request(IMAGE, id=str(number))
+
+    async with serving(predictor, stream_window=2, max_batch_size=1) as it:
+        answers = aiter(stub(it).ModelStreamInfer(requests()))
+        await predictor.has_begun()
+        await until(lambda: it.service.segmenter.in_flight == 2)
+        predictor.permits.release()
+        first = await anext(answers)
+        await predictor.has_begun()
+        assert it.service.segmenter.in_flight <= 2
+        predictor.open()
+        rest = [answer.infer_response.id async for answer in answers]
+    assert [first.infer_response.id, *rest] == [str(number) for number in range(100)]
+
+
+async def test_a_stream_ends_when_the_service_stops_and_accepted_requests_are_answered() -> None:
+    predictor = GatedPredictor()
+    async with asyncio.timeout(PATIENCE), serving(predictor, max_batch_size=1) as it:
+        call = stub(it).ModelStreamInfer()
+        for number in range(2):
+            await call.write(request(IMAGE, id=str(number)))
+        await until(lambda: it.service.segmenter.in_flight == 2)
+        it.service.readiness.enter(Phase.DRAINING)
+        it.service.streams.drain()
+        predictor.open()
+        assert [(await call.read()).infer_response.id for _ in range(2)] == ["0", "1"]
+        with pytest.raises(grpc.aio.AioRpcError, match="UNAVAILABLE"):
+            await call.read()
+        assert it.service.streams.idle.is_set()
+
+
+async def test_streams_of_the_protocol_count_among_all_streams() -> None:
+    async with serving(max_streams=1) as it:
+        call = stub(it).ModelStreamInfer()
+        await call.write(request(IMAGE))
+        assert (await call.read()).infer_response.outputs
+        other = stub(it).ModelStreamInfer(iter([request(IMAGE)]))
+        with pytest.raises(grpc.aio.AioRpcError, match="MAX_STREAMS"):
+            await other.read()
+        call.cancel()
+
+
+async def test_the_protocol_is_found_by_reflection() -> None:
+    def look(port: int) -> list[str]:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            pool = descriptor_pool.DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
+            service = pool.FindServiceByName("inference.GRPCInferenceService")
+            return [method.name for method in service.methods]
+
+    async with asyncio.timeout(PATIENCE), serving() as it:
+        assert "ModelStreamInfer" in await asyncio.to_thread(look, it.grpc_port)
+
+
+MILLION = 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"inputs": [' + b"[]," * MILLION + b"1]}", "inputs is '[[], [], "),
+        (b'{"inputs": [' + b"{}," * MILLION + b"1]}", "at most 32 items"),
+        (
+            b'{"inputs": [{"name": "image", "datatype": "BYTES", "shape": [' + b"-1," * MILLION + b"1]}]}",
+            "inputs.0.shape",
+        ),
+        (b"{" + b",".join(b'"%d":1' % number for number in range(MILLION // 2)) + b"}", "it has 500000 members"),
+        (b'{"parameters": {' + b",".join(b'"%d":[]' % n for n in range(MILLION // 2)) + b"}}", "500000 parameters"),
+        (b'{"inputs": [' + b",".join([b'{"a":1,"b":2,"c":3}'] * 32) + b"]}", "; and 187 more faults"),
+        (b'{"' + b"k" * MILLION + b'": 1, "inputs": []}', "k is not known"),
+    ],
+    ids=["lists", "objects", "shape", "members", "parameters", "faults", "name"],
+)
+async def test_of_millions_of_faults_few_are_found_and_told(body: bytes, words: str) -> None:
+    async with serving() as it:
+        answer = await it.rest.post(INFER, content=body)
+    assert answer.status_code == 400
+    assert words in answer.json()["error"]
+    assert len(answer.content) < 1000
+
+
+async def test_json_of_any_depth_is_refused_as_wrong() -> None:
+    async with serving() as it:
+        for body in (b"[" * 100_000, b'{"inputs": ' + b"[" * 100_000):
+            answer = await it.rest.post(INFER, content=body)
+            assert answer.status_code == 400
+            assert "JSON" in answer.json()["error"]

@@ -1,0 +1,115 @@
+"""The page and the documentation in a real browser: with a token, over TLS, under their Content-Security-Policy."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.access.tokens import Token, digest_of
+from tests.support import browser
+from tests.support.browser import MILLISECONDS
+from tests.support.certificates import Authority
+from tests.support.serving import serving
+
+playwright = pytest.importorskip("playwright.async_api")
+
+pytestmark = pytest.mark.slow
+
+TODAY = datetime.now(UTC).date()
+UNAUTHENTICATED = "401"
+CREDENTIALS = {"wrong": "the token is unknown", "expired": "expired after", "not one": "This is no token"}
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> Path:
+    path = tmp_path / "tokens"
+    lines = [Token("good", digest_of("good")), Token("expired", digest_of("expired"), TODAY - timedelta(days=1))]
+    path.write_text("\n".join(token.line() for token in lines))
+    return path
+
+
+async def give(page: Any, token: str) -> None:
+    await page.fill("#token", token)
+    await page.click("#access button")
+
+
+async def test_the_page_asks_for_a_token_and_works_with_a_right_one_only(tokens: Path, tmp_path: Path) -> None:
+    async with (
+        serving(api_tokens_file=tokens) as it,
+        browser.opened(f"http://127.0.0.1:{it.port}/", tmp_path) as opened,
+    ):
+        page, faults = opened
+        await playwright.expect(page.locator("#error")).to_contain_text("asks for a token")
+        await page.click("[data-sample='polyp-1.jpg']")
+        await playwright.expect(page.locator("#error")).to_contain_text("asks for a token")
+        await page.click("#camera")
+        await playwright.expect(page.locator("#error")).to_contain_text("asks for a token")
+        for token, complaint in CREDENTIALS.items():
+            await give(page, token)
+            await playwright.expect(page.locator("#error")).to_contain_text(complaint)
+        assert it.metric("pranet_decodes_total") == 0
+        await give(page, "good")
+        await playwright.expect(page.locator("#model")).not_to_be_empty()
+        await playwright.expect(page.locator("#access")).to_be_hidden()
+        await page.click("[data-sample='polyp-1.jpg']")
+        await playwright.expect(page.locator("#status")).to_contain_text("Segmented in", timeout=MILLISECONDS)
+        await page.click("#camera")
+        await playwright.expect(page.locator("#fps")).not_to_have_text("0.0")
+        await page.click("#stop")
+        assert await page.evaluate("[document.cookie, localStorage.length, location.href.includes('good')]") == [
+            "",
+            0,
+            False,
+        ]
+        assert [fault for fault in faults if UNAUTHENTICATED not in fault and "WebSocket" not in fault] == []
+
+
+async def test_over_tls_pictures_and_camera_work_without_a_word_from_the_browser(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    async with (
+        serving(**authority.server()) as it,
+        browser.opened(f"https://127.0.0.1:{it.port}/", tmp_path, ignore_https_errors=True) as (page, faults),
+    ):
+        await page.click("[data-sample='polyp-1.jpg']")
+        await playwright.expect(page.locator("#status")).to_contain_text("Segmented in", timeout=MILLISECONDS)
+        await page.click("#camera")
+        await playwright.expect(page.locator("#fps")).not_to_have_text("0.0")
+        assert faults == []
+
+
+async def test_the_documentation_takes_the_token_that_its_calls_need(tokens: Path, tmp_path: Path) -> None:
+    async with (
+        serving(api_tokens_file=tokens) as it,
+        browser.opened(f"http://127.0.0.1:{it.port}/docs", tmp_path) as (page, faults),
+    ):
+        await page.click(".scheme-container .authorize")
+        await page.fill(".auth-container input", "good")
+        await page.click(".auth-btn-wrapper .authorize")
+        await page.click(".auth-btn-wrapper .btn-done")
+        await page.click("#operations-default-info_info_get .opblock-summary-control")
+        await page.click("#operations-default-info_info_get .try-out button")
+        await page.click("#operations-default-info_info_get .execute")
+        await playwright.expect(page.locator(".live-responses-table .microlight").first).to_contain_text(
+            "weights_sha256"
+        )
+        assert faults == []
+
+
+async def test_without_tokens_the_documentation_asks_for_none() -> None:
+    async with serving() as it:
+        assert "securitySchemes" not in (await it.rest.get("/openapi.json")).json().get("components", {})
+
+
+async def test_the_documentation_works_under_its_policy(tokens: Path, tmp_path: Path) -> None:
+    async with (
+        serving(api_tokens_file=tokens) as it,
+        browser.opened(f"http://127.0.0.1:{it.port}/docs", tmp_path) as (page, faults),
+    ):
+        await page.click("#operations-default-livez_livez_get .opblock-summary-control")
+        await page.click("#operations-default-livez_livez_get .try-out button")
+        await page.click("#operations-default-livez_livez_get .execute")
+        await playwright.expect(page.locator(".live-responses-table .microlight").first).to_contain_text("alive")
+        assert faults == []
+        policy = (await it.rest.get("/docs")).headers["content-security-policy"]
+        assert "unsafe" not in policy

@@ -1,0 +1,175 @@
+"""That tests notice when a guard is taken out: what fails in other servers, the line that prevents it here, its test.
+
+The project is copied, the line is replaced, and the test must fail; with all lines in place it must pass.
+"""
+
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.pictures import ROOT
+
+PATIENCE = 300.0  # seconds, that a test may hang for without its guard
+FAILED = 1  # pytest's exit code when tests ran and failed; others mean that none did
+
+
+@dataclass(frozen=True)
+class Guard:
+    """A line of the service, what to replace it by, and the test that must notice."""
+
+    rules_out: str
+    file: str
+    line: str
+    without: str
+    test: str
+
+
+GUARDS = [
+    Guard(
+        "a frame kills the worker",
+        "service/batching/batcher.py",
+        "except Exception as error:",
+        "except ZeroDivisionError as error:",
+        "unit/test_batcher.py::test_a_poison_item_fails_alone_and_its_batch_mates_are_answered",
+    ),
+    Guard(
+        "health stays green without a worker",
+        "service/batching/batcher.py",
+        "lambda _: self.dead.set()",
+        "lambda _: None",
+        "unit/test_batcher.py::test_inference_counts_as_dead_once_a_slot_has_ended_by_a_fault_of_its_own",
+    ),
+    Guard(
+        "one bad item fails its batch-mates",
+        "service/batching/batcher.py",
+        "return await self._repeat_singly(thread, number, batch, reason)",
+        "_fail(batch, InferenceFailed(reason)); return thread",
+        "robustness/test_faults.py::test_a_frame_that_the_network_raises_on_fails_alone",
+    ),
+    Guard(
+        "an undefined answer counts as one",
+        "service/frames/segmenter.py",
+        "if not np.isfinite(logits).all():",
+        "if False:",
+        "robustness/test_faults.py::test_a_frame_without_a_finite_answer_fails_alone",
+    ),
+    Guard(
+        "time-outs are noticed when the scheduler wakes",
+        "service/batching/batcher.py",
+        "asyncio.timeout_at(deadline)",
+        "asyncio.timeout(None)",
+        "unit/test_batcher.py::test_a_waiting_item_expires_by_its_own_timer_while_the_device_is_busy",
+    ),
+    Guard(
+        "decoding has no time limit",
+        "service/frames/segmenter.py",
+        "async with asyncio.timeout_at(deadline):",
+        "async with asyncio.timeout(None):",
+        "robustness/test_faults.py::test_the_time_of_decoding_counts_too",
+    ),
+    Guard(
+        "work goes on after the client left",
+        "service/http/request.py",
+        "asyncio.ensure_future(_disconnected(request))",
+        "asyncio.get_running_loop().create_future()",
+        "robustness/test_faults.py::test_the_work_of_a_client_that_left_is_dropped",
+    ),
+    Guard(
+        "who left is computed all the same",
+        "service/batching/batcher.py",
+        "self._waiting.discard(job)",
+        "pass",
+        "unit/test_batcher.py::test_a_cancelled_item_leaves_the_queue_at_once_and_is_never_computed",
+    ),
+    Guard(
+        "SIGTERM closes at once",
+        "service/app.py",
+        "code = await _drain(service)",
+        "code = 0",
+        "robustness/test_shutdown.py::test_sigterm_under_load_turns_readiness_off_answers_what_was_accepted_and_ends_with_0",
+    ),
+    Guard(
+        "several workers keep several sets of metrics",
+        "service/http/server.py",
+        "workers=1,",
+        "",
+        "transports/test_service.py::test_every_request_is_counted_in_the_one_registry_that_is_scraped",
+    ),
+    Guard(
+        "overload is taken in",
+        "service/batching/admission.py",
+        "if self._admission.taken >= self._admission.limit:",
+        "if False:",
+        "robustness/test_faults.py::test_a_full_queue_refuses_before_it_decodes",
+    ),
+    Guard(
+        "overload is decoded before it is refused",
+        "service/frames/segmenter.py",
+        "with self._admission.place() as place:",
+        "await self._run(options.priority, prepare, picture, options, self._max_image_pixels, times)\n"
+        "                with self._admission.place() as place:",
+        "robustness/test_faults.py::test_a_full_queue_refuses_before_it_decodes",
+    ),
+    Guard(
+        "overload has the wrong status",
+        "service/errors.py",
+        'status, grpc, slug = 429, StatusCode.RESOURCE_EXHAUSTED, "queue-full"',
+        'status, grpc, slug = 503, StatusCode.UNAVAILABLE, "queue-full"',
+        "robustness/test_faults.py::test_a_full_queue_refuses_before_it_decodes",
+    ),
+    Guard(
+        "errors keep the pictures that they were about",
+        "service/tasks.py",
+        "error.__traceback__ = error.__cause__ = error.__context__ = None",
+        "pass",
+        "robustness/test_held_memory.py",
+    ),
+    Guard(
+        "who never reads is read from without end",
+        "service/streams/stream.py",
+        "await self._may_read.acquire()",
+        "pass",
+        "transports/test_stream.py::test_under_every_a_client_that_does_not_read_is_not_read_from",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    copy = tmp_path_factory.mktemp("project")
+    for name in ("model", "service", "proto", "tests"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns(".*", "__pycache__", "node_modules"))
+    (copy / "weights").symlink_to(ROOT / "weights")
+    shutil.copy(ROOT / "pyproject.toml", copy)
+    return copy
+
+
+def outcome(project: Path, *tests: str) -> int:
+    """Run tests and return pytest's exit code; a test that hangs has failed."""
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
+    process = subprocess.Popen([*command, *(f"tests/{test}" for test in tests)], cwd=project)
+    try:
+        return process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return FAILED
+
+
+def test_with_every_guard_in_place_the_tests_pass(project: Path) -> None:
+    assert outcome(project, *sorted({guard.test for guard in GUARDS})) == 0
+
+
+@pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard.rules_out)
+def test_a_missing_guard_is_noticed(project: Path, guard: Guard) -> None:
+    path = project / guard.file
+    whole = path.read_text()
+    assert whole.count(guard.line) == 1
+    path.write_text(whole.replace(guard.line, guard.without))
+    try:
+        assert outcome(project, guard.test) == FAILED
+    finally:
+        path.write_text(whole)

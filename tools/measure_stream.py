@@ -1,0 +1,245 @@
+"""Figures of live video against a running ``pranet serve`` with nothing else to do; run it from the repository's root.
+
+python -m tools.measure_stream steady      one stream of 30 fps for a minute, against closed-loop POST /segment
+python -m tools.measure_stream overload    eight streams of 30 fps for five minutes, then one minute in which none is
+                                           dropped
+python -m tools.measure_stream priority    one stream of 10 fps alone, beside archives without end, and alone again
+python -m tools.measure_stream flicker     smoothing and hysteresis on a flickering synthetic sequence; needs no server
+"""
+
+import argparse
+import asyncio
+import io
+import itertools
+import re
+import time
+import zipfile
+from collections import defaultdict
+from collections.abc import AsyncIterator
+
+import httpx
+import numpy as np
+import uvloop
+
+from model.transforms import SIZE
+from service.client.client import AsyncClient
+from service.client.connection import Reply, VideoFrame
+from service.commands.stream_statistics import Tally
+from service.commands.video import sweep
+from service.frames.regions import Box
+from service.pb.pranet.v1 import segmentation_pb2 as pb
+from service.streams.temporal import Memory
+
+FPS = 30
+STREAMS = 8
+LIVE_FPS = 10
+ARCHIVE_PICTURES = 500
+ARCHIVE_ALONE_SECONDS = 10
+SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$")
+LABEL = re.compile(r'(\w+)="([^"]*)"')
+
+
+async def live(seconds: float, pictures: list[bytes], fps: int = FPS) -> AsyncIterator[VideoFrame]:
+    """Yield frames at the rate of a camera."""
+    began = time.monotonic()
+    for number, picture in zip(range(round(seconds * fps)), itertools.cycle(pictures), strict=False):
+        await asyncio.sleep(max(0.0, began + number / fps - time.monotonic()))
+        yield VideoFrame(number, picture, time.monotonic())
+
+
+async def unpaced(count: int, pictures: list[bytes]) -> AsyncIterator[VideoFrame]:
+    """Yield frames as fast as they are taken."""
+    for number, picture in zip(range(count), itertools.cycle(pictures), strict=False):
+        yield VideoFrame(number, picture, time.monotonic())
+
+
+async def stream(client: AsyncClient, frames: AsyncIterator[VideoFrame], policy: pb.Policy) -> Tally:
+    """Stream to the end and return the figures."""
+    tally = Tally()
+    reply: Reply
+    async for reply in client.stream(frames, pb.StreamConfig(policy=policy)):
+        tally.count(reply)
+    return tally
+
+
+async def closed_loop(client: AsyncClient, pictures: list[bytes], seconds: float) -> float:
+    """Return how many pictures a second one client gets answered, who waits for each answer."""
+    began, count = time.monotonic(), 0
+    while time.monotonic() - began < seconds:
+        await client.segment(pictures[count % len(pictures)])
+        count += 1
+    return count / (time.monotonic() - began)
+
+
+async def scrape(url: str) -> dict[str, float]:
+    """Return the sums of all samples of /metrics by name, and of frames by outcome."""
+    async with httpx.AsyncClient(base_url=url, trust_env=False) as rest:
+        text = (await rest.get("/metrics")).text
+    sums: dict[str, float] = defaultdict(float)
+    for line in text.splitlines():
+        if match := SAMPLE.match(line):
+            name, labels, value = match.groups()
+            outcome = dict(LABEL.findall(labels or "")).get("outcome")
+            sums[f"{name}:{outcome}" if outcome else name] += float(value)
+    return sums
+
+
+async def report_identity(url: str) -> None:
+    """Print the sum identity and the count of decodes as the server itself tells them."""
+    samples = await scrape(url)
+    outcomes = {
+        name.partition(":")[2]: int(value) for name, value in samples.items() if name.startswith("pranet_frames_total:")
+    }
+    received = int(samples["pranet_frames_received_total"])
+    print(f"/metrics: received {received} = {sum(outcomes.values())} = {outcomes}")
+    decodes, inferred = samples["pranet_decodes_total"], samples["pranet_batch_size_sum"]
+    lost = outcomes["failed"] + outcomes["abandoned"]
+    print(f"/metrics: decodes {decodes:.0f} <= inferred {inferred:.0f} + failed or abandoned {lost}")
+
+
+async def steady(url: str, target: str) -> None:
+    """Measure one live stream, between two closed loops on the same frames."""
+    pictures = sweep()
+    async with AsyncClient(url, target) as client:
+        before = await closed_loop(client, pictures, 20)
+        tally = await stream(client, live(60, pictures), pb.POLICY_LATEST)
+        after = await closed_loop(client, pictures, 20)
+    closed = (before + after) / 2
+    print(tally.summary())
+    print(f"closed loop {before:.2f} and {after:.2f} fps; stream / closed loop {tally.fps / closed:.3f}")
+    print(f"p99 / p50 of the age {tally.age_ms(99) / tally.age_ms(50):.2f}")
+    await report_identity(url)
+
+
+async def overload(url: str, target: str, seconds: float) -> None:
+    """Measure eight live streams at once, and then eight that drop nothing."""
+    pictures = sweep()
+    async with AsyncClient(url, target) as client:
+        before = await closed_loop(client, pictures, 20)
+        resident = asyncio.create_task(_resident(url, seconds))
+        tallies = await asyncio.gather(
+            *(stream(client, live(seconds, pictures), pb.POLICY_LATEST) for _ in range(STREAMS))
+        )
+        service_ms = 2e3 / (before + await closed_loop(client, pictures, 20))
+        answered = [tally.outcomes["answered"] for tally in tallies]
+        worst = max(tally.age_ms(99) for tally in tallies)
+        print(f"answers by stream {answered}: fewest / most {min(answered) / max(answered):.3f}")
+        print(
+            f"one frame {service_ms:.0f} ms; worst p99 age {worst:.0f} ms = "
+            f"{worst / STREAMS / service_ms:.2f} x streams x one frame"
+        )
+        minute, end = await resident
+        print(
+            f"resident memory {minute / 2**20:.1f} MiB after a minute, {end / 2**20:.1f} at the end: {end / minute:.4f}"
+        )
+        print(f"order kept: {all(tally.in_order for tally in tallies)}")
+        await report_identity(url)
+        began = time.monotonic()
+        every = await asyncio.gather(*(stream(client, unpaced(40, pictures), pb.POLICY_EVERY) for _ in range(STREAMS)))
+        seconds = time.monotonic() - began
+        print(f"every: {[dict(tally.outcomes) for tally in every]}, slowed to {STREAMS * 40 / seconds:.2f} fps in all")
+        await report_identity(url)
+
+
+async def priority(url: str, target: str, seconds: float) -> None:
+    """Measure a live stream alone and beside an archive."""
+    pictures = sweep()
+    async with AsyncClient(url, target) as client:
+
+        async def streamed() -> Tally:
+            return await stream(client, live(seconds, pictures, LIVE_FPS), pb.POLICY_LATEST)
+
+        before = await streamed()
+        answered: list[float] = []
+        archiving = asyncio.create_task(_archives(url, pictures, answered))
+        await asyncio.sleep(ARCHIVE_ALONE_SECONDS)
+        rate = len(answered) / ARCHIVE_ALONE_SECONDS
+        began = time.monotonic()
+        beside = await streamed()
+        shared = sum(moment > began for moment in answered)
+        archiving.cancel()
+        await asyncio.gather(archiving, return_exceptions=True)
+        after = await streamed()
+    for name, tally in {"alone": before, "beside an archive": beside, "alone again": after}.items():
+        print(f"{name}: {tally.summary()}")
+    alone, late = (before.age_ms(99) + after.age_ms(99)) / 2, beside.age_ms(99)
+    print(f"p99 of the age: {alone:.0f} ms alone, {late:.0f} ms beside an archive: {late / alone:.2f} times")
+    print(f"archive: {rate:.2f} pictures a second alone, {shared / seconds:.2f} beside the stream")
+
+
+async def _archives(url: str, pictures: list[bytes], answered: list[float]) -> None:
+    """Send one archive after the other, and note when each picture was answered."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for number in range(ARCHIVE_PICTURES):
+            archive.writestr(f"{number}.jpg", pictures[number % len(pictures)])
+    headers = {"content-type": "application/zip"}
+    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=None) as rest:
+        while True:
+            async with rest.stream("POST", "/segment/batch", content=buffer.getvalue(), headers=headers) as answer:
+                async for line in answer.aiter_lines():
+                    assert '"status": 200' in line, line
+                    answered.append(time.monotonic())
+
+
+def flicker() -> None:
+    """Print flicker, delay and time to first detection for a polyp that appears after a second, on against off."""
+    print("| smoothing | hysteresis | flicker index | added delay, ms | first detection, ms |")
+    print("|---|---|---|---|---|")
+    for smoothing, hysteresis in itertools.product((0.0, 0.1, 0.2), (False, True)):
+        rows = [flickering(smoothing, hysteresis, seed) for seed in range(10)]
+        changes, delay, first = (float(np.mean(column)) for column in zip(*rows, strict=True))
+        named = f"{smoothing * 1e3:.0f} ms | {'on' if hysteresis else 'off'}"
+        print(f"| {named} | {changes:.3f} | {delay:.0f} | {first:.0f} |")
+
+
+def flickering(smoothing: float, hysteresis: bool, seed: int) -> tuple[float, float, float]:
+    """Return the share of frames at which presence changes, the added delay and the first detection, both in ms.
+
+    A disc of logits 0.6 on a ground of -4 appears after a second of 30 fps and stays for five; the level of every
+    frame wavers with a standard deviation of 1, which makes a bare threshold of 0.5 lose the disc in every fourth.
+    """
+    random = np.random.default_rng(seed)
+    memory = Memory(smoothing=smoothing, hysteresis=hysteresis)
+    y, x = np.mgrid[:SIZE, :SIZE]
+    disc = (x - 180) ** 2 + (y - 170) ** 2 < 40**2
+    present, delays = [], []
+    for number in range(6 * FPS):
+        pixels = random.integers(100, 140, (3, SIZE, SIZE), np.uint8)
+        level = 0.6 + random.normal() if number >= FPS else -4.0
+        logits = np.where(disc, level, -4.0).astype(np.float32)
+        shown, status = memory.update(pixels, Box(0, 0, SIZE, SIZE), logits, number / FPS)
+        present.append(bool((shown > 0).any()))
+        delays.append(status.added_delay)
+    after = present[FPS:]
+    changes = float(np.mean(np.diff(after[after.index(True) :])))
+    return changes, delays[-1] * 1e3, after.index(True) * 1e3 / FPS
+
+
+async def _resident(url: str, seconds: float) -> tuple[float, float]:
+    await asyncio.sleep(60)
+    minute = (await scrape(url))["process_resident_memory_bytes"]
+    await asyncio.sleep(seconds - 65)
+    return minute, (await scrape(url))["process_resident_memory_bytes"]
+
+
+def main() -> None:
+    """Run one measurement."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=("steady", "overload", "priority", "flicker"))
+    parser.add_argument("--url", default="http://127.0.0.1:8000")
+    parser.add_argument("--server", default="127.0.0.1:8001")
+    parser.add_argument("--seconds", type=float, default=300, help="of overload or priority (default: 300)")
+    arguments = parser.parse_args()
+    if arguments.what == "flicker":
+        flicker()
+    elif arguments.what == "priority":
+        uvloop.run(priority(arguments.url, arguments.server, arguments.seconds))
+    elif arguments.what == "steady":
+        uvloop.run(steady(arguments.url, arguments.server))
+    else:
+        uvloop.run(overload(arguments.url, arguments.server, arguments.seconds))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,225 @@
+"""More load than the service can carry, over both protocols, for minutes; run it from the repository's root.
+
+python -m tools.soak --minutes 10        on a machine with nothing else to do
+
+First, callers that wait for each answer find the capacity. Then requests come at 120 % of it, whether answers come or
+not. Ends with 1 if a promise is broken: an answer is lost, late or an error; a refusal is not one of overload or does
+not say when to retry; memory, files or threads grow; sockets stay open.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import itertools
+import math
+import os
+import re
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+import httpx
+import uvloop
+
+from service.pb.pranet.v1 import segmentation_pb2 as pb
+from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
+from tests.support import processes
+from tests.support.pictures import SAMPLES
+from tests.support.processes import Server
+
+LOAD = 1.2  # of the capacity
+QUEUE = 16  # a queue that is shorter than the deadline at this capacity: what it takes is answered in time
+CALLERS = 24  # that find the capacity: the queue and a batch
+CAPACITY_SECONDS = 20
+DEADLINE_SECONDS = 15.0
+SAMPLE_SECONDS = 5
+CLOSING_SECONDS = 10
+GROWTH = 1.02  # of resident memory, from the first minute to the last
+
+PICTURES = itertools.cycle([sample.read_bytes() for sample in SAMPLES])
+
+Ask = Callable[[], Awaitable[str]]
+
+
+@dataclass
+class Sample:
+    """The server's process at one moment."""
+
+    resident: int  # bytes
+    files: int
+    threads: int
+    queue: int
+
+
+@dataclass
+class Account:
+    """What became of every request."""
+
+    outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)  # by protocol and outcome
+    seconds: list[float] = field(default_factory=list)  # of the answered ones
+
+    async def ask(self, protocol: str, ask: Ask) -> None:
+        """Send one request and book it."""
+        began = time.perf_counter()
+        try:
+            outcome = await ask()
+        except (httpx.HTTPError, grpc.RpcError, OSError) as error:
+            outcome = f"lost: {type(error).__name__}"
+        if outcome == "answered":
+            self.seconds.append(time.perf_counter() - began)
+        self.outcomes[protocol, outcome] += 1
+
+    def total(self, *outcomes: str) -> int:
+        """Count the requests with one of these outcomes, or all."""
+        return sum(number for (_, outcome), number in self.outcomes.items() if not outcomes or outcome in outcomes)
+
+
+def askers(rest: httpx.AsyncClient, stub: pb_grpc.SegmentationServiceStub) -> dict[str, Ask]:
+    """Return how one picture is sent over each protocol; each returns the outcome."""
+
+    async def over_rest() -> str:
+        headers = {"x-request-timeout-ms": str(round(DEADLINE_SECONDS * 1e3))}
+        answer = await rest.post("/segment", content=next(PICTURES), headers=headers)
+        if answer.status_code == 200:
+            return "answered"
+        refused = answer.status_code == 429 and answer.headers.get("retry-after", "").isdigit()
+        return "refused" if refused else f"status {answer.status_code}"
+
+    async def over_grpc() -> str:
+        try:
+            await stub.Segment(pb.SegmentRequest(image=next(PICTURES)), timeout=DEADLINE_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            metadata = dict(error.trailing_metadata() or ())
+            refused = error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and "retry-after" in metadata
+            return "refused" if refused else f"status {error.code().name}"
+        return "answered"
+
+    return {"REST": over_rest, "gRPC": over_grpc}
+
+
+async def capacity(asks: dict[str, Ask]) -> float:
+    """Return how many requests a second are answered to callers who wait for each answer."""
+    account = Account()
+    until = time.monotonic() + CAPACITY_SECONDS
+
+    async def caller(protocol: str) -> None:
+        while time.monotonic() < until:
+            await account.ask(protocol, asks[protocol])
+
+    began = time.monotonic()
+    await asyncio.gather(*(caller(protocol) for _, protocol in zip(range(CALLERS), itertools.cycle(asks))))
+    return account.total("answered") / (time.monotonic() - began)
+
+
+async def overload(asks: dict[str, Ask], rate: float, seconds: float) -> Account:
+    """Send requests at a rate, one protocol after the other, and wait for the last answer."""
+    account = Account()
+    began = time.monotonic()
+    async with asyncio.TaskGroup() as group:
+        for number, protocol in zip(range(round(rate * seconds)), itertools.cycle(asks), strict=False):
+            await asyncio.sleep(max(0.0, began + number / rate - time.monotonic()))
+            group.create_task(account.ask(protocol, asks[protocol]))
+    return account
+
+
+def descriptors(server: Server) -> tuple[int, int]:
+    """Count the open sockets of the server's process, and its other files."""
+    targets = []
+    for descriptor in (Path("/proc") / str(server.process.pid) / "fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            targets.append(os.readlink(descriptor))
+    sockets = sum(target.startswith("socket:") for target in targets)
+    return sockets, len(targets) - sockets
+
+
+async def closed(server: Server, sockets: int) -> bool:
+    """Tell whether the server has no more sockets open than before its clients came, some seconds after they left."""
+    for _ in range(CLOSING_SECONDS):
+        await asyncio.sleep(1)
+        if descriptors(server)[0] <= sockets:
+            return True
+    return False
+
+
+async def watch(server: Server, rest: httpx.AsyncClient, samples: list[Sample]) -> None:
+    """Look at the server's process for ever."""
+    process = Path("/proc") / str(server.process.pid)
+    while True:
+        status = (process / "status").read_text()
+        resident, threads = (int(re.search(rf"^{name}:\s+(\d+)", status, re.M)[1]) for name in ("VmRSS", "Threads"))  # type: ignore[index]
+        metrics = (await rest.get("/metrics")).text
+        queue = float(re.search(r"^pranet_queue_depth (\S+)", metrics, re.M)[1])  # type: ignore[index]
+        _, files = descriptors(server)  # sockets come and go with what waits at the client
+        samples.append(Sample(resident * 1024, files, threads, int(queue)))
+        await asyncio.sleep(SAMPLE_SECONDS)
+
+
+def report(account: Account, samples: list[Sample], rate: float, seconds: float) -> list[str]:
+    """Print the figures as a table; return which promises were broken."""
+    minute = max(1, min(60, int(seconds / 4)) // SAMPLE_SECONDS)
+    first, last = samples[:minute], samples[-minute:]
+    answered, refused, sent = account.total("answered"), account.total("refused"), account.total()
+    largest = {
+        name: tuple(max(getattr(each, name) for each in part) for part in (first, last))
+        for name in ("resident", "files", "threads", "queue")
+    }
+    print(f"| {seconds / 60:.0f} minutes at {rate:.1f} requests a second, {LOAD:.0%} of capacity | |\n|---|---|")
+    print(f"| sent, REST and gRPC in turn | {sent} |")
+    print(f"| answered | {answered} |")
+    print(f"| refused (429, RESOURCE_EXHAUSTED), each with Retry-After | {refused} |")
+    print(f"| failed, late or lost | {sent - answered - refused} |")
+    percentiles = statistics.quantiles(max(account.seconds, 2 * [math.inf], key=len), n=100, method="inclusive")
+    p50, p99 = percentiles[49], percentiles[98]
+    print(f"| answered after, p50 and p99 (deadline {DEADLINE_SECONDS:.0f} s) | {p50:.2f} s, {p99:.2f} s |")
+    print(
+        "| resident memory, first and last minute | {:.0f} MiB, {:.0f} MiB |".format(
+            *(n / 2**20 for n in largest["resident"])
+        )
+    )
+    for name in ("files", "threads", "queue"):
+        print("| most {}, first and last minute | {}, {} |".format(name, *largest[name]))
+    broken = [
+        f"{number} {protocol} requests: {outcome}"
+        for (protocol, outcome), number in account.outcomes.items()
+        if outcome not in ("answered", "refused")
+    ]
+    broken += ["no request was refused: this was no overload"] * (not refused)
+    broken += ["p99 exceeds the deadline"] * (p99 > DEADLINE_SECONDS)
+    broken += ["resident memory grows"] * (largest["resident"][1] > GROWTH * largest["resident"][0])
+    broken += [f"{name} grow" for name in ("files", "threads") if largest[name][1] > largest[name][0]]
+    broken += ["the queue exceeds its limit"] * (max(largest["queue"]) > QUEUE)
+    return broken
+
+
+async def soak(seconds: float) -> int:
+    """Run everything; return the exit code."""
+    with processes.server("--max-queue-size", QUEUE) as server:
+        sockets, _ = descriptors(server)
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=None)
+        async with (
+            httpx.AsyncClient(base_url=server.url, timeout=60, trust_env=False, limits=limits) as rest,
+            grpc.aio.insecure_channel(server.grpc_address) as channel,
+        ):
+            asks = askers(rest, pb_grpc.SegmentationServiceStub(channel))
+            rate = LOAD * await capacity(asks)
+            samples: list[Sample] = []
+            watching = asyncio.create_task(watch(server, rest, samples))
+            account = await overload(asks, rate, seconds)
+            if not watching.cancel():
+                watching.result()
+            broken = report(account, samples, rate, seconds)
+        broken += ["sockets stay open after their clients left"] * (not await closed(server, sockets))
+    for promise in broken:
+        print(promise, file=sys.stderr)
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Soak pranet serve in more load than it can carry.")
+    parser.add_argument("--minutes", type=float, default=10)
+    sys.exit(uvloop.run(soak(60 * parser.parse_args().minutes)))
