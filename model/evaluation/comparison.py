@@ -47,7 +47,7 @@ def pairs(images: Iterable[Path], masks: Iterable[Path], only: frozenset[str] = 
         if file.stem in annotations and (not only or file.stem in only)
     ]
     if not found:
-        raise UserError("no picture in --images has an annotation of the same name in --masks")
+        raise UserError("no picture in --images has an annotation of the same name in --masks; give other folders")
     return found
 
 

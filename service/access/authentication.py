@@ -13,7 +13,7 @@ HOW = "send the header (gRPC: metadata) Authorization: Bearer TOKEN, or the WebS
 
 
 class Authentication:
-    """Identifies callers by their bearer tokens and applies their limits. Without a tokens file, everybody may call.
+    """Identifies callers by their bearer tokens and applies their limits. Without a tokens file, all may call.
 
     Raises:
         TokensError: the tokens file cannot be used.

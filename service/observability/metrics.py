@@ -19,7 +19,7 @@ OUTCOMES = ("answered", "stale", "deadline", "overload", "failed", "abandoned") 
 
 
 class FrameRate(deque[float]):
-    """Unix times of the latest frames, in seconds; whoever answers a frame appends its time."""
+    """Unix times of the latest frames, in seconds; append the time when a frame is answered."""
 
     MOST = 1 << 17  # frames kept, which bounds the memory: 26,000 per second
 
