@@ -135,7 +135,7 @@ async def test_a_frame_of_a_stream_that_failed_is_counted_with_its_reason() -> N
         answers = await streaming.streams(client, [b"no picture"], 1, 10, time.perf_counter() + 0.5)
     failed = [answer.error for answer in answers if not answer.dropped]
     assert failed
-    assert all("not an image" in error for error in failed)
+    assert all("not a supported image" in error for error in failed)
 
 
 @pytest.mark.parametrize(("outcome", "dropped"), [("answered", False), ("stale", True), ("lost", False)])

@@ -151,7 +151,7 @@ def test_a_broken_new_file_leaves_the_old_tokens_in_force(
     assert read.holder("good") == read.holder("good") == "good"
     faults = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert len(faults) == 1  # not one for each request
-    assert "stay in force" in faults[0]
+    assert "the old tokens stay valid" in faults[0]
     assert "secret" not in faults[0]
     tokens.write_text(line("new"))
     assert read.holder("new") == "new"
@@ -167,7 +167,7 @@ def test_a_file_that_is_broken_from_the_beginning_stops_the_start(tmp_path: Path
 
 
 def test_a_name_can_stand_in_the_file_once_only() -> None:
-    with pytest.raises(TokensError, match="line 2: the name a stands there twice"):
+    with pytest.raises(TokensError, match="line 2: the name a occurs twice"):
         parse(f"{line('one', 'a')}\n{line('two', 'a')}")
 
 
