@@ -129,7 +129,7 @@ async def running(
             max_batch_size,
             segmenter,
             _streams(settings, segmenter, metrics),
-            _archives(settings, max_batch_size, segmenter),
+            _archives(settings, max_batch_size, segmenter, readiness),
             readiness,
             metrics,
             Calls(authentication, readiness, metrics, traces, timeout_seconds=settings.request_timeout_ms / 1e3),
@@ -174,9 +174,10 @@ def _streams(settings: Settings, segmenter: Segmenter, metrics: Metrics) -> Stre
     )
 
 
-def _archives(settings: Settings, max_batch_size: int, segmenter: Segmenter) -> Archives:
+def _archives(settings: Settings, max_batch_size: int, segmenter: Segmenter, readiness: Readiness) -> Archives:
     return Archives(
         segmenter,
+        readiness,
         max_archives=settings.max_archives,
         # Two batches, so that the device never waits; at most half of all places, so that others find some.
         at_once=max(1, min(2 * max_batch_size, settings.max_queue_size // 2)),

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from service.archives.members import Member
-from service.errors import Draining, InternalError, QueueFull, ServiceError
+from service.errors import InternalError, QueueFull, ServiceError
 from service.frames.frame import Frame, Options, Segmentation
 from service.frames.segmenter import Segmenter
+from service.readiness import Phase, Readiness
 from service.tasks import in_order
 
 PATIENCE_SECONDS = 86_400.0  # an archive may wait for live streams to end, unless its client sets a timeout
@@ -28,9 +29,9 @@ class Answered:
 class Archives:
     """Segments archives with one segmenter, ``at_once`` pictures of all archives at a time."""
 
-    def __init__(self, segmenter: Segmenter, *, max_archives: int, at_once: int) -> None:
+    def __init__(self, segmenter: Segmenter, readiness: Readiness, *, max_archives: int, at_once: int) -> None:
         self._segmenter = segmenter
-        self._draining = False
+        self._readiness = readiness
         self._max_archives = max_archives
         self._at_once = at_once
         self._places = asyncio.Semaphore(at_once)  # shared by all archives; leaves room in the queue for others
@@ -69,15 +70,11 @@ class Archives:
 
         return in_order(members, work, send, at_once=self._at_once)
 
-    def drain(self) -> None:
-        """Start no more pictures; each of the remaining ones is answered with ``Draining``."""
-        self._draining = True
-
     async def _outcome(self, member: Member, options: Options, deadline: float) -> Segmentation | ServiceError:
         try:
             async with self._places:
-                if self._draining:
-                    raise Draining("the service is stopping; send this picture to another instance")
+                if self._readiness.phase is Phase.DRAINING:
+                    self._readiness.check()  # says so
                 return await self._segmenter.segment(
                     Frame(source=member.read, options=options, deadline=deadline, patient=True)
                 )

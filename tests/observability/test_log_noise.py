@@ -64,7 +64,7 @@ async def test_what_is_no_websocket_message_is_one_line(name: str, running: Runn
     assert (closed[0], int.from_bytes(closed[2:4])) == (0x88, code)
     await until(lambda: running.metric("pranet_requests_total", {"transport": "websocket", "code": str(code)}) == 1)
     (line,) = logged(written)
-    assert line.startswith(f"websocket stream {code}")
+    assert line.startswith(f"websocket WS /stream {code}")
 
 
 @pytest.mark.parametrize("path", ["/segment", "/segment/batch"])
@@ -73,7 +73,7 @@ async def test_a_broken_form_is_one_line(body: bytes, path: str, running: Runnin
     answer = await running.rest.post(path, content=body, headers=FORM)
     assert answer.status_code == 400
     (line,) = logged(written)
-    assert line.startswith(f"POST {path} 400")
+    assert line.startswith(f"rest POST {path} 400")
 
 
 async def test_what_is_no_http_is_one_line(running: Running, written: io.StringIO) -> None:
@@ -81,4 +81,4 @@ async def test_what_is_no_http_is_one_line(running: Running, written: io.StringI
         writer.write(b"Jo\r\n\r\n")
         await reader.read()
     (line,) = logged(written)
-    assert line.startswith("rest refused 400")
+    assert line.startswith("rest - 400")

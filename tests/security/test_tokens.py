@@ -204,7 +204,7 @@ async def test_above_its_rate_a_token_is_refused_and_others_are_not(ask: Ask, to
     write(tokens, line("one"), line("other"))
     async with serving(api_tokens_file=tokens, rate_limit=1 / 3600) as it:  # none comes back within this test
         for name in ("one", "other"):
-            allowance = it.service.gate._limits.of(name)
+            allowance = it.service.calls._authentication._limits.of(name)
             allowance._most = allowance._left = 2.0  # a stream's opening, and its frame
         assert await ask(it, Access("one")) == "ok"
         while (found := await ask(it, Access("one"))) == "ok":
