@@ -20,7 +20,9 @@ from model.engines.predictor import Predictor
 from model.errors import UserError
 from service import SAMPLES
 from service.http import server as http_server
+from service.oip import rpc as oip
 from service.readiness import Phase
+from service.rest import routes
 from service.rpc import server as rpc
 from service.runtime import Service, load_predictor, running, warm_up
 from service.settings import Settings, add_flags, flag, from_command_line, variable
@@ -118,10 +120,12 @@ async def listening(service: Service) -> AsyncIterator[tuple[int, int]]:
         with _bound(host, grpc_port, "grpc_port"):
             pass  # is free; gRPC itself would say neither what is wrong nor only one line
         try:
-            grpc_port = await stack.enter_async_context(rpc.listening(service, f"{address}:{grpc_port}"))
+            grpc_port = await stack.enter_async_context(
+                rpc.listening(service, f"{address}:{grpc_port}", {oip.SERVICE_NAME: oip.add_to})
+            )
         except OSError as error:  # another program was faster
             raise StartError(f"{error}; choose another port: {flag('grpc_port')}") from error
-        await stack.enter_async_context(http_server.listening(service, listener))
+        await stack.enter_async_context(http_server.listening(routes.build(service), service, listener))
         yield listener.getsockname()[1], grpc_port
 
 

@@ -1,4 +1,4 @@
-"""The HTTP server around REST, WebSocket and the pages."""
+"""The HTTP server: its connections, their time-outs, TLS, and its end."""
 
 import asyncio
 import contextlib
@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from service.access.tls import HANDSHAKE_SECONDS
 from service.http.protocol import HttpProtocol
 from service.http.websocket_protocol import WebSocketProtocol
 from service.readiness import Phase
-from service.rest import routes
 from service.runtime import Service
 
 # Longer than clients and proxies keep an idle connection (httpx 5 s, nginx and most load balancers 60 s): who closes
@@ -28,12 +28,12 @@ UNREAD_SECONDS = 30.0  # that sent bytes may stay unread in the peer's full buff
 
 
 @contextlib.asynccontextmanager
-async def listening(service: Service, listener: socket.socket) -> AsyncIterator[None]:
-    """Serve HTTP on a bound socket inside the block."""
+async def listening(app: ASGIApp, service: Service, listener: socket.socket) -> AsyncIterator[None]:
+    """Serve an application over HTTP on a bound socket inside the block."""
     tls, settings = service.tls, service.settings
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(UNREAD_SECONDS * 1e3))  # its children too
     config = uvicorn.Config(
-        routes.build(service),
+        app,
         log_config=None,
         access_log=False,
         lifespan="off",

@@ -1,8 +1,8 @@
-"""The gRPC server: ``pranet.v1.SegmentationService`` and the Open Inference Protocol, with health and reflection."""
+"""The gRPC server: ``pranet.v1.SegmentationService`` and whatever is added, with health and reflection."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -11,11 +11,12 @@ from grpc_reflection.v1alpha import reflection
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service.access.tls import HANDSHAKE_SECONDS
-from service.oip import rpc as oip
 from service.readiness import Readiness
 from service.rpc.interceptor import CallInterceptor
 from service.rpc.servicer import Servicer
 from service.runtime import Service
+
+AddTo = Callable[[grpc.aio.Server, Service], None]
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["SegmentationService"].full_name
 HEALTH_SECONDS = 1.0  # how often health looks whether inference still answers
@@ -30,11 +31,16 @@ STOP_SECONDS = 1.0  # for answers already made to reach their clients
 
 
 @contextlib.asynccontextmanager
-async def listening(service: Service, address: str) -> AsyncIterator[int]:
+async def listening(service: Service, address: str, more: Mapping[str, AddTo]) -> AsyncIterator[int]:
     """Serve gRPC on ``host:port`` inside the block; yields the port.
 
+    Args:
+        service: answers the calls.
+        address: host and port.
+        more: other gRPC services by their full names, each a function that adds its servicer to the server.
+
     Raises:
-        OSError: the address is taken or not to be had.
+        OSError: the address is taken, or is none of this machine.
 
     """
     server = grpc.aio.server(
@@ -48,19 +54,19 @@ async def listening(service: Service, address: str) -> AsyncIterator[int]:
         options=_options(service.settings.cut_off_bytes),
     )
     pb_grpc.add_SegmentationServiceServicer_to_server(Servicer(service), server)  # type: ignore[no-untyped-call]
-    oip.add_to(server, service)
-    checker = health.aio.HealthServicer()
-    await _publish(checker, False)
+    for add_to in more.values():
+        add_to(server, service)
+    checker, names = health.aio.HealthServicer(), (SERVICE_NAME, *more)
+    await _publish(checker, names, False)
     health_pb2_grpc.add_HealthServicer_to_server(checker, server)
-    served = (SERVICE_NAME, oip.SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME)
-    reflection.enable_server_reflection(served, server)
+    reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     try:
         tls = service.tls
         port = server.add_secure_port(address, tls.credentials()) if tls else server.add_insecure_port(address)
     except RuntimeError as error:
         raise OSError(f"cannot listen on {address} for gRPC") from error
     await server.start()
-    following = asyncio.create_task(_follow(service.readiness, checker))
+    following = asyncio.create_task(_follow(service.readiness, checker, names))
     try:
         yield port
     finally:
@@ -90,17 +96,17 @@ def _options(cut_off_bytes: int) -> list[tuple[str, int]]:
     ]
 
 
-async def _follow(readiness: Readiness, checker: health.aio.HealthServicer) -> None:
+async def _follow(readiness: Readiness, checker: health.aio.HealthServicer, names: Sequence[str]) -> None:
     """Keep gRPC health equal to readiness."""
     while True:
         readiness.changed.clear()
-        await _publish(checker, readiness.ready)
+        await _publish(checker, names, readiness.ready)
         with contextlib.suppress(TimeoutError):  # nobody announces that inference died
             async with asyncio.timeout(HEALTH_SECONDS):
                 await readiness.changed.wait()
 
 
-async def _publish(checker: health.aio.HealthServicer, ready: bool) -> None:
+async def _publish(checker: health.aio.HealthServicer, names: Sequence[str], ready: bool) -> None:
     status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
-    for name in (health.OVERALL_HEALTH, SERVICE_NAME, oip.SERVICE_NAME):
+    for name in (health.OVERALL_HEALTH, *names):
         await checker.set(name, status)
