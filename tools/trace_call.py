@@ -1,7 +1,7 @@
 """How much of the source one warm call visits: files, functions, and moves between files.
 
-    python tools/trace_call.py                    prints a row for each kind of call
-    python tools/trace_call.py --show segment     prints the path of one, function by function
+    python -m tools.trace_call                    prints a row for each kind of call
+    python -m tools.trace_call --show segment     prints the path of one, function by function
 
 The whole service runs in this process in front of a fake predictor; ``sys.setprofile`` records every call of a function
 of ``service`` or ``model`` in every thread, from the request's first byte to its answer's last. A move is a call of a
