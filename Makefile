@@ -15,7 +15,7 @@ BUNDLED := $(wildcard requirements/*.txt) pyproject.toml docker/install.sh docke
 	$(shell find model service client weights -type f ! -name '*.pyc')
 PIP_COMPILE := $(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --no-header -q
 
-.PHONY: serve extras triton-client test check fuzz soak peers ray-check training-check guards-check format lint types contracts proto proto-check readme lock bundle bundle-check image-check sbom audit clean
+.PHONY: serve extras triton-client test check lowest-check fuzz soak peers ray-check training-check guards-check format lint types contracts proto proto-check readme lock bundle bundle-check image-check sbom audit clean
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/pranet serve
@@ -32,6 +32,14 @@ test: $(VENV)/.dev
 	OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist loadfile  # a file stays in one process: its tests share a server
 
 check: lint types contracts proto-check test
+
+# That the lowest versions that pyproject.toml allows pass the fast tests, in an environment of their own; some 20 minutes.
+lowest-check:
+	$(PYTHON) -m venv --clear build/lowest
+	build/lowest/bin/python -m pip --disable-pip-version-check install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -r requirements/torch.txt
+	build/lowest/bin/python -m pip --disable-pip-version-check install -q uv
+	VIRTUAL_ENV=build/lowest build/lowest/bin/uv pip install -q --resolution lowest-direct -e '.[dev]'
+	OMP_WAIT_POLICY=passive build/lowest/bin/python -m pytest -m "not slow"
 
 # 20,000 damaged pictures and messages; some minutes.
 fuzz: $(VENV)/.dev

