@@ -123,7 +123,7 @@ async def test_a_bomb_is_refused_by_what_it_declares() -> None:
         answer = await sent(it, bomb)
         assert it.metric("pranet_decodes_total") == 0
     assert (answer.status_code, answer.json()["type"]) == (413, "urn:pranet:error:too-many-bytes")
-    assert "declares 18000000" in answer.json()["detail"]
+    assert "unpacks to 18000000" in answer.json()["detail"]
 
 
 async def test_a_bomb_that_declares_less_is_stopped_at_what_it_declares() -> None:

@@ -70,14 +70,14 @@ async def test_a_malformed_stream_is_told_why_it_is_closed(messages: list[str | 
 @pytest.mark.parametrize(
     ("messages", "advice"),
     [
-        ([json.dumps({"colour": "red"})], "colour is not known; there are threshold, output"),
+        ([json.dumps({"colour": "red"})], "colour is unknown; the known names are threshold, output"),
         ([json.dumps({"roi": "left"})], "roi is 'left', but it should be full, auto"),
         ([json.dumps({"threshold": 7})], "threshold is '7', but it should be less than or equal to 1"),
         (["[]"], "it should be a JSON object"),
         ([EVERY, LENGTH.pack(2) + b"{}"], "frame_id is missing; send it"),
         ([EVERY, LENGTH.pack(2) + b"{]"], "send a JSON object with frame_id"),
         ([EVERY, packed(1, raw={"format": "rgb24"})], "raw.width is missing; send it"),
-        ([EVERY, packed(1, capture_time=1)], "capture_time is not known; there are frame_id, "),
+        ([EVERY, packed(1, capture_time=1)], "capture_time is unknown; the known names are frame_id, "),
         ([json.dumps({"policy": [[]] * 5_000})], "of a message has 20012 bytes; send at most 16384"),
         ([EVERY, packed(1, more=[[]] * 5_000)], "bytes; send at most 16384"),
     ],
