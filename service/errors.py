@@ -39,7 +39,6 @@ from typing import ClassVar, Self
 
 from grpc import StatusCode
 
-ERROR_METADATA_KEY = "pranet-error"  # gRPC trailing metadata that holds the slug
 RETRY_AFTER_SECONDS = 1
 CLIENT_CLOSED_REQUEST = 499  # nginx's number; it is only logged, since no client is left to answer
 

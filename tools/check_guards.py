@@ -141,7 +141,7 @@ GUARDS = [
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = tmp_path_factory.mktemp("project")
-    for name in ("model", "service", "proto", "tests"):
+    for name in ("model", "service", "client", "proto", "tests"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns(".*", "__pycache__", "node_modules"))
     (copy / "weights").symlink_to(ROOT / "weights")
     shutil.copy(ROOT / "pyproject.toml", copy)

@@ -67,7 +67,7 @@ async def segment(it: Running) -> None:
 
 async def rpc(it: Running) -> None:
     """GRPC ``Segment``."""
-    from service.pb.pranet.v1.segmentation_pb2 import SegmentRequest
+    from pranet_client.pb.pranet.v1.segmentation_pb2 import SegmentRequest
 
     await it.stub.Segment(SegmentRequest(image=SAMPLE.read_bytes()))
 

@@ -9,17 +9,14 @@ from typing import Any
 
 import grpc
 
-from model.errors import UserError
+from pranet_client.errors import TlsError
+from pranet_client.tls import load_authorities, load_identity
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
 HANDSHAKE_SECONDS = 10.0  # for TLS; in gRPC it includes the start of HTTP/2
 CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # for TLS 1.2; every cipher of TLS 1.3 has these properties
-
-
-class TlsError(UserError):
-    """A certificate, key or file of authorities cannot be used; the message names the file."""
 
 
 @dataclass(frozen=True)
@@ -117,31 +114,3 @@ def of_server(settings: Settings) -> ServerTls | None:
     if settings.tls_cert is None or settings.tls_key is None:
         return None
     return ServerTls(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
-
-
-def load_identity(context: ssl.SSLContext, cert: Path, key: Path) -> None:
-    """Load a certificate chain and its private key into ``context``.
-
-    Raises:
-        TlsError: a file cannot be read, or the two do not belong together.
-
-    """
-    try:
-        context.load_cert_chain(cert, key, password=lambda: "")  # otherwise OpenSSL asks for it on the terminal
-    except (OSError, ValueError) as error:  # an SSLError is an OSError
-        raise TlsError(
-            f"{cert} and {key} cannot be used ({error}); give a certificate and its key in PEM, without a passphrase"
-        ) from error
-
-
-def load_authorities(context: ssl.SSLContext, ca: Path) -> None:
-    """Load the certificates of trusted authorities into ``context``.
-
-    Raises:
-        TlsError: the file cannot be used.
-
-    """
-    try:
-        context.load_verify_locations(ca)
-    except OSError as error:
-        raise TlsError(f"{ca} cannot be used ({error}); give certificates of authorities in PEM") from error

@@ -3,8 +3,6 @@
 import io
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 import cv2
@@ -13,6 +11,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from model.transforms import Pixels
+from pranet_client.pictures import Picture, PixelFormat, RawPicture
 from service.errors import InvalidParameter, InvalidRequest, TooManyPixels, UndecodableImage, UnsupportedImage
 from service.frames import decode_limits
 
@@ -37,25 +36,6 @@ def read_mask(png: bytes) -> npt.NDArray[np.uint8]:
     return np.asarray(Image.open(io.BytesIO(png)))
 
 
-class PixelFormat(StrEnum):
-    """Formats of raw pixels."""
-
-    RGB24 = "rgb24"  # three bytes per pixel: R, G, B
-    NV12 = "nv12"  # a plane of luma, then one of interleaved chroma at half size; BT.601, limited range
-
-
-@dataclass(frozen=True, slots=True)
-class RawPicture:
-    """Uncompressed pixels, as a capture card delivers them."""
-
-    format: PixelFormat | None  # None: unknown, refused when the picture's turn comes
-    width: int
-    height: int
-    stride: int  # bytes from the start of one row to the next, in both planes of NV12
-    data: bytes
-
-
-Picture = bytes | RawPicture  # bytes: JPEG, PNG, WebP, BMP or TIFF
 Packed = Callable[[], Picture]  # unpacks a picture from its container; raises ServiceError
 
 

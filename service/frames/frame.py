@@ -15,9 +15,10 @@ from PIL import Image
 from model import transforms
 from model.engines.predictor import ModelRef
 from model.transforms import SIZE, Floats, Pixels
+from pranet_client.pictures import Picture
 from service.batching.queue import Entry, Priority
 from service.frames import codec, regions, shapes
-from service.frames.codec import Packed, Picture
+from service.frames.codec import Packed
 from service.frames.regions import Box
 from service.frames.shapes import Polyp
 from service.observability.stage_times import StageTimes

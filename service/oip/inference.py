@@ -7,9 +7,9 @@ from typing import Self
 
 import numpy as np
 
+from pranet_client.pictures import Picture
 from service.errors import InvalidRequest, TooManyPixels
 from service.frames import codec
-from service.frames.codec import Picture
 from service.frames.frame import Frame, Options, Output, Segmentation
 from service.frames.segmenter import Segmenter
 from service.observability.stage_times import StageTimes

@@ -7,8 +7,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
 
+from pranet_client.pictures import Picture
 from service.calls import Call
-from service.frames.codec import Picture
 from service.frames.frame import Segmentation
 from service.http.request import call_of, read_body
 from service.oip import model, parameters

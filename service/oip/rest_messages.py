@@ -21,8 +21,8 @@ from pydantic import (
     model_validator,
 )
 
+from pranet_client.pictures import Picture
 from service.errors import InvalidRequest, TooManyBytes
-from service.frames.codec import Picture
 from service.frames.frame import Output
 from service.oip import model, parameters, tensors
 from service.oip.tensors import Array, Tensor

@@ -9,9 +9,9 @@ import grpc
 import numpy as np
 from google.protobuf import json_format
 
+from pranet_client.pictures import Picture
 from service.calls import current
 from service.errors import Draining, InternalError, InvalidRequest, ServiceError, TooManyBytes
-from service.frames.codec import Picture
 from service.frames.frame import Segmentation
 from service.oip import model, parameters, tensors
 from service.oip.inference import Inferred, check_sizes, infer

@@ -8,8 +8,9 @@ from typing import Any
 import grpc
 from google.protobuf.message import Message
 
+from pranet_client.errors import ERROR_METADATA_KEY
 from service.calls import Call, Calls, Transport
-from service.errors import ERROR_METADATA_KEY, ClientLeft, DeadlineExceeded, ServiceError
+from service.errors import ClientLeft, DeadlineExceeded, ServiceError
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

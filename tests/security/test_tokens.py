@@ -16,11 +16,11 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
+from pranet_client.credentials import NO_ACCESS, Access
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service.access.tokens import Tokens, TokensError, parse
-from service.client.credentials import NO_ACCESS, Access
 from service.commands import main as cli
-from service.pb.pranet.v1 import segmentation_pb2 as pb
-from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from tests.support.callers import TRANSPORTS, Ask, grpc_unary, rest, socket
 from tests.support.pictures import encoded, red_box
 from tests.support.serving import Running, serving
