@@ -276,7 +276,7 @@ MILLION = 1_000_000
         (b"{" + b",".join(b'"%d":1' % number for number in range(MILLION // 2)) + b"}", "it has 500000 members"),
         (b'{"parameters": {' + b",".join(b'"%d":[]' % n for n in range(MILLION // 2)) + b"}}", "500000 parameters"),
         (b'{"inputs": [' + b",".join([b'{"a":1,"b":2,"c":3}'] * 32) + b"]}", "; and 187 more faults"),
-        (b'{"' + b"k" * MILLION + b'": 1, "inputs": []}', "k is not known"),
+        (b'{"' + b"k" * MILLION + b'": 1, "inputs": []}', "k is unknown"),
     ],
     ids=["lists", "objects", "shape", "members", "parameters", "faults", "name"],
 )
