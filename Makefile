@@ -7,12 +7,12 @@ TORCH_INDEX ?=
 PRECISION ?= auto
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-PROTOC := $(BIN)/python -m grpc_tools.protoc -Iservice/pb=proto
-PROTOS := $(shell find proto -name '*.proto')
+PROTOC := $(BIN)/python -m grpc_tools.protoc
+out = --python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1)
 TRITON := tests/interoperability/triton_client
 BUNDLE := build/pranet-bundle
 BUNDLED := $(wildcard requirements/*.txt) pyproject.toml docker/install.sh docker/pranet.service \
-	$(shell find model service weights -type f ! -name '*.pyc')
+	$(shell find model service client weights -type f ! -name '*.pyc')
 PIP_COMPILE := $(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --no-header -q
 
 .PHONY: serve extras triton-client test check fuzz soak peers ray-check training-check guards-check format lint types contracts proto proto-check readme lock bundle bundle-check image-check sbom audit clean
@@ -67,16 +67,18 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 
 types: $(VENV)/.dev
-	$(BIN)/mypy model service
+	$(BIN)/mypy model service client/pranet_client
 
 contracts: $(VENV)/.dev
 	$(BIN)/lint-imports
 
+# The client's own interface into its package, which the service shares; the Open Inference Protocol into the service.
 proto: $(VENV)/.dev
-	$(PROTOC) --python_out=. --pyi_out=. --grpc_python_out=. $(PROTOS)
+	$(PROTOC) -Ipranet_client/pb=proto $(call out,client) proto/pranet/v1/*.proto
+	$(PROTOC) -Iservice/pb=proto $(call out,.) proto/inference/*.proto
 
 proto-check: proto
-	git diff --exit-code -- service/pb
+	git diff --exit-code -- service/pb client/pranet_client/pb
 
 # Rewrites the tables in README.md and docs/ from the code.
 readme: $(VENV)/.dev
@@ -131,7 +133,7 @@ image-check: bundle $(VENV)/.dev
 	$(BIN)/pytest tools/check_image.py
 
 clean:
-	rm -rf $(VENV) $(TRITON)/.venv $(TRITON)/.perf_analyzer tools/peers/.venv build dist *.egg-info
+	rm -rf $(VENV) $(TRITON)/.venv $(TRITON)/.perf_analyzer tools/peers/.venv build dist *.egg-info client/build client/*.egg-info
 
 $(VENV)/.torch: requirements/torch.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed: make PYTHON=python3.12"; exit 2; }

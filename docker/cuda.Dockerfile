@@ -19,6 +19,7 @@ RUN pip install --no-deps --require-hashes -r requirements/${REQUIREMENTS}.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY model model
 COPY service service
+COPY client client
 COPY weights weights
 RUN pip install --no-deps . && pip uninstall --yes pip
 

@@ -1,6 +1,6 @@
-"""PraNet in PyTorch: network, checkpoints, transforms and predictors. Never imports ``service``."""
+"""PraNet in PyTorch: network, weights, engines, training and evaluation. Never imports ``service``."""
 
 import sys
 
-# OpenVINO reports each conversion to its vendor unless this module is missing. A hospital's server calls nobody.
+# OpenVINO reports each conversion to its vendor if it can import this module. A hospital's server must not do that.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None makes its import fail

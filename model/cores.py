@@ -1,22 +1,22 @@
-"""The processor: how many of its cores this process may use (pinned to, or its container may spend), what they can."""
+"""The processor: how many cores this process may use, and whether they compute in bfloat16."""
 
 import math
 import os
 from pathlib import Path
 
 CPU_INFO = Path("/proc/cpuinfo")
-BFLOAT16 = {"avx512_bf16", "amx_bf16"}  # flags of x86-64 processors that multiply it
+BFLOAT16 = {"avx512_bf16", "amx_bf16"}  # flags of x86-64 processors that multiply bfloat16
 CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # cgroup v2: "max 100000" or "<quota> <period>", both in microseconds
 
 
 def usable_cores(cpu_max: Path = CPU_MAX) -> int:
-    """Return the number of cores worth a thread each; at least 1."""
+    """Return how many threads can run in parallel, by CPU affinity and the container's CPU quota; at least 1."""
     pinned = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(pinned, _quota(cpu_max)))
 
 
 def computes_bfloat16(cpu_info: Path = CPU_INFO) -> bool:
-    """Tell whether bfloat16 is faster here than float32."""
+    """Return whether this processor has bfloat16 instructions, which make it faster than float32."""
     try:
         lines = cpu_info.read_text().splitlines()
     except OSError:  # not Linux
@@ -29,5 +29,5 @@ def _quota(cpu_max: Path) -> int:
     try:
         quota, period = cpu_max.read_text().split()
         return math.ceil(int(quota) / int(period))
-    except (OSError, ValueError):  # no cgroup v2, or no limit
+    except (OSError, ValueError):  # no cgroup v2, or no quota
         return 2**31

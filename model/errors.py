@@ -1,5 +1,5 @@
-"""Errors that the user can mend."""
+"""Errors that the user can correct."""
 
 
 class UserError(Exception):
-    """Something given is wrong; the message is one line that says what, and what to do. Commands print it as it is."""
+    """An input is wrong. The message says what, and what to do; commands print it without a traceback."""

@@ -1,4 +1,4 @@
-"""PraNet for other servers: an ONNX file checked against PyTorch, and a model repository for Triton."""
+"""Export for other servers: an ONNX file that is checked against PyTorch, and a model repository for Triton."""
 
 import warnings
 from pathlib import Path
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 INPUT, OUTPUT = "pixels", "logits"
-TOLERANCE = 0.01  # of logits between PyTorch and ONNX Runtime, both in float32
+TOLERANCE = 0.01  # largest accepted difference of a logit between PyTorch and ONNX Runtime, both in float32
 CONFIG = """\
 name: "{name}"
 platform: "onnxruntime_onnx"
@@ -35,16 +35,16 @@ model_warmup [ {{
 
 
 class ExportError(UserError):
-    """The export cannot be made, or does not compute what PyTorch computes."""
+    """The export is not possible, or the exported file does not compute what PyTorch computes."""
 
 
 def write_onnx(checkpoint: Checkpoint, path: Path) -> float:
-    """Write an ONNX file: uint8 RGB (N, 3, 352, 352) to float32 logits of S3 (N, 1, 352, 352), for any N.
+    """Write an ONNX file that maps uint8 RGB (N, 3, 352, 352) to float32 logits of S3 (N, 1, 352, 352), for any N.
 
     Returns the largest difference of a logit between PyTorch and ONNX Runtime, over batches of 1 and 3.
 
     Raises:
-        ExportError: a library is missing, or the file computes something else than PyTorch.
+        ExportError: an optional package is missing, or the file does not compute what PyTorch computes.
 
     """
     network = Normalised(fold_batch_norm(checkpoint.network())).eval()
@@ -54,7 +54,7 @@ def write_onnx(checkpoint: Checkpoint, path: Path) -> float:
         import onnxruntime
 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PyTorch's own deprecations
+            warnings.simplefilter("ignore")  # PyTorch warns of deprecations in its own code
             torch.onnx.export(
                 network,
                 (frames,),
@@ -67,19 +67,19 @@ def write_onnx(checkpoint: Checkpoint, path: Path) -> float:
                 verbose=False,
             )
     except ImportError as error:
-        raise ExportError(f"{error}; install what exports need: pip install 'pranet-service[export]'") from error
+        raise ExportError(f"{error}; exports need optional packages: pip install 'pranet-service[export]'") from error
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     differences = [_difference(network, session, _noise(count)) for count in (1, 3)]
     if max(differences) > TOLERANCE:
-        raise ExportError(f"{path} differs from PyTorch by {max(differences):.3g} in a logit; do not use it")
+        raise ExportError(f"a logit of {path} differs from PyTorch's by {max(differences):.3g}; do not use this file")
     return max(differences)
 
 
 def write_triton(checkpoint: Checkpoint, repository: Path, name: str = "pranet", max_batch_size: int = 8) -> float:
-    """Write a Triton model repository with dynamic batching and warm-up; returns as ``write_onnx`` does.
+    """Write a Triton model repository with dynamic batching and warm-up, and return the same as ``write_onnx``.
 
     Raises:
-        ExportError: as ``write_onnx``.
+        ExportError: see ``write_onnx``.
 
     """
     difference = write_onnx(checkpoint, repository / name / "1" / "model.onnx")

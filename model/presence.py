@@ -1,8 +1,8 @@
-"""A calibrated score for "is there a polyp in this frame at all", read off the logits of the segmentation.
+"""Calibrated probability that a frame shows a polyp, computed from the logits of the segmentation.
 
-The statistic is the mean of the largest half per cent of a frame's logits: how sure the network is of its surest
-spot. A logistic function with two numbers, fitted after training and kept in the weights file, makes it a
-probability (Platt scaling).
+The statistic is the mean of the largest 0.5 % of a frame's logits: the network's confidence where it is most
+confident. A logistic function with two parameters turns it into a probability (Platt scaling). They are fitted after
+training and stored in the weights file.
 """
 
 import math
@@ -13,37 +13,37 @@ import numpy as np
 
 from model.transforms import Floats
 
-TOP_SHARE = 0.005  # of the logits of a frame
-SAMPLING = 16  # one logit in so many tells where the largest begin
-KEY = "presence"  # of the metadata of a weights file
+TOP_SHARE = 0.005  # of a frame's logits, which are averaged
+SAMPLING = 16  # every 16th logit is enough to estimate where the largest begin
+KEY = "presence"  # in the metadata of a weights file
 
 
 @dataclass(frozen=True)
 class Presence:
-    """Calibration of the score: probability = logistic(``scale`` * statistic + ``offset``)."""
+    """Calibration: probability = logistic(``scale`` * statistic + ``offset``)."""
 
     scale: float
     offset: float
-    threshold: float = 0.5  # the operating point: at or above it a frame is said to hold a polyp
+    threshold: float = 0.5  # operating point: a probability at or above it means that a polyp is present
 
     def score(self, logits: Floats) -> float:
-        """Probability (0..1) that the frame with these logits (H, W) holds a polyp."""
+        """Return the probability (0..1) that the frame with these float32 logits (H, W) shows a polyp."""
         return self.of_statistic(statistic(logits))
 
     def of_statistic(self, value: float) -> float:
-        """Probability (0..1) of a polyp for a value of the statistic."""
+        """Return the probability (0..1) of a polyp for a value of ``statistic``."""
         return logistic(self.scale * value + self.offset)
 
     def metadata(self) -> dict[str, str]:
-        """Return the entry that a weights file keeps."""
+        """Return this calibration as an entry for the metadata of a weights file."""
         return {KEY: f"{self.scale:.6g},{self.offset:.6g},{self.threshold:.6g}"}
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> "Presence | None":
-        """Read the entry of a weights file; None if it has none.
+        """Read the calibration from the metadata of a weights file; None if there is none.
 
         Raises:
-            ValueError: the entry is not three finite numbers.
+            ValueError: the entry is not three finite numbers, separated by commas.
 
         """
         entry = metadata.get(KEY)
@@ -51,25 +51,25 @@ class Presence:
             return None
         scale, offset, threshold = (float(number) for number in entry.split(","))
         if not all(map(math.isfinite, (scale, offset, threshold))):
-            raise ValueError(f"{entry} is not finite")
+            raise ValueError(f"{entry} has a number that is not finite")
         return cls(scale, offset, threshold)
 
 
 def statistic(logits: Floats) -> float:
-    """Mean of the largest half per cent of logits (H, W)."""
+    """Return the mean of the largest 0.5 % of float32 logits (H, W), at least one of them."""
     top = max(1, round(TOP_SHARE * logits.size))
     likely = _likely(logits.ravel(), top)
     return float(np.partition(likely, likely.size - top)[-top:].mean(dtype=np.float64))
 
 
 def _likely(values: Floats, top: int) -> Floats:
-    """Return some of the values (N), the ``top`` largest among them: to choose from few takes an eighth of the time."""
+    """Return a part of the values (N) that includes the ``top`` largest: searching it takes an eighth of the time."""
     sample = values[::SAMPLING]
-    above = min(sample.size, 2 * top // SAMPLING + 1)  # twice as many as there should be
+    above = min(sample.size, 2 * top // SAMPLING + 1)  # twice the expected number, to include all of the largest
     found = values[values >= np.partition(sample, -above)[-above]]
     return found if found.size >= top else values
 
 
 def logistic(x: float) -> float:
-    """Logistic function, without overflow."""
+    """Return 1 / (1 + exp(-x)), without overflow."""
     return 0.5 + 0.5 * math.tanh(0.5 * x)

@@ -1,7 +1,7 @@
-"""Pixels -> network input, logits -> mask. The only home of the input size and of the normalisation constants.
+"""Pixels to network input, logits to mask; also the input size and the normalisation constants.
 
-Mask at threshold t: bilinear upsampling of the logits to the frame (align_corners false), then
-``logit > log(t / (1 - t))``, which is ``sigmoid(logit) > t`` without a full-size probability.
+For a mask at threshold t, the logits are upsampled to the frame's size (bilinear, ``align_corners=False``) and compared
+with ``log(t / (1 - t))``. This equals ``sigmoid(logit) > t``, but needs no probability for every pixel.
 """
 
 import math
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 SIZE = 352  # side of the network's square input, pixels
-MEAN = (0.485, 0.456, 0.406)  # ImageNet, RGB, of values in 0..1
+MEAN = (0.485, 0.456, 0.406)  # ImageNet, RGB, for values in 0..1
 STD = (0.229, 0.224, 0.225)
 
 Pixels = npt.NDArray[np.uint8]
@@ -20,31 +20,31 @@ Floats = npt.NDArray[np.float32]
 
 
 def to_input(picture: Image.Image) -> Pixels:
-    """Resize an RGB picture of any size to uint8 (3, 352, 352), bilinear and antialiased, as in training."""
+    """Resize an RGB picture of any size to uint8 (3, 352, 352): bilinear with antialiasing, as in training."""
     planes = np.empty((3, SIZE, SIZE), np.uint8)
     cv2.split(np.asarray(picture.resize((SIZE, SIZE), Image.Resampling.BILINEAR)), list(planes))
     return planes
 
 
 def upsample(logits: Floats, width: int, height: int) -> Floats:
-    """Resize float32 logits (h, w) to (height, width), bilinear, align_corners false."""
+    """Resize float32 logits (h, w) to float32 (height, width): bilinear, ``align_corners=False``."""
     resized = cv2.resize(logits, (width, height), interpolation=cv2.INTER_LINEAR)
     return np.asarray(resized, dtype=np.float32)
 
 
 def to_mask(logits: Floats, threshold: float) -> Pixels:
-    """Return the uint8 mask of float32 logits (H, W): 255 where the probability exceeds ``threshold``, else 0."""
+    """Map float32 logits (H, W) to a uint8 mask (H, W): 255 where the probability exceeds ``threshold``, else 0."""
     above = logits > logit(threshold)
     return np.multiply(above.view(np.uint8), np.uint8(255))
 
 
 def sigmoid(logits: Floats) -> Floats:
-    """Logistic function in float32, without overflow."""
+    """Map logits of any shape to probabilities (0..1) of the same shape, float32, without overflow."""
     return np.asarray(0.5 + 0.5 * np.tanh(0.5 * logits), dtype=np.float32)
 
 
 def logit(probability: float) -> float:
-    """Inverse of the logistic function, infinite at 0 and 1."""
+    """Return the logit of a probability: -inf at 0 or below, inf at 1 or above."""
     if probability <= 0:
         return -math.inf
     return math.inf if probability >= 1 else math.log(probability / (1 - probability))

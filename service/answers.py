@@ -83,17 +83,16 @@ class SegmentationBody(BaseModel):
 
 def describe(segmentation: Segmentation) -> dict[str, Any]:
     """Return what is said of an answered frame beside a picture; polyps and run lengths only where it has them."""
+    presence = PresenceBody.of(segmentation)
     described: dict[str, Any] = {
         "width": segmentation.width,
         "height": segmentation.height,
         "threshold": segmentation.options.threshold,
-        "presence": None,
+        "presence": presence.model_dump() if presence else None,
         "timings_ms": segmentation.times.milliseconds(),
         "batch_size": segmentation.batch_size,
         "model": ModelBody.model_validate(segmentation.model, from_attributes=True).model_dump(),
     }
-    if presence := PresenceBody.of(segmentation):
-        described["presence"] = presence.model_dump()
     if segmentation.run_lengths:
         described["rle"] = {"size": (segmentation.height, segmentation.width), "counts": segmentation.run_lengths}
     if segmentation.options.output is Output.JSON:

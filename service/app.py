@@ -192,6 +192,7 @@ async def _drain(service: Service) -> int:
     """Refuse new work, answer what was accepted; return the exit code."""
     service.readiness.enter(Phase.DRAINING)
     service.streams.drain()
+    service.archives.drain()
     try:
         async with asyncio.timeout(service.settings.drain_seconds):
             await service.streams.idle.wait()

@@ -19,14 +19,15 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-from opentelemetry.trace import INVALID_SPAN, Span, StatusCode
+from opentelemetry import context
+from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, StatusCode, set_span_in_context
 
 from service.access.authentication import Authentication
 from service.errors import ClientLeft, DeadlineExceeded, InternalError, InvalidRequest, ServiceError
-from service.observability import logs, tracing
+from service.observability import logs
 from service.observability.metrics import Metrics
-from service.observability.tracing import Tracing
-from service.readiness import Readiness
+from service.observability.tracing import STREAM, W3C, Tracing
+from service.readiness import Phase, Readiness
 
 REQUEST_ID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)  # what may be echoed into headers and logs
 MILLISECONDS = re.compile(r"0*([1-9][0-9]*)")
@@ -45,7 +46,7 @@ class Transport:
     attribute: str  # of a span: how the call ended
     ok: str  # the code of a call that ended well
     code: Callable[[type[ServiceError]], str]  # that an error is told by
-    failed: Callable[[str], bool]  # whether a code means that the service failed
+    failures: tuple[str, ...]  # beginnings of the codes by which the service itself failed
     number: Callable[[str], int] = int  # a code as a span's attribute
 
 
@@ -62,6 +63,7 @@ class Call:
     is_work: bool = True  # refused unless the service is ready
     is_stream: bool = False  # many frames come in it
     is_quiet: bool = False  # polled for ever: no trace, and a log line of level DEBUG
+    fault: ServiceError | None = None  # why it is refused, once its caller may know
     cancelled_by: Callable[[], type[ServiceError]] = lambda: ClientLeft  # why its client does not wait any more
 
     request_id: str = ""  # the client's, or a new one
@@ -142,9 +144,11 @@ class Calls:
         failure: type[ServiceError] | None = None
         try:
             with self._admitted(call):
+                if call.fault is not None:
+                    raise call.fault
                 call._asked = _seconds(call.timeout)
-                if call.is_work:
-                    self._readiness.check()
+                if call.is_work and (self._readiness.phase is not Phase.SERVING or self._readiness.dead.is_set()):
+                    self._readiness.check()  # says why not
                 async with asyncio.timeout_at(call.allow(self._timeout_seconds) + LATE_SECONDS) as call._timeout:
                     yield call
         except (asyncio.CancelledError, ClientLeft):
@@ -171,11 +175,15 @@ class Calls:
         call.arrived = asyncio.get_running_loop().time()
         call.request_id = request_id_from(str(call.headers.get("x-request-id", "")))
         traces = self._untraced if call.is_quiet else self._tracing
-        call.span = traces.begin(call.name, call.request_id, call.headers)
-        call.traceparent = traces.traceparent(call.span)
+        call.span = traces.tracer.start_span(
+            call.name, W3C.extract(call.headers), SpanKind.SERVER, attributes={"pranet.request_id": call.request_id}
+        )
+        if traces.keeps:
+            call.traceparent = traces.traceparent(call.span)
         _current.set(call)
         logs.request_id.set(call.request_id)
-        tracing.make_current(call.span, stream=call.is_stream)
+        inside = set_span_in_context(call.span)
+        context.attach(context.set_value(STREAM, True, inside) if call.is_stream else inside)
 
     def reject(self, error: ServiceError | type[ServiceError]) -> None:
         """Count a call, or one request of the many in a stream, that was refused or failed."""
@@ -200,10 +208,11 @@ class Calls:
         self._metrics.requests.labels(transport.name, code).inc()
         if seconds is not None:
             self._metrics.request_duration.labels(transport.name).observe(seconds)
-        call.span.update_name(call.name)
-        call.span.set_attribute(transport.attribute, transport.number(code))
-        if transport.failed(code):
-            call.span.set_status(StatusCode.ERROR)
+        if call.span.is_recording():
+            call.span.update_name(call.name)
+            call.span.set_attribute(transport.attribute, transport.number(code))
+            if code.startswith(transport.failures):
+                call.span.set_status(StatusCode.ERROR)
         call.span.end()
         level = logging.DEBUG if call.is_quiet else logging.INFO
         took = (seconds or 0.0) * 1e3

@@ -17,9 +17,8 @@ from service.access.authentication import Authentication
 from service.access.tls import RenewableTls, of_server
 from service.archives.archive import Archives
 from service.batching.admission import Admission
-from service.batching.batcher import Batcher
+from service.batching.batcher import HANG_SECONDS, Batcher
 from service.batching.device_thread import in_device_thread
-from service.batching.hang_timeout import HANG_SECONDS
 from service.calls import Calls
 from service.frames.frame import Inference, rehearse
 from service.frames.model_slot import PREPARE_SECONDS, ServedModel
@@ -130,7 +129,7 @@ async def running(
             max_batch_size,
             segmenter,
             _streams(settings, segmenter, metrics),
-            _archives(settings, max_batch_size, segmenter, readiness),
+            _archives(settings, max_batch_size, segmenter),
             readiness,
             metrics,
             Calls(authentication, readiness, metrics, traces, timeout_seconds=settings.request_timeout_ms / 1e3),
@@ -175,10 +174,9 @@ def _streams(settings: Settings, segmenter: Segmenter, metrics: Metrics) -> Stre
     )
 
 
-def _archives(settings: Settings, max_batch_size: int, segmenter: Segmenter, readiness: Readiness) -> Archives:
+def _archives(settings: Settings, max_batch_size: int, segmenter: Segmenter) -> Archives:
     return Archives(
         segmenter,
-        readiness.check,
         max_archives=settings.max_archives,
         # Two batches, so that the device never waits; at most half of all places, so that others find some.
         at_once=max(1, min(2 * max_batch_size, settings.max_queue_size // 2)),

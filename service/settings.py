@@ -1,6 +1,6 @@
-"""All settings, read in this one place: environment ``PRANET_*``, then command-line flags of the same names.
+"""All settings, read in one place: environment variables ``PRANET_*``, overridden by command-line flags.
 
-``pranet serve --help`` and the table in the README are made from the fields below. Units are in the names.
+``pranet serve --help`` and the documented table of settings are generated from the fields below. Names contain units.
 """
 
 import argparse
@@ -19,102 +19,116 @@ from service.observability import logs
 from service.validation import in_a_sentence, wanted
 
 PREFIX = "PRANET_"
-KUBERNETES_PREFIXES = (PREFIX + "SERVICE_", PREFIX + "PORT_")  # service links of a Service named "pranet"
+KUBERNETES_PREFIXES = (PREFIX + "SERVICE_", PREFIX + "PORT_")  # set by Kubernetes for a Service named "pranet"
 MEBIBYTE = 2**20
 
 log = logging.getLogger(__name__)
-MESSAGE_OVERHEAD_BYTES = 64 * 1024  # everything in a message beside its picture
+MESSAGE_OVERHEAD_BYTES = 64 * 1024  # room for everything in a message beside its picture
 
 
 class SettingsError(UserError):
-    """One or more settings are unknown or invalid; the message lists each and what to do."""
+    """Settings are unknown or invalid; the message lists each one and what to do."""
 
 
 class Settings(BaseModel):
-    """Plain values; everyone else takes what they need as keyword arguments."""
+    """Plain values; other modules take the ones they need as keyword arguments."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    host: str = Field("127.0.0.1", description="Address that REST and gRPC listen on (0.0.0.0 in the image).")
+    host: str = Field("127.0.0.1", description="Address on which REST and gRPC listen (0.0.0.0 in the Docker image).")
     port: int = Field(8000, ge=0, le=65535, description="REST port; 0 picks a free one.")
     grpc_port: int = Field(8001, ge=0, le=65535, description="gRPC port; 0 picks a free one.")
-    weights: Path | None = Field(None, description="Weights file, safetensors or .pth; the bundled one by default.")
+    weights: Path | None = Field(None, description="Weights file, safetensors or .pth; by default the bundled one.")
     device: str = Field(
-        "auto", pattern=r"^(auto|cpu|cuda|cuda:\d+)$", description="auto, cpu, cuda or cuda:N; auto takes a GPU if any."
+        "auto",
+        pattern=r"^(auto|cpu|cuda|cuda:\d+)$",
+        description="auto, cpu, cuda or cuda:N; auto uses a GPU if there is one.",
     )
     engine: Literal["auto", "torch", "openvino"] = Field(
-        "auto", description="What runs the network: torch or openvino; auto takes openvino on an x86-64 CPU."
+        "auto", description="Engine of the network: torch or openvino; auto uses openvino on an x86-64 CPU."
     )
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field(
         "auto",
         description=(
-            "auto takes fp16 on CUDA, bf16 on a CPU with AMX or AVX-512-BF16, else fp32; on a CPU, bf16 and int8 need "
+            "auto uses fp16 on CUDA, bf16 on a CPU with AMX or AVX-512-BF16, else fp32; on a CPU, bf16 and int8 need "
             "openvino."
         ),
     )
-    threshold: float = Field(0.5, gt=0, lt=1, description="Probability above which a pixel is polyp, 0 to 1.")
-    max_batch_size: int | None = Field(None, ge=1, le=256, description="Largest batch; 8 on CPU and 32 on CUDA.")
-    max_queue_delay_ms: float = Field(
-        0, ge=0, le=1000, description="How long a batch may wait for more, from its oldest frame's arrival."
+    threshold: float = Field(0.5, gt=0, lt=1, description="Probability above which a pixel counts as polyp, 0 to 1.")
+    max_batch_size: int | None = Field(
+        None, ge=1, le=256, description="Largest batch; by default 8 on a CPU and 32 on CUDA."
     )
-    max_queue_size: int = Field(256, ge=1, description="Requests accepted and not yet on the device; more get 429.")
-    max_image_bytes: int = Field(32 * MEBIBYTE, ge=1, description="Largest encoded image, bytes; more get 413.")
+    max_queue_delay_ms: float = Field(
+        0, ge=0, le=1000, description="How long a batch may wait for more frames, from the arrival of its oldest frame."
+    )
+    max_queue_size: int = Field(256, ge=1, description="Accepted requests that may wait for the device; more get 429.")
+    max_image_bytes: int = Field(32 * MEBIBYTE, ge=1, description="Largest encoded image, bytes; larger ones get 413.")
     max_image_pixels: int = Field(
-        50_000_000, ge=1, le=178_000_000, description="Most pixels that an image may declare; more get 413."
+        50_000_000, ge=1, le=178_000_000, description="Largest image by its header, pixels; larger ones get 413."
     )
     max_archive_bytes: int = Field(
-        256 * MEBIBYTE, ge=1, description="Largest archive for /segment/batch, bytes, held in memory; more get 413."
+        256 * MEBIBYTE,
+        ge=1,
+        description="Largest archive for /segment/batch, bytes, held in memory; larger ones get 413.",
     )
-    max_archives: int = Field(2, ge=1, description="Archives received or at work; more get 429.")
-    request_timeout_ms: int = Field(30_000, ge=1, description="Time from a request's arrival to its answer; then 504.")
-    drain_seconds: float = Field(20, ge=0, description="How long SIGTERM waits for accepted requests.")
-    maps: bool = Field(True, description="Whether output=maps is answered; it loads a second network, some 130 MB.")
-    max_streams: int = Field(64, ge=1, description="Video streams that may be open; more get 429.")
+    max_archives: int = Field(2, ge=1, description="Archives that may be in progress at once; more get 429.")
+    request_timeout_ms: int = Field(
+        30_000, ge=1, description="Longest time from a request's arrival to its answer; then 504."
+    )
+    drain_seconds: float = Field(
+        20, ge=0, description="How long a graceful shutdown (SIGTERM) waits for accepted requests."
+    )
+    maps: bool = Field(True, description="Whether output=maps is available; it loads a second network, about 130 MB.")
+    max_streams: int = Field(64, ge=1, description="Video streams that may be open at once; more get 429.")
     stream_window: int = Field(
-        4, ge=1, le=256, description="Frames of one stream that may be worked on or hold an answer not yet taken."
+        4,
+        ge=1,
+        le=256,
+        description="Frames of one stream that may be in progress or have an answer that is not read yet.",
     )
     cache_dir: Path | None = Field(
-        None, description="Where an engine keeps what it makes of the weights; the user's cache by default."
+        None, description="Folder where an engine caches its converted network; by default the user's cache."
     )
     api_tokens_file: Path | None = Field(
-        None, description="File of bearer tokens (`pranet tokens`), followed when it changes; without one all may call."
+        None,
+        description="File of bearer tokens (`pranet tokens`), read again when it changes; by default none is needed.",
     )
     rate_limit: float | None = Field(
-        None, gt=0, allow_inf_nan=False, description="Requests a second for each token; more get 429."
+        None, gt=0, allow_inf_nan=False, description="Requests per second for each token; more get 429."
     )
     token_concurrency: int | None = Field(
-        None, ge=1, description="Requests and streams that a token may have open at once; more get 429."
+        None, ge=1, description="Requests and streams that each token may have open at once; more get 429."
     )
-    public_metrics: bool = Field(False, description="Whether /metrics answers without a token where others need one.")
-    tls_cert: Path | None = Field(None, description="Certificate chain of REST and gRPC, PEM; TLS is off without it.")
-    tls_key: Path | None = Field(None, description="Its private key, PEM, without a passphrase.")
+    public_metrics: bool = Field(False, description="Whether /metrics needs no token, even with API_TOKENS_FILE.")
+    tls_cert: Path | None = Field(None, description="Certificate chain for REST and gRPC, PEM; without it TLS is off.")
+    tls_key: Path | None = Field(None, description="Private key of TLS_CERT, PEM, without a passphrase.")
     tls_client_ca: Path | None = Field(
-        None, description="Authorities, PEM, of which every client must have a certificate (mTLS)."
+        None, description="Certificate authorities, PEM; every client needs a certificate from one of them (mTLS)."
     )
     cors_origins: str | None = Field(
-        None, description="Origins of other pages that may call, comma-separated, or *; none by default."
+        None, description="Origins of other web pages that may call the service, comma-separated, or *."
     )
     otlp_endpoint: str | None = Field(
         None,
         pattern=r"^https?://[^/\s]+/?$",
-        description="OTLP receiver of traces over gRPC, http(s)://host:port; OTEL_EXPORTER_OTLP_ENDPOINT by default.",
+        description="OTLP receiver of traces over gRPC, http(s)://host:port; by default OTEL_EXPORTER_OTLP_ENDPOINT.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="Least severity that is logged."
+        "info", description="Lowest severity that is logged."
     )
-    log_format: Literal["text", "json"] = Field("text", description="Lines for people, or one JSON object a line.")
+    log_format: Literal["text", "json"] = Field("text", description="text for people, or json: one object per line.")
 
     @property
     def weights_path(self) -> Path:
-        """The weights file to load: the given one, or the one that comes with the package."""
+        """Path of the weights file to load: the given one, or the one bundled with the package."""
         return self.weights or Path(__file__).parent.parent / "weights" / "pranet.safetensors"
 
     @property
     def traces_endpoint(self) -> str | None:
-        """Where traces go: the given receiver, or the one that OpenTelemetry's own variables name; None: nowhere.
+        """URL of the receiver of traces: the given one, or that of OpenTelemetry's own variables; None sends none.
 
         Raises:
-            SettingsError: OpenTelemetry's variables ask for another protocol than gRPC.
+            SettingsError: OpenTelemetry's variables name a protocol other than gRPC.
 
         """
         disabled = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
@@ -123,24 +137,27 @@ class Settings(BaseModel):
             return None
         if (protocol := _from_opentelemetry("PROTOCOL")) not in (None, "grpc"):
             raise SettingsError(
-                f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol}, but traces go over grpc only: leave it unset, and name "
+                f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol}, but traces are sent over grpc only; unset it, and use "
                 "the receiver's gRPC port, usually 4317"
             )
         return endpoint
 
     @property
     def max_message_bytes(self) -> int:
-        """The largest message over gRPC or WebSocket: a picture, and what stands beside it."""
+        """Largest message over gRPC or WebSocket, bytes: a picture and the fields beside it."""
         return self.max_image_bytes + MESSAGE_OVERHEAD_BYTES
 
     @property
     def cut_off_bytes(self) -> int:
-        """From which size on gRPC and WebSocket themselves end a connection, unread and without a reason of ours."""
+        """Size, bytes, above which gRPC and WebSocket close the connection without reading the message.
+
+        Smaller messages above ``max_message_bytes`` are read, so that the error can say what to do.
+        """
         return 2 * self.max_message_bytes
 
     @property
     def cache_path(self) -> Path | None:
-        """The given cache, or ``pranet`` in the user's (XDG Base Directory); None where the user has no home."""
+        """Folder of the cache: the given one, or the user's (XDG Base Directory); None if the user has no home."""
         try:
             return self.cache_dir or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pranet"
         except RuntimeError:
@@ -149,16 +166,18 @@ class Settings(BaseModel):
     @model_validator(mode="after")
     def _needs_each_other(self) -> Self:
         if (self.tls_cert is None) != (self.tls_key is None):
-            raise ValueError("TLS_CERT and TLS_KEY are needed together; give both, or neither")
+            raise ValueError("TLS_CERT and TLS_KEY need each other; set both or neither")
         if self.tls_client_ca and not self.tls_cert:
-            raise ValueError("TLS_CLIENT_CA needs TLS_CERT and TLS_KEY; give them too, or leave it out")
+            raise ValueError("TLS_CLIENT_CA needs TLS_CERT and TLS_KEY; set them too, or unset TLS_CLIENT_CA")
         if (self.rate_limit or self.token_concurrency) and not self.api_tokens_file:
-            raise ValueError("RATE_LIMIT and TOKEN_CONCURRENCY are of a token, and need API_TOKENS_FILE; name that too")
+            raise ValueError(
+                "RATE_LIMIT and TOKEN_CONCURRENCY limit each token; set API_TOKENS_FILE too, or unset them"
+            )
         return self
 
     @property
     def origins(self) -> list[str]:
-        """The origins of ``cors_origins``."""
+        """The origins in ``cors_origins``, without trailing slashes."""
         return [origin.strip().rstrip("/") for origin in (self.cors_origins or "").split(",") if origin.strip()]
 
 
@@ -166,7 +185,7 @@ def load(environ: Mapping[str, str], flags: Mapping[str, Any]) -> tuple[Settings
     """Merge environment and command-line flags (flags win); return the settings and warnings to log.
 
     Raises:
-        SettingsError: a name is unknown or a value invalid.
+        SettingsError: a name is unknown or a value is invalid.
 
     """
     values, warnings = _from_environment(environ)
@@ -179,8 +198,8 @@ def load(environ: Mapping[str, str], flags: Mapping[str, Any]) -> tuple[Settings
 
 
 def add_flags(parser: argparse.ArgumentParser, names: Iterable[str] | None = None) -> None:
-    """Add a flag for each named setting (all by default), such as ``--max-batch-size``."""
-    group = parser.add_argument_group("settings", "each can also be given in the environment, as PRANET_NAME")
+    """Add a flag such as ``--max-batch-size`` for each named setting; for all settings by default."""
+    group = parser.add_argument_group("settings", "each can also be set as an environment variable, PRANET_NAME")
     for name in names or Settings.model_fields:
         field = Settings.model_fields[name]
         text = f"{in_a_sentence(str(field.description))} (default: {default_text(field)})".replace("%", "%%")
@@ -188,10 +207,10 @@ def add_flags(parser: argparse.ArgumentParser, names: Iterable[str] | None = Non
 
 
 def from_command_line(arguments: argparse.Namespace) -> Settings:
-    """Merge the environment and the parsed flags, set up logging, and log what is odd.
+    """Merge the environment and the parsed flags, configure logging, and log warnings.
 
     Raises:
-        SettingsError: a name is unknown or a value invalid.
+        SettingsError: a name is unknown or a value is invalid.
 
     """
     flags = {name: value for name, value in vars(arguments).items() if name in Settings.model_fields}
@@ -203,7 +222,7 @@ def from_command_line(arguments: argparse.Namespace) -> Settings:
 
 
 def markdown_table() -> str:
-    """Return the table of settings that stands in the README."""
+    """Return the documented table of settings, in Markdown."""
     rows = ["| variable, flag | default | meaning |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
         rows.append(f"| `{variable(name)}`, `{flag(name)}` | {default_text(field)} | {field.description} |")
@@ -211,22 +230,22 @@ def markdown_table() -> str:
 
 
 def variable(name: str) -> str:
-    """Return the environment variable of a setting."""
+    """Return the environment variable of a setting, such as ``PRANET_MAX_BATCH_SIZE``."""
     return PREFIX + name.upper()
 
 
 def flag(name: str) -> str:
-    """Return the command-line flag of a setting."""
+    """Return the command-line flag of a setting, such as ``--max-batch-size``."""
     return "--" + name.replace("_", "-")
 
 
 def default_text(field: FieldInfo) -> str:
-    """Say a default in words."""
+    """Return the default of a setting as users see it; ``none`` if it has none."""
     return "none" if field.default is None else str(field.default)
 
 
 def _from_opentelemetry(name: str) -> str | None:
-    """Return one of OpenTelemetry's own variables, the one for traces first (its specification, OTLP exporter)."""
+    """Return an OpenTelemetry variable; the one for traces wins (OpenTelemetry specification, OTLP exporter)."""
     return os.environ.get(f"OTEL_EXPORTER_OTLP_TRACES_{name}") or os.environ.get(f"OTEL_EXPORTER_OTLP_{name}")
 
 
@@ -236,9 +255,11 @@ def _from_environment(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[
     for key in sorted(key for key in environ if key.startswith(PREFIX)):
         name = key.removeprefix(PREFIX).lower()
         if key.startswith(KUBERNETES_PREFIXES) or (name == "port" and "://" in environ[key]):
-            warnings.append(f"{key} looks like a Kubernetes service link and is ignored (enableServiceLinks: false)")
+            warnings.append(
+                f"{key} looks like a Kubernetes service link and is ignored; avoid it by enableServiceLinks: false"
+            )
         elif name in Settings.model_fields:
-            if environ[key]:  # an empty variable is an unset one, as compose files make them
+            if environ[key]:  # an empty variable counts as unset, as compose files need it
                 values[name] = environ[key]
         else:
             known = [variable(field) for field in Settings.model_fields]

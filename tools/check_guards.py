@@ -123,7 +123,7 @@ GUARDS = [
     ),
     Guard(
         "errors keep the pictures that they were about",
-        "service/tasks/group.py",
+        "service/tasks.py",
         "error.__traceback__ = error.__cause__ = error.__context__ = None",
         "pass",
         "robustness/test_held_memory.py",
@@ -141,7 +141,7 @@ GUARDS = [
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = tmp_path_factory.mktemp("project")
-    for name in ("model", "service", "proto", "tests"):
+    for name in ("model", "service", "client", "proto", "tests"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns(".*", "__pycache__", "node_modules"))
     (copy / "weights").symlink_to(ROOT / "weights")
     shutil.copy(ROOT / "pyproject.toml", copy)

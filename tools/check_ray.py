@@ -22,12 +22,12 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from PIL import Image
 from websockets.asyncio.client import connect
 
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service.errors import Draining, NotReady
 from service.oip.tensors import LENGTH as ELEMENT
 from service.pb.inference import open_inference_pb2 as inference
 from service.pb.inference import open_inference_pb2_grpc as inference_grpc
-from service.pb.pranet.v1 import segmentation_pb2 as pb
-from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service.rest.websocket_messages import LENGTH
 from service.runtime import Phase
 from service.settings import SettingsError
@@ -44,7 +44,7 @@ from service.ray_serve.app import Replica, Scaling, app  # noqa: E402
 
 HTTP, GRPC = "127.0.0.1:8000", "127.0.0.1:9000"
 ADD = [
-    "service.pb.pranet.v1.segmentation_pb2_grpc.add_SegmentationServiceServicer_to_server",
+    "pranet_client.pb.pranet.v1.segmentation_pb2_grpc.add_SegmentationServiceServicer_to_server",
     "service.pb.inference.open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server",
 ]
 MANIFEST = ROOT / "docker" / "kuberay" / "pranet.yaml"
@@ -64,7 +64,7 @@ def gate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster(gate: Path) -> Iterator[None]:
-    variables = {"PYTHONPATH": str(ROOT), "PRANET_DEVICE": "cpu", "PRANET_MAX_BATCH_SIZE": "1"}
+    variables = {"PYTHONPATH": f"{ROOT}:{ROOT / 'client'}", "PRANET_DEVICE": "cpu", "PRANET_MAX_BATCH_SIZE": "1"}
     variables |= {GATE: str(gate)}
     os.environ |= {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
     hook = {"worker_process_setup_hook": "tests.support.servers.fake_predictor_ray.use", "env_vars": variables}

@@ -23,7 +23,7 @@ from pathlib import Path
 import grpc
 import uvloop
 
-from service.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from tests.support import mutations
 from tests.support.predictors import RedPredictor
 from tests.support.serving import Running, serving

@@ -22,12 +22,12 @@ import numpy as np
 import uvloop
 
 from model.transforms import SIZE
-from service.client.client import AsyncClient
-from service.client.connection import Reply, VideoFrame
+from pranet_client.async_client import AsyncClient
+from pranet_client.connection import Reply, VideoFrame
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from service.commands.stream_statistics import Tally
 from service.commands.video import sweep
 from service.frames.regions import Box
-from service.pb.pranet.v1 import segmentation_pb2 as pb
 from service.streams.temporal import Memory
 
 FPS = 30

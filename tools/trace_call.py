@@ -67,7 +67,7 @@ async def segment(it: Running) -> None:
 
 async def rpc(it: Running) -> None:
     """GRPC ``Segment``."""
-    from service.pb.pranet.v1.segmentation_pb2 import SegmentRequest
+    from pranet_client.pb.pranet.v1.segmentation_pb2 import SegmentRequest
 
     await it.stub.Segment(SegmentRequest(image=SAMPLE.read_bytes()))
 
@@ -131,7 +131,7 @@ async def traced(call: Callable[[Running], Awaitable[None]]) -> Trace:
             await asyncio.sleep(0.3)  # what is still logged or closed belongs to the calls before
             trace.on = True
             await call(it)
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.02)  # the server's last lines
             trace.on = False
     finally:
         sys.setprofile(None)

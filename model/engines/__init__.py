@@ -1,1 +1,1 @@
-"""Engines: a network on a device, behind one interface (``engines.predictor``)."""
+"""Engines: each runs the network on a kind of device, behind the interface in ``engines.predictor``."""

@@ -1,6 +1,6 @@
-"""Which engine, device and precision a service runs on.
+"""Choice of engine, device and precision.
 
-PyTorch is imported where it is needed only: OpenVINO, started from its cache, does without, which saves seconds.
+An engine is imported only when it is chosen: OpenVINO starts from its cache without PyTorch, which saves seconds.
 """
 
 import ctypes
@@ -26,25 +26,25 @@ def create(
     precision: str = "auto",
     cache_dir: Path | None = None,
 ) -> Predictor:
-    """Put weights on a device; not yet warmed up.
+    """Create the predictor for a weights file; call ``warm_up`` before its first batch.
 
     Args:
-        weights: their file; it is read whole where the cache does not know it.
+        weights: an identified weights file; its tensors are loaded unless the engine finds its network in the cache.
         device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
         engine: ``auto`` (OpenVINO on an x86-64 CPU, else PyTorch), ``torch`` or ``openvino``.
-        precision: ``auto``, ``fp32``, ``bf16``, ``fp16`` or ``int8`` (OpenVINO, with a calibration beside the weights).
-        cache_dir: where what an engine makes of the weights is kept for the next start; None keeps nothing.
+        precision: ``auto``, ``fp32``, ``bf16``, ``fp16`` or ``int8`` (OpenVINO with a calibration beside the weights).
+        cache_dir: folder where an engine keeps its converted network for the next start; None disables the cache.
 
     Raises:
-        CheckpointError: the weights cannot be used.
-        DeviceError: the device, engine or precision is not to be had here.
+        CheckpointError: the weights file cannot be used.
+        DeviceError: the device, engine or precision is not available on this machine.
 
     """
     place = resolve_device(device)
     name = resolve_engine(place, engine)
     arithmetic = resolve_precision(place, name, precision)
     if name == "openvino":
-        from model.engines.openvino.predictor import OpenVinoPredictor  # not installed everywhere
+        from model.engines.openvino.predictor import OpenVinoPredictor  # not installed on every platform
 
         floating = resolve_precision(place, name, "auto") if arithmetic == "int8" else arithmetic
         return OpenVinoPredictor(weights, arithmetic, floating, cache_dir)
@@ -58,10 +58,10 @@ def create(
 
 
 def resolve_engine(device: str, name: str) -> str:
-    """Return the engine to use on a device.
+    """Return the engine, ``torch`` or ``openvino``, for a device that ``resolve_device`` returned.
 
     Raises:
-        DeviceError: the engine is unknown, not installed, or does not drive this device.
+        DeviceError: the engine is unknown, not installed, or does not run on this device.
 
     """
     installed = importlib.util.find_spec("openvino") is not None
@@ -69,19 +69,19 @@ def resolve_engine(device: str, name: str) -> str:
         suits = device == "cpu" and platform.machine() in ("x86_64", "AMD64")
         return "openvino" if suits and installed else "torch"
     if name not in ENGINES:
-        raise DeviceError(f"engine {name!r} is not known; use auto, {' or '.join(ENGINES)}")
+        raise DeviceError(f"engine {name!r} is unknown; use auto, {' or '.join(ENGINES)}")
     if name == "openvino" and device != "cpu":
         raise DeviceError("engine openvino runs on CPUs only; use --engine torch on a GPU")
     if name == "openvino" and not installed:
-        raise DeviceError("engine openvino is not installed here (pip install openvino); use --engine torch")
+        raise DeviceError("engine openvino is not installed; install it (pip install openvino) or use --engine torch")
     return name
 
 
 def resolve_device(name: str) -> str:
-    """Return the device behind a name, ``cpu`` or ``cuda:N``; never another one than was asked for.
+    """Return ``cpu`` or ``cuda:N``; only ``auto`` lets this function choose.
 
     Raises:
-        DeviceError: there is no such device here.
+        DeviceError: the name is malformed, or this machine has no such device.
 
     """
     if name == "cpu":
@@ -91,18 +91,18 @@ def resolve_device(name: str) -> str:
         return "cuda:0" if gpus else "cpu"
     wanted = re.fullmatch(r"cuda(?::(\d+))?", name)
     if wanted is None:
-        raise DeviceError(f"device {name!r} is not known; use auto, cpu, cuda or cuda:N")
+        raise DeviceError(f"device {name!r} is unknown; use auto, cpu, cuda or cuda:N")
     index = int(wanted[1] or 0)
     if index >= gpus:
-        raise DeviceError(f"device {name} is not to be had: {gpus} CUDA GPUs are visible; use --device auto or cpu")
+        raise DeviceError(f"device {name} is not available (CUDA GPUs found: {gpus}); use --device auto or cpu")
     return f"cuda:{index}"
 
 
 def resolve_precision(device: str, engine: str, name: str) -> str:
-    """Return the arithmetic to use on a device, by an engine.
+    """Return the precision for a device and an engine, both resolved.
 
     Raises:
-        DeviceError: the precision is unknown, or has no use there.
+        DeviceError: the precision is unknown, or the device and engine do not support it.
 
     """
     if name == "auto":
@@ -110,24 +110,24 @@ def resolve_precision(device: str, engine: str, name: str) -> str:
             return "fp16"
         return "bf16" if engine == "openvino" and computes_bfloat16() else "fp32"
     if name not in PRECISIONS:
-        raise DeviceError(f"precision {name!r} is not known; use auto, {', '.join(PRECISIONS)}")
+        raise DeviceError(f"precision {name!r} is unknown; use auto, {', '.join(PRECISIONS)}")
     if name == "int8" and device != "cpu":
         raise DeviceError("int8 runs on CPUs only; use --precision fp16 on a GPU")
     if name == "fp16" and device == "cpu":
         raise DeviceError("fp16 needs a GPU; use --precision bf16 or fp32 on a CPU")
-    # PyTorch would round to bfloat16 after every layer, and masks suffer.
+    # On a CPU, PyTorch rounds to bfloat16 after every layer, which makes masks worse.
     if device == "cpu" and engine == "torch" and name != "fp32":
         raise DeviceError(f"{name} on a CPU needs the engine openvino; use --precision fp32 with torch")
     return name
 
 
 def default_batch_size(device: str) -> int:
-    """Return the largest batch worth serving on a device of this name."""
+    """Return the default of the largest batch on a device: 8 frames on a CPU, 32 on a GPU."""
     return DEFAULT_BATCH_SIZES[resolve_device(device).partition(":")[0]]
 
 
 def _gpus() -> int:
-    """Count the CUDA GPUs; where the driver's library is not, PyTorch need not be asked."""
+    """Count the CUDA GPUs; imports PyTorch only if the driver's library exists."""
     try:
         ctypes.CDLL("libcuda.so.1")
     except OSError:

@@ -1,4 +1,4 @@
-"""A network on a device: precision, warm-up, one batched call. The seam behind which engines change."""
+"""The interface of every engine: a network on a device, with warm-up and one batched call."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -9,29 +9,29 @@ from model.transforms import Floats, Pixels
 
 
 class DeviceError(UserError):
-    """The wanted device, engine or precision is not to be had here; the message says what is."""
+    """The requested device, engine or precision is not available; the message says what to use instead."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelRef:
-    """Names the weights behind an answer, and what runs them."""
+    """Identifies the weights behind an answer, and the engine, device and precision that run them."""
 
     model_id: str
     weights_sha256: str
     engine: str
     device: str
     precision: str
-    presence: Presence | None = None  # what makes a score of a frame's logits, if the weights have it
+    presence: Presence | None = None  # calibration of the presence score; None if the weights have none
 
 
 class Predictor(Protocol):
-    """What the service needs of an engine."""
+    """A network on a device; ``predict`` may be called from ``slots`` threads at once."""
 
     model: ModelRef
     slots: int  # batches that may be in flight at once
 
     def warm_up(self, max_batch_size: int) -> None:
-        """Run every batch size that will be served, so that no request pays for a first time."""
+        """Run every batch size that will be served, so that no request waits for first-run work."""
 
     def predict(self, frames: Pixels) -> Floats:
-        """Map uint8 RGB (N, 3, 352, 352) to float32 logits of S3 (N, 352, 352); thread-safe."""
+        """Map uint8 RGB (N, 3, 352, 352) to float32 logits of S3 (N, 352, 352). Thread-safe."""

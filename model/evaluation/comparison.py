@@ -1,4 +1,4 @@
-"""Two checkpoints side by side on annotated pictures: whether they find the same, and how right each is."""
+"""Comparison of two checkpoints on annotated pictures: how far their masks agree, and how accurate each is."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -19,21 +19,21 @@ THRESHOLD = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Mean Dice over pictures: of the two masks with each other, and of each with the annotation."""
+    """Mean Dice coefficients (0..1) over ``pictures`` pictures."""
 
     pictures: int
-    agreement: float
-    one: float
-    other: float
+    agreement: float  # between the two masks
+    one: float  # between the first checkpoint's mask and the annotation
+    other: float  # between the second checkpoint's mask and the annotation
 
 
 def pairs(images: Iterable[Path], masks: Iterable[Path], only: frozenset[str] = frozenset()) -> list[tuple[Path, Path]]:
-    """Return the pictures in folders with their annotations of the same stem in other folders.
+    """Match pictures with annotations of the same file name; extensions may differ.
 
     Args:
         images: folders of pictures.
-        masks: folders of annotations; what is not black is polyp.
-        only: stems to keep; all when empty.
+        masks: folders of annotations, in which every pixel that is not black is polyp.
+        only: file names without extension to keep; all if empty.
 
     Raises:
         UserError: no picture has an annotation.
@@ -47,12 +47,12 @@ def pairs(images: Iterable[Path], masks: Iterable[Path], only: frozenset[str] = 
         if file.stem in annotations and (not only or file.stem in only)
     ]
     if not found:
-        raise UserError("no picture in --images has an annotation of the same name in --masks")
+        raise UserError("no picture in --images has an annotation of the same name in --masks; give other folders")
     return found
 
 
 def compare(one: Checkpoint, other: Checkpoint, files: Iterable[tuple[Path, Path]]) -> Comparison:
-    """Segment every picture at its own size with both checkpoints, in float32 on the CPU."""
+    """Segment every picture at its own size with both checkpoints, in float32 on the CPU, and average the Dice."""
     predictors = [TorchPredictor(each, "fp32") for each in (one, other)]
     scores = np.array(list(_scores(predictors, files)))  # (N, 3)
     return Comparison(len(scores), *scores.mean(axis=0).tolist())

@@ -1,4 +1,4 @@
-"""Raw pixels -> what the network takes: ImageNet mean and deviation, channels last."""
+"""Normalisation of raw pixels with ImageNet's mean and standard deviation, in channels-last layout."""
 
 from typing import cast
 
@@ -10,13 +10,13 @@ from model.transforms import MEAN, STD
 
 
 def normalise(pixels: Tensor) -> Tensor:
-    """Map RGB 0..255 (B, 3, H, W), of any type, to normalised float32 of the same shape."""
+    """Map RGB 0..255 (B, 3, H, W) of any dtype to normalised float32 of the same shape."""
     mean, std = _statistics()
     return _scaled(pixels, mean.to(pixels.device), std.to(pixels.device))
 
 
 class Normalised(nn.Module):
-    """PraNet behind its normalisation, so that callers send raw pixels; in the precision that it is cast to."""
+    """Normalisation and PraNet in one module, so that callers send raw pixels; computes in the dtype it is cast to."""
 
     def __init__(self, network: PraNet) -> None:
         super().__init__()
@@ -33,21 +33,21 @@ class Normalised(nn.Module):
 
 
 class Centred(nn.Module):
-    """PraNet whose first convolution scales its input, so that only whole numbers are taken from the pixels.
+    """PraNet whose first convolution does the scaling, so that only an integer is subtracted from each pixel.
 
-    Those are exact in bfloat16, where normalised pixels are not: an error there is the same all over a smooth picture.
-    What pads the picture is the mean rounded to a whole level.
+    The differences are integers below 256, which bfloat16 represents exactly. Normalised pixels would be rounded, with
+    the same error over a whole smooth area. The picture is padded with the mean rounded to an integer.
     """
 
     def __init__(self, network: PraNet) -> None:
-        """Change ``network``, whose batch-norm is folded, so that its first convolution has a bias."""
+        """Change ``network`` in place. Its batch-norm must be folded, so that the first convolution has a bias."""
         super().__init__()
         mean, std = _statistics()
         self.network = network
         self.register_buffer("centre", mean.round(), persistent=False)
         self.centre: Tensor
         first = cast(nn.Conv2d, network.resnet.conv1[0])
-        assert first.bias is not None  # that of the batch-norm
+        assert first.bias is not None  # comes from the folded batch-norm
         with torch.no_grad():
             first.weight /= std
             first.bias -= (first.weight * (mean - self.centre)).sum(dim=(1, 2, 3))
@@ -58,7 +58,7 @@ class Centred(nn.Module):
 
 
 def _statistics() -> tuple[Tensor, Tensor]:
-    """Return mean and deviation (1, 3, 1, 1) of pixels 0..255."""
+    """Return mean and standard deviation (1, 3, 1, 1) for pixels 0..255."""
     return 255 * torch.tensor(MEAN).view(1, 3, 1, 1), 255 * torch.tensor(STD).view(1, 3, 1, 1)
 
 

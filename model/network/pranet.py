@@ -1,8 +1,8 @@
 """PraNet: Parallel Reverse Attention Network (Fan et al., MICCAI 2020; Ji et al., MediaEval 2020).
 
-A parallel partial decoder turns the three deepest backbone features into a coarse global map S6; three reverse
-attention branches then erase what is already found and look for what is missing, giving S5, S4 and S3.
-Attribute names are those of the published checkpoints, so that these load by strict key match.
+A parallel partial decoder merges the three deepest backbone features into a coarse global map, S6. Three reverse
+attention branches then suppress what is already found and search the rest, giving S5, S4 and S3. Attributes have the
+names of the published checkpoints, which load by strict key match.
 """
 
 from typing import NamedTuple
@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from model.network.res2net import Res2Net50
 
 CHANNELS = 32  # of the receptive-field blocks and of the decoder
-STRIDE = 32  # of the deepest feature: sides of the input must be multiples of it
+STRIDE = 32  # of the deepest feature: the sides of the input must be multiples of it
 
 
 class Maps(NamedTuple):
-    """Logits (B, 1, H, W) of the four side outputs, at the size of the input; ``s3`` is the prediction."""
+    """Logits (B, 1, H, W) of the four side outputs at the size of the input; ``s3`` is the prediction."""
 
     s6: Tensor
     s5: Tensor
@@ -71,7 +71,7 @@ class ReceptiveFieldBlock(nn.Module):
 
 
 class Reduction(ConvNorm):
-    """1x1 convolution of what a gate lets through."""
+    """1x1 convolution of features that are multiplied by a gate."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__(in_channels, out_channels, 1)
@@ -105,11 +105,11 @@ class PartialDecoder(nn.Module):
         return logits
 
     def at_stride_32(self, logits: Tensor) -> Tensor:
-        """Map the logits that this decoder gave to (B, 1, h, w), as the first reverse attention takes them."""
+        """Reduce this decoder's logits (B, 1, 4h, 4w) to (B, 1, h, w), the input of the first reverse attention."""
         return _resize(logits, 1 / 4)
 
     def gate(self, deep: Tensor, middle: Tensor, shallow: Tensor) -> tuple[Tensor, Tensor]:
-        """Gate features by deeper ones: (B, 32, 4h, 4w) and (B, 64, 4h, 4w), from which on all is linear."""
+        """Gate features by deeper ones: (B, 32, 4h, 4w) and (B, 64, 4h, 4w). All later layers are linear."""
         up = self.upsample
         deep_2x = up(deep)
         middle_gated = self.conv_upsample1(deep_2x) * middle
@@ -119,7 +119,7 @@ class PartialDecoder(nn.Module):
 
 
 class PraNet(nn.Module):
-    """The whole network: normalised RGB in, logits out."""
+    """The whole network; its input is normalised RGB whose sides are multiples of 32."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -143,11 +143,11 @@ class PraNet(nn.Module):
         self.ra2_conv4 = ConvNorm(64, 1, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map normalised RGB (B, 3, H, W) to the logits of S3 (B, 1, H, W); H and W are multiples of 32."""
+        """Map normalised RGB (B, 3, H, W) to the logits of S3 (B, 1, H, W)."""
         return _resize(self.coarse(x), 8)
 
     def coarse(self, x: Tensor) -> Tensor:
-        """Map normalised RGB (B, 3, H, W) to the logits of S3 before they are resized, (B, 1, H/8, W/8)."""
+        """Map normalised RGB (B, 3, H, W) to the logits of S3 at stride 8, (B, 1, H/8, W/8)."""
         return self._refine(x)[-1]
 
     def maps(self, x: Tensor) -> Maps:
@@ -174,7 +174,7 @@ class PraNet(nn.Module):
 
 
 def _reverse_attention(features: Tensor, guess: Tensor, reduce: Reduction, *convs: ConvNorm) -> Tensor:
-    """Refine the logits ``guess`` with what ``features`` show outside of it (MICCAI 2020, section 2.2)."""
+    """Correct the logits ``guess`` by features outside of its foreground (MICCAI 2020, section 2.2)."""
     x = reduce(features, 1 - torch.sigmoid(guess))
     for conv in convs[:-1]:
         x = F.relu(conv(x))

@@ -1,13 +1,13 @@
 """Res2Net-50 v1b 26w x 4s, the backbone of PraNet (Gao et al., TPAMI 2021).
 
-"v1b" has a stem of three 3x3 convolutions and averages before a strided shortcut. Attribute names are those of
-the published checkpoints, so that these load by strict key match.
+"v1b" has a stem of three 3x3 convolutions, and average pooling before a strided shortcut. Attributes have the names
+of the published checkpoints, which load by strict key match.
 """
 
 import torch
 from torch import Tensor, nn
 
-BASE_WIDTH = 26  # channels of one scale where a block has 64 planes
+BASE_WIDTH = 26  # channels of each scale in a block of 64 planes
 SCALES = 4
 EXPANSION = 4
 STEM_CHANNELS = 64
@@ -17,8 +17,8 @@ BLOCKS_PER_STAGE = (3, 4, 6, 3)
 class Bottle2neck(nn.Module):
     """Residual block whose 3x3 convolution is split into a hierarchy of scales (Res2Net, section 3.1).
 
-    The first block of a stage (``stage=True``) changes resolution or width: its scales are not chained, and its
-    last one is average-pooled instead of passed through.
+    The first block of a stage (``stage=True``) changes resolution or width. Its scales are independent instead of
+    chained, and the last one is average-pooled instead of passed through.
     """
 
     def __init__(self, in_channels: int, planes: int, stride: int, stage: bool) -> None:

@@ -1,1 +1,1 @@
-"""Changes to the loaded network that keep its function and make it cheaper."""
+"""Rewrites of a loaded network that compute the same function at a lower cost."""

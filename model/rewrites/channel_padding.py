@@ -1,7 +1,7 @@
-"""Channels padded to what tensor cores take: the same function with a few more zeros.
+"""Zero padding of channels to the multiples that tensor cores need; the function stays the same.
 
-Half of Res2Net-50's convolutions have 26 or 52 channels. A tensor core reads eight at a time, or better sixteen, and
-cuDNN pads others on every call, or falls back on slower kernels.
+Half of Res2Net-50's convolutions have 26 or 52 channels. Tensor cores read channels in groups of 8 or, better, 16. For
+other numbers cuDNN pads on every call, or falls back to slower kernels.
 """
 
 import copy
@@ -16,9 +16,9 @@ ALIGNMENT = 16  # channels
 
 
 def align_channels(network: PraNet) -> PraNet:
-    """Pad the scales of each residual block of a network with folded batch-norm to multiples of 16, in place.
+    """Pad the scales of each residual block to multiples of 16 channels, in place; batch-norm must be folded.
 
-    The channels that are added have weights and biases of zero, so they hold zeros and add nothing to others.
+    The added channels have zero weights and biases, so they stay zero and change no other channel.
     """
     for block in network.modules():
         if isinstance(block, Bottle2neck) and block.width % ALIGNMENT:
@@ -37,7 +37,7 @@ def _pad(block: Bottle2neck, width: int) -> None:
 def _padded(
     conv: nn.Module, inputs: tuple[int, int] | None = None, outputs: tuple[int, int] | None = None
 ) -> nn.Conv2d:
-    """Copy a convolution; ``inputs`` and ``outputs`` are the width of their groups of channels, and what it becomes."""
+    """Copy a convolution with wider groups of channels; ``inputs`` and ``outputs`` are (old width, new width)."""
     assert isinstance(conv, nn.Conv2d)
     assert conv.bias is not None
     weight, bias = conv.weight.detach(), conv.bias.detach()
@@ -52,7 +52,7 @@ def _padded(
 
 
 def _widened(values: Tensor, old: int, new: int, dim: int) -> Tensor:
-    """Append zeros to each group of ``old`` entries along a dimension."""
+    """Append zeros to each group of ``old`` entries along a dimension, until it has ``new``."""
     groups = values.unflatten(dim, (-1, old))  # type: ignore[no-untyped-call]
     shape = list(groups.shape)
     shape[dim + 1] = new - old

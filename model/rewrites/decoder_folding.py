@@ -1,9 +1,10 @@
-"""The end of the partial decoder as two convolutions: what S3 needs of S6, and no more.
+"""The last layers of the partial decoder as two convolutions that compute S6 only where S3 needs it.
 
-After its gates the decoder is linear: conv_upsample5 on a part, then conv_concat3, conv4 and conv5. For S3 the network
-reads S6 at stride 32 only: at 4i + 1.5 both ways, the mean of two pixels by two, none of which is on the border. So
-what pads conv4 is never read, and the last three are one convolution of stride 4. What pads conv_concat3 is read: where
-the output of conv_upsample5 would be padded, what that one would give there must not count.
+After its gates the decoder is linear: conv_upsample5 on some of the channels, then conv_concat3, conv4 and conv5. S3
+uses S6 only at stride 32: the mean of 2x2 pixels around 4i + 1.5 in both directions, none of which is on the border.
+So the padding of conv4 never matters, and conv_concat3, conv4, conv5 and the mean become one convolution of stride 4.
+The padding of conv_concat3 does matter: it is zero, but a merged conv_upsample5 would compute other values there. So
+its kernel is split into nine parts, and each is multiplied by zero where it covers padding.
 """
 
 import torch
@@ -19,9 +20,9 @@ STRIDE = 4  # from S6 at stride 8 to stride 32
 
 
 def fold_end_of_decoder(network: PraNet, height: int = SIZE, width: int = SIZE) -> PraNet:
-    """Let a network whose batch-norm is folded compute no more of S6 than S3 needs, in place.
+    """Replace the end of the decoder by its cheaper equivalent, in place; batch-norm must be folded.
 
-    From then on it takes pictures of ``height`` x ``width`` pixels only, and ``maps`` is lost.
+    Afterwards the network accepts only pictures of ``height`` x ``width`` pixels, and ``maps`` no longer works.
     """
     folded = DecoderAtStride32(network.agg1, height // FROM_PICTURE, width // FROM_PICTURE)
     network.agg1 = folded  # type: ignore[assignment]
@@ -29,10 +30,10 @@ def fold_end_of_decoder(network: PraNet, height: int = SIZE, width: int = SIZE) 
 
 
 class DecoderAtStride32(nn.Module):
-    """A partial decoder that gives S6 at stride 32, as its reduction to a quarter would."""
+    """Partial decoder that computes S6 at stride 32, equal to S6 at stride 8 reduced to a quarter."""
 
     def __init__(self, decoder: PartialDecoder, height: int, width: int) -> None:
-        """Take over a decoder whose batch-norm is folded, for S6 of (height, width)."""
+        """Take over the layers of a decoder with folded batch-norm; S6 has (height, width) at stride 32."""
         super().__init__()
         self.decoder = decoder
         self.register_buffer("inside", _inside(height, width), persistent=False)
@@ -43,7 +44,7 @@ class DecoderAtStride32(nn.Module):
         last = decoder.conv_concat3.conv
         for each in (decoder.conv4.conv, decoder.conv5, mean):
             last = _composed(last, each)  # 6x6
-        self.shallow = nn.Conv2d(CHANNELS, 1, 6, STRIDE, padding=1)  # 4i + 1, less the reach of two 3x3 kernels
+        self.shallow = nn.Conv2d(CHANNELS, 1, 6, STRIDE, padding=1)  # from 4i - 1: two 3x3 kernels reach 2 pixels
         self.middle = nn.Conv2d(2 * CHANNELS, 9, 8, STRIDE, padding=2)
         with torch.no_grad():
             self.shallow.weight.copy_(last.weight[:, :CHANNELS])
@@ -63,19 +64,19 @@ class DecoderAtStride32(nn.Module):
         return out
 
     def at_stride_32(self, logits: Tensor) -> Tensor:
-        """Give back the logits, which are at stride 32 as they are."""
+        """Return the logits unchanged: they are at stride 32 already."""
         return logits
 
 
 def _parts(weight: Tensor) -> Tensor:
-    """Take a kernel (1, C, 6, 6) apart by its first, middle and last rows and columns (9, C, 6, 6), zeros elsewhere."""
+    """Split a kernel (1, C, 6, 6) by first, middle and last rows and columns: (9, C, 6, 6), zero elsewhere."""
     rows = torch.zeros(3, 6)
     rows[0, 0] = rows[1, 1:5] = rows[2, 5] = 1
     return (weight * torch.einsum("yh,xw->yxhw", rows, rows)[:, :, None]).reshape(9, -1, 6, 6)
 
 
 def _inside(height: int, width: int) -> Tensor:
-    """Say where each part sees pixels (9, height, width): the first rows do not where they reach above the picture."""
+    """Return (9, height, width): 0 where a part of the kernel covers padding instead of pixels, else 1."""
     rows, columns = torch.ones(3, height), torch.ones(3, width)
     for each in (rows, columns):
         each[0, 0] = each[2, -1] = 0
@@ -83,10 +84,10 @@ def _inside(height: int, width: int) -> Tensor:
 
 
 def _composed(first: nn.Conv2d, then: nn.Conv2d) -> nn.Conv2d:
-    """Return the convolution, without padding, that does what two do."""
+    """Return one convolution, without padding, that equals ``first`` followed by ``then``."""
     height, width = (a + b - 1 for a, b in zip(first.kernel_size, then.kernel_size, strict=True))
     merged = nn.Conv2d(first.in_channels, then.out_channels, (height, width))
     with torch.no_grad():
-        merged.weight.copy_(F.conv_transpose2d(then.weight, first.weight))  # convolves two kernels
+        merged.weight.copy_(F.conv_transpose2d(then.weight, first.weight))  # convolves the two kernels
         merged.bias = nn.Parameter(torch.einsum("oihw,i->o", then.weight, bias_of(first)) + bias_of(then))
     return merged

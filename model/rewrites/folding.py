@@ -1,4 +1,4 @@
-"""Layers with nothing between them made one: the same function with fewer of them."""
+"""Batch-norm merged into the convolutions before it: the same function in fewer layers."""
 
 from typing import Any, TypeVar
 
@@ -12,14 +12,13 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def fold_batch_norm(network: Network) -> Network:
-    """Fold each batch-norm of a network in evaluation mode into its convolution, in place.
+    """Fold each batch-norm into its convolution, in place; the network must be in evaluation mode.
 
-    Which convolution feeds which batch-norm is seen, not assumed: the network runs once, and a batch-norm belongs
-    to the convolution that made its very input.
+    The network runs once to observe which convolution computes the input of each batch-norm.
     """
     made_by: dict[int, nn.Conv2d] = {}
     pairs: dict[nn.BatchNorm2d, nn.Conv2d] = {}
-    alive: list[Tensor] = []  # an id is unique only while its tensor lives
+    alive: list[Tensor] = []  # ids are unique only while their tensors live
 
     def watch(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
         if isinstance(module, nn.Conv2d):
@@ -38,7 +37,7 @@ def fold_batch_norm(network: Network) -> Network:
 
 
 def bias_of(conv: nn.Conv2d) -> Tensor:
-    """Return the bias of a convolution whose batch-norm is folded: it has at least that one's."""
+    """Return the bias of a convolution whose batch-norm is folded; folding always adds one."""
     assert conv.bias is not None
     return conv.bias
 

@@ -1,8 +1,8 @@
-"""The first block of a stage with its scales as one grouped convolution: the same function, copied about less.
+"""The scales of a stage's first block as one grouped convolution: the same function, with less copying.
 
-In such a block no scale waits for another. The ones that are convolved come from one convolution and go through one
-with groups, so that nobody takes them apart and puts them together again; the last one, which is averaged, has a
-convolution of its own. Two cores that do not share a cache gain most: they copy what the other one has written.
+The scales of such a block are independent. The convolved ones stay in one tensor and pass through one grouped
+convolution, so nothing is split and concatenated. The last scale, which is averaged, gets a convolution of its own.
+CPUs whose cores share no cache gain most, because there a copy often reads what another core has written.
 """
 
 from typing import cast
@@ -19,17 +19,20 @@ CONVOLVED = SCALES - 1  # scales
 
 
 def group_scales(network: PraNet) -> PraNet:
-    """Rearrange the first blocks of the first two stages, batch-norm folded, in place; others gain next to nothing."""
+    """Replace the first blocks of stages 1 and 2, in place; batch-norm must be folded.
+
+    The other stages gain almost nothing.
+    """
     for stage in (network.resnet.layer1, network.resnet.layer2):
         stage[0] = GroupedScales(cast(Bottle2neck, stage[0]))
     return network
 
 
 class GroupedScales(nn.Module):
-    """The first block of a stage."""
+    """First block of a stage, with one grouped convolution for all convolved scales."""
 
     def __init__(self, block: Bottle2neck) -> None:
-        """Take over a block whose batch-norm is folded."""
+        """Take over the layers of a block with folded batch-norm."""
         super().__init__()
         inner = CONVOLVED * block.width
         self.conv1 = _outputs(block.conv1, slice(inner))
@@ -46,7 +49,7 @@ class GroupedScales(nn.Module):
 
 
 def _outputs(conv: nn.Conv2d, part: slice) -> nn.Conv2d:
-    """Return a 1x1 convolution that gives a part of the output channels of another one."""
+    """Return a 1x1 convolution that computes some of the output channels of another one."""
     return _filled(nn.Conv2d(conv.in_channels, conv.weight[part].shape[0], 1), conv.weight[part], bias_of(conv)[part])
 
 

@@ -1,1 +1,1 @@
-"""Weights files: reading, checking, storing and identifying them."""
+"""Weights files: how they are identified, loaded, checked and saved."""

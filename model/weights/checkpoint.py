@@ -1,9 +1,8 @@
-"""A weights file -> a loaded PraNet: safe formats only, strict key match, one clear error.
+"""Loading and saving of weights files: safe formats only, strict key match.
 
-Read: safetensors, and ``.pth`` files as PyTorch saves them (``weights_only=True``, so nothing in them is executed).
-Written: safetensors, whose convolution weights may be stored as 8-bit integers ("int8" storage): one byte a weight
-and one float32 scale an output channel, under ``<name>.scale``. They are expanded when loaded; the arithmetic of
-the network is not quantised.
+Files are read as safetensors or as PyTorch's ``.pth``, with ``weights_only=True`` so that no code in them runs.
+They are written as safetensors. With "int8" storage each convolution weight takes one byte, and each output channel
+has a float32 scale under ``<name>.scale``. Loading expands them to float32; the network does not compute in int8.
 """
 
 import io
@@ -39,31 +38,32 @@ State = dict[str, Tensor]
 Storage = Literal["int8", "fp16", "fp32"]
 
 SCALE_SUFFIX = ".scale"
-INT8_LIMIT = 127  # symmetric: -128 is not used
-UNUSED_PREFIX = "resnet.fc."  # ImageNet classifier, present in the published files, never evaluated
-COUNTER_SUFFIX = ".num_batches_tracked"  # training bookkeeping, optional in a file
-NAMED_KEYS = 4  # how many offending keys an error spells out
+ADVICE = ("Weights only load failed", "Please file an issue")  # how PyTorch's lines begin that name no fault
+INT8_LIMIT = 127  # symmetric range: -128 is not used
+UNUSED_PREFIX = "resnet.fc."  # ImageNet classifier: in the published files, but not part of PraNet
+COUNTER_SUFFIX = ".num_batches_tracked"  # counts training batches; optional in a file
+NAMED_KEYS = 4  # how many wrong keys an error message lists
 
 
 @dataclass(frozen=True)
 class Checkpoint(WeightsFile):
-    """The contents of a weights file: float32 parameters under their published names, and where they come from."""
+    """A loaded weights file: its identity, and its float32 parameters under their published names."""
 
     state: State
 
     def network(self) -> PraNet:
-        """Build a PraNet in evaluation mode that holds these parameters."""
-        with torch.device("meta"):  # no time spent on an initialisation that is thrown away
+        """Build a PraNet with these parameters, in evaluation mode."""
+        with torch.device("meta"):  # skips an initialisation that would be overwritten
             network = PraNet()
         network.load_state_dict(self.state, assign=True)
         return network.requires_grad_(False).eval()
 
 
 def load(path: Path) -> Checkpoint:
-    """Read and check a weights file.
+    """Load a weights file and check that it holds a PraNet.
 
     Raises:
-        CheckpointError: the file is missing, damaged, unsafe, or not a PraNet.
+        CheckpointError: the file is missing, damaged, unsafe to load, or not a PraNet.
 
     """
     data = read(path)
@@ -92,7 +92,13 @@ def of_file(weights: WeightsFile) -> Checkpoint:
 
 
 def save(path: Path, state: Mapping[str, Tensor], storage: Storage, metadata: Mapping[str, str]) -> None:
-    """Write float parameters as safetensors; ``storage`` says how convolution weights are kept.
+    """Write parameters as safetensors.
+
+    Args:
+        path: the file to write.
+        state: floating-point parameters under their published names.
+        storage: type of the stored values. With int8, convolution weights are int8 and all others float32.
+        metadata: entries for the header, such as the ``name`` in model ids.
 
     Raises:
         CheckpointError: the file cannot be written.
@@ -109,11 +115,11 @@ def save(path: Path, state: Mapping[str, Tensor], storage: Storage, metadata: Ma
     try:
         path.write_bytes(sealed(_sorted_header(safetensors.torch.save(stored, described))))
     except OSError as error:
-        raise CheckpointError(path, f"cannot be written ({error.strerror})") from error
+        raise CheckpointError(path, f"cannot be written ({error.strerror}); choose another path") from error
 
 
 def storage_of(path: Path) -> dict[str, int]:
-    """Count the bytes that each dtype takes in a safetensors file, largest first."""
+    """Return the bytes that each dtype takes in a safetensors file, largest first."""
     sizes: dict[str, int] = {}
     with safetensors.safe_open(path, framework="pt") as file:
         for name in file.keys():  # noqa: SIM118 - a safetensors handle is not a dict
@@ -124,7 +130,7 @@ def storage_of(path: Path) -> dict[str, int]:
 
 
 def _sorted_header(data: bytes) -> bytes:
-    """Sort the metadata, which safetensors writes in random order, so that equal weights are equal files."""
+    """Sort the metadata, which safetensors writes in random order, so that equal weights give identical files."""
     end = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:end])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
@@ -134,29 +140,30 @@ def _sorted_header(data: bytes) -> bytes:
 
 def _parse_torch(path: Path, data: bytes) -> dict[str, Any]:
     try:
-        with warnings.catch_warnings(action="ignore"):  # about the file's age; what matters is said by an error
+        with warnings.catch_warnings(action="ignore"):  # about old file formats; real faults raise errors
             content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        damaged = data[:2] == b"PK" and zipfile.ZipFile(io.BytesIO(data)).testzip()  # PyTorch ignores the checksums
-    except Exception as error:  # a damaged or hostile pickle can raise anything
+        damaged = data[:2] == b"PK" and zipfile.ZipFile(io.BytesIO(data)).testzip()  # PyTorch does not verify checksums
+    except Exception as error:  # a damaged or malicious pickle can raise anything
         raise CheckpointError(
-            path, f"damaged or unsafe PyTorch file ({_cause(error)}); save its state_dict anew"
+            path, f"is a damaged or unsafe PyTorch file ({_cause(error)}); save its state_dict again"
         ) from error
     if damaged:
-        raise CheckpointError(path, f"is damaged: {damaged} does not match its checksum; fetch or copy it again")
+        raise CheckpointError(path, f"is damaged: {damaged} does not match its checksum; download or copy it again")
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise CheckpointError(
-            path, f"holds a {type(content).__name__}, not a dictionary of named tensors; save the network's state_dict"
+            path,
+            f"contains a {type(content).__name__}, not a dictionary of named tensors; save the network's state_dict",
         )
     return content
 
 
 def _cause(error: Exception) -> str:
-    """Return the sentence of PyTorch's message that says what is wrong; it goes on to advise unsafe loading."""
+    """Return the sentence of PyTorch's message that names the fault; others advise unsafe loading."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     if isinstance(error, pickle.UnpicklingError):
-        lines = lines[1:]  # the first one is that advice
+        lines = [line for line in lines if not line.startswith(ADVICE)]
     sentence = lines[0].partition(". ")[0] if lines else type(error).__name__
     return sentence.strip().rstrip(".")[:200]
 
@@ -164,17 +171,17 @@ def _cause(error: Exception) -> str:
 def _parse_safetensors(path: Path, data: bytes) -> dict[str, Any]:
     try:
         return dict(safetensors.torch.load(data))
-    except Exception as error:  # SafetensorError, or whatever a hostile header provokes
+    except Exception as error:  # SafetensorError, or another error that a malicious header causes
         raise unreadable(path) from error
 
 
 def _published_names(path: Path, raw: Mapping[str, Any]) -> State:
-    """Strip ``module.`` (DataParallel), leave out what is never evaluated, and insist on tensors."""
+    """Strip the prefix ``module.`` of DataParallel, drop the unused classifier, and require dense tensors."""
     names = {name: name.removeprefix("module.") for name in raw}
     state = {names[name]: value for name, value in raw.items() if not names[name].startswith(UNUSED_PREFIX)}
     odd = [name for name, value in state.items() if not isinstance(value, Tensor) or value.layout is not torch.strided]
     if odd:
-        raise CheckpointError(path, f"holds values that are not dense tensors: {_some(odd)}")
+        raise CheckpointError(path, f"contains values that are not dense tensors: {_some(odd)}")
     return state
 
 
@@ -197,12 +204,12 @@ def _expand(path: Path, stored: State) -> State:
         elif name.endswith(COUNTER_SUFFIX):
             state[name] = value
         else:
-            raise CheckpointError(path, f"{name} is stored as {value.dtype} without a fitting scale")
+            raise CheckpointError(path, f"stores {name} as {value.dtype} without a matching scale")
     return state
 
 
 def _check_names_and_shapes(path: Path, stored: State) -> None:
-    """Compare a file with what PraNet needs, before anything in it is expanded; add counters that it leaves out."""
+    """Check names and shapes before any value is expanded; add the optional counters that the file omits."""
     with torch.device("meta"):
         wanted = PraNet().state_dict()
     for name, tensor in wanted.items():
@@ -211,7 +218,9 @@ def _check_names_and_shapes(path: Path, stored: State) -> None:
     missing = [name for name in wanted if name not in stored]
     unexpected = [name for name in stored if name.removesuffix(SCALE_SUFFIX) not in wanted]
     if missing or unexpected:
-        faults = [f"lacks {_some(missing)}"] * bool(missing) + [f"has unknown {_some(unexpected)}"] * bool(unexpected)
+        faults = [f"lacks {_some(missing)}"] * bool(missing) + [f"has unexpected {_some(unexpected)}"] * bool(
+            unexpected
+        )
         raise CheckpointError(path, "is not a PraNet: it " + " and ".join(faults))
     shapes = [
         f"{name} {tuple(stored[name].shape)} instead of {tuple(tensor.shape)}"
@@ -219,17 +228,17 @@ def _check_names_and_shapes(path: Path, stored: State) -> None:
         if stored[name].shape != tensor.shape
     ]
     if shapes:
-        raise CheckpointError(path, f"has tensors of another shape: {_some(shapes)}")
+        raise CheckpointError(path, f"has tensors of the wrong shape: {_some(shapes)}")
 
 
 def _check_values(path: Path, state: State) -> None:
     ranges = {name: [float(end) for end in value.aminmax()] for name, value in state.items()}
     broken = [name for name, ends in ranges.items() if not all(map(math.isfinite, ends))]
     if broken:
-        raise CheckpointError(path, f"holds infinite or undefined values in {_some(broken)}")
+        raise CheckpointError(path, f"contains infinite or NaN values in {_some(broken)}")
     negative = [name for name, ends in ranges.items() if name.endswith("running_var") and ends[0] < 0]
     if negative:
-        raise CheckpointError(path, f"holds negative variances in {_some(negative)}")
+        raise CheckpointError(path, f"contains negative variances in {_some(negative)}")
 
 
 def _some(names: list[str]) -> str:

@@ -14,9 +14,9 @@ from pathlib import Path
 from model.errors import UserError
 from model.presence import Presence
 
-MAX_BYTES = 2**30  # of a file; the published ones have 125 MiB
-LENGTH_BYTES = 8  # of a safetensors file, before its header: how long that is
-DIGEST_KEY = "digest"  # in the metadata: SHA-256 of the file with zeros in the digest's own place
+MAX_BYTES = 2**30  # of a weights file; the published ones have 125 MiB
+LENGTH_BYTES = 8  # a safetensors file begins with the length of its header
+DIGEST_KEY = "digest"  # in the metadata: SHA-256 of the file, computed with zeros in place of the digest
 NO_DIGEST = "0" * 64
 
 
@@ -29,7 +29,7 @@ class CheckpointError(UserError):
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """Which weights a file holds."""
+    """Identity of a weights file: path, hash and metadata."""
 
     path: Path
     sha256: str
@@ -38,13 +38,13 @@ class WeightsFile:
 
     @property
     def model_id(self) -> str:
-        """A short name of these weights that changes with their contents, such as ``pranet-1a2b3c4d``."""
-        name = re.sub(r"[^\w.-]+", "-", self.metadata.get("name", "pranet"), flags=re.ASCII)  # it goes into headers
+        """Short name of the weights that changes with their contents, such as ``pranet-1a2b3c4d``."""
+        name = re.sub(r"[^\w.-]+", "-", self.metadata.get("name", "pranet"), flags=re.ASCII)  # for HTTP headers
         return f"{name[:64]}-{self.sha256[:8]}"
 
 
 def identify(path: Path) -> WeightsFile:
-    """Read which weights a file holds; its tensors are not looked at.
+    """Read the identity of a weights file; its tensors are not parsed.
 
     Raises:
         CheckpointError: the file is missing, empty, too large or damaged, or neither safetensors nor a PyTorch file.
@@ -54,10 +54,10 @@ def identify(path: Path) -> WeightsFile:
 
 
 def of_bytes(path: Path, data: bytes) -> WeightsFile:
-    """Tell which weights the contents of a file are.
+    """Return the identity of a weights file whose contents are ``data``.
 
     Raises:
-        CheckpointError: as ``identify``.
+        CheckpointError: the contents are damaged, or neither safetensors nor a PyTorch file.
 
     """
     metadata = {} if is_torch_file(data) else _metadata(path, data)
@@ -69,10 +69,10 @@ def of_bytes(path: Path, data: bytes) -> WeightsFile:
 
 
 def read(path: Path) -> bytes:
-    """Read a file that may be a weights file.
+    """Read all bytes of a weights file.
 
     Raises:
-        CheckpointError: it is missing, empty or too large.
+        CheckpointError: the file is missing, empty or larger than ``MAX_BYTES``.
 
     """
     try:
@@ -81,25 +81,25 @@ def read(path: Path) -> bytes:
     except OSError as error:
         raise CheckpointError(path, error.strerror or str(error)) from error
     if not data:
-        raise CheckpointError(path, "is empty; fetch or copy it again")
+        raise CheckpointError(path, "is empty; download or copy it again")
     if len(data) > MAX_BYTES:
-        raise CheckpointError(path, f"is larger than any PraNet ({MAX_BYTES} bytes)")
+        raise CheckpointError(path, f"has more than {MAX_BYTES} bytes, so it is not a PraNet; use another file")
     return data
 
 
 def sealed(data: bytes) -> bytes:
-    """Put the digest of a safetensors file, whose metadata say ``NO_DIGEST``, into its place."""
+    """Replace ``NO_DIGEST`` in the metadata of a safetensors file by the file's SHA-256."""
     return data.replace(NO_DIGEST.encode(), hashlib.sha256(data).hexdigest().encode(), 1)
 
 
 def is_torch_file(data: bytes) -> bool:
-    """Tell whether this is a zip archive, or the bare pickle of old releases, as PyTorch saves them."""
+    """Return whether PyTorch saved this file: a zip archive, or a bare pickle by old releases."""
     return data[:4] == b"PK\x03\x04" or data[:1] == b"\x80"
 
 
 def unreadable(path: Path) -> CheckpointError:
-    """Return the error of a file that is of no known type."""
-    return CheckpointError(path, "is neither a readable safetensors nor a PyTorch file; fetch or copy it again")
+    """Return the error for a file of unknown type."""
+    return CheckpointError(path, "is neither a readable safetensors nor a PyTorch file; download or copy it again")
 
 
 def _metadata(path: Path, data: bytes) -> dict[str, str]:
@@ -107,9 +107,9 @@ def _metadata(path: Path, data: bytes) -> dict[str, str]:
         length = int.from_bytes(data[:LENGTH_BYTES], "little")
         metadata = json.loads(data[LENGTH_BYTES : LENGTH_BYTES + length]).get("__metadata__", {})
         metadata = {str(key): str(value) for key, value in metadata.items()}
-    except (ValueError, AttributeError, RecursionError) as error:  # no header, or a hostile one
+    except (ValueError, AttributeError, RecursionError) as error:  # no header, or a malicious one
         raise unreadable(path) from error
     digest = metadata.pop(DIGEST_KEY, None)
     if digest is not None and sealed(data.replace(digest.encode(), NO_DIGEST.encode(), 1)) != data:
-        raise CheckpointError(path, "is damaged: its contents do not match its digest; fetch or copy it again")
+        raise CheckpointError(path, "is damaged: its contents do not match its digest; download or copy it again")
     return metadata

@@ -1,4 +1,4 @@
-"""Who may call, and how often: the one decision behind REST, WebSocket and gRPC."""
+"""Authentication and rate limits of a call; REST, WebSocket and gRPC all use this one decision."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,10 +13,10 @@ HOW = "send the header (gRPC: metadata) Authorization: Bearer TOKEN, or the WebS
 
 
 class Authentication:
-    """Tells callers by their bearer tokens, and holds each to its limits. Without a file of tokens, everybody may call.
+    """Identifies callers by their bearer tokens and applies their limits. Without a tokens file, all may call.
 
     Raises:
-        TokensError: the file of tokens cannot be used.
+        TokensError: the tokens file cannot be used.
 
     """
 
@@ -27,12 +27,13 @@ class Authentication:
 
     @contextmanager
     def admitted(self, authorizations: Sequence[str]) -> Iterator[None]:
-        """Let a caller in for the time of the block, by the values of its ``Authorization`` headers.
+        """Admit a caller for the duration of the block, by the values of its ``Authorization`` headers.
 
         Raises:
-            Unauthenticated: no valid token came, or more than one header, of which a proxy may have judged another.
-            RateLimited: the token's requests of this second are used up.
-            TooManyAtOnce: the token has as many requests open as it may.
+            Unauthenticated: there is no valid token, or there are several headers, and a proxy may have checked
+                another one.
+            RateLimited: the token has exceeded its rate limit.
+            TooManyAtOnce: the token has too many requests and streams open.
 
         """
         if self._tokens is None:

@@ -1,8 +1,8 @@
-"""How much one caller may ask for: requests a second, and how many at once.
+"""Limits for each caller: a rate limit, and a limit on what is open at once.
 
-A request costs one of the rate, and so does each frame of a stream when its turn comes: what was dropped before cost
-nothing. Above the rate a request is refused, a frame under ``LATEST`` is dropped as overload before it is decoded, and
-one under ``EVERY`` waits, which slows the sender. A stream takes one place for as long as it is open.
+Each request counts towards the rate limit, and so does each frame of a stream when its turn comes; frames dropped
+before that do not count. Above the limit, a request is refused, a frame under ``LATEST`` is dropped as overload before
+it is decoded, and a frame under ``EVERY`` waits, which slows its sender. An open stream holds one place.
 """
 
 import asyncio
@@ -16,10 +16,10 @@ from service.errors import RateLimited, TooManyAtOnce
 
 
 class Allowance:
-    """What one caller may still do."""
+    """What one caller may still do: a token bucket of requests, and a number of free places."""
 
     def __init__(self, rate: float = math.inf, places: float = math.inf, clock: Callable[[], float] = time.monotonic):
-        self._rate = rate  # a second; a pause saves up as many as one second brings
+        self._rate = rate  # requests per second; the bucket holds those of one second
         self._places = places
         self._clock = clock  # seconds
         self._most = max(1.0, rate)
@@ -27,33 +27,35 @@ class Allowance:
         self._counted = clock()
 
     def take(self) -> None:
-        """Spend one request.
+        """Take one request from the bucket.
 
         Raises:
-            RateLimited: none is left; the error says when the next one comes.
+            RateLimited: the bucket is empty; the error says when to retry.
 
         """
         if wait := self._seconds_short():
-            raise RateLimited(f"more than {self._rate:g} requests a second (RATE_LIMIT); send fewer", wait)
+            raise RateLimited(
+                f"this token sends more than {self._rate:g} requests per second (RATE_LIMIT); send fewer", wait
+            )
         self._left -= 1
 
     async def wait(self) -> None:
-        """Spend one request as soon as there is one."""
-        while wait := self._seconds_short():  # noqa: ASYNC110 - time brings it, nobody announces it
+        """Wait until the bucket holds a request, and take it."""
+        while wait := self._seconds_short():  # noqa: ASYNC110 - only time refills the bucket; there is no event
             await asyncio.sleep(wait)
         self._left -= 1
 
     @contextmanager
     def place(self) -> Iterator[None]:
-        """Hold one of the places inside the block.
+        """Hold one place for the duration of the block.
 
         Raises:
-            TooManyAtOnce: all are taken.
+            TooManyAtOnce: no place is free.
 
         """
         if self._places < 1:
             raise TooManyAtOnce(
-                "this token has as many requests and streams open as it may (TOKEN_CONCURRENCY); end one first"
+                "this token has too many requests and streams open (TOKEN_CONCURRENCY); wait until one ends"
             )
         self._places -= 1
         try:
@@ -62,7 +64,7 @@ class Allowance:
             self._places += 1
 
     def _seconds_short(self) -> float:
-        """Return how long to wait for one request; 0 if there is one now."""
+        """Return the seconds until the bucket holds a request; 0 if it does."""
         if math.isinf(self._rate):
             return 0.0
         now = self._clock()
@@ -72,7 +74,7 @@ class Allowance:
 
 
 class Limits:
-    """The allowance of each caller, by name."""
+    """The allowances of all callers."""
 
     def __init__(self, rate: float | None, places: int | None) -> None:
         self._rate = math.inf if rate is None else rate
@@ -80,7 +82,7 @@ class Limits:
         self._allowances: dict[str, Allowance] = {}
 
     def of(self, name: str) -> Allowance:
-        """Return the one allowance of a caller, whichever way each request came."""
+        """Return the allowance of the named caller, which all transports share."""
         return self._allowances.setdefault(name, Allowance(self._rate, self._places))
 
 
@@ -88,17 +90,17 @@ _current: ContextVar[Allowance | None] = ContextVar("allowance", default=None)
 
 
 def current() -> Allowance:
-    """Return the allowance of whoever is being served in this task; without limits where nobody set any."""
+    """Return the allowance of the caller whom this task serves; unlimited if none was set."""
     return _current.get() or Allowance()
 
 
 @contextmanager
 def spending(allowance: Allowance) -> Iterator[None]:
-    """Take one request and a place from ``allowance``, and make it the current one of this task.
+    """Take a request, hold a place inside the block, and make ``allowance`` the current one of this task.
 
     Raises:
-        TooManyAtOnce: all its places are taken.
-        RateLimited: no request is left.
+        TooManyAtOnce: no place is free.
+        RateLimited: the bucket is empty.
 
     """
     with allowance.place():

@@ -1,4 +1,4 @@
-"""TLS of both servers: 1.2 at least, forward secrecy and authenticated ciphers only."""
+"""TLS for REST and gRPC: version 1.2 or later, with forward secrecy and authenticated encryption."""
 
 import logging
 import ssl
@@ -9,29 +9,26 @@ from typing import Any
 
 import grpc
 
-from model.errors import UserError
+from pranet_client.errors import TlsError
+from pranet_client.tls import load_authorities, load_identity
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
-HANDSHAKE_SECONDS = 10.0  # of TLS; of gRPC with what HTTP/2 begins with
-CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2; all of TLS 1.3's are as good
-
-
-class TlsError(UserError):
-    """A certificate, a key or an authority cannot be used; the message names the file."""
+HANDSHAKE_SECONDS = 10.0  # for TLS; in gRPC it includes the start of HTTP/2
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # for TLS 1.2; every cipher of TLS 1.3 has these properties
 
 
 @dataclass(frozen=True)
 class ServerTls:
-    """What both servers prove themselves with, and whose clients they let in."""
+    """The files of TLS: certificate chain and key of the server, and authorities that sign client certificates."""
 
     cert: Path
     key: Path
     client_ca: Path | None = None  # None: clients need no certificate
 
     def context(self) -> ssl.SSLContext:
-        """Return the context of REST and WebSocket.
+        """Return the SSL context for REST and WebSocket.
 
         Raises:
             TlsError: a file cannot be used.
@@ -47,13 +44,13 @@ class ServerTls:
         return context
 
     def configuration(self) -> grpc.ServerCertificateConfiguration:
-        """Return the same for gRPC, whose library speaks TLS 1.2 and 1.3 only.
+        """Return the configuration for gRPC, whose library allows only TLS 1.2 and 1.3.
 
         Raises:
             TlsError: a file cannot be used.
 
         """
-        self.context()  # gRPC itself would not say what is wrong with a file
+        self.context()  # checks the files; gRPC's own errors do not say what is wrong
         return grpc.ssl_server_certificate_configuration(
             [(self.key.read_bytes(), self.cert.read_bytes())],
             self.client_ca.read_bytes() if self.client_ca else None,
@@ -61,21 +58,21 @@ class ServerTls:
 
 
 class _Following(ssl.SSLContext):
-    """Has each connection made by the newest context, where asyncio knows one context only.
+    """Starts every connection with the newest context, although asyncio accepts a single context.
 
-    A connection that is handed over later, as its client says hello, has resumed a session by then: with the first
-    context's keys, and so of clients that the newest one would not let in.
+    Switching contexts in the SNI callback is too late: by then a client may have resumed a session with the keys of the
+    first context, even if the newest one would refuse it.
     """
 
     newest: Callable[[], ssl.SSLContext]
 
     def wrap_bio(self, *given: Any, **named: Any) -> ssl.SSLObject:
-        """Begin a connection."""
+        """Start a connection with the newest context; takes the arguments of ``ssl.SSLContext.wrap_bio``."""
         return self.newest().wrap_bio(*given, **named)
 
 
 class RenewableTls:
-    """What both servers speak TLS with: each connection takes what the files held when they were read last.
+    """TLS of both servers with renewable certificates: a new connection uses the files as they were last read.
 
     Raises:
         TlsError: a file cannot be used.
@@ -87,24 +84,24 @@ class RenewableTls:
         self._context, self._configuration = files.context(), files.configuration()
 
     def renew(self) -> bool:
-        """Read the files again, for connections from now on; tell whether they can be used. Else nothing changes."""
+        """Read the files again for new connections; return False, and keep the old ones, if they cannot be used."""
         try:
             context, configuration = self._files.context(), self._files.configuration()
         except (TlsError, OSError) as error:
-            log.error("the new certificate is not taken, the old one stays in use (%s)", error)
+            log.error("the new certificate cannot be used, so the old one stays in use: %s", error)
             return False
         self._context, self._configuration = context, configuration
-        log.warning("%s is in use from now on", self._files.cert)
+        log.warning("new connections use the certificate in %s", self._files.cert)
         return True
 
     def context(self) -> ssl.SSLContext:
-        """Return a context for REST and WebSocket by which each connection gets the newest one, from its beginning."""
+        """Return an SSL context for REST and WebSocket that starts each connection with the newest certificate."""
         following = _Following(ssl.PROTOCOL_TLS_SERVER)
         following.newest = lambda: self._context
         return following
 
     def credentials(self) -> grpc.ServerCredentials:
-        """Return credentials for gRPC, which asks for the newest configuration at each handshake."""
+        """Return credentials for gRPC that use the newest certificate at each handshake."""
         return grpc.dynamic_ssl_server_credentials(
             self._configuration,
             lambda: self._configuration,
@@ -113,35 +110,7 @@ class RenewableTls:
 
 
 def of_server(settings: Settings) -> ServerTls | None:
-    """Return the files that the settings name; None where TLS is off."""
+    """Return the TLS files that the settings name; None if TLS is off."""
     if settings.tls_cert is None or settings.tls_key is None:
         return None
     return ServerTls(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
-
-
-def load_identity(context: ssl.SSLContext, cert: Path, key: Path) -> None:
-    """Load a certificate and its key.
-
-    Raises:
-        TlsError: they cannot be used.
-
-    """
-    try:
-        context.load_cert_chain(cert, key, password=lambda: "")  # else OpenSSL asks for it on the terminal
-    except (OSError, ValueError) as error:  # an SSLError is an OSError
-        raise TlsError(
-            f"{cert} and {key} are no certificate and its key without a passphrase, in PEM: {error}"
-        ) from error
-
-
-def load_authorities(context: ssl.SSLContext, ca: Path) -> None:
-    """Load the certificates of those who are believed.
-
-    Raises:
-        TlsError: the file cannot be used.
-
-    """
-    try:
-        context.load_verify_locations(ca)
-    except OSError as error:
-        raise TlsError(f"{ca} holds no certificates of authorities in PEM: {error}") from error

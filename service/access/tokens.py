@@ -1,10 +1,10 @@
-"""Bearer tokens: a file of names and hashes, read again whenever it changes.
+"""Bearer tokens: a file of names and hashes that is read again whenever it changes.
 
-    # name:SHA-256 of the token in hex:last day of its validity (UTC), if it has one
+    # name:SHA-256 of the token in hex:last valid day in UTC (optional)
     endoscopy-room-1:3b1f0a…:2027-12-31
     research:91c7e4…
 
-The tokens that ``pranet tokens add`` makes have 256 random bits, so a fast hash is enough: there is nothing to guess.
+Tokens of ``pranet tokens add`` have 256 random bits and cannot be guessed, so a fast hash is enough.
 """
 
 import hashlib
@@ -27,37 +27,37 @@ log = logging.getLogger(__name__)
 
 
 class TokensError(UserError):
-    """The file of tokens cannot be used; the message names the line, never what stands in it."""
+    """The tokens file cannot be used; the message names the line but does not quote it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One line of the file."""
+    """One line of the tokens file."""
 
     name: str
-    digest: str  # SHA-256, hex
-    last_day: date | None = None  # of its validity, UTC
+    digest: str  # SHA-256 of the token, hex
+    last_day: date | None = None  # last valid day, UTC; None if the token does not expire
 
     def line(self) -> str:
-        """Return what stands in the file."""
+        """Return this token as a line of the file."""
         return ":".join([self.name, self.digest, *([self.last_day.isoformat()] if self.last_day else [])])
 
 
 def digest_of(token: str) -> str:
-    """Return the hash that the file keeps of a token."""
+    """Return the SHA-256 of a token in hex, as the file stores it."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
 def today() -> date:
-    """Return the day by which validity is judged."""
+    """Return the current day in UTC, which decides whether a token has expired."""
     return datetime.now(UTC).date()
 
 
 def parse(text: str) -> list[Token]:
-    """Read the file's text.
+    """Parse the text of a tokens file.
 
     Raises:
-        TokensError: a line is none that ``pranet tokens add`` would write, or a name stands there twice.
+        TokensError: a line is malformed, or a name occurs twice.
 
     """
     tokens: dict[str, Token] = {}
@@ -65,7 +65,7 @@ def parse(text: str) -> list[Token]:
         if (line := line.strip()) and not line.startswith("#"):
             token = _parse_line(number, line)
             if token.name in tokens:
-                raise TokensError(f"line {number}: the name {token.name} stands there twice; give each token its own")
+                raise TokensError(f"line {number}: the name {token.name} occurs twice; give each token its own name")
             tokens[token.name] = token
     return list(tokens.values())
 
@@ -79,12 +79,12 @@ def _parse_line(number: int, line: str) -> Token:
         return Token(name, digest, date.fromisoformat(last_day) if last_day else None)
     except ValueError:
         raise TokensError(
-            f"line {number} is not name:sha256-hex or name:sha256-hex:YYYY-MM-DD; let `pranet tokens add` write it"
+            f"line {number} is not name:sha256-hex or name:sha256-hex:YYYY-MM-DD; `pranet tokens add` writes such lines"
         ) from None
 
 
 class Tokens:
-    """The tokens that are in force: those of the file as it was when it could last be read."""
+    """The valid tokens: those of the file when it could last be read."""
 
     def __init__(self, path: Path, today: Callable[[], date] = today) -> None:
         self._path = path
@@ -95,42 +95,44 @@ class Tokens:
         except TokensError as error:
             raise TokensError(f"API_TOKENS_FILE {path}: {error}") from error
         except (OSError, UnicodeDecodeError) as error:
-            raise TokensError(f"API_TOKENS_FILE {path}: {error}; let `pranet tokens add` make it") from error
+            raise TokensError(f"API_TOKENS_FILE {path}: {error}; create it with `pranet tokens add`") from error
 
     def holder(self, given: str) -> str:
         """Return the name of a token's holder.
 
         Raises:
-            Unauthenticated: the token is unknown or its last day is over.
+            Unauthenticated: the token is unknown or has expired.
 
         """
         self._follow()
         digest = digest_of(given)
         found = None
-        for token in self._tokens:  # to the end: how long it takes must not depend on where one matches
+        for token in self._tokens:  # no early exit: the time must not depend on which token matches
             if hmac.compare_digest(token.digest, digest):
                 found = token
         if found is None:
-            raise Unauthenticated("the token is not known here; ask whoever runs this service for one")
+            raise Unauthenticated("the token is unknown; ask the operator of this service for one")
         if found.last_day and found.last_day < self._today():
-            raise Unauthenticated(f"the token expired after {found.last_day}; ask for a new one")
+            raise Unauthenticated(
+                f"the token expired after {found.last_day}; ask the operator of this service for a new one"
+            )
         return found.name
 
     def _follow(self) -> None:
-        """Read the file again if it changed; a broken one is logged once, and changes nothing."""
+        """Read the file again if it has changed; a broken file is logged once, and the old tokens stay valid."""
         stamp = self._stamped()
         if stamp == self._stamp:
             return
         self._stamp = stamp
         try:
             self._tokens = parse(self._path.read_text())
-            log.info("%d tokens are in force", len(self._tokens))
+            log.info("API_TOKENS_FILE was read again: %d tokens are valid", len(self._tokens))
         except (OSError, UnicodeDecodeError, TokensError) as error:
-            log.error("the new API_TOKENS_FILE cannot be used, the tokens before stay in force: %s", error)
+            log.error("the new API_TOKENS_FILE cannot be used, so the old tokens stay valid: %s", error)
 
     def _stamped(self) -> tuple[int, int, int] | None:
         try:
-            status = os.stat(self._path)  # follows the links that Kubernetes swaps under a mounted secret
+            status = os.stat(self._path)  # follows symbolic links, which Kubernetes swaps to update a mounted secret
         except OSError:
             return None
         return status.st_mtime_ns, status.st_size, status.st_ino

@@ -1,1 +1,1 @@
-"""Archives: what a zip or a multipart form holds, and how its pictures are worked through."""
+"""Archives: the pictures in a zip or multipart form, and how they are segmented."""

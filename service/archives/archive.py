@@ -1,84 +1,83 @@
-"""Archives at work: bulk that nobody watches, so that it goes last, and is bounded in number and memory."""
+"""Segmentation of archives. It has the lowest priority, and the number and memory of archives are limited."""
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from service.archives.members import Member
-from service.errors import InternalError, QueueFull, ServiceError
+from service.errors import Draining, InternalError, QueueFull, ServiceError
 from service.frames.frame import Frame, Options, Segmentation
 from service.frames.segmenter import Segmenter
-from service.tasks import ordered_map
+from service.tasks import in_order
 
-PATIENCE_SECONDS = 86_400.0  # an archive waits for live streams to end, unless its client names a time
+PATIENCE_SECONDS = 86_400.0  # an archive may wait for live streams to end, unless its client sets a timeout
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What became of one picture."""
+    """The result or error of one picture."""
 
     member: Member
     outcome: Segmentation | ServiceError
 
 
 class Archives:
-    """Works on archives over one segmenter."""
+    """Segments archives with one segmenter, ``at_once`` pictures of all archives at a time."""
 
-    def __init__(
-        self, segmenter: Segmenter, check_readiness: Callable[[], None], *, max_archives: int, at_once: int
-    ) -> None:
+    def __init__(self, segmenter: Segmenter, *, max_archives: int, at_once: int) -> None:
         self._segmenter = segmenter
-        self._check_readiness = check_readiness
+        self._draining = False
         self._max_archives = max_archives
         self._at_once = at_once
-        self._places = asyncio.Semaphore(at_once)  # pictures of all archives at work: the others find room to wait
-        self.working = 0  # archives received or at work
+        self._places = asyncio.Semaphore(at_once)  # shared by all archives; leaves room in the queue for others
+        self.working = 0  # archives that are being received or segmented
 
     @contextmanager
     def place(self) -> Iterator[None]:
-        """Hold one of the places for archives inside the block, from before it is received until it is answered.
+        """Hold one of the places for archives, from before the archive is received until it is answered.
 
         Raises:
-            QueueFull: all are taken.
+            QueueFull: no place is free.
 
         """
         if self.working >= self._max_archives:
-            raise QueueFull(f"{self.working} archives are at work (MAX_ARCHIVES); retry when one is done")
+            raise QueueFull(f"{self.working} archives are in progress (MAX_ARCHIVES); retry when one is done")
         self.working += 1
         try:
             yield
         finally:
             self.working -= 1
 
-    async def answer_all(
+    def answer_all(
         self,
         members: Sequence[Member],
         options: Options,
         deadline: float,
         send: Callable[[Answered], Awaitable[None]],
-    ) -> None:
-        """Send one answer for every member, in their order; a bad one harms only itself, cancelling drops all work.
+    ) -> Coroutine[None, None, None]:
+        """Send one answer for each member, in order; a bad picture fails alone, and cancelling drops all work.
 
-        A service that stops answers what it has not begun with ``Draining``, so that every member is accounted for.
+        During a graceful shutdown, members that have not started get ``Draining``, so every member has an answer.
         """
-
-        async def each() -> AsyncIterator[Member]:
-            for member in members:
-                yield member
 
         async def work(member: Member) -> Answered:
             return Answered(member, await self._outcome(member, options, deadline))
 
-        await ordered_map.in_order(each(), work, send, at_once=self._at_once)
+        return in_order(members, work, send, at_once=self._at_once)
+
+    def drain(self) -> None:
+        """Start no more pictures; each of the remaining ones is answered with ``Draining``."""
+        self._draining = True
 
     async def _outcome(self, member: Member, options: Options, deadline: float) -> Segmentation | ServiceError:
         try:
             async with self._places:
-                self._check_readiness()
+                if self._draining:
+                    raise Draining("the service is stopping; send this picture to another instance")
                 return await self._segmenter.segment(
                     Frame(source=member.read, options=options, deadline=deadline, patient=True)
                 )

@@ -1,4 +1,4 @@
-"""The pictures of an archive: a zip, or the parts of a multipart form. Each is unpacked only when its turn comes."""
+"""The pictures in a zip or in the parts of a multipart form. Each is unpacked only when its turn comes."""
 
 import io
 import struct
@@ -11,11 +11,12 @@ from functools import partial
 from service.errors import InvalidRequest, TooManyBytes, UndecodableImage, UnsupportedImage
 from service.frames.codec import Packed
 
-MAX_RATIO = 8  # unpacked to packed; pictures are compressed already, so that a larger one is no archive of pictures
-MAX_DIRECTORY_BYTES = 4 * 2**20  # some 40,000 members; each takes 600 bytes of memory
-ENCRYPTED = 0x1  # bit of a member's flags
-METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others may ask for gigabytes to unpack
-# The end of the central directory: signature, disks and counts, size and offset of the directory, length of a comment.
+MAX_RATIO = 8  # of unpacked to packed size; pictures hardly compress, so a higher ratio means other contents
+MAX_DIRECTORY_BYTES = 4 * 2**20  # about 40,000 members; each takes 600 bytes of memory
+ENCRYPTED = 0x1  # bit in a member's flags
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others can take gigabytes of memory to unpack
+# End of central directory (APPNOTE 4.3.16): signature, disks and counts, size and offset of the directory, length of
+# the comment.
 END, END_SIGNATURE, ZIP64_SIGNATURE = struct.Struct("<4s4H2LH"), b"PK\5\6", b"PK\6\7"
 ZIP64_LOCATOR_BYTES = 20
 MAX_COMMENT_BYTES = 2**16 - 1
@@ -28,14 +29,14 @@ class Member:
 
     index: int  # from 0, in the order of the archive
     name: str
-    read: Packed  # raises ServiceError: this member cannot be read, whatever the others
+    read: Packed  # returns the picture, or raises ServiceError if this member cannot be read
 
 
 def from_parts(parts: Iterable[tuple[str, bytes]], max_bytes: int) -> list[Member]:
-    """Return the files (name, content) of a multipart form, which may hold up to ``max_bytes`` each.
+    """Return the files (name, content) of a multipart form; each may have up to ``max_bytes``.
 
     Raises:
-        InvalidRequest: there is none.
+        InvalidRequest: the form has no file.
 
     """
     members = [
@@ -47,12 +48,12 @@ def from_parts(parts: Iterable[tuple[str, bytes]], max_bytes: int) -> list[Membe
 
 
 def from_zip(archive: io.BytesIO, max_bytes: int) -> list[Member]:
-    """Return the files of a zip, which may hold up to ``max_bytes`` each.
+    """Return the files of a zip; each may have up to ``max_bytes``.
 
     Raises:
-        InvalidRequest: it is no zip, damaged, or empty.
-        TooManyBytes: it declares more than ``MAX_RATIO`` times its size (and than one file may have), or too many
-            members; nothing was unpacked.
+        InvalidRequest: it is not a zip, is damaged, or has no file.
+        TooManyBytes: by its directory it would unpack to more than ``MAX_RATIO`` times its size (and to more than
+            ``max_bytes``), or it has too many members; nothing was unpacked.
 
     """
     packed = archive.getbuffer().nbytes
@@ -60,14 +61,14 @@ def from_zip(archive: io.BytesIO, max_bytes: int) -> list[Member]:
     try:
         opened = zipfile.ZipFile(archive)
     except BROKEN as error:
-        raise InvalidRequest(f"the zip is damaged ({error}); pack it anew") from error
+        raise InvalidRequest(f"the zip is damaged ({error}); create it again") from error
     files = [info for info in opened.infolist() if not info.is_dir()]
     if not files:
-        raise InvalidRequest("the zip holds no file; put the pictures in")
+        raise InvalidRequest("the zip contains no file; add the pictures")
     declared = sum(info.file_size for info in files)
     if declared > max(MAX_RATIO * packed, max_bytes):
         raise TooManyBytes(
-            f"the zip of {packed} bytes declares {declared}, more than {MAX_RATIO} times as many; pack it stored"
+            f"the zip has {packed} bytes but unpacks to {declared}, over {MAX_RATIO} times as many; do not compress it"
         )
     return [
         Member(index, info.filename, partial(_extract, opened, info, max_bytes)) for index, info in enumerate(files)
@@ -75,19 +76,21 @@ def from_zip(archive: io.BytesIO, max_bytes: int) -> list[Member]:
 
 
 def _check_directory(archive: io.BytesIO) -> None:
-    """Refuse a directory that would fill the memory, before it is read."""
+    """Refuse a central directory that would fill the memory, before ``zipfile`` reads it."""
     with archive.getbuffer() as whole:
         start = max(0, len(whole) - MAX_COMMENT_BYTES - END.size)
         tail = bytes(whole[start:])
         found = tail.rfind(END_SIGNATURE)
         if found < 0 or found + END.size > len(tail):
-            raise InvalidRequest("the body is no zip, or its end is missing; send a whole one, or a multipart form")
+            raise InvalidRequest(
+                "the body is not a zip, or its end is missing; send a complete zip or a multipart form"
+            )
         locator = start + found - ZIP64_LOCATOR_BYTES
         if locator >= 0 and bytes(whole[locator : locator + len(ZIP64_SIGNATURE)]) == ZIP64_SIGNATURE:
-            raise InvalidRequest("zip64 is not read here; send archives of fewer than 65,535 pictures")
+            raise InvalidRequest("zip64 is not supported; send archives of fewer than 65,535 pictures")
     *_, directory_bytes, _, comment = END.unpack_from(tail, found)
     if found + END.size + comment != len(tail):
-        raise InvalidRequest("the zip is damaged at its end; pack it anew")
+        raise InvalidRequest("the zip is damaged at its end; create it again")
     if directory_bytes > MAX_DIRECTORY_BYTES:
         raise TooManyBytes(f"the zip's directory has more than {MAX_DIRECTORY_BYTES} bytes; send several archives")
 
@@ -100,13 +103,13 @@ def _checked(content: bytes, max_bytes: int) -> bytes:
 
 def _extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo, max_bytes: int) -> bytes:
     if info.flag_bits & ENCRYPTED:
-        raise UnsupportedImage("the file is encrypted; pack it without a password")
+        raise UnsupportedImage("the file is encrypted; create the zip without a password")
     if info.compress_type not in METHODS:
-        raise UnsupportedImage("the file is compressed in a way that is not read here; pack it stored or deflated")
+        raise UnsupportedImage("the file's compression method is not supported; create the zip with stored or deflate")
     if info.file_size > max_bytes:
         raise TooManyBytes.of_image(max_bytes)
     try:
         with archive.open(info) as file:
-            return file.read(info.file_size + 1)  # never more than is declared: zipfile stops there, and checks the sum
+            return file.read(info.file_size + 1)  # zipfile stops at the declared size, and verifies the checksum
     except BROKEN as error:
-        raise UndecodableImage(f"the file cannot be unpacked ({error}); pack it anew") from error
+        raise UndecodableImage(f"the file cannot be unpacked ({error}); create the zip again") from error

@@ -15,11 +15,11 @@ WEIGHT = 1 / 8  # of a new observation in a running mean
 DEVIATIONS = 2  # that a frame may come before its time
 
 
-class Bulk:
+class ArchivePolicy:
     """Watches live frames and calls on the device; times are loop time in seconds."""
 
     def __init__(self) -> None:
-        self._frame_seconds = 0.0  # on the device; 0 while unknown
+        self.frame_seconds = 0.0  # that a frame takes on the device; 0 while unknown
         self._live_at = -math.inf  # when the last live frame came
         self._seen_at = -math.inf  # when one came, or left the device
         self._gap = 0.0  # between live frames, mean
@@ -43,11 +43,6 @@ class Bulk:
         """Note that a live frame left the device: only now can the next one come, where they fill it."""
         self._seen_at = now
 
-    def cost(self, frames: int, seconds: float) -> None:
-        """Note how long a call on the device took."""
-        known = self._frame_seconds or seconds / frames
-        self._frame_seconds = known + (seconds / frames - known) * WEIGHT
-
     def started(self, now: float) -> None:
         """Note that bulk goes to the device."""
         self._started_at = now
@@ -55,7 +50,7 @@ class Bulk:
     def size(self, now: float) -> int:
         """Return how many frames of bulk may go to the device now."""
         room = min(self._free_seconds(now), BULK_SECONDS)
-        fitting = int(room / self._frame_seconds) if self._frame_seconds else 0
+        fitting = int(room / self.frame_seconds) if self.frame_seconds else 0
         return fitting or int(now >= self._free_again_at())
 
     def allowed_at(self, now: float) -> float:

@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, Self
 
 from service.batching.device_thread import device_thread
-from service.batching.hang_timeout import HANG_SECONDS, Patience
 from service.batching.queue import Entry, Item, Queue, Result
 from service.errors import DeadlineExceeded, InferenceFailed, NotReady
 
@@ -24,7 +23,33 @@ Infer = Callable[[Sequence[Item]], Sequence[Result]]
 
 MAX_ABANDONED = 4  # hung threads left behind before the device counts as dead
 
+HANG_SECONDS = 10.0  # a call may always take so long; the largest batch takes 3 s on two slow cores
+MOST_HANG_SECONDS = 60.0  # the most that a slow device gets: what is given up is computed again
+HANG_FACTOR = 8.0  # a call hangs when it takes so many times what its frames took of late
+PACE_MEMORY = 0.9  # of the slowest pace, kept from one call to the next
+PACE_WEIGHT = 1 / 8  # of a new call in the mean pace
+
 log = logging.getLogger(__name__)
+
+
+class Pace:
+    """How fast the device is of late, learned from each call that comes back, in time or late."""
+
+    def __init__(self, least_hang_seconds: float = HANG_SECONDS) -> None:
+        self.frame_seconds = 0.0  # that a frame takes, on average; 0 while unknown
+        self._least_hang_seconds = least_hang_seconds
+        self._slowest = 0.0  # seconds a frame
+
+    def learn(self, frames: int, seconds: float) -> None:
+        """Note how long a call with so many frames took."""
+        each = seconds / frames
+        known = self.frame_seconds or each
+        self.frame_seconds = known + (each - known) * PACE_WEIGHT
+        self._slowest = max(PACE_MEMORY * self._slowest, each)
+
+    def hang_seconds(self, frames: int) -> float:
+        """Return how long a call with so many frames may take before it counts as hung."""
+        return max(self._least_hang_seconds, min(HANG_FACTOR * self._slowest * frames, MOST_HANG_SECONDS))
 
 
 class Batcher(Generic[Item, Result]):
@@ -47,7 +72,7 @@ class Batcher(Generic[Item, Result]):
         self.infer = infer
         self.abandoned = 0  # hung calls left behind, which have not come back
         self.dead = asyncio.Event()  # set when inference does not answer any more
-        self._patience = Patience(hang_seconds)
+        self._pace = Pace(hang_seconds)
         self._on_batch = on_batch
         self._queue: Queue[Item, Result] = Queue(max_batch_size, max_queue_delay)
         self._slots = slots
@@ -106,9 +131,9 @@ class Batcher(Generic[Item, Result]):
         self._on_batch(len(batch))
         items = [entry.item for entry in batch if entry.item is not None]
         call = asyncio.get_running_loop().run_in_executor(thread, _checked, self.infer, items)
-        patience = self._patience.seconds(len(batch))
+        timeout = self._pace.hang_seconds(len(batch))
         try:
-            async with asyncio.timeout(patience):
+            async with asyncio.timeout(timeout):
                 results = await call
         except asyncio.CancelledError:
             _fail(batch, _stopped())
@@ -117,11 +142,11 @@ class Batcher(Generic[Item, Result]):
             reason = f"{type(error).__name__}: {error}"
             if call.cancelled():  # by the time-out: the thread never came back
                 thread = self._replace(thread, number, len(batch), started)
-                reason = f"no answer within {patience:.1f} s"
+                reason = f"no answer within {timeout:.1f} s"
             return await self._repeat_singly(thread, number, batch, reason)
         ended = time.perf_counter()
-        self._patience.learn(len(batch), ended - started)
-        self._queue.answered(batch, ended - started)
+        self._pace.learn(len(batch), ended - started)
+        self._queue.answered(batch, self._pace.frame_seconds)
         for entry, result in zip(batch, results, strict=True):
             if entry.answered is not None and not entry.answered.done():
                 entry.result, entry.computed, entry.batch_size = result, (started, ended), len(batch)
@@ -159,7 +184,7 @@ class Batcher(Generic[Item, Result]):
     def _came_back(self, frames: int, started: float) -> None:
         self.abandoned -= 1
         seconds = time.perf_counter() - started
-        self._patience.learn(frames, seconds)
+        self._pace.learn(frames, seconds)
         log.warning("a call came back that counted as hung: %d frames took %.0f s; slow, not stuck", frames, seconds)
 
 

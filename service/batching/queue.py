@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Generic, TypeVar
 
-from service.batching.archive_policy import Bulk
+from service.batching.archive_policy import ArchivePolicy
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -52,7 +52,7 @@ class Queue(Generic[Item, Result]):
         self._max_batch_size = max_batch_size
         self._max_delay = max_delay  # seconds
         self._entries: dict[Priority, dict[Entry[Item, Result], None]] = {priority: {} for priority in Priority}
-        self._bulk = Bulk()
+        self._archive_policy = ArchivePolicy()
         self._changed = asyncio.Event()
         self._pulling = asyncio.Lock()
 
@@ -67,7 +67,7 @@ class Queue(Generic[Item, Result]):
         """Queue an entry."""
         self._entries[entry.priority][entry] = None
         if entry.priority is Priority.LIVE:
-            self._bulk.live(entry.arrived)
+            self._archive_policy.live(entry.arrived)
         self._changed.set()
 
     def discard(self, entry: Entry[Item, Result]) -> None:
@@ -84,29 +84,30 @@ class Queue(Generic[Item, Result]):
                         await self._changed.wait()
             return self._taken(self._chosen())
 
-    def answered(self, batch: Sequence[Entry[Item, Result]], seconds: float) -> None:
-        """Note that a batch left the device after so many seconds on it."""
-        self._bulk.cost(len(batch), seconds)
-        if any(entry.priority is Priority.LIVE for entry in batch):
-            self._bulk.live_left(asyncio.get_running_loop().time())
+    def answered(self, batch: Sequence[Entry[Item, Result]], frame_seconds: float) -> None:
+        """Note that a batch left the device, where a frame takes so many seconds of late."""
+        self._archive_policy.frame_seconds = frame_seconds
+        if Priority.LIVE in {entry.priority for entry in batch}:
+            self._archive_policy.live_left(asyncio.get_running_loop().time())
 
     def _taken(self, batch: list[Entry[Item, Result]]) -> list[Entry[Item, Result]]:
         now = time.perf_counter()
+        staying = [entry for entry in batch if not entry.is_over]  # who left in this very moment is not computed
         for entry in batch:
             self.discard(entry)
             entry.started = now
             if entry.release is not None:
                 entry.release()
                 entry.release = None
-        return [entry for entry in batch if not entry.is_over]  # who left in this very moment is not computed
+        return staying
 
     def _chosen(self) -> list[Entry[Item, Result]]:
         """Return the members of the batch that is due: never bulk beside others, who would wait for it."""
         if urgent := self._urgent():
             return urgent[: self._max_batch_size]
         now = asyncio.get_running_loop().time()
-        size = min(self._bulk.size(now), self._max_batch_size)
-        self._bulk.started(now)
+        size = min(self._archive_policy.size(now), self._max_batch_size)
+        self._archive_policy.started(now)
         return list(self._entries[Priority.ARCHIVE])[:size]
 
     def _is_due(self) -> bool:
@@ -118,7 +119,7 @@ class Queue(Generic[Item, Result]):
         if urgent := self._urgent():
             return self._full_or_late(urgent)
         if bulk := list(self._entries[Priority.ARCHIVE]):
-            allowed = self._bulk.allowed_at(asyncio.get_running_loop().time())
+            allowed = self._archive_policy.allowed_at(asyncio.get_running_loop().time())
             return max(self._full_or_late(bulk), allowed)
         return None
 

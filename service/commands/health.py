@@ -6,19 +6,20 @@ import sys
 import urllib.error
 import urllib.request
 
-from service.access.tls import load_authorities, load_identity, of_server
+from pranet_client.tls import load_authorities, load_identity
+from service.access.tls import of_server
 from service.settings import Settings, add_flags, from_command_line
 
 TIMEOUT_SECONDS = 3.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of ``pranet health``: where to ask, and what that server proves itself with."""
+    """Declare the arguments of ``pranet health``: the server's address and its TLS files."""
     add_flags(parser, ("host", "port", "tls_cert", "tls_key", "tls_client_ca"))
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Ask ``/readyz``; return 0 if it says yes, else 1 and why on standard error.
+    """Ask ``/readyz``; return 0 if the server is ready, else print why and return 1.
 
     Raises:
         SettingsError: a setting is unknown or invalid.
@@ -30,7 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
     scheme = "https" if context else "http"
     url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{settings.port}/readyz"
-    direct = urllib.request.build_opener(  # a proxy is for elsewhere
+    direct = urllib.request.build_opener(  # the server is on this machine: no proxy
         urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
     )
     try:
@@ -46,9 +47,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _context(settings: Settings) -> ssl.SSLContext | None:
-    """Believe the very certificate of the settings, whatever name it is for; None where TLS is off.
+    """Trust exactly the server's own certificate, whatever its host name; None where TLS is off.
 
-    A server that wants certificates of its clients is shown its own: it must be one that it believes.
+    To a server that asks for a client certificate (mTLS), present the server's own, which its authorities must accept.
     """
     tls = of_server(settings)
     if tls is None:

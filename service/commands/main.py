@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from model.errors import UserError
+from pranet_client.errors import ClientError
 from service import __version__
 
 # Each module has ``add_arguments(parser)`` and ``run(arguments) -> int``, and is imported only for its own command:
@@ -37,11 +38,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = _parser(words).parse_args(words)
         code: int = arguments.run(arguments)
-    except UserError as error:
+    except (UserError, ClientError) as error:
         print(f"pranet: {error}", file=sys.stderr)
         return USAGE_ERROR
     except ModuleNotFoundError as error:
-        print(f"pranet: {words[0]} needs {error.name}, of an optional extra: {INSTALL_EXTRAS}", file=sys.stderr)
+        print(
+            f"pranet: {words[0]} needs {error.name}, which an optional extra installs: {INSTALL_EXTRAS}",
+            file=sys.stderr,
+        )
         return USAGE_ERROR
     except OSError as error:
         if error.filename is None:

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from model.errors import UserError
-from service.client.connection import Reply, VideoFrame
-from service.frames.codec import Picture, PixelFormat, RawPicture, read_mask
+from pranet_client.connection import Reply, VideoFrame
+from pranet_client.pictures import Picture, PixelFormat, RawPicture
+from service.frames.codec import read_mask
 
 ANSWERS = "answers.jsonl"
 
@@ -23,7 +24,7 @@ class RecordingError(UserError):
 
 
 class Recorder:
-    """Keeps every frame and its answer; pictures of patients may be among them, so it is only ever asked for."""
+    """Writes every frame and its answer. They may show patients, so nothing is recorded unless asked for."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -112,5 +113,5 @@ class Comparison:
         self.worst_dice = min(self.worst_dice, 2 * int((now & then).sum()) / total if total else 1.0)
 
     def summary(self) -> str:
-        """Say how much is as it was."""
+        """Return how many masks are unchanged, and the worst Dice, on one line."""
         return f"compared {self.compared}  identical {self.identical}  worst Dice {self.worst_dice:.4f}"

@@ -1,13 +1,13 @@
-"""``pranet replay``: a recorded session once more, and whether the masks are what they were."""
+"""``pranet replay``: streams a recorded session again and compares the masks with the recorded ones."""
 
 import argparse
 from pathlib import Path
 
 import uvloop
 
-from service.client.client import in_thread
-from service.client.credentials import access_of
+from pranet_client.client import in_thread
 from service.commands import recording
+from service.commands.access import access_of
 from service.commands.recording import Comparison
 from service.commands.stream import add_stream_options, follow, stream_config
 

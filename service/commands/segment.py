@@ -11,9 +11,9 @@ import uvloop
 from tqdm import tqdm
 
 from model.errors import UserError
+from pranet_client.client import in_thread
 from service.answers import SegmentationBody
 from service.archives import archive as archives
-from service.client.client import in_thread
 from service.commands.video import VIDEOS, open_source, paced
 from service.dicom import extra
 from service.errors import ServiceError

@@ -1,4 +1,4 @@
-"""``pranet stream``: video to a server, a live line of figures, and what came back as video, masks or a recording."""
+"""``pranet stream``: streams video to a server, shows live figures, and saves video, masks or a recording."""
 
 import argparse
 import asyncio
@@ -12,15 +12,17 @@ from pathlib import Path
 import numpy as np
 import uvloop
 
-from service.client.client import DEFAULT_TARGET, AsyncClient, in_thread
-from service.client.connection import Reply, VideoFrame
-from service.client.credentials import NO_ACCESS, Access, access_of, add_access_options
+from pranet_client.async_client import DEFAULT_TARGET, AsyncClient
+from pranet_client.client import in_thread
+from pranet_client.connection import Reply, VideoFrame
+from pranet_client.credentials import NO_ACCESS, Access
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from service.commands.access import access_of, add_access_options
 from service.commands.recording import Recorder
 from service.commands.stream_statistics import Tally
 from service.commands.video import VideoWriter, open_source, paced
 from service.frames import codec
 from service.frames.shapes import draw_overlay
-from service.pb.pranet.v1 import segmentation_pb2 as pb
 
 POLICIES = {"latest": pb.POLICY_LATEST, "every": pb.POLICY_EVERY}
 LINE_SECONDS = 1.0  # between two lines of figures
@@ -43,7 +45,7 @@ def add_stream_options(parser: argparse.ArgumentParser, policy: str = "latest") 
 
 
 def stream_config(arguments: argparse.Namespace) -> pb.StreamConfig:
-    """Return the first message of the stream."""
+    """Return the stream's first message, its configuration, from the command line."""
     config = pb.StreamConfig(
         policy=POLICIES[arguments.policy],
         deadline_ms=arguments.deadline_ms,
@@ -96,7 +98,7 @@ async def follow(
     access: Access = NO_ACCESS,
     until: float = math.inf,
 ) -> Tally:
-    """Stream to the end, with a line of figures on the screen; interrupted, it still says the sum.
+    """Stream to the end and show live figures; print the totals at the end, also when interrupted.
 
     Raises:
         RequestFailed: the server refuses the stream, or cannot be reached, as ``AsyncClient.stream`` says.
@@ -118,7 +120,7 @@ async def follow(
 
 
 async def _show(tally: Tally) -> None:
-    """Renew one line on a terminal; elsewhere, add a line each time."""
+    """Rewrite one line on a terminal; in a file or pipe, append a line each time."""
     while True:
         await asyncio.sleep(LINE_SECONDS)
         if not tally.received:
@@ -141,7 +143,7 @@ def _takers(arguments: argparse.Namespace, fps: float, stack: contextlib.ExitSta
 
 
 def _draw(reply: Reply, writer: VideoWriter) -> None:
-    """Append an answered frame; what was dropped is not shown, as on a live screen."""
+    """Append an answered frame with its outlines; leave dropped frames out."""
     if reply.response is None or reply.outcome != "answered":
         return
     picture = np.asarray(codec.to_rgb(reply.frame.picture, MAX_PIXELS)[0])

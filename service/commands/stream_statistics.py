@@ -1,9 +1,9 @@
-"""What a client counts while it streams, as a table of one line."""
+"""Counts the replies of a stream and prints them on one line."""
 
 import time
 from collections import Counter, deque
 
-from service.client.connection import Reply
+from pranet_client.connection import Reply
 from service.observability.metrics import FrameRate
 
 DROPS = ("stale", "deadline", "overload", "lost")
@@ -31,7 +31,7 @@ class Tally:
         if reply.outcome == "answered":
             self._last = time.monotonic()
             self._ages.append(reply.age_seconds)
-            self._rate.count()
+            self._rate.append(time.time())
 
     @property
     def received(self) -> int:
@@ -50,11 +50,11 @@ class Tally:
         return self.outcomes["answered"] / seconds if seconds > 0 else 0.0
 
     def line(self) -> str:
-        """Say where the stream stands now."""
+        """Return the live figures on one line."""
         return f"{self._rate.per_second():6.1f} fps  {self._figures()}"
 
     def summary(self) -> str:
-        """Say how the stream went as a whole."""
+        """Return the totals of the whole stream on one line."""
         order = "kept" if self.in_order else "BROKEN"
         return f"{self.fps:.2f} fps  {self._figures()}  order {order}"
 

@@ -12,9 +12,9 @@ from PIL import Image
 
 from model.errors import UserError
 from model.transforms import Pixels
+from pranet_client.connection import VideoFrame
+from pranet_client.pictures import Picture, PixelFormat, RawPicture
 from service import SAMPLES
-from service.client.connection import VideoFrame
-from service.frames.codec import Picture, PixelFormat, RawPicture
 
 DEMO = "demo:"
 DEMO_FRAMES = 120  # of one sweep there and back
@@ -43,7 +43,7 @@ def open_source(name: str, *, raw: bool = False) -> Source:
     """Open what ``name`` names; ``raw`` leaves decoded frames uncompressed.
 
     Raises:
-        SourceError: there is nothing by this name, or PyAV is needed and not installed.
+        SourceError: the source does not exist or cannot be read, or it needs PyAV, which is not installed.
 
     """
     path = Path(name)
@@ -55,7 +55,9 @@ def open_source(name: str, *, raw: bool = False) -> Source:
             raise SourceError(f"{path} holds no pictures ({', '.join(sorted(PICTURES))})")
         return Source((file.read_bytes() for file in files), DEFAULT_FPS, live=False)
     if "://" not in name and not path.exists():
-        raise SourceError(f"{name} is no file, folder, /dev/videoN, rtsp:// address or {DEMO}")
+        raise SourceError(
+            f"{name} does not exist; give a file, a folder of frames, /dev/videoN, an rtsp:// address or {DEMO}"
+        )
     return _open_video(name, raw)
 
 
@@ -80,7 +82,7 @@ def sweep() -> list[bytes]:
 
 
 def paced(source: Source, fps: float | None, limit_seconds: float | None, *, hold: bool) -> Iterator[VideoFrame]:
-    """Give frames their numbers and times of capture; ``hold`` keeps a recorded source to its rate, as a camera is."""
+    """Give frames numbers and times of capture; ``hold`` plays a recording at its own rate, as a camera would."""
     began = time.monotonic()
     interval = 1 / (fps or source.fps)
     hold = hold and not source.live
@@ -116,13 +118,13 @@ def _decoded(container: Any, stream: Any, raw: bool) -> Iterator[Picture]:
 
 
 def _named(name: str, pictures: Iterator[Picture], *, endless: bool) -> Iterator[Picture]:
-    """Say of which source it is that something went wrong on the way; a camera has no end of its own."""
+    """Yield the pictures; an error names the source. An ``endless`` source, a camera, must not end at all."""
     try:
         yield from pictures
     except load_av().FFmpegError as error:
-        raise SourceError(f"{name} broke off: {error}") from error
+        raise SourceError(f"{name} ended with an error: {error}") from error
     if endless:
-        raise SourceError(f"{name} stopped sending")
+        raise SourceError(f"{name} stopped sending frames; check the camera and the network")
 
 
 def raw_picture(pixels: Pixels) -> RawPicture:

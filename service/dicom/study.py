@@ -15,10 +15,11 @@ from pydicom.filereader import _read_file_meta_info, read_preamble
 from pydicom.pixels.decoders.base import Decoder, get_decoder
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, RLELossless
 
+from pranet_client.pictures import PixelFormat, RawPicture
 from service.dicom import pixels
 from service.dicom.codestream import declared_size
 from service.errors import InvalidRequest, ServiceError, TooManyBytes, TooManyPixels, UndecodableImage, UnsupportedImage
-from service.frames.codec import Packed, PixelFormat, RawPicture
+from service.frames.codec import Packed
 
 MAX_RLE_BYTES = 8 * 2**20  # of a frame, more than any of 1920x1080 takes: run lengths may unpack to 64 times as many
 MAX_FRAMES = 100_000  # an hour of video; the number is only declared, and each takes memory

@@ -1,1 +1,1 @@
-"""One frame's way from encoded bytes to its mask: decode, resize, segment, encode."""
+"""The life of one frame, from encoded bytes to its mask: decode, resize, segment, encode."""

@@ -1,10 +1,8 @@
-"""Bytes <-> pictures: what may be decoded is decided by the header, before any pixel is touched."""
+"""Decoding and encoding of pictures. The header decides whether a picture is decoded, before any pixel is read."""
 
 import io
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 import cv2
@@ -13,6 +11,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from model.transforms import Pixels
+from pranet_client.pictures import Picture, PixelFormat, RawPicture
 from service.errors import InvalidParameter, InvalidRequest, TooManyPixels, UndecodableImage, UnsupportedImage
 from service.frames import decode_limits
 
@@ -20,60 +19,40 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 GIF_START = b"GIF8"
 READABLE = "JPEG, PNG, WebP, BMP or TIFF"
 PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 1)
-# Masks are flat: trying filters takes five times as long and saves nothing (``pranet bench parts``).
+# Masks are flat: trying PNG filters takes five times as long and saves nothing (``pranet bench parts``).
 MASK_OPTIONS = (
     *PNG_OPTIONS,
     *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE),
     *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE),
 )
-# What Pillow's readers raise over damaged files; EOFError and struct.error come from TIFF directories.
+# What Pillow raises for damaged files; EOFError and struct.error come from TIFF directories.
 DAMAGED = (OSError, ValueError, SyntaxError, LookupError, EOFError, TypeError, struct.error, MemoryError)
 TURNED = range(5, 9)  # EXIF orientations that swap width and height
 SIXTEEN_BIT_MODES = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
 def read_mask(png: bytes) -> npt.NDArray[np.uint8]:
-    """Return the grey pixels (H, W) of a mask that the service has encoded."""
+    """Decode a mask of this service to uint8 (H, W), 255 for polyp and 0 elsewhere."""
     return np.asarray(Image.open(io.BytesIO(png)))
 
 
-class PixelFormat(StrEnum):
-    """Layouts of raw pixels."""
-
-    RGB24 = "rgb24"  # R, G, B in three bytes
-    NV12 = "nv12"  # a plane of luma, then one of interleaved chroma at half size; BT.601, 16 to 235
+Packed = Callable[[], Picture]  # unpacks a picture from its container; raises ServiceError
 
 
-@dataclass(frozen=True, slots=True)
-class RawPicture:
-    """Pixels as a capture card delivers them."""
-
-    format: PixelFormat | None  # None: not known here, and refused when its turn comes
-    width: int
-    height: int
-    stride: int  # bytes from one row to the next, in both planes of NV12
-    data: bytes
-
-
-Picture = bytes | RawPicture  # bytes: JPEG, PNG, WebP, BMP or TIFF
-Packed = Callable[[], Picture]  # in an archive or object, unpacked when its turn comes; raises ServiceError
-
-
-def to_rgb(picture: Picture | Packed, max_pixels: int, least_side: int = 0) -> tuple[Image.Image, tuple[int, int]]:
-    """Make RGB of an encoded, raw or packed picture; returns also its whole width and height.
+def to_rgb(picture: Picture, max_pixels: int, least_side: int = 0) -> tuple[Image.Image, tuple[int, int]]:
+    """Decode a picture to RGB; returns it with the width and height it has at full size.
 
     Args:
-        picture: encoded, raw pixels, or packed.
-        max_pixels: limit of the whole picture.
-        least_side: where above 0, a JPEG may be decoded at a half, a quarter or an eighth of its size (its decoder
-            leaves out high frequencies) while its sides are not below this many pixels.
+        picture: encoded or raw.
+        max_pixels: largest picture, at full size.
+        least_side: if above 0, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as both sides keep this
+            many pixels. It is faster, since the decoder skips high frequencies.
 
     Raises:
-        InvalidParameter: width, height, stride and the number of bytes do not fit each other.
-        ServiceError: as ``decode``.
+        InvalidParameter: width, height, stride and number of bytes of a raw picture contradict each other.
+        ServiceError: see ``decode``.
 
     """
-    picture = picture() if callable(picture) else picture
     if isinstance(picture, bytes):
         return _decode(picture, max_pixels, least_side)
     unpacked = _unpack(picture, max_pixels)
@@ -81,13 +60,13 @@ def to_rgb(picture: Picture | Packed, max_pixels: int, least_side: int = 0) -> t
 
 
 def decode(data: bytes, max_pixels: int) -> Image.Image:
-    """Decode an encoded still image to RGB in the geometry a person sees (EXIF orientation applied).
+    """Decode an encoded still image to RGB, upright as a person sees it (EXIF orientation applied).
 
-    Greyscale, palette, CMYK and 16-bit pictures become 8-bit RGB; transparency is laid over black.
+    Greyscale, palette, CMYK and 16-bit pictures become 8-bit RGB; transparency is blended with black.
 
     Raises:
-        InvalidRequest: no bytes.
-        UnsupportedImage: not a still image of a known type.
+        InvalidRequest: ``data`` is empty.
+        UnsupportedImage: it is not a still image in a supported format.
         TooManyPixels: the header declares more than ``max_pixels``; nothing was decoded.
         UndecodableImage: the file is damaged.
 
@@ -102,7 +81,7 @@ def _decode(data: bytes, max_pixels: int, least_side: int) -> tuple[Image.Image,
     width, height = picture.size
     try:
         if least_side:
-            picture.draft(None, (least_side, least_side))  # does nothing to what is no JPEG
+            picture.draft(None, (least_side, least_side))  # affects JPEGs only
         reduced = picture.size != (width, height)
         upright = _to_rgb(ImageOps.exif_transpose(picture))
         if not reduced:
@@ -115,10 +94,10 @@ def _decode(data: bytes, max_pixels: int, least_side: int) -> tuple[Image.Image,
 
 
 def size(picture: Picture, max_pixels: int) -> tuple[int, int]:
-    """Return width and height of a picture as a person sees it, from its header.
+    """Return width and height of a picture, upright as a person sees it, from its header.
 
     Raises:
-        ServiceError: as ``decode``, as far as the header tells.
+        ServiceError: see ``decode``; only faults in the header are found.
 
     """
     if isinstance(picture, RawPicture):
@@ -127,12 +106,12 @@ def size(picture: Picture, max_pixels: int) -> tuple[int, int]:
     try:
         turned = header.getexif().get(ExifTags.Base.Orientation, 1) in TURNED
     except DAMAGED as error:
-        raise UndecodableImage(f"the picture's metadata are damaged ({error}); send it again") from error
+        raise UndecodableImage(f"the picture's metadata is damaged ({error}); send it again") from error
     return (header.height, header.width) if turned else header.size
 
 
 def encode_mask(mask: Pixels) -> bytes:
-    """Encode a mask, uint8 (H, W) of 0 and 255, as an 8-bit grey PNG."""
+    """Encode a mask, uint8 (H, W) of 0 and 255, as 8-bit grey PNG."""
     return _encode_png(mask, MASK_OPTIONS)
 
 
@@ -149,21 +128,23 @@ def _encode_png(pixels: npt.NDArray[Any], options: Sequence[int]) -> bytes:
 
 
 def _unpack(raw: RawPicture, max_pixels: int) -> Image.Image:
-    """Take the picture out of its padded rows."""
+    """Copy the picture out of its padded rows, and convert it to RGB."""
     if raw.format is None:
-        raise InvalidParameter(f"the pixel format is not known; send {' or '.join(PixelFormat)}, or an encoded picture")
+        raise InvalidParameter(f"the pixel format is unknown; send {' or '.join(PixelFormat)}, or an encoded picture")
     nv12 = raw.format is PixelFormat.NV12
     if nv12 and (raw.width % 2 or raw.height % 2):
-        raise InvalidParameter(f"NV12 has no {raw.width}x{raw.height} pixels; send frames with even sides")
+        raise InvalidParameter(f"an NV12 frame cannot have {raw.width}x{raw.height} pixels; send even width and height")
     if raw.width * raw.height > max_pixels:
         raise _too_many(max_pixels)
     row_bytes = raw.width if nv12 else 3 * raw.width
     rows = raw.height * 3 // 2 if nv12 else raw.height
     if min(raw.width, raw.height) < 1 or raw.stride < row_bytes or len(raw.data) < raw.stride * (rows - 1) + row_bytes:
         given = f"{raw.width}x{raw.height} with stride {raw.stride} in {len(raw.data)} bytes"
-        raise InvalidParameter(f"{raw.format} of {given} cannot be; see the description of raw frames")
+        raise InvalidParameter(
+            f"the {raw.format} frame is inconsistent: {given}; correct its width, height, stride or data"
+        )
     padded = np.frombuffer(raw.data, np.uint8)
-    last = raw.stride * (rows - 1)  # this row may come without its padding, which could be gigabytes by its stride
+    last = raw.stride * (rows - 1)  # the last row may have no padding; a large stride would make that gigabytes
     pixels = np.empty((rows, row_bytes), np.uint8)
     pixels[:-1] = padded[:last].reshape(rows - 1, raw.stride)[:, :row_bytes]
     pixels[-1] = padded[last : last + row_bytes]
@@ -173,37 +154,37 @@ def _unpack(raw: RawPicture, max_pixels: int) -> Image.Image:
 
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:
-    """Read the header only, and refuse what will not be decoded."""
+    """Open a picture by its header, and refuse it if it must not be decoded."""
     if data.startswith(GIF_START):
-        raise UnsupportedImage(f"GIF is not read here; send {READABLE}")
+        raise UnsupportedImage(f"GIF is not supported; send {READABLE}")
     decode_limits.check(data)
     try:
         picture = Image.open(io.BytesIO(data), formats=FORMATS)
         if picture.width * picture.height > max_pixels:
             raise _too_many(max_pixels)
-        if any(tile.codec_name == "bmp_rle" for tile in picture.tile):  # Pillow's is in Python: 0.2 us a pixel
-            raise UnsupportedImage("a BMP of run lengths is not read here; send it uncompressed, or as PNG")
-        # Never n_frames: Pillow would follow a TIFF's chain to its end. MPO: a phone's JPEG and more.
+        if any(tile.codec_name == "bmp_rle" for tile in picture.tile):  # Pillow decodes it in Python, 0.2 us a pixel
+            raise UnsupportedImage("run-length encoded BMP is not supported; send it uncompressed, or as PNG")
+        # Not n_frames: it follows a TIFF's chain of pictures to its end. An MPO is a phone's JPEG with additions.
         if picture.format != "MPO" and getattr(picture, "is_animated", False):
-            raise UnsupportedImage(f"the {picture.format} file holds more than one picture; send its frames one by one")
+            raise UnsupportedImage(f"the {picture.format} file contains more than one picture; send them one by one")
     except Image.DecompressionBombError as error:
         raise _too_many(max_pixels) from error
     except UnidentifiedImageError as error:
-        raise UnsupportedImage(f"the body is not an image that is read here; send {READABLE}") from error
+        raise UnsupportedImage(f"the body is not a supported image; send {READABLE}") from error
     except DAMAGED as error:
         raise UndecodableImage(f"the picture's header is damaged ({error}); send it again") from error
     return picture
 
 
 def _too_many(max_pixels: int) -> TooManyPixels:
-    return TooManyPixels(f"the picture declares more than {max_pixels} pixels (MAX_IMAGE_PIXELS); send a smaller one")
+    return TooManyPixels(f"the picture has more than {max_pixels} pixels (MAX_IMAGE_PIXELS); send a smaller one")
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode in SIXTEEN_BIT_MODES:  # Pillow would clip at 255 instead of scaling
         return Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8)).convert("RGB")
     if picture.mode in ("I", "F"):
-        raise UndecodableImage("32-bit pixels have no known range; send 8 or 16 bits a channel")
+        raise UndecodableImage("the range of 32-bit pixels is unknown; send 8 or 16 bits per channel")
     if picture.has_transparency_data:
         layered = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layered.size, (0, 0, 0, 255)), layered).convert("RGB")

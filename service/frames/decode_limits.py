@@ -1,4 +1,4 @@
-"""How much work an encoded picture asks for, by its markers and chunks: a thread that decodes cannot be stopped.
+"""Limits on the work of decoding a picture, by its markers and chunks: a thread that decodes cannot be stopped.
 
 JPEG and JPEG-LS: ITU-T T.81, B.1.1 (markers, segments, fill bytes) and T.87; PNG: its specification, 5.2 and 5.3.
 """
@@ -13,24 +13,25 @@ from service.errors import UnsupportedImage
 JPEG_START = b"\xff\xd8"
 PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_OVERHEAD = 12  # bytes of a chunk's length, type and checksum
-# A scan is a pass over all pixels, even one of no bytes. libjpeg writes 10, and 18 of four colours.
+# A scan is a pass over all pixels, even if it has no bytes. libjpeg writes 10, or 18 for four channels.
 MAX_SCANS = 32
-os.environ.setdefault("LIBTIFF_JPEG_MAX_ALLOWED_SCAN_NUMBER", str(MAX_SCANS))  # of a JPEG inside of a TIFF
-# Pillow takes a step in Python for each segment and chunk, and for each byte between the segments of a JPEG's header:
-# this many are done in a quarter of a second. libpng writes a chunk for each 8 KiB.
+os.environ.setdefault("LIBTIFF_JPEG_MAX_ALLOWED_SCAN_NUMBER", str(MAX_SCANS))  # for a JPEG inside a TIFF
+# Pillow takes a step in Python for each segment, chunk and byte between the segments of a JPEG's header: so many steps
+# take a quarter of a second. libpng writes a chunk for every 8 KiB.
 MAX_STEPS = 2**15
 
-MARKER = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")  # stuffed zeros, restart markers and fill bytes are passed over
+MARKER = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")  # skips stuffed zeros, restart markers and fill bytes
 START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
-# JPG and JPG0 to JPG13 have parameters by the standard, but Pillow looks for markers in them.
+# In the standard, JPG and JPG0 to JPG13 have parameters, but Pillow searches them for markers.
 WITHOUT_PARAMETERS = frozenset((0xC8, 0xD8, END_OF_IMAGE, *range(0xF0, 0xFE)))
 
 
 def check(data: bytes) -> None:
-    """Refuse a JPEG or PNG that takes far more work than pictures of its size do; nothing is decoded.
+    """Refuse a JPEG or PNG that takes far more work than others of its size; nothing is decoded.
 
     Raises:
-        UnsupportedImage: more than ``MAX_SCANS`` scans, or ``MAX_STEPS`` segments, chunks and bytes between them.
+        UnsupportedImage: it has more than ``MAX_SCANS`` scans, or than ``MAX_STEPS`` segments, chunks and bytes
+            between them.
 
     """
     if data.startswith(JPEG_START):
@@ -40,17 +41,17 @@ def check(data: bytes) -> None:
 
 
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Yield each marker's second byte, and where its parameters begin, to the end of the image or of the bytes.
+    """Yield the second byte of each marker and the offset of its parameters, up to the end of the image or data.
 
     Raises:
-        UnsupportedImage: as ``check``.
+        UnsupportedImage: see ``check``.
 
     """
     at = steps = scans = 0
     while at < len(data):
         found = MARKER.search(data, at)
         start, behind = found.span() if found else (len(data), len(data))
-        steps += 1 if scans else 1 + start - at  # what lies between is coded pixels once a scan has begun
+        steps += 1 if scans else 1 + start - at  # after the first scan, the bytes between are coded pixels
         if steps > MAX_STEPS:
             raise _too_many_steps("JPEG", "segments, or bytes between them")
         if not found:
@@ -75,4 +76,4 @@ def _check_png(data: bytes) -> None:
 
 
 def _too_many_steps(kind: str, parts: str) -> UnsupportedImage:
-    return UnsupportedImage(f"the {kind} has more than {MAX_STEPS} {parts}; save it anew, without its metadata")
+    return UnsupportedImage(f"the {kind} has more than {MAX_STEPS} {parts}; save it again without metadata")

@@ -15,9 +15,10 @@ from PIL import Image
 from model import transforms
 from model.engines.predictor import ModelRef
 from model.transforms import SIZE, Floats, Pixels
+from pranet_client.pictures import Picture
 from service.batching.queue import Entry, Priority
 from service.frames import codec, regions, shapes
-from service.frames.codec import Packed, Picture
+from service.frames.codec import Packed
 from service.frames.regions import Box
 from service.frames.shapes import Polyp
 from service.observability.stage_times import StageTimes
@@ -79,6 +80,7 @@ class Frame(Entry[Pixels, Inference]):
     options: Options = Options()
     patient: bool = False  # waits for a place where another would get ``QueueFull``
     refine: "Callable[[Frame], Awaitable[None]] | None" = None  # what a stream does with the result
+    made: float = field(default_factory=time.perf_counter)  # by the clock of ``times``, seconds
     times: StageTimes = field(default_factory=StageTimes)
     width: int = 0  # of the picture as a person sees it, pixels
     height: int = 0
@@ -126,6 +128,7 @@ def prepare(frame: Frame, max_pixels: int) -> None:
     drawn_on = options.output is Output.OVERLAY
     least_side = SIZE if options.roi == regions.FULL and not drawn_on else 0
     with frame.stage("decode"):
+        source = source() if callable(source) else source
         picture, (frame.width, frame.height) = codec.to_rgb(source, max_pixels, least_side)
         frame.source = None  # up to MAX_IMAGE_BYTES, which need not wait for the device
     with frame.stage("preprocess"):
@@ -148,45 +151,36 @@ def rehearse() -> None:
 
 def render(frame: Frame) -> Segmentation:
     """Make the answer of a frame from what the network said about it."""
-    options, result = frame.options, frame.result
+    options, result, box = frame.options, frame.result, frame.box
     assert result is not None
-    logits, presence = result.logits, result.model.presence
+    score = None
     with frame.stage("post"):
-        score = None if presence is None else presence.score(logits)
-        upsampled = transforms.upsample(logits, frame.box.width, frame.box.height)
-        pixels = _pixels(frame, upsampled)
-    if options.arrays:
-        content: dict[str, Any] = {"arrays": pixels}
-    else:
+        if result.model.presence is not None:
+            score = result.model.presence.score(result.logits)
+        logits = transforms.upsample(result.logits, box.width, box.height)
+        if options.arrays:
+            content: dict[str, Any] = {"arrays": {name: _array(name, logits, frame) for name in options.arrays}}
+        elif options.output is Output.PROBABILITY:
+            pixels = _levels(_in_frame(transforms.sigmoid(logits), frame), options.depth)
+        elif options.output is Output.MAPS:
+            pixels = _side_by_side(frame)
+        else:
+            pixels = _in_frame(transforms.to_mask(logits, options.threshold), frame)
+    if not options.arrays:
         with frame.stage("encode"):
-            content = _encoded(frame, pixels, upsampled)
+            content = _encoded(frame, pixels, logits)
     return Segmentation(
         frame.width, frame.height, options, result.model, frame.batch_size, frame.times, presence=score, **content
     )
 
 
-def _pixels(frame: Frame, upsampled: Floats) -> Any:
-    """Return what the answer is encoded from: arrays, levels of a probability or of maps, or the mask."""
-    options = frame.options
-    if options.arrays:
-        return {name: _array(name, upsampled, frame) for name in options.arrays}
-    if options.output is Output.PROBABILITY:
-        return _levels(_in_frame(transforms.sigmoid(upsampled), frame), options.depth)
-    if options.output is Output.MAPS:
-        resized = [
-            transforms.upsample(each.astype(np.float32), frame.box.width, frame.box.height) for each in frame.maps
-        ]
-        return np.hstack([np.rint(_in_frame(each, frame)).astype(np.uint8) for each in resized])
-    return _in_frame(transforms.to_mask(upsampled, options.threshold), frame)
-
-
-def _encoded(frame: Frame, pixels: Any, upsampled: Floats) -> dict[str, Any]:
-    """Return the fields of a ``Segmentation`` that its output asks for."""
+def _encoded(frame: Frame, pixels: Any, logits: Floats) -> dict[str, Any]:
+    """Return the fields of a ``Segmentation`` that its output asks for; ``pixels`` are levels, or the mask."""
     output, mask_format = frame.options.output, frame.options.mask_format
     if output in (Output.PROBABILITY, Output.MAPS):
         return {"png": codec.encode_png(pixels)}
     if output is Output.JSON:
-        found = shapes.find_polyps(pixels, _in_frame(upsampled, frame))
+        found = shapes.find_polyps(pixels, _in_frame(logits, frame))
         return {"polyps": tuple(found), "run_lengths": tuple(shapes.run_lengths(pixels))}
     if frame.picture is not None:
         return {"png": codec.encode_png(shapes.draw_overlay(np.asarray(frame.picture), pixels))}
@@ -197,10 +191,17 @@ def _encoded(frame: Frame, pixels: Any, upsampled: Floats) -> dict[str, Any]:
     return {"png": codec.encode_mask(pixels)}
 
 
-def _array(name: Output, upsampled: Floats, frame: Frame) -> Pixels | Floats:
+def _array(name: Output, logits: Floats, frame: Frame) -> Pixels | Floats:
     if name is Output.PROBABILITY:
-        return _in_frame(transforms.sigmoid(upsampled), frame)
-    return _in_frame(transforms.to_mask(upsampled, frame.options.threshold), frame)
+        return _in_frame(transforms.sigmoid(logits), frame)
+    return _in_frame(transforms.to_mask(logits, frame.options.threshold), frame)
+
+
+def _side_by_side(frame: Frame) -> Pixels:
+    """Return the four maps in the geometry of the picture, next to each other: uint8 (H, 4 W)."""
+    width, height = frame.box.width, frame.box.height
+    resized = [transforms.upsample(each.astype(np.float32), width, height) for each in frame.maps]
+    return np.hstack([np.rint(_in_frame(each, frame)).astype(np.uint8) for each in resized])
 
 
 def _in_frame(pixels: npt.NDArray[Scalar], frame: Frame) -> npt.NDArray[Scalar]:

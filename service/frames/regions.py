@@ -1,4 +1,4 @@
-"""Regions of interest: the whole frame, a given box, or the lit field that the endoscope draws in a black surround."""
+"""Regions of interest: the whole frame, a given box, or the endoscope's field of view without the black border."""
 
 import re
 from typing import NamedTuple
@@ -9,16 +9,16 @@ from PIL import Image
 from service.errors import InvalidParameter
 
 FULL = "full"
-ROI_FORMS = "full, auto (without the black surround), or x,y,w,h in pixels"
+ROI_FORMS = "full, auto (without the black border), or x,y,w,h in pixels"
 ROI_PATTERN = r"^(full|auto|[0-9]{1,5},[0-9]{1,5},[0-9]{1,5},[0-9]{1,5})$"
-PROBE_SIDE = 256  # the black surround is looked for on a picture reduced to this side, pixels
-BLACK_LEVEL = 24  # brightest channel of the surround, of 255: JPEG noise stays below, dark mucosa above
-LIT_SHARE = 0.10  # of a row's or column's pixels: overlay text lights less, the optical field more
-LEAST_SHARE = 0.10  # of the frame: a smaller field is a dark frame, not a surround
+PROBE_SIDE = 256  # the black border is searched in a picture reduced to this side, pixels
+BLACK_LEVEL = 24  # brightest channel in the border, of 255: JPEG noise is below, dark mucosa above
+LIT_SHARE = 0.10  # of the pixels in a row or column: overlay text lights fewer, the field of view more
+LEAST_SHARE = 0.10  # of the frame: a smaller field means a dark frame, not a border
 
 
 class Box(NamedTuple):
-    """A rectangle in pixels of the frame, as a person sees it."""
+    """A rectangle in pixels of the upright frame."""
 
     x: int
     y: int
@@ -27,7 +27,7 @@ class Box(NamedTuple):
 
 
 def check(roi: str) -> None:
-    """Refuse what names no region of any picture.
+    """Check the form of a region; whether it is inside a picture is checked by ``locate``.
 
     Raises:
         InvalidParameter: it is none of ``full``, ``auto`` and ``x,y,w,h``.
@@ -41,7 +41,7 @@ def locate(picture: Image.Image, roi: str) -> Box:
     """Return the box of an RGB picture that ``roi`` (``full``, ``auto`` or ``x,y,w,h``) names.
 
     Raises:
-        InvalidParameter: ``roi`` is malformed, or leaves the picture.
+        InvalidParameter: ``roi`` is malformed, or reaches outside the picture.
 
     """
     frame = Box(0, 0, picture.width, picture.height)
@@ -53,20 +53,20 @@ def locate(picture: Image.Image, roi: str) -> Box:
     box = Box(*map(int, roi.split(",")))
     if min(box.width, box.height) < 1 or box.x + box.width > frame.width or box.y + box.height > frame.height:
         raise InvalidParameter(
-            f"roi {roi} is not inside the picture of {frame.width}x{frame.height} pixels; send a box that is, or auto"
+            f"roi {roi} is not inside the picture of {frame.width}x{frame.height} pixels; send a box inside it, or auto"
         )
     return box
 
 
 def crop(picture: Image.Image, box: Box) -> Image.Image:
-    """Cut the box out of a picture; the whole picture is returned as it is."""
+    """Cut a box out of a picture; a box of the whole picture returns the picture itself."""
     if box == Box(0, 0, picture.width, picture.height):
         return picture
     return picture.crop((box.x, box.y, box.x + box.width, box.y + box.height))
 
 
 def _lit_field(picture: Image.Image) -> Box:
-    """Find the bounding box of rows and columns that are lit; the whole frame when there is no clear answer."""
+    """Find the bounding box of the lit rows and columns; the whole frame if it is not plausible."""
     frame = Box(0, 0, picture.width, picture.height)
     probe = picture.copy()
     probe.thumbnail((PROBE_SIDE, PROBE_SIDE), Image.Resampling.BOX)
@@ -82,6 +82,6 @@ def _lit_field(picture: Image.Image) -> Box:
 
 
 def _scaled(lit: np.ndarray[tuple[int], np.dtype[np.int64]], full: int, probe: int) -> tuple[int, int]:
-    """Map the first and last lit probe pixel outwards to frame pixels."""
+    """Map the first and last lit pixel of the probe to pixels of the frame, rounding outwards."""
     first, last = int(lit[0]), int(lit[-1]) + 1
     return first * full // probe, -(-last * full // probe)

@@ -67,6 +67,10 @@ class Segmenter:
             ServiceError: any other subclass that concerns a frame.
 
         """
+        # In a task of its own, a frame that goes on does not wake all that is around it.
+        return await asyncio.ensure_future(self._life(frame))
+
+    async def _life(self, frame: Frame) -> Segmentation:
         frame.priority = frame.options.priority
         with self._counted(frame):
             async with _within(frame.deadline):
@@ -113,15 +117,15 @@ class Segmenter:
             raise
         finally:
             if self._tracing.keeps:
-                self._tracing.record(frame.times, failure)
+                self._tracing.record(frame.made, frame.times, failure)
             ended = time.perf_counter()
             self._metrics.frame_duration.labels(outcome).observe(ended - began)
             if failure is None:
-                frame.times["total"] = frame.times.made, ended
+                frame.times["total"] = frame.made, ended
                 for stage, (start, end) in frame.times.items():
                     if stage != "total":
                         self._metrics.stage_duration.labels(stage).observe(end - start)
-                self._metrics.frame_rate.count()
+                self._metrics.frame_rate.append(time.time())
             self._in_flight -= 1
             if not self._in_flight:
                 self.idle.set()

@@ -1,4 +1,4 @@
-"""A mask as shapes: one polygon, box and probability for each connected polyp, and COCO run lengths."""
+"""Masks as shapes: polygon, box and probability of each connected region; COCO run lengths; an overlay."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ OUTLINE_COLOUR = (64, 255, 96)  # RGB; green does not occur in mucosa
 class Polyp:
     """One connected region of a mask, in pixels of the frame."""
 
-    polygon: list[tuple[int, int]]  # outer outline, (x, y)
+    polygon: list[tuple[int, int]]  # outer outline as (x, y)
     bounding_box: tuple[int, int, int, int]  # x, y, width, height
     area_fraction: float  # of the frame, 0..1
     centroid: tuple[float, float]  # x, y
@@ -50,7 +50,7 @@ def _describe(
 
 
 def run_lengths(mask: Pixels) -> list[int]:
-    """Return COCO's uncompressed RLE counts: column by column, zeros first."""
+    """Return the counts of a mask (H, W) in COCO's uncompressed RLE: column by column, zeros first."""
     flat = (mask != 0).ravel(order="F")
     changes = np.flatnonzero(np.diff(flat)) + 1
     edges = np.concatenate(([0], changes, [flat.size]))
@@ -59,7 +59,7 @@ def run_lengths(mask: Pixels) -> list[int]:
 
 
 def draw_overlay(picture: Pixels, mask: Pixels) -> Pixels:
-    """Tint the polyps of an RGB picture (H, W, 3) and draw their outlines; returns a new picture."""
+    """Tint the polyps of an RGB picture, uint8 (H, W, 3), and draw their outlines; returns a new picture."""
     drawn = picture.copy()
     inside = mask != 0
     drawn[inside] = (0.75 * drawn[inside] + 0.25 * np.array(OUTLINE_COLOUR)).astype(np.uint8)

@@ -29,7 +29,7 @@ REST = Transport(
     "http.response.status_code",
     ok="200",
     code=lambda error: str(error.status),
-    failed=lambda code: int(code) >= 500,
+    failures=("5",),
 )
 HANDSHAKE = replace(REST, name="websocket")  # of a WebSocket, refused by an HTTP status
 
@@ -63,22 +63,26 @@ class HttpCalls:
         state = scope.setdefault("state", {})
         state["call"] = call
 
+        answered = False
+
         async def send_with_headers(message: Message) -> None:
+            nonlocal answered
+            if message["type"] in ("http.response.start", "websocket.accept"):
+                call.name = _route(scope) or call.name
             if message["type"] == "http.response.start":
-                call.code = str(message["status"])
+                answered, call.code = True, str(message["status"])
                 _add_headers(scope, MutableHeaders(scope=message), call)
             await send(message)
 
         if scope.get("method") == "HEAD":  # load balancers ask with it; the HTTP server leaves the body out
             scope["method"] = "GET"
-        answered = ""
         try:
             async with self._calls.enter(call):
-                self._check_origin(scope, headers)
                 try:
                     await self._app(scope, receive, send_with_headers)
-                finally:
-                    answered, call.name = call.code, _route(scope) or call.name
+                except BaseException:
+                    call.name = _route(scope) or call.name
+                    raise
         except ServiceError as error:
             if not answered:
                 state["error"] = error
@@ -97,26 +101,28 @@ class HttpCalls:
             is_work=not is_socket and scope["method"] not in READING,  # a stream tells once it is open
             is_stream=is_socket,
             is_quiet=path in QUIET_PATHS,
+            fault=self._fault(scope, headers),
         )
 
-    def _check_origin(self, scope: Scope, headers: Mapping[str, str]) -> None:
-        """Refuse a WebSocket where none is served, and what another site's page sends.
+    def _fault(self, scope: Scope, headers: Mapping[str, str]) -> ServiceError | None:
+        """Return what is wrong with a WebSocket where none is served, and with what another site's page sends.
 
         Browsers leave that to the server: they open the WebSocket, and send a form or plain bytes and only keep the
         answer from the page, so its pictures would be segmented. Programs name no origin.
         """
         is_socket = scope["type"] == "websocket"
         if is_socket and scope["path"] not in STREAM_PATHS:  # routes and mounts are not made for it
-            raise UnknownRoute("no WebSocket is served under this path; the video stream is at /stream")
+            return UnknownRoute("no WebSocket is served under this path; the video stream is at /stream")
         origin = headers.get("origin")
         if origin is None or origin in self._origins or "*" in self._origins:
-            return
+            return None
         if not is_socket and scope["method"] in READING:
-            return
+            return None
         if origin.partition("://")[2] != headers.get("host"):
-            raise ForeignOrigin(
+            return ForeignOrigin(
                 f"pages of {origin} may not send to this service; its operator can let them (CORS_ORIGINS)"
             )
+        return None
 
 
 def _add_headers(scope: Scope, headers: MutableHeaders, call: Call) -> None:

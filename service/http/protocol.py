@@ -2,8 +2,8 @@
 
 Wherever the peer is the one who has to send, a timer runs: from the connection (or, on a kept one, from the first byte
 of the next request) to the end of the head. What comes then, the body, has the request's own deadline in
-``service.http.body``. An answer before its end says that the connection will be closed; it is closed after that end, so
-that clients that send everything first can read the answer. It does not wait long for that end, nor take any number of
+``service.http.request``. An answer before its end says that the connection will be closed. It is closed after that end,
+so that clients that send everything first can read the answer; it does not wait long, nor take any number of
 bytes.
 Fields after a chunked body mean nothing here and are not kept; they and the framing of chunks are no more than a head.
 
@@ -23,8 +23,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.calls import Calls, Transport
 from service.errors import HeadTooLarge, HeadTooSlow, InvalidRequest, ServiceError
-from service.http.body import FAULT
 from service.http.middleware import REST
+from service.http.request import FAULT
 
 HEAD_SECONDS = 10.0
 MAX_HEAD_BYTES = 32 * 1024
@@ -50,6 +50,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._deaf = False  # after what is no HTTP, nothing more is
         self._last_words: ServiceError | None = None  # after the answers that are still open
         self._parting = False  # the connection is closed with the end of the body that was answered early
+        self._requests: set[asyncio.Task[Any]] = set()  # that are being answered
         self.app = self._watched(self.app)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -58,9 +59,11 @@ class HttpProtocol(HttpToolsProtocol):
         self._start_timer(HEAD_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait for nothing more."""
+        """Wait for nothing more, and drop the work of a client that left."""
         self._stop_timer()
         super().connection_lost(exc)
+        for request in self._requests:
+            request.cancel()
 
     def data_received(self, data: bytes) -> None:
         """Count what belongs to a head that is not complete."""
@@ -203,7 +206,16 @@ class HttpProtocol(HttpToolsProtocol):
                 await send({**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]})
                 cycle.keep_alive = True  # or uvicorn would close at once, and who still sends could not read the answer
 
-            await app(scope, received, sent)
+            request = asyncio.current_task()
+            assert request is not None
+            self._requests.add(request)
+            try:
+                await app(scope, received, sent)
+            except asyncio.CancelledError:
+                if not self.transport.is_closing():
+                    raise
+            finally:
+                self._requests.discard(request)
 
         return run
 

@@ -1,16 +1,45 @@
-"""What HTTP requests have in common: their call, queries given once, and their end when the client leaves."""
+"""An HTTP request: its call, its queries, and its body, an image or an archive, within limits of bytes and time."""
 
 import asyncio
+import io
 from collections import Counter
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
 
-from starlette.requests import Request
+from starlette.datastructures import Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect, Request
 
 from service.calls import Call
-from service.errors import ClientLeft, InvalidParameter
+from service.errors import (
+    BodyTooSlow,
+    ClientLeft,
+    CodedBody,
+    InvalidParameter,
+    InvalidRequest,
+    TooManyBytes,
+    UnsupportedImage,
+)
+from service.frames.codec import READABLE
 
-T = TypeVar("T")
+MULTIPART = "multipart/form-data"
+MULTIPART_OVERHEAD_BYTES = 16 * 1024  # boundaries and part headers around the one file
+FILE_FIELD = "file"
+MAX_PARTS = 10_000  # of an archive
+NO_CODING = ("", "identity")  # what a body that is sent as it is may be said to have
+FAULT = "fault"  # in the state of a request: the error for which the HTTP server reads no more of its body
+
+
+class _InMemoryParser(MultiPartParser):
+    """Starlette's parser writes parts over 1 MB to disk; a patient's picture does not belong there."""
+
+    spool_max_size = 2**62
+
+    def close(self) -> None:
+        """Let go of parts that the end of the body cut off."""
+        for file in self._files_to_close_on_error:
+            file.close()
 
 
 def call_of(request: Request) -> Call:
@@ -19,8 +48,8 @@ def call_of(request: Request) -> Call:
     return call
 
 
-async def given_once(request: Request) -> None:
-    """Pass queries whose names differ: of two values the last would count, and nobody would know.
+def received(request: Request) -> Call:
+    """Return the call of a request whose queries differ: of two values the last would count, and nobody would know.
 
     Raises:
         InvalidParameter: a name is given twice.
@@ -29,29 +58,147 @@ async def given_once(request: Request) -> None:
     for name, times in Counter(name for name, _ in request.query_params.multi_items()).items():
         if times > 1:
             raise InvalidParameter(f"{name} is given {times} times; give it once")
+    return call_of(request)
 
 
-async def unless_client_leaves(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Await ``work``; cancel it when the connection closes first.
+def content_type(request: Request) -> str:
+    """Return the media type of a body without its parameters; empty where none is given."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def read_image(request: Request, max_bytes: int, deadline: float) -> bytes:
+    """Return the encoded image of a request.
+
+    Args:
+        request: its body is read here.
+        max_bytes: limit for the image.
+        deadline: loop time, seconds, by which the whole body must be in.
 
     Raises:
-        ClientLeft: it did.
+        UnsupportedImage: the content type is not an image's.
+        CodedBody: it is compressed as a whole.
+        TooManyBytes: more than ``max_bytes``; noticed by the declared length where there is one.
+        BodyTooSlow: the deadline passed.
+        InvalidRequest: the multipart form is broken or has no file, or the body's chunks are broken.
+        ClientLeft: the client closed the connection.
 
     """
-    task = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_disconnected(request))
+    kind = content_type(request)
+    if kind == MULTIPART:
+        body = await read_body(request, max_bytes + MULTIPART_OVERHEAD_BYTES, max_bytes, deadline)
+        image = await _file_part(request.headers, body)
+        if len(image) > max_bytes:
+            raise TooManyBytes.of_image(max_bytes)
+        return image
+    if kind and not kind.startswith("image/") and kind != "application/octet-stream":
+        advice = f"send {READABLE} with its image type, application/octet-stream or {MULTIPART}"
+        raise UnsupportedImage(f"the content type {kind} is not read here; {advice}")
+    return await read_body(request, max_bytes, max_bytes, deadline)
+
+
+async def read_body(request: Request, limit: int, max_bytes: int, deadline: float) -> bytes:
+    """Return a whole body of at most ``limit`` bytes, of which ``max_bytes`` are the image's.
+
+    Raises:
+        CodedBody: it is compressed as a whole.
+        TooManyBytes: noticed by the declared length where there is one.
+        BodyTooSlow: ``deadline`` (loop time, seconds) passed.
+        InvalidRequest: its chunks are broken.
+        ClientLeft: the client closed the connection.
+
+    """
+    async with _in_time(deadline):
+        return b"".join([chunk async for chunk in _chunks(request, limit, partial(TooManyBytes.of_image, max_bytes))])
+
+
+async def read_zip(request: Request, max_bytes: int, deadline: float) -> io.BytesIO:
+    """Return a body of at most ``max_bytes``, held once in memory.
+
+    Raises:
+        ServiceError: as ``read_body``.
+
+    """
+    archive = io.BytesIO()
+    async with _in_time(deadline):
+        async for chunk in _chunks(request, max_bytes, partial(_too_large, max_bytes)):
+            archive.write(chunk)
+    return archive
+
+
+async def read_parts(request: Request, max_bytes: int, deadline: float) -> list[tuple[str, bytes]]:
+    """Return names and contents of the files in a multipart form of at most ``max_bytes``, held once in memory.
+
+    Raises:
+        InvalidRequest: the form is broken, or has too many parts.
+        ServiceError: as ``read_body``.
+
+    """
+    chunks = _chunks(request, max_bytes, partial(_too_large, max_bytes))
+    parser = _InMemoryParser(request.headers, chunks, max_files=MAX_PARTS, max_fields=8)
     try:
-        await asyncio.wait((task, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientLeft("the client closed the connection before its answer was ready")
-        return task.result()
+        async with _in_time(deadline):
+            form = await parser.parse()
+    except (MultiPartException, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"the multipart form is broken ({error}); send each picture as a file part") from error
+    else:
+        return [await _taken(value) for _, value in form.multi_items() if isinstance(value, UploadFile)]
     finally:
-        leaving.cancel()
-        if not task.done():
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        parser.close()
 
 
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+async def _taken(part: UploadFile) -> tuple[str, bytes]:
+    try:
+        return part.filename or "", await part.read()
+    finally:
+        await part.close()
+
+
+@asynccontextmanager
+async def _in_time(deadline: float) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout_at(deadline):
+            yield
+    except TimeoutError:
+        raise BodyTooSlow("the body did not arrive within the request's time; send it faster") from None
+
+
+async def _chunks(request: Request, limit: int, too_many: Callable[[], TooManyBytes]) -> AsyncGenerator[bytes, None]:
+    codings = [each for each in request.headers.getlist("content-encoding") if each.strip().lower() not in NO_CODING]
+    if codings:
+        raise CodedBody(f"the body has the Content-Encoding {', '.join(codings)[:80]}; send it as it is, without one")
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit:
+        raise too_many()  # the server discards the rest, so that the client can read the answer
+    size = 0
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > limit:
+                raise too_many()
+            yield chunk
+    except ClientDisconnect:
+        if fault := getattr(request.state, FAULT, None):
+            raise fault from None
+        raise ClientLeft("the client closed the connection while it sent the body") from None
+
+
+def _too_large(max_bytes: int) -> TooManyBytes:
+    return TooManyBytes(f"the archive has more than {max_bytes} bytes (MAX_ARCHIVE_BYTES); send several smaller ones")
+
+
+async def _file_part(headers: Headers, body: bytes) -> bytes:
+    async def stream() -> AsyncGenerator[bytes, None]:
+        yield body
+
+    parser = _InMemoryParser(headers, stream(), max_files=1, max_fields=8)
+    try:
+        form = await parser.parse()
+    except (MultiPartException, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"the multipart form is broken ({error}); send one part named {FILE_FIELD!r}") from error
+    try:
+        upload = form.get(FILE_FIELD)
+        if not isinstance(upload, UploadFile):
+            raise InvalidRequest(f"the multipart form has no file part named {FILE_FIELD!r}; send the image there")
+        return await upload.read()
+    finally:
+        parser.close()

@@ -1,1 +1,1 @@
-"""What can be seen of a running service: metrics, traces, stage times and logs."""
+"""What operators see of a running service: metrics, traces, stage times and logs."""

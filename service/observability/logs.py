@@ -1,4 +1,4 @@
-"""Log lines: text for people, or one JSON object a line for machines. Pictures and file names never go in."""
+"""Logging: text for people, or one JSON object per line for machines. Pictures and file names are never logged."""
 
 import json
 import logging
@@ -8,21 +8,21 @@ from contextvars import ContextVar
 
 from service.observability.tracing import current_trace_id
 
-QUIETER = {  # loggers of libraries, and from which level on they are heard
+QUIETER = {  # the lowest levels at which loggers of libraries are logged
     "PIL": logging.WARNING,
     "asyncio": logging.WARNING,
-    "uvicorn.error": logging.ERROR,  # warns of faults of clients, which are refused and logged here
-    "python_multipart": logging.CRITICAL,  # quotes bytes of the body
+    "uvicorn.error": logging.ERROR,  # warns of clients' faults, which this service answers and logs itself
+    "python_multipart": logging.CRITICAL,  # quotes bytes of the request body
 }
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")  # of the call that is served in this task
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line; inside a call it names its request and its trace."""
+    """Formats records as JSON, one object per line, with the ids of the current request and trace."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Format a record with its time in UTC."""
+        """Return the JSON object of a record; times are in UTC, exceptions under ``exception``."""
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
         line = {
             "time": f"{stamp}.{int(record.msecs):03d}Z",

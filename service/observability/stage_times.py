@@ -1,6 +1,5 @@
 """The stages of a frame's life and the time each took."""
 
-import time
 from collections.abc import Iterable
 
 STAGES = ("decode", "preprocess", "queue", "infer", "post", "encode")
@@ -11,10 +10,6 @@ class StageTimes(dict[str, tuple[float, float]]):
 
     The stages of one frame follow each other, so one thread at a time writes.
     """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.made = time.perf_counter()
 
     def seconds(self) -> dict[str, float]:
         """Return how long each stage took, and the ``total`` where it is known, in the order of a frame's life."""

@@ -8,12 +8,11 @@ sampler, batches, headers, certificates.
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from opentelemetry import context, trace
-from opentelemetry.trace import Link, Span, SpanKind, StatusCode, Tracer, set_span_in_context
+from opentelemetry.trace import Link, Span, StatusCode, Tracer, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from service import __version__
@@ -33,36 +32,29 @@ class Tracing:
 
     def __init__(self, tracer: Tracer | None = None) -> None:
         self.keeps = tracer is not None
-        self._tracer = tracer or trace.NoOpTracer()
-
-    def begin(self, name: str, request_id: str, headers: Mapping[str, Any]) -> Span:
-        """Start the span of a call, in the client's trace if its headers name one."""
-        attributes = {"pranet.request_id": request_id}
-        return self._tracer.start_span(name, W3C.extract(headers), SpanKind.SERVER, attributes=attributes)
+        self.tracer = tracer or trace.NoOpTracer()
 
     def traceparent(self, span: Span) -> str:
-        """Return the header that names a call's span to its client; empty where no traces are kept."""
-        if not self.keeps:
-            return ""
+        """Return the header that names a call's span to its client."""
         headers: dict[str, str] = {}
         W3C.inject(headers, set_span_in_context(span))
         return headers["traceparent"]
 
-    def record(self, times: StageTimes, failure: BaseException | None) -> None:
-        """Keep the stages of one frame of the current call, and the cause where it failed."""
+    def record(self, made: float, times: StageTimes, failure: BaseException | None) -> None:
+        """Keep the stages of one frame of the current call, which was made at ``made`` (``time.perf_counter``)."""
         now = time.time_ns()
         shift = now - time.perf_counter_ns()  # from the clock of the stages to that of traces
         frame = call = trace.get_current_span()
         stream = bool(context.get_value(STREAM))
         if stream:
             links = [Link(call.get_span_context())]
-            frame = self._tracer.start_span("frame", context.Context(), links=links, start_time=shift + _ns(times.made))
+            frame = self.tracer.start_span("frame", context.Context(), links=links, start_time=shift + _ns(made))
         if not frame.is_recording():  # the sampler passed it over
             return
         for stage in STAGES:
             if stage in times:
                 began, ended = times[stage]
-                span = self._tracer.start_span(stage, set_span_in_context(frame), start_time=shift + _ns(began))
+                span = self.tracer.start_span(stage, set_span_in_context(frame), start_time=shift + _ns(began))
                 span.end(shift + _ns(ended))
         if failure is not None:
             kind = failure.slug if isinstance(failure, ServiceError) else type(failure).__name__
@@ -71,12 +63,6 @@ class Tracing:
             if failure is not None:
                 frame.set_status(StatusCode.ERROR)
             frame.end(now)
-
-
-def make_current(span: Span, *, stream: bool) -> None:
-    """Make a call's span the current one of this task, and of every task that begins in it."""
-    inside = set_span_in_context(span)
-    context.attach(context.set_value(STREAM, True, inside) if stream else inside)
 
 
 def current_trace_id() -> str:

@@ -3,17 +3,17 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
+from pranet_client.pictures import Picture
 from service.errors import InvalidRequest, TooManyPixels
 from service.frames import codec
-from service.frames.codec import Picture
 from service.frames.frame import Frame, Options, Output, Segmentation
+from service.frames.segmenter import Segmenter
 from service.observability.stage_times import StageTimes
 from service.oip.tensors import Array
-from service.runtime import Service
-from service.tasks.group import Together
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,28 +22,25 @@ class Inferred:
 
     outputs: dict[Output, Array]
     model_id: str
-    times: StageTimes  # the longest of each stage
+    server_timing: str  # the longest time of each stage, as the header says it
+
+    @classmethod
+    def of(cls, frames: Sequence[Segmentation]) -> Self:
+        """Stack what became of each picture."""
+        outputs = {name: np.stack([frame.arrays[name] for frame in frames]) for name in frames[0].arrays}
+        longest = StageTimes.longest([frame.times for frame in frames])
+        return cls(outputs, frames[0].model.model_id, longest.server_timing())
 
 
-async def infer(service: Service, pictures: Sequence[Picture], options: Options, deadline: float) -> Inferred:
-    """Segment the pictures of a request at once; cancelling the caller drops the work.
+def check_sizes(pictures: Sequence[Picture], max_pixels: int) -> None:
+    """Return if the pictures of a request fit into one tensor; reads their headers only.
 
     Raises:
         InvalidRequest: they differ in size.
-        TooManyPixels: together they have more than ``MAX_IMAGE_PIXELS``; nothing was decoded.
-        ServiceError: any picture's own; the others are given up.
+        TooManyPixels: together they have more than ``max_pixels``.
+        ServiceError: any picture's own, as far as its header tells.
 
     """
-    await asyncio.to_thread(_check_sizes, pictures, service.settings.max_image_pixels)
-    async with Together() as tasks:
-        frames = [
-            tasks.create_task(service.segmenter.segment(Frame(source=picture, options=options, deadline=deadline)))
-            for picture in pictures
-        ]
-    return await asyncio.to_thread(_stacked, [frame.result() for frame in frames], options)
-
-
-def _check_sizes(pictures: Sequence[Picture], max_pixels: int) -> None:
     sizes = [codec.size(picture, max_pixels) for picture in pictures]
     if different := [size for size in sizes if size != sizes[0]]:
         (width, height), (other_width, other_height) = sizes[0], different[0]
@@ -55,6 +52,21 @@ def _check_sizes(pictures: Sequence[Picture], max_pixels: int) -> None:
         raise TooManyPixels(f"the pictures together have more than {max_pixels} pixels (MAX_IMAGE_PIXELS); send fewer")
 
 
-def _stacked(frames: Sequence[Segmentation], options: Options) -> Inferred:
-    outputs = {name: np.stack([frame.arrays[name] for frame in frames]) for name in options.arrays}
-    return Inferred(outputs, frames[0].model.model_id, StageTimes.longest(frame.times for frame in frames))
+async def infer(
+    segmenter: Segmenter, pictures: Sequence[Picture], options: Options, deadline: float
+) -> list[Segmentation]:
+    """Segment the pictures of a request at once; cancelling the caller drops the work.
+
+    Raises:
+        ServiceError: any picture's own; the others are given up.
+
+    """
+    frames = [Frame(source=picture, options=options, deadline=deadline) for picture in pictures]
+    tasks = [asyncio.ensure_future(segmenter.segment(frame)) for frame in frames]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise

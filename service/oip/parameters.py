@@ -33,14 +33,14 @@ def options(parameters: Parameters, outputs: Iterable[str], default_threshold: f
             "pranet.v1.SegmentationService/SegmentStream"
         )
     flag(FINAL_RESPONSE, parameters, False)  # either way, the one response is the final one
-    asked = {name: parameters[name] for name in ("threshold", "roi") if name in parameters}
-    if isinstance(asked.get("threshold"), bool):
-        raise InvalidParameter(f"threshold is {asked['threshold']}; send a number from 0 to 1")
-    found = read(FrameOptions, asked)
     priority = _whole("priority", parameters) or DEFAULT_PRIORITY
     if priority not in PRIORITIES:
         raise InvalidParameter(f"priority is {priority}; send 1 (live), 2 (single), 3 (archive) or 0 (the default, 2)")
-    return found.options(default_threshold, PRIORITIES[priority], arrays=_arrays(outputs))
+    arrays = _arrays(outputs)
+    asked = {name: parameters[name] for name in ("threshold", "roi") if name in parameters}
+    if isinstance(asked.get("threshold"), bool):
+        raise InvalidParameter(f"threshold is {asked['threshold']}; send a number from 0 to 1")
+    return read(FrameOptions, asked).options(default_threshold, PRIORITIES[priority], arrays=arrays)
 
 
 def seconds(parameters: Parameters, limit: float) -> float:
@@ -65,6 +65,18 @@ def flag(name: str, parameters: Parameters, default: bool) -> bool:
     if not isinstance(value, bool):
         raise InvalidParameter(f"{name} is {value!r}; send true or false")
     return value
+
+
+def binary_outputs(request: Parameters, outputs: Mapping[str, Parameters]) -> frozenset[str]:
+    """Return the names of the outputs that a request over HTTP wants as bytes behind the JSON.
+
+    Raises:
+        InvalidParameter: what says so is neither true nor false.
+
+    """
+    default = flag("binary_data_output", request, False)
+    chosen = {name: flag("binary_data", given, default) for name, given in outputs.items()}
+    return frozenset([name for name in OUTPUTS if chosen.get(name, default)])
 
 
 def refuse_unknown(parameters: Iterable[str], known: Iterable[str], place: str) -> None:

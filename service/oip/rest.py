@@ -7,12 +7,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
 
-from service.http.body import read_body
-from service.http.request import call_of, unless_client_leaves
+from pranet_client.pictures import Picture
+from service.calls import Call
+from service.frames.frame import Segmentation
+from service.http.request import call_of, read_body
 from service.oip import model, parameters
-from service.oip.inference import Inferred, infer
+from service.oip.inference import Inferred, check_sizes, infer
 from service.oip.rest_messages import HEADER_LENGTH, InferBody, parse, write
 from service.runtime import Service
+from service.settings import Settings
 
 PREFIX = "/v2"
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -87,22 +90,33 @@ async def model_statistics(request: Request) -> Response:
 
 async def model_infer(request: Request) -> Response:
     """Segment the pictures of a request."""
-    service, call = _service(request), call_of(request)
+    service = _service(request)
+    most, call = service.settings.max_message_bytes, call_of(request)
+    raw = await read_body(request, most, service.settings.max_image_bytes, call.deadline)
+    answering = _inferred(raw, request.headers.get(HEADER_LENGTH), service, call)
+    return await asyncio.ensure_future(answering)  # in a task of its own, it wakes nothing around it
+
+
+async def _inferred(raw: bytes, header_length: str | None, service: Service, call: Call) -> Response:
     settings = service.settings
-    raw = await read_body(request, settings.max_message_bytes, settings.max_image_bytes, call.deadline)
-    header_length = request.headers.get(HEADER_LENGTH)
-    body, pictures = await asyncio.to_thread(parse, raw, header_length, settings.max_queue_size)
-    asked = {name: value for name, value in body.parameters.items() if name != "binary_data_output"}
-    options = parameters.options(asked, [output.name for output in body.outputs], settings.threshold)
-    deadline = call.allow(parameters.seconds(asked, settings.request_timeout_ms / 1e3))
-    inferred = await unless_client_leaves(request, infer(service, pictures, options, deadline))
-    return await asyncio.to_thread(_written, body, inferred)
+    body, pictures = await asyncio.to_thread(_read, raw, header_length, settings)
+    seconds = parameters.seconds(body.asked, settings.request_timeout_ms / 1e3)
+    options = parameters.options(body.asked, [output.name for output in body.outputs], settings.threshold)
+    frames = await infer(service.segmenter, pictures, options, call.allow(seconds))
+    return await asyncio.to_thread(_written, body, frames)
 
 
-def _written(body: InferBody, inferred: Inferred) -> Response:
+def _read(raw: bytes, header_length: str | None, settings: Settings) -> tuple[InferBody, list[Picture]]:
+    body, pictures = parse(raw, header_length, settings.max_queue_size)
+    check_sizes(pictures, settings.max_image_pixels)
+    return body, pictures
+
+
+def _written(body: InferBody, frames: list[Segmentation]) -> Response:
+    inferred = Inferred.of(frames)
     outputs, binary = write(body, inferred.outputs)
     answer = {"model_name": model.NAME, "model_version": model.VERSION, "id": body.id, "outputs": outputs}
-    headers = {"x-model": inferred.model_id, "server-timing": inferred.times.server_timing()}
+    headers = {"x-model": inferred.model_id, "server-timing": inferred.server_timing}
     response = JSONResponse(answer, headers=headers)
     if binary:
         headers[HEADER_LENGTH] = str(len(response.body))

@@ -5,6 +5,7 @@
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Annotated, Any, TypeVar
 
 from pydantic import (
@@ -20,8 +21,8 @@ from pydantic import (
     model_validator,
 )
 
+from pranet_client.pictures import Picture
 from service.errors import InvalidRequest, TooManyBytes
-from service.frames.codec import Picture
 from service.frames.frame import Output
 from service.oip import model, parameters, tensors
 from service.oip.tensors import Array, Tensor
@@ -79,11 +80,20 @@ class InferBody(_Body):
     inputs: Few[InputBody]
     outputs: Few[OutputBody] = []
 
-    def in_binary(self, name: str) -> bool:
-        """Tell whether an output is to be written as bytes."""
-        default = parameters.flag("binary_data_output", self.parameters, False)
-        wanted = {output.name: output.parameters for output in self.outputs}
-        return parameters.flag("binary_data", wanted.get(name, {}), default)
+    @cached_property
+    def asked(self) -> dict[str, Value]:
+        """Return the parameters that say how to segment; the other one says how to write the answer."""
+        return {name: value for name, value in self.parameters.items() if name != "binary_data_output"}
+
+    @cached_property
+    def binary_outputs(self) -> frozenset[str]:
+        """Return the names of the outputs that are to be written as bytes.
+
+        Raises:
+            InvalidParameter: what says so is neither true nor false.
+
+        """
+        return parameters.binary_outputs(self.parameters, {each.name: each.parameters for each in self.outputs})
 
 
 def parse(raw: bytes, header_length: str | None, max_pictures: int) -> tuple[InferBody, list[Picture]]:
@@ -105,7 +115,7 @@ def parse(raw: bytes, header_length: str | None, max_pictures: int) -> tuple[Inf
         raise InvalidRequest(f"the JSON of the request: {said(error.errors(), InferBody)}") from error
     for output in body.outputs:
         parameters.refuse_unknown(output.parameters, ("binary_data",), f"output {output.name!r}")
-    body.in_binary("")
+    _ = body.asked, body.binary_outputs  # refuses what is wrong about them
     inputs = _inputs(body.inputs, memoryview(raw)[json_size:])
     return body, tensors.pictures(inputs, max_pictures)
 
@@ -140,7 +150,7 @@ def write(body: InferBody, outputs: Mapping[Output, Array]) -> tuple[list[dict[s
 
     """
     binary: list[bytes] = []
-    return [_output(name, array, body.in_binary(name), binary) for name, array in outputs.items()], binary
+    return [_output(name, array, name in body.binary_outputs, binary) for name, array in outputs.items()], binary
 
 
 def _output(name: Output, array: Array, in_binary: bool, binary: list[bytes]) -> dict[str, Any]:

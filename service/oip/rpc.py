@@ -9,17 +9,20 @@ import grpc
 import numpy as np
 from google.protobuf import json_format
 
+from pranet_client.pictures import Picture
 from service.calls import current
 from service.errors import Draining, InternalError, InvalidRequest, ServiceError, TooManyBytes
+from service.frames.frame import Segmentation
 from service.oip import model, parameters, tensors
-from service.oip.inference import Inferred, infer
+from service.oip.inference import Inferred, check_sizes, infer
 from service.oip.parameters import Value
 from service.oip.tensors import Tensor
 from service.pb.inference import open_inference_pb2 as pb
 from service.pb.inference import open_inference_pb2_grpc as pb_grpc
 from service.rpc.call import Context, write
 from service.runtime import Service
-from service.tasks import ordered_map
+from service.settings import Settings
+from service.tasks import in_order
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
@@ -75,17 +78,16 @@ class Servicer(pb_grpc.GRPCInferenceServiceServicer):
         call = current()
         if "x-request-id" not in call.headers:
             call.named(request.id)
-        inferred = await self._infer(request, call.deadline - call.arrived)
-        context.set_trailing_metadata(
-            (("x-model", inferred.model_id), ("server-timing", inferred.times.server_timing()))
-        )
-        return await asyncio.to_thread(_response, request.id, inferred)
+        frames = await self._infer(request, call.deadline - call.arrived)
+        response, inferred = await asyncio.to_thread(_response, request.id, frames)
+        context.set_trailing_metadata((("x-model", inferred.model_id), ("server-timing", inferred.server_timing)))
+        return response
 
     async def ModelStreamInfer(self, requests: AsyncIterator[pb.ModelInferRequest], context: Context) -> None:
         """Answer every request of a stream, in order; a failed one is answered with its error."""
         streams = self._service.streams
         with streams.place():
-            await ordered_map.in_order(
+            await in_order(
                 aiter(requests),
                 self._answer_streamed,
                 functools.partial(write, context),
@@ -98,8 +100,7 @@ class Servicer(pb_grpc.GRPCInferenceServiceServicer):
     async def _answer_streamed(self, request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
         try:
             limit = self._service.settings.request_timeout_ms / 1e3
-            inferred = await self._infer(request, limit)
-            response = await asyncio.to_thread(_response, request.id, inferred)
+            response, _ = await asyncio.to_thread(_response, request.id, await self._infer(request, limit))
         except ServiceError as error:
             self._service.calls.reject(error)
             return _failed(request.id, error)
@@ -110,16 +111,15 @@ class Servicer(pb_grpc.GRPCInferenceServiceServicer):
         response.parameters["triton_final_response"].bool_param = True  # one response for each request
         return pb.ModelStreamInferResponse(infer_response=response)
 
-    async def _infer(self, request: pb.ModelInferRequest, limit: float) -> Inferred:
+    async def _infer(self, request: pb.ModelInferRequest, limit: float) -> list[Segmentation]:
         model.check(request.model_name, request.model_version)
         given = _parameters(request.parameters)
         for output in request.outputs:
             parameters.refuse_unknown(output.parameters, (), f"output {output.name!r}")
         options = parameters.options(given, [each.name for each in request.outputs], self._service.settings.threshold)
         deadline = asyncio.get_running_loop().time() + parameters.seconds(given, limit)
-        inputs = await asyncio.to_thread(_inputs, request, self._service.settings.max_image_bytes)
-        pictures = tensors.pictures(inputs, self._service.settings.max_queue_size)
-        return await infer(self._service, pictures, options, deadline)
+        pictures = await asyncio.to_thread(_pictures, request, self._service.settings)
+        return await infer(self._service.segmenter, pictures, options, deadline)
 
 
 def _parameters(given: Mapping[str, pb.InferParameter]) -> dict[str, Value]:
@@ -129,6 +129,12 @@ def _parameters(given: Mapping[str, pb.InferParameter]) -> dict[str, Value]:
             raise InvalidRequest(f"parameter {name!r} has no value; give it one, or leave it out")
         found[name] = getattr(parameter, choice)
     return found
+
+
+def _pictures(request: pb.ModelInferRequest, settings: Settings) -> list[Picture]:
+    pictures = tensors.pictures(_inputs(request, settings.max_image_bytes), settings.max_queue_size)
+    check_sizes(pictures, settings.max_image_pixels)
+    return pictures
 
 
 def _inputs(request: pb.ModelInferRequest, max_bytes: int) -> list[Tensor]:
@@ -153,8 +159,9 @@ def _contents(given: pb.ModelInferRequest.InferInputTensor) -> bytes | list[byte
     return tensors.from_numbers(np.array(given.contents.uint_contents, np.uint32))
 
 
-def _response(request_id: str, inferred: Inferred) -> pb.ModelInferResponse:
-    return pb.ModelInferResponse(
+def _response(request_id: str, frames: list[Segmentation]) -> tuple[pb.ModelInferResponse, Inferred]:
+    inferred = Inferred.of(frames)
+    response = pb.ModelInferResponse(
         model_name=model.NAME,
         model_version=model.VERSION,
         id=request_id,
@@ -164,6 +171,7 @@ def _response(request_id: str, inferred: Inferred) -> pb.ModelInferResponse:
         ],
         raw_output_contents=[tensors.to_raw(array) for array in inferred.outputs.values()],
     )
+    return response, inferred
 
 
 def _failed(request_id: str, error: ServiceError) -> pb.ModelStreamInferResponse:

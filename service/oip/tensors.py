@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pranet_client.pictures import Picture, PixelFormat, RawPicture
 from service.errors import InvalidRequest
-from service.frames.codec import Picture, PixelFormat, RawPicture
 from service.oip.model import INPUT
 
 LENGTH = struct.Struct("<I")  # before each element of BYTES

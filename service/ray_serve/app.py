@@ -1,5 +1,8 @@
 """The service on Ray Serve, ``serve run service.ray_serve.app:app max_replicas=4``; needs the extra ``ray``.
 
+Run it in an empty folder: Ray makes its processes and those of its workers look for modules in the working directory
+first (also with ``--app-dir``), and would take a ``service.py`` or ``model.py`` there for the service's packages.
+
 Each replica is one process with one device, one batcher and the routes of ``service.rest.routes``. Ray starts, scales,
 checks, replaces and stops replicas; its proxy has the ports, and hands out requests.
 """
@@ -22,12 +25,12 @@ from ray.serve.grpc_util import RayServegRPCContext
 from starlette.routing import Router
 from starlette.types import ASGIApp
 
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from service import settings
 from service.calls import Call
 from service.errors import TooManyBytes
 from service.oip import rpc as oip
 from service.pb.inference import open_inference_pb2 as inference
-from service.pb.pranet.v1 import segmentation_pb2 as pb
 from service.ray_serve.proxy import Aborted, RayContext, RayStream, without_request_id
 from service.readiness import Phase
 from service.rest import routes

@@ -9,7 +9,7 @@ import base64
 import contextlib
 import json
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -19,10 +19,10 @@ from starlette.types import Receive, Scope, Send
 from service.answers import SegmentationBody, describe
 from service.archives.archive import PATIENCE_SECONDS, Answered
 from service.archives.members import Member, from_parts, from_zip
+from service.calls import Call
 from service.errors import ClientLeft, ServiceError, UnsupportedImage
 from service.frames.frame import Options, Output, Segmentation
-from service.http.body import MULTIPART, content_type, read_parts, read_zip
-from service.http.request import call_of, unless_client_leaves
+from service.http.request import MULTIPART, content_type, read_parts, read_zip
 from service.rest.errors import PROBLEM_TYPE
 from service.runtime import Service
 
@@ -30,47 +30,51 @@ ZIP_TYPES = ("application/zip", "application/x-zip-compressed")
 NDJSON, MIXED = "application/x-ndjson", "multipart/mixed"
 PNG_TYPE, JSON_TYPE = "image/png", "application/json"
 
-Write = Callable[[bytes], Awaitable[None]]
 
-
-class Streamed(Response):
-    """A response whose body is written while the pictures are segmented; ``held`` is closed at its end."""
+class ArchiveResponse(Response):
+    """The answers of an archive's pictures, each sent as soon as it and those before it are made."""
 
     def __init__(
         self,
         request: Request,
-        media_type: str,
-        count: int,
-        body: Callable[[Write], Awaitable[None]],
+        call: Call,
+        members: Sequence[Member],
+        options: Options,
+        service: Service,
         held: contextlib.ExitStack,
     ) -> None:
-        super().__init__(media_type=media_type, headers={"x-pictures": str(count)})
+        """Answer ``members`` in the form that ``Accept`` asks for; ``held`` is closed when all are sent."""
+        self._boundary = uuid.uuid4().hex if MIXED in request.headers.get("accept", "") else ""
+        media_type = f"{MIXED}; boundary={self._boundary}" if self._boundary else NDJSON
+        super().__init__(media_type=media_type, headers={"x-pictures": str(len(members))})
         del self.headers["content-length"]
-        self._request = request
-        self._body = body
+        self._call = call
+        self._members = members
+        self._options = options
+        self._service = service
         self._held = held
+        self._deadline = call.allow(PATIENCE_SECONDS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send everything, unless the client leaves or does not read: then its work is dropped."""
-        service: Service = self._request.app.state.service
 
-        async def write(data: bytes) -> None:
+        async def send_answer(answer: Answered) -> None:
+            data = await asyncio.to_thread(_encoded, answer, self._call.request_id, self._boundary)
             try:
-                async with asyncio.timeout(service.settings.request_timeout_ms / 1e3):
+                async with asyncio.timeout(self._service.settings.request_timeout_ms / 1e3):
                     await send({"type": "http.response.body", "body": data, "more_body": True})
             except TimeoutError:  # it would hold a place of MAX_ARCHIVES for ever
                 raise ClientLeft("the client does not read its answers") from None
 
-        async def whole() -> None:
-            await self._body(write)
-            await send({"type": "http.response.body", "body": b""})
-
         with self._held:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            await unless_client_leaves(self._request, whole())
+            answering = self._service.archives.answer_all(self._members, self._options, self._deadline, send_answer)
+            await asyncio.ensure_future(answering)  # in a task of its own, it wakes nothing around it
+            end = f"--{self._boundary}--\r\n".encode() if self._boundary else b""
+            await send({"type": "http.response.body", "body": end})
 
 
-async def respond(request: Request, options: Options, service: Service) -> Response:
+async def respond(request: Request, call: Call, options: Options, service: Service) -> Response:
     """Read an archive; return the response that segments its pictures while it is sent.
 
     Raises:
@@ -78,36 +82,11 @@ async def respond(request: Request, options: Options, service: Service) -> Respo
         ServiceError: the archive as a whole is refused.
 
     """
-    call = call_of(request)
     with contextlib.ExitStack() as held:
         held.enter_context(service.archives.place())
         members = await _members(request, service, call.deadline)
-        return streamed(request, members, options, service, held.pop_all())
+        return ArchiveResponse(request, call, members, options, service, held.pop_all())
     raise AssertionError("unreachable")
-
-
-def streamed(
-    request: Request,
-    members: Sequence[Member],
-    options: Options,
-    service: Service,
-    held: contextlib.ExitStack,
-) -> Streamed:
-    """Return the response that segments the members while it is sent; ``held`` is closed at its end."""
-    call = call_of(request)
-    deadline = call.allow(PATIENCE_SECONDS)
-    boundary = uuid.uuid4().hex if MIXED in request.headers.get("accept", "") else ""
-
-    async def body(write: Write) -> None:
-        async def send(answer: Answered) -> None:
-            await write(await asyncio.to_thread(_written, answer, call.request_id, boundary))
-
-        await service.archives.answer_all(members, options, deadline, send)
-        if boundary:
-            await write(f"--{boundary}--\r\n".encode())
-
-    media_type = f"{MIXED}; boundary={boundary}" if boundary else NDJSON
-    return Streamed(request, media_type, len(members), body, held)
 
 
 async def _members(request: Request, service: Service, deadline: float) -> list[Member]:
@@ -122,7 +101,7 @@ async def _members(request: Request, service: Service, deadline: float) -> list[
     raise UnsupportedImage(f"content type {kind or 'none'} is no archive; send {ZIP_TYPES[0]} or {MULTIPART}")
 
 
-def _written(answer: Answered, request_id: str, boundary: str) -> bytes:
+def _encoded(answer: Answered, request_id: str, boundary: str) -> bytes:
     return _part(answer, request_id, boundary) if boundary else _line(answer, request_id)
 
 

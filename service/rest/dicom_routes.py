@@ -11,8 +11,7 @@ from service.archives.archive import PATIENCE_SECONDS
 from service.batching.queue import Priority
 from service.dicom import extra
 from service.frames.frame import Frame, Options, Segmentation
-from service.http.body import read_zip
-from service.http.request import call_of, unless_client_leaves
+from service.http.request import call_of, read_zip
 from service.rest import archive_routes
 from service.runtime import Service
 
@@ -48,10 +47,10 @@ async def respond(
         deadline = call.allow(PATIENCE_SECONDS) if several else call.deadline
         if as_segmentation:
             made = work.segmentation(read, options, service, deadline, omit_empty=omit_empty)
-            return Response(await unless_client_leaves(request, made), media_type=extra.MEDIA_TYPE)
+            return Response(await made, media_type=extra.MEDIA_TYPE)
         if several:
             bulk = replace(options, priority=Priority.ARCHIVE)
-            return archive_routes.streamed(request, work.members(read), bulk, service, held.pop_all())
+            return archive_routes.ArchiveResponse(request, call, work.members(read), bulk, service, held.pop_all())
         frame = Frame(source=read.frames[0], options=options, deadline=deadline)
-        return await unless_client_leaves(request, service.segmenter.segment(frame))
+        return await service.segmenter.segment(frame)
     raise AssertionError("unreachable")

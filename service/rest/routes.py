@@ -17,9 +17,8 @@ from service.calls import Call
 from service.dicom.extra import MEDIA_TYPE as DICOM_TYPE
 from service.errors import InvalidParameter, UpgradeRequired
 from service.frames.frame import Frame, Options, Output, Segmentation
-from service.http.body import FILE_FIELD, MULTIPART, content_type, read_image
 from service.http.middleware import TIMEOUT_HEADER, HttpCalls
-from service.http.request import call_of, given_once, unless_client_leaves
+from service.http.request import FILE_FIELD, MULTIPART, call_of, content_type, read_image, received
 from service.oip import rest as oip
 from service.options import FrameOptions
 from service.rest import archive_routes, errors, websocket
@@ -113,7 +112,6 @@ def _add_routes(app: FastAPI) -> None:
         response_class=Response,
         responses={200: {"model": SegmentationBody, "content": SEGMENT_ANSWERS}, **PROBLEMS},
         openapi_extra={"requestBody": REQUEST_BODY},
-        dependencies=[Depends(given_once)],
     )(segment)
     app.post(
         "/segment/batch",
@@ -124,7 +122,6 @@ def _add_routes(app: FastAPI) -> None:
             **PROBLEMS,
         },
         openapi_extra={"requestBody": ARCHIVE_BODY},
-        dependencies=[Depends(given_once)],
     )(segment_batch)
     app.get("/livez", summary="Whether the process answers")(livez)
     app.get("/readyz", summary="Whether new work is taken", responses={503: PROBLEMS[503]})(readyz)
@@ -139,14 +136,14 @@ def _add_routes(app: FastAPI) -> None:
 async def segment(request: Request, query: Annotated[SegmentQuery, Query()]) -> Response:
     """Answer an image with its mask, in the geometry of the image as a person sees it."""
     service: Service = request.app.state.service
-    call, accept = call_of(request), request.headers.get("accept", "")
+    call, accept = received(request), request.headers.get("accept", "")
     if content_type(request) == DICOM_TYPE:
         return await _object(request, query, service)
     if query.omit_empty or DICOM_TYPE in accept:
         raise InvalidParameter(f"a DICOM Segmentation is only made of DICOM; send Content-Type: {DICOM_TYPE}")
     image = await read_image(request, service.settings.max_image_bytes, call.deadline)
     frame = Frame(source=image, options=_options(query, accept, service), deadline=call.deadline)
-    return _answer(await unless_client_leaves(request, service.segmenter.segment(frame)), call)
+    return _answer(await service.segmenter.segment(frame), call)
 
 
 async def _object(request: Request, query: SegmentQuery, service: Service) -> Response:
@@ -164,10 +161,11 @@ async def _object(request: Request, query: SegmentQuery, service: Service) -> Re
 async def segment_batch(request: Request, query: Annotated[FrameOptions, Query()]) -> Response:
     """Answer every image of a zip or multipart form, one by one: NDJSON, or multipart/mixed by ``Accept``."""
     service: Service = request.app.state.service
+    call = received(request)
     if query.output == "maps":
         raise InvalidParameter("output=maps is not made of archives; send its images to /segment")
     options = _options(query, request.headers.get("accept", ""), service, Priority.ARCHIVE)
-    return await archive_routes.respond(request, options, service)
+    return await archive_routes.respond(request, call, options, service)
 
 
 async def livez() -> dict[str, str]:

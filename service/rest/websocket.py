@@ -31,7 +31,7 @@ from service.rest.errors import PROBLEM_TYPE, headers_of
 from service.rest.websocket_messages import pack, parsed, stream_options, unpack
 from service.runtime import Service
 from service.streams.frame import StreamFrame
-from service.tasks.group import forget_frames
+from service.tasks import forget_frames
 
 # Close codes, RFC 6455 section 7.4.1 and IANA's registry.
 NORMAL, GOING_AWAY, PROTOCOL_ERROR, TOO_BIG = "1000", "1001", "1002", "1009"
@@ -127,6 +127,4 @@ async def _say(*messages: Awaitable[None]) -> None:
                 await message
 
 
-STREAM = Transport(
-    "websocket", "pranet.close_code", ok=NORMAL, code=_close_code, failed=lambda code: code == INTERNAL_ERROR
-)
+STREAM = Transport("websocket", "pranet.close_code", ok=NORMAL, code=_close_code, failures=(INTERNAL_ERROR,))

@@ -6,9 +6,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pranet_client.pictures import Picture, PixelFormat, RawPicture
 from service.answers import describe
 from service.errors import InvalidRequest, ServiceError
-from service.frames.codec import Picture, PixelFormat, RawPicture
 from service.frames.frame import Segmentation
 from service.options import StreamConfig, read
 from service.streams.frame import Drop, StreamFrame

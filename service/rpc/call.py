@@ -8,14 +8,14 @@ from typing import Any
 import grpc
 from google.protobuf.message import Message
 
+from pranet_client.errors import ERROR_METADATA_KEY
 from service.calls import Call, Calls, Transport
-from service.errors import ERROR_METADATA_KEY, ClientLeft, DeadlineExceeded, ServiceError
+from service.errors import ClientLeft, DeadlineExceeded, ServiceError
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 WORK = frozenset({"Segment", "SegmentStream", "ModelInfer", "ModelStreamInfer"})
 STREAMS = frozenset({"SegmentStream", "ModelStreamInfer"})  # last for minutes, so that metrics keep them apart
-FAILURES = frozenset({"INTERNAL", "UNAVAILABLE", "DEADLINE_EXCEEDED"})  # of the service
 EARLY_SECONDS = 0.1  # that a client may give up before its deadline by our clock, which starts when the call arrives
 
 UNARY, STREAM = (
@@ -24,7 +24,7 @@ UNARY, STREAM = (
         "rpc.grpc.status_code",
         ok="OK",
         code=lambda error: error.grpc.name,
-        failed=lambda code: code in FAILURES,
+        failures=("INTERNAL", "UNAVAILABLE", "DEADLINE_EXCEEDED"),
         number=lambda code: grpc.StatusCode[code].value[0],
     )
     for name in ("grpc", "grpc-stream")

@@ -14,7 +14,7 @@ from service.calls import UNKNOWN, Calls
 from service.errors import BodyTooSlow, InvalidRequest, MethodNotAllowed, TooManyBytes
 from service.rpc.call import Context, call_of, entered
 from service.rpc.health_limits import HealthLimits, Limits
-from service.tasks.group import forget_frames
+from service.tasks import forget_frames
 
 OPEN_SERVICE = f"/{health.SERVICE_NAME}/"
 CANCELLED_SECONDS = 0.1  # after the end of its messages, until a call is cancelled if that is why they ended

@@ -3,13 +3,13 @@
 from typing import Any
 
 from model.engines.predictor import ModelRef
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pictures import Picture, PixelFormat, RawPicture
 from service.errors import InvalidParameter, InvalidRequest, ServiceError
 from service.frames import regions
-from service.frames.codec import Picture, PixelFormat, RawPicture
 from service.frames.frame import MaskFormat, Options, Output, Segmentation
 from service.frames.shapes import Polyp
 from service.options import FrameOptions, StreamConfig, read
-from service.pb.pranet.v1 import segmentation_pb2 as pb
 from service.streams.frame import Drop, StreamFrame
 from service.streams.quality import Quality
 from service.streams.stream import StreamOptions
@@ -145,10 +145,10 @@ def response(segmentation: Segmentation, request_id: str = "") -> pb.SegmentResp
         run_lengths=segmentation.run_lengths,
         threshold=segmentation.options.threshold,
         model=model(segmentation.model),
-        times=pb.StageTimes(**segmentation.times.milliseconds()),
         batch_size=segmentation.batch_size,
         bits=segmentation.bits,
         presence=_presence(segmentation),
+        times=pb.StageTimes(**segmentation.times.milliseconds()),
     )
 
 

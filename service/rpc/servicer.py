@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator
 from google.protobuf.message import DecodeError
 
 from model.transforms import SIZE
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service import __version__
 from service.calls import current
 from service.errors import InvalidRequest, TooManyBytes
 from service.frames.frame import Frame
-from service.pb.pranet.v1 import segmentation_pb2 as pb
-from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service.rpc import messages
 from service.rpc.call import Context, write
 from service.runtime import Service

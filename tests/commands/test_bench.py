@@ -11,8 +11,9 @@ from PIL import Image
 
 from model.engines.factory import PRECISIONS
 from model.training.pairs import PairFile
-from service.client.client import AsyncClient, VideoFrame
-from service.client.connection import Reply
+from pranet_client.async_client import AsyncClient
+from pranet_client.connection import Reply, VideoFrame
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from service.commands.bench import fidelity, local, report, servers, streaming
 from service.commands.bench.errors import BenchError
 from service.commands.bench.load import closed_loop, open_loop, watched
@@ -21,7 +22,6 @@ from service.commands.bench.pictures import read, size
 from service.commands.main import main
 from service.commands.segment import NothingToDo
 from service.frames.codec import decode
-from service.pb.pranet.v1 import segmentation_pb2 as pb
 from tests.support.patching import Patches
 from tests.support.pictures import ROOT
 from tests.support.predictors import RedPredictor
@@ -135,7 +135,7 @@ async def test_a_frame_of_a_stream_that_failed_is_counted_with_its_reason() -> N
         answers = await streaming.streams(client, [b"no picture"], 1, 10, time.perf_counter() + 0.5)
     failed = [answer.error for answer in answers if not answer.dropped]
     assert failed
-    assert all("not an image" in error for error in failed)
+    assert all("not a supported image" in error for error in failed)
 
 
 @pytest.mark.parametrize(("outcome", "dropped"), [("answered", False), ("stale", True), ("lost", False)])

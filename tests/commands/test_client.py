@@ -9,14 +9,15 @@ from time import monotonic
 import numpy as np
 import pytest
 
-from service.client.client import AsyncClient, Client
-from service.client.connection import Reply, VideoFrame
-from service.client.errors import RequestFailed
+from pranet_client.async_client import AsyncClient
+from pranet_client.client import Client
+from pranet_client.connection import Reply, VideoFrame
+from pranet_client.errors import RequestFailed
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from service.commands.main import main
 from service.commands.stream_statistics import Tally
 from service.commands.video import SourceError, VideoWriter, open_source, paced, sweep
 from service.frames.codec import decode
-from service.pb.pranet.v1 import segmentation_pb2 as pb
 from tests.support.patching import Patches
 from tests.support.pictures import SAMPLES, encoded, mask_of, red_box
 from tests.support.serving import PATIENCE, Running, serving
@@ -66,7 +67,7 @@ async def test_a_service_that_cannot_be_reached_is_said_to_be() -> None:
 def test_a_stream_to_a_server_that_is_not_there_ends_with_one_line_that_says_what_to_do(
     capsys: pytest.CaptureFixture[str], patched: Patches
 ) -> None:
-    patched("service.client.client", "FIRST_REPLY_SECONDS", 0.3)
+    patched("pranet_client.reconnection", "FIRST_REPLY_SECONDS", 0.3)
     address = f"127.0.0.1:{free_port()}"
     assert main(["stream", "demo:", "--server", address]) == 2
     said = capsys.readouterr()
@@ -76,7 +77,7 @@ def test_a_stream_to_a_server_that_is_not_there_ends_with_one_line_that_says_wha
 
 
 async def test_a_stream_that_is_refused_for_too_long_names_the_cause(patched: Patches) -> None:
-    patched("service.client.client", "FIRST_REPLY_SECONDS", 0.3)
+    patched("pranet_client.reconnection", "FIRST_REPLY_SECONDS", 0.3)
     async with (
         serving(max_streams=1) as it,
         AsyncClient(target=target(it)) as client,

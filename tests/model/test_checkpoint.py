@@ -123,20 +123,23 @@ def _without(state: State, name: str) -> State:
 
 STATES: dict[str, tuple[Callable[[State], Any], str]] = {
     "a missing key": (lambda state: _without(state, FIRST), f"lacks {FIRST}"),
-    "an unknown key": (lambda state: state | {"head.weight": torch.ones(1)}, "unknown head.weight"),
+    "an unknown key": (lambda state: state | {"head.weight": torch.ones(1)}, "unexpected head.weight"),
     "another network": (lambda state: {"conv1.weight": torch.ones(64, 3, 7, 7)}, "is not a PraNet"),
     "another shape": (lambda state: state | {FIRST: torch.ones(64, 3, 7, 7)}, "(64, 3, 7, 7) instead of (32, 3, 3, 3)"),
     "a huge shape": (
         lambda state: state | {FIRST: torch.ones((), dtype=torch.int8).expand(2**40, 3, 3, 3)},
         "instead of (32, 3, 3, 3)",
     ),
-    "not a number": (lambda state: state | {FIRST: torch.full((32, 3, 3, 3), torch.nan)}, "undefined values in"),
+    "not a number": (lambda state: state | {FIRST: torch.full((32, 3, 3, 3), torch.nan)}, "infinite or NaN values in"),
     "infinity": (lambda state: state | {FIRST: torch.full((32, 3, 3, 3), torch.inf)}, "infinite"),
     "a negative variance": (lambda state: state | {VARIANCE: -state[VARIANCE]}, f"negative variances in {VARIANCE}"),
-    "whole numbers": (lambda state: state | {FIRST: torch.ones(32, 3, 3, 3, dtype=torch.int8)}, "without a fitting"),
+    "whole numbers": (
+        lambda state: state | {FIRST: torch.ones(32, 3, 3, 3, dtype=torch.int8)},
+        "without a matching scale",
+    ),
     "a sparse tensor": (lambda state: state | {FIRST: torch.ones(32, 3, 3, 3).to_sparse()}, "not dense tensors"),
     "a number": (lambda state: state | {FIRST: 1.0}, f"not dense tensors: {FIRST}"),
-    "a list": (lambda state: list(state.values()), "holds a list"),
+    "a list": (lambda state: list(state.values()), "contains a list"),
     "numbers for names": (lambda state: dict(enumerate(state.values())), "not a dictionary of named tensors"),
     "code": (
         lambda state: state | {"run": _Code()},
@@ -183,7 +186,7 @@ def test_a_file_is_refused_with_its_name_and_the_reason(tmp_path: Path, fault: s
 def test_a_truncated_file_is_refused(tmp_path: Path, weights: Path) -> None:
     path = tmp_path / "half.safetensors"
     path.write_bytes(weights.read_bytes()[: 2**20])
-    assert _refusal(path).endswith("is neither a readable safetensors nor a PyTorch file; fetch or copy it again")
+    assert _refusal(path).endswith("is neither a readable safetensors nor a PyTorch file; download or copy it again")
 
 
 def _hole(data: bytes) -> bytes:
@@ -225,7 +228,7 @@ def test_what_is_not_a_file_is_refused(tmp_path: Path) -> None:
 
 def test_an_endless_file_is_refused(patched: Patches) -> None:
     patched(weights_file, "MAX_BYTES", 2**20)
-    assert "is larger than any PraNet" in _refusal(Path("/dev/zero"))
+    assert "it is not a PraNet" in _refusal(Path("/dev/zero"))
 
 
 def test_an_unreadable_file_is_refused(patched: Patches) -> None:
@@ -241,7 +244,8 @@ def test_serve_says_one_line_and_ends_before_a_port_is_opened(tmp_path: Path) ->
     done = pranet("serve", "--weights", tmp_path / "bad.pth", "--port", 1, "--grpc-port", 1)  # none could be opened
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"pranet: weights file {tmp_path / 'bad.pth'}: damaged or unsafe")
+    assert line.startswith(f"pranet: weights file {tmp_path / 'bad.pth'}: is a damaged or unsafe")
+    assert "(Unsupported operand" in line
 
 
 def _refusal(path: Path) -> str:

@@ -23,10 +23,10 @@ from PIL import Image
 
 from model.engines.cuda import device_metrics
 from model.transforms import Pixels
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from service.errors import ServiceError
 from service.observability.metrics import OUTCOMES, Metrics
 from service.observability.stage_times import STAGES
-from service.pb.pranet.v1 import segmentation_pb2 as pb
 from service.runtime import Phase
 from tests.support.pictures import ROOT, encoded
 from tests.support.predictors import RedPredictor

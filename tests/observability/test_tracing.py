@@ -21,9 +21,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from websockets.asyncio.client import connect
 
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from service.observability import logs, tracing
 from service.observability.stage_times import STAGES
-from service.pb.pranet.v1 import segmentation_pb2 as pb
 from service.rest.websocket_messages import LENGTH
 from service.settings import Settings, SettingsError
 from tests.support.patching import Patches

@@ -10,8 +10,8 @@ import grpc
 import httpx
 import pytest
 
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from service.http import protocol as http_protocol
-from service.pb.pranet.v1 import segmentation_pb2 as pb
 from service.settings import MESSAGE_OVERHEAD_BYTES
 from tests.support.patching import Patches
 from tests.support.pictures import encoded, red_box

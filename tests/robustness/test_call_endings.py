@@ -8,7 +8,7 @@ import grpc
 import pytest
 from websockets.asyncio.client import connect
 
-from service.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from service.rpc.call import EARLY_SECONDS
 from tests.support.pictures import encoded, red_box
 from tests.support.serving import PATIENCE, counted, until

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 from PIL.Image import Transpose
 
-from service.pb.pranet.v1 import segmentation_pb2 as pb
-from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from tests.support.pictures import SAMPLES, Mask, annotation, dice, encoded, mask_of
 from tests.support.processes import Server, pranet
 

@@ -12,7 +12,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from model.transforms import Floats, Pixels
-from service.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from tests.support.patching import Patches
 from tests.support.pictures import Mask, dice, encoded, mask_of, red_box
 from tests.support.predictors import RedPredictor

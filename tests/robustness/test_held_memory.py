@@ -12,10 +12,10 @@ from PIL import Image
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service.pb.inference import open_inference_pb2 as inference
 from service.pb.inference import open_inference_pb2_grpc as inference_grpc
-from service.pb.pranet.v1 import segmentation_pb2 as pb
-from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service.rest.websocket_messages import LENGTH
 from tests.support import processes
 from tests.support.pictures import encoded

@@ -13,8 +13,8 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
+from pranet_client.credentials import Access
 from service.access.tokens import Token, digest_of
-from service.client.credentials import Access
 from service.http import protocol as http_protocol
 from service.http.protocol import MAX_HEAD_BYTES
 from service.pb.inference import open_inference_pb2 as inference

@@ -14,8 +14,8 @@ import httpx
 import pytest
 from PIL import Image
 
-from service.pb.pranet.v1 import segmentation_pb2 as pb
-from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from tests.support import processes
 from tests.support.pictures import ROOT, encoded, mask_of, red_box
 from tests.support.processes import Server

@@ -20,8 +20,8 @@ from model.engines.predictor import ModelRef
 from model.transforms import Floats, Pixels
 from model.weights import checkpoint
 from model.weights.weights_file import CheckpointError
-from service.pb.pranet.v1 import segmentation_pb2 as pb
-from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from tests.support import processes
 from tests.support.pictures import SAMPLES, Mask, dice, encoded, mask_of, red_box
 from tests.support.predictors import RedPredictor

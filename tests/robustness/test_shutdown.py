@@ -18,10 +18,10 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from PIL import Image
 
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service.app import INFERENCE_DEAD, StartError
 from service.batching.batcher import MAX_ABANDONED
-from service.pb.pranet.v1 import segmentation_pb2 as pb
-from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from tests.support import processes
 from tests.support.pictures import SAMPLES, encoded, mask_of
 from tests.support.processes import Server, pranet

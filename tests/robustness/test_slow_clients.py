@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 from websockets.asyncio.client import ClientConnection
 
-from service.client.credentials import NO_ACCESS
+from pranet_client.credentials import NO_ACCESS
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from service.http import protocol as http_protocol
 from service.http import server as http_server
 from service.http.protocol import MAX_HEAD_BYTES
-from service.pb.pranet.v1 import segmentation_pb2 as pb
 from service.rest.websocket_messages import LENGTH
 from service.streams import stream
 from tests.support import callers

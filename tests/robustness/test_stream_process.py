@@ -8,9 +8,9 @@ import grpc
 import httpx
 import pytest
 
-from service.pb.pranet.v1 import segmentation_pb2 as pb
-from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
-from service.rpc.call import ERROR_METADATA_KEY
+from pranet_client.errors import ERROR_METADATA_KEY
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from tests.support.pictures import ROOT, SAMPLES
 from tests.support.processes import server
 from tests.support.serving import PATIENCE

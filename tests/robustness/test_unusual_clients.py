@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import grpc
 import pytest
 
-from service.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from service.runtime import Phase
 from tests.support.pictures import encoded, red_box
 from tests.support.serving import Running, connected, serving, until

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from service.client.credentials import NO_ACCESS
+from pranet_client.credentials import NO_ACCESS
 from service.http.middleware import SAFE_HEADERS
 from tests.support import callers
 from tests.support.serving import serving

@@ -11,10 +11,10 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
-from service.client.credentials import Access
+from pranet_client.credentials import Access
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service.commands import main as cli
-from service.pb.pranet.v1 import segmentation_pb2 as pb
-from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service.rest.websocket_messages import LENGTH
 from tests.support import processes
 from tests.support.pictures import encoded, red_box

@@ -14,9 +14,10 @@ import httpx
 import pytest
 import trustme
 
-from service.access.tls import ServerTls, TlsError
+from pranet_client.credentials import NO_ACCESS
+from pranet_client.errors import TlsError
+from service.access.tls import ServerTls
 from service.access.tokens import Token, digest_of
-from service.client.credentials import NO_ACCESS
 from service.http import server as http_server
 from service.rpc import server as rpc
 from tests.support import processes

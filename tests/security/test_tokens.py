@@ -16,11 +16,11 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
+from pranet_client.credentials import NO_ACCESS, Access
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service.access.tokens import Tokens, TokensError, parse
-from service.client.credentials import NO_ACCESS, Access
 from service.commands import main as cli
-from service.pb.pranet.v1 import segmentation_pb2 as pb
-from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from tests.support.callers import TRANSPORTS, Ask, grpc_unary, rest, socket
 from tests.support.pictures import encoded, red_box
 from tests.support.serving import Running, serving
@@ -151,7 +151,7 @@ def test_a_broken_new_file_leaves_the_old_tokens_in_force(
     assert read.holder("good") == read.holder("good") == "good"
     faults = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert len(faults) == 1  # not one for each request
-    assert "stay in force" in faults[0]
+    assert "the old tokens stay valid" in faults[0]
     assert "secret" not in faults[0]
     tokens.write_text(line("new"))
     assert read.holder("new") == "new"
@@ -167,7 +167,7 @@ def test_a_file_that_is_broken_from_the_beginning_stops_the_start(tmp_path: Path
 
 
 def test_a_name_can_stand_in_the_file_once_only() -> None:
-    with pytest.raises(TokensError, match="line 2: the name a stands there twice"):
+    with pytest.raises(TokensError, match="line 2: the name a occurs twice"):
         parse(f"{line('one', 'a')}\n{line('two', 'a')}")
 
 

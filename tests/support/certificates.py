@@ -8,7 +8,7 @@ from typing import Any
 
 import trustme
 
-from service.client.credentials import Access
+from pranet_client.credentials import Access
 
 
 @dataclass

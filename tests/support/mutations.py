@@ -5,7 +5,7 @@ import struct
 import zlib
 from collections.abc import Callable, Sequence
 
-from service.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from tests.support.picture_cases import BAD, ODD
 from tests.support.pictures import encoded, red_box
 

@@ -10,8 +10,8 @@ import grpc
 import httpx
 
 from model.engines.predictor import Predictor
+from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service.app import listening
-from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service.runtime import Service, running, warm_up
 from service.settings import Settings
 from tests.support.predictors import PATIENCE, RedPredictor

@@ -8,11 +8,11 @@ from typing import Any
 
 import grpc
 
+from pranet_client.errors import ERROR_METADATA_KEY
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service.frames import frame as frame_module
 from service.observability.metrics import OUTCOMES
-from service.pb.pranet.v1 import segmentation_pb2 as pb
-from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
-from service.rpc.call import ERROR_METADATA_KEY
 from tests.support.patching import Patches, patching
 from tests.support.pictures import encoded, red_box
 from tests.support.predictors import GatedPredictor

@@ -140,11 +140,11 @@ async def test_a_bomb_that_declares_less_is_stopped_at_what_it_declares() -> Non
 @pytest.mark.parametrize(
     ("archive", "status", "words"),
     [
-        (b"", 400, "no zip"),
-        (b"PK nothing", 400, "no zip"),
+        (b"", 400, "not a zip"),
+        (b"PK nothing", 400, "not a zip"),
         (zipped({}), 400, "no file"),
         (zipped({"folder/": b""}), 400, "no file"),
-        (zipped(IMAGES)[:-10], 400, "no zip"),
+        (zipped(IMAGES)[:-10], 400, "not a zip"),
         (zipped(IMAGES) + b"more", 400, "damaged at its end"),
         (zipped(IMAGES)[:-22] + struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 9, 9, 2**23, 0, 0), 413, "directory"),
         (zipped(IMAGES)[:-22] + b"PK\6\7" + bytes(16) + zipped(IMAGES)[-22:], 400, "zip64"),

@@ -11,8 +11,8 @@ from PIL import Image
 from PIL.ImageFile import ImageFile
 from starlette.requests import Request
 
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from service.http.request import timeout_seconds
-from service.pb.pranet.v1 import segmentation_pb2 as pb
 from tests.support.patching import Patches
 from tests.support.picture_cases import BAD, GOOD, png_that_declares
 from tests.support.predictors import RedPredictor

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image, ImageFilter
 
 from model.transforms import Pixels
+from pranet_client.pictures import PixelFormat, RawPicture
 from service.errors import InvalidParameter, ServiceError, TooManyPixels
-from service.frames.codec import PixelFormat, RawPicture, to_rgb
+from service.frames.codec import to_rgb
 from tests.support.pictures import SAMPLES
 
 MAX_PIXELS = 1_000_000

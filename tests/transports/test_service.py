@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from model.presence import Presence
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from service import app
-from service.pb.pranet.v1 import segmentation_pb2 as pb
 from tests.support.pictures import SAMPLES, annotation, dice, encoded, mask_of, red_box
 from tests.support.predictors import RedPredictor
 from tests.support.processes import Server

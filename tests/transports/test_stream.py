@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from model.transforms import Floats, Pixels
+from pranet_client.pictures import Picture, PixelFormat, RawPicture
 from service.batching.admission import Admission
 from service.batching.batcher import Batcher
 from service.errors import ClientLeft, DeadlineExceeded, Draining, InvalidRequest, ServiceError, TooManyStreams
 from service.frames import frame as frame_module
-from service.frames.codec import Picture, PixelFormat, RawPicture
 from service.frames.frame import Frame, Inference, MaskFormat, Options, Segmentation
 from service.frames.regions import Box
 from service.frames.segmenter import Segmenter, inference

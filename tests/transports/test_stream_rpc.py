@@ -3,7 +3,7 @@ import asyncio
 import grpc
 import pytest
 
-from service.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from tests.support.pictures import encoded, mask_of, red_box
 from tests.support.serving import serving
 from tests.support.streaming import CONFIG, EVERY, PICTURE, check_identity, frame, held, reached, replies, status

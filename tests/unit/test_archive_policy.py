@@ -2,14 +2,14 @@
 
 import pytest
 
-from service.batching.archive_policy import BULK_SECONDS, GONE_SECONDS, STARVED_SECONDS, Bulk
+from service.batching.archive_policy import BULK_SECONDS, GONE_SECONDS, STARVED_SECONDS, ArchivePolicy
 
 
-def watching(fps: float, frames: int = 50, *, cost: float, busy: float = 0.0) -> tuple[Bulk, float]:
+def watching(fps: float, frames: int = 50, *, cost: float, busy: float = 0.0) -> tuple[ArchivePolicy, float]:
     """Return what has seen a stream, and the moment of its last frame; each was on the device for ``busy`` seconds."""
     start = 100.0
-    bulk = Bulk()
-    bulk.cost(1, cost)
+    bulk = ArchivePolicy()
+    bulk.frame_seconds = cost
     bulk.started(start)
     moment = start
     for number in range(frames):
@@ -20,15 +20,15 @@ def watching(fps: float, frames: int = 50, *, cost: float, busy: float = 0.0) ->
 
 
 def test_without_a_stream_bulk_goes_at_once_but_not_for_long() -> None:
-    bulk = Bulk()
+    bulk = ArchivePolicy()
     assert bulk.size(0.0) == 1  # its cost is not known yet
     bulk.cost(4, 0.4)
     assert bulk.size(1.0) == int(BULK_SECONDS / 0.1)
 
 
 def test_a_frame_that_costs_much_goes_alone() -> None:
-    bulk = Bulk()
-    bulk.cost(1, 2.0)
+    bulk = ArchivePolicy()
+    bulk.frame_seconds = 2.0
     assert bulk.size(0.0) == 1
 
 

@@ -257,9 +257,7 @@ async def test_inference_counts_as_dead_once_a_slot_has_ended_by_a_fault_of_its_
 
 
 async def test_slow_calls_that_come_back_do_not_add_up_to_a_dead_device(patched: Patches) -> None:
-    patched(
-        "service.batching.hang_timeout", "MOST_HANG_SECONDS", 0.01
-    )  # or each would get eight times the last one's time
+    patched("service.batching.batcher", "MOST_HANG_SECONDS", 0.01)  # or each would get eight times the last one's time
     held = threading.Semaphore(0)
 
     def infer(items: Sequence[int]) -> list[int]:

@@ -57,7 +57,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
         "segments, or bytes between",
     ),
     "fill bytes": (lambda: after_start(b"\xff" * MAX_STEPS), "segments, or bytes between"),
-    "chunks": (lambda: PNG[:PNG_HEADER] + EMPTY_CHUNK * MAX_STEPS + PNG[PNG_HEADER:], "chunks; save it anew"),
+    "chunks": (lambda: PNG[:PNG_HEADER] + EMPTY_CHUNK * MAX_STEPS + PNG[PNG_HEADER:], "chunks; save it again"),
     "pictures": (lambda: tiff(1, bytes(64 * 48), following=8 + 64 * 48), "more than one picture"),
     "run lengths": (run_lengths, "send it uncompressed"),
 }

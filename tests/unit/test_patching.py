@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import pytest
 
-from service.batching import hang_timeout
+from service.batching import batcher
 from tests.support.patching import patching
 
 
@@ -46,6 +46,6 @@ def test_what_is_replaced_and_never_called_fails_the_test() -> None:
 
 def test_a_constant_that_no_function_reads_cannot_be_replaced() -> None:
     with patching() as patched:
-        patched(hang_timeout, "MOST_HANG_SECONDS", 1)
+        patched(batcher, "MOST_HANG_SECONDS", 1)
         with pytest.raises(AssertionError, match=re.escape("no function reads json.__author__")):
             patched(json, "__author__", "nobody")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from pranet_client.credentials import Access
 from service.access.rate_limits import Allowance
 from service.access.tokens import Token, digest_of
-from service.client.credentials import Access
 from service.errors import RateLimited, TooManyAtOnce
 from tests.support.callers import TRANSPORTS, Ask, grpc_unary, rest
 from tests.support.patching import Patches

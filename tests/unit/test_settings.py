@@ -57,7 +57,9 @@ def test_help_describes_settings_as_other_commands_describe_their_flags(capsys: 
         cli.main(["serve", "--help"])
     said = " ".join(capsys.readouterr().out.split())
     assert "Serve REST, gRPC and Prometheus metrics." in said
-    assert "--host VALUE address that REST and gRPC listen on (0.0.0.0 in the image) (default: 127.0.0.1)" in said
+    assert (
+        "--host VALUE address on which REST and gRPC listen (0.0.0.0 in the Docker image) (default: 127.0.0.1)" in said
+    )
     assert "--port VALUE REST port; 0 picks a free one (default: 8000)" in said
 
 
@@ -88,10 +90,10 @@ def test_an_empty_variable_is_an_unset_one() -> None:
 @pytest.mark.parametrize(
     ("given", "advice"),
     [
-        ({"PRANET_TLS_CERT": "a.pem"}, "TLS_CERT and TLS_KEY are needed together"),
+        ({"PRANET_TLS_CERT": "a.pem"}, "TLS_CERT and TLS_KEY need each other"),
         ({"PRANET_TLS_CLIENT_CA": "ca.pem"}, "TLS_CLIENT_CA needs TLS_CERT"),
-        ({"PRANET_RATE_LIMIT": "5"}, "need API_TOKENS_FILE"),
-        ({"PRANET_TOKEN_CONCURRENCY": "5"}, "need API_TOKENS_FILE"),
+        ({"PRANET_RATE_LIMIT": "5"}, "set API_TOKENS_FILE too"),
+        ({"PRANET_TOKEN_CONCURRENCY": "5"}, "set API_TOKENS_FILE too"),
     ],
 )
 def test_settings_that_need_each_other_say_so(given: dict[str, str], advice: str) -> None:

@@ -1,1 +1,1 @@
-"""The engine for NVIDIA GPUs: recorded CUDA graphs of a network in few kernels."""
+"""Engine for NVIDIA GPUs: CUDA graphs of a network with few kernels."""

@@ -1,7 +1,7 @@
-"""Operations that do not wait for each other, on streams of their own: recorded, they are branches of a CUDA graph.
+"""Parallel branches of a CUDA graph: independent operations are recorded on streams of their own.
 
-A small batch leaves most of a GPU idle, and half of PraNet's layers are in branches: receptive fields beside the
-backbone, reductions beside the decoder.
+A small batch leaves most of a GPU idle, and half of PraNet's layers are independent of others: receptive-field blocks
+run beside the backbone, and reductions beside the decoder.
 """
 
 import operator
@@ -10,18 +10,18 @@ from typing import Any
 import torch
 from torch import fx
 
-VIEWS = (torch.split, operator.getitem)  # nothing runs for these
+VIEWS = (torch.split, operator.getitem)  # launch no kernel
 
 
 class Branches(fx.Interpreter):
-    """Runs a traced network on as many streams as it has branches; it starts and ends on the current one.
+    """Runs a traced network with a stream for each branch, starting and ending on the current stream.
 
-    An operation continues the stream of an input that nothing has continued yet, or else begins another stream, of the
-    default priority. Streams of that priority must not be in use while one is recorded.
+    An operation continues the stream of one of its inputs, if no other operation has continued it yet. Otherwise it
+    takes a new stream of default priority. No other work may use streams of that priority during a recording.
     """
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the network."""
+        """Run the network on its inputs, and return its output."""
         self._main = torch.cuda.current_stream()
         self._streams: dict[fx.Node, torch.cuda.Stream] = {}
         self._ready: dict[fx.Node, torch.cuda.Event] = {}
@@ -29,7 +29,7 @@ class Branches(fx.Interpreter):
         return super().run(*args, **kwargs)
 
     def run_node(self, n: fx.Node) -> Any:
-        """Run an operation when its inputs are ready."""
+        """Launch one operation on its stream, behind its inputs."""
         if n.op == "get_attr" or n.target in VIEWS:
             return super().run_node(n)
         makers = {each: _maker(each) for each in n.all_input_nodes if each.op != "get_attr"}
@@ -37,7 +37,7 @@ class Branches(fx.Interpreter):
         for each, maker in makers.items():
             if self._streams[maker] != stream:
                 stream.wait_event(self._ready[maker])
-                self.env[each].record_stream(stream)  # its memory is not to be used anew before
+                self.env[each].record_stream(stream)  # so that its memory is not reused before
         with torch.cuda.stream(stream):
             result = super().run_node(n)
             self._ready[n] = stream.record_event()

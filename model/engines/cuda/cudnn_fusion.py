@@ -1,4 +1,4 @@
-"""Convolution, bias, residual sum and ReLU in one kernel of cuDNN: the same function, fewer trips through memory."""
+"""Convolution, bias, residual sum and ReLU as one cuDNN kernel: the same function with less memory traffic."""
 
 import operator
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from torch import fx, nn
 
 
 def fuse_activations(network: nn.Module) -> fx.GraphModule:
-    """Trace a network with folded batch-norm and fuse each ReLU, and the sum before it, into the convolution before.
+    """Trace a network with folded batch-norm, and fuse each ReLU and residual sum into the convolution before it.
 
     The result runs on CUDA GPUs only.
     """
@@ -29,7 +29,7 @@ def fuse_activations(network: nn.Module) -> fx.GraphModule:
                 _replace(traced, node, convs[0], torch.cudnn_convolution_add_relu, other, 1.0)
     traced.graph.eliminate_dead_code()
     traced.recompile()
-    traced.graph.owning_module = None  # or only the garbage collector would free a network that another one replaces
+    traced.graph.owning_module = None  # a cycle, which would delay freeing a replaced network
     return traced
 
 

@@ -1,4 +1,4 @@
-"""How a GPU fares, for metrics: a question that its driver does not answer is NaN, not an error."""
+"""Memory and utilisation of a GPU for metrics; NaN if the driver gives no answer."""
 
 import math
 from collections.abc import Callable
@@ -7,7 +7,7 @@ import torch
 
 
 def memory_used(device: str) -> float:
-    """Return the bytes in use on a GPU, by every process on it."""
+    """Return the bytes in use on a GPU by all processes; NaN if unknown."""
 
     def used() -> float:
         free, total = torch.cuda.mem_get_info(device)
@@ -17,10 +17,9 @@ def memory_used(device: str) -> float:
 
 
 def utilization(device: str) -> float:
-    """Return the fraction of the last moments in which the GPU computed.
+    """Return the fraction (0..1) of the driver's last sampling period in which the GPU was busy; NaN if unknown.
 
-    NVML says it, which comes with the driver; its Python package is of the extra ``gpu``. A part of a GPU (MIG) has
-    no such figure.
+    The value comes from NVML, which needs the Python package in the extra ``gpu``. A MIG partition has no such value.
     """
     return _answered(lambda: torch.cuda.utilization(device) / 100)
 
@@ -28,5 +27,5 @@ def utilization(device: str) -> float:
 def _answered(question: Callable[[], float]) -> float:
     try:
         return question()
-    except Exception:  # of CUDA after a fault, or of NVML, whose errors have no type where its package is not
+    except Exception:  # CUDA after a fault, or NVML, whose error types may not be installed
         return math.nan

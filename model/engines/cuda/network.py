@@ -1,7 +1,7 @@
-"""PraNet as a GPU computes it fastest: the same function in fewer kernels, each with more to do.
+"""PraNet rearranged for GPUs: the same function in fewer, larger kernels.
 
-On a GPU a pass through memory costs more than arithmetic. So averages become part of convolutions, which are larger
-then and mostly zeros; biases meet in one place; and what needs no guess does not wait for one.
+On a GPU, memory traffic costs more than arithmetic. So average pooling becomes part of convolutions, although their
+kernels grow and are mostly zeros; biases are merged; and reductions run before their gate is known instead of after.
 """
 
 from typing import cast
@@ -16,11 +16,11 @@ from model.rewrites.channel_padding import align_channels
 from model.rewrites.decoder_folding import fold_end_of_decoder
 from model.rewrites.folding import bias_of, fold_batch_norm
 
-WINDOW = 9  # pixels that the last scale averages
+WINDOW = 9  # pixels in the average pooling of the last scale
 
 
 def arrange(network: PraNet) -> PraNet:
-    """Rearrange a network in evaluation mode, in place; ``maps`` is lost."""
+    """Rearrange a network in evaluation mode, in place; ``maps`` no longer works afterwards."""
     align_channels(fold_end_of_decoder(fold_batch_norm(network)))
     for layer in (network.resnet.layer1, network.resnet.layer2, network.resnet.layer3, network.resnet.layer4):
         layer[0] = FirstBlock(cast(Bottle2neck, layer[0]))
@@ -33,18 +33,18 @@ def arrange(network: PraNet) -> PraNet:
 
 
 class FirstBlock(nn.Module):
-    """The first block of a stage as four convolutions: its scales do not wait for each other, so they are one.
+    """First block of a stage as four convolutions; one of them computes all scales, which are independent.
 
-    The last scale is an average of what a ReLU left, so another ReLU changes nothing. It is a sum of nine pixels until
-    ``conv3``, so float16 holds activations up to 7,278 there; those of the bundled weights stay below 20.
+    The last scale is an average of ReLU outputs, so the added ReLU does not change it. Up to ``conv3`` it is kept as a
+    sum of nine pixels, so float16 limits activations to 65,504 / 9 = 7,278; with the bundled weights they are below 20.
     """
 
     def __init__(self, block: Bottle2neck) -> None:
-        """Take over a block whose batch-norm is folded."""
+        """Take over the layers of a block with folded batch-norm."""
         super().__init__()
         self.conv1, self.conv3 = block.conv1, block.conv3
         self.scales = _side_by_side([cast(nn.Conv2d, each) for each in block.convs])
-        with torch.no_grad():  # the last scale is a sum now, whose weights float16 holds exactly
+        with torch.no_grad():  # the last scale is a sum, whose weights are exact in float16
             self.conv3.weight[:, -block.width :] /= WINDOW
         pool, shortcut, _ = cast(nn.Sequential, block.downsample)
         self.shortcut = cast(nn.Conv2d, shortcut)
@@ -59,10 +59,10 @@ class FirstBlock(nn.Module):
 
 
 class LateGate(nn.Module):
-    """Reduces features before they are gated, so that it need not wait for the guess."""
+    """Reduction whose gate is applied after the convolution, so that it can run before the gate is computed."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
-        """Take over a 1x1 convolution, batch-norm folded."""
+        """Take over a 1x1 convolution with folded batch-norm."""
         super().__init__()
         self.conv = conv
         self.bias = nn.Parameter(bias_of(conv).view(1, -1, 1, 1), requires_grad=False)
@@ -74,7 +74,7 @@ class LateGate(nn.Module):
 
 
 def _side_by_side(convs: list[nn.Conv2d]) -> nn.Conv2d:
-    """Return the convolution of all scales: ``convs`` of the first ones, the sum of 3x3 pixels of the last one."""
+    """Return one convolution for all scales: ``convs`` for the first ones, a sum of 3x3 pixels for the last one."""
     width, stride = convs[0].in_channels, int(convs[0].stride[0])
     merged = nn.Conv2d(SCALES * width, SCALES * width, 3, stride, padding=1)
     with torch.no_grad():
@@ -88,7 +88,7 @@ def _side_by_side(convs: list[nn.Conv2d]) -> nn.Conv2d:
 
 
 def _behind_average(conv: nn.Conv2d, side: int) -> nn.Conv2d:
-    """Return the convolution that does what a 1x1 convolution does behind an average of ``side`` x ``side`` pixels."""
+    """Return one convolution that equals an average of ``side`` x ``side`` pixels followed by the 1x1 ``conv``."""
     merged = nn.Conv2d(conv.in_channels, conv.out_channels, side, side)
     with torch.no_grad():
         merged.weight.copy_((conv.weight / side**2).expand_as(merged.weight))
@@ -97,7 +97,7 @@ def _behind_average(conv: nn.Conv2d, side: int) -> nn.Conv2d:
 
 
 def _move_bias(source: nn.Conv2d, target: nn.Conv2d) -> None:
-    """Let one of two convolutions whose outputs are added bear the bias of both: kernels add only one on the way."""
+    """Move a bias between two convolutions whose outputs are added: a fused kernel adds only one bias."""
     with torch.no_grad():
         bias_of(target).add_(bias_of(source))
     source.bias = None

@@ -1,7 +1,7 @@
-"""PraNet on a CUDA GPU as a predictor: what a batch needs is recorded once for each size, and replayed.
+"""Predictor for CUDA GPUs: the network is recorded as one CUDA graph per batch size, then replayed.
 
-Two lanes take turns. Each has its own stream, recordings and staging buffers, so that the frames and logits of one
-batch are copied while the other is computed.
+Two lanes take turns. Each has its own stream, graphs and staging buffers, so that the frames and logits of one batch
+are copied while the other batch is computed.
 """
 
 import contextlib
@@ -24,17 +24,17 @@ from model.transforms import SIZE, Floats, Pixels
 from model.weights import checkpoint
 from model.weights.weights_file import WeightsFile
 
-BUCKETS = (1, 2, 4, 8, 16, 32)  # batch sizes that are recorded; others are padded to the next one
-BRANCHED = 8  # the largest batch that leaves room for branches beside it; in larger ones they only cost memory
-HIGH = -1  # priority of the streams of lanes; branches have 0
+BUCKETS = (1, 2, 4, 8, 16, 32)  # recorded batch sizes; others are padded to the next larger one
+BRANCHED = 8  # largest batch that is recorded with parallel branches; larger ones fill the GPU without them
+HIGH = -1  # priority of the lanes' streams; branches have 0
 LANES = 2
-WARM_UP_RUNS = 3  # before a recording: cuDNN tries its kernels in the first
+WARM_UP_RUNS = 3  # before a recording; cuDNN selects its kernels in the first run
 
 log = logging.getLogger(__name__)
 
 
 class CudaPredictor:
-    """PraNet in CUDA graphs, channels last."""
+    """PraNet on a CUDA GPU, as CUDA graphs in channels-last layout."""
 
     slots = LANES
 
@@ -50,7 +50,7 @@ class CudaPredictor:
             self._free.put(Lane(fused, self._device))
 
     def warm_up(self, max_batch_size: int) -> None:
-        """Record every bucket up to the one that holds the largest batch; before the first frames only.
+        """Record every batch size up to the largest; call it only before the first batch.
 
         Raises:
             torch.cuda.OutOfMemoryError: a single frame does not fit on the GPU.
@@ -74,31 +74,31 @@ class CudaPredictor:
 
 
 class Lane:
-    """A stream with its recordings and the buffers that they read and write; for one thread at a time."""
+    """A stream with its graphs and the buffers that they read and write; used by one thread at a time."""
 
-    sizes: Sequence[int] = BUCKETS  # of batches that it takes
+    sizes: Sequence[int] = BUCKETS  # batch sizes that it accepts
 
     def __init__(self, network: fx.GraphModule, device: torch.device) -> None:
         self._network, self._device = network, device
-        # PyTorch hands streams out in turns, and has others for each priority: so no branch that is recorded meanwhile
-        # gets the stream of a lane that answers.
+        # PyTorch reuses a few streams of each priority in turn. A priority of their own keeps a lane's stream from
+        # being given to a branch that is recorded while the lane runs.
         self._stream = torch.cuda.Stream(device, priority=HIGH)  # type: ignore[no-untyped-call]
-        self._done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]  # a wait that leaves the core to others
+        self._done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]  # waiting frees the core
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
-        self._pool = torch.cuda.graph_pool_handle()  # one batch at a time: its graphs can share memory
+        self._pool = torch.cuda.graph_pool_handle()  # a lane runs one batch at a time, so its graphs share memory
         frames = (BUCKETS[-1], 3, SIZE, SIZE)
         self._staged = torch.empty(frames, dtype=torch.uint8, pin_memory=True)
         self._pixels = torch.zeros(frames, dtype=torch.uint8, device=device)
 
     def run(self, frames: Pixels) -> Floats:
-        """Copy frames (N, 3, 352, 352), N at most the largest size, to the GPU, replay, and copy the logits back."""
+        """Map uint8 RGB (N, 3, 352, 352) to float32 logits (N, 352, 352); N is at most the largest of ``sizes``."""
         count = len(frames)
         with torch.inference_mode(), torch.cuda.device(self._device), torch.cuda.stream(self._stream):
             graph, logits = self._recorded(bucket_of(count, self.sizes))
             self._staged[:count].copy_(torch.from_numpy(frames))
             self._pixels[:count].copy_(self._staged[:count], non_blocking=True)
             graph.replay()
-            answer = torch.empty((count, SIZE, SIZE), pin_memory=True)  # from PyTorch's cache, and back when it is read
+            answer = torch.empty((count, SIZE, SIZE), pin_memory=True)  # from PyTorch's cache of pinned memory
             answer.copy_(logits[:count], non_blocking=True)
             self._done.record()
             self._done.synchronize()
@@ -110,13 +110,13 @@ class Lane:
         return self._graphs[size]
 
     def _record(self, pixels: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor]:
-        """Record a batch size; cuDNN picks its kernels by trial, and float32 means float32, not TF32."""
+        """Record one batch size; cuDNN selects its kernels by timing, and float32 is not reduced to TF32."""
         graph = torch.cuda.CUDAGraph()
         network = Branches(self._network).run if len(pixels) <= BRANCHED else self._network
         with _out_of_memory_first(), torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):
             for _ in range(WARM_UP_RUNS):
                 _logits(self._network, pixels)
-            # "thread_local": another predictor may answer meanwhile, as when weights are swapped.
+            # "thread_local": another predictor may run at the same time, as during a reload of weights.
             with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
                 logits = _logits(network, pixels)
         return graph, logits
@@ -128,7 +128,7 @@ def _logits(network: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
 
 
 def record(lanes: Sequence[Lane], sizes: Sequence[int]) -> list[Lane]:
-    """Run batches of some sizes, largest first as it needs the most memory; return the lanes for which there was any.
+    """Record batch sizes on each lane, largest first because it needs most memory; return the lanes that fit.
 
     Raises:
         torch.cuda.OutOfMemoryError: a single frame does not fit in the first lane.
@@ -142,7 +142,7 @@ def record(lanes: Sequence[Lane], sizes: Sequence[int]) -> list[Lane]:
         except torch.cuda.OutOfMemoryError:
             if not recorded:
                 raise
-            log.warning("the GPU has memory for %d batch in flight only", len(recorded))
+            log.warning("GPU memory is enough for only %d batch in flight", len(recorded))
     return recorded
 
 
@@ -156,13 +156,13 @@ def _recorded_sizes(lane: Lane, sizes: Sequence[int]) -> list[int]:
             torch.cuda.empty_cache()
             if size == min(sizes) and not recorded:
                 raise
-            log.warning("the GPU has too little memory for batches of %d", size)
+            log.warning("GPU memory is not enough for batches of %d frames", size)
     return recorded
 
 
 @contextlib.contextmanager
 def _out_of_memory_first() -> Iterator[None]:
-    """Raise what ended a recording for want of memory, not that its branches were left open then."""
+    """Raise the out-of-memory error that ended a recording, not the error about open branches that follows."""
     try:
         yield
     except RuntimeError as error:
@@ -172,12 +172,12 @@ def _out_of_memory_first() -> Iterator[None]:
 
 
 def bucket_of(count: int, sizes: Iterable[int] = BUCKETS) -> int:
-    """Return the smallest batch size that holds a number of frames."""
+    """Return the smallest of ``sizes`` that is at least ``count``."""
     return min(size for size in sizes if size >= count)
 
 
 def split_when_out_of_memory(predict: Callable[[Pixels], Floats], frames: Pixels) -> Floats:
-    """Call ``predict``; a batch that does not fit on the GPU is halved until it does.
+    """Call ``predict``; halve a batch that does not fit into GPU memory until it does.
 
     Raises:
         torch.cuda.OutOfMemoryError: a single frame does not fit.

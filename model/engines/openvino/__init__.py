@@ -1,1 +1,1 @@
-"""The engine for CPUs: OpenVINO graphs in float32, bfloat16 and 8 bits."""
+"""Engine for CPUs: OpenVINO graphs in float32, bfloat16 and int8."""

@@ -1,6 +1,6 @@
-"""PraNet as an OpenVINO graph: made of the weights once, and kept on the disk for the next start.
+"""The OpenVINO graph of a weights file: converted once, and cached on disk for the next start.
 
-A start that finds the graph of its weights' very bytes on the disk needs neither them nor PyTorch.
+A start that finds the graph in the cache, by the hash of the weights file, needs neither the weights nor PyTorch.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from model.engines.openvino import bfloat16 as openvino_bfloat16
 from model.engines.openvino import int8 as openvino_int8
 from model.weights.weights_file import WeightsFile
 
-FORMAT = 5  # raise it when the same weights would be converted to another graph
+FORMAT = 5  # increase it whenever a change converts the same weights to another graph
 FILE, WEIGHTS = "graph.xml", "graph.bin"
 SEAL = "graph.sha256"
 
@@ -24,10 +24,10 @@ log = logging.getLogger(__name__)
 
 
 def graph(weights: WeightsFile, precision: str, cache_dir: Path | None) -> ov.Model:
-    """Return the graph of weights, from the cache where it is there; a cache that fails is only a warning.
+    """Return the graph of a weights file, from the cache if possible; a failing cache only logs a warning.
 
     Raises:
-        CheckpointError: the weights are not in the cache, and cannot be used.
+        CheckpointError: the graph is not in the cache, and the weights file cannot be used.
         DeviceError: ``precision`` is int8, and there is no calibration for these weights.
 
     """
@@ -41,8 +41,8 @@ def graph(weights: WeightsFile, precision: str, cache_dir: Path | None) -> ov.Mo
             if kept.exists():
                 return _read(kept)
         except (OSError, RuntimeError) as error:
-            log.warning("the cached graph %s cannot be read and is made anew: %s", kept, str(error)[:200])
-    from model.engines.openvino.conversion import convert  # takes seconds: it brings PyTorch in
+            log.warning("the cached graph %s cannot be read, so it is converted again: %s", kept, str(error)[:200])
+    from model.engines.openvino.conversion import convert  # here, because it imports PyTorch, which takes seconds
 
     made = convert(weights)
     if calibration is None:
@@ -54,7 +54,10 @@ def graph(weights: WeightsFile, precision: str, cache_dir: Path | None) -> ov.Mo
         try:
             _keep(made, kept)
         except (OSError, RuntimeError) as error:
-            log.warning("the graph cannot be cached, so every start makes it again (CACHE_DIR): %s", str(error)[:200])
+            log.warning(
+                "the graph cannot be cached, so every start converts it again; set CACHE_DIR to a writable folder: %s",
+                str(error)[:200],
+            )
     return made
 
 
@@ -65,14 +68,14 @@ def _read(kept: Path) -> ov.Model:
 
 
 def _keep(made: ov.Model, kept: Path) -> None:
-    """Write the graph so that other processes, of other users too, see it whole or not at all."""
+    """Write the graph atomically: other processes see all of it or nothing."""
     kept.parent.mkdir(parents=True, exist_ok=True)
     making = kept.with_name(f"{kept.name}.{secrets.token_hex(4)}")
     making.mkdir()
     try:
         ov.save_model(made, making / FILE, compress_to_fp16=False)
         (making / SEAL).write_bytes(_digest(making))
-        _remove(kept)  # a damaged one
+        _remove(kept)  # if it exists, it could not be read
         os.replace(making, kept)
     except BaseException:
         shutil.rmtree(making, ignore_errors=True)
@@ -80,7 +83,7 @@ def _keep(made: ov.Model, kept: Path) -> None:
 
 
 def _digest(folder: Path) -> bytes:
-    """Return the SHA-256 of both files, one after the other; a tenth of a second."""
+    """Return the SHA-256 of both files, separated by a space; takes about 0.1 s."""
     digests = []
     for name in (FILE, WEIGHTS):
         with (folder / name).open("rb") as file:

@@ -1,12 +1,13 @@
-"""8-bit integer arithmetic in OpenVINO: the ranges of activations, kept in a small file beside the weights.
+"""int8 arithmetic in OpenVINO, with the ranges of activations in a small calibration file beside the weights.
 
-NNCF finds the range of every quantised activation once, in ``pranet export --int8``; the weights are rounded here. So a
-service needs neither NNCF nor pictures to start in int8. Weights that are stored with 8 bits come out exact.
+``pranet export --int8`` uses NNCF to find the range of every quantised activation once; weights are rounded here. So a
+service needs neither NNCF nor pictures to start in int8. Weights that are stored in 8 bits are represented exactly.
 
-What costs masks was measured. Most: ranges that leave out the largest values and biases corrected by their means, both
-NNCF's defaults, and weights of half the range. (Processors without VNNI need that lest pairs of products saturate; on
-them some do here, which shows in next to no mask.) Then: the stem, the first two stages and the decoder, and sums,
-whose parts would be rounded. So the convolutions of the last two stages are quantised, and nothing else.
+What is quantised was chosen by measuring how much the masks change. Most harmful are two defaults of NNCF, ranges that
+clip the largest activations and bias correction by means, and weights limited to half the range. (The limit prevents
+saturation on processors without VNNI. Without it some sums saturate there, which changes almost no mask.) Next come
+quantising the stem, the first two stages and the decoder, and rounding the operands of sums. So only the convolutions
+of the last two stages are quantised.
 """
 
 import hashlib
@@ -31,7 +32,7 @@ from model.weights.weights_file import WeightsFile
 SUFFIX = ".int8.safetensors"
 LEVELS = 256
 WEIGHT_LIMIT = 127
-FLOATING = r"(?!__module\.network\.resnet\.layer[34]\.).*"  # names of operations that are not quantised
+FLOATING = r"(?!__module\.network\.resnet\.layer[34]\.).*"  # pattern of the operations that stay in floating point
 FORMAT = "3"
 
 Array = npt.NDArray[np.float32]
@@ -39,50 +40,55 @@ Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Calibration:
-    """Where activations are quantised, and to which range."""
+    """Which activations are quantised, and their ranges."""
 
-    inputs: tuple[tuple[tuple[str, int], ...], ...]  # for each quantiser: names of operations, and which input
-    ranges: Array  # (quantisers, 2): lowest and highest value
-    digest: str = ""  # of the file it was read from
+    inputs: tuple[tuple[tuple[str, int], ...], ...]  # for each quantiser, the inputs it feeds: (operation, index)
+    ranges: Array  # (quantisers, 2): lowest and highest activation
+    digest: str = ""  # start of the SHA-256 of its file, in hex; empty before it is saved
 
 
 def path_for(weights: WeightsFile) -> Path:
-    """Return where the calibration of a weights file is looked for."""
+    """Return the path of the calibration that belongs to a weights file: the same name ending in ``SUFFIX``."""
     return weights.path.with_suffix(SUFFIX)
 
 
 def load(weights: WeightsFile) -> Calibration:
-    """Read the calibration that lies beside a weights file.
+    """Read the calibration file beside a weights file.
 
     Raises:
         DeviceError: there is none, it is damaged, or it belongs to other weights.
 
     """
     path = path_for(weights)
-    advice = "make it with: pranet export --int8 --calibrate PICTURES"
+    advice = "create it with: pranet export --int8 --calibrate PICTURES"
     if not path.exists():
-        raise DeviceError(f"precision int8 needs a calibration, and there is no {path}; {advice}")
+        raise DeviceError(f"precision int8 needs the calibration file {path}, which does not exist; {advice}")
     try:
         data = path.read_bytes()
         ranges: Array = safetensors.numpy.load(data)["ranges"]
         with safetensors.safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
     except (OSError, safetensors.SafetensorError, LookupError) as error:
-        raise DeviceError(f"the calibration {path} cannot be read ({error}); {advice}") from error
+        raise DeviceError(f"the calibration file {path} cannot be read ({error}); {advice}") from error
     if metadata.get("weights") != weights.sha256 or metadata.get("format") != FORMAT:
-        raise DeviceError(f"{path} was made for other weights or by another release; {advice}")
+        raise DeviceError(f"the calibration file {path} was made for other weights or by another release; {advice}")
     inputs = tuple(tuple((name, index) for name, index in each) for each in json.loads(metadata["inputs"]))
     return Calibration(inputs, ranges, hashlib.sha256(data).hexdigest()[:16])
 
 
 def save(path: Path, calibration: Calibration, weights: WeightsFile) -> None:
-    """Write a calibration for the weights of a file."""
+    """Write the calibration of a weights file; other weights will refuse it."""
     metadata = {"format": FORMAT, "weights": weights.sha256, "inputs": json.dumps(calibration.inputs)}
     path.write_bytes(safetensors.numpy.save({"ranges": calibration.ranges}, metadata))
 
 
 def calibrate(graph: ov.Model, frames: Iterable[Pixels]) -> Calibration:
-    """Quantise a graph with NNCF on frames, uint8 (3, 352, 352), and keep what was found out."""
+    """Find the ranges of activations with NNCF, for a float32 graph on typical frames, uint8 (3, 352, 352).
+
+    Raises:
+        ImportError: NNCF, which the extra ``int8`` installs, is missing.
+
+    """
     import nncf  # optional extra
     from nncf.quantization.range_estimator import (
         AggregatorType,
@@ -91,7 +97,7 @@ def calibrate(graph: ov.Model, frames: Iterable[Pixels]) -> Calibration:
         StatisticsType,
     )
 
-    nncf.set_log_level(logging.WARNING)  # or it names every operation that stays in floating point
+    nncf.set_log_level(logging.WARNING)  # otherwise it logs every operation that stays in floating point
     frames = [frame[None] for frame in frames]
     lowest = StatisticsCollectorParameters(StatisticsType.MIN, AggregatorType.MIN)
     highest = StatisticsCollectorParameters(StatisticsType.MAX, AggregatorType.MAX)
@@ -111,7 +117,7 @@ def calibrate(graph: ov.Model, frames: Iterable[Pixels]) -> Calibration:
 
 
 def quantise(graph: ov.Model, calibration: Calibration) -> None:
-    """Give a float32 graph 8-bit weights and quantisers, in place."""
+    """Round the weights of a float32 graph to int8 and insert quantisers for activations, in place."""
     operations = {operation.get_friendly_name(): operation for operation in graph.get_ops()}
     for name, convolution in operations.items():
         if convolution.get_type_name() != "Convolution" or re.fullmatch(FLOATING, name):
@@ -129,7 +135,7 @@ def quantise(graph: ov.Model, calibration: Calibration) -> None:
 
 
 def _rounded(weight: Array) -> ov.Output:
-    """Round weights (O, I, kH, kW) to int8, with a scale for each output channel."""
+    """Round float32 weights (O, I, kH, kW) to int8 with a scale for each output channel."""
     scale = np.abs(weight).max(axis=(1, 2, 3), keepdims=True).clip(np.finfo(np.float32).tiny) / WEIGHT_LIMIT
     whole = opset.convert(opset.constant(np.rint(weight / scale).astype(np.int8)), np.float32)
     return opset.multiply(whole, opset.constant(scale.astype(np.float32))).output(0)
@@ -141,7 +147,9 @@ def _found(quantised: ov.Model) -> Calibration:
         if operation.get_type_name() != "FakeQuantize" or _is_constant(operation, 0):
             continue
         if operation.get_levels() != LEVELS:
-            raise ValueError(f"{operation.get_friendly_name()} has {operation.get_levels()} levels")
+            raise ValueError(
+                f"NNCF chose {operation.get_levels()} levels for {operation.get_friendly_name()} instead of {LEVELS}"
+            )
         targets = operation.output(0).get_target_inputs()
         inputs.append(tuple((each.get_node().get_friendly_name(), each.get_index()) for each in targets))
         ranges.append([_constant(operation, index).item() for index in (1, 2)])

@@ -1,4 +1,4 @@
-"""PraNet in OpenVINO on a CPU: all cores on one frame while few are in flight, one core a frame when they are many."""
+"""Predictor for CPUs in OpenVINO: all cores work on one frame at low load, one core on each frame at high load."""
 
 import contextlib
 import threading
@@ -15,22 +15,25 @@ from model.engines.predictor import DeviceError, ModelRef
 from model.transforms import SIZE, Floats, Pixels, upsample
 from model.weights.weights_file import WeightsFile
 
-MAX_STREAMS = 8  # each keeps its own activations, some 60 MB
-ov.Type.u8.to_dtype()  # makes a table that two threads must not make at once: they would wait for each other forever
-HINTS = {"fp32": ov.Type.f32, "bf16": ov.Type.bf16}  # of what is computed in floating point
+MAX_STREAMS = 8  # each keeps about 60 MB of activations
+ov.Type.u8.to_dtype()  # creates a table of types; two threads that create it at once would deadlock
+HINTS = {"fp32": ov.Type.f32, "bf16": ov.Type.bf16}  # for floating-point operations
 
 
 class OpenVinoPredictor:
-    """Two compilations of one graph, chosen by the load.
+    """One graph compiled twice, for latency and for throughput; the load decides which one runs.
 
-    Making one raises ``DeviceError`` where the processor has not the precision that was asked for.
+    A single frame in flight runs on all cores, for the lowest latency. Once there are enough frames in flight to fill
+    the cores, each runs on one core: no core waits for another, so the throughput is higher. Batches are split into
+    frames, so a result does not depend on the other frames of its batch.
 
-    One frame in flight runs on all cores, for the shortest latency. As soon as the frames in flight can fill them,
-    each runs on a core of its own: nothing waits for other cores, so the throughput is higher. Batches are taken
-    apart into frames, so results do not depend on who else is in the batch.
+    Raises:
+        CheckpointError: the weights file cannot be used.
+        DeviceError: the processor does not support the precision, or int8 has no calibration for these weights.
+
     """
 
-    slots = 2  # while one batch's answers are handed out, the next one runs
+    slots = 2  # one batch runs while the answers of the other are delivered
 
     def __init__(self, weights: WeightsFile, precision: str, floating: str, cache_dir: Path | None = None) -> None:
         self.model = ModelRef(weights.model_id, weights.sha256, "openvino", "cpu", precision, weights.presence)
@@ -43,7 +46,7 @@ class OpenVinoPredictor:
         self._side_by_side = _Requests(network, floating, streams=self._streams, threads=cores)
 
     def warm_up(self, max_batch_size: int) -> None:
-        """Run every stream once; there are no other sizes than one frame."""
+        """Run every stream once; other batch sizes need no warm-up, because every request holds one frame."""
         for requests, streams in ((self._alone, 1), (self._side_by_side, self._streams)):
             requests.infer(np.zeros((streams, 3, SIZE, SIZE), np.uint8))
 
@@ -55,7 +58,7 @@ class OpenVinoPredictor:
 
     @contextlib.contextmanager
     def _counted(self, frames: int) -> Iterator[int]:
-        """Count frames in flight over all slots; yields their number with these."""
+        """Count frames in flight over all slots; yields the number including these."""
         with self._lock:
             self._in_flight += frames
             now = self._in_flight
@@ -67,29 +70,29 @@ class OpenVinoPredictor:
 
 
 class _Requests:
-    """A compiled graph and its idle requests; a request belongs to one thread at a time."""
+    """A compiled graph and its idle requests; a request is used by one thread at a time."""
 
     def __init__(self, network: ov.Model, floating: str, *, streams: int, threads: int) -> None:
         options = {
             "INFERENCE_PRECISION_HINT": HINTS[floating],
             "NUM_STREAMS": streams,
             "INFERENCE_NUM_THREADS": threads,
-            "ENABLE_CPU_PINNING": False,  # two compilations would pin the same cores
+            "ENABLE_CPU_PINNING": False,  # both compilations would be pinned to the same cores
         }
         self._compiled = ov.Core().compile_model(network, "CPU", options)
-        if self._compiled.get_property("INFERENCE_PRECISION_HINT") != HINTS[floating]:  # it is a hint
-            raise DeviceError(f"this processor has no {floating}; use --precision fp32, int8 or auto")
+        if self._compiled.get_property("INFERENCE_PRECISION_HINT") != HINTS[floating]:  # OpenVINO may ignore the hint
+            raise DeviceError(f"this processor does not support {floating}; use --precision fp32, int8 or auto")
         self._idle: SimpleQueue[ov.InferRequest] = SimpleQueue()
 
     def infer(self, frames: Pixels) -> Floats:
-        """Run every frame (N, 3, 352, 352) as a request of its own; logits (N, 352, 352)."""
+        """Map uint8 RGB (N, 3, 352, 352) to float32 logits (N, 352, 352), with one request for each frame."""
         requests = [self._take() for _ in frames]
         logits = np.empty((len(frames), SIZE, SIZE), np.float32)
         for request, frame in zip(requests, frames, strict=True):
             request.start_async([frame[None]], share_inputs=True)  # ``frames`` outlives the request
         _wait(requests)
         for request, out in zip(requests, logits, strict=True):
-            out[:] = upsample(request.get_output_tensor().data[0, 0], SIZE, SIZE)  # in float32, whatever the graph's
+            out[:] = upsample(request.get_output_tensor().data[0, 0], SIZE, SIZE)  # in float32 for every precision
             self._idle.put(request)
         return logits
 
@@ -101,7 +104,7 @@ class _Requests:
 
 
 def _wait(requests: list[ov.InferRequest]) -> None:
-    """Wait for all; the first error is raised when none of them reads its frame any more."""
+    """Wait for all requests; raise the first error only once no request reads its frame any more."""
     try:
         for request in requests:
             request.wait()

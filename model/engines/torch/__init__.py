@@ -1,1 +1,1 @@
-"""The engine that needs PyTorch alone; the reference for all others."""
+"""Engine for CPUs that needs only PyTorch; its float32 results are the reference for all others."""

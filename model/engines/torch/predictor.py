@@ -1,4 +1,4 @@
-"""PraNet in PyTorch on a CPU as a predictor."""
+"""Predictor for CPUs in PyTorch."""
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class TorchPredictor:
-    """PraNet in PyTorch on a CPU, batch-norm folded, channels last; float32 is the reference of every engine."""
+    """PraNet in PyTorch with folded batch-norm and channels-last layout; in float32 the reference of every engine."""
 
     slots = 1
 
@@ -26,7 +26,7 @@ class TorchPredictor:
         self._network = network.to(DTYPES[precision]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def warm_up(self, max_batch_size: int) -> None:
-        """Run one frame and the largest batch: only the first run differs."""
+        """Run one frame and the largest batch; only the very first run is slower."""
         for size in (1, max_batch_size):
             self.predict(np.zeros((size, 3, SIZE, SIZE), np.uint8))
 

@@ -15,9 +15,9 @@ from model.engines.factory import PRECISIONS
 from model.engines.predictor import Predictor
 from model.training.command import add_data_arguments, selected
 from model.weights import checkpoint
+from pranet_client.async_client import AsyncClient
 from service import SAMPLES
-from service.client.client import AsyncClient
-from service.client.credentials import access_of, add_access_options
+from service.commands.access import access_of, add_access_options
 from service.commands.bench import fidelity, local, parts, pictures, report, servers
 from service.commands.bench.load import closed_loop, open_loop
 from service.commands.bench.measure import Answer, Row

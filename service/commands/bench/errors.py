@@ -1,4 +1,4 @@
-"""What keeps a benchmark from running."""
+"""The error of benchmarks."""
 
 from model.errors import UserError
 

@@ -1,4 +1,4 @@
-"""Running servers as the benchmark sees them: a way to send one picture, and the processor time that they report."""
+"""Running servers under load: how to send them one picture, and how much processor time they report."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.client.credentials import NO_ACCESS, Access
+from pranet_client.credentials import NO_ACCESS, Access
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service.commands.bench.errors import BenchError
 from service.commands.bench.load import Send
-from service.pb.pranet.v1 import segmentation_pb2 as pb
-from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 
 CPU_SERIES = "process_cpu_seconds_total"
 PNG_MAGIC = b"\x89PNG"
@@ -20,7 +20,7 @@ TIMEOUT_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Server:
-    """A way into a running server."""
+    """A running server: ``send`` calls it with one encoded picture, ``metrics`` reads its ``/metrics``."""
 
     send: Send
     metrics: httpx.AsyncClient

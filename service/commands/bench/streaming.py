@@ -5,8 +5,8 @@ import itertools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-from service.client.client import AsyncClient
-from service.client.connection import Reply, VideoFrame
+from pranet_client.async_client import AsyncClient
+from pranet_client.connection import Reply, VideoFrame
 from service.commands.bench.measure import Answer
 from service.commands.stream_statistics import DROPS
 

@@ -234,7 +234,7 @@ class Checks:
     def check_a_bad_frame_of_a_stream_harms_no_other(self, kind: str) -> None:
         answers = self.streamed(kind, [self.encoded[0], b"no picture", self.encoded[1]])
         assert [error is None for _, error in answers] == [True, False, True]
-        assert "not an image" in answers[1][1].message()
+        assert "not a supported image" in answers[1][1].message()
 
     def streamed(self, kind: str, pictures: list[bytes]) -> list:
         """Send pictures over one ModelStreamInfer; return a pair (result, error) for each answer."""

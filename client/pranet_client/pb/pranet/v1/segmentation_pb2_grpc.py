@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from service.pb.pranet.v1 import segmentation_pb2 as service_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pranet__client_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -18,7 +18,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in service/pb/pranet/v1/segmentation_pb2_grpc.py depends on'
+        + ' but the generated code in pranet_client/pb/pranet/v1/segmentation_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -36,18 +36,18 @@ class SegmentationServiceStub:
         """
         self.Segment = channel.unary_unary(
                 '/pranet.v1.SegmentationService/Segment',
-                request_serializer=service_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.SegmentRequest.SerializeToString,
-                response_deserializer=service_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.SegmentResponse.FromString,
+                request_serializer=pranet__client_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.SegmentRequest.SerializeToString,
+                response_deserializer=pranet__client_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.SegmentResponse.FromString,
                 _registered_method=True)
         self.SegmentStream = channel.stream_stream(
                 '/pranet.v1.SegmentationService/SegmentStream',
-                request_serializer=service_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.StreamRequest.SerializeToString,
-                response_deserializer=service_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.StreamResponse.FromString,
+                request_serializer=pranet__client_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.StreamRequest.SerializeToString,
+                response_deserializer=pranet__client_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.StreamResponse.FromString,
                 _registered_method=True)
         self.GetModelInfo = channel.unary_unary(
                 '/pranet.v1.SegmentationService/GetModelInfo',
-                request_serializer=service_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.GetModelInfoRequest.SerializeToString,
-                response_deserializer=service_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.GetModelInfoResponse.FromString,
+                request_serializer=pranet__client_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.GetModelInfoRequest.SerializeToString,
+                response_deserializer=pranet__client_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.GetModelInfoResponse.FromString,
                 _registered_method=True)
 
 
@@ -82,18 +82,18 @@ def add_SegmentationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'Segment': grpc.unary_unary_rpc_method_handler(
                     servicer.Segment,
-                    request_deserializer=service_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.SegmentRequest.FromString,
-                    response_serializer=service_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.SegmentResponse.SerializeToString,
+                    request_deserializer=pranet__client_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.SegmentRequest.FromString,
+                    response_serializer=pranet__client_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.SegmentResponse.SerializeToString,
             ),
             'SegmentStream': grpc.stream_stream_rpc_method_handler(
                     servicer.SegmentStream,
-                    request_deserializer=service_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.StreamRequest.FromString,
-                    response_serializer=service_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.StreamResponse.SerializeToString,
+                    request_deserializer=pranet__client_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.StreamRequest.FromString,
+                    response_serializer=pranet__client_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.StreamResponse.SerializeToString,
             ),
             'GetModelInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetModelInfo,
-                    request_deserializer=service_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.GetModelInfoRequest.FromString,
-                    response_serializer=service_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.GetModelInfoResponse.SerializeToString,
+                    request_deserializer=pranet__client_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.GetModelInfoRequest.FromString,
+                    response_serializer=pranet__client_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.GetModelInfoResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -121,8 +121,8 @@ class SegmentationService:
             request,
             target,
             '/pranet.v1.SegmentationService/Segment',
-            service_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.SegmentRequest.SerializeToString,
-            service_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.SegmentResponse.FromString,
+            pranet__client_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.SegmentRequest.SerializeToString,
+            pranet__client_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.SegmentResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -148,8 +148,8 @@ class SegmentationService:
             request_iterator,
             target,
             '/pranet.v1.SegmentationService/SegmentStream',
-            service_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.StreamRequest.SerializeToString,
-            service_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.StreamResponse.FromString,
+            pranet__client_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.StreamRequest.SerializeToString,
+            pranet__client_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.StreamResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -175,8 +175,8 @@ class SegmentationService:
             request,
             target,
             '/pranet.v1.SegmentationService/GetModelInfo',
-            service_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.GetModelInfoRequest.SerializeToString,
-            service_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.GetModelInfoResponse.FromString,
+            pranet__client_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.GetModelInfoRequest.SerializeToString,
+            pranet__client_dot_pb_dot_pranet_dot_v1_dot_segmentation__pb2.GetModelInfoResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,4 +1,4 @@
-"""One connection of a client that streams: frames out, replies in, each frame with its own."""
+"""One connection of a stream: sends frames, receives replies, and matches each reply to its frame."""
 
 import asyncio
 import time
@@ -10,10 +10,10 @@ from typing import Any
 
 import grpc
 
-from service.client.credentials import Access
-from service.frames.codec import Picture, PixelFormat
-from service.pb.pranet.v1 import segmentation_pb2 as pb
-from service.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
+from pranet_client.credentials import Access
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
+from pranet_client.pictures import Picture, PixelFormat
 
 CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", -1),
@@ -34,7 +34,7 @@ DROP_NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class VideoFrame:
-    """One frame to be streamed."""
+    """One frame of a video."""
 
     frame_id: int
     picture: Picture
@@ -52,7 +52,16 @@ class Reply:
 
 
 class Connection:
-    """One attempt: sends what is on its way already, then what is pending, and matches the answers."""
+    """Sends the frames that an earlier connection left unanswered, then the pending ones.
+
+    Args:
+        access: token and TLS files.
+        target: HOST:PORT.
+        config: the stream's first message.
+        pending: frames to send; None ends the stream.
+        unanswered: frames sent and not answered yet, oldest first; kept for the next connection should this one break.
+
+    """
 
     def __init__(
         self,
@@ -60,23 +69,28 @@ class Connection:
         target: str,
         config: pb.StreamConfig,
         pending: asyncio.Queue[VideoFrame | None],
-        on_their_way: deque[VideoFrame],
+        unanswered: deque[VideoFrame],
     ) -> None:
         self._access = access
         self._target = target
         self._config = config
         self._pending = pending
-        self._on_their_way = on_their_way
+        self._unanswered = unanswered
 
     async def replies(self) -> AsyncIterator[Reply]:
-        """Yield a reply for each frame, until the frames end or the connection breaks (``AioRpcError``)."""
+        """Yield a reply for each frame until the frames end.
+
+        Raises:
+            AioRpcError: the connection broke, or the service refused the stream.
+
+        """
         async with self._access.channel(self._target, CHANNEL_OPTIONS) as channel:
             stub = pb_grpc.SegmentationServiceStub(channel)  # type: ignore[no-untyped-call]
             call = stub.SegmentStream(metadata=self._access.metadata())
             sending = asyncio.create_task(self._send(call))
             try:
                 async for response in call:
-                    frame = self._on_their_way.popleft()
+                    frame = self._unanswered.popleft()
                     yield Reply(frame, _outcome(response), time.monotonic() - frame.captured, response)
             finally:
                 sending.cancel()
@@ -86,10 +100,10 @@ class Connection:
     async def _send(self, call: Any) -> None:
         with suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):  # the call is over; its reader has the reason
             await call.write(pb.StreamRequest(config=self._config))
-            for frame in tuple(self._on_their_way):
+            for frame in tuple(self._unanswered):
                 await call.write(_request(frame))
             while (pending := await self._pending.get()) is not None:
-                self._on_their_way.append(pending)
+                self._unanswered.append(pending)
                 await call.write(_request(pending))
             self._pending.put_nowait(None)  # for the next connection, should this one break
             await call.done_writing()

@@ -1,0 +1,65 @@
+"""How a client proves who it is, and which servers it trusts: a bearer token and TLS."""
+
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+
+from pranet_client.tls import load_authorities, load_identity
+
+
+@dataclass(frozen=True)
+class Access:
+    """What a server may ask of its clients. The default, nothing, suits a server on the same machine.
+
+    gRPC uses TLS if ``ca`` is given; REST uses it if the URL begins with ``https``.
+    """
+
+    token: str | None = None
+    ca: Path | None = None  # PEM: the authorities that may sign the server's certificate
+    cert: Path | None = None  # PEM: the client's certificate, for a server that asks for one (mTLS)
+    key: Path | None = None  # PEM: its private key
+
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """Return the token as gRPC metadata; HTTP headers have the same form."""
+        return (("authorization", f"Bearer {self.token}"),) if self.token else ()
+
+    def http(self, url: str, **options: Any) -> httpx.AsyncClient:
+        """Return an HTTP client for the REST interface; ``options`` are those of ``httpx.AsyncClient``.
+
+        Raises:
+            TlsError: a file cannot be used.
+
+        """
+        verify = self._context() if self.ca else True
+        return httpx.AsyncClient(base_url=url, headers=dict(self.metadata()), verify=verify, trust_env=False, **options)
+
+    def channel(self, target: str, options: Sequence[tuple[str, Any]] = ()) -> grpc.aio.Channel:
+        """Return a channel to the gRPC interface; pass ``metadata()`` to each call on it.
+
+        Raises:
+            TlsError: a file cannot be used.
+
+        """
+        if self.ca is None:
+            return grpc.aio.insecure_channel(target, options=options)
+        self._context()  # gRPC itself would not say what is wrong with a file
+        identity = (self.key.read_bytes(), self.cert.read_bytes()) if self.cert and self.key else (None, None)
+        credentials = grpc.ssl_channel_credentials(self.ca.read_bytes(), *identity)
+        return grpc.aio.secure_channel(target, credentials, options=options)
+
+    def _context(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # checks the certificate and its name
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if self.ca:
+            load_authorities(context, self.ca)
+        if self.cert and self.key:
+            load_identity(context, self.cert, self.key)
+        return context
+
+
+NO_ACCESS = Access()

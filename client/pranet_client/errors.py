@@ -1,0 +1,38 @@
+"""The errors of the client.
+
+ClientError
+├── TlsError          a certificate, key or authority file cannot be used
+└── RequestFailed     the service refused or failed, or does not answer
+"""
+
+from typing import Self
+
+ERROR_METADATA_KEY = "pranet-error"  # the entry of gRPC's trailing metadata that names the cause
+UNREACHABLE = "unreachable"
+
+
+class ClientError(Exception):
+    """Base of every error of this package; the message is one line that says what is wrong and what to do."""
+
+
+class TlsError(ClientError):
+    """A certificate, key or authority file cannot be used; the message names the file."""
+
+
+class RequestFailed(ClientError):
+    """The service refused the request, failed on it, or does not answer.
+
+    ``cause`` is the tail of the service's problem type, such as ``queue-full``; ``unreachable`` where nobody answered;
+    ``http-502`` or gRPC's name of the status where a proxy answered. ``detail`` is a sentence for people.
+    """
+
+    def __init__(self, cause: str, detail: str) -> None:
+        super().__init__(f"{cause}: {detail}")
+        self.cause = cause
+        self.detail = detail
+
+    @classmethod
+    def unreachable(cls, address: str, reason: str) -> Self:
+        """Return the error of a service that does not answer at ``address``."""
+        advice = "check that it runs (pranet serve), its address and port, and whether it asks for TLS"
+        return cls(UNREACHABLE, f"no service answers at {address}; {advice} ({reason})")

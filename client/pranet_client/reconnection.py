@@ -1,0 +1,70 @@
+"""Decides whether a stream whose connection broke tries again, and when."""
+
+import logging
+import math
+import time
+
+import grpc
+
+from pranet_client.errors import ERROR_METADATA_KEY, RequestFailed
+
+FIRST_PAUSE_SECONDS = 0.25  # before the second connection; doubled each time until one succeeds
+LONGEST_PAUSE_SECONDS = 8.0
+FIRST_REPLY_SECONDS = 10.0  # a stream without any reply gives up after this time
+FINAL_CODES = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
+TRANSIENT_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
+
+log = logging.getLogger(__name__)
+
+
+class Reconnection:
+    """The pauses between the connections of one stream, and the time at which it gives up.
+
+    Args:
+        target: HOST:PORT, for messages.
+        until: a time of ``time.monotonic``, seconds; later, no new connection is tried.
+
+    """
+
+    def __init__(self, target: str, until: float = math.inf) -> None:
+        self._target = target
+        self._until = until
+        self._give_up = min(until, time.monotonic() + FIRST_REPLY_SECONDS)
+        self._pause = FIRST_PAUSE_SECONDS
+        self._replied = False  # on the last connection
+
+    def succeeded(self) -> None:
+        """Note that a reply came: this service exists, so wait for it until ``until`` if it goes away."""
+        self._give_up, self._pause, self._replied = self._until, FIRST_PAUSE_SECONDS, True
+
+    def failed(self, error: grpc.aio.AioRpcError) -> float:
+        """Return how long to wait before the next connection, seconds.
+
+        Raises:
+            RequestFailed: the service refuses the stream for good, or the time is over.
+
+        """
+        pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE_SECONDS)
+        if is_final(error) or time.monotonic() + pause > self._give_up:
+            raise request_failed(self._target, error) from error
+        if self._replied:
+            log.warning("the connection to %s broke (%s); connecting again", self._target, error.details())
+            self._replied = False
+        return pause
+
+
+def is_final(error: grpc.aio.AioRpcError) -> bool:
+    """Tell a refusal, by the service or a proxy, from a broken connection or a service that is busy."""
+    return error.code() not in TRANSIENT_CODES and (error.code() in FINAL_CODES or bool(_cause(error)))
+
+
+def request_failed(target: str, error: grpc.aio.AioRpcError) -> RequestFailed:
+    """Translate the error that ended a call of ``target``."""
+    if error.code() is grpc.StatusCode.UNAVAILABLE and not _cause(error):
+        return RequestFailed.unreachable(target, error.details() or "")
+    return RequestFailed(_cause(error) or error.code().name.lower(), error.details() or "")
+
+
+def _cause(error: grpc.aio.AioRpcError) -> str:
+    """Return the cause that the service names; empty where the error is gRPC's own."""
+    return str(dict(error.trailing_metadata() or ()).get(ERROR_METADATA_KEY, ""))

@@ -1,1 +1,0 @@
-"""A client in Python for REST and for video streams over gRPC."""

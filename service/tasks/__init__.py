@@ -1,1 +1,0 @@
-"""Helpers for asyncio tasks: groups that end together, and an ordered concurrent map."""
