@@ -88,7 +88,7 @@ proto: $(VENV)/.dev
 proto-check: proto
 	git diff --exit-code -- service/pb client/pranet_client/pb
 
-# Rewrites the README's tables from the code.
+# Rewrites the tables in README.md and docs/ from the code.
 readme: $(VENV)/.dev
 	$(BIN)/python -m tools.readme_tables
 

@@ -1,4 +1,4 @@
-"""The README's tables, made from the code that they describe: ``make readme`` rewrites them, a test compares them."""
+"""Tables in README.md and docs/, made from the code that they describe: ``make readme`` rewrites, a test compares."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,8 @@ from service.errors import ServiceError
 from service.observability.metrics import Metrics
 from service.settings import markdown_table
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
 
 def tables() -> dict[str, str]:
@@ -16,12 +17,17 @@ def tables() -> dict[str, str]:
 
 
 def with_tables(text: str) -> str:
-    """Return the README's text with every table as it should be."""
+    """Return a page's text with every table in it as it should be."""
     for name, table in tables().items():
-        start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
-        text, found = re.subn(f"{start}.*?{end}", lambda _, t=table, s=start, e=end: f"{s}{t}\n{e}", text, flags=re.S)
-        assert found == 1, f"the README has no marks for {name}"
+        start, end = marks(name)
+        pattern = f"{re.escape(start)}\n.*?{re.escape(end)}"
+        text = re.sub(pattern, lambda _, s=start, t=table, e=end: f"{s}\n{t}\n{e}", text, flags=re.DOTALL)
     return text
+
+
+def marks(name: str) -> tuple[str, str]:
+    """Return the comments before and after a table."""
+    return f"<!-- {name} -->", f"<!-- /{name} -->"
 
 
 def _errors() -> str:
@@ -43,4 +49,5 @@ def _metrics() -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(with_tables(README.read_text()))
+    for page in PAGES:
+        page.write_text(with_tables(page.read_text()))

@@ -1,88 +1,185 @@
-"""What the README says works."""
+"""What README.md and docs/ say works: examples run, tables agree with the code, links lead somewhere."""
 
+import os
 import re
 import shlex
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.pictures import ROOT
+from service.commands import main
+from tests.support.dicom_objects import dicom, written
+from tests.support.pictures import ROOT, SAMPLES
 from tests.support.processes import Server
-from tools.readme_tables import README, with_tables
+from tools.readme_tables import PAGES, marks, tables, with_tables
 
-TEXT = README.read_text()
-EXAMPLES = re.findall(r"```(\w+)\n(.*?)```", TEXT, flags=re.DOTALL)
-COMMANDS = [line for language, block in EXAMPLES if language == "bash" for line in block.splitlines() if line]
-SERVER_SIDE = ("make ", "docker ")  # tried by hand on a fresh machine, not from inside the tests
-
-
-def run(command: list[str], folder: Path) -> None:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-
-def at(server: Server, example: str) -> str:
-    """Let an example talk to the tests' own server."""
-    return example.replace("http://127.0.0.1:8000", server.url).replace("127.0.0.1:8001", server.grpc_address)
+README = ROOT / "README.md"
+LINKING = (
+    *PAGES,
+    *(ROOT / name for name in ("CHANGELOG.md", "client/README.md", "weights/README.md", "service/samples/README.md")),
+)
+BLOCK = re.compile(r"(?:<!-- not run: (?P<reason>[^>]+) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)```", re.DOTALL)
+LANGUAGES = {"bash", "python", "json", "text"}  # of which the first two are run
+FEW = 16  # examples that no test can run
+LINK = re.compile(r"\]\((?!https?:)(?P<path>[^)#\s]*)(?:#(?P<anchor>[^)\s]+))?\)")
+DEFINED = re.compile(r"\[`(?P<name>[\w.]+)`\]\((?P<path>[^)#]+\.(?:py|proto))\)")
+NAMED = re.compile(r"`((?:service|model|weights|proto|docker|docs|tests|tools|client)/[\w./-]*)`")
+FOLDERS = ("service", "model", "weights", "proto")  # that examples use
 
 
-def pixels(path: Path) -> np.ndarray:
-    with Image.open(path) as picture:
-        return np.asarray(picture)
+@dataclass(frozen=True)
+class Example:
+    """One block of code of a page."""
+
+    page: Path
+    line: int
+    language: str
+    text: str
+    reason: str | None  # why it is not run
+
+    def __str__(self) -> str:
+        return f"{self.page.name}:{self.line}"
+
+
+def examples_of(page: Path) -> list[Example]:
+    text = page.read_text()
+    return [
+        Example(page, text.count("\n", 0, found.start()) + 1, found["language"], found["text"], found["reason"])
+        for found in BLOCK.finditer(text)
+    ]
+
+
+EXAMPLES = [example for page in PAGES for example in examples_of(page)]
+RUN = [example for example in EXAMPLES if example.language in ("bash", "python") and not example.reason]
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Return a folder that looks like the project's, where examples may write."""
-    for name in ("service", "weights", "model"):
+    for name in FOLDERS:
         (tmp_path / name).symlink_to(ROOT / name)
+    programs = tmp_path / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    for name, command in (("pranet", f"{sys.executable} -m service.commands.main"), ("python", sys.executable)):
+        (programs / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+        (programs / name).chmod(0o755)
+    with Image.open(SAMPLES[0]) as picture:
+        (tmp_path / "study.dcm").write_bytes(written(dicom([picture.convert("RGB")])))
     return tmp_path
 
 
-def test_its_tables_say_what_the_code_does() -> None:
-    assert with_tables(TEXT) == TEXT, "run `make readme`"
+def run(example: Example, server: Server, folder: Path) -> None:
+    """Run an example against the tests' own server, as a reader would in the project's folder."""
+    text = example.text.replace("http://127.0.0.1:8000", server.url).replace("127.0.0.1:8001", server.grpc_address)
+    text = text.replace("ws://127.0.0.1:8000", server.url.replace("http", "ws", 1))
+    if example.language == "bash":
+        strict = 'curl() { command curl --silent --show-error --fail "$@"; }'
+        command = ["bash", "-euo", "pipefail", "-c", f"{strict}\n{text}"]
+    else:
+        command = [sys.executable, "-c", text]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PRANET_")}
+    environment |= {"PATH": path, "PRANET_PORT": server.url.rpartition(":")[2]}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
-def test_both_commands_stand_in_its_first_lines() -> None:
-    first = "\n".join(TEXT.splitlines()[:30])
+@pytest.mark.slow
+@pytest.mark.parametrize("example", RUN, ids=str)
+def test_every_example_works(example: Example, server: Server, folder: Path) -> None:
+    run(example, server, folder)
+    if (mask := folder / "mask.png").exists():
+        assert set(np.unique(np.asarray(Image.open(mask)))) == {0, 255}
+
+
+def test_few_examples_are_not_run_and_each_says_why() -> None:
+    assert {example.language for example in EXAMPLES} <= LANGUAGES
+    assert sum(example.reason is not None for example in EXAMPLES) <= FEW
+
+
+@pytest.mark.parametrize("example", [each for each in EXAMPLES if each.reason], ids=str)
+def test_the_command_line_accepts_what_is_not_run(example: Example) -> None:
+    lines = example.text.replace("\\\n", " ").splitlines()
+    for line in lines:
+        if line.startswith(".venv/bin/pranet "):
+            words = shlex.split(line)[1:]
+            main._parser(words).parse_args(words)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tables_say_what_the_code_does(page: Path) -> None:
+    assert with_tables(page.read_text()) == page.read_text(), "run `make readme`"
+
+
+@pytest.mark.parametrize("name", tables())
+def test_every_table_stands_on_one_page(name: str) -> None:
+    assert sum(page.read_text().count(mark) for page in PAGES for mark in marks(name)) == 2
+
+
+def test_the_readme_is_short_and_begins_with_both_commands() -> None:
+    lines = README.read_text().splitlines()
+    assert len(lines) <= 150
+    first = "\n".join(lines[:30])
     assert "make serve" in first
     assert "make test" in first
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("curl ")])
-def test_its_curl_lines_work(command: str, server: Server, folder: Path) -> None:
-    run([*shlex.split(at(server, command)), "--fail"], folder)
-    if "-o mask.png" in command:
-        assert pixels(folder / "mask.png").shape == pixels(ROOT / "service/samples/polyp-1.jpg").shape[:2]
+def test_the_readme_leads_to_every_page() -> None:
+    linked = {(ROOT / found["path"]).resolve() for found in LINK.finditer(README.read_text()) if found["path"]}
+    assert set(PAGES) - {README} - linked == set()
 
 
-@pytest.mark.parametrize("example", [block for language, block in EXAMPLES if language == "python"])
-def test_its_python_examples_work(example: str, server: Server, folder: Path) -> None:
-    run([sys.executable, "-c", at(server, example)], folder)
-    assert set(np.unique(pixels(folder / "mask.png"))) == {0, 255}
+def prose(page: Path) -> str:
+    """Return a page without its blocks of code, whose text may look like links and headings."""
+    return BLOCK.sub("", page.read_text())
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith(".venv/bin/pranet ")])
-def test_its_pranet_commands_work(command: str, server: Server, folder: Path) -> None:
-    run([sys.executable, "-m", "service.commands.main", *shlex.split(at(server, command))[1:]], folder)
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that GitHub makes of a page's headings."""
+    headings = re.findall(r"^#+ (.*)$", prose(page), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_every_other_command_is_one_that_sets_up_or_contains_the_service() -> None:
-    tested = ("curl ", ".venv/bin/pranet ")
-    assert all(command.startswith((*tested, *SERVER_SIDE)) for command in COMMANDS)
+@pytest.mark.parametrize("page", LINKING, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_to_files_and_headings_that_exist(page: Path) -> None:
+    broken = []
+    for found in LINK.finditer(prose(page)):
+        target = (page.parent / found["path"]).resolve() if found["path"] else page
+        if not target.exists() or (found["anchor"] and found["anchor"] not in anchors(target)):
+            broken.append(found[0])
+    assert broken == []
 
 
-def test_every_make_target_it_names_exists() -> None:
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_names_of_code_are_defined_in_the_files_they_link_to(page: Path) -> None:
+    missing = []
+    for found in DEFINED.finditer(prose(page)):
+        source = page.parent / found["path"]
+        name = found["name"].rpartition(".")[2]
+        defined = rf"^\s*(?:async def|def|class|rpc|message|service|enum) {name}\b|^{name}\b"
+        if (
+            source.exists()
+            and found["name"] != source.name
+            and not re.search(defined, source.read_text(), re.MULTILINE)
+        ):
+            missing.append(found[0])
+    assert missing == []
+
+
+def test_every_make_target_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
-    assert set(re.findall(r"make ([a-z-]+)", TEXT)) - {"it"} <= targets
+    named = set()
+    for page in PAGES:
+        named |= set(re.findall(r"(?:^|`|&& )make ([a-z-]+)", page.read_text(), flags=re.MULTILINE))
+    assert "serve" in named
+    assert named <= targets
 
 
-def test_every_file_it_names_exists() -> None:
-    named = re.findall(r"\]\(([\w./-]+)\)", TEXT) + re.findall(
-        r"`((?:service|model|weights|proto|docker)/[\w./-]*)`", TEXT
-    )
-    assert [name for name in named if not (ROOT / name).exists()] == []
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_a_page_names_exists(page: Path) -> None:
+    assert [name for name in NAMED.findall(page.read_text()) if not (ROOT / name).exists()] == []
