@@ -26,7 +26,7 @@ from service.tasks import in_order
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
-log = logging.getLogger("pranet.access")
+log = logging.getLogger(__name__)
 
 
 def add_to(server: grpc.aio.Server, service: Service) -> None:
