@@ -29,6 +29,17 @@ class Readiness:
         self.phase, self.since = phase, time.monotonic()
         self.changed.set()
 
+    async def change(self) -> None:
+        """Wait until the phase changes, or inference dies."""
+        events = [self.changed] if self.dead.is_set() else [self.changed, self.dead]
+        waiting = [asyncio.ensure_future(event.wait()) for event in events]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waiting:
+                each.cancel()
+            self.changed.clear()
+
     @property
     def ready(self) -> bool:
         """Tell whether ``check`` would return."""

@@ -19,7 +19,6 @@ from service.runtime import Service
 AddTo = Callable[[grpc.aio.Server, Service], None]
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["SegmentationService"].full_name
-HEALTH_SECONDS = 1.0  # how often health looks whether inference still answers
 # A peer that vanished without a word is given up after both times together, and its streams with it.
 KEEPALIVE_SECONDS = 10.0  # of silence, until a ping is sent
 KEEPALIVE_TIMEOUT_SECONDS = 5.0  # for the ping to be answered, or sent bytes to be acknowledged
@@ -99,11 +98,8 @@ def _options(cut_off_bytes: int) -> list[tuple[str, int]]:
 async def _follow(readiness: Readiness, checker: health.aio.HealthServicer, names: Sequence[str]) -> None:
     """Keep gRPC health equal to readiness."""
     while True:
-        readiness.changed.clear()
         await _publish(checker, names, readiness.ready)
-        with contextlib.suppress(TimeoutError):  # nobody announces that inference died
-            async with asyncio.timeout(HEALTH_SECONDS):
-                await readiness.changed.wait()
+        await readiness.change()
 
 
 async def _publish(checker: health.aio.HealthServicer, names: Sequence[str], ready: bool) -> None:
