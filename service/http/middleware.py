@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.calls import Call, Calls, Transport
@@ -58,7 +58,9 @@ class HttpCalls:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        headers = dict(Headers(scope=scope))
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        if scope.get("method") == "HEAD":  # load balancers ask with it; the HTTP server leaves the body out
+            scope = {**scope, "method": "GET"}
         call = self._call(scope, headers)
         state = scope.setdefault("state", {})
         state["call"] = call
@@ -74,8 +76,6 @@ class HttpCalls:
                 _add_headers(scope, MutableHeaders(scope=message), call)
             await send(message)
 
-        if scope.get("method") == "HEAD":  # load balancers ask with it; the HTTP server leaves the body out
-            scope["method"] = "GET"
         try:
             async with self._calls.enter(call):
                 try:
