@@ -225,6 +225,7 @@ async def oip_rest(it: Running, access: Access) -> str:
 @pytest.mark.parametrize("ask", [*TRANSPORTS, oip_rest])
 async def test_a_fault_of_the_service_is_counted_once_as_internal(running: Running, ask: Ask, patched: Patches) -> None:
     patched(running.service.readiness, "check", fault)
+    running.service.readiness.dead.set()  # so that calls ask why
     await ask(running, Access())
     await until(lambda: bool(counted(running)[0]))
     requests, refusals = counted(running)
