@@ -126,7 +126,7 @@ dist/pranet-bundle.tar: $(VENV)/.serve $(BUNDLED)
 	$(PIP) download -q --only-binary :all: -d $(BUNDLE)/wheels $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -r requirements/torch.txt
 	$(PIP) download -q --no-deps --require-hashes --only-binary :all: -d $(BUNDLE)/wheels -r requirements/image.txt
 	$(PIP) wheel -q --no-deps -w $(BUNDLE)/wheels .
-	cp -r requirements docker/install.sh docker/pranet.service README.md LICENSE $(BUNDLE)
+	cp -r requirements docker/install.sh docker/pranet.service README.md docs LICENSE $(BUNDLE)
 	$(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])' > $(BUNDLE)/python-version
 	cd $(BUNDLE) && find . -type f | sort | xargs sha256sum > ../SHA256SUMS && mv ../SHA256SUMS .
 	tar -C build -cf $@ pranet-bundle

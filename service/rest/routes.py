@@ -203,7 +203,7 @@ async def metrics(request: Request) -> Response:
 
 async def no_websocket() -> None:
     """Say what to ask for."""
-    raise UpgradeRequired("the video stream is a WebSocket; open one here, as service/rest/websocket.py describes")
+    raise UpgradeRequired("the video stream is a WebSocket; open one here, as docs/live-video.md describes")
 
 
 def _options(query: FrameOptions, accept: str, service: Service, priority: Priority = Priority.SINGLE) -> Options:
