@@ -20,7 +20,7 @@ from service.http.protocol import MAX_HEAD_BYTES
 from service.pb.inference import open_inference_pb2 as inference
 from service.pb.inference import open_inference_pb2_grpc as inference_grpc
 from tests.support.callers import TRANSPORTS, Ask
-from tests.support.patching import Patches
+from tests.support.patching import Patches, patching
 from tests.support.pictures import encoded, red_box
 from tests.support.predictors import RedPredictor
 from tests.support.serving import PATIENCE, Running, connected, counted, serving, until
@@ -223,10 +223,10 @@ async def oip_rest(it: Running, access: Access) -> str:
 
 
 @pytest.mark.parametrize("ask", [*TRANSPORTS, oip_rest])
-async def test_a_fault_of_the_service_is_counted_once_as_internal(running: Running, ask: Ask, patched: Patches) -> None:
-    patched(running.service.readiness, "check", fault)
-    running.service.readiness.dead.set()  # so that calls ask why
-    await ask(running, Access())
+async def test_a_fault_of_the_service_is_counted_once_as_internal(running: Running, ask: Ask) -> None:
+    with patching() as patched:
+        patched(running.service.readiness.dead, "is_set", fault)
+        await ask(running, Access())
     await until(lambda: bool(counted(running)[0]))
     requests, refusals = counted(running)
     assert refusals == {"internal": sum(requests.values())}  # a client of a stream may ask twice
