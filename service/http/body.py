@@ -147,9 +147,9 @@ async def _chunks(request: Request, limit: int, too_many: TooManyBytes) -> Async
                 raise too_many
             yield chunk
     except ClientDisconnect:
-        if fault := getattr(request.state, FAULT, None):
-            raise fault from None
         raise ClientLeft("the client closed the connection while it sent the body") from None
+    if fault := getattr(request.state, FAULT, None):
+        raise fault
 
 
 def _too_large(max_bytes: int) -> TooManyBytes:
