@@ -1,14 +1,19 @@
-"""HTTP/1.1 connections that do not wait for ever: uvicorn sets no limit to the time and the size of a request's head.
+"""HTTP/1.1 connections of uvicorn with limits of time and size, and errors in one form.
 
-Wherever the peer is the one who has to send, a timer runs: from the connection (or, on a kept one, from the first byte
-of the next request) to the end of the head. What comes then, the body, has the request's own deadline in
-``service.http.request``. An answer before its end says that the connection will be closed. It is closed after that end,
-so that clients that send everything first can read the answer; it does not wait long, nor take any number of
-bytes.
-Fields after a chunked body mean nothing here and are not kept; they and the framing of chunks are no more than a head.
+What each part is for:
 
-What is no HTTP is refused and counted here, after the answers to what came before it. A body that breaks off is told to
-the route that reads it, which refuses the request as any other.
+* a time for each head, and a size: against heads that come byte by byte (Slowloris) or never end;
+* a time for the rest of a body after its answer: against bodies that never end, which uvicorn reads and drops;
+* fields after a chunked body are dropped: uvicorn would keep them all (RFC 9110, section 6.5.1, allows to drop them);
+* one Host header (RFC 9112, section 3.2): two may mean one site to a proxy and another to the check of origins;
+* the work of a client that left is dropped: uvicorn tells only who asks;
+* what is no HTTP is answered behind the answers that are still open: uvicorn's answer would be taken for theirs;
+* a body that breaks off becomes an error of the route that reads it, so that the request is answered and counted once;
+* an upgrade to another protocol than WebSocket is ignored (RFC 9110, section 7.8): uvicorn would lose the body of those
+  who offer HTTP/2, as ``curl --http2`` and Java's client do;
+* who asks to close is closed after the body's end: uvicorn would cut off an early answer, such as 413, to ``urllib``.
+
+The body itself has its limits in ``service.http.request``.
 """
 
 import asyncio
@@ -29,8 +34,6 @@ from service.http.request import FAULT
 HEAD_SECONDS = 10.0
 MAX_HEAD_BYTES = 32 * 1024
 REST_SECONDS = 5.0  # for the rest of a body that nobody reads any more
-# The parser takes what follows a head that asks for another protocol as that protocol's, so for no body; but servers
-# may ignore such a wish (RFC 9110, section 7.8), as curl --http2 expects.
 OTHER_UPGRADE = re.compile(rb"(?i)(?<=\n)upgrade(?=[ \t]*:(?![ \t]*websocket))")
 TLS_HANDSHAKE = b"\x16\x03"  # the first bytes of a client that speaks TLS
 
@@ -38,20 +41,18 @@ TLS_HANDSHAKE = b"\x16\x03"  # the first bytes of a client that speaks TLS
 class HttpProtocol(HttpToolsProtocol):
     """One connection; its methods are called by the transport, the parser and the request's end."""
 
-    def __init__(self, *given: Any, calls: Calls, rest_bytes: int, **named: Any) -> None:
+    def __init__(self, *given: Any, calls: Calls, **named: Any) -> None:
         super().__init__(*given, **named)
         self._calls = calls
-        self._rest_bytes = rest_bytes  # that may still come of a body that nobody reads any more
         self._timer: asyncio.TimerHandle | None = None
         self._in_head = True  # or before it
         self._head_bytes = 0
-        self._framing_bytes = 0  # since the last bytes of a body
+        self._closing = False  # once the body has come and the answer is given
         self._fault: ServiceError | None = None
         self._deaf = False  # after what is no HTTP, nothing more is
         self._last_words: ServiceError | None = None  # after the answers that are still open
-        self._parting = False  # the connection is closed with the end of the body that was answered early
         self._requests: set[asyncio.Task[Any]] = set()  # that are being answered
-        self.app = self._watched(self.app)
+        self.app = self._tracked(self.app)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Give the peer its time for a first head."""
@@ -76,14 +77,8 @@ class HttpProtocol(HttpToolsProtocol):
             self._start_timer(HEAD_SECONDS)
             head, end, rest = data.partition(b"\r\n\r\n")
             data = OTHER_UPGRADE.sub(b"ignored", head) + end + rest
-        elif self.cycle.response_complete:
-            self._rest_bytes -= len(data)
-            if self._rest_bytes < 0:
-                self._part()
-                return
-        self._framing_bytes += len(data)
         super().data_received(data)
-        if max(self._head_bytes, self._framing_bytes) > MAX_HEAD_BYTES and not self._deaf:
+        if self._head_bytes > MAX_HEAD_BYTES and not self._deaf:
             self._refuse(_too_large())
 
     def on_message_begin(self) -> None:
@@ -95,11 +90,6 @@ class HttpProtocol(HttpToolsProtocol):
         """Keep a field of the head; one after a chunked body may be left out (RFC 9110, section 6.5.1)."""
         if self._in_head:
             super().on_header(name, value)
-
-    def on_body(self, body: bytes) -> None:
-        """Take a piece of the body."""
-        self._framing_bytes = 0
-        super().on_body(body)
 
     def on_headers_complete(self) -> None:
         """Judge the size of a head; from here on the request's own deadline holds."""
@@ -113,15 +103,19 @@ class HttpProtocol(HttpToolsProtocol):
         if self._fault:
             raise ValueError  # the parser stops, and `send_400_response` is called
         super().on_headers_complete()
-        self._in_head, self._head_bytes, self._framing_bytes = False, 0, 0
+        if self.cycle and self.cycle.scope is self.scope:  # not for a WebSocket
+            self._closing, self.cycle.keep_alive = not self.cycle.keep_alive, True  # until the body's end
+        self._in_head, self._head_bytes = False, 0
 
     def on_message_complete(self) -> None:
         """Expect a head again, whenever it comes."""
         self._stop_timer()
-        self._in_head, self._framing_bytes = True, 0
+        self._in_head = True
         super().on_message_complete()
-        if self._parting and self.cycle.response_complete:
-            self._part()
+        if self._closing and self.cycle.response_complete:
+            self.transport.close()
+        elif self._closing:
+            self.cycle.keep_alive = False
 
     def on_response_complete(self) -> None:
         """Give the rest of a body that was answered early its time."""
@@ -131,8 +125,6 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.close()
         elif not self._in_head:
             self._start_timer(REST_SECONDS)
-        elif self._parting:
-            self._part()
 
     def send_400_response(self, msg: str) -> None:
         """Say what is wrong in the form of all other errors."""
@@ -163,12 +155,6 @@ class HttpProtocol(HttpToolsProtocol):
         else:  # one who never said a word expects no answer; one who was answered has it
             self.transport.close()
 
-    def _part(self) -> None:
-        """Read no more; what was to be said is said."""
-        self._stop_timer()
-        self._deaf = True
-        self.transport.close()
-
     def _refuse(self, error: ServiceError) -> None:
         """Read no more, and say why to whoever is to be told."""
         self._stop_timer()
@@ -182,35 +168,18 @@ class HttpProtocol(HttpToolsProtocol):
         else:
             state: Any = self.cycle.scope["state"]
             state[FAULT] = error
-            self.cycle.keep_alive = False
+            self.cycle.keep_alive = self.cycle.more_body = False
             self.cycle.message_event.set()
 
-    def _watched(self, app: ASGI3Application) -> ASGI3Application:
-        """Return an application whose early answers announce the connection's end.
-
-        To a request whose body broke off, its client seems to have left.
-        """
+    def _tracked(self, app: ASGI3Application) -> ASGI3Application:
+        """Return the application with its requests known, so that they can be cancelled."""
 
         async def run(scope: Any, receive: Any, send: Any) -> None:
-            async def received() -> Any:
-                message = None if FAULT in scope["state"] else await receive()
-                return {"type": "http.disconnect"} if FAULT in scope["state"] else message
-
-            async def sent(message: Any) -> None:
-                cycle = self.cycle
-                early = cycle.scope is scope and cycle.more_body and not self._deaf
-                if message["type"] != "http.response.start" or not early:
-                    await send(message)
-                    return
-                self._parting = True
-                await send({**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]})
-                cycle.keep_alive = True  # or uvicorn would close at once, and who still sends could not read the answer
-
             request = asyncio.current_task()
             assert request is not None
             self._requests.add(request)
             try:
-                await app(scope, received, sent)
+                await app(scope, receive, send)
             except asyncio.CancelledError:
                 if not self.transport.is_closing():
                     raise

@@ -44,9 +44,7 @@ async def listening(app: ASGIApp, service: Service, listener: socket.socket) -> 
         ws_max_size=settings.cut_off_bytes,
         ws_ping_interval=WS_PING_SECONDS,
         ws_ping_timeout=WS_PING_TIMEOUT_SECONDS,
-        http=functools.partial(  # type: ignore[arg-type]
-            HttpProtocol, calls=service.calls, rest_bytes=max(settings.cut_off_bytes, settings.max_archive_bytes)
-        ),
+        http=functools.partial(HttpProtocol, calls=service.calls),  # type: ignore[arg-type]
         ssl_context_factory=None if tls is None else lambda *_: tls.context(),
     )
     server = _Server(config)

@@ -19,10 +19,10 @@ itself, 1002, text that is not UTF-8, 1007, and a message of more than twice the
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 
 from fastapi import Response, WebSocket, WebSocketDisconnect
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from service.calls import Call, Transport
 from service.errors import ClientLeft, InvalidRequest, ServiceError, TooManyBytes
@@ -73,7 +73,7 @@ async def stream(websocket: WebSocket) -> None:
 
     with service.streams.open(options) as opened:
         await opened.run(frames(), send)
-    await _say(websocket.close(int(NORMAL)))
+    await _say(websocket.send, {"type": "websocket.close", "code": int(NORMAL), "reason": ""})
 
 
 async def encode_error(scope: Scope, receive: Receive, send: Send) -> None:
@@ -87,8 +87,8 @@ async def encode_error(scope: Scope, receive: Receive, send: Send) -> None:
         await WebSocket(scope, receive, send).send_denial_response(refusal)
         return
     forget_frames(error)
-    said = [] if isinstance(error, ClientLeft) else [send({"type": "websocket.send", "text": problem})]
-    await _say(*said, send({"type": "websocket.close", "code": int(call.code), "reason": ""}))
+    close = {"type": "websocket.close", "code": int(call.code), "reason": ""}
+    await _say(send, *([] if isinstance(error, ClientLeft) else [{"type": "websocket.send", "text": problem}]), close)
 
 
 async def _messages(websocket: WebSocket, max_bytes: int) -> AsyncIterator[str | bytes]:
@@ -119,12 +119,12 @@ def _headers(call: Call) -> list[tuple[bytes, bytes]]:
     return [*headers, (b"traceparent", call.traceparent.encode())] if call.traceparent else headers
 
 
-async def _say(*messages: Awaitable[None]) -> None:
+async def _say(send: Send, *messages: Message) -> None:
     """Send the last messages of a connection, which may be closed already, or not be read."""
     with contextlib.suppress(WebSocketDisconnect, RuntimeError, TimeoutError):
         async with asyncio.timeout(CLOSE_SECONDS):
             for message in messages:
-                await message
+                await send(message)
 
 
 STREAM = Transport("websocket", "pranet.close_code", ok=NORMAL, code=_close_code, failures=(INTERNAL_ERROR,))
