@@ -80,7 +80,7 @@ class Frame(Entry[Pixels, Inference]):
     options: Options = Options()
     patient: bool = False  # waits for a place where another would get ``QueueFull``
     refine: "Callable[[Frame], Awaitable[None]] | None" = None  # what a stream does with the result
-    made: float = field(default_factory=time.perf_counter)  # by the clock of ``times``, seconds
+    made: float = 0.0  # when the segmenter took it, by the clock of ``times``, seconds
     times: StageTimes = field(default_factory=StageTimes)
     width: int = 0  # of the picture as a person sees it, pixels
     height: int = 0

@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.calls import Call, Calls, Transport
 from service.errors import ForeignOrigin, ServiceError, UnknownRoute
+from service.tasks import forget_frames
 
 OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/v2/health/live", "/v2/health/ready", "/docs", "/openapi.json"})
 OPEN_FOLDERS = ("/pages/", "/samples/", "/docs/assets/")  # the page's own files, the same for everybody
@@ -84,6 +85,7 @@ class HttpCalls:
                     call.name = _route(scope) or call.name
                     raise
         except ServiceError as error:
+            forget_frames(error)  # or it and the request, in whose state it is kept, would hold each other
             if not answered:
                 state["error"] = error
                 await self._errors[scope["type"]](scope, receive, send_with_headers)

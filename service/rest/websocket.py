@@ -31,7 +31,6 @@ from service.rest.errors import PROBLEM_TYPE, headers_of
 from service.rest.websocket_messages import pack, parsed, stream_options, unpack
 from service.runtime import Service
 from service.streams.frame import StreamFrame
-from service.tasks import forget_frames
 
 # Close codes, RFC 6455 section 7.4.1 and IANA's registry.
 NORMAL, GOING_AWAY, PROTOCOL_ERROR, TOO_BIG = "1000", "1001", "1002", "1009"
@@ -86,7 +85,6 @@ async def encode_error(scope: Scope, receive: Receive, send: Send) -> None:
         refusal = Response(problem, error.status, headers, PROBLEM_TYPE)
         await WebSocket(scope, receive, send).send_denial_response(refusal)
         return
-    forget_frames(error)
     close = {"type": "websocket.close", "code": int(call.code), "reason": ""}
     await _say(send, *([] if isinstance(error, ClientLeft) else [{"type": "websocket.send", "text": problem}]), close)
 

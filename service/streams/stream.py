@@ -26,7 +26,7 @@ from service.streams.capture_clock import ClockMapping
 from service.streams.frame import Drop, Outcome, StreamFrame
 from service.streams.temporal import Memory
 from service.streams.window import Policy, Window
-from service.tasks import Together
+from service.tasks import Together, forget_frames
 
 MAX_SMOOTHING_MS = 2000
 UNREAD_SECONDS = 30.0  # that an answer may wait for its client to take it; then the stream ends
@@ -157,6 +157,7 @@ class Stream:
         except (QueueFull, RateLimited):
             return Drop.OVERLOAD
         except ServiceError as error:
+            forget_frames(error)  # or it and the frame whose outcome it is would hold each other
             return error
         except Exception:
             log.exception("a frame failed")
