@@ -22,7 +22,7 @@ PICTURE = encoded(red_box(64, 48, (16, 12, 48, 36)))
 CONFIG = pb.StreamRequest(config=pb.StreamConfig())
 EVERY = pb.StreamRequest(config=pb.StreamConfig(policy=pb.POLICY_EVERY))
 NARROW = (("grpc.http2.bdp_probe", 0),)  # a client that takes up 64 KiB unread, however fast the network
-POOLS = ("cpu", "asyncio")  # threads that stay for the next frame
+POOLS = ("cpu", "asyncio", "device")  # threads that stay for the next frame, from their first one on
 
 Call = Any  # grpc.aio.StreamStreamCall, whose type parameters the stubs do not agree on
 

@@ -148,7 +148,6 @@ class Stream:
             async for frame in frames:
                 entry = self._accept(frame)
                 unanswered.put_nowait((entry, tasks.create_task(self._live(entry, frame.picture))))
-                del frame
                 await self._may_read.acquire()
         except ClientLeft:
             raise  # nobody waits for the open answers

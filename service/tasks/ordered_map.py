@@ -41,7 +41,6 @@ async def in_order(
         try:
             async for item in items:
                 begun.put_nowait(tasks.create_task(finish(item)))
-                del item
                 await room.acquire()
         finally:
             begun.put_nowait(None)
