@@ -116,7 +116,6 @@ class Stream:
             async for frame in frames:
                 self._accept(frame)
                 unanswered.put_nowait((frame, tasks.create_task(self._live(frame))))
-                del frame
                 await self._may_read.acquire()
         except ClientLeft:
             raise  # nobody waits for the open answers
