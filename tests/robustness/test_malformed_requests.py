@@ -124,6 +124,7 @@ async def test_what_follows_a_request_is_refused_after_its_answer(running: Runni
 async def test_nothing_is_read_after_what_is_no_request_however_long_the_answer_before_it_takes(
     patched: Patches, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.WARNING, "uvicorn.error")  # which the service's own configuration silences
     patched(http_protocol, "HEAD_SECONDS", 0.2)
     opened = threading.Event()
     predictor = RedPredictor(lambda frames: None if opened.wait(PATIENCE) else pytest.fail("held"))
