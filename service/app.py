@@ -60,19 +60,21 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _serve(settings: Settings) -> int:
-    stop, renew = asyncio.Event(), asyncio.Event()
-    _reload_on_hang_up(stop, renew)
+    stop, reload = asyncio.Event(), asyncio.Event()
+    _reload_on_sighup(stop, reload)
     predictor = await asyncio.to_thread(load_predictor, settings)
     async with running(settings, predictor) as service, listening(service) as ports:
         _stop_on_signals(stop)
-        living = _live(service, predictor, ports, renew)
+        serving = _serve_and_reload(service, predictor, ports, reload)
         del predictor  # or it would outlive its replacement
-        await _first(living, stop.wait(), service.readiness.dead.wait())
+        await _until_first_ends(serving, stop.wait(), service.readiness.dead.wait())
         code = await _drain(service)
         return INFERENCE_DEAD if service.readiness.dead.is_set() else code
 
 
-async def _live(service: Service, predictor: Predictor, ports: tuple[int, int], renew: asyncio.Event) -> None:
+async def _serve_and_reload(
+    service: Service, predictor: Predictor, ports: tuple[int, int], reload: asyncio.Event
+) -> None:
     """Warm up, and then read certificate and weights anew each time that it is asked for."""
     try:
         await warm_up(service, predictor)
@@ -88,14 +90,14 @@ async def _live(service: Service, predictor: Predictor, ports: tuple[int, int], 
     gc.freeze()  # what is there now stays; to look through it for garbage took 90 ms, in which nobody was answered
     _announce(service, *ports)
     while True:
-        await renew.wait()
-        renew.clear()  # what is asked for from here on is done afterwards
+        await reload.wait()
+        reload.clear()  # what is asked for from here on is done afterwards
         if service.tls is not None:
             await asyncio.to_thread(service.tls.renew)
-        await service.served.reload()
+        await service.model_slot.reload()
 
 
-async def _first(*endings: Coroutine[Any, Any, object]) -> None:
+async def _until_first_ends(*endings: Coroutine[Any, Any, object]) -> None:
     """Wait until one of these ends, and cancel the others; what it raises is raised."""
     tasks = [asyncio.create_task(ending) for ending in endings]
     done, others = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -156,7 +158,7 @@ def _stop_on_signals(stop: asyncio.Event) -> None:
         loop.add_signal_handler(number, receive, number)
 
 
-def _reload_on_hang_up(stop: asyncio.Event, renew: asyncio.Event) -> None:
+def _reload_on_sighup(stop: asyncio.Event, reload: asyncio.Event) -> None:
     """Take SIGHUP for "read certificate and weights again", unless it says that the terminal is gone."""
     had_terminal = os.isatty(0)
 
@@ -165,7 +167,7 @@ def _reload_on_hang_up(stop: asyncio.Event, renew: asyncio.Event) -> None:
             log.info("the terminal is gone, draining")
             stop.set()
         else:
-            renew.set()
+            reload.set()
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, receive)
 
@@ -178,14 +180,14 @@ def _announce(service: Service, port: int, grpc_port: int) -> None:
     access = " --cacert CA.pem" * bool(service.settings.tls_cert)
     access += " -H 'Authorization: Bearer TOKEN'" * bool(service.settings.api_tokens_file)
     sample = shlex.quote(str(SAMPLE))
-    _say(
+    _print(
         f"\nPraNet is ready: {ready}\n"
         f"  curl{access} -H 'Content-Type: image/jpeg' --data-binary @{sample} {url}/segment -o mask.png\n"
         f"  documentation: {url}/docs\n\n"
     )
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     """Write to standard output, past its buffer: where the disk is full or the reader gone, the service goes on."""
     if sys.stdout is not None:
         with contextlib.suppress(OSError):

@@ -75,18 +75,18 @@ class Call:
     _asked: float = 0.0  # seconds
     _timeout: asyncio.Timeout = field(default_factory=lambda: asyncio.Timeout(None))
 
-    def allow(self, limit: float) -> float:
+    def set_deadline(self, limit: float) -> float:
         """Let the call take ``limit`` seconds from its arrival, or less where its client asked; return its deadline."""
         self.deadline = self.arrived + min(self._asked, limit)
         if self._timeout.when() is not None:
             self._timeout.reschedule(self.deadline + LATE_SECONDS)
         return self.deadline
 
-    def last(self) -> None:
+    def remove_deadline(self) -> None:
         """Let the call last for as long as its client stays: it is a stream."""
         self._timeout.reschedule(None)
 
-    def named(self, request_id: str) -> None:
+    def set_request_id(self, request_id: str) -> None:
         """Take the request id that the message itself gives, if it can be echoed."""
         if REQUEST_ID.fullmatch(request_id):
             self.request_id = request_id
@@ -124,7 +124,7 @@ class Calls:
         self._metrics = metrics
         self._tracing = traces
         self._untraced = Tracing()
-        self._timeout_seconds = timeout_seconds  # of a call, unless ``Call.allow`` says otherwise
+        self._timeout_seconds = timeout_seconds  # of a call, unless ``Call.set_deadline`` says otherwise
 
     @contextlib.asynccontextmanager
     async def enter(self, call: Call) -> AsyncIterator[Call]:
@@ -149,7 +149,7 @@ class Calls:
                 call._asked = _seconds(call.timeout)
                 if call.is_work and (self._readiness.phase is not Phase.SERVING or self._readiness.dead.is_set()):
                     self._readiness.check()  # says why not
-                async with asyncio.timeout_at(call.allow(self._timeout_seconds) + LATE_SECONDS) as call._timeout:
+                async with asyncio.timeout_at(call.set_deadline(self._timeout_seconds) + LATE_SECONDS) as call._timeout:
                     yield call
         except (asyncio.CancelledError, ClientLeft):
             failure = call.cancelled_by()

@@ -11,7 +11,7 @@ from service.frames.frame import MaskFormat, Options, Output
 from service.frames.regions import ROI_FORMS, ROI_PATTERN
 from service.streams.stream import MAX_SMOOTHING_MS, StreamOptions
 from service.streams.window import Policy
-from service.validation import said
+from service.validation import describe_errors
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -74,4 +74,4 @@ def read(model: type[M], given: Mapping[str, Any], place: str = "") -> M:
     try:
         return model.model_validate(given)
     except ValidationError as error:
-        raise InvalidParameter(f"{place}{said(error.errors(), model)}") from error
+        raise InvalidParameter(f"{place}{describe_errors(error.errors(), model)}") from error

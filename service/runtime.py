@@ -21,7 +21,7 @@ from service.batching.batcher import HANG_SECONDS, Batcher
 from service.batching.device_thread import in_device_thread
 from service.calls import Calls
 from service.frames.frame import Inference, rehearse
-from service.frames.model_slot import PREPARE_SECONDS, ServedModel
+from service.frames.model_slot import PREPARE_SECONDS, ModelSlot
 from service.frames.segmenter import Segmenter, inference
 from service.frames.side_outputs import SideOutputs
 from service.observability import tracing
@@ -38,7 +38,7 @@ class Service:
     """What a transport needs."""
 
     settings: Settings
-    served: ServedModel
+    model_slot: ModelSlot
     max_batch_size: int
     segmenter: Segmenter
     streams: Streams
@@ -51,7 +51,7 @@ class Service:
     @property
     def model(self) -> ModelRef:
         """The weights that answer now, and what runs them."""
-        return self.served.ref
+        return self.model_slot.ref
 
 
 def load_predictor(settings: Settings) -> Predictor:
@@ -114,7 +114,7 @@ async def running(
             max_image_pixels=settings.max_image_pixels,
             side_outputs=side_outputs,
         )
-        served = ServedModel(
+        model_slot = ModelSlot(
             batcher,
             predictor.model,
             load or functools.partial(load_predictor, settings),
@@ -125,7 +125,7 @@ async def running(
         del predictor  # the batcher has it, until another takes over
         yield Service(
             settings,
-            served,
+            model_slot,
             max_batch_size,
             segmenter,
             _streams(settings, segmenter, metrics),
@@ -159,7 +159,7 @@ def _batcher(
         max_batch_size=max_batch_size,
         max_queue_delay=settings.max_queue_delay_ms / 1e3,
         slots=predictor.slots,
-        hang_seconds=hang_seconds or _patience(settings),
+        hang_seconds=hang_seconds or _hang_seconds(settings),
         on_batch=metrics.batch_size.observe,
     )
 
@@ -192,6 +192,6 @@ def _watch_gpu(metrics: Metrics, device: str) -> None:
         metrics.gpu_memory.labels(device).set_function(lambda: device_metrics.memory_used(device))
 
 
-def _patience(settings: Settings) -> float:
+def _hang_seconds(settings: Settings) -> float:
     """Return after how many seconds a call counts as hung: early enough for those that came after it."""
     return max(HANG_SECONDS, settings.request_timeout_ms / 2e3)

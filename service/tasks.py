@@ -9,7 +9,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Together(asyncio.TaskGroup):
+class FirstErrorTaskGroup(asyncio.TaskGroup):
     """A task group that ends with the first error of its tasks, where asyncio's ends with a group of all errors.
 
     That group and the frames it comes from hold each other, and with them what the cancelled tasks were at.
@@ -22,7 +22,7 @@ class Together(asyncio.TaskGroup):
             await super().__aexit__(kind, error, trace)
         except BaseExceptionGroup as group:
             first = group.exceptions[0]
-            forget_frames(group)
+            drop_tracebacks(group)
         else:
             return
         try:
@@ -31,7 +31,7 @@ class Together(asyncio.TaskGroup):
             del first
 
 
-def forget_frames(error: BaseException | None) -> None:
+def drop_tracebacks(error: BaseException | None) -> None:
     """Cut an error that is told, and all before it, off from the frames that raised them, and so from the request.
 
     Otherwise they often keep each other: then a request of any size stays until a full garbage collection, for which
@@ -82,7 +82,7 @@ async def in_order(
         await stop.wait()
         receiving.cancel()
 
-    async with Together() as tasks:
+    async with FirstErrorTaskGroup() as tasks:
         receiving = tasks.create_task(receive(tasks))
         watching = tasks.create_task(end_when_stopped(receiving, stop or asyncio.Event()))
         while (task := await begun.get()) is not None:

@@ -14,7 +14,7 @@ class Admission:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.taken = 0
-        self._patient: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[asyncio.Future[None]] = deque()
 
     def take(self, entry: Entry[Any, Any]) -> None:
         """Give an entry a place.
@@ -28,11 +28,11 @@ class Admission:
         self.taken += 1
         entry.release = self.release
 
-    async def room(self) -> None:
+    async def wait_for_place(self) -> None:
         """Wait until a place is free, behind all who wait already; take it at once."""
         while self.taken >= self.limit:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._patient.append(waiter)
+            self._waiting.append(waiter)
             try:
                 await waiter
             except asyncio.CancelledError:
@@ -46,7 +46,7 @@ class Admission:
         self._wake()
 
     def _wake(self) -> None:
-        while self._patient:
-            if not (waiter := self._patient.popleft()).done():
+        while self._waiting:
+            if not (waiter := self._waiting.popleft()).done():
                 waiter.set_result(None)
                 return

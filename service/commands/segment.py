@@ -175,7 +175,7 @@ async def _segment_object(
 
         data = await asyncio.to_thread(_read, source, service.settings.max_archive_bytes)
         read = await asyncio.to_thread(study.read, data, service.settings.max_image_pixels)
-        deadline = asyncio.get_running_loop().time() + archives.PATIENCE_SECONDS
+        deadline = asyncio.get_running_loop().time() + archives.ARCHIVE_TIMEOUT_SECONDS
         if target.suffix.lower() == OBJECT:
             made = await work.segmentation(read, options, service, deadline, omit_empty=omit_empty)
             await asyncio.to_thread(_write, target, made)

@@ -19,7 +19,7 @@ from pranet_client.credentials import NO_ACCESS, Access
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from service.commands.access import access_of, add_access_options
 from service.commands.recording import Recorder
-from service.commands.stream_statistics import Tally
+from service.commands.stream_statistics import StreamStatistics
 from service.commands.video import VideoWriter, open_source, paced
 from service.frames import codec
 from service.frames.shapes import draw_overlay
@@ -86,8 +86,8 @@ def run(arguments: argparse.Namespace) -> int:
         takers = list(_takers(arguments, arguments.fps or source.fps, stack))
         config, access = stream_config(arguments), access_of(arguments)
         until = time.monotonic() + (arguments.seconds or math.inf)
-        tally = uvloop.run(follow(arguments.server, in_thread(frames), config, takers, access, until))
-    return 0 if tally.in_order and not tally.outcomes["failed"] else 1
+        statistics = uvloop.run(follow(arguments.server, in_thread(frames), config, takers, access, until))
+    return 0 if statistics.in_order and not statistics.outcomes["failed"] else 1
 
 
 async def follow(
@@ -97,38 +97,38 @@ async def follow(
     takers: list[Take],
     access: Access = NO_ACCESS,
     until: float = math.inf,
-) -> Tally:
+) -> StreamStatistics:
     """Stream to the end and show live figures; print the totals at the end, also when interrupted.
 
     Raises:
         RequestFailed: the server refuses the stream, or cannot be reached, as ``AsyncClient.stream`` says.
 
     """
-    tally = Tally()
-    showing = asyncio.create_task(_show(tally))
+    statistics = StreamStatistics()
+    showing = asyncio.create_task(_show(statistics))
     try:
         async with AsyncClient(target=server, access=access) as client:
             async for reply in client.stream(frames, config, until):
-                tally.count(reply)
+                statistics.count(reply)
                 for take in takers:
                     await asyncio.to_thread(take, reply)
     finally:
         showing.cancel()
-        if tally.received:
-            print(("\r\x1b[K" if sys.stdout.isatty() else "") + tally.summary(), flush=True)
-    return tally
+        if statistics.received:
+            print(("\r\x1b[K" if sys.stdout.isatty() else "") + statistics.summary(), flush=True)
+    return statistics
 
 
-async def _show(tally: Tally) -> None:
+async def _show(statistics: StreamStatistics) -> None:
     """Rewrite one line on a terminal; in a file or pipe, append a line each time."""
     while True:
         await asyncio.sleep(LINE_SECONDS)
-        if not tally.received:
+        if not statistics.received:
             continue
         if sys.stdout.isatty():
-            print("\r\x1b[K" + tally.line(), end="", flush=True)
+            print("\r\x1b[K" + statistics.line(), end="", flush=True)
         else:
-            print(tally.line(), flush=True)
+            print(statistics.line(), flush=True)
 
 
 def _takers(arguments: argparse.Namespace, fps: float, stack: contextlib.ExitStack) -> Iterator[Take]:

@@ -10,7 +10,7 @@ DROPS = ("stale", "deadline", "overload", "lost")
 AGES = 20_000  # newest ages from which percentiles are taken
 
 
-class Tally:
+class StreamStatistics:
     """Counts replies; percentiles are of the frames that were answered with a mask."""
 
     def __init__(self) -> None:

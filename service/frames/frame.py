@@ -78,7 +78,7 @@ class Frame(Entry[Pixels, Inference]):
 
     source: Picture | Packed | None  # let go of once it is decoded
     options: Options = Options()
-    patient: bool = False  # waits for a place where another would get ``QueueFull``
+    waits_for_place: bool = False  # waits for a place where another would get ``QueueFull``
     refine: "Callable[[Frame], Awaitable[None]] | None" = None  # what a stream does with the result
     made: float = field(default_factory=time.perf_counter)  # by the clock of ``times``, seconds
     times: StageTimes = field(default_factory=StageTimes)

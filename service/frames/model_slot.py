@@ -24,7 +24,7 @@ PREPARE_SECONDS = 300.0  # to read and to warm up; the slowest GPU needs a small
 log = logging.getLogger(__name__)
 
 
-class ServedModel:
+class ModelSlot:
     """Names the model behind the batcher, and replaces it on ``reload``."""
 
     def __init__(

@@ -45,7 +45,7 @@ class Segmenter:
         self._tracing = tracing
         self._max_image_pixels = max_image_pixels
         self._side_outputs = side_outputs  # None: switched off
-        self._bulk = asyncio.Semaphore(max(1, usable_cores() // 2))
+        self._archive_threads = asyncio.Semaphore(max(1, usable_cores() // 2))
         self._in_flight = 0
         self.idle = asyncio.Event()  # set while nothing is in flight
         self.idle.set()
@@ -68,16 +68,16 @@ class Segmenter:
 
         """
         # In a task of its own, a frame that goes on does not wake all that is around it.
-        return await asyncio.ensure_future(self._life(frame))
+        return await asyncio.ensure_future(self._process(frame))
 
-    async def _life(self, frame: Frame) -> Segmentation:
+    async def _process(self, frame: Frame) -> Segmentation:
         frame.priority = frame.options.priority
         with self._counted(frame):
             async with _within(frame.deadline):
                 if frame.options.output is Output.MAPS and self._side_outputs is None:
                     raise InvalidParameter("output=maps is switched off here (MAPS); ask for another output")
-                if frame.patient:
-                    await self._admission.room()
+                if frame.waits_for_place:
+                    await self._admission.wait_for_place()
                 self._admission.take(frame)
                 try:
                     self._metrics.decodes.inc()
@@ -98,7 +98,7 @@ class Segmenter:
 
     async def _run(self, frame: Frame, function: Callable[..., T], *args: object) -> T:
         """Run a function in the CPU pool, which knows no priorities: archives take half of its threads at most."""
-        async with self._bulk if frame.options.priority is Priority.ARCHIVE else nullcontext():
+        async with self._archive_threads if frame.options.priority is Priority.ARCHIVE else nullcontext():
             return await asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
 
     @contextmanager

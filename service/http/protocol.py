@@ -28,7 +28,7 @@ from service.http.request import FAULT
 
 HEAD_SECONDS = 10.0
 MAX_HEAD_BYTES = 32 * 1024
-REST_SECONDS = 5.0  # for the rest of a body that nobody reads any more
+DISCARD_SECONDS = 5.0  # for the rest of a body that nobody reads any more
 # The parser takes what follows a head that asks for another protocol as that protocol's, so for no body; but servers
 # may ignore such a wish (RFC 9110, section 7.8), as curl --http2 expects.
 OTHER_UPGRADE = re.compile(rb"(?i)(?<=\n)upgrade(?=[ \t]*:(?![ \t]*websocket))")
@@ -38,20 +38,20 @@ TLS_HANDSHAKE = b"\x16\x03"  # the first bytes of a client that speaks TLS
 class HttpProtocol(HttpToolsProtocol):
     """One connection; its methods are called by the transport, the parser and the request's end."""
 
-    def __init__(self, *given: Any, calls: Calls, rest_bytes: int, **named: Any) -> None:
+    def __init__(self, *given: Any, calls: Calls, max_discarded_bytes: int, **named: Any) -> None:
         super().__init__(*given, **named)
         self._calls = calls
-        self._rest_bytes = rest_bytes  # that may still come of a body that nobody reads any more
+        self._discardable_bytes = max_discarded_bytes  # that may still come of a body that nobody reads any more
         self._timer: asyncio.TimerHandle | None = None
         self._in_head = True  # or before it
         self._head_bytes = 0
         self._framing_bytes = 0  # since the last bytes of a body
         self._fault: ServiceError | None = None
-        self._deaf = False  # after what is no HTTP, nothing more is
-        self._last_words: ServiceError | None = None  # after the answers that are still open
-        self._parting = False  # the connection is closed with the end of the body that was answered early
+        self._closed_for_reading = False  # after what is no HTTP, nothing more is
+        self._pending_error: ServiceError | None = None  # after the answers that are still open
+        self._close_after_body = False  # the connection is closed with the end of the body that was answered early
         self._requests: set[asyncio.Task[Any]] = set()  # that are being answered
-        self.app = self._watched(self.app)
+        self.app = self._wrapped(self.app)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Give the peer its time for a first head."""
@@ -67,7 +67,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Count what belongs to a head that is not complete."""
-        if self._deaf:
+        if self._closed_for_reading:
             return
         if self._in_head:
             if not self._head_bytes and data.startswith(TLS_HANDSHAKE):
@@ -77,13 +77,13 @@ class HttpProtocol(HttpToolsProtocol):
             head, end, rest = data.partition(b"\r\n\r\n")
             data = OTHER_UPGRADE.sub(b"ignored", head) + end + rest
         elif self.cycle.response_complete:
-            self._rest_bytes -= len(data)
-            if self._rest_bytes < 0:
-                self._part()
+            self._discardable_bytes -= len(data)
+            if self._discardable_bytes < 0:
+                self._close()
                 return
         self._framing_bytes += len(data)
         super().data_received(data)
-        if max(self._head_bytes, self._framing_bytes) > MAX_HEAD_BYTES and not self._deaf:
+        if max(self._head_bytes, self._framing_bytes) > MAX_HEAD_BYTES and not self._closed_for_reading:
             self._refuse(_too_large())
 
     def on_message_begin(self) -> None:
@@ -120,19 +120,19 @@ class HttpProtocol(HttpToolsProtocol):
         self._stop_timer()
         self._in_head, self._framing_bytes = True, 0
         super().on_message_complete()
-        if self._parting and self.cycle.response_complete:
-            self._part()
+        if self._close_after_body and self.cycle.response_complete:
+            self._close()
 
     def on_response_complete(self) -> None:
         """Give the rest of a body that was answered early its time."""
         super().on_response_complete()
-        if self._last_words and self.cycle.response_complete:
-            refuse(self.transport, self._last_words, self._calls, REST)
+        if self._pending_error and self.cycle.response_complete:
+            refuse(self.transport, self._pending_error, self._calls, REST)
             self.transport.close()
         elif not self._in_head:
-            self._start_timer(REST_SECONDS)
-        elif self._parting:
-            self._part()
+            self._start_timer(DISCARD_SECONDS)
+        elif self._close_after_body:
+            self._close()
 
     def send_400_response(self, msg: str) -> None:
         """Say what is wrong in the form of all other errors."""
@@ -146,14 +146,14 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _start_timer(self, seconds: float) -> None:
         if self._timer is None:
-            self._timer = self.loop.call_later(seconds, self._give_up)
+            self._timer = self.loop.call_later(seconds, self._time_out)
 
     def _stop_timer(self) -> None:
         if self._timer:
             self._timer.cancel()
             self._timer = None
 
-    def _give_up(self) -> None:
+    def _time_out(self) -> None:
         if self._in_head and self._head_bytes:
             self._refuse(
                 HeadTooSlow(
@@ -163,29 +163,29 @@ class HttpProtocol(HttpToolsProtocol):
         else:  # one who never said a word expects no answer; one who was answered has it
             self.transport.close()
 
-    def _part(self) -> None:
+    def _close(self) -> None:
         """Read no more; what was to be said is said."""
         self._stop_timer()
-        self._deaf = True
+        self._closed_for_reading = True
         self.transport.close()
 
     def _refuse(self, error: ServiceError) -> None:
         """Read no more, and say why to whoever is to be told."""
         self._stop_timer()
-        self._deaf = True
+        self._closed_for_reading = True
         if self.cycle is None or self.cycle.response_complete:
             if self._in_head:  # else the request whose body this is has its answer
                 refuse(self.transport, error, self._calls, REST)
             self.transport.close()
         elif self._in_head:
-            self._last_words = error
+            self._pending_error = error
         else:
             state: Any = self.cycle.scope["state"]
             state[FAULT] = error
             self.cycle.keep_alive = False
             self.cycle.message_event.set()
 
-    def _watched(self, app: ASGI3Application) -> ASGI3Application:
+    def _wrapped(self, app: ASGI3Application) -> ASGI3Application:
         """Return an application whose early answers announce the connection's end.
 
         To a request whose body broke off, its client seems to have left.
@@ -198,11 +198,11 @@ class HttpProtocol(HttpToolsProtocol):
 
             async def sent(message: Any) -> None:
                 cycle = self.cycle
-                early = cycle.scope is scope and cycle.more_body and not self._deaf
+                early = cycle.scope is scope and cycle.more_body and not self._closed_for_reading
                 if message["type"] != "http.response.start" or not early:
                     await send(message)
                     return
-                self._parting = True
+                self._close_after_body = True
                 await send({**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]})
                 cycle.keep_alive = True  # or uvicorn would close at once, and who still sends could not read the answer
 

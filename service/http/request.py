@@ -48,7 +48,7 @@ def call_of(request: Request) -> Call:
     return call
 
 
-def received(request: Request) -> Call:
+def checked_call(request: Request) -> Call:
     """Return the call of a request whose queries differ: of two values the last would count, and nobody would know.
 
     Raises:

@@ -45,7 +45,9 @@ async def listening(app: ASGIApp, service: Service, listener: socket.socket) -> 
         ws_ping_interval=WS_PING_SECONDS,
         ws_ping_timeout=WS_PING_TIMEOUT_SECONDS,
         http=functools.partial(  # type: ignore[arg-type]
-            HttpProtocol, calls=service.calls, rest_bytes=max(settings.cut_off_bytes, settings.max_archive_bytes)
+            HttpProtocol,
+            calls=service.calls,
+            max_discarded_bytes=max(settings.cut_off_bytes, settings.max_archive_bytes),
         ),
         ssl_context_factory=None if tls is None else lambda *_: tls.context(),
     )

@@ -102,7 +102,7 @@ async def _inferred(raw: bytes, header_length: str | None, service: Service, cal
     body, pictures = await asyncio.to_thread(_read, raw, header_length, settings)
     seconds = parameters.seconds(body.asked, settings.request_timeout_ms / 1e3)
     options = parameters.options(body.asked, [output.name for output in body.outputs], settings.threshold)
-    frames = await infer(service.segmenter, pictures, options, call.allow(seconds))
+    frames = await infer(service.segmenter, pictures, options, call.set_deadline(seconds))
     return await asyncio.to_thread(_written, body, frames)
 
 

@@ -26,7 +26,7 @@ from service.errors import InvalidRequest, TooManyBytes
 from service.frames.frame import Output
 from service.oip import model, parameters, tensors
 from service.oip.tensors import Array, Tensor
-from service.validation import said
+from service.validation import describe_errors
 
 HEADER_LENGTH = "inference-header-content-length"
 MAX_JSON_BYTES = 8 * 2**20  # JSON takes up to forty times its length in memory; larger tensors go in binary
@@ -112,7 +112,7 @@ def parse(raw: bytes, header_length: str | None, max_pictures: int) -> tuple[Inf
     try:
         body = InferBody.model_validate_json(raw[:json_size])
     except ValidationError as error:
-        raise InvalidRequest(f"the JSON of the request: {said(error.errors(), InferBody)}") from error
+        raise InvalidRequest(f"the JSON of the request: {describe_errors(error.errors(), InferBody)}") from error
     for output in body.outputs:
         parameters.refuse_unknown(output.parameters, ("binary_data",), f"output {output.name!r}")
     _ = body.asked, body.binary_outputs  # refuses what is wrong about them

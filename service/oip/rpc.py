@@ -77,7 +77,7 @@ class Servicer(pb_grpc.GRPCInferenceServiceServicer):
         """Segment the pictures of a request."""
         call = current()
         if "x-request-id" not in call.headers:
-            call.named(request.id)
+            call.set_request_id(request.id)
         frames = await self._infer(request, call.deadline - call.arrived)
         response, inferred = await asyncio.to_thread(_response, request.id, frames)
         context.set_trailing_metadata((("x-model", inferred.model_id), ("server-timing", inferred.server_timing)))

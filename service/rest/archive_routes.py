@@ -17,7 +17,7 @@ from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
 from service.answers import SegmentationBody, describe
-from service.archives.archive import PATIENCE_SECONDS, Answered
+from service.archives.archive import ARCHIVE_TIMEOUT_SECONDS, Answered
 from service.archives.members import Member, from_parts, from_zip
 from service.calls import Call
 from service.errors import ClientLeft, ServiceError, UnsupportedImage
@@ -53,7 +53,7 @@ class ArchiveResponse(Response):
         self._options = options
         self._service = service
         self._held = held
-        self._deadline = call.allow(PATIENCE_SECONDS)
+        self._deadline = call.set_deadline(ARCHIVE_TIMEOUT_SECONDS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send everything, unless the client leaves or does not read: then its work is dropped."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fastapi import Request, Response
 
-from service.archives.archive import PATIENCE_SECONDS
+from service.archives.archive import ARCHIVE_TIMEOUT_SECONDS
 from service.batching.queue import Priority
 from service.dicom import extra
 from service.frames.frame import Frame, Options, Segmentation
@@ -44,7 +44,7 @@ async def respond(
         several = len(read.frames) > 1
         if several and not large:
             held.enter_context(service.archives.place())
-        deadline = call.allow(PATIENCE_SECONDS) if several else call.deadline
+        deadline = call.set_deadline(ARCHIVE_TIMEOUT_SECONDS) if several else call.deadline
         if as_segmentation:
             made = work.segmentation(read, options, service, deadline, omit_empty=omit_empty)
             return Response(await made, media_type=extra.MEDIA_TYPE)

@@ -19,7 +19,7 @@ from service.errors import (
     UpgradeRequired,
 )
 from service.oip import rest as oip
-from service.validation import said
+from service.validation import describe_errors
 
 PROBLEM_TYPE = "application/problem+json"
 
@@ -60,7 +60,7 @@ async def _refuse_parameters(request: Request, error: Exception) -> NoReturn:
     assert isinstance(error, RequestValidationError)
     query = get_type_hints(request.scope["endpoint"])["query"]
     faults = [{**fault, "loc": fault["loc"][1:]} for fault in error.errors()]  # places begin with "query"
-    raise InvalidParameter(f"{said(faults, query)}. See /docs for the parameters") from None
+    raise InvalidParameter(f"{describe_errors(faults, query)}. See /docs for the parameters") from None
 
 
 async def _refuse_route(request: Request, error: Exception) -> Any:

@@ -18,7 +18,7 @@ from service.dicom.extra import MEDIA_TYPE as DICOM_TYPE
 from service.errors import InvalidParameter, UpgradeRequired
 from service.frames.frame import Frame, Options, Output, Segmentation
 from service.http.middleware import TIMEOUT_HEADER, HttpCalls
-from service.http.request import FILE_FIELD, MULTIPART, call_of, content_type, read_image, received
+from service.http.request import FILE_FIELD, MULTIPART, call_of, checked_call, content_type, read_image
 from service.oip import rest as oip
 from service.options import FrameOptions
 from service.rest import archive_routes, errors, websocket
@@ -136,7 +136,7 @@ def _add_routes(app: FastAPI) -> None:
 async def segment(request: Request, query: Annotated[SegmentQuery, Query()]) -> Response:
     """Answer an image with its mask, in the geometry of the image as a person sees it."""
     service: Service = request.app.state.service
-    call, accept = received(request), request.headers.get("accept", "")
+    call, accept = checked_call(request), request.headers.get("accept", "")
     if content_type(request) == DICOM_TYPE:
         return await _object(request, query, service)
     if query.omit_empty or DICOM_TYPE in accept:
@@ -161,7 +161,7 @@ async def _object(request: Request, query: SegmentQuery, service: Service) -> Re
 async def segment_batch(request: Request, query: Annotated[FrameOptions, Query()]) -> Response:
     """Answer every image of a zip or multipart form, one by one: NDJSON, or multipart/mixed by ``Accept``."""
     service: Service = request.app.state.service
-    call = received(request)
+    call = checked_call(request)
     if query.output == "maps":
         raise InvalidParameter("output=maps is not made of archives; send its images to /segment")
     options = _options(query, request.headers.get("accept", ""), service, Priority.ARCHIVE)

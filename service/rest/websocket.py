@@ -31,7 +31,7 @@ from service.rest.errors import PROBLEM_TYPE, headers_of
 from service.rest.websocket_messages import pack, parsed, stream_options, unpack
 from service.runtime import Service
 from service.streams.frame import StreamFrame
-from service.tasks import forget_frames
+from service.tasks import drop_tracebacks
 
 # Close codes, RFC 6455 section 7.4.1 and IANA's registry.
 NORMAL, GOING_AWAY, PROTOCOL_ERROR, TOO_BIG = "1000", "1001", "1002", "1009"
@@ -52,7 +52,7 @@ async def stream(websocket: WebSocket) -> None:
     subprotocol = SUBPROTOCOL if SUBPROTOCOL in websocket.scope["subprotocols"] else None
     await websocket.accept(subprotocol, _headers(call))
     call.transport = STREAM
-    call.last()
+    call.remove_deadline()
     service.readiness.check()  # now, as browsers do not show why a handshake was refused
     messages = _messages(websocket, service.settings.max_message_bytes)
     options = stream_options(await service.streams.first(messages), service.settings.threshold)
@@ -73,7 +73,7 @@ async def stream(websocket: WebSocket) -> None:
 
     with service.streams.open(options) as opened:
         await opened.run(frames(), send)
-    await _say(websocket.close(int(NORMAL)))
+    await _send_last(websocket.close(int(NORMAL)))
 
 
 async def encode_error(scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,9 +86,9 @@ async def encode_error(scope: Scope, receive: Receive, send: Send) -> None:
         refusal = Response(problem, error.status, headers, PROBLEM_TYPE)
         await WebSocket(scope, receive, send).send_denial_response(refusal)
         return
-    forget_frames(error)
+    drop_tracebacks(error)
     said = [] if isinstance(error, ClientLeft) else [send({"type": "websocket.send", "text": problem})]
-    await _say(*said, send({"type": "websocket.close", "code": int(call.code), "reason": ""}))
+    await _send_last(*said, send({"type": "websocket.close", "code": int(call.code), "reason": ""}))
 
 
 async def _messages(websocket: WebSocket, max_bytes: int) -> AsyncIterator[str | bytes]:
@@ -119,7 +119,7 @@ def _headers(call: Call) -> list[tuple[bytes, bytes]]:
     return [*headers, (b"traceparent", call.traceparent.encode())] if call.traceparent else headers
 
 
-async def _say(*messages: Awaitable[None]) -> None:
+async def _send_last(*messages: Awaitable[None]) -> None:
     """Send the last messages of a connection, which may be closed already, or not be read."""
     with contextlib.suppress(WebSocketDisconnect, RuntimeError, TimeoutError):
         async with asyncio.timeout(CLOSE_SECONDS):

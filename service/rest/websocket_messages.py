@@ -13,7 +13,7 @@ from service.frames.frame import Segmentation
 from service.options import StreamConfig, read
 from service.streams.frame import Drop, StreamFrame
 from service.streams.stream import StreamOptions
-from service.validation import said
+from service.validation import describe_errors
 
 LENGTH = struct.Struct("<I")
 MAX_JSON_BYTES = 16 * 2**10  # of a text, or before the picture of a frame: it is read on the event loop
@@ -68,7 +68,7 @@ def unpack(message: bytes) -> StreamFrame:
     try:
         head = FrameHead.model_validate_json(message[LENGTH.size : end])
     except ValidationError as error:
-        raise InvalidRequest(f"the JSON of a frame: {said(error.errors(), FrameHead)}") from error
+        raise InvalidRequest(f"the JSON of a frame: {describe_errors(error.errors(), FrameHead)}") from error
     data = message[end:]
     source: Picture = data
     if head.raw is not None:

@@ -64,7 +64,7 @@ async def entered(calls: Calls, call: Call, context: Context) -> AsyncIterator[C
             if call.traceparent:
                 await context.send_initial_metadata([("traceparent", call.traceparent)])
             if call.is_stream:
-                call.last()
+                call.remove_deadline()
             yield call
     except ClientLeft:
         raise asyncio.CancelledError from None  # nobody is there to be told

@@ -17,7 +17,7 @@ MAX_WATCHES = 16  # on one connection
 
 
 @dataclass(frozen=True)
-class Limits:
+class MessageLimits:
     """What the messages of a call are held to."""
 
     message_seconds: float  # for the one message of a unary call to arrive
@@ -36,9 +36,9 @@ class HealthLimits:
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by peer, as are the watches
         self._watches: Counter[str] = Counter()
 
-    def of(self, *, watch: bool) -> Limits:
+    def of(self, *, watch: bool) -> MessageLimits:
         """Return those of a call that is answered once, or of one that is answered on and on."""
-        return Limits(
+        return MessageLimits(
             OPEN_MESSAGE_SECONDS,
             OPEN_MESSAGE_BYTES,
             self._watching if watch else nullcontext,

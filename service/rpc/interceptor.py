@@ -13,8 +13,8 @@ from grpc_health.v1 import health
 from service.calls import UNKNOWN, Calls
 from service.errors import BodyTooSlow, InvalidRequest, MethodNotAllowed, TooManyBytes
 from service.rpc.call import Context, call_of, entered
-from service.rpc.health_limits import HealthLimits, Limits
-from service.tasks import forget_frames
+from service.rpc.health_limits import HealthLimits, MessageLimits
+from service.tasks import drop_tracebacks
 
 OPEN_SERVICE = f"/{health.SERVICE_NAME}/"
 CANCELLED_SECONDS = 0.1  # after the end of its messages, until a call is cancelled if that is why they ended
@@ -48,7 +48,7 @@ class _Messages:
     ) -> None:
         await self._messages.aclose()
         if isinstance(error, (grpc.aio.AbortError, asyncio.CancelledError)):
-            forget_frames(error)
+            drop_tracebacks(error)
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -60,7 +60,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def __init__(self, calls: Calls, *, message_seconds: float, message_bytes: int) -> None:
         self._calls = calls
-        self._limits = Limits(message_seconds, message_bytes)
+        self._limits = MessageLimits(message_seconds, message_bytes)
         self._health_limits = HealthLimits()
 
     async def intercept_service(
@@ -74,7 +74,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         limits = self._health_limits.of(watch=method.response_streaming) if is_open else self._limits
         return self._entered(method, call.method, limits, is_open=is_open)
 
-    def _entered(self, method: Any, name: str, limits: Limits, *, is_open: bool = False) -> Any:
+    def _entered(self, method: Any, name: str, limits: MessageLimits, *, is_open: bool = False) -> Any:
         """Return the method as it is served."""
         behaviour = getattr(method, f"{_kind(method.request_streaming)}_{_kind(method.response_streaming)}")
 
@@ -90,7 +90,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         async def answers(requests: Any, context: Context) -> AsyncIterator[Any]:
             call = call_of(context, name, is_open=is_open)
             async with _Messages(requests) as messages, entered(self._calls, call, context):
-                call.last()
+                call.remove_deadline()
                 with limits.held(context):
                     async for each in behaviour(await asked(messages, context), context):
                         yield each
@@ -104,7 +104,7 @@ async def _unknown(requests: Any, context: Context) -> None:
     raise MethodNotAllowed("no such method is served here; see the .proto files")
 
 
-async def _only(requests: Any, limits: Limits, context: Context) -> Any:
+async def _only(requests: Any, limits: MessageLimits, context: Context) -> Any:
     try:
         async with asyncio.timeout(limits.message_seconds), limits.turn(context):
             return await anext(requests)

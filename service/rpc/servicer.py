@@ -26,7 +26,7 @@ class Servicer(pb_grpc.SegmentationServiceServicer):
     async def Segment(self, request: pb.SegmentRequest, context: Context) -> pb.SegmentResponse:
         """Segment one encoded image."""
         settings, call = self._service.settings, current()
-        call.named(request.request_id)
+        call.set_request_id(request.request_id)
         if len(request.image) > settings.max_image_bytes:
             raise TooManyBytes.of_image(settings.max_image_bytes)
         options = messages.options(request, settings.threshold)

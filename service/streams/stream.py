@@ -26,7 +26,7 @@ from service.streams.capture_clock import ClockMapping
 from service.streams.frame import Drop, Outcome, StreamFrame
 from service.streams.temporal import Memory
 from service.streams.window import Policy, Window
-from service.tasks import Together
+from service.tasks import FirstErrorTaskGroup
 
 MAX_SMOOTHING_MS = 2000
 UNREAD_SECONDS = 30.0  # that an answer may wait for its client to take it; then the stream ends
@@ -90,7 +90,7 @@ class Stream:
         """
         unanswered: _Unanswered = asyncio.Queue()  # not the stream's own: a cancelled frame in it holds the stream
         try:
-            async with Together() as tasks:
+            async with FirstErrorTaskGroup() as tasks:
                 receiving = tasks.create_task(self._receive(frames, tasks, unanswered))
                 watching = tasks.create_task(self._end_when_draining(receiving))
                 while (first := await unanswered.get()) is not None:
@@ -115,7 +115,7 @@ class Stream:
         try:
             async for frame in frames:
                 self._accept(frame)
-                unanswered.put_nowait((frame, tasks.create_task(self._live(frame))))
+                unanswered.put_nowait((frame, tasks.create_task(self._process(frame))))
                 del frame
                 await self._may_read.acquire()
         except ClientLeft:
@@ -129,7 +129,7 @@ class Stream:
         self._metrics.received()
         frame.captured = frame.received = time.monotonic()
         frame.options = self._options.frame
-        frame.patient = self._options.policy is Policy.EVERY
+        frame.waits_for_place = self._options.policy is Policy.EVERY
         frame.refine = self._refine
         if frame.capture_time_us is not None:
             frame.captured = self._clock.captured(frame.capture_time_us / 1e6, frame.received)
@@ -137,7 +137,7 @@ class Stream:
             left = frame.captured + self._options.deadline_ms / 1e3 - frame.received
             frame.expires = asyncio.get_running_loop().time() + left
 
-    async def _live(self, frame: StreamFrame) -> None:
+    async def _process(self, frame: StreamFrame) -> None:
         """Follow one frame from its arrival to its outcome."""
         frame.outcome = await self._window.turn(frame)
         frame.window_seconds = time.monotonic() - frame.received
@@ -147,12 +147,12 @@ class Stream:
 
     async def _segmented(self, frame: StreamFrame) -> Outcome:
         try:
-            if frame.patient:
+            if frame.waits_for_place:
                 await self._allowance.wait()
             else:
                 self._allowance.take()
-            patience = asyncio.get_running_loop().time() + self._frame_timeout
-            frame.deadline = patience if frame.expires is None else min(patience, frame.expires)
+            limit = asyncio.get_running_loop().time() + self._frame_timeout
+            frame.deadline = limit if frame.expires is None else min(limit, frame.expires)
             return await self._segmenter.segment(frame)
         except (QueueFull, RateLimited):
             return Drop.OVERLOAD

@@ -40,7 +40,7 @@ class Window:
         if self._newest_only and (older := self._pop()):
             older[1].set_result(Drop.STALE)
         self._waiting.append((frame, waiter))
-        self._give()
+        self._give_turns()
         try:
             async with asyncio.timeout_at(frame.expires):
                 return await waiter
@@ -57,14 +57,14 @@ class Window:
         if not frame.off_device.is_set():
             frame.off_device.set()
             self._working -= 1
-            self._give()
+            self._give_turns()
 
     def answer_taken(self) -> None:
         """Note that the answer of a frame that had its turn is out of this process's memory."""
         self._held -= 1
-        self._give()
+        self._give_turns()
 
-    def _give(self) -> None:
+    def _give_turns(self) -> None:
         while self._working < self._at_once and self._held < self._size and (waiting := self._pop()):
             frame, waiter = waiting
             self._working += 1

@@ -90,7 +90,7 @@ async def test_an_early_refusal_says_that_the_connection_ends_and_ends_it_with_t
 
 
 async def test_after_an_early_refusal_no_more_than_an_archive_is_swallowed(patched: Patches) -> None:
-    patched(http_protocol, "REST_SECONDS", 10 * PATIENCE)
+    patched(http_protocol, "DISCARD_SECONDS", 10 * PATIENCE)
     async with serving(max_image_bytes=MEBIBYTE, max_archive_bytes=8 * MEBIBYTE) as it, connected(it) as (_, writer):
         writer.write(ENDLESS % b"")
         with pytest.raises(ConnectionError):
@@ -106,7 +106,7 @@ async def test_fields_after_a_body_are_no_more_than_a_head(running: Running) -> 
 
 
 async def test_after_an_early_refusal_nobody_is_waited_for(patched: Patches, running: Running) -> None:
-    patched(http_protocol, "REST_SECONDS", 0.2)
+    patched(http_protocol, "DISCARD_SECONDS", 0.2)
     async with connected(running) as (reader, writer):
         writer.write(ENDLESS % b"" + next(chunked()) * 33)
         answer = await reader.read()  # to the connection's end
