@@ -1,14 +1,16 @@
-"""HTTP/1.1 connections that do not wait for ever: uvicorn sets no limit to the time and the size of a request's head.
+"""HTTP/1.1 connections with limits on the time and size of a request's head, which uvicorn does not have.
 
-Wherever the peer is the one who has to send, a timer runs: from the connection (or, on a kept one, from the first byte
-of the next request) to the end of the head. What comes then, the body, has the request's own deadline in
-``service.http.request``. An answer before its end says that the connection will be closed. It is closed after that end,
-so that clients that send everything first can read the answer; it does not wait long, nor take any number of
-bytes.
-Fields after a chunked body mean nothing here and are not kept; they and the framing of chunks are no more than a head.
+The head is the request line with the headers. A timer runs from the start of the connection (on a kept connection: from
+the first byte of the next request) until the head is complete. The body has the request's deadline, see
+``service.http.request``.
 
-What is no HTTP is refused and counted here, after the answers to what came before it. A body that breaks off is told to
-the route that reads it, which refuses the request as any other.
+An early response, sent before the body is complete, carries ``Connection: close``. The rest of the body is then read
+and discarded, up to a limit of bytes and seconds, before the connection is closed, so that clients that read only after
+sending can read the response. Trailer fields after a chunked body are ignored; trailers and chunk headers have the same
+size limit as a head.
+
+Malformed HTTP is refused, counted and logged here, after the answers to earlier requests on the connection. An error
+inside a body is passed to the route that reads the body.
 """
 
 import asyncio
@@ -28,50 +30,50 @@ from service.http.request import FAULT
 
 HEAD_SECONDS = 10.0
 MAX_HEAD_BYTES = 32 * 1024
-DISCARD_SECONDS = 5.0  # for the rest of a body that nobody reads any more
-# The parser takes what follows a head that asks for another protocol as that protocol's, so for no body; but servers
-# may ignore such a wish (RFC 9110, section 7.8), as curl --http2 expects.
+DISCARD_SECONDS = 5.0  # for the rest of a body after an early response
+# After an Upgrade header, the parser treats the body as another protocol. A server may ignore the header (RFC 9110,
+# section 7.8), and curl --http2 relies on that.
 OTHER_UPGRADE = re.compile(rb"(?i)(?<=\n)upgrade(?=[ \t]*:(?![ \t]*websocket))")
-TLS_HANDSHAKE = b"\x16\x03"  # the first bytes of a client that speaks TLS
+TLS_HANDSHAKE = b"\x16\x03"  # the first bytes of a TLS connection
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """One connection; its methods are called by the transport, the parser and the request's end."""
+    """One connection; the asyncio transport, the HTTP parser and uvicorn's request cycle call its methods."""
 
     def __init__(self, *given: Any, calls: Calls, max_discarded_bytes: int, **named: Any) -> None:
         super().__init__(*given, **named)
         self._calls = calls
-        self._discardable_bytes = max_discarded_bytes  # that may still come of a body that nobody reads any more
+        self._discardable_bytes = max_discarded_bytes  # how many bytes of bodies may still be discarded
         self._timer: asyncio.TimerHandle | None = None
-        self._in_head = True  # or before it
+        self._in_head = True  # between requests, or inside a head
         self._head_bytes = 0
-        self._framing_bytes = 0  # since the last bytes of a body
-        self._fault: ServiceError | None = None
-        self._closed_for_reading = False  # after what is no HTTP, nothing more is
-        self._pending_error: ServiceError | None = None  # after the answers that are still open
-        self._close_after_body = False  # the connection is closed with the end of the body that was answered early
-        self._requests: set[asyncio.Task[Any]] = set()  # that are being answered
+        self._framing_bytes = 0  # chunk headers and trailers since the last bytes of a body
+        self._fault: ServiceError | None = None  # what is wrong with the head, for ``send_400_response``
+        self._closed_for_reading = False  # malformed HTTP came: everything after it is ignored
+        self._pending_error: ServiceError | None = None  # sent after the answers to earlier requests
+        self._close_after_body = False  # an early response was sent: close once the body is complete
+        self._requests: set[asyncio.Task[Any]] = set()  # in progress
         self.app = self._wrapped(self.app)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Give the peer its time for a first head."""
+        """Start the timer for the first head."""
         super().connection_made(transport)
         self._start_timer(HEAD_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait for nothing more, and drop the work of a client that left."""
+        """Cancel the timer, and the work for a client that disconnected."""
         self._stop_timer()
         super().connection_lost(exc)
         for request in self._requests:
             request.cancel()
 
     def data_received(self, data: bytes) -> None:
-        """Count what belongs to a head that is not complete."""
+        """Check received bytes against the limits, and pass them to the parser."""
         if self._closed_for_reading:
             return
         if self._in_head:
             if not self._head_bytes and data.startswith(TLS_HANDSHAKE):
-                self._fault = InvalidRequest("this is TLS, which the port does not speak; send plain HTTP/1.1")
+                self._fault = InvalidRequest("the client speaks TLS, but TLS is off on this port; use http://")
             self._head_bytes += len(data)
             self._start_timer(HEAD_SECONDS)
             head, end, rest = data.partition(b"\r\n\r\n")
@@ -87,36 +89,36 @@ class HttpProtocol(HttpToolsProtocol):
             self._refuse(_too_large())
 
     def on_message_begin(self) -> None:
-        """Give a head its time, also one that begins where a body ends."""
+        """Start the timer also for a head that arrives together with the body before it."""
         super().on_message_begin()
         self._start_timer(HEAD_SECONDS)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a field of the head; one after a chunked body may be left out (RFC 9110, section 6.5.1)."""
+        """Keep a header; ignore trailer fields, as a recipient may (RFC 9110, section 6.5.1)."""
         if self._in_head:
             super().on_header(name, value)
 
     def on_body(self, body: bytes) -> None:
-        """Take a piece of the body."""
+        """Pass on a piece of the body, after which framing is counted from 0."""
         self._framing_bytes = 0
         super().on_body(body)
 
     def on_headers_complete(self) -> None:
-        """Judge the size of a head; from here on the request's own deadline holds."""
+        """Check the size of the complete head and its Host header; from here on the request's own deadline applies."""
         self._stop_timer()
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
             self._fault = _too_large()
         if [name for name, _ in self.headers].count(b"host") != 1 and self.parser.get_http_version() == "1.1":
             self._fault = self._fault or InvalidRequest(
-                "the request has none or several Host headers; send one (RFC 9112, section 3.2)"
+                "the request has no Host header or several; send exactly one (RFC 9112, section 3.2)"
             )
         if self._fault:
-            raise ValueError  # the parser stops, and `send_400_response` is called
+            raise ValueError  # stops the parser; uvicorn then calls `send_400_response`
         super().on_headers_complete()
         self._in_head, self._head_bytes, self._framing_bytes = False, 0, 0
 
     def on_message_complete(self) -> None:
-        """Expect a head again, whenever it comes."""
+        """End a request; close the connection if it was answered before its body was complete."""
         self._stop_timer()
         self._in_head, self._framing_bytes = True, 0
         super().on_message_complete()
@@ -124,7 +126,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._close()
 
     def on_response_complete(self) -> None:
-        """Give the rest of a body that was answered early its time."""
+        """Send a pending error, or limit the time for the rest of a body after an early response."""
         super().on_response_complete()
         if self._pending_error and self.cycle.response_complete:
             refuse(self.transport, self._pending_error, self._calls, REST)
@@ -135,13 +137,11 @@ class HttpProtocol(HttpToolsProtocol):
             self._close()
 
     def send_400_response(self, msg: str) -> None:
-        """Say what is wrong in the form of all other errors."""
-        reason = sys.exception()  # uvicorn calls this where it caught it
+        """Answer malformed HTTP with a problem document instead of uvicorn's plain text."""
+        reason = sys.exception()  # uvicorn calls this in the handler of the parser's error
         self._refuse(
             self._fault
-            or InvalidRequest(
-                f"this is no HTTP/1.1 request as it should be ({reason}); see RFC 9112, or use an HTTP library"
-            )
+            or InvalidRequest(f"this is not a valid HTTP/1.1 request ({reason}); see RFC 9112, or use an HTTP library")
         )
 
     def _start_timer(self, seconds: float) -> None:
@@ -156,25 +156,23 @@ class HttpProtocol(HttpToolsProtocol):
     def _time_out(self) -> None:
         if self._in_head and self._head_bytes:
             self._refuse(
-                HeadTooSlow(
-                    f"the request's line and headers did not arrive within {HEAD_SECONDS:g} s; send them at once"
-                )
+                HeadTooSlow(f"the request line and headers did not arrive within {HEAD_SECONDS:g} s; send them faster")
             )
-        else:  # one who never said a word expects no answer; one who was answered has it
+        else:  # an idle connection expects no answer, and a request with an unread body already has one
             self.transport.close()
 
     def _close(self) -> None:
-        """Read no more; what was to be said is said."""
+        """Stop reading and close the connection; there is nothing left to send."""
         self._stop_timer()
         self._closed_for_reading = True
         self.transport.close()
 
     def _refuse(self, error: ServiceError) -> None:
-        """Read no more, and say why to whoever is to be told."""
+        """Stop reading, and report the error: to the client, after pending answers, or to the route that reads."""
         self._stop_timer()
         self._closed_for_reading = True
         if self.cycle is None or self.cycle.response_complete:
-            if self._in_head:  # else the request whose body this is has its answer
+            if self._in_head:  # otherwise the error is in the body of a request that is already answered
                 refuse(self.transport, error, self._calls, REST)
             self.transport.close()
         elif self._in_head:
@@ -186,9 +184,10 @@ class HttpProtocol(HttpToolsProtocol):
             self.cycle.message_event.set()
 
     def _wrapped(self, app: ASGI3Application) -> ASGI3Application:
-        """Return an application whose early answers announce the connection's end.
+        """Wrap the application: mark early responses with ``Connection: close``, and track requests in progress.
 
-        To a request whose body broke off, its client seems to have left.
+        A request with a malformed body receives a disconnect; ``service.http.request`` then raises the error in
+        ``FAULT``.
         """
 
         async def run(scope: Any, receive: Any, send: Any) -> None:
@@ -204,7 +203,7 @@ class HttpProtocol(HttpToolsProtocol):
                     return
                 self._close_after_body = True
                 await send({**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]})
-                cycle.keep_alive = True  # or uvicorn would close at once, and who still sends could not read the answer
+                cycle.keep_alive = True  # else uvicorn closes at once, and a client that still sends loses the answer
 
             request = asyncio.current_task()
             assert request is not None
@@ -221,7 +220,7 @@ class HttpProtocol(HttpToolsProtocol):
 
 
 def refuse(connection: asyncio.Transport, error: ServiceError, calls: Calls, transport: Transport) -> None:
-    """Answer and account for what no route will see."""
+    """Answer, count and log a request that reaches no route."""
     request_id = calls.refuse(transport, error)
     body = json.dumps(error.problem(request_id)).encode()
     head = (
@@ -233,5 +232,5 @@ def refuse(connection: asyncio.Transport, error: ServiceError, calls: Calls, tra
 
 def _too_large() -> HeadTooLarge:
     return HeadTooLarge(
-        f"the request's line and headers have more than {MAX_HEAD_BYTES} bytes; send fewer or shorter ones"
+        f"the request line and headers have more than {MAX_HEAD_BYTES} bytes; send fewer or shorter headers"
     )

@@ -22,10 +22,14 @@ if TYPE_CHECKING:
 async def respond(
     request: Request, options: Options, service: Service, *, omit_empty: bool, as_segmentation: bool
 ) -> Response | Segmentation:
-    """Segment an object: one frame as any picture, several as an archive, or all into a DICOM Segmentation.
+    """Segment a DICOM object.
+
+    Returns:
+        The segmentation of a single frame, a response with one answer for each of several frames, or (with
+        ``as_segmentation``) a response with a DICOM Segmentation of all frames.
 
     Raises:
-        QueueFull: the object is large or has several frames, and ``MAX_ARCHIVES`` are at work.
+        QueueFull: the object is large or has several frames, and ``MAX_ARCHIVES`` archives are in progress.
         ServiceError: the object is refused.
 
     """
