@@ -1,4 +1,4 @@
-"""How much work may be accepted and not yet be on the device: counted before anything is decoded."""
+"""Admission control: limits the frames that wait for the device; checked before a frame is decoded."""
 
 import asyncio
 from collections import deque
@@ -9,7 +9,7 @@ from service.errors import QueueFull
 
 
 class Admission:
-    """A bounded number of places; an entry holds one from ``take`` until its ``release`` is called, once."""
+    """A bounded number of places; an entry holds one from ``take`` until its ``release`` is called."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -20,16 +20,16 @@ class Admission:
         """Give an entry a place.
 
         Raises:
-            QueueFull: every place is taken.
+            QueueFull: no place is free.
 
         """
         if self.taken >= self.limit:
-            raise QueueFull(f"{self.limit} frames wait already (MAX_QUEUE_SIZE); retry, or send fewer at once")
+            raise QueueFull(f"{self.limit} frames are already queued (MAX_QUEUE_SIZE); retry, or send fewer at once")
         self.taken += 1
         entry.release = self.release
 
     async def wait_for_place(self) -> None:
-        """Wait until a place is free, behind all who wait already; take it at once."""
+        """Wait in line until a place is free; the caller must ``take`` it before it awaits anything else."""
         while self.taken >= self.limit:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiting.append(waiter)
@@ -37,11 +37,11 @@ class Admission:
                 await waiter
             except asyncio.CancelledError:
                 if waiter.done() and not waiter.cancelled():
-                    self._wake()  # woken and cancelled in the same moment: the next one has the place
+                    self._wake()  # woken and cancelled at the same time: pass the place on
                 raise
 
     def release(self) -> None:
-        """Take a place back: its entry is on the device, or left."""
+        """Free a place: its entry is on the device, or was withdrawn."""
         self.taken -= 1
         self._wake()
 
