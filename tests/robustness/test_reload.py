@@ -92,7 +92,7 @@ async def test_weights_that_cannot_serve_leave_the_old_ones_serving(
 ) -> None:
     async with serving(load=load) as it:
         assert not await it.service.model_slot.reload()
-        assert "red-00000000 goes on answering" in caplog.text
+        assert "red-00000000 stays in use" in caplog.text
         assert await named(it) == {"red-00000000"}
         assert (await it.rest.get("/readyz")).status_code == 200
         assert reloads(it) == (0, 1)

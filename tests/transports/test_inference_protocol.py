@@ -81,7 +81,11 @@ async def test_who_has_no_token_is_refused_in_the_form_of_the_protocol_too(tmp_p
         ({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": ["no base64!"]}]}, 400, "base64"),
         ({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [2], "data": ["QQ=="]}]}, 400, "1 elements"),
         ({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [0], "data": []}]}, 400, "no picture"),
-        ({"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [1, 2]}]}, 400, "its data have 2"),
+        (
+            {"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [1, 2]}]},
+            400,
+            "its data have 2",
+        ),
         ({"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [1, 2, 256]}]}, 400, "255"),
         ({"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [1, [2]]}]}, 400, "regular"),
         ({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1]}]}, 400, "data or binary_data_size"),
