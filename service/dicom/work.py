@@ -41,6 +41,6 @@ async def segmentation(study: Study, options: Options, service: Service, deadlin
         frame = Frame(source=study.frames[0], options=options, deadline=deadline)
         await keep(Answered(members(study)[0], await service.segmenter.segment(frame)))
     else:
-        bulk = replace(options, priority=Priority.ARCHIVE)
-        await service.archives.answer_all(members(study), bulk, deadline, keep)
+        archive_options = replace(options, priority=Priority.ARCHIVE)
+        await service.archives.answer_all(members(study), archive_options, deadline, keep)
     return await asyncio.to_thread(seg.write, study.dataset, masks, models[0], omit_empty=omit_empty)

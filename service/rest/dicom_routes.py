@@ -53,8 +53,10 @@ async def respond(
             made = work.segmentation(read, options, service, deadline, omit_empty=omit_empty)
             return Response(await made, media_type=extra.MEDIA_TYPE)
         if several:
-            bulk = replace(options, priority=Priority.ARCHIVE)
-            return archive_routes.ArchiveResponse(request, call, work.members(read), bulk, service, held.pop_all())
+            archive_options = replace(options, priority=Priority.ARCHIVE)
+            return archive_routes.ArchiveResponse(
+                request, call, work.members(read), archive_options, service, held.pop_all()
+            )
         frame = Frame(source=read.frames[0], options=options, deadline=deadline)
         return await service.segmenter.segment(frame)
     raise AssertionError("unreachable")
