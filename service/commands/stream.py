@@ -1,4 +1,4 @@
-"""``pranet stream``: streams video to a server, shows live figures, and saves video, masks or a recording."""
+"""``pranet stream``: streams video to a server, shows live statistics, and saves video, masks or a recording."""
 
 import argparse
 import asyncio
@@ -25,22 +25,22 @@ from service.frames import codec
 from service.frames.shapes import draw_overlay
 
 POLICIES = {"latest": pb.POLICY_LATEST, "every": pb.POLICY_EVERY}
-LINE_SECONDS = 1.0  # between two lines of figures
-MAX_PIXELS = 178_000_000  # of a frame that is drawn on here
+LINE_SECONDS = 1.0  # between two lines of statistics
+MAX_PIXELS = 178_000_000  # of a frame on which outlines are drawn
 
 Take = Callable[[Reply], None]
 
 
 def add_stream_options(parser: argparse.ArgumentParser, policy: str = "latest") -> None:
-    """Declare what a stream is configured with; ``replay`` has the same."""
+    """Declare the options that configure a stream; ``replay`` shares them."""
     add = parser.add_argument
     add("--server", default=DEFAULT_TARGET, metavar="HOST:PORT", help=f"gRPC address (default: {DEFAULT_TARGET})")
     add("--policy", choices=POLICIES, default=policy, help=f"latest (live) or every (default: {policy})")
     add("--deadline-ms", type=float, default=0, help="from capture; later frames are dropped (default: 0, none)")
     add("--threshold", type=float, help="probability above which a pixel is polyp (default: the server's)")
     add("--smoothing-ms", type=float, default=0, help="time constant of smoothing over frames (default: 0, none)")
-    add("--hysteresis", action="store_true", help="let polyps appear later and stay longer, against flicker")
-    add("--roi", default="full", help="full, auto (without the black surround), or x,y,w,h (default: full)")
+    add("--hysteresis", action="store_true", help="show polyps later and longer, which reduces flicker")
+    add("--roi", default="full", help="full, auto (without the black border), or x,y,w,h (default: full)")
     add_access_options(parser)
 
 
@@ -64,9 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("source", metavar="SOURCE", help="video file, folder of frames, /dev/videoN, rtsp://..., or demo:")
     add_stream_options(parser)
     add("--fps", type=float, help="frames a second (default: the source's own)")
-    add("--seconds", type=float, help="stop after this time, answered or not (default: when the source ends)")
+    add("--seconds", type=float, help="stop after this many seconds (default: when the source ends)")
     add("--raw", action="store_true", help="send video frames as raw RGB24 instead of JPEG")
-    add("--out", type=Path, metavar="FILE.mp4", help="write the frames with the outlines of their polyps")
+    add("--out", type=Path, metavar="FILE.mp4", help="write a video of the frames with the outlines of polyps")
     add("--save-masks", type=Path, metavar="DIR", help="write the mask of every answered frame")
     add("--record", type=Path, metavar="DIR", help="keep frames, answers and timings, for pranet replay")
 
@@ -75,9 +75,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Stream until the source ends; return 1 if a frame failed or was not answered in order.
 
     Raises:
-        SourceError: the source cannot be read, or the output not written.
+        SourceError: the source cannot be read, or the output cannot be written.
         AccessError: the token cannot be read.
-        RequestFailed: the server refuses the stream, or cannot be reached.
+        RequestFailed: the server refuses the stream or cannot be reached.
 
     """
     source = open_source(arguments.source, raw=arguments.raw)
@@ -98,10 +98,18 @@ async def follow(
     access: Access = NO_ACCESS,
     until: float = math.inf,
 ) -> StreamStatistics:
-    """Stream to the end and show live figures; print the totals at the end, also when interrupted.
+    """Stream all frames and show live statistics; print the totals at the end, also when interrupted.
+
+    Args:
+        server: HOST:PORT of the gRPC interface.
+        frames: in the order in which they were captured.
+        config: the configuration of the stream.
+        takers: functions that are called with every reply, in a thread.
+        access: token and TLS files.
+        until: a time of ``time.monotonic``, seconds; later, no new connection is tried.
 
     Raises:
-        RequestFailed: the server refuses the stream, or cannot be reached, as ``AsyncClient.stream`` says.
+        RequestFailed: the server refuses the stream or cannot be reached; see ``AsyncClient.stream``.
 
     """
     statistics = StreamStatistics()
@@ -120,7 +128,7 @@ async def follow(
 
 
 async def _show(statistics: StreamStatistics) -> None:
-    """Rewrite one line on a terminal; in a file or pipe, append a line each time."""
+    """Print live statistics: rewrite one line on a terminal, or append lines to a file or pipe."""
     while True:
         await asyncio.sleep(LINE_SECONDS)
         if not statistics.received:
@@ -143,7 +151,7 @@ def _takers(arguments: argparse.Namespace, fps: float, stack: contextlib.ExitSta
 
 
 def _draw(reply: Reply, writer: VideoWriter) -> None:
-    """Append an answered frame with its outlines; leave dropped frames out."""
+    """Append an answered frame with the outlines of its polyps; skip dropped frames."""
     if reply.response is None or reply.outcome != "answered":
         return
     picture = np.asarray(codec.to_rgb(reply.frame.picture, MAX_PIXELS)[0])
