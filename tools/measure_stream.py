@@ -1,9 +1,9 @@
-"""Figures of live video against a running ``pranet serve`` with nothing else to do; run it from the repository's root.
+"""Measures live video on a running ``pranet serve``; run it on an idle machine, from the root of the repository.
 
 python -m tools.measure_stream steady      one stream of 30 fps for a minute, against closed-loop POST /segment
 python -m tools.measure_stream overload    eight streams of 30 fps for five minutes, then one minute in which none is
                                            dropped
-python -m tools.measure_stream priority    one stream of 10 fps alone, beside archives without end, and alone again
+python -m tools.measure_stream priority    one stream of 10 fps alone, beside continuous archives, and alone again
 python -m tools.measure_stream flicker     smoothing and hysteresis on a flickering synthetic sequence; needs no server
 """
 
@@ -48,13 +48,13 @@ async def live(seconds: float, pictures: list[bytes], fps: int = FPS) -> AsyncIt
 
 
 async def unpaced(count: int, pictures: list[bytes]) -> AsyncIterator[VideoFrame]:
-    """Yield frames as fast as they are taken."""
+    """Yield frames as fast as they are consumed."""
     for number, picture in zip(range(count), itertools.cycle(pictures), strict=False):
         yield VideoFrame(number, picture, time.monotonic())
 
 
 async def stream(client: AsyncClient, frames: AsyncIterator[VideoFrame], policy: pb.Policy) -> StreamStatistics:
-    """Stream to the end and return the figures."""
+    """Stream to the end and return the statistics."""
     statistics = StreamStatistics()
     reply: Reply
     async for reply in client.stream(frames, pb.StreamConfig(policy=policy)):
@@ -63,7 +63,7 @@ async def stream(client: AsyncClient, frames: AsyncIterator[VideoFrame], policy:
 
 
 async def closed_loop(client: AsyncClient, pictures: list[bytes], seconds: float) -> float:
-    """Return how many pictures a second one client gets answered, who waits for each answer."""
+    """Return the pictures per second of one client that waits for each answer."""
     began, count = time.monotonic(), 0
     while time.monotonic() - began < seconds:
         await client.segment(pictures[count % len(pictures)])
@@ -85,7 +85,7 @@ async def scrape(url: str) -> dict[str, float]:
 
 
 async def report_identity(url: str) -> None:
-    """Print the sum identity and the count of decodes as the server itself tells them."""
+    """Print, from the server's metrics, whether all received frames are accounted for, and how many were decoded."""
     samples = await scrape(url)
     outcomes = {
         name.partition(":")[2]: int(value) for name, value in samples.items() if name.startswith("pranet_frames_total:")
@@ -169,7 +169,7 @@ async def priority(url: str, target: str, seconds: float) -> None:
 
 
 async def _archives(url: str, pictures: list[bytes], answered: list[float]) -> None:
-    """Send one archive after the other, and note when each picture was answered."""
+    """Send one archive after another, and record when each picture is answered."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for number in range(ARCHIVE_PICTURES):
