@@ -15,7 +15,7 @@ BUNDLED := $(wildcard requirements/*.txt) pyproject.toml docker/install.sh docke
 	$(shell find model service client weights -type f ! -name '*.pyc')
 PIP_COMPILE := $(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --no-header -q
 
-.PHONY: serve extras triton-client test check lowest-check fuzz soak peers ray-check training-check guards-check format lint types contracts proto proto-check readme lock bundle bundle-check image-check sbom audit clean
+.PHONY: serve extras triton-client test check lowest-check path fuzz soak peers ray-check training-check guards-check format lint types contracts proto proto-check readme lock bundle bundle-check image-check sbom audit clean
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/pranet serve
@@ -32,6 +32,10 @@ test: $(VENV)/.dev
 	OMP_WAIT_POLICY=passive $(BIN)/pytest -n 2 --dist loadfile  # a file stays in one process: its tests share a server
 
 check: lint types contracts proto-check test
+
+# How far a reader goes to follow one call: files, functions, and moves between files.
+path: $(VENV)/.dev
+	$(BIN)/python -m tools.trace_call
 
 # That the lowest versions that pyproject.toml allows pass the fast tests, in an environment of their own; some 20 minutes.
 lowest-check:
@@ -126,7 +130,7 @@ dist/pranet-bundle.tar: $(VENV)/.serve $(BUNDLED)
 	$(PIP) download -q --only-binary :all: -d $(BUNDLE)/wheels $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -r requirements/torch.txt
 	$(PIP) download -q --no-deps --require-hashes --only-binary :all: -d $(BUNDLE)/wheels -r requirements/image.txt
 	$(PIP) wheel -q --no-deps -w $(BUNDLE)/wheels .
-	cp -r requirements docker/install.sh docker/pranet.service README.md LICENSE $(BUNDLE)
+	cp -r requirements docker/install.sh docker/pranet.service README.md docs LICENSE $(BUNDLE)
 	$(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])' > $(BUNDLE)/python-version
 	cd $(BUNDLE) && find . -type f | sort | xargs sha256sum > ../SHA256SUMS && mv ../SHA256SUMS .
 	tar -C build -cf $@ pranet-bundle

@@ -73,7 +73,6 @@ async def in_order(
         try:
             async for item in _each(items):
                 begun.put_nowait(tasks.create_task(work(item)))
-                del item
                 await room.acquire()
         finally:
             begun.put_nowait(None)

@@ -103,15 +103,18 @@ GUARDS = [
     Guard(
         "overload is taken in",
         "service/batching/admission.py",
-        "if self.taken >= self.limit:",
-        "if False:",
+        "        if self.taken >= self.limit:",
+        "        if False:",
         "robustness/test_faults.py::test_a_full_queue_refuses_before_it_decodes",
     ),
     Guard(
         "overload is decoded before it is refused",
         "service/frames/segmenter.py",
         "self._admission.take(frame)",
-        "await self._run(frame, prepare, frame, self._max_image_pixels)\n                self._admission.take(frame)",
+        "source = frame.source\n"
+        "                await self._run(frame, prepare, frame, self._max_image_pixels)\n"
+        "                frame.source = source\n"
+        "                self._admission.take(frame)",
         "robustness/test_faults.py::test_a_full_queue_refuses_before_it_decodes",
     ),
     Guard(

@@ -4,7 +4,7 @@
     python -m tools.trace_call --show segment     prints the path of one, function by function
 
 The whole service runs in this process in front of a fake predictor; ``sys.setprofile`` records every call of a function
-of ``service`` or ``model`` in every thread, from the request's first byte to its answer's last. A move is a call of a
+of this project in every thread, from the request's first byte to its answer's last. A move is a call of a
 function in another file than the function called before it.
 """
 
@@ -22,8 +22,8 @@ from typing import Any
 from tests.support.serving import Running, serving
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCES = (f"{ROOT}/service/", f"{ROOT}/model/")
-GENERATED = f"{ROOT}/service/pb/"
+SOURCES = (f"{ROOT}/service/", f"{ROOT}/model/", f"{ROOT}/client/")
+GENERATED = (f"{ROOT}/service/pb/", f"{ROOT}/client/pranet_client/pb/")
 SAMPLE = ROOT / "service" / "samples" / "polyp-1.jpg"
 WARM_CALLS = 3  # before the one that is traced
 

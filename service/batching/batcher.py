@@ -121,6 +121,7 @@ class Batcher(Generic[Item, Result]):
         finally:
             if not entry.started:
                 self._queue.discard(entry)
+            entry.answered = None  # its error refers to this entry: breaks the reference cycle
 
     async def _slot(self, number: int) -> None:
         thread = device_thread(f"device-{number}")

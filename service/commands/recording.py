@@ -54,8 +54,8 @@ class Recorder:
             line["raw"] = [picture.format, picture.width, picture.height, picture.stride]
         if reply.response and reply.outcome == "answered":
             (self._folder / "masks" / f"{name}.png").write_bytes(reply.response.mask.png)
-            times = reply.response.mask.times
-            line["times_ms"] = {field.name: round(value, 3) for field, value in times.ListFields()}
+            times = reply.response.mask.timings_ms
+            line["timings_ms"] = {field.name: round(value, 3) for field, value in times.ListFields()}
             line["weights_sha256"] = reply.response.mask.model.weights_sha256
         if reply.response and reply.outcome == "failed":
             line["error"] = reply.response.error.detail

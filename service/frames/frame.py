@@ -80,7 +80,7 @@ class Frame(Entry[Pixels, Inference]):
     options: Options = Options()
     waits_for_place: bool = False  # if the queue is full, wait instead of failing with ``QueueFull``
     refine: "Callable[[Frame], Awaitable[None]] | None" = None  # changes ``result`` before it is rendered (streams)
-    made: float = field(default_factory=time.perf_counter)  # seconds
+    made: float = 0.0  # when ``Segmenter.segment`` got it, seconds, by the clock of ``times``
     times: StageTimes = field(default_factory=StageTimes)
     width: int = 0  # of the upright picture, pixels
     height: int = 0

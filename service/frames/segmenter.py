@@ -71,7 +71,7 @@ class Segmenter:
         return await asyncio.ensure_future(self._process(frame))
 
     async def _process(self, frame: Frame) -> Segmentation:
-        frame.priority = frame.options.priority
+        frame.priority, frame.made = frame.options.priority, time.perf_counter()
         with self._counted(frame):
             async with _within(frame.deadline):
                 if frame.options.output is Output.MAPS and self._side_outputs is None:
@@ -104,31 +104,30 @@ class Segmenter:
     @contextmanager
     def _counted(self, frame: Frame) -> Iterator[None]:
         """Count the frame as in flight during the block, and record its outcome and stage times at the end."""
-        began, outcome, failure = time.perf_counter(), "failed", None
         self._in_flight += 1
         self.idle.clear()
         try:
             yield
-            outcome = "answered"
         except BaseException as error:
-            failure = error
-            if isinstance(error, asyncio.CancelledError):
-                outcome = "abandoned"
+            self._finish(frame, "abandoned" if isinstance(error, asyncio.CancelledError) else "failed", error)
             raise
+        else:
+            self._finish(frame, "answered", None)
         finally:
-            if self._tracing.keeps:
-                self._tracing.record(frame.made, frame.times, failure)
-            ended = time.perf_counter()
-            self._metrics.frame_duration.labels(outcome).observe(ended - began)
-            if failure is None:
-                frame.times["total"] = frame.made, ended
-                for stage, (start, end) in frame.times.items():
-                    if stage != "total":
-                        self._metrics.stage_duration.labels(stage).observe(end - start)
-                self._metrics.frame_rate.append(time.time())
             self._in_flight -= 1
             if not self._in_flight:
                 self.idle.set()
+
+    def _finish(self, frame: Frame, outcome: str, failure: BaseException | None) -> None:
+        ended = time.perf_counter()
+        if self._tracing.keeps:
+            self._tracing.record(frame.made, frame.times, failure)
+        self._metrics.frame_duration.labels(outcome).observe(ended - frame.made)
+        if failure is None:
+            for stage, (start, end) in frame.times.items():
+                self._metrics.stage_duration.labels(stage).observe(end - start)
+            self._metrics.frame_rate.append(time.time())
+            frame.times["total"] = frame.made, ended
 
 
 def inference(predictor: Predictor) -> Infer[Pixels, Inference]:

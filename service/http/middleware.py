@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.calls import Call, Calls, Transport
 from service.errors import ForeignOrigin, ServiceError, UnknownRoute
+from service.tasks import drop_tracebacks
 
 OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/v2/health/live", "/v2/health/ready", "/docs", "/openapi.json"})
 OPEN_FOLDERS = ("/pages/", "/samples/", "/docs/assets/")  # static files of the web page
@@ -91,6 +92,7 @@ class HttpCalls:
                     call.name = _route(scope) or call.name
                     raise
         except ServiceError as error:
+            drop_tracebacks(error)  # the request's state refers to the error: breaks the reference cycle
             if not answered:
                 state["error"] = error
                 await self._errors[scope["type"]](scope, receive, send_with_headers)

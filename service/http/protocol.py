@@ -1,16 +1,23 @@
-"""HTTP/1.1 connections with limits on the time and size of a request's head, which uvicorn does not have.
+"""HTTP/1.1 connections of uvicorn, with limits on time and size, and with errors in the service's format.
 
-The head is the request line with the headers. A timer runs from the start of the connection (on a kept connection: from
-the first byte of the next request) until the head is complete. The body has the request's deadline, see
-``service.http.request``.
+A head is the request line with the headers. What each part is for:
 
-An early response, sent before the body is complete, carries ``Connection: close``. The rest of the body is then read
-and discarded, up to a limit of bytes and seconds, before the connection is closed, so that clients that read only after
-sending can read the response. Trailer fields after a chunked body are ignored; trailers and chunk headers have the same
-size limit as a head.
+* A head has a time and a size limit, against heads that arrive byte by byte (Slowloris) or never end.
+* After an early response, sent before the body is complete, the rest of the body has a time limit. uvicorn would read
+  and discard a body without end.
+* Trailer fields after a chunked body are dropped, as RFC 9110, section 6.5.1, allows. uvicorn would keep them all.
+* A request must have exactly one Host header (RFC 9112, section 3.2). With two, a proxy and the check of origins could
+  each use another one.
+* When a client disconnects, its work is cancelled. uvicorn only tells applications that ask.
+* Malformed HTTP is answered after the responses to earlier requests, so that the client does not mistake the error for
+  one of them.
+* A malformed body becomes an error of the route that reads it, so that the request is answered and counted once.
+* An upgrade to another protocol than WebSocket is ignored (RFC 9110, section 7.8). uvicorn would lose the body of
+  requests that offer HTTP/2, as those of ``curl --http2`` and Java's client do.
+* A connection with ``Connection: close`` is closed after the end of the body. uvicorn would close it right after an
+  early response, such as 413, and ``urllib`` could not read that.
 
-Malformed HTTP is refused, counted and logged here, after the answers to earlier requests on the connection. An error
-inside a body is passed to the route that reads the body.
+The limits of the body are in ``service.http.request``.
 """
 
 import asyncio
@@ -31,8 +38,6 @@ from service.http.request import FAULT
 HEAD_SECONDS = 10.0
 MAX_HEAD_BYTES = 32 * 1024
 DISCARD_SECONDS = 5.0  # for the rest of a body after an early response
-# After an Upgrade header, the parser treats the body as another protocol. A server may ignore the header (RFC 9110,
-# section 7.8), and curl --http2 relies on that.
 OTHER_UPGRADE = re.compile(rb"(?i)(?<=\n)upgrade(?=[ \t]*:(?![ \t]*websocket))")
 TLS_HANDSHAKE = b"\x16\x03"  # the first bytes of a TLS connection
 
@@ -40,20 +45,18 @@ TLS_HANDSHAKE = b"\x16\x03"  # the first bytes of a TLS connection
 class HttpProtocol(HttpToolsProtocol):
     """One connection; the asyncio transport, the HTTP parser and uvicorn's request cycle call its methods."""
 
-    def __init__(self, *given: Any, calls: Calls, max_discarded_bytes: int, **named: Any) -> None:
+    def __init__(self, *given: Any, calls: Calls, **named: Any) -> None:
         super().__init__(*given, **named)
         self._calls = calls
-        self._discardable_bytes = max_discarded_bytes  # how many bytes of bodies may still be discarded
         self._timer: asyncio.TimerHandle | None = None
         self._in_head = True  # between requests, or inside a head
         self._head_bytes = 0
-        self._framing_bytes = 0  # chunk headers and trailers since the last bytes of a body
+        self._close_after_body = False  # close once the body is complete and the response sent
         self._fault: ServiceError | None = None  # what is wrong with the head, for ``send_400_response``
         self._closed_for_reading = False  # malformed HTTP came: everything after it is ignored
-        self._pending_error: ServiceError | None = None  # sent after the answers to earlier requests
-        self._close_after_body = False  # an early response was sent: close once the body is complete
+        self._pending_error: ServiceError | None = None  # sent after the responses to earlier requests
         self._requests: set[asyncio.Task[Any]] = set()  # in progress
-        self.app = self._wrapped(self.app)
+        self.app = self._tracked(self.app)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the timer for the first head."""
@@ -68,7 +71,7 @@ class HttpProtocol(HttpToolsProtocol):
             request.cancel()
 
     def data_received(self, data: bytes) -> None:
-        """Check received bytes against the limits, and pass them to the parser."""
+        """Check the received bytes of a head against its limit, and pass them to the parser."""
         if self._closed_for_reading:
             return
         if self._in_head:
@@ -78,14 +81,8 @@ class HttpProtocol(HttpToolsProtocol):
             self._start_timer(HEAD_SECONDS)
             head, end, rest = data.partition(b"\r\n\r\n")
             data = OTHER_UPGRADE.sub(b"ignored", head) + end + rest
-        elif self.cycle.response_complete:
-            self._discardable_bytes -= len(data)
-            if self._discardable_bytes < 0:
-                self._close()
-                return
-        self._framing_bytes += len(data)
         super().data_received(data)
-        if max(self._head_bytes, self._framing_bytes) > MAX_HEAD_BYTES and not self._closed_for_reading:
+        if self._head_bytes > MAX_HEAD_BYTES and not self._closed_for_reading:
             self._refuse(_too_large())
 
     def on_message_begin(self) -> None:
@@ -94,17 +91,12 @@ class HttpProtocol(HttpToolsProtocol):
         self._start_timer(HEAD_SECONDS)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header; ignore trailer fields, as a recipient may (RFC 9110, section 6.5.1)."""
+        """Keep a header, and drop trailer fields."""
         if self._in_head:
             super().on_header(name, value)
 
-    def on_body(self, body: bytes) -> None:
-        """Pass on a piece of the body, after which framing is counted from 0."""
-        self._framing_bytes = 0
-        super().on_body(body)
-
     def on_headers_complete(self) -> None:
-        """Check the size of the complete head and its Host header; from here on the request's own deadline applies."""
+        """Check the size and Host header of the complete head; from here on the request's own deadline applies."""
         self._stop_timer()
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
             self._fault = _too_large()
@@ -115,15 +107,20 @@ class HttpProtocol(HttpToolsProtocol):
         if self._fault:
             raise ValueError  # stops the parser; uvicorn then calls `send_400_response`
         super().on_headers_complete()
-        self._in_head, self._head_bytes, self._framing_bytes = False, 0, 0
+        if self.cycle and self.cycle.scope is self.scope:  # not for a WebSocket
+            # keep_alive stays true until the end of the body: with false, uvicorn closes right after the response.
+            self._close_after_body, self.cycle.keep_alive = not self.cycle.keep_alive, True
+        self._in_head, self._head_bytes = False, 0
 
     def on_message_complete(self) -> None:
-        """End a request; close the connection if it was answered before its body was complete."""
+        """End a body; close the connection if its request asked for that."""
         self._stop_timer()
-        self._in_head, self._framing_bytes = True, 0
+        self._in_head = True
         super().on_message_complete()
         if self._close_after_body and self.cycle.response_complete:
-            self._close()
+            self.transport.close()
+        elif self._close_after_body:
+            self.cycle.keep_alive = False
 
     def on_response_complete(self) -> None:
         """Send a pending error, or limit the time for the rest of a body after an early response."""
@@ -133,8 +130,6 @@ class HttpProtocol(HttpToolsProtocol):
             self.transport.close()
         elif not self._in_head:
             self._start_timer(DISCARD_SECONDS)
-        elif self._close_after_body:
-            self._close()
 
     def send_400_response(self, msg: str) -> None:
         """Answer malformed HTTP with a problem document instead of uvicorn's plain text."""
@@ -161,14 +156,8 @@ class HttpProtocol(HttpToolsProtocol):
         else:  # an idle connection expects no answer, and a request with an unread body already has one
             self.transport.close()
 
-    def _close(self) -> None:
-        """Stop reading and close the connection; there is nothing left to send."""
-        self._stop_timer()
-        self._closed_for_reading = True
-        self.transport.close()
-
     def _refuse(self, error: ServiceError) -> None:
-        """Stop reading, and report the error: to the client, after pending answers, or to the route that reads."""
+        """Stop reading, and report the error: to the client, after pending responses, or to the route that reads."""
         self._stop_timer()
         self._closed_for_reading = True
         if self.cycle is None or self.cycle.response_complete:
@@ -180,36 +169,18 @@ class HttpProtocol(HttpToolsProtocol):
         else:
             state: Any = self.cycle.scope["state"]
             state[FAULT] = error
-            self.cycle.keep_alive = False
+            self.cycle.keep_alive = self.cycle.more_body = False
             self.cycle.message_event.set()
 
-    def _wrapped(self, app: ASGI3Application) -> ASGI3Application:
-        """Wrap the application: mark early responses with ``Connection: close``, and track requests in progress.
-
-        A request with a malformed body receives a disconnect; ``service.http.request`` then raises the error in
-        ``FAULT``.
-        """
+    def _tracked(self, app: ASGI3Application) -> ASGI3Application:
+        """Wrap the application to track the tasks of its requests, so that ``connection_lost`` can cancel them."""
 
         async def run(scope: Any, receive: Any, send: Any) -> None:
-            async def received() -> Any:
-                message = None if FAULT in scope["state"] else await receive()
-                return {"type": "http.disconnect"} if FAULT in scope["state"] else message
-
-            async def sent(message: Any) -> None:
-                cycle = self.cycle
-                early = cycle.scope is scope and cycle.more_body and not self._closed_for_reading
-                if message["type"] != "http.response.start" or not early:
-                    await send(message)
-                    return
-                self._close_after_body = True
-                await send({**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]})
-                cycle.keep_alive = True  # else uvicorn closes at once, and a client that still sends loses the answer
-
             request = asyncio.current_task()
             assert request is not None
             self._requests.add(request)
             try:
-                await app(scope, received, sent)
+                await app(scope, receive, send)
             except asyncio.CancelledError:
                 if not self.transport.is_closing():
                     raise

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
-from starlette.datastructures import Headers, UploadFile
+from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
@@ -87,8 +87,12 @@ async def read_image(request: Request, max_bytes: int, deadline: float) -> bytes
     """
     kind = content_type(request)
     if kind == MULTIPART:
-        body = await read_body(request, max_bytes + MULTIPART_OVERHEAD_BYTES, max_bytes, deadline)
-        image = await _file_part(request.headers, body)
+        too_many = partial(TooManyBytes.of_image, max_bytes)
+        chunks = _chunks(request, max_bytes + MULTIPART_OVERHEAD_BYTES, too_many)
+        files = await _files(request, chunks, 1, deadline, f"send one part named {FILE_FIELD!r}")
+        image = next((content for name, _, content in files if name == FILE_FIELD), None)
+        if image is None:
+            raise InvalidRequest(f"the multipart form has no file part named {FILE_FIELD!r}; send the image there")
         if len(image) > max_bytes:
             raise TooManyBytes.of_image(max_bytes)
         return image
@@ -136,21 +140,29 @@ async def read_parts(request: Request, max_bytes: int, deadline: float) -> list[
 
     """
     chunks = _chunks(request, max_bytes, partial(_too_large, max_bytes))
-    parser = _InMemoryParser(request.headers, chunks, max_files=MAX_PARTS, max_fields=8)
+    files = await _files(request, chunks, MAX_PARTS, deadline, "send each picture as a file part")
+    return [(file_name, content) for _, file_name, content in files]
+
+
+async def _files(
+    request: Request, chunks: AsyncGenerator[bytes, None], most: int, deadline: float, advice: str
+) -> list[tuple[str, str, bytes]]:
+    """Return field, name and content of the files in a form; ``Request.form`` has no limits on bytes and time."""
+    parser = _InMemoryParser(request.headers, chunks, max_files=most, max_fields=8)
     try:
         async with _in_time(deadline):
             form = await parser.parse()
+        files = [(field, value) for field, value in form.multi_items() if isinstance(value, UploadFile)]
+        return [(field, each.filename or "", await _taken(each)) for field, each in files]
     except (MultiPartException, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"the multipart form is invalid ({error}); send each picture as a file part") from error
-    else:
-        return [await _taken(value) for _, value in form.multi_items() if isinstance(value, UploadFile)]
+        raise InvalidRequest(f"the multipart form is invalid ({error}); {advice}") from error
     finally:
         parser.close()
 
 
-async def _taken(part: UploadFile) -> tuple[str, bytes]:
+async def _taken(part: UploadFile) -> bytes:
     try:
-        return part.filename or "", await part.read()
+        return await part.read()
     finally:
         await part.close()
 
@@ -179,28 +191,10 @@ async def _chunks(request: Request, limit: int, too_many: Callable[[], TooManyBy
                 raise too_many()
             yield chunk
     except ClientDisconnect:
-        if fault := getattr(request.state, FAULT, None):
-            raise fault from None
         raise ClientLeft("the client closed the connection while it sent the body") from None
+    if fault := getattr(request.state, FAULT, None):
+        raise fault
 
 
 def _too_large(max_bytes: int) -> TooManyBytes:
     return TooManyBytes(f"the archive has more than {max_bytes} bytes (MAX_ARCHIVE_BYTES); send several smaller ones")
-
-
-async def _file_part(headers: Headers, body: bytes) -> bytes:
-    async def stream() -> AsyncGenerator[bytes, None]:
-        yield body
-
-    parser = _InMemoryParser(headers, stream(), max_files=1, max_fields=8)
-    try:
-        form = await parser.parse()
-    except (MultiPartException, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"the multipart form is invalid ({error}); send one part named {FILE_FIELD!r}") from error
-    try:
-        upload = form.get(FILE_FIELD)
-        if not isinstance(upload, UploadFile):
-            raise InvalidRequest(f"the multipart form has no file part named {FILE_FIELD!r}; send the image there")
-        return await upload.read()
-    finally:
-        parser.close()

@@ -24,7 +24,7 @@ KEEP_ALIVE_SECONDS = 75
 WS_PING_SECONDS = 10.0
 WS_PING_TIMEOUT_SECONDS = 5.0
 
-UNREAD_SECONDS = 30.0  # how long sent bytes may stay unacknowledged before the kernel closes the connection
+UNREAD_SECONDS = 30.0  # how long a peer may not read sent bytes before the kernel closes its connection
 
 
 @contextlib.asynccontextmanager
@@ -45,11 +45,7 @@ async def listening(app: ASGIApp, service: Service, listener: socket.socket) -> 
         ws_max_size=settings.cut_off_bytes,
         ws_ping_interval=WS_PING_SECONDS,
         ws_ping_timeout=WS_PING_TIMEOUT_SECONDS,
-        http=functools.partial(  # type: ignore[arg-type]
-            HttpProtocol,
-            calls=service.calls,
-            max_discarded_bytes=max(settings.cut_off_bytes, settings.max_archive_bytes),
-        ),
+        http=functools.partial(HttpProtocol, calls=service.calls),  # type: ignore[arg-type]
         ssl_context_factory=None if tls is None else lambda *_: tls.context(),
     )
     server = _Server(config)

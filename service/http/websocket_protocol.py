@@ -1,8 +1,11 @@
-"""WebSocket connections: refuses invalid handshakes and text with a proper error, and limits the rate of small frames.
+"""WebSocket connections of uvicorn, protected against invalid handshakes, invalid text and floods of small frames.
 
-uvicorn answers some invalid handshakes in its own format, counts none, and never closes others. It logs text that is
-not UTF-8 as its own error. Messages have backpressure, but pings, pongs and fragments are handled at once: above a
-certain rate, reading from their connection pauses so that other connections are served.
+What each part is for:
+
+* An invalid handshake is refused at once with a counted error in the service's format; uvicorn never closes some.
+* Pings, pongs and fragments have a rate limit. One read of 256 KiB can hold 43,000 of them, which take 0.4 s in which
+  no other connection is served. Above the rate, reading from their connection pauses.
+* Text that is not UTF-8, and a refusal by a route, are client errors; uvicorn logs them as errors of the service.
 """
 
 import asyncio
@@ -19,8 +22,6 @@ from service.http.middleware import HANDSHAKE
 from service.http.protocol import refuse
 
 TOO_LARGE = (RequestLineTooLong, HeaderLineTooLong, TooManyHeaders)
-
-
 LOOSE_FRAMES = 1_000  # burst of pings, pongs and fragments that passes without a pause
 LOOSE_FRAMES_A_SECOND = 10_000  # sustained rate; each frame takes some 10 us
 

@@ -32,7 +32,6 @@ from service.rest.errors import PROBLEM_TYPE, headers_of
 from service.rest.websocket_messages import pack, parsed, stream_options, unpack
 from service.runtime import Service
 from service.streams.frame import StreamFrame
-from service.tasks import drop_tracebacks
 
 # Close codes, RFC 6455 section 7.4.1 and IANA's registry.
 NORMAL, GOING_AWAY, PROTOCOL_ERROR, TOO_BIG = "1000", "1001", "1002", "1009"
@@ -87,11 +86,9 @@ async def encode_error(scope: Scope, receive: Receive, send: Send) -> None:
         refusal = Response(problem, error.status, headers, PROBLEM_TYPE)
         await WebSocket(scope, receive, send).send_denial_response(refusal)
         return
-    drop_tracebacks(error)
-    last: list[Message] = [{"type": "websocket.close", "code": int(call.code), "reason": ""}]
-    if not isinstance(error, ClientLeft):
-        last.insert(0, {"type": "websocket.send", "text": problem})
-    await _send_last(send, *last)
+    close = {"type": "websocket.close", "code": int(call.code), "reason": ""}
+    last = [] if isinstance(error, ClientLeft) else [{"type": "websocket.send", "text": problem}]
+    await _send_last(send, *last, close)
 
 
 async def _messages(websocket: WebSocket, max_bytes: int) -> AsyncIterator[str | bytes]:

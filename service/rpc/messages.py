@@ -87,7 +87,7 @@ def _frame_fields(request: pb.SegmentRequest | pb.StreamConfig) -> dict[str, Any
     return {
         "threshold": request.threshold if request.HasField("threshold") else None,
         "output": OUTPUTS[request.output],
-        "depth": request.probability_depth or 8,
+        "depth": request.depth or 8,
         "roi": request.roi or regions.FULL,
     }
 
@@ -148,7 +148,7 @@ def response(segmentation: Segmentation, request_id: str = "") -> pb.SegmentResp
         batch_size=segmentation.batch_size,
         bits=segmentation.bits,
         presence=_presence(segmentation),
-        times=pb.StageTimes(**segmentation.times.milliseconds()),
+        timings_ms=pb.StageTimes(**segmentation.times.milliseconds()),
     )
 
 

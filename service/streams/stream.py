@@ -26,7 +26,7 @@ from service.streams.capture_clock import ClockMapping
 from service.streams.frame import Drop, Outcome, StreamFrame
 from service.streams.temporal import Memory
 from service.streams.window import Policy, Window
-from service.tasks import FirstErrorTaskGroup
+from service.tasks import FirstErrorTaskGroup, drop_tracebacks
 
 MAX_SMOOTHING_MS = 2000
 UNREAD_SECONDS = 30.0  # how long an answer may stay unread before the stream is closed
@@ -116,7 +116,6 @@ class Stream:
             async for frame in frames:
                 self._accept(frame)
                 unanswered.put_nowait((frame, tasks.create_task(self._process(frame))))
-                del frame
                 await self._may_read.acquire()
         except ClientLeft:
             raise  # the remaining answers have no reader
@@ -157,6 +156,7 @@ class Stream:
         except (QueueFull, RateLimited):
             return Drop.OVERLOAD
         except ServiceError as error:
+            drop_tracebacks(error)  # the frame refers to the error as its outcome: breaks the reference cycle
             return error
         except Exception:
             log.exception("a frame failed")

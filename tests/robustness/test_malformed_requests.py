@@ -20,7 +20,7 @@ from service.http.protocol import MAX_HEAD_BYTES
 from service.pb.inference import open_inference_pb2 as inference
 from service.pb.inference import open_inference_pb2_grpc as inference_grpc
 from tests.support.callers import TRANSPORTS, Ask
-from tests.support.patching import Patches
+from tests.support.patching import Patches, patching
 from tests.support.pictures import encoded, red_box
 from tests.support.predictors import RedPredictor
 from tests.support.serving import PATIENCE, Running, connected, counted, serving, until
@@ -124,6 +124,7 @@ async def test_what_follows_a_request_is_refused_after_its_answer(running: Runni
 async def test_nothing_is_read_after_what_is_no_request_however_long_the_answer_before_it_takes(
     patched: Patches, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.WARNING, "uvicorn.error")  # which the service's own configuration silences
     patched(http_protocol, "HEAD_SECONDS", 0.2)
     opened = threading.Event()
     predictor = RedPredictor(lambda frames: None if opened.wait(PATIENCE) else pytest.fail("held"))
@@ -223,10 +224,10 @@ async def oip_rest(it: Running, access: Access) -> str:
 
 
 @pytest.mark.parametrize("ask", [*TRANSPORTS, oip_rest])
-async def test_a_fault_of_the_service_is_counted_once_as_internal(running: Running, ask: Ask, patched: Patches) -> None:
-    patched(running.service.readiness, "check", fault)
-    running.service.readiness.dead.set()  # so that calls ask why
-    await ask(running, Access())
+async def test_a_fault_of_the_service_is_counted_once_as_internal(running: Running, ask: Ask) -> None:
+    with patching() as patched:
+        patched(running.service.readiness.dead, "is_set", fault)
+        await ask(running, Access())
     await until(lambda: bool(counted(running)[0]))
     requests, refusals = counted(running)
     assert refusals == {"internal": sum(requests.values())}  # a client of a stream may ask twice

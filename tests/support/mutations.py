@@ -90,11 +90,11 @@ def _mend_checksums(data: bytearray) -> None:
 def request(rng: random.Random, sources: Sequence[bytes]) -> pb.SegmentRequest:
     """Return a call with a mutated picture and parameters in and out of range."""
     message = pb.SegmentRequest(image=picture(rng, sources), output=rng.choice(range(5)))
-    message.probability_depth = rng.choice((0, 8, 16))
+    message.depth = rng.choice((0, 8, 16))
     if rng.random() < ODD_PARAMETERS:
         message.roi = rng.choice(ROIS)
         message.output = rng.choice(range(7))
-        message.probability_depth = rng.choice((0, 12, 2**32 - 1))
+        message.depth = rng.choice((0, 12, 2**32 - 1))
         message.threshold = rng.choice((0, 1, 0.5, -1, 2, float("nan"), float("inf"), 1e-45))
     return message
 

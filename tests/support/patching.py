@@ -51,7 +51,7 @@ class Patches:
 
         """
         owner = pkgutil.resolve_name(owner) if isinstance(owner, str) else owner
-        calls = Calls(f"{getattr(owner, '__name__', owner)}.{name}")
+        calls = Calls(f"{getattr(owner, '__name__', type(owner).__name__)}.{name}")
         value = getattr(owner, name) if by is NOTHING else by
         if isinstance(value, property) or callable(value):
             self._must_be_called.append(calls)

@@ -177,7 +177,7 @@ async def test_a_bad_form_is_refused(running: Running, case: str) -> None:
         (pb.SegmentRequest(image=GOOD, threshold=2), "less than or equal to 1"),
         (pb.SegmentRequest(image=GOOD, threshold=float("nan")), "a finite number"),
         (pb.SegmentRequest(image=GOOD, output=99), "segmentation.proto"),
-        (pb.SegmentRequest(image=GOOD, probability_depth=12), "should be 8 or 16"),
+        (pb.SegmentRequest(image=GOOD, depth=12), "should be 8 or 16"),
         (pb.SegmentRequest(image=GOOD, roi="middle"), "or x,y,w,h in pixels"),
     ],
 )

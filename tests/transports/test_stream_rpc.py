@@ -18,7 +18,7 @@ async def test_a_stream_answers_every_frame_in_order_with_its_mask() -> None:
         assert [answer.frame_id for answer in answers] == list(range(10))
         for answer in answers:
             assert mask_of(answer.mask.png).sum() == 32 * 24
-            assert answer.mask.times.infer > 0
+            assert answer.mask.timings_ms.infer > 0
             assert answer.age_ms >= answer.window_ms >= 0
         check_identity(it)
 

@@ -6,7 +6,7 @@ import loader from "@grpc/proto-loader";
 
 const FRAMES = 100;
 const [target, picture] = process.argv.slice(2);
-const root = fileURLToPath(new URL("../../proto", import.meta.url));
+const root = fileURLToPath(new URL("../../../proto", import.meta.url));
 const definition = loader.loadSync("pranet/v1/segmentation.proto", { includeDirs: [root], longs: Number });
 const { SegmentationService } = grpc.loadPackageDefinition(definition).pranet.v1;
 

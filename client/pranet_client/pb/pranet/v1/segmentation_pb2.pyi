@@ -76,23 +76,23 @@ QUALITY_BLURRED: Quality
 QUALITY_FROZEN: Quality
 
 class SegmentRequest(_message.Message):
-    __slots__ = ("image", "threshold", "output", "probability_depth", "roi", "request_id")
+    __slots__ = ("image", "threshold", "output", "depth", "roi", "request_id")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
-    PROBABILITY_DEPTH_FIELD_NUMBER: _ClassVar[int]
+    DEPTH_FIELD_NUMBER: _ClassVar[int]
     ROI_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     image: bytes
     threshold: float
     output: Output
-    probability_depth: int
+    depth: int
     roi: str
     request_id: str
-    def __init__(self, image: _Optional[bytes] = ..., threshold: _Optional[float] = ..., output: _Optional[_Union[Output, str]] = ..., probability_depth: _Optional[int] = ..., roi: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
+    def __init__(self, image: _Optional[bytes] = ..., threshold: _Optional[float] = ..., output: _Optional[_Union[Output, str]] = ..., depth: _Optional[int] = ..., roi: _Optional[str] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class SegmentResponse(_message.Message):
-    __slots__ = ("request_id", "width", "height", "png", "polyps", "run_lengths", "threshold", "model", "times", "batch_size", "bits", "presence")
+    __slots__ = ("request_id", "width", "height", "png", "polyps", "run_lengths", "threshold", "model", "timings_ms", "batch_size", "bits", "presence")
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     WIDTH_FIELD_NUMBER: _ClassVar[int]
     HEIGHT_FIELD_NUMBER: _ClassVar[int]
@@ -101,7 +101,7 @@ class SegmentResponse(_message.Message):
     RUN_LENGTHS_FIELD_NUMBER: _ClassVar[int]
     THRESHOLD_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
-    TIMES_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_MS_FIELD_NUMBER: _ClassVar[int]
     BATCH_SIZE_FIELD_NUMBER: _ClassVar[int]
     BITS_FIELD_NUMBER: _ClassVar[int]
     PRESENCE_FIELD_NUMBER: _ClassVar[int]
@@ -113,11 +113,11 @@ class SegmentResponse(_message.Message):
     run_lengths: _containers.RepeatedScalarFieldContainer[int]
     threshold: float
     model: Model
-    times: StageTimes
+    timings_ms: StageTimes
     batch_size: int
     bits: bytes
     presence: Presence
-    def __init__(self, request_id: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., png: _Optional[bytes] = ..., polyps: _Optional[_Iterable[_Union[Polyp, _Mapping]]] = ..., run_lengths: _Optional[_Iterable[int]] = ..., threshold: _Optional[float] = ..., model: _Optional[_Union[Model, _Mapping]] = ..., times: _Optional[_Union[StageTimes, _Mapping]] = ..., batch_size: _Optional[int] = ..., bits: _Optional[bytes] = ..., presence: _Optional[_Union[Presence, _Mapping]] = ...) -> None: ...
+    def __init__(self, request_id: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., png: _Optional[bytes] = ..., polyps: _Optional[_Iterable[_Union[Polyp, _Mapping]]] = ..., run_lengths: _Optional[_Iterable[int]] = ..., threshold: _Optional[float] = ..., model: _Optional[_Union[Model, _Mapping]] = ..., timings_ms: _Optional[_Union[StageTimes, _Mapping]] = ..., batch_size: _Optional[int] = ..., bits: _Optional[bytes] = ..., presence: _Optional[_Union[Presence, _Mapping]] = ...) -> None: ...
 
 class Presence(_message.Message):
     __slots__ = ("score", "threshold")
@@ -128,12 +128,12 @@ class Presence(_message.Message):
     def __init__(self, score: _Optional[float] = ..., threshold: _Optional[float] = ...) -> None: ...
 
 class StreamConfig(_message.Message):
-    __slots__ = ("policy", "deadline_ms", "output", "threshold", "probability_depth", "roi", "mask_format", "smoothing_ms", "hysteresis")
+    __slots__ = ("policy", "deadline_ms", "output", "threshold", "depth", "roi", "mask_format", "smoothing_ms", "hysteresis")
     POLICY_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
     THRESHOLD_FIELD_NUMBER: _ClassVar[int]
-    PROBABILITY_DEPTH_FIELD_NUMBER: _ClassVar[int]
+    DEPTH_FIELD_NUMBER: _ClassVar[int]
     ROI_FIELD_NUMBER: _ClassVar[int]
     MASK_FORMAT_FIELD_NUMBER: _ClassVar[int]
     SMOOTHING_MS_FIELD_NUMBER: _ClassVar[int]
@@ -142,12 +142,12 @@ class StreamConfig(_message.Message):
     deadline_ms: float
     output: Output
     threshold: float
-    probability_depth: int
+    depth: int
     roi: str
     mask_format: MaskFormat
     smoothing_ms: float
     hysteresis: bool
-    def __init__(self, policy: _Optional[_Union[Policy, str]] = ..., deadline_ms: _Optional[float] = ..., output: _Optional[_Union[Output, str]] = ..., threshold: _Optional[float] = ..., probability_depth: _Optional[int] = ..., roi: _Optional[str] = ..., mask_format: _Optional[_Union[MaskFormat, str]] = ..., smoothing_ms: _Optional[float] = ..., hysteresis: _Optional[bool] = ...) -> None: ...
+    def __init__(self, policy: _Optional[_Union[Policy, str]] = ..., deadline_ms: _Optional[float] = ..., output: _Optional[_Union[Output, str]] = ..., threshold: _Optional[float] = ..., depth: _Optional[int] = ..., roi: _Optional[str] = ..., mask_format: _Optional[_Union[MaskFormat, str]] = ..., smoothing_ms: _Optional[float] = ..., hysteresis: _Optional[bool] = ...) -> None: ...
 
 class RawImage(_message.Message):
     __slots__ = ("format", "width", "height", "stride", "data")
