@@ -1,4 +1,4 @@
-"""An answered frame as JSON, in the one form that REST, archives, WebSocket streams and the command line share."""
+"""The JSON of an answered frame, the same for REST, archives, WebSocket streams and the command line."""
 
 from typing import Any, Self
 
@@ -9,7 +9,7 @@ from service.frames.shapes import Polyp
 
 
 class ModelBody(BaseModel):
-    """The weights behind an answer, and what runs them."""
+    """The weights that produced an answer, with engine, device and precision."""
 
     model_config = {"protected_namespaces": ()}
 
@@ -21,7 +21,7 @@ class ModelBody(BaseModel):
 
 
 class PolypBody(BaseModel):
-    """One connected region of the mask; pixels of the image as a person sees it."""
+    """One connected region of the mask; coordinates are pixels of the upright image."""
 
     polygon: list[tuple[int, int]] = Field(description="Outer outline, (x, y).")
     bounding_box: tuple[int, int, int, int] = Field(description="x, y, width, height.")
@@ -31,7 +31,7 @@ class PolypBody(BaseModel):
 
     @classmethod
     def of(cls, polyp: Polyp) -> Self:
-        """Copy a polyp."""
+        """Convert a polyp of ``service.frames.shapes``."""
         return cls(
             polygon=polyp.polygon,
             bounding_box=polyp.bounding_box,
@@ -52,11 +52,11 @@ class PresenceBody(BaseModel):
     """Whether the frame shows a polyp at all."""
 
     score: float = Field(description="Calibrated probability, 0 to 1.")
-    threshold: float = Field(description="Operating point of the weights: from here on a polyp is said to be present.")
+    threshold: float = Field(description="Operating point of the weights: a score from here up means a polyp.")
 
     @classmethod
     def of(cls, segmentation: Segmentation) -> Self | None:
-        """Return the score of an answered frame; None where the weights have none."""
+        """Return the score of an answered frame; None if the weights have no presence calibration."""
         score, calibration = segmentation.presence, segmentation.model.presence
         return None if score is None or calibration is None else cls(score=score, threshold=calibration.threshold)
 
@@ -70,19 +70,19 @@ class SegmentationBody(BaseModel):
     threshold: float
     polyps: list[PolypBody] = Field(description="Largest first.")
     rle: RunLengths
-    presence: PresenceBody | None = Field(description="null where the weights have no such score.")
+    presence: PresenceBody | None = Field(description="null if the weights have no such score.")
     timings_ms: dict[str, float]
-    batch_size: int = Field(description="Frames in the batch that this one was computed in.")
+    batch_size: int = Field(description="Frames in the batch that held this one.")
     model: ModelBody
 
     @classmethod
     def of(cls, segmentation: Segmentation, request_id: str) -> Self:
-        """Describe a frame that was segmented with ``Output.JSON``."""
+        """Build the body for a frame that was segmented with ``Output.JSON``."""
         return cls(request_id=request_id, **describe(segmentation))
 
 
 def describe(segmentation: Segmentation) -> dict[str, Any]:
-    """Return what is said of an answered frame beside a picture; polyps and run lengths only where it has them."""
+    """Return the JSON fields of an answered frame, without request id; ``rle`` and ``polyps`` only if it has them."""
     presence = PresenceBody.of(segmentation)
     described: dict[str, Any] = {
         "width": segmentation.width,

@@ -1,4 +1,4 @@
-"""Composition root: builds the service and both servers in order, and stops them in reverse."""
+"""``pranet serve``: starts the service and both servers in order, and shuts them down in reverse order."""
 
 import argparse
 import asyncio
@@ -27,7 +27,7 @@ from service.rpc import server as rpc
 from service.runtime import Service, load_predictor, running, warm_up
 from service.settings import Settings, add_flags, flag, from_command_line, variable
 
-INFERENCE_DEAD = 3  # exit code: the device hangs or a slot failed; a supervisor should start the service again
+INFERENCE_DEAD = 3  # exit code: the device hangs or a slot failed; the supervisor should restart the service
 SAMPLE = SAMPLES / "polyp-1.jpg"
 
 log = logging.getLogger(__name__)
@@ -38,46 +38,51 @@ class StartError(UserError):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of ``pranet serve``: all settings."""
+    """Declare the arguments of ``pranet serve``: one flag for each setting."""
     add_flags(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve until SIGTERM or SIGINT; the process ends here, with 0 if every accepted request was answered.
+    """Serve until SIGTERM or SIGINT, then drain and exit the process; this function does not return.
+
+    The exit code is 0 if every accepted request was answered, 1 if some were not, and ``INFERENCE_DEAD`` if the device
+    stopped answering.
 
     Raises:
         SettingsError: a setting is unknown or invalid.
         CheckpointError: the weights cannot be used; no port was opened.
         TlsError: the certificate or its key cannot be used; no port was opened.
-        DeviceError: the device is not to be had; no port was opened.
+        DeviceError: the device is not available; no port was opened.
         StartError: a port is taken, or the network cannot run on the device.
 
     """
     code = uvloop.run(_serve(from_command_line(arguments)))
     logging.shutdown()
-    # The interpreter's own end would wait for an engine that hangs in a call, or crash with one that comes back.
+    # A normal interpreter exit would wait for a hung device thread, or crash when that thread returns during the exit.
     os._exit(code)
 
 
 async def _serve(settings: Settings) -> int:
-    stop, renew = asyncio.Event(), asyncio.Event()
-    _reload_on_hang_up(stop, renew)
+    stop, reload = asyncio.Event(), asyncio.Event()
+    _reload_on_sighup(stop, reload)
     predictor = await asyncio.to_thread(load_predictor, settings)
     async with running(settings, predictor) as service, listening(service) as ports:
         _stop_on_signals(stop)
-        living = _live(service, predictor, ports, renew)
-        del predictor  # or it would outlive its replacement
-        await _first(living, stop.wait(), service.readiness.dead.wait())
+        serving = _serve_and_reload(service, predictor, ports, reload)
+        del predictor  # otherwise this reference would keep it in memory after a hot reload
+        await _until_first_ends(serving, stop.wait(), service.readiness.dead.wait())
         code = await _drain(service)
         return INFERENCE_DEAD if service.readiness.dead.is_set() else code
 
 
-async def _live(service: Service, predictor: Predictor, ports: tuple[int, int], renew: asyncio.Event) -> None:
-    """Warm up, and then read certificate and weights anew each time that it is asked for."""
+async def _serve_and_reload(
+    service: Service, predictor: Predictor, ports: tuple[int, int], reload: asyncio.Event
+) -> None:
+    """Warm up, announce the service, and then reload certificate and weights each time ``reload`` is set."""
     try:
         await warm_up(service, predictor)
     except TimeoutError:
-        log.error("%s hangs in its first inference", service.model.device)
+        log.error("%s did not finish the warm-up in time; the service stops", service.model.device)
         service.readiness.dead.set()
         return
     except Exception as error:
@@ -85,19 +90,19 @@ async def _live(service: Service, predictor: Predictor, ports: tuple[int, int], 
         raise StartError(f"the network cannot run on {service.model.device} ({error}); {advice}") from error
     del predictor
     gc.collect()
-    gc.freeze()  # what is there now stays; to look through it for garbage took 90 ms, in which nobody was answered
+    gc.freeze()  # these objects stay alive; a full collection over them took 90 ms and delayed all answers
     _announce(service, *ports)
     while True:
-        await renew.wait()
-        renew.clear()  # what is asked for from here on is done afterwards
+        await reload.wait()
+        reload.clear()  # a request that arrives during this reload triggers another one
         if service.tls is not None:
             await asyncio.to_thread(service.tls.renew)
-        await service.served.reload()
+        await service.model_slot.reload()
 
 
-async def _first(*endings: Coroutine[Any, Any, object]) -> None:
-    """Wait until one of these ends, and cancel the others; what it raises is raised."""
-    tasks = [asyncio.create_task(ending) for ending in endings]
+async def _until_first_ends(*coroutines: Coroutine[Any, Any, object]) -> None:
+    """Run coroutines until the first one ends, and cancel the others; an exception of the first one is raised."""
+    tasks = [asyncio.create_task(each) for each in coroutines]
     done, others = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in others:
         task.cancel()
@@ -107,10 +112,10 @@ async def _first(*endings: Coroutine[Any, Any, object]) -> None:
 
 @contextlib.asynccontextmanager
 async def listening(service: Service) -> AsyncIterator[tuple[int, int]]:
-    """Open both ports inside the block; yields the REST and the gRPC port.
+    """Serve REST and gRPC inside the block; yield both port numbers, REST first.
 
     Raises:
-        StartError: a port is taken, or the host is no address of this machine.
+        StartError: a port is taken, or the host is not an address of this machine.
 
     """
     host, grpc_port = service.settings.host, service.settings.grpc_port
@@ -118,35 +123,38 @@ async def listening(service: Service) -> AsyncIterator[tuple[int, int]]:
     async with contextlib.AsyncExitStack() as stack:
         listener = stack.enter_context(_bound(host, service.settings.port, "port"))
         with _bound(host, grpc_port, "grpc_port"):
-            pass  # is free; gRPC itself would say neither what is wrong nor only one line
+            pass  # the port is free; gRPC's own error has several lines and does not name the cause
         try:
             grpc_port = await stack.enter_async_context(
                 rpc.listening(service, f"{address}:{grpc_port}", {oip.SERVICE_NAME: oip.add_to})
             )
-        except OSError as error:  # another program was faster
+        except OSError as error:  # another program took the port in the meantime
             raise StartError(f"{error}; choose another port: {flag('grpc_port')}") from error
         await stack.enter_async_context(http_server.listening(routes.build(service), service, listener))
         yield listener.getsockname()[1], grpc_port
 
 
 def _bound(host: str, port: int, name: str) -> socket.socket:
-    """Listen on a port, which is the setting of this name."""
+    """Return a socket that listens on the port; ``name`` is the port's setting, for the error message."""
     try:
         return socket.create_server(
             (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048
         )
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else "there is no such host"
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else "the host name is unknown"
         if error.errno in (errno.EADDRINUSE, errno.EACCES):
             choice = f"port {port} of {host} cannot be opened ({reason}); choose another: "
         else:
-            name, choice = "host", f"{host} is no address of this machine ({reason}); choose one, or 0.0.0.0 for all: "
+            choice = f"{host} is not an address of this machine ({reason}); choose one, or 0.0.0.0 for all: "
+            name = "host"
         raise StartError(f"{choice}{flag(name)}, or {variable(name)}") from error
 
 
 def _stop_on_signals(stop: asyncio.Event) -> None:
+    """Drain at the first SIGTERM or SIGINT; exit at once at the second."""
+
     def receive(number: signal.Signals) -> None:
-        if stop.is_set():  # the second one means now
+        if stop.is_set():
             os._exit(128 + number)
         log.info("%s received, draining", number.name)
         stop.set()
@@ -156,16 +164,16 @@ def _stop_on_signals(stop: asyncio.Event) -> None:
         loop.add_signal_handler(number, receive, number)
 
 
-def _reload_on_hang_up(stop: asyncio.Event, renew: asyncio.Event) -> None:
-    """Take SIGHUP for "read certificate and weights again", unless it says that the terminal is gone."""
+def _reload_on_sighup(stop: asyncio.Event, reload: asyncio.Event) -> None:
+    """Reload certificate and weights on SIGHUP; drain instead if SIGHUP came because the terminal was closed."""
     had_terminal = os.isatty(0)
 
     def receive() -> None:
         if had_terminal and not os.isatty(0):
-            log.info("the terminal is gone, draining")
+            log.info("the terminal was closed, draining")
             stop.set()
         else:
-            renew.set()
+            reload.set()
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, receive)
 
@@ -178,22 +186,22 @@ def _announce(service: Service, port: int, grpc_port: int) -> None:
     access = " --cacert CA.pem" * bool(service.settings.tls_cert)
     access += " -H 'Authorization: Bearer TOKEN'" * bool(service.settings.api_tokens_file)
     sample = shlex.quote(str(SAMPLE))
-    _say(
+    _print(
         f"\nPraNet is ready: {ready}\n"
         f"  curl{access} -H 'Content-Type: image/jpeg' --data-binary @{sample} {url}/segment -o mask.png\n"
         f"  documentation: {url}/docs\n\n"
     )
 
 
-def _say(text: str) -> None:
-    """Write to standard output, past its buffer: where the disk is full or the reader gone, the service goes on."""
+def _print(text: str) -> None:
+    """Write to standard output without buffering; a full disk or a closed pipe does not stop the service."""
     if sys.stdout is not None:
         with contextlib.suppress(OSError):
             os.write(sys.stdout.fileno(), text.encode())
 
 
 async def _drain(service: Service) -> int:
-    """Refuse new work, answer what was accepted; return the exit code."""
+    """Drain: refuse new work and wait until accepted requests are answered; return the exit code."""
     service.readiness.enter(Phase.DRAINING)
     service.streams.drain()
     try:
@@ -201,7 +209,7 @@ async def _drain(service: Service) -> int:
             await service.streams.idle.wait()
             await service.segmenter.idle.wait()
     except TimeoutError:
-        log.error("%d requests were not answered within DRAIN_SECONDS", service.segmenter.in_flight)
+        log.error("%d frames were not answered within DRAIN_SECONDS", service.segmenter.in_flight)
         return 1
-    log.info("every accepted request is answered")
+    log.info("every accepted request was answered")
     return 0

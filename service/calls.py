@@ -1,10 +1,10 @@
-"""The one way in for every call, whatever carries it: REST, WebSocket or gRPC.
+"""Every call of every transport (REST, WebSocket, gRPC) enters here.
 
-    async with calls.enter(call):      authenticate, check readiness, set the deadline, begin a trace
-        ...                            the transport's own: decode the request, segment, encode the answer
-                                       count, time, log and end the trace, once, whatever ended the call
+    async with calls.enter(call):      authenticate, check readiness, set the deadline, start a trace
+        ...                            the transport: decode the request, segment, encode the answer
+                                       at the end, however it came: count, time and log the call, end the trace
 
-What the block raises leaves it as a ``ServiceError``, which the transport encodes in its own form.
+An exception inside the block leaves it as a ``ServiceError``, which the transport encodes in its own format.
 """
 
 import asyncio
@@ -29,65 +29,65 @@ from service.observability.metrics import Metrics
 from service.observability.tracing import STREAM, W3C, Tracing
 from service.readiness import Phase, Readiness
 
-REQUEST_ID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)  # what may be echoed into headers and logs
+REQUEST_ID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)  # safe to echo into headers and logs
 MILLISECONDS = re.compile(r"0*([1-9][0-9]*)")
-MOST_DIGITS = 18  # more than any limit has; Python itself refuses to read thousands
-UNKNOWN = "-"  # the name of what is no call
-LATE_SECONDS = 0.25  # after the deadline, until a call ends whose work does not watch its deadline itself
+MOST_DIGITS = 18  # longer timeouts exceed every limit anyway; int() refuses thousands of digits
+UNKNOWN = "-"  # name of a call whose route or method does not exist
+LATE_SECONDS = 0.25  # the work itself watches the deadline; a call that does not is cancelled this much later
 
 log = logging.getLogger("pranet.access")
 
 
 @dataclass(frozen=True)
 class Transport:
-    """What metrics, logs and traces call a transport, and how each of its calls ended."""
+    """How metrics, logs and traces describe the calls of one transport."""
 
-    name: str
-    attribute: str  # of a span: how the call ended
-    ok: str  # the code of a call that ended well
-    code: Callable[[type[ServiceError]], str]  # that an error is told by
-    failures: tuple[str, ...]  # beginnings of the codes by which the service itself failed
-    number: Callable[[str], int] = int  # a code as a span's attribute
+    name: str  # label of the metrics
+    attribute: str  # span attribute that holds the status code
+    ok: str  # status code of success
+    code: Callable[[type[ServiceError]], str]  # status code of an error
+    failures: tuple[str, ...]  # prefixes of the status codes that mean a fault of the service
+    number: Callable[[str], int] = int  # a status code as the value of ``attribute``
 
 
 @dataclass(eq=False, kw_only=True)
 class Call:
-    """One call while it is served; what a transport knows of it, and what ``Calls.enter`` adds."""
+    """One call in progress. The transport fills the fields above the blank line, ``Calls.enter`` the others."""
 
     transport: Transport
-    name: str  # of the route or method, for traces and logs: never a path or parameter of the client's own making
-    headers: Mapping[str, Any]  # or gRPC metadata; names in lower case
+    name: str  # route or method, for traces and logs; never the raw path, which may hold a patient's name
+    headers: Mapping[str, Any]  # HTTP headers or gRPC metadata; names in lower case
     authorizations: Sequence[str] = ()  # values of the Authorization headers
-    timeout: str | float | None = None  # that the client asks for: milliseconds as text, or seconds
-    is_open: bool = False  # nobody needs a token
+    timeout: str | float | None = None  # requested by the client: milliseconds as text, or seconds
+    is_open: bool = False  # needs no token
     is_work: bool = True  # refused unless the service is ready
-    is_stream: bool = False  # many frames come in it
-    is_quiet: bool = False  # polled for ever: no trace, and a log line of level DEBUG
-    fault: ServiceError | None = None  # why it is refused, once its caller may know
-    cancelled_by: Callable[[], type[ServiceError]] = lambda: ClientLeft  # why its client does not wait any more
+    is_stream: bool = False  # carries many frames
+    is_quiet: bool = False  # polled all the time: not traced, and logged at level DEBUG
+    fault: ServiceError | None = None  # raised after authentication, so that strangers do not see it
+    cancelled_by: Callable[[], type[ServiceError]] = lambda: ClientLeft  # the cause if the transport cancels the call
 
     request_id: str = ""  # the client's, or a new one
     span: Span = INVALID_SPAN
-    traceparent: str = ""  # to be answered (W3C Trace Context); empty where no trace is kept
+    traceparent: str = ""  # header of the answer (W3C Trace Context); empty without tracing
     arrived: float = 0.0  # loop time, seconds
     deadline: float = 0.0  # loop time, seconds
-    code: str = ""  # by which the call was answered, once it is
-    _asked: float = 0.0  # seconds
+    code: str = ""  # status code of the answer, once there is one
+    _asked: float = 0.0  # requested timeout, seconds
     _timeout: asyncio.Timeout = field(default_factory=lambda: asyncio.Timeout(None))
 
-    def allow(self, limit: float) -> float:
-        """Let the call take ``limit`` seconds from its arrival, or less where its client asked; return its deadline."""
+    def set_deadline(self, limit: float) -> float:
+        """Set the deadline to ``limit`` seconds after arrival, or earlier if the client asked for less; return it."""
         self.deadline = self.arrived + min(self._asked, limit)
         if self._timeout.when() is not None:
             self._timeout.reschedule(self.deadline + LATE_SECONDS)
         return self.deadline
 
-    def last(self) -> None:
-        """Let the call last for as long as its client stays: it is a stream."""
+    def remove_deadline(self) -> None:
+        """Let the call run until its client ends it, as a stream does."""
         self._timeout.reschedule(None)
 
-    def named(self, request_id: str) -> None:
-        """Take the request id that the message itself gives, if it can be echoed."""
+    def set_request_id(self, request_id: str) -> None:
+        """Use the request id from the message body, if it is safe to echo."""
         if REQUEST_ID.fullmatch(request_id):
             self.request_id = request_id
             self.span.set_attribute("pranet.request_id", request_id)
@@ -98,17 +98,17 @@ _current: ContextVar[Call] = ContextVar("call")
 
 
 def current() -> Call:
-    """Return the call that is served in this task.
+    """Return the call that the current task serves.
 
     Raises:
-        LookupError: none is.
+        LookupError: the task serves no call.
 
     """
     return _current.get()
 
 
 class Calls:
-    """Lets calls in, and accounts for each of them."""
+    """Authenticates, times, traces, counts and logs every call."""
 
     def __init__(
         self,
@@ -124,18 +124,18 @@ class Calls:
         self._metrics = metrics
         self._tracing = traces
         self._untraced = Tracing()
-        self._timeout_seconds = timeout_seconds  # of a call, unless ``Call.allow`` says otherwise
+        self._timeout_seconds = timeout_seconds  # default; ``Call.set_deadline`` changes it for one call
 
     @contextlib.asynccontextmanager
     async def enter(self, call: Call) -> AsyncIterator[Call]:
         """Serve one call inside the block.
 
         Raises:
-            Unauthenticated: no valid token came.
-            RateLimited, TooManyAtOnce: the token's limits are used up.
-            NotReady, Draining: the service takes no new work.
-            DeadlineExceeded: the block took longer than its deadline.
-            InternalError: the block raised what is no ``ServiceError``; the log has it.
+            Unauthenticated: the call has no valid token.
+            RateLimited, TooManyAtOnce: the token has reached one of its limits.
+            NotReady, Draining: the service accepts no new work.
+            DeadlineExceeded: the block did not end before the deadline.
+            InternalError: the block raised another exception, which is logged with its traceback.
             ServiceError: the block raised it.
 
         """
@@ -148,8 +148,8 @@ class Calls:
                     raise call.fault
                 call._asked = _seconds(call.timeout)
                 if call.is_work and (self._readiness.phase is not Phase.SERVING or self._readiness.dead.is_set()):
-                    self._readiness.check()  # says why not
-                async with asyncio.timeout_at(call.allow(self._timeout_seconds) + LATE_SECONDS) as call._timeout:
+                    self._readiness.check()  # raises the reason
+                async with asyncio.timeout_at(call.set_deadline(self._timeout_seconds) + LATE_SECONDS) as call._timeout:
                     yield call
         except (asyncio.CancelledError, ClientLeft):
             failure = call.cancelled_by()
@@ -171,7 +171,7 @@ class Calls:
             self._finish(call, time.perf_counter() - began)
 
     def _begin(self, call: Call) -> None:
-        """Name the call, and begin its trace. Each call has a task of its own, so its context ends with it."""
+        """Assign the request id and start the trace. Each call has its own task, so nothing has to be reset."""
         call.arrived = asyncio.get_running_loop().time()
         call.request_id = request_id_from(str(call.headers.get("x-request-id", "")))
         traces = self._untraced if call.is_quiet else self._tracing
@@ -186,11 +186,11 @@ class Calls:
         context.attach(context.set_value(STREAM, True, inside) if call.is_stream else inside)
 
     def reject(self, error: ServiceError | type[ServiceError]) -> None:
-        """Count a call, or one request of the many in a stream, that was refused or failed."""
+        """Count an error, of a call or of one request in a stream."""
         self._metrics.rejected.labels(error.slug).inc()
 
     def refuse(self, transport: Transport, error: ServiceError) -> str:
-        """Account for what is refused before it is a call; return the request id to answer it with."""
+        """Count and log a request that is refused before it becomes a call; return the request id for its answer."""
         call = Call(transport=transport, name=UNKNOWN, headers={}, request_id=request_id_from(""))
         self.reject(error)
         call.code = transport.code(type(error))
@@ -203,7 +203,7 @@ class Calls:
         return self._authentication.admitted(call.authorizations)
 
     def _finish(self, call: Call, seconds: float | None) -> None:
-        """Count, time and log a call that ended, and end its span."""
+        """Count, time and log a finished call, and end its span; ``seconds`` is None if it was never timed."""
         transport, code = call.transport, call.code
         self._metrics.requests.labels(transport.name, code).inc()
         if seconds is not None:
@@ -220,15 +220,15 @@ class Calls:
 
 
 def request_id_from(given: str) -> str:
-    """Return the client's request id if it can be echoed, else a new one."""
+    """Return the client's request id if it is safe to echo, else a new one."""
     return given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 
 
 def _seconds(timeout: str | float | None) -> float:
-    """Return the time that a client asks for, in seconds.
+    """Return the timeout that a client asks for, in seconds; infinity if it asks for none.
 
     Raises:
-        InvalidRequest: it is no whole number of milliseconds above 0.
+        InvalidRequest: a text is not a whole number of milliseconds above 0.
 
     """
     if not isinstance(timeout, str):

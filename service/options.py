@@ -1,4 +1,4 @@
-"""What a request may ask for, whichever transport carries it; field names are those of REST."""
+"""The options of a request, validated in one place for all transports; field names are those of REST."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
@@ -11,7 +11,7 @@ from service.frames.frame import MaskFormat, Options, Output
 from service.frames.regions import ROI_FORMS, ROI_PATTERN
 from service.streams.stream import MAX_SMOOTHING_MS, StreamOptions
 from service.streams.window import Policy
-from service.validation import said
+from service.validation import describe_errors
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -19,7 +19,7 @@ Depth = Annotated[Literal[8, 16], BeforeValidator(lambda given: int(given) if gi
 
 
 class FrameOptions(BaseModel):
-    """How a frame is to be segmented."""
+    """The options of one frame."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -35,14 +35,14 @@ class FrameOptions(BaseModel):
     roi: str = Field("full", pattern=ROI_PATTERN, description=f"{ROI_FORMS}.")
 
     def options(self, default_threshold: float, priority: Priority = Priority.SINGLE, **more: Any) -> Options:
-        """Return what it asks for; ``more`` are fields of ``Options`` that only some transports have."""
+        """Convert to the ``Options`` of a frame; ``more`` holds fields that only some transports have."""
         threshold = default_threshold if self.threshold is None else self.threshold
         output = Output(self.output or Output.MASK)
         return Options(threshold, output, self.depth, self.roi, priority=priority, **more)
 
 
 class StreamConfig(FrameOptions):
-    """The first message of a stream."""
+    """The configuration of a stream, its first message."""
 
     policy: Policy = Policy.LATEST
     deadline_ms: float | None = Field(None, gt=0, allow_inf_nan=False)
@@ -53,25 +53,25 @@ class StreamConfig(FrameOptions):
     @field_validator("output")
     @classmethod
     def _is_made_of_video(cls, output: str | None) -> str | None:
-        if output == "maps":  # made of one picture at a time, by a network of their own
-            raise ValueError("maps is not made of video; send single frames to POST /segment")
+        if output == "maps":  # a separate network makes them, one picture at a time
+            raise ValueError("maps is not available for video; send single frames to POST /segment")
         return output
 
     def stream_options(self, default_threshold: float) -> StreamOptions:
-        """Return what it asks for."""
+        """Convert to ``StreamOptions``; policy ``latest`` gets the priority of live video."""
         priority = Priority.LIVE if self.policy is Policy.LATEST else Priority.SINGLE
         frame = self.options(default_threshold, priority, mask_format=self.mask_format)
         return StreamOptions(self.policy, self.deadline_ms, frame, self.smoothing_ms, self.hysteresis)
 
 
 def read(model: type[M], given: Mapping[str, Any], place: str = "") -> M:
-    """Make options of what a request names.
+    """Validate the fields of a request against ``model``.
 
     Raises:
-        InvalidParameter: a value is unknown or out of range; the message begins with ``place``.
+        InvalidParameter: a field is unknown or out of range; the message begins with ``place``.
 
     """
     try:
         return model.model_validate(given)
     except ValidationError as error:
-        raise InvalidParameter(f"{place}{said(error.errors(), model)}") from error
+        raise InvalidParameter(f"{place}{describe_errors(error.errors(), model)}") from error

@@ -1,4 +1,4 @@
-"""Whether new work is taken: starting, serving or draining, and whether inference still answers."""
+"""Readiness: the phase of the service (starting, serving, draining), and whether inference still answers."""
 
 import asyncio
 import time
@@ -8,7 +8,7 @@ from service.errors import Draining, NotReady
 
 
 class Phase(Enum):
-    """Where the service is in its life."""
+    """The phases of the service, in their order."""
 
     STARTING = "starting"
     SERVING = "serving"
@@ -16,21 +16,21 @@ class Phase(Enum):
 
 
 class Readiness:
-    """Whether new work is taken."""
+    """Tells whether the service accepts new work: in ``Phase.SERVING`` while inference answers."""
 
     def __init__(self, dead: asyncio.Event) -> None:
         self.phase = Phase.STARTING
         self.since = time.monotonic()  # start of the phase, seconds
         self.changed = asyncio.Event()  # set when the phase changes
-        self.dead = dead  # set when inference does not answer any more
+        self.dead = dead  # set by the batcher when inference no longer answers
 
     def enter(self, phase: Phase) -> None:
-        """Go on to a phase."""
+        """Change to another phase, and wake ``change``."""
         self.phase, self.since = phase, time.monotonic()
         self.changed.set()
 
     async def change(self) -> None:
-        """Wait until the phase changes, or inference dies."""
+        """Wait until the phase changes or inference stops answering."""
         events = [self.changed] if self.dead.is_set() else [self.changed, self.dead]
         waiting = [asyncio.ensure_future(event.wait()) for event in events]
         try:
@@ -46,16 +46,16 @@ class Readiness:
         return self.phase is Phase.SERVING and not self.dead.is_set()
 
     def check(self) -> None:
-        """Return if new work is taken.
+        """Raise an error unless the service accepts new work.
 
         Raises:
-            NotReady: the service is starting, or inference does not answer any more.
-            Draining: the service is stopping.
+            NotReady: the service is starting, or inference no longer answers.
+            Draining: the service is shutting down.
 
         """
         if self.phase is Phase.DRAINING:
-            raise Draining("the service is stopping; send the request to another instance")
+            raise Draining("the service is shutting down; send the request to another instance")
         if self.phase is Phase.STARTING:
             raise NotReady("the service is warming up; retry in a moment")
         if self.dead.is_set():
-            raise NotReady("inference does not answer; retry once the service was restarted")
+            raise NotReady("inference no longer answers; retry after the service has been restarted")

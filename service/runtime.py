@@ -1,4 +1,4 @@
-"""The transport-independent service: everything between an encoded image and its answer, and its lifetime."""
+"""Builds the data path, from an encoded image to its answer, that all transports share, and ends it in order."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ from service.batching.batcher import HANG_SECONDS, Batcher
 from service.batching.device_thread import in_device_thread
 from service.calls import Calls
 from service.frames.frame import Inference, rehearse
-from service.frames.model_slot import PREPARE_SECONDS, ServedModel
+from service.frames.model_slot import PREPARE_SECONDS, ModelSlot
 from service.frames.segmenter import Segmenter, inference
 from service.frames.side_outputs import SideOutputs
 from service.observability import tracing
@@ -35,10 +35,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Service:
-    """What a transport needs."""
+    """The running service as transports use it: the data path, its state and its settings."""
 
     settings: Settings
-    served: ServedModel
+    model_slot: ModelSlot
     max_batch_size: int
     segmenter: Segmenter
     streams: Streams
@@ -46,20 +46,20 @@ class Service:
     readiness: Readiness
     metrics: Metrics
     calls: Calls
-    tls: RenewableTls | None  # None: switched off
+    tls: RenewableTls | None  # None: TLS is off
 
     @property
     def model(self) -> ModelRef:
-        """The weights that answer now, and what runs them."""
-        return self.served.ref
+        """The identity of the weights that answer now, with engine, device and precision."""
+        return self.model_slot.ref
 
 
 def load_predictor(settings: Settings) -> Predictor:
-    """Load the weights and put them on the device; not yet warmed up.
+    """Load the weights onto the device; the first calls are slow until ``Predictor.warm_up`` has run.
 
     Raises:
         CheckpointError: the weights cannot be used.
-        DeviceError: the wanted device is not to be had.
+        DeviceError: the requested device is not available.
 
     """
     weights = weights_file.identify(settings.weights_path)
@@ -82,13 +82,17 @@ async def running(
     load: Callable[[], Predictor] | None = None,
     hang_seconds: float | None = None,
 ) -> AsyncIterator[Service]:
-    """Build the data path in front of a predictor and start it; ``warm_up`` comes next in a server.
+    """Run the data path in front of a predictor inside the block. A server calls ``warm_up`` next.
 
-    ``load`` makes the predictor that takes over on ``reload``: by default, from the weights file of the settings.
+    Args:
+        settings: all settings.
+        predictor: answers until the first hot reload.
+        load: makes the predictor for a hot reload; by default from the weights file of the settings.
+        hang_seconds: after how long a call on the device counts as hung; by default from the request timeout.
 
     Raises:
-        TokensError: the file of tokens cannot be used.
-        TlsError: the certificate, its key or the authorities of clients cannot be used.
+        TokensError: the token file cannot be used.
+        TlsError: the certificate, its key or the client authorities cannot be used.
 
     """
     metrics = Metrics()
@@ -114,7 +118,7 @@ async def running(
             max_image_pixels=settings.max_image_pixels,
             side_outputs=side_outputs,
         )
-        served = ServedModel(
+        model_slot = ModelSlot(
             batcher,
             predictor.model,
             load or functools.partial(load_predictor, settings),
@@ -122,10 +126,10 @@ async def running(
             metrics,
             max_batch_size=max_batch_size,
         )
-        del predictor  # the batcher has it, until another takes over
+        del predictor  # only the batcher may hold it, so that a hot reload frees it
         yield Service(
             settings,
-            served,
+            model_slot,
             max_batch_size,
             segmenter,
             _streams(settings, segmenter, metrics),
@@ -138,10 +142,10 @@ async def running(
 
 
 async def warm_up(service: Service, predictor: Predictor) -> None:
-    """Run every batch size that will be served and the work around it, then take new work (``Phase.SERVING``).
+    """Run every batch size and the CPU stages once, then accept requests (``Phase.SERVING``).
 
     Raises:
-        TimeoutError: the device hangs.
+        TimeoutError: the device did not finish within ``PREPARE_SECONDS``.
 
     """
     async with asyncio.timeout(PREPARE_SECONDS):
@@ -159,7 +163,7 @@ def _batcher(
         max_batch_size=max_batch_size,
         max_queue_delay=settings.max_queue_delay_ms / 1e3,
         slots=predictor.slots,
-        hang_seconds=hang_seconds or _patience(settings),
+        hang_seconds=hang_seconds or _hang_seconds(settings),
         on_batch=metrics.batch_size.observe,
     )
 
@@ -179,19 +183,19 @@ def _archives(settings: Settings, max_batch_size: int, segmenter: Segmenter, rea
         segmenter,
         readiness,
         max_archives=settings.max_archives,
-        # Two batches, so that the device never waits; at most half of all places, so that others find some.
+        # Two batches, so that the device is never idle; at most half of the queue, so that other requests find room.
         at_once=max(1, min(2 * max_batch_size, settings.max_queue_size // 2)),
     )
 
 
 def _watch_gpu(metrics: Metrics, device: str) -> None:
     if device != "cpu":
-        from model.engines.cuda import device_metrics  # PyTorch
+        from model.engines.cuda import device_metrics  # imports PyTorch, which a CPU service does without
 
         metrics.gpu_utilization.labels(device).set_function(lambda: device_metrics.utilization(device))
         metrics.gpu_memory.labels(device).set_function(lambda: device_metrics.memory_used(device))
 
 
-def _patience(settings: Settings) -> float:
-    """Return after how many seconds a call counts as hung: early enough for those that came after it."""
+def _hang_seconds(settings: Settings) -> float:
+    """Return after how many seconds a call counts as hung: at half a timeout, the frames behind it still have time."""
     return max(HANG_SECONDS, settings.request_timeout_ms / 2e3)

@@ -1,4 +1,4 @@
-"""Asyncio tasks: groups that end with their first error, and many items of one client at once, answered in order."""
+"""Helpers for asyncio tasks: a task group that raises its first error, and concurrent work with ordered results."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
@@ -9,10 +9,11 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Together(asyncio.TaskGroup):
-    """A task group that ends with the first error of its tasks, where asyncio's ends with a group of all errors.
+class FirstErrorTaskGroup(asyncio.TaskGroup):
+    """A task group that raises the first error of its tasks instead of an ``ExceptionGroup`` of all errors.
 
-    That group and the frames it comes from hold each other, and with them what the cancelled tasks were at.
+    The group and the stack frames in its tracebacks refer to each other, and so keep the data of cancelled tasks alive
+    until a full garbage collection.
     """
 
     async def __aexit__(
@@ -22,7 +23,7 @@ class Together(asyncio.TaskGroup):
             await super().__aexit__(kind, error, trace)
         except BaseExceptionGroup as group:
             first = group.exceptions[0]
-            forget_frames(group)
+            drop_tracebacks(group)
         else:
             return
         try:
@@ -31,12 +32,12 @@ class Together(asyncio.TaskGroup):
             del first
 
 
-def forget_frames(error: BaseException | None) -> None:
-    """Cut an error that is told, and all before it, off from the frames that raised them, and so from the request.
+def drop_tracebacks(error: BaseException | None) -> None:
+    """Remove the tracebacks of a handled error and of its causes, so that they do not keep the request in memory.
 
-    Otherwise they often keep each other: then a request of any size stays until a full garbage collection, for which
-    Python waits for the number of objects, whatever their size. Under 15 refused messages of 6 MB a second the service
-    then took 490 MiB instead of 138. Collecting each second made that 425, and stopped all answers for 13 ms each time.
+    Error and stack frames often form a reference cycle, which only a full garbage collection frees. Python starts one
+    by the number of objects, whatever their size. With 15 refused messages of 6 MB a second, the service took 490 MiB
+    instead of 138. Collecting every second still took 425 MiB, and stopped all answers for 13 ms each time.
     """
     while error is not None:
         earlier = error.__cause__ or error.__context__
@@ -52,22 +53,21 @@ async def in_order(
     at_once: int,
     stop: asyncio.Event | None = None,
 ) -> None:
-    """Send the result of every item, in the order of the items; cancelling it drops all work.
+    """Work on several items at a time and send the results in the order of the items; cancelling drops all work.
 
     Args:
-        items: async ones are read only while fewer than ``at_once`` are unanswered, so that a fast sender
-            is stalled.
-        work: makes a result; what it raises ends everything.
-        send: takes one result.
-        at_once: how many items may be worked on, or hold a result that was not sent.
-        stop: once set, no more items are read; those read already are answered.
+        items: read only while fewer than ``at_once`` items are unsent, which puts backpressure on a fast sender.
+        work: computes the result of one item; an exception ends everything.
+        send: sends one result.
+        at_once: how many items may be in progress or wait to be sent.
+        stop: once set, no more items are read; results of the items read before are still sent.
 
     Raises:
-        Exception: what ``items``, ``work`` or ``send`` raised first.
+        Exception: the first one that ``items``, ``work`` or ``send`` raised.
 
     """
     begun: asyncio.Queue[asyncio.Task[Result] | None] = asyncio.Queue()
-    room = asyncio.Semaphore(at_once - 1)  # taken after an item, before the next one
+    room = asyncio.Semaphore(at_once - 1)  # acquired after each item, before reading the next
 
     async def receive(tasks: asyncio.TaskGroup) -> None:
         try:
@@ -81,7 +81,7 @@ async def in_order(
         await stop.wait()
         receiving.cancel()
 
-    async with Together() as tasks:
+    async with FirstErrorTaskGroup() as tasks:
         receiving = tasks.create_task(receive(tasks))
         watching = tasks.create_task(end_when_stopped(receiving, stop or asyncio.Event()))
         while (task := await begun.get()) is not None:

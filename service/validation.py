@@ -10,7 +10,7 @@ SHOWN = 80  # characters of a wrong value or name that a message quotes
 TOLD = 5  # faults that a message lists; the others show after these are corrected
 
 
-def said(faults: Sequence[Mapping[str, Any]], model: type[BaseModel]) -> str:
+def describe_errors(faults: Sequence[Mapping[str, Any]], model: type[BaseModel]) -> str:
     """Return one clause for each fault: what is wrong with the data for a ``model``, and what to send instead.
 
     ``faults`` come from ``ValidationError.errors``, with locations relative to the model.
@@ -19,7 +19,7 @@ def said(faults: Sequence[Mapping[str, Any]], model: type[BaseModel]) -> str:
     return "; ".join(clauses + [f"and {len(faults) - TOLD} more faults"] * (len(faults) > TOLD))
 
 
-def wanted(fault: Mapping[str, Any], model: type[BaseModel]) -> str:
+def expectation(fault: Mapping[str, Any], model: type[BaseModel]) -> str:
     """Return a clause that says what a value should be, such as ``it should be greater than 0``."""
     if fault["type"] == "string_pattern_mismatch":
         return f"it should be {in_a_sentence(str(model.model_fields[str(fault['loc'][0])].description))}"
@@ -49,7 +49,7 @@ def _clause(fault: Mapping[str, Any], model: type[BaseModel]) -> str:
             return f"{name} is unknown; leave it out"
     given = fault["input"]
     shown = reprlib.repr(given) if isinstance(given, list | dict) else str(given)  # the value may be a large tree
-    return f"{name} is {shown[:SHOWN]!r}, but {wanted(fault, model)}"
+    return f"{name} is {shown[:SHOWN]!r}, but {expectation(fault, model)}"
 
 
 def _names(model: type[BaseModel]) -> str:

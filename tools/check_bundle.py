@@ -1,4 +1,4 @@
-"""``make bundle-check``, which takes minutes: the bundle installs and serves where there is no network."""
+"""``make bundle-check`` (minutes): tests that the bundle installs and serves without a network."""
 
 import os
 import socket

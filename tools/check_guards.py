@@ -1,6 +1,7 @@
-"""That tests notice when a guard is taken out: what fails in other servers, the line that prevents it here, its test.
+"""``make guards-check``: mutation tests of the lines that prevent known failures of other servers.
 
-The project is copied, the line is replaced, and the test must fail; with all lines in place it must pass.
+Each ``Guard`` names a failure, the line that prevents it here, and the test that covers it. In a copy of the project
+the line is replaced, and the test must fail; with all lines in place, all tests must pass.
 """
 
 import shutil
@@ -13,13 +14,13 @@ import pytest
 
 from tests.support.pictures import ROOT
 
-PATIENCE = 300.0  # seconds, that a test may hang for without its guard
-FAILED = 1  # pytest's exit code when tests ran and failed; others mean that none did
+PATIENCE = 300.0  # seconds; a test that hangs longer without its guard has failed
+FAILED = 1  # pytest's exit code if a test failed; other codes mean that none ran
 
 
 @dataclass(frozen=True)
 class Guard:
-    """A line of the service, what to replace it by, and the test that must notice."""
+    """A line of the service, its replacement, and the test that must then fail."""
 
     rules_out: str
     file: str
@@ -151,7 +152,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def outcome(project: Path, *tests: str) -> int:
-    """Run tests and return pytest's exit code; a test that hangs has failed."""
+    """Run tests and return pytest's exit code; a test that hangs counts as failed."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
     process = subprocess.Popen([*command, *(f"tests/{test}" for test in tests)], cwd=project)
     try:

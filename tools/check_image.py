@@ -1,7 +1,7 @@
-"""``make image-check``, which takes minutes: the image is built, and serves as nobody special on a read-only root.
+"""``make image-check`` (minutes): builds the image, and tests that it serves as an ordinary user on a read-only root.
 
-Its base is a Debian made here, since no registry need be at hand. No container engine is needed either, of which many
-want control groups to themselves: the image runs in a chroot, with the user, environment and commands that it names.
+It needs neither an image registry nor a container engine. The base image is a Debian made here, and the image runs in a
+chroot with the user, environment and commands from its configuration.
 """
 
 import json
@@ -50,13 +50,13 @@ pytestmark = [
 
 @dataclass(frozen=True)
 class Image:
-    """An image whose files lie open, and what it says of how it runs."""
+    """The unpacked files of an image, and its configuration."""
 
     root: str
     config: dict[str, Any]
 
     def command(self, *words: str) -> list[str]:
-        """Return how ``words`` are run in it."""
+        """Return the command that runs ``words`` in the image."""
         environment = ["/usr/bin/env", "-i", *self.config["Env"]]
         inside = ["chroot", f"--userspec={self.config['User']}", self.root, *environment, *words]
         return ["unshare", "--mount", "sh", "-ec", ENTER, self.root, *inside]
@@ -68,7 +68,7 @@ def buildah(*arguments: object) -> str:
 
 
 def make_base() -> None:
-    """Make an image with nothing but Debian and a Python named as in those that are published."""
+    """Make an image with only Debian and a Python, under the same path as in the published images."""
     root = FOLDER / "base"
     if not (root / "usr/local/bin/python").is_symlink():
         shutil.rmtree(root, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""``make ray-check``: the service on Ray Serve, on a network of its own, as Ray listens on every address."""
+"""``make ray-check``: tests the service on Ray Serve, in a network namespace, since Ray listens on all addresses."""
 
 import asyncio
 import base64

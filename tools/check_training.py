@@ -1,6 +1,6 @@
-"""``make training-check``, some minutes: ``pranet train`` learns what its masks say, and only that.
+"""``make training-check`` (minutes): tests that ``pranet train`` learns the masks that it is given.
 
-Eight scenes of 256 pixels, learnt by heart from random weights, without augmentation and with a fixed seed.
+It overfits random weights to eight scenes of 256 pixels, without augmentation and with a fixed seed.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from tests.support.processes import pranet
 
 SIZE = 256
 SCENES = 8
-LOUD = 5.0  # deviation of what S3 adds to S4 at first: untaught, it must not be too quiet to harm
+LOUD = 5.0  # initial standard deviation of what S3 adds to S4: large enough to do harm if it is not trained
 RECIPE = """
 steps = 72
 batch = 2
@@ -31,7 +31,7 @@ sizes = [256]
 
 
 def scene(index: int) -> tuple[Image.Image, Mask]:
-    """Paint one bright bump on mottled tissue, and its mask; each scene has it elsewhere."""
+    """Paint one bright bump on mottled tissue, and its mask; its position depends on the scene."""
     rng = np.random.default_rng(index)
     angle = 2 * np.pi * index / SCENES
     centre = SIZE * (0.5 + 0.28 * np.array([np.sin(angle), np.cos(angle)]))
@@ -46,7 +46,7 @@ IMAGES, MASKS = zip(*map(scene, range(SCENES)), strict=True)
 
 
 def start(path: Path) -> Path:
-    """Write the random weights that every run starts from."""
+    """Write the random weights with which every run starts."""
     torch.manual_seed(0)
     network = PraNet()
     torch.nn.init.constant_(network.ra2_conv4.bn.weight, LOUD)

@@ -1,9 +1,9 @@
-"""Mutated pictures and messages through the real decoder and both transports; run it from the repository's root.
+"""Fuzz test: sends mutated pictures and messages over both transports; run it from the root of the repository.
 
-python -m tools.fuzz --cases 20000      ends with 1 if a case is answered with an error of the service
+python -m tools.fuzz --cases 20000      exits with 1 if a case causes an internal error of the service
 
-A case is decided by the seed and its number: ``--first N --cases 1`` repeats it. ``--keep DIR`` writes down the
-smallest picture of every kind of answer.
+Seed and number determine a case: ``--first N --cases 1`` repeats it. ``--keep DIR`` writes the smallest picture for
+every kind of answer.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from tests.support.predictors import RedPredictor
 from tests.support.serving import Running, serving
 
 AT_ONCE = 8
-HANG_SECONDS = 20  # after which a case counts as unanswered
+HANG_SECONDS = 20  # timeout of a case
 MAX_PIXELS = 2_000_000  # so that no header makes a case slow
 SEGMENT = "/pranet.v1.SegmentationService/Segment"
 STREAM = "/pranet.v1.SegmentationService/SegmentStream"
@@ -41,20 +41,20 @@ WRITE_FAILED = "Internal error from Core"  # of Python's own client, when it wri
 
 @dataclass
 class Findings:
-    """What the cases were answered."""
+    """The answers to the cases, by kind."""
 
     answers: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
     kinds: dict[tuple[int, str], bytes] = field(default_factory=dict)  # the smallest picture of each kind
 
     def judge(self, case: int, protocol: str, answer: object, fine: bool) -> None:
-        """Book one answer."""
+        """Count one answer."""
         self.answers[f"{protocol} {answer}"] += 1
         if not fine:
             self.faults.append(f"case {case}: {protocol} answered {answer}")
 
     def remember(self, status: int, reason: str, picture: bytes) -> None:
-        """Keep the smallest picture that is answered in this way; numbers in the reason do not count."""
+        """Keep the smallest picture for each kind of answer; reasons that differ only in numbers are one kind."""
         kind = status, re.sub(r"b'.*'|\d+|0x\w+", "N", reason)
         if kind not in self.kinds or len(picture) < len(self.kinds[kind]):
             self.kinds[kind] = picture
@@ -88,7 +88,7 @@ async def over_stream(it: Running, case: int, rng: random.Random, sources: Seque
 
 
 async def fuzz(cases: range, seed: int) -> Findings:
-    """Send every case, in turn over REST, gRPC and as a stream; afterwards nothing may be left in flight."""
+    """Send the cases in turn over REST, gRPC and as a stream; check that no frame is left in flight afterwards."""
     found, sources = Findings(), mutations.originals()
     numbers: Iterator[int] = iter(cases)
     async with serving(RedPredictor(), max_image_pixels=MAX_PIXELS) as it:

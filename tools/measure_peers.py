@@ -1,7 +1,7 @@
-"""The service beside plain servers of the same network on the same machine, in turns: ``make peers``, ten minutes.
+"""``make peers`` (ten minutes): compares the service with plain servers of the same network on the same machine.
 
-The peers are in ``peers/``: a loop without a server, FastAPI, and LitServe with two workers. All read the network from
-one OpenVINO file and do the same to a picture. Wants a machine with nothing else to do, and two cores.
+The peers in ``peers/`` are a loop without a server, FastAPI, and LitServe with two workers. All of them load the
+network from one OpenVINO file and process a picture in the same way. Run it on an idle machine with two cores.
 """
 
 import argparse
@@ -40,7 +40,7 @@ PEERS = ROOT / "tools" / "peers"
 PYTHON = PEERS / ".venv" / "bin" / "python"
 WARM_UP_SECONDS = 2.0
 PATIENCE = 60.0
-LEAST_DICE = 0.8  # of a right mask with its annotation
+LEAST_DICE = 0.8  # between a mask and its annotation; below it, a peer computes something else
 
 Figures = tuple[float, float, float, float]  # pictures a second, median ms, processor ms of a picture, failed
 
@@ -98,7 +98,7 @@ def network(folder: Path, *, int8: bool) -> Path:
 
 
 def loops(model: Path, seconds: float, *, count: int, threads: int) -> Figures:
-    """Run so many loops without a server at once; rates add up."""
+    """Run several loops without a server at once, and add up their rates."""
     command = [PYTHON, "segmentation.py", model, 1, seconds, threads, *SAMPLES]
     running = [
         subprocess.Popen(list(map(str, command)), cwd=PEERS, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -118,7 +118,7 @@ def loops(model: Path, seconds: float, *, count: int, threads: int) -> Figures:
 
 @contextlib.asynccontextmanager
 async def served(peer: Peer, model: Path) -> AsyncIterator[tuple[str, psutil.Process]]:
-    """Serve inside the block; yields the address and the process."""
+    """Run a peer inside the block; yield its address and process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
@@ -150,13 +150,13 @@ async def _healthy(client: httpx.AsyncClient, address: str) -> bool:
 
 
 async def cpu_seconds(process: psutil.Process) -> float:
-    """Return the processor time of a process and of what it has started."""
+    """Return the CPU seconds of a process and its children."""
     times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
     return sum(each.user + each.system for each in times)
 
 
 async def rows(peer: Peer, model: Path, concurrencies: Sequence[int], seconds: float) -> dict[int, Row]:
-    """Start a peer and load it, with so many requests in flight after each other."""
+    """Start a peer and measure it at each number of requests in flight."""
     pictures = [sample.read_bytes() for sample in SAMPLES]
     found = {}
     async with served(peer, model) as (url, process), httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:

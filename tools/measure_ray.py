@@ -1,4 +1,4 @@
-"""Figures of Ray Serve with nothing else to do: the plain server, then one and two replicas behind Ray's proxy.
+"""Measures the plain server, then one and two replicas behind Ray's proxy; run it on an idle machine.
 
 unshare --map-root-user --net sh -c 'ip link set lo up && PYTHONPATH=. .venv/bin/python -m tools.measure_ray'
 """

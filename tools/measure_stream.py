@@ -1,9 +1,9 @@
-"""Figures of live video against a running ``pranet serve`` with nothing else to do; run it from the repository's root.
+"""Measures live video on a running ``pranet serve``; run it on an idle machine, from the root of the repository.
 
 python -m tools.measure_stream steady      one stream of 30 fps for a minute, against closed-loop POST /segment
 python -m tools.measure_stream overload    eight streams of 30 fps for five minutes, then one minute in which none is
                                            dropped
-python -m tools.measure_stream priority    one stream of 10 fps alone, beside archives without end, and alone again
+python -m tools.measure_stream priority    one stream of 10 fps alone, beside continuous archives, and alone again
 python -m tools.measure_stream flicker     smoothing and hysteresis on a flickering synthetic sequence; needs no server
 """
 
@@ -25,7 +25,7 @@ from model.transforms import SIZE
 from pranet_client.async_client import AsyncClient
 from pranet_client.connection import Reply, VideoFrame
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
-from service.commands.stream_statistics import Tally
+from service.commands.stream_statistics import StreamStatistics
 from service.commands.video import sweep
 from service.frames.regions import Box
 from service.streams.temporal import Memory
@@ -48,22 +48,22 @@ async def live(seconds: float, pictures: list[bytes], fps: int = FPS) -> AsyncIt
 
 
 async def unpaced(count: int, pictures: list[bytes]) -> AsyncIterator[VideoFrame]:
-    """Yield frames as fast as they are taken."""
+    """Yield frames as fast as they are consumed."""
     for number, picture in zip(range(count), itertools.cycle(pictures), strict=False):
         yield VideoFrame(number, picture, time.monotonic())
 
 
-async def stream(client: AsyncClient, frames: AsyncIterator[VideoFrame], policy: pb.Policy) -> Tally:
-    """Stream to the end and return the figures."""
-    tally = Tally()
+async def stream(client: AsyncClient, frames: AsyncIterator[VideoFrame], policy: pb.Policy) -> StreamStatistics:
+    """Stream to the end and return the statistics."""
+    statistics = StreamStatistics()
     reply: Reply
     async for reply in client.stream(frames, pb.StreamConfig(policy=policy)):
-        tally.count(reply)
-    return tally
+        statistics.count(reply)
+    return statistics
 
 
 async def closed_loop(client: AsyncClient, pictures: list[bytes], seconds: float) -> float:
-    """Return how many pictures a second one client gets answered, who waits for each answer."""
+    """Return the pictures per second of one client that waits for each answer."""
     began, count = time.monotonic(), 0
     while time.monotonic() - began < seconds:
         await client.segment(pictures[count % len(pictures)])
@@ -85,7 +85,7 @@ async def scrape(url: str) -> dict[str, float]:
 
 
 async def report_identity(url: str) -> None:
-    """Print the sum identity and the count of decodes as the server itself tells them."""
+    """Print, from the server's metrics, whether all received frames are accounted for, and how many were decoded."""
     samples = await scrape(url)
     outcomes = {
         name.partition(":")[2]: int(value) for name, value in samples.items() if name.startswith("pranet_frames_total:")
@@ -102,12 +102,12 @@ async def steady(url: str, target: str) -> None:
     pictures = sweep()
     async with AsyncClient(url, target) as client:
         before = await closed_loop(client, pictures, 20)
-        tally = await stream(client, live(60, pictures), pb.POLICY_LATEST)
+        statistics = await stream(client, live(60, pictures), pb.POLICY_LATEST)
         after = await closed_loop(client, pictures, 20)
     closed = (before + after) / 2
-    print(tally.summary())
-    print(f"closed loop {before:.2f} and {after:.2f} fps; stream / closed loop {tally.fps / closed:.3f}")
-    print(f"p99 / p50 of the age {tally.age_ms(99) / tally.age_ms(50):.2f}")
+    print(statistics.summary())
+    print(f"closed loop {before:.2f} and {after:.2f} fps; stream / closed loop {statistics.fps / closed:.3f}")
+    print(f"p99 / p50 of the age {statistics.age_ms(99) / statistics.age_ms(50):.2f}")
     await report_identity(url)
 
 
@@ -117,12 +117,12 @@ async def overload(url: str, target: str, seconds: float) -> None:
     async with AsyncClient(url, target) as client:
         before = await closed_loop(client, pictures, 20)
         resident = asyncio.create_task(_resident(url, seconds))
-        tallies = await asyncio.gather(
+        all_statistics = await asyncio.gather(
             *(stream(client, live(seconds, pictures), pb.POLICY_LATEST) for _ in range(STREAMS))
         )
         service_ms = 2e3 / (before + await closed_loop(client, pictures, 20))
-        answered = [tally.outcomes["answered"] for tally in tallies]
-        worst = max(tally.age_ms(99) for tally in tallies)
+        answered = [statistics.outcomes["answered"] for statistics in all_statistics]
+        worst = max(statistics.age_ms(99) for statistics in all_statistics)
         print(f"answers by stream {answered}: fewest / most {min(answered) / max(answered):.3f}")
         print(
             f"one frame {service_ms:.0f} ms; worst p99 age {worst:.0f} ms = "
@@ -132,12 +132,13 @@ async def overload(url: str, target: str, seconds: float) -> None:
         print(
             f"resident memory {minute / 2**20:.1f} MiB after a minute, {end / 2**20:.1f} at the end: {end / minute:.4f}"
         )
-        print(f"order kept: {all(tally.in_order for tally in tallies)}")
+        print(f"order kept: {all(statistics.in_order for statistics in all_statistics)}")
         await report_identity(url)
         began = time.monotonic()
         every = await asyncio.gather(*(stream(client, unpaced(40, pictures), pb.POLICY_EVERY) for _ in range(STREAMS)))
         seconds = time.monotonic() - began
-        print(f"every: {[dict(tally.outcomes) for tally in every]}, slowed to {STREAMS * 40 / seconds:.2f} fps in all")
+        outcomes = [dict(statistics.outcomes) for statistics in every]
+        print(f"every: {outcomes}, slowed to {STREAMS * 40 / seconds:.2f} fps in all")
         await report_identity(url)
 
 
@@ -146,7 +147,7 @@ async def priority(url: str, target: str, seconds: float) -> None:
     pictures = sweep()
     async with AsyncClient(url, target) as client:
 
-        async def streamed() -> Tally:
+        async def streamed() -> StreamStatistics:
             return await stream(client, live(seconds, pictures, LIVE_FPS), pb.POLICY_LATEST)
 
         before = await streamed()
@@ -160,15 +161,15 @@ async def priority(url: str, target: str, seconds: float) -> None:
         archiving.cancel()
         await asyncio.gather(archiving, return_exceptions=True)
         after = await streamed()
-    for name, tally in {"alone": before, "beside an archive": beside, "alone again": after}.items():
-        print(f"{name}: {tally.summary()}")
+    for name, statistics in {"alone": before, "beside an archive": beside, "alone again": after}.items():
+        print(f"{name}: {statistics.summary()}")
     alone, late = (before.age_ms(99) + after.age_ms(99)) / 2, beside.age_ms(99)
     print(f"p99 of the age: {alone:.0f} ms alone, {late:.0f} ms beside an archive: {late / alone:.2f} times")
     print(f"archive: {rate:.2f} pictures a second alone, {shared / seconds:.2f} beside the stream")
 
 
 async def _archives(url: str, pictures: list[bytes], answered: list[float]) -> None:
-    """Send one archive after the other, and note when each picture was answered."""
+    """Send one archive after another, and record when each picture is answered."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for number in range(ARCHIVE_PICTURES):

@@ -1,4 +1,4 @@
-"""Tables in README.md and docs/, made from the code that they describe: ``make readme`` rewrites, a test compares."""
+"""Generates the tables in README.md and docs/ from the code: ``make readme`` writes them, and a test compares them."""
 
 import re
 from pathlib import Path
@@ -12,12 +12,12 @@ PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 
 
 def tables() -> dict[str, str]:
-    """Return each table by the name of the marks that it stands between."""
+    """Return each table by the name in the comments around it."""
     return {"errors": _errors(), "metrics": _metrics(), "settings": markdown_table()}
 
 
 def with_tables(text: str) -> str:
-    """Return a page's text with every table in it as it should be."""
+    """Return the text of a page with its tables up to date."""
     for name, table in tables().items():
         start, end = marks(name)
         pattern = f"{re.escape(start)}\n.*?{re.escape(end)}"

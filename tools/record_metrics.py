@@ -1,7 +1,7 @@
-"""Write ``tests/data/metrics.json``: what PySODMetrics 1.6.2, an independent implementation, says of each case.
+"""Writes ``tests/data/metrics.json``: the metrics of each case by PySODMetrics 1.6.2, an independent implementation.
 
-Its pinned dependencies exclude ours, so it is no test dependency: run ``python -m tools.record_metrics`` in an
-environment of its own (``pip install pysodmetrics==1.6.2 pillow``) after a change of the cases.
+Its pinned dependencies conflict with ours, so it is not a test dependency. After changing the cases, run ``python -m
+tools.record_metrics`` in a separate environment (``pip install pysodmetrics==1.6.2 pillow``).
 """
 
 import json

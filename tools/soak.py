@@ -1,10 +1,10 @@
-"""More load than the service can carry, over both protocols, for minutes; run it from the repository's root.
+"""Soak test: overloads the service over both protocols for minutes; run it from the root of the repository.
 
-python -m tools.soak --minutes 10        on a machine with nothing else to do
+python -m tools.soak --minutes 10        on an idle machine
 
-First, callers that wait for each answer find the capacity. Then requests come at 120 % of it, whether answers come or
-not. Ends with 1 if a promise is broken: an answer is lost, late or an error; a refusal is not one of overload or does
-not say when to retry; memory, files or threads grow; sockets stay open.
+First, a closed loop of callers measures the capacity. Then requests are sent at 120 % of it, whether or not they are
+answered. The exit code is 1 if a promise is broken: an answer is lost, late or an error; a refusal has another cause
+than overload, or no time to retry; memory, files or threads grow; sockets stay open.
 """
 
 import argparse
@@ -33,8 +33,8 @@ from tests.support.pictures import SAMPLES
 from tests.support.processes import Server
 
 LOAD = 1.2  # of the capacity
-QUEUE = 16  # a queue that is shorter than the deadline at this capacity: what it takes is answered in time
-CALLERS = 24  # that find the capacity: the queue and a batch
+QUEUE = 16  # short enough that at this capacity every queued request is answered before its deadline
+CALLERS = 24  # of the closed loop that measures the capacity: they fill the queue and a batch
 CAPACITY_SECONDS = 20
 DEADLINE_SECONDS = 15.0
 SAMPLE_SECONDS = 5
@@ -48,7 +48,7 @@ Ask = Callable[[], Awaitable[str]]
 
 @dataclass
 class Sample:
-    """The server's process at one moment."""
+    """Resources of the server's process at one moment."""
 
     resident: int  # bytes
     files: int
@@ -58,13 +58,13 @@ class Sample:
 
 @dataclass
 class Account:
-    """What became of every request."""
+    """The outcomes of all requests."""
 
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)  # by protocol and outcome
     seconds: list[float] = field(default_factory=list)  # of the answered ones
 
     async def ask(self, protocol: str, ask: Ask) -> None:
-        """Send one request and book it."""
+        """Send one request and record its outcome."""
         began = time.perf_counter()
         try:
             outcome = await ask()
@@ -103,7 +103,7 @@ def askers(rest: httpx.AsyncClient, stub: pb_grpc.SegmentationServiceStub) -> di
 
 
 async def capacity(asks: dict[str, Ask]) -> float:
-    """Return how many requests a second are answered to callers who wait for each answer."""
+    """Return the requests per second of callers that wait for each answer."""
     account = Account()
     until = time.monotonic() + CAPACITY_SECONDS
 
@@ -147,7 +147,7 @@ async def closed(server: Server, sockets: int) -> bool:
 
 
 async def watch(server: Server, rest: httpx.AsyncClient, samples: list[Sample]) -> None:
-    """Look at the server's process for ever."""
+    """Record the resources of the server's process until cancelled."""
     process = Path("/proc") / str(server.process.pid)
     while True:
         status = (process / "status").read_text()
@@ -160,7 +160,7 @@ async def watch(server: Server, rest: httpx.AsyncClient, samples: list[Sample]) 
 
 
 def report(account: Account, samples: list[Sample], rate: float, seconds: float) -> list[str]:
-    """Print the figures as a table; return which promises were broken."""
+    """Print the results as a table; return the broken promises."""
     minute = max(1, min(60, int(seconds / 4)) // SAMPLE_SECONDS)
     first, last = samples[:minute], samples[-minute:]
     answered, refused, sent = account.total("answered"), account.total("refused"), account.total()

@@ -1,4 +1,4 @@
-"""How much of the source one warm call visits: files, functions, and moves between files.
+"""Counts how much of the source one warm call visits: files, functions, and moves between files.
 
     python -m tools.trace_call                    prints a row for each kind of call
     python -m tools.trace_call --show segment     prints the path of one, function by function
@@ -31,7 +31,7 @@ Visit = tuple[str, str]  # file, function
 
 
 class Trace:
-    """The functions of this project that were called, in order."""
+    """The functions of this project that a call ran, in order."""
 
     def __init__(self) -> None:
         self.visits: list[Visit] = []

@@ -39,9 +39,9 @@ class AsyncClient:
     """Calls one service; use it as ``async with``.
 
     Args:
-        url: of the REST interface.
+        url: the REST interface, such as ``http://127.0.0.1:8000``.
         target: HOST:PORT of the gRPC interface.
-        access: token and TLS files, where the service asks for them.
+        access: token and TLS files, if the service requires them.
 
     Raises:
         TlsError: a file that ``access`` names cannot be used.
@@ -65,7 +65,7 @@ class AsyncClient:
         """Segment one encoded picture; ``query`` holds REST's parameters: threshold, output, depth, roi.
 
         Raises:
-            RequestFailed: the service refused the picture, failed on it, or does not answer.
+            RequestFailed: the service refused the picture, failed on it, or cannot be reached.
 
         """
         try:
@@ -88,12 +88,12 @@ class AsyncClient:
 
         Args:
             frames: in the order in which they were captured.
-            config: policy, threshold, smoothing; by default the service's own.
-            until: a time of ``time.monotonic``, seconds; later, no new connection is tried.
+            config: policy, threshold, smoothing; by default those of the service.
+            until: a time of ``time.monotonic``, seconds, after which the client does not reconnect.
 
         Raises:
-            RequestFailed: the service refuses the stream, does not answer in the first 10 s, or went away and was not
-                back by ``until``.
+            RequestFailed: the service refuses the stream, does not answer within the first 10 s, or disconnected and
+                was not back by ``until``.
 
         """
         config = config or pb.StreamConfig()
@@ -127,6 +127,6 @@ async def _feed(frames: AsyncIterable[VideoFrame], pending: asyncio.Queue[VideoF
         async for frame in frames:
             await pending.put(frame)
     except Exception:
-        await pending.put(None)  # the frames before it are answered first, then this is raised
+        await pending.put(None)  # earlier frames are answered before ``stream`` raises this error
         raise
     await pending.put(None)

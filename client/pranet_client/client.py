@@ -15,7 +15,7 @@ from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 
 
 class Client:
-    """Calls one service; use it as ``with``. An event loop runs in a thread of its own meanwhile.
+    """Calls one service; use it as ``with``. It runs an event loop in a separate thread.
 
         with Client() as client:
             png = client.segment(Path("frame.jpg").read_bytes()).content

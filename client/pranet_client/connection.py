@@ -22,7 +22,7 @@ CHANNEL_OPTIONS = (
     ("grpc.http2.ping_timeout_ms", 5_000),  # 60 s otherwise
     ("grpc.min_reconnect_backoff_ms", 5_000),  # how long one attempt to connect may take, 20 s otherwise
     ("grpc.enable_http_proxy", 0),
-    ("grpc.use_local_subchannel_pool", 1),  # else a new channel inherits the pauses of the one that failed
+    ("grpc.use_local_subchannel_pool", 1),  # otherwise a new channel inherits the back-off of a failed one
 )
 PIXEL_FORMATS = {PixelFormat.RGB24: pb.PIXEL_FORMAT_RGB24, PixelFormat.NV12: pb.PIXEL_FORMAT_NV12}
 DROP_NAMES = {
@@ -43,12 +43,12 @@ class VideoFrame:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What became of one frame."""
+    """The outcome of one frame, and its answer."""
 
     frame: VideoFrame
     outcome: str  # answered, stale, deadline, overload, failed, or lost (the connection broke before its answer)
-    age_seconds: float  # from capture to the answer's arrival, by this machine's clock: all delays are in it
-    response: pb.StreamResponse | None  # None where it was lost
+    age_seconds: float  # from capture to the arrival of the answer, by this machine's clock, including all delays
+    response: pb.StreamResponse | None  # None if the frame was lost
 
 
 class Connection:
@@ -59,7 +59,7 @@ class Connection:
         target: HOST:PORT.
         config: the stream's first message.
         pending: frames to send; None ends the stream.
-        unanswered: frames sent and not answered yet, oldest first; kept for the next connection should this one break.
+        unanswered: frames sent and not answered yet, oldest first; the next connection sends them if this one breaks.
 
     """
 
@@ -98,14 +98,16 @@ class Connection:
                 await asyncio.gather(sending, return_exceptions=True)
 
     async def _send(self, call: Any) -> None:
-        with suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):  # the call is over; its reader has the reason
+        with suppress(
+            asyncio.InvalidStateError, grpc.aio.AioRpcError
+        ):  # the call has ended; ``replies`` raises the reason
             await call.write(pb.StreamRequest(config=self._config))
             for frame in tuple(self._unanswered):
                 await call.write(_request(frame))
             while (pending := await self._pending.get()) is not None:
                 self._unanswered.append(pending)
                 await call.write(_request(pending))
-            self._pending.put_nowait(None)  # for the next connection, should this one break
+            self._pending.put_nowait(None)  # so that the next connection ends too, if this one breaks
             await call.done_writing()
 
 

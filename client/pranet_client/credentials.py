@@ -1,4 +1,4 @@
-"""How a client proves who it is, and which servers it trusts: a bearer token and TLS."""
+"""Authentication of the client by bearer token or certificate, and the authorities that it trusts."""
 
 import ssl
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from pranet_client.tls import load_authorities, load_identity
 
 @dataclass(frozen=True)
 class Access:
-    """What a server may ask of its clients. The default, nothing, suits a server on the same machine.
+    """Token and TLS files for a server. The default, none of them, suits a server on the same machine.
 
     gRPC uses TLS if ``ca`` is given; REST uses it if the URL begins with ``https``.
     """
 
     token: str | None = None
     ca: Path | None = None  # PEM: the authorities that may sign the server's certificate
-    cert: Path | None = None  # PEM: the client's certificate, for a server that asks for one (mTLS)
+    cert: Path | None = None  # PEM: the client's certificate, for a server that requires one (mTLS)
     key: Path | None = None  # PEM: its private key
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
@@ -47,7 +47,7 @@ class Access:
         """
         if self.ca is None:
             return grpc.aio.insecure_channel(target, options=options)
-        self._context()  # gRPC itself would not say what is wrong with a file
+        self._context()  # checks the files, since gRPC's own errors do not name the faulty one
         identity = (self.key.read_bytes(), self.cert.read_bytes()) if self.cert and self.key else (None, None)
         credentials = grpc.ssl_channel_credentials(self.ca.read_bytes(), *identity)
         return grpc.aio.secure_channel(target, credentials, options=options)

@@ -2,7 +2,7 @@
 
 ClientError
 ├── TlsError          a certificate, key or authority file cannot be used
-└── RequestFailed     the service refused or failed, or does not answer
+└── RequestFailed     the service refused the request, failed on it, or cannot be reached
 """
 
 from typing import Self
@@ -20,10 +20,10 @@ class TlsError(ClientError):
 
 
 class RequestFailed(ClientError):
-    """The service refused the request, failed on it, or does not answer.
+    """The service refused the request, failed on it, or cannot be reached.
 
-    ``cause`` is the tail of the service's problem type, such as ``queue-full``; ``unreachable`` where nobody answered;
-    ``http-502`` or gRPC's name of the status where a proxy answered. ``detail`` is a sentence for people.
+    ``cause`` is the end of the service's problem type, such as ``queue-full``. It is ``unreachable`` if there was no
+    answer, and ``http-502`` or the name of a gRPC status if a proxy answered. ``detail`` is a sentence for people.
     """
 
     def __init__(self, cause: str, detail: str) -> None:

@@ -1,4 +1,4 @@
-"""Pictures as the service takes them: encoded, or raw pixels."""
+"""The pictures that the service accepts: encoded, or raw pixels."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,7 +15,7 @@ class PixelFormat(StrEnum):
 class RawPicture:
     """Pixels as a capture card delivers them."""
 
-    format: PixelFormat | None  # None: unknown; the service refuses the picture
+    format: PixelFormat | None  # None: a format that the service does not know and refuses
     width: int  # pixels
     height: int
     stride: int  # bytes from one row to the next, in both planes of NV12

@@ -1,4 +1,4 @@
-"""Decides whether a stream whose connection broke tries again, and when."""
+"""Decides whether and when a stream reconnects after its connection broke."""
 
 import logging
 import math
@@ -18,11 +18,11 @@ log = logging.getLogger(__name__)
 
 
 class Reconnection:
-    """The pauses between the connections of one stream, and the time at which it gives up.
+    """The back-off between the connections of one stream, and the time at which it gives up.
 
     Args:
         target: HOST:PORT, for messages.
-        until: a time of ``time.monotonic``, seconds; later, no new connection is tried.
+        until: a time of ``time.monotonic``, seconds, after which the client does not reconnect.
 
     """
 
@@ -34,37 +34,37 @@ class Reconnection:
         self._replied = False  # on the last connection
 
     def succeeded(self) -> None:
-        """Note that a reply came: this service exists, so wait for it until ``until`` if it goes away."""
+        """Record a reply: the service exists, so a later failure is retried until ``until``."""
         self._give_up, self._pause, self._replied = self._until, FIRST_PAUSE_SECONDS, True
 
     def failed(self, error: grpc.aio.AioRpcError) -> float:
         """Return how long to wait before the next connection, seconds.
 
         Raises:
-            RequestFailed: the service refuses the stream for good, or the time is over.
+            RequestFailed: the service refuses the stream, or the time is over.
 
         """
         pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE_SECONDS)
         if is_final(error) or time.monotonic() + pause > self._give_up:
             raise request_failed(self._target, error) from error
         if self._replied:
-            log.warning("the connection to %s broke (%s); connecting again", self._target, error.details())
+            log.warning("the connection to %s broke (%s); reconnecting", self._target, error.details())
             self._replied = False
         return pause
 
 
 def is_final(error: grpc.aio.AioRpcError) -> bool:
-    """Tell a refusal, by the service or a proxy, from a broken connection or a service that is busy."""
+    """Return whether the service or a proxy refused the call, which a retry would not change."""
     return error.code() not in TRANSIENT_CODES and (error.code() in FINAL_CODES or bool(_cause(error)))
 
 
 def request_failed(target: str, error: grpc.aio.AioRpcError) -> RequestFailed:
-    """Translate the error that ended a call of ``target``."""
+    """Convert the gRPC error of a call to ``target``."""
     if error.code() is grpc.StatusCode.UNAVAILABLE and not _cause(error):
         return RequestFailed.unreachable(target, error.details() or "")
     return RequestFailed(_cause(error) or error.code().name.lower(), error.details() or "")
 
 
 def _cause(error: grpc.aio.AioRpcError) -> str:
-    """Return the cause that the service names; empty where the error is gRPC's own."""
+    """Return the cause that the service gave; empty if the error comes from gRPC itself."""
     return str(dict(error.trailing_metadata() or ()).get(ERROR_METADATA_KEY, ""))

@@ -1,4 +1,4 @@
-"""Reads certificates, keys and authorities into TLS contexts; servers and clients do this alike."""
+"""Loads certificates, keys and authorities into TLS contexts, for clients and servers."""
 
 import ssl
 from pathlib import Path
@@ -14,7 +14,7 @@ def load_identity(context: ssl.SSLContext, cert: Path, key: Path) -> None:
 
     """
     try:
-        context.load_cert_chain(cert, key, password=lambda: "")  # else OpenSSL asks for it on the terminal
+        context.load_cert_chain(cert, key, password=lambda: "")  # otherwise OpenSSL asks on the terminal
     except (OSError, ValueError) as error:  # an SSLError is an OSError
         raise TlsError(
             f"{cert} and {key} cannot be used: give a certificate and its private key, both PEM, the key without a "

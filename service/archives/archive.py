@@ -13,7 +13,7 @@ from service.frames.segmenter import Segmenter
 from service.readiness import Phase, Readiness
 from service.tasks import in_order
 
-PATIENCE_SECONDS = 86_400.0  # an archive may wait for live streams to end, unless its client sets a timeout
+ARCHIVE_TIMEOUT_SECONDS = 86_400.0  # an archive may wait for live streams to end, unless its client sets a timeout
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ class Archives:
                 if self._readiness.phase is Phase.DRAINING:
                     self._readiness.check()  # says so
                 return await self._segmenter.segment(
-                    Frame(source=member.read, options=options, deadline=deadline, patient=True)
+                    Frame(source=member.read, options=options, deadline=deadline, waits_for_place=True)
                 )
         except ServiceError as error:
             return error

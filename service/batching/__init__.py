@@ -1,1 +1,1 @@
-"""Single frames <-> batches: admission, the queue, and the threads that drive the device."""
+"""Dynamic batching: admission control, the queue, and the threads that run the device."""

@@ -1,4 +1,4 @@
-"""How much work may be accepted and not yet be on the device: counted before anything is decoded."""
+"""Admission control: limits the frames that wait for the device; checked before a frame is decoded."""
 
 import asyncio
 from collections import deque
@@ -9,44 +9,44 @@ from service.errors import QueueFull
 
 
 class Admission:
-    """A bounded number of places; an entry holds one from ``take`` until its ``release`` is called, once."""
+    """A bounded number of places; an entry holds one from ``take`` until its ``release`` is called."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.taken = 0
-        self._patient: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[asyncio.Future[None]] = deque()
 
     def take(self, entry: Entry[Any, Any]) -> None:
         """Give an entry a place.
 
         Raises:
-            QueueFull: every place is taken.
+            QueueFull: no place is free.
 
         """
         if self.taken >= self.limit:
-            raise QueueFull(f"{self.limit} frames wait already (MAX_QUEUE_SIZE); retry, or send fewer at once")
+            raise QueueFull(f"{self.limit} frames are already queued (MAX_QUEUE_SIZE); retry, or send fewer at once")
         self.taken += 1
         entry.release = self.release
 
-    async def room(self) -> None:
-        """Wait until a place is free, behind all who wait already; take it at once."""
+    async def wait_for_place(self) -> None:
+        """Wait in line until a place is free; the caller must ``take`` it before it awaits anything else."""
         while self.taken >= self.limit:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._patient.append(waiter)
+            self._waiting.append(waiter)
             try:
                 await waiter
             except asyncio.CancelledError:
                 if waiter.done() and not waiter.cancelled():
-                    self._wake()  # woken and cancelled in the same moment: the next one has the place
+                    self._wake()  # woken and cancelled at the same time: pass the place on
                 raise
 
     def release(self) -> None:
-        """Take a place back: its entry is on the device, or left."""
+        """Free a place: its entry is on the device, or was withdrawn."""
         self.taken -= 1
         self._wake()
 
     def _wake(self) -> None:
-        while self._patient:
-            if not (waiter := self._patient.popleft()).done():
+        while self._waiting:
+            if not (waiter := self._waiting.popleft()).done():
                 waiter.set_result(None)
                 return

@@ -1,11 +1,11 @@
-"""Single items <-> batches. Knows no images, no torch and no HTTP.
+"""Runs single items in batches on a device. It knows nothing about images, PyTorch or HTTP.
 
-Each slot is a task that pulls a batch when its device is free, runs it on its device thread, and answers every
-member; the batch grows for as long as the slots are busy. What can go wrong stays with whom it concerns:
+Each slot is a task that takes a batch from the queue when its device is free, runs it on its device thread, and answers
+every member. While all slots are busy, the next batch grows. A failure affects only the items that cause it:
 
-* a member that left (cancelled) or ran out of time leaves the queue at once, by its own timer;
-* a batch that raises or hangs is repeated member by member, so that only the poison one fails;
-* a call that hangs leaves its thread behind, and the slot goes on with a new one.
+* an item that is cancelled or expires leaves the queue at once, by its own timer;
+* a batch that raises or hangs is repeated item by item, so that only the bad item fails;
+* a thread whose call hangs is abandoned, and the slot continues with a new thread.
 """
 
 import asyncio
@@ -21,42 +21,49 @@ from service.errors import DeadlineExceeded, InferenceFailed, NotReady
 
 Infer = Callable[[Sequence[Item]], Sequence[Result]]
 
-MAX_ABANDONED = 4  # hung threads left behind before the device counts as dead
+MAX_ABANDONED = 4  # abandoned threads at which the device counts as dead
 
-HANG_SECONDS = 10.0  # a call may always take so long; the largest batch takes 3 s on two slow cores
-MOST_HANG_SECONDS = 60.0  # the most that a slow device gets: what is given up is computed again
-HANG_FACTOR = 8.0  # a call hangs when it takes so many times what its frames took of late
-PACE_MEMORY = 0.9  # of the slowest pace, kept from one call to the next
-PACE_WEIGHT = 1 / 8  # of a new call in the mean pace
+HANG_SECONDS = 10.0  # no call counts as hung before this; the largest batch takes 3 s on two slow cores
+MOST_HANG_SECONDS = 60.0  # upper limit for slow devices, since an abandoned batch is computed again
+HANG_FACTOR = 8.0  # a call counts as hung when it takes this many times the recent time of its frames
+PACE_MEMORY = 0.9  # decay of the slowest pace with each call
+PACE_WEIGHT = 1 / 8  # of a new call in the moving average
 
 log = logging.getLogger(__name__)
 
 
 class Pace:
-    """How fast the device is of late, learned from each call that comes back, in time or late."""
+    """The recent time of a frame on the device, learned from every call that returns, also from late ones."""
 
     def __init__(self, least_hang_seconds: float = HANG_SECONDS) -> None:
-        self.frame_seconds = 0.0  # that a frame takes, on average; 0 while unknown
+        self.frame_seconds = 0.0  # moving average; 0 while unknown
         self._least_hang_seconds = least_hang_seconds
-        self._slowest = 0.0  # seconds a frame
+        self._slowest = 0.0  # seconds per frame, of the slowest recent call
 
     def learn(self, frames: int, seconds: float) -> None:
-        """Note how long a call with so many frames took."""
+        """Record the duration of a call with ``frames`` frames."""
         each = seconds / frames
         known = self.frame_seconds or each
         self.frame_seconds = known + (each - known) * PACE_WEIGHT
         self._slowest = max(PACE_MEMORY * self._slowest, each)
 
     def hang_seconds(self, frames: int) -> float:
-        """Return how long a call with so many frames may take before it counts as hung."""
+        """Return how long a call with ``frames`` frames may take before it counts as hung."""
         return max(self._least_hang_seconds, min(HANG_FACTOR * self._slowest * frames, MOST_HANG_SECONDS))
 
 
 class Batcher(Generic[Item, Result]):
-    """A queue in front of a device that works on batches; use it as ``async with``.
+    """Queues items and runs them in batches on a device; use it as ``async with``.
 
-    ``infer`` maps a sequence of items to as many results on a device thread. It may be replaced at any time: it is
-    read once for each batch, so no batch mixes two of them.
+    Args:
+        infer: maps a sequence of items to as many results, on a device thread. It may be replaced at any time (hot
+            reload); each batch uses one function.
+        max_batch_size: items in one batch.
+        max_queue_delay: how long an item may wait for the batch to fill, seconds.
+        slots: batches on the device at once.
+        hang_seconds: no call counts as hung before this.
+        on_batch: called with the size of each batch.
+
     """
 
     def __init__(
@@ -70,8 +77,8 @@ class Batcher(Generic[Item, Result]):
         on_batch: Callable[[int], None] = lambda size: None,
     ) -> None:
         self.infer = infer
-        self.abandoned = 0  # hung calls left behind, which have not come back
-        self.dead = asyncio.Event()  # set when inference does not answer any more
+        self.abandoned = 0  # threads whose hung call has not returned
+        self.dead = asyncio.Event()  # set when inference no longer answers
         self._pace = Pace(hang_seconds)
         self._on_batch = on_batch
         self._queue: Queue[Item, Result] = Queue(max_batch_size, max_queue_delay)
@@ -91,15 +98,16 @@ class Batcher(Generic[Item, Result]):
         _fail(self._queue.all(), _stopped())
 
     def __len__(self) -> int:
-        """Count the items that wait for a device."""
+        """Return the number of items in the queue."""
         return len(self._queue)
 
     async def submit(self, entry: Entry[Item, Result]) -> None:
-        """Queue an entry, whose item is made, and wait for its result; cancelling the caller withdraws it.
+        """Queue an entry with its item set, and wait until its result is set; cancelling the caller withdraws it.
 
         Raises:
             DeadlineExceeded: the entry's deadline passed first.
-            InferenceFailed: ``infer`` failed on this very item.
+            InferenceFailed: ``infer`` failed on this item, also when run alone.
+            NotReady: the batcher was closed first.
 
         """
         loop = asyncio.get_running_loop()
@@ -113,7 +121,7 @@ class Batcher(Generic[Item, Result]):
         finally:
             if not entry.started:
                 self._queue.discard(entry)
-            entry.answered = None  # its error holds this entry
+            entry.answered = None  # its error refers to this entry: breaks the reference cycle
 
     async def _slot(self, number: int) -> None:
         thread = device_thread(f"device-{number}")
@@ -127,7 +135,7 @@ class Batcher(Generic[Item, Result]):
     async def _run(
         self, thread: ThreadPoolExecutor, number: int, batch: list[Entry[Item, Result]]
     ) -> ThreadPoolExecutor:
-        """Answer every member of a batch; return the thread that the slot goes on with."""
+        """Run a batch and answer its members; return the thread for the slot's next batch, a new one after a hang."""
         started = time.perf_counter()
         self._on_batch(len(batch))
         items = [entry.item for entry in batch if entry.item is not None]
@@ -141,7 +149,7 @@ class Batcher(Generic[Item, Result]):
             raise
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
-            if call.cancelled():  # by the time-out: the thread never came back
+            if call.cancelled():  # by the timeout: the call has not returned
                 thread = self._replace(thread, number, len(batch), started)
                 reason = f"no answer within {timeout:.1f} s"
             return await self._repeat_singly(thread, number, batch, reason)
@@ -158,26 +166,26 @@ class Batcher(Generic[Item, Result]):
         self, thread: ThreadPoolExecutor, number: int, batch: list[Entry[Item, Result]], reason: str
     ) -> ThreadPoolExecutor:
         if len(batch) == 1:
-            log.error("inference failed on one frame: %s", reason)
+            log.error("inference failed on a single frame: %s", reason)
             _fail(
                 batch,
                 InferenceFailed(
-                    "the network failed on this frame; send others, and ask the operator: the log has the cause"
+                    "the network failed on this frame; send another one, or ask the operator: the log has the cause"
                 ),
             )
             return thread
-        log.warning("a batch of %d failed (%s); its frames are tried one by one", len(batch), reason)
+        log.warning("a batch of %d frames failed (%s); retrying them one by one", len(batch), reason)
         for entry in batch:
-            if not entry.is_over:  # it may have left meanwhile
+            if not entry.is_over:  # cancelled or expired in the meantime
                 thread = await self._run(thread, number, [entry])
         return thread
 
     def _replace(self, thread: ThreadPoolExecutor, number: int, frames: int, started: float) -> ThreadPoolExecutor:
         self.abandoned += 1
-        late = asyncio.get_running_loop().run_in_executor(thread, _nothing)  # its turn comes when the hung call returns
+        late = asyncio.get_running_loop().run_in_executor(thread, _nothing)  # runs when the hung call returns
         late.add_done_callback(lambda _: self._came_back(frames, started))
         thread.shutdown(wait=False)
-        log.error("inference hangs; its thread is left behind (%d so far)", self.abandoned)
+        log.error("inference hangs; its thread is abandoned (%d so far)", self.abandoned)
         if self.abandoned >= MAX_ABANDONED:
             self.dead.set()
         return device_thread(f"device-{number}")
@@ -186,7 +194,7 @@ class Batcher(Generic[Item, Result]):
         self.abandoned -= 1
         seconds = time.perf_counter() - started
         self._pace.learn(frames, seconds)
-        log.warning("a call came back that counted as hung: %d frames took %.0f s; slow, not stuck", frames, seconds)
+        log.warning("a call that counted as hung returned: %d frames took %.0f s; the device is slow", frames, seconds)
 
 
 def _nothing() -> None: ...

@@ -1,6 +1,6 @@
-"""Threads on which devices are driven: a pool of one thread each, which can be left behind in a call that hangs.
+"""Device threads: thread pools of one thread each, which can be abandoned when a call hangs.
 
-The interpreter waits for such a thread when it exits, so a process that left one behind ends with ``os._exit``.
+A normal interpreter exit would wait for an abandoned thread, so the process exits with ``os._exit``.
 """
 
 import asyncio
@@ -12,12 +12,12 @@ T = TypeVar("T")
 
 
 def device_thread(name: str) -> ThreadPoolExecutor:
-    """Return one thread that runs calls in order; ``shutdown(wait=False)`` lets it end after those already given."""
+    """Return a pool of one thread; after ``shutdown(wait=False)`` it ends once the calls submitted before are done."""
     return ThreadPoolExecutor(1, thread_name_prefix=name)
 
 
 async def in_device_thread(function: Callable[..., T], *args: object) -> T:
-    """Run ``function(*args)`` on a thread of its own, which is left behind when the caller is cancelled."""
+    """Run ``function(*args)`` on a new thread, which is abandoned if the caller is cancelled."""
     thread = device_thread(function.__name__)
     try:
         return await asyncio.get_running_loop().run_in_executor(thread, function, *args)

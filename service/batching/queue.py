@@ -1,4 +1,4 @@
-"""What waits for a device, and which of it goes next: the queue in front of a batcher."""
+"""The queue in front of the device: holds the waiting items by priority, and forms batches."""
 
 import asyncio
 import contextlib
@@ -16,37 +16,37 @@ Result = TypeVar("Result")
 
 
 class Priority(IntEnum):
-    """Who goes first when a batch is formed."""
+    """The order in which items go into a batch; lower values first."""
 
     LIVE = 0  # frames of a live stream
     SINGLE = 1  # single requests
-    ARCHIVE = 2  # bulk that nobody watches; ``service.batching.archive_policy`` tells when it may go
+    ARCHIVE = 2  # pictures of archives; ``service.batching.archive_policy`` decides when they may run
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class Entry(Generic[Item, Result]):
-    """One item in flight, from its admission to its result, which rides with it."""
+    """One item from its admission to its result, with its times."""
 
-    item: Item | None = None  # what the device takes, once it is made
+    item: Item | None = None  # input of the device, once it is prepared
     priority: Priority = Priority.SINGLE
-    deadline: float = math.inf  # loop time, seconds, at which the result is of no use any more
-    release: Callable[[], None] | None = None  # gives its place of admission back, once
-    arrived: float = 0.0  # in the queue; loop time, seconds
-    queued: float = 0.0  # the same moment and the next ones by time.perf_counter, seconds
-    started: float = 0.0  # left the queue
+    deadline: float = math.inf  # loop time, seconds
+    release: Callable[[], None] | None = None  # frees its place of admission; None once that is done
+    arrived: float = 0.0  # when it entered the queue; loop time, seconds
+    queued: float = 0.0  # the same moment; this and the following times by time.perf_counter, seconds
+    started: float = 0.0  # when it left the queue
     computed: tuple[float, float] = (0.0, 0.0)  # begin and end of its batch on the device
     batch_size: int = 0
     result: Result | None = None
-    answered: asyncio.Future[None] | None = None  # done with its result, or with its error
+    answered: asyncio.Future[None] | None = None  # done once ``result`` is set; holds the error if it failed
 
     @property
     def is_over(self) -> bool:
-        """Tell whether nobody waits for the result any more, or it is there."""
+        """Tell whether the entry is answered, cancelled or expired."""
         return self.answered is None or self.answered.done()
 
 
 class Queue(Generic[Item, Result]):
-    """Entries that wait, by priority; a batch is due once it is full, or its oldest member has waited long enough."""
+    """Waiting entries by priority; a batch is due once it is full, or its oldest entry has waited for ``max_delay``."""
 
     def __init__(self, max_batch_size: int, max_delay: float) -> None:
         self._max_batch_size = max_batch_size
@@ -60,23 +60,23 @@ class Queue(Generic[Item, Result]):
         return sum(map(len, self._entries.values()))
 
     def all(self) -> list[Entry[Item, Result]]:
-        """Return every entry that waits, those first that go first."""
+        """Return all waiting entries in the order of their priorities."""
         return [entry for entries in self._entries.values() for entry in entries]
 
     def add(self, entry: Entry[Item, Result]) -> None:
-        """Queue an entry."""
+        """Add an entry; a waiting ``next_batch`` looks again at whether a batch is due."""
         self._entries[entry.priority][entry] = None
         if entry.priority is Priority.LIVE:
             self._archive_policy.live(entry.arrived)
         self._changed.set()
 
     def discard(self, entry: Entry[Item, Result]) -> None:
-        """Take an entry out, if it still waits."""
+        """Remove an entry, if it is still in the queue."""
         self._entries[entry.priority].pop(entry, None)
 
     async def next_batch(self) -> list[Entry[Item, Result]]:
-        """Wait until a batch is due, and take it out; may be empty, where all of it left in this very moment."""
-        async with self._pulling:  # one slot forms a batch, the others queue behind it
+        """Wait until a batch is due, remove and return it; it is empty if all its entries were just cancelled."""
+        async with self._pulling:  # only one slot at a time forms a batch
             while not self._is_due():
                 self._changed.clear()
                 with contextlib.suppress(TimeoutError):
@@ -85,14 +85,14 @@ class Queue(Generic[Item, Result]):
             return self._taken(self._chosen())
 
     def answered(self, batch: Sequence[Entry[Item, Result]], frame_seconds: float) -> None:
-        """Note that a batch left the device, where a frame takes so many seconds of late."""
+        """Record that a batch left the device, and the recent device time of a frame."""
         self._archive_policy.frame_seconds = frame_seconds
         if Priority.LIVE in {entry.priority for entry in batch}:
             self._archive_policy.live_left(asyncio.get_running_loop().time())
 
     def _taken(self, batch: list[Entry[Item, Result]]) -> list[Entry[Item, Result]]:
         now = time.perf_counter()
-        staying = [entry for entry in batch if not entry.is_over]  # who left in this very moment is not computed
+        staying = [entry for entry in batch if not entry.is_over]  # without those just cancelled
         for entry in batch:
             self.discard(entry)
             entry.started = now
@@ -102,7 +102,7 @@ class Queue(Generic[Item, Result]):
         return staying
 
     def _chosen(self) -> list[Entry[Item, Result]]:
-        """Return the members of the batch that is due: never bulk beside others, who would wait for it."""
+        """Return the entries of the next batch; archive frames get their own batches, so that they delay no others."""
         if urgent := self._urgent():
             return urgent[: self._max_batch_size]
         now = asyncio.get_running_loop().time()
@@ -115,12 +115,12 @@ class Queue(Generic[Item, Result]):
         return due_at is not None and due_at <= asyncio.get_running_loop().time()
 
     def _due_at(self) -> float | None:
-        """Return when the next batch starts: once it is full, or at its oldest item's arrival plus the delay."""
+        """Return when the next batch is due, loop time; None while nothing waits."""
         if urgent := self._urgent():
             return self._full_or_late(urgent)
-        if bulk := list(self._entries[Priority.ARCHIVE]):
+        if archived := list(self._entries[Priority.ARCHIVE]):
             allowed = self._archive_policy.allowed_at(asyncio.get_running_loop().time())
-            return max(self._full_or_late(bulk), allowed)
+            return max(self._full_or_late(archived), allowed)
         return None
 
     def _full_or_late(self, entries: list[Entry[Item, Result]]) -> float:

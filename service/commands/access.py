@@ -13,7 +13,7 @@ class AccessError(UserError):
 
 def add_access_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options. The token is given as a file: every user can read command lines in the process list."""
-    group = parser.add_argument_group("access", "for a server that asks for a token or TLS")
+    group = parser.add_argument_group("access", "for a server that requires a token or TLS")
     group.add_argument(
         "--token-file", type=Path, metavar="FILE", help="file with the token that pranet tokens add printed"
     )
@@ -24,7 +24,7 @@ def add_access_options(parser: argparse.ArgumentParser) -> None:
         "--cert-file",
         type=Path,
         metavar="FILE",
-        help="PEM file of the client's certificate, if the server asks for one",
+        help="PEM file of the client's certificate, if the server requires one (mTLS)",
     )
     group.add_argument("--key-file", type=Path, metavar="FILE", help="PEM file of its private key")
 

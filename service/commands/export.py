@@ -1,4 +1,4 @@
-"""``pranet export``: the weights for other servers, and the calibration that int8 needs."""
+"""``pranet export``: writes the weights for other servers, and the calibration that int8 needs."""
 
 import argparse
 from collections.abc import Iterable, Iterator
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--calibrate", type=Path, action="append", metavar="DIR", help="folder of typical pictures; repeatable"
     )
     parser.add_argument(
-        "--exclude", type=Path, metavar="FILE", help="list of names not to calibrate with, because they validate"
+        "--exclude", type=Path, metavar="FILE", help="list of pictures to leave out, such as those for validation"
     )
     parser.add_argument(
         "-o", "--out", type=Path, metavar="PATH", help="default: pranet.onnx, model_repository, or beside the weights"
@@ -38,11 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Write what was asked for.
+    """Write the chosen export, and print its path.
 
     Raises:
         CheckpointError: the weights cannot be used.
-        UserError: a library or the pictures are missing, or an export is not what PyTorch computes.
+        UserError: a library or the pictures are missing, or the export computes other logits than PyTorch.
 
     """
     settings = from_command_line(arguments)
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.int8:
         exclude = read_names(arguments.exclude) if arguments.exclude else set()
         written = _calibrate(weights, arguments.calibrate, exclude, arguments.out, settings)
-        print(f"{written}: calibration of {weights.model_id}; lay it beside the weights and use --precision int8")
+        print(f"{written}: calibration of {weights.model_id}; put it beside the weights and use --precision int8")
         return 0
     from model import export
 
@@ -91,12 +91,12 @@ def _frames(folders: list[Path], exclude: set[str], max_pixels: int) -> Iterator
         files = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in SUFFIXES]
         files = [file for file in files if exclude.isdisjoint(_names(file))]
         if not files:
-            raise UserError(f"no picture found in {folder}")
+            raise UserError(f"{folder} holds no pictures; give --calibrate a folder of them, not all excluded")
         count = min(len(files), CALIBRATION_PICTURES // len(folders))
         for index in np.linspace(0, len(files) - 1, count).round().astype(int):
             yield transforms.to_input(codec.decode(files[index].read_bytes(), max_pixels))
 
 
 def _names(file: Path) -> Iterable[str]:
-    """Return what a list may call a picture: its stem, alone or after its data set."""
+    """Return the names by which a list may refer to a picture: its stem, alone or as ``dataset/stem``."""
     return file.stem, f"{file.resolve().parent.parent.name}/{file.stem}"

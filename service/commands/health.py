@@ -1,4 +1,4 @@
-"""``pranet health``: whether the server on this machine takes new work, for the health check of a container."""
+"""``pranet health``: checks whether the server on this machine accepts new work; for container health checks."""
 
 import argparse
 import ssl
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Ask ``/readyz``; return 0 if the server is ready, else print why and return 1.
+    """Request ``/readyz``; return 0 if the server is ready, otherwise print the reason and return 1.
 
     Raises:
         SettingsError: a setting is unknown or invalid.
@@ -47,16 +47,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _context(settings: Settings) -> ssl.SSLContext | None:
-    """Trust exactly the server's own certificate, whatever its host name; None where TLS is off.
+    """Return a TLS context that trusts only the server's certificate, under any host name; None if TLS is off.
 
-    To a server that asks for a client certificate (mTLS), present the server's own, which its authorities must accept.
+    If the server requires client certificates (mTLS), the context presents the server's own certificate.
     """
     tls = of_server(settings)
     if tls is None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # its authority need not be at hand
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # works without the issuing authority
     load_authorities(context, tls.cert)
     if tls.client_ca:
         load_identity(context, tls.cert, tls.key)

@@ -1,4 +1,4 @@
-"""The command ``pranet``: which module carries out which command."""
+"""The command ``pranet``: parses the command line and runs the module of a subcommand."""
 
 import argparse
 import importlib
@@ -9,23 +9,23 @@ from model.errors import UserError
 from pranet_client.errors import ClientError
 from service import __version__
 
-# Each module has ``add_arguments(parser)`` and ``run(arguments) -> int``, and is imported only for its own command:
-# serving never imports training.
+# Each module has ``add_arguments(parser)`` and ``run(arguments) -> int``. It is imported only for its own command, so
+# that ``serve`` does not import the training code.
 COMMANDS = {
     "serve": ("service.app", "serve REST, gRPC and Prometheus metrics"),
-    "health": ("service.commands.health", "tell whether the server on this machine takes new work"),
+    "health": ("service.commands.health", "check whether the server on this machine accepts new work"),
     "segment": ("service.commands.segment", "segment files and folders without a server"),
     "stream": ("service.commands.stream", "stream video to a server"),
-    "replay": ("service.commands.replay", "stream a recorded session again and compare"),
-    "tokens": ("service.commands.tokens", "make and withdraw the bearer tokens of a server"),
+    "replay": ("service.commands.replay", "stream a recorded session again and compare the masks"),
+    "tokens": ("service.commands.tokens", "create and revoke the bearer tokens of a server"),
     "weights": ("service.commands.weights", "inspect, convert, compare and blend weights files"),
     "bench": (
         "service.commands.bench.command",
-        "measure engine, pipeline or server, and how far engines move masks",
+        "measure engine, pipeline or server, and compare the masks of engines",
     ),
     "export": ("service.commands.export", "write ONNX, a Triton model repository, or the calibration that int8 needs"),
     "train": ("model.training.command", "train weights from a recipe"),
-    "evaluate": ("model.evaluation.command", "judge weights or maps against annotated pictures"),
+    "evaluate": ("model.evaluation.command", "evaluate weights or maps against annotated pictures"),
 }
 INSTALL_EXTRAS = "pip install 'pranet-service[bench,dicom,export,gpu,int8,otel,ray,train,video]', or `make extras`"
 USAGE_ERROR = 2
@@ -33,7 +33,7 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; return its exit code. An error that the user can mend is one line on standard error."""
+    """Run one command and return its exit code; errors that the user can fix are one line on standard error."""
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         arguments = _parser(words).parse_args(words)

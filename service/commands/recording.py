@@ -1,8 +1,8 @@
-"""A streamed session on disk.
+"""Records a streamed session in a folder, reads it again, and compares masks with it.
 
-DIR/frames/00000000.bin    the picture as it was sent (raw pixels: with their layout in the line of answers)
-DIR/masks/00000000.png     the mask, where there was one
-DIR/answers.jsonl          one line a frame: times, outcome, timings
+DIR/frames/00000000.bin    the picture as it was sent (the layout of raw pixels is in answers.jsonl)
+DIR/masks/00000000.png     the mask, if the frame got one
+DIR/answers.jsonl          one line per frame: times, outcome, timings
 """
 
 import json
@@ -20,11 +20,11 @@ ANSWERS = "answers.jsonl"
 
 
 class RecordingError(UserError):
-    """The folder holds no recording, or one that is damaged."""
+    """The folder holds no recording, or a damaged one."""
 
 
 class Recorder:
-    """Writes every frame and its answer. They may show patients, so nothing is recorded unless asked for."""
+    """Writes every frame and its answer to a folder. Frames may show patients, so recording is off by default."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -39,7 +39,7 @@ class Recorder:
         self._answers.close()
 
     def take(self, reply: Reply) -> None:
-        """Write one frame and its answer down."""
+        """Write one frame and its answer."""
         name, picture = f"{reply.frame.frame_id:08d}", reply.frame.picture
         line: dict[str, Any] = {
             "frame_id": reply.frame.frame_id,
@@ -63,20 +63,22 @@ class Recorder:
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """Return the lines of a recording.
+    """Return the lines of ``answers.jsonl`` in a recording.
 
     Raises:
-        RecordingError: there is none, or it is damaged.
+        RecordingError: the folder holds no recording, or a damaged one.
 
     """
     try:
         return [json.loads(line) for line in (folder / ANSWERS).read_text().splitlines()]
     except (OSError, ValueError) as error:
-        raise RecordingError(f"{folder} holds no recording of pranet stream --record: {error}") from error
+        raise RecordingError(
+            f"{folder} holds no valid recording ({error}); give a folder that pranet stream --record has written"
+        ) from error
 
 
 def frames(folder: Path, lines: list[dict[str, Any]], *, hold: bool) -> Iterator[VideoFrame]:
-    """Return the recorded frames again; ``hold`` keeps to the times at which they were captured."""
+    """Yield the recorded frames; with ``hold``, at the intervals at which they were captured."""
     began = time.monotonic()
     for number, line in enumerate(lines):
         if hold:
@@ -93,7 +95,7 @@ def _picture(folder: Path, line: dict[str, Any]) -> Picture:
 
 
 class Comparison:
-    """Compares masks that come back with the recorded ones."""
+    """Compares new masks with the recorded ones."""
 
     def __init__(self, folder: Path, lines: list[dict[str, Any]]) -> None:
         self._folder = folder
@@ -102,7 +104,7 @@ class Comparison:
         self.worst_dice = 1.0
 
     def take(self, reply: Reply) -> None:
-        """Compare one answer, where both times there was a mask."""
+        """Compare one answer, if it and the recording have a mask."""
         file = self._folder / "masks" / f"{self._lines[reply.frame.frame_id]['frame_id']:08d}.png"
         if reply.response is None or reply.outcome != "answered" or not file.exists():
             return
@@ -113,5 +115,5 @@ class Comparison:
         self.worst_dice = min(self.worst_dice, 2 * int((now & then).sum()) / total if total else 1.0)
 
     def summary(self) -> str:
-        """Return how many masks are unchanged, and the worst Dice, on one line."""
+        """Return the number of identical masks and the worst Dice, on one line."""
         return f"compared {self.compared}  identical {self.identical}  worst Dice {self.worst_dice:.4f}"

@@ -14,7 +14,7 @@ from service.commands.stream import add_stream_options, follow, stream_config
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``pranet replay``."""
-    parser.add_argument("recording", type=Path, metavar="DIR", help="what pranet stream --record has written")
+    parser.add_argument("recording", type=Path, metavar="DIR", help="folder that pranet stream --record has written")
     add_stream_options(parser, policy="every")
 
 
@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises:
         RecordingError: the folder holds no recording.
-        RequestFailed: the server refuses the stream, or cannot be reached.
+        RequestFailed: the server refuses the stream or cannot be reached.
 
     """
     lines = recording.read(arguments.recording)

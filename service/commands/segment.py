@@ -1,4 +1,4 @@
-"""``pranet segment``: pictures and video on disk through the server's own data path, without a server."""
+"""``pranet segment``: segments pictures and video files without a server, on the same data path."""
 
 import argparse
 import asyncio
@@ -35,7 +35,7 @@ AT_ONCE_PER_BATCH = 2  # one batch on the device while the next is decoded
 
 
 class NothingToDo(UserError):
-    """No picture was found under the given paths."""
+    """The paths hold no picture, or the arguments do not fit together."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,12 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="DIR",
-        help="folder that is written to, or X.dcm: a DICOM Segmentation of one object",
+        help="output folder, or X.dcm: a DICOM Segmentation of one object",
     )
-    outputs = [each.value for each in Output if each is not Output.MAPS]  # of which one is made at a time
-    add("--output", choices=outputs, default="mask", help="what is written (default: mask)")
-    add("--depth", type=int, choices=(8, 16), default=8, help="bits of a probability (default: 8)")
-    add("--roi", default="full", help="full, auto (without the black surround), or x,y,w,h (default: full)")
+    outputs = [each.value for each in Output if each is not Output.MAPS]  # maps would need a second network
+    add("--output", choices=outputs, default="mask", help="kind of output (default: mask)")
+    add("--depth", type=int, choices=(8, 16), default=8, help="bits per pixel of a probability (default: 8)")
+    add("--roi", default="full", help="full, auto (without the black border), or x,y,w,h (default: full)")
     add("--omit-empty", action="store_true", help="leave frames without a polyp out of a DICOM Segmentation")
     add_flags(parser, SETTINGS)
 
@@ -63,16 +63,16 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises:
         SettingsError: a setting is unknown or invalid.
-        NothingToDo: no picture was found.
+        NothingToDo: no picture was found, or the arguments do not fit together.
         CheckpointError: the weights cannot be used.
-        DeviceError: the device is not to be had.
+        DeviceError: the device is not available.
 
     """
     settings = from_command_line(arguments)
     options = Options(settings.threshold, Output(arguments.output), arguments.depth, arguments.roi)
     segmentation = arguments.out.suffix.lower() == OBJECT
     if arguments.omit_empty and not segmentation:
-        raise NothingToDo("--omit-empty leaves frames out of a DICOM Segmentation: give --out X.dcm with it")
+        raise NothingToDo("--omit-empty applies to a DICOM Segmentation only; use it with --out X.dcm")
     if segmentation:
         jobs = {_one_object(arguments.paths, options): arguments.out}
     else:
@@ -85,10 +85,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def plan(paths: Iterable[Path], out: Path, suffix: str) -> dict[Path, Path]:
-    """Map each picture or video to the file that is written for it; names that would collide keep their own suffix too.
+    """Map each picture or video to its output file; if two names collide, the second also keeps its original suffix.
 
     Raises:
-        NothingToDo: a path does not exist.
+        NothingToDo: a path does not exist, or two pictures still collide.
 
     """
     sources: list[tuple[Path, Path]] = []
@@ -99,7 +99,7 @@ def plan(paths: Iterable[Path], out: Path, suffix: str) -> dict[Path, Path]:
         elif path.exists():
             sources.append((path, Path(path.name)))
         else:
-            raise NothingToDo(f"{path} does not exist")
+            raise NothingToDo(f"{path} does not exist; give pictures, videos or folders of pictures")
     jobs: dict[Path, Path] = {}
     taken: set[Path] = set()
     for source, name in sources:
@@ -115,13 +115,13 @@ def plan(paths: Iterable[Path], out: Path, suffix: str) -> dict[Path, Path]:
 
 def _one_object(paths: list[Path], options: Options) -> Path:
     if len(paths) != 1 or paths[0].suffix.lower() != OBJECT or options.output is not Output.MASK:
-        raise NothingToDo("a DICOM Segmentation holds the masks of one object: give one .dcm file, and no --output")
+        raise NothingToDo("a DICOM Segmentation holds the masks of one object; give one .dcm file, and no --output")
     return paths[0]
 
 
 async def _segment_all(jobs: dict[Path, Path], options: Options, settings: Settings, *, omit_empty: bool) -> int:
     async with running(settings, load_predictor(settings)) as service:
-        service.readiness.enter(Phase.SERVING)  # without a warm-up: nobody waits for the first frame alone
+        service.readiness.enter(Phase.SERVING)  # without a warm-up: a slow first frame does not matter here
         places = asyncio.Semaphore(AT_ONCE_PER_BATCH * service.max_batch_size)
         with tqdm(total=len(jobs), unit="image", disable=None) as bar:
 
@@ -156,7 +156,7 @@ async def _segment_one(
 async def _segment_object(
     service: Service, source: Path, target: Path, options: Options, bar: "tqdm[NoReturn]", *, omit_empty: bool
 ) -> bool:
-    """Segment a DICOM object: into a Segmentation, one picture, or a folder with one for each frame."""
+    """Segment a DICOM object into a DICOM Segmentation, one picture, or a folder with one picture per frame."""
     failed = 0
 
     async def write(answer: archives.Answered) -> None:
@@ -175,7 +175,7 @@ async def _segment_object(
 
         data = await asyncio.to_thread(_read, source, service.settings.max_archive_bytes)
         read = await asyncio.to_thread(study.read, data, service.settings.max_image_pixels)
-        deadline = asyncio.get_running_loop().time() + archives.PATIENCE_SECONDS
+        deadline = asyncio.get_running_loop().time() + archives.ARCHIVE_TIMEOUT_SECONDS
         if target.suffix.lower() == OBJECT:
             made = await work.segmentation(read, options, service, deadline, omit_empty=omit_empty)
             await asyncio.to_thread(_write, target, made)
@@ -189,7 +189,7 @@ async def _segment_object(
 
 
 async def _segment_video(service: Service, source: Path, folder: Path, options: Options, bar: "tqdm[NoReturn]") -> bool:
-    """Segment every frame of a video into a folder, by the server's own stream session."""
+    """Segment every frame of a video into a folder, as a stream with policy ``every``."""
     failed = 0
 
     async def frames() -> AsyncIterator[StreamFrame]:
@@ -212,7 +212,7 @@ async def _segment_video(service: Service, source: Path, folder: Path, options: 
 
 
 def suffix_of(options: Options) -> str:
-    """Return the suffix of the files that are written."""
+    """Return the suffix of output files, ``.json`` or ``.png``."""
     return ".json" if options.output is Output.JSON else ".png"
 
 

@@ -1,4 +1,4 @@
-"""``pranet stream``: streams video to a server, shows live figures, and saves video, masks or a recording."""
+"""``pranet stream``: streams video to a server, shows live statistics, and saves video, masks or a recording."""
 
 import argparse
 import asyncio
@@ -19,28 +19,28 @@ from pranet_client.credentials import NO_ACCESS, Access
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from service.commands.access import access_of, add_access_options
 from service.commands.recording import Recorder
-from service.commands.stream_statistics import Tally
+from service.commands.stream_statistics import StreamStatistics
 from service.commands.video import VideoWriter, open_source, paced
 from service.frames import codec
 from service.frames.shapes import draw_overlay
 
 POLICIES = {"latest": pb.POLICY_LATEST, "every": pb.POLICY_EVERY}
-LINE_SECONDS = 1.0  # between two lines of figures
-MAX_PIXELS = 178_000_000  # of a frame that is drawn on here
+LINE_SECONDS = 1.0  # between two lines of statistics
+MAX_PIXELS = 178_000_000  # of a frame on which outlines are drawn
 
 Take = Callable[[Reply], None]
 
 
 def add_stream_options(parser: argparse.ArgumentParser, policy: str = "latest") -> None:
-    """Declare what a stream is configured with; ``replay`` has the same."""
+    """Declare the options that configure a stream; ``replay`` shares them."""
     add = parser.add_argument
     add("--server", default=DEFAULT_TARGET, metavar="HOST:PORT", help=f"gRPC address (default: {DEFAULT_TARGET})")
     add("--policy", choices=POLICIES, default=policy, help=f"latest (live) or every (default: {policy})")
     add("--deadline-ms", type=float, default=0, help="from capture; later frames are dropped (default: 0, none)")
     add("--threshold", type=float, help="probability above which a pixel is polyp (default: the server's)")
     add("--smoothing-ms", type=float, default=0, help="time constant of smoothing over frames (default: 0, none)")
-    add("--hysteresis", action="store_true", help="let polyps appear later and stay longer, against flicker")
-    add("--roi", default="full", help="full, auto (without the black surround), or x,y,w,h (default: full)")
+    add("--hysteresis", action="store_true", help="show polyps later and longer, which reduces flicker")
+    add("--roi", default="full", help="full, auto (without the black border), or x,y,w,h (default: full)")
     add_access_options(parser)
 
 
@@ -64,9 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("source", metavar="SOURCE", help="video file, folder of frames, /dev/videoN, rtsp://..., or demo:")
     add_stream_options(parser)
     add("--fps", type=float, help="frames a second (default: the source's own)")
-    add("--seconds", type=float, help="stop after this time, answered or not (default: when the source ends)")
+    add("--seconds", type=float, help="stop after this many seconds (default: when the source ends)")
     add("--raw", action="store_true", help="send video frames as raw RGB24 instead of JPEG")
-    add("--out", type=Path, metavar="FILE.mp4", help="write the frames with the outlines of their polyps")
+    add("--out", type=Path, metavar="FILE.mp4", help="write a video of the frames with the outlines of polyps")
     add("--save-masks", type=Path, metavar="DIR", help="write the mask of every answered frame")
     add("--record", type=Path, metavar="DIR", help="keep frames, answers and timings, for pranet replay")
 
@@ -75,9 +75,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Stream until the source ends; return 1 if a frame failed or was not answered in order.
 
     Raises:
-        SourceError: the source cannot be read, or the output not written.
+        SourceError: the source cannot be read, or the output cannot be written.
         AccessError: the token cannot be read.
-        RequestFailed: the server refuses the stream, or cannot be reached.
+        RequestFailed: the server refuses the stream or cannot be reached.
 
     """
     source = open_source(arguments.source, raw=arguments.raw)
@@ -86,8 +86,8 @@ def run(arguments: argparse.Namespace) -> int:
         takers = list(_takers(arguments, arguments.fps or source.fps, stack))
         config, access = stream_config(arguments), access_of(arguments)
         until = time.monotonic() + (arguments.seconds or math.inf)
-        tally = uvloop.run(follow(arguments.server, in_thread(frames), config, takers, access, until))
-    return 0 if tally.in_order and not tally.outcomes["failed"] else 1
+        statistics = uvloop.run(follow(arguments.server, in_thread(frames), config, takers, access, until))
+    return 0 if statistics.in_order and not statistics.outcomes["failed"] else 1
 
 
 async def follow(
@@ -97,38 +97,46 @@ async def follow(
     takers: list[Take],
     access: Access = NO_ACCESS,
     until: float = math.inf,
-) -> Tally:
-    """Stream to the end and show live figures; print the totals at the end, also when interrupted.
+) -> StreamStatistics:
+    """Stream all frames and show live statistics; print the totals at the end, also when interrupted.
+
+    Args:
+        server: HOST:PORT of the gRPC interface.
+        frames: in the order in which they were captured.
+        config: the configuration of the stream.
+        takers: functions that are called with every reply, in a thread.
+        access: token and TLS files.
+        until: a time of ``time.monotonic``, seconds; later, no new connection is tried.
 
     Raises:
-        RequestFailed: the server refuses the stream, or cannot be reached, as ``AsyncClient.stream`` says.
+        RequestFailed: the server refuses the stream or cannot be reached; see ``AsyncClient.stream``.
 
     """
-    tally = Tally()
-    showing = asyncio.create_task(_show(tally))
+    statistics = StreamStatistics()
+    showing = asyncio.create_task(_show(statistics))
     try:
         async with AsyncClient(target=server, access=access) as client:
             async for reply in client.stream(frames, config, until):
-                tally.count(reply)
+                statistics.count(reply)
                 for take in takers:
                     await asyncio.to_thread(take, reply)
     finally:
         showing.cancel()
-        if tally.received:
-            print(("\r\x1b[K" if sys.stdout.isatty() else "") + tally.summary(), flush=True)
-    return tally
+        if statistics.received:
+            print(("\r\x1b[K" if sys.stdout.isatty() else "") + statistics.summary(), flush=True)
+    return statistics
 
 
-async def _show(tally: Tally) -> None:
-    """Rewrite one line on a terminal; in a file or pipe, append a line each time."""
+async def _show(statistics: StreamStatistics) -> None:
+    """Print live statistics: rewrite one line on a terminal, or append lines to a file or pipe."""
     while True:
         await asyncio.sleep(LINE_SECONDS)
-        if not tally.received:
+        if not statistics.received:
             continue
         if sys.stdout.isatty():
-            print("\r\x1b[K" + tally.line(), end="", flush=True)
+            print("\r\x1b[K" + statistics.line(), end="", flush=True)
         else:
-            print(tally.line(), flush=True)
+            print(statistics.line(), flush=True)
 
 
 def _takers(arguments: argparse.Namespace, fps: float, stack: contextlib.ExitStack) -> Iterator[Take]:
@@ -143,7 +151,7 @@ def _takers(arguments: argparse.Namespace, fps: float, stack: contextlib.ExitSta
 
 
 def _draw(reply: Reply, writer: VideoWriter) -> None:
-    """Append an answered frame with its outlines; leave dropped frames out."""
+    """Append an answered frame with the outlines of its polyps; skip dropped frames."""
     if reply.response is None or reply.outcome != "answered":
         return
     picture = np.asarray(codec.to_rgb(reply.frame.picture, MAX_PIXELS)[0])

@@ -1,4 +1,4 @@
-"""Counts the replies of a stream and prints them on one line."""
+"""Statistics of a stream: outcomes, ages and frame rate, on one line."""
 
 import time
 from collections import Counter, deque
@@ -7,11 +7,11 @@ from pranet_client.connection import Reply
 from service.observability.metrics import FrameRate
 
 DROPS = ("stale", "deadline", "overload", "lost")
-AGES = 20_000  # newest ages from which percentiles are taken
+AGES = 20_000  # percentiles are of this many newest ages
 
 
-class Tally:
-    """Counts replies; percentiles are of the frames that were answered with a mask."""
+class StreamStatistics:
+    """Counts replies by outcome; ages and frame rate are of the frames that were answered with a mask."""
 
     def __init__(self) -> None:
         self.outcomes: Counter[str] = Counter()
@@ -35,7 +35,7 @@ class Tally:
 
     @property
     def received(self) -> int:
-        """Count all replies."""
+        """Return the number of replies of all outcomes."""
         return self.outcomes.total()
 
     def age_ms(self, percent: float) -> float:
@@ -45,12 +45,12 @@ class Tally:
 
     @property
     def fps(self) -> float:
-        """Masks a second, from the first frame to the last mask."""
+        """Return masks per second, from the first frame to the last mask."""
         seconds = self._last - self._began
         return self.outcomes["answered"] / seconds if seconds > 0 else 0.0
 
     def line(self) -> str:
-        """Return the live figures on one line."""
+        """Return the current statistics on one line, with the frame rate of the last moments."""
         return f"{self._rate.per_second():6.1f} fps  {self._figures()}"
 
     def summary(self) -> str:

@@ -1,4 +1,4 @@
-"""Where the frames of ``pranet stream`` come from: a file, a folder, a camera, the network, or a synthetic sweep."""
+"""Sources of video frames: a file, a folder, a camera, a network address, or a synthetic sweep over a sample."""
 
 import itertools
 import time
@@ -17,11 +17,11 @@ from pranet_client.pictures import Picture, PixelFormat, RawPicture
 from service import SAMPLES
 
 DEMO = "demo:"
-DEMO_FRAMES = 120  # of one sweep there and back
+DEMO_FRAMES = 120  # of one sweep forth and back
 DEMO_SIZE = (640, 480)  # pixels
 SAMPLE = SAMPLES / "polyp-1.jpg"
 JPEG_QUALITY = 92
-DEFAULT_FPS = 30.0  # of a source that does not tell its own
+DEFAULT_FPS = 30.0  # of a source without a frame rate
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 VIDEOS = frozenset({".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts"})
 
@@ -31,16 +31,16 @@ class SourceError(UserError):
 
 
 class Source:
-    """Pictures in order, with the rate at which they were taken."""
+    """Pictures in order, with their frame rate in frames per second."""
 
     def __init__(self, pictures: Iterable[Picture], fps: float, *, live: bool) -> None:
         self.pictures = pictures
         self.fps = fps
-        self.live = live  # a camera: it sets the pace itself
+        self.live = live  # a camera, which delivers frames at its own rate
 
 
 def open_source(name: str, *, raw: bool = False) -> Source:
-    """Open what ``name`` names; ``raw`` leaves decoded frames uncompressed.
+    """Open a source by its name; ``raw`` yields decoded frames as raw pixels instead of JPEG.
 
     Raises:
         SourceError: the source does not exist or cannot be read, or it needs PyAV, which is not installed.
@@ -52,7 +52,7 @@ def open_source(name: str, *, raw: bool = False) -> Source:
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURES)
         if not files:
-            raise SourceError(f"{path} holds no pictures ({', '.join(sorted(PICTURES))})")
+            raise SourceError(f"{path} holds no pictures; give a folder with {', '.join(sorted(PICTURES))} files")
         return Source((file.read_bytes() for file in files), DEFAULT_FPS, live=False)
     if "://" not in name and not path.exists():
         raise SourceError(
@@ -62,7 +62,7 @@ def open_source(name: str, *, raw: bool = False) -> Source:
 
 
 def sweep() -> list[bytes]:
-    """Return JPEG frames that pan and zoom over a bundled sample there and back, while its light changes."""
+    """Return JPEG frames that pan and zoom over a bundled sample, forth and back, with changing brightness."""
     sample = np.asarray(Image.open(SAMPLE).convert("RGB"))[:, :, ::-1]  # BGR, as OpenCV has it
     width, height = DEMO_SIZE
     frames = []
@@ -82,7 +82,15 @@ def sweep() -> list[bytes]:
 
 
 def paced(source: Source, fps: float | None, limit_seconds: float | None, *, hold: bool) -> Iterator[VideoFrame]:
-    """Give frames numbers and times of capture; ``hold`` plays a recording at its own rate, as a camera would."""
+    """Yield the pictures as frames, with numbers and capture times.
+
+    Args:
+        source: the pictures.
+        fps: frame rate; None: the source's own.
+        limit_seconds: stop after this time; None: at the end of the source.
+        hold: yield the frames of a recording at its frame rate, like a camera, instead of as fast as possible.
+
+    """
     began = time.monotonic()
     interval = 1 / (fps or source.fps)
     hold = hold and not source.live
@@ -105,7 +113,7 @@ def _open_video(name: str, raw: bool) -> Source:
     except (av.FFmpegError, IndexError, OSError) as error:
         raise SourceError(f"{name} cannot be read as video: {error}") from error
     live = camera or "://" in name
-    stream.thread_type = "SLICE" if live else "AUTO"  # threads by frame hold back as many frames as there are of them
+    stream.thread_type = "SLICE" if live else "AUTO"  # threading by frame delays video by one frame per thread
     pictures = _decoded(container, stream, raw)
     return Source(_named(name, pictures, endless=live), float(stream.average_rate or DEFAULT_FPS), live=live)
 
@@ -118,7 +126,7 @@ def _decoded(container: Any, stream: Any, raw: bool) -> Iterator[Picture]:
 
 
 def _named(name: str, pictures: Iterator[Picture], *, endless: bool) -> Iterator[Picture]:
-    """Yield the pictures; an error names the source. An ``endless`` source, a camera, must not end at all."""
+    """Yield the pictures; errors name the source. The end of an ``endless`` source, a camera, is an error too."""
     try:
         yield from pictures
     except load_av().FFmpegError as error:
@@ -128,16 +136,16 @@ def _named(name: str, pictures: Iterator[Picture], *, endless: bool) -> Iterator
 
 
 def raw_picture(pixels: Pixels) -> RawPicture:
-    """Wrap RGB pixels (H, W, 3)."""
+    """Return uint8 RGB pixels (H, W, 3) as a raw picture."""
     height, width, _ = pixels.shape
     return RawPicture(PixelFormat.RGB24, width, height, 3 * width, pixels.tobytes())
 
 
 def load_av() -> Any:
-    """Import PyAV, which only video needs.
+    """Import and return PyAV, which only video needs.
 
     Raises:
-        SourceError: it is not installed.
+        SourceError: PyAV is not installed.
 
     """
     try:
@@ -164,11 +172,13 @@ class VideoWriter:
         try:
             self._container = self._av.open(str(self._path), "w")
         except (self._av.FFmpegError, OSError, ValueError) as error:
-            raise SourceError(f"{self._path} cannot be written as video: {error}") from error
+            raise SourceError(
+                f"{self._path} cannot be written as video ({error}); give a path such as out.mp4"
+            ) from error
         return self
 
     def write(self, pixels: Pixels) -> None:
-        """Append RGB pixels (H, W, 3); an odd last row or column is left out, as H.264 needs even sides."""
+        """Append uint8 RGB pixels (H, W, 3); an odd last row or column is cut off, since H.264 needs even sides."""
         height, width = pixels.shape[0] & ~1, pixels.shape[1] & ~1
         if self._stream is None:
             self._stream = self._container.add_stream("libx264", rate=self._fps)

@@ -1,4 +1,4 @@
-"""``pranet weights``: look into a weights file, store it in another way, compare or average two of them."""
+"""``pranet weights``: inspects a weights file, converts its storage, and compares or averages two files."""
 
 import argparse
 from pathlib import Path
@@ -15,7 +15,7 @@ from model.weights import checkpoint
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare ``inspect``, ``convert``, ``compare`` and ``blend``."""
     actions = parser.add_subparsers(metavar="ACTION", required=True)
-    inspecting = actions.add_parser("inspect", help="check a file and say what it holds")
+    inspecting = actions.add_parser("inspect", help="check a file and print its metadata")
     inspecting.add_argument("file", type=Path)
     inspecting.set_defaults(act=_inspect)
 
@@ -23,24 +23,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     converting.add_argument("file", type=Path)
     converting.add_argument("out", type=Path)
     converting.add_argument("--storage", choices=("int8", "fp16", "fp32"), default="int8", help="default: int8")
-    converting.add_argument("--name", help="what the weights are called in answers")
+    converting.add_argument("--name", help="name of the weights in answers")
     converting.set_defaults(act=_convert)
 
-    comparing = actions.add_parser("compare", help="measure how far two files agree on annotated pictures")
+    comparing = actions.add_parser("compare", help="compare the masks of two files on annotated pictures")
     comparing.add_argument("one", type=Path)
     comparing.add_argument("other", type=Path)
     comparing.add_argument("--images", nargs="+", type=Path, required=True, metavar="DIR", help="folders of pictures")
     comparing.add_argument(
-        "--masks", nargs="+", type=Path, required=True, metavar="DIR", help="folders of annotations of the same names"
+        "--masks", nargs="+", type=Path, required=True, metavar="DIR", help="folders of masks with the same names"
     )
-    comparing.add_argument("--only", type=Path, metavar="FILE", help="list of names to use, one a line")
+    comparing.add_argument("--only", type=Path, metavar="FILE", help="list of names to use, one per line")
     comparing.set_defaults(act=_compare)
 
-    blending = actions.add_parser("blend", help="average weights and what fine-tuning made of them, to keep of both")
+    blending = actions.add_parser("blend", help="average weights before and after fine-tuning")
     blending.add_argument("one", type=Path)
     blending.add_argument("other", type=Path)
     blending.add_argument("out", type=Path)
-    blending.add_argument("--share", type=float, default=0.5, help="of OTHER in the result, 0 to 1 (default: 0.5)")
+    blending.add_argument(
+        "--share", type=float, default=0.5, help="share of OTHER in the result, 0 to 1 (default: 0.5)"
+    )
     blending.set_defaults(act=_blend)
 
 
@@ -49,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises:
         CheckpointError: a file cannot be used.
-        UserError: there is nothing to compare on, or a share is no share.
+        UserError: there are no pictures to compare on, or the share is not from 0 to 1.
 
     """
     code: int = arguments.act(arguments)
@@ -89,7 +91,7 @@ def _compare(arguments: argparse.Namespace) -> int:
 
 
 def _blend(arguments: argparse.Namespace) -> int:
-    """Interpolate between weights of one lineage (Wortsman et al., CVPR 2022: robust fine-tuning)."""
+    """Interpolate between weights and a fine-tuned copy (Wortsman et al., CVPR 2022: robust fine-tuning)."""
     share = arguments.share
     if not 0 <= share <= 1:
         raise UserError(f"--share is {share}; give a number from 0 to 1")

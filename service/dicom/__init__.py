@@ -1,1 +1,1 @@
-"""DICOM objects in, masks or a DICOM Segmentation out; needs the optional extra ``dicom``."""
+"""Reads DICOM objects, and writes DICOM Segmentations; needs the optional extra ``dicom``."""

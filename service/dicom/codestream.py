@@ -1,7 +1,7 @@
-"""What a compressed frame declares of its own size, before a decoder may believe it.
+"""Reads the size that a compressed frame declares, so that it can be checked before a decoder allocates memory.
 
-The libraries' own readers do not help: OpenJPEG's ``get_parameters`` takes 750 MiB over 255 x 255 tiles of one pixel,
-and pydicom's ``_get_jpg_parameters`` stops at the first frame header, where a decoder may obey a second one.
+The readers in libraries are not safe for this: OpenJPEG's ``get_parameters`` takes 750 MiB for 255 x 255 tiles of one
+pixel, and pydicom's ``_get_jpg_parameters`` stops at the first frame header, although a decoder may use a second one.
 """
 
 import struct
@@ -21,8 +21,8 @@ from service.frames import decode_limits
 
 J2K_START = b"\xff\x4f\xff\x51"  # SOC and SIZ (ITU-T T.800, A.4 and A.5.1)
 JP2_CODESTREAM = b"jp2c"
-SIZ = struct.Struct(">8IH")  # ends of the image and its offsets, tiles' size and offsets, components
-MAX_TILES = 8192  # times components: OpenJPEG takes 4 KiB for each; 3840x2160 in RGB has 6,120 of 64x64
+SIZ = struct.Struct(">8IH")  # right and bottom of the image, its offsets, tile size, tile offsets, components
+MAX_TILES = 8192  # tiles times components; OpenJPEG takes 4 KiB for each. 3840x2160 in RGB has 6,120 of 64x64
 BASELINE, EXTENDED, LOSSLESS, JPEG_LS = 0xC0, 0xC1, 0xC3, 0xF7  # SOF0, 1, 3 (ITU-T T.81, table B.1) and 55 (T.87)
 FRAME_HEADERS = {JPEG_LS, *range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # DHT, JPG and DAC lie between the SOFs
 # The coding processes of each transfer syntax (PS3.5, 8.2.1 and 8.2.3): progressive ones are in none.
@@ -37,10 +37,10 @@ PROCESSES = {
 
 
 def declared_size(data: bytes, syntax: UID) -> tuple[int, int] | None:
-    """Return width and height of a codestream; None where it has no header of its transfer syntax.
+    """Return the declared width and height of a frame; None if it has no valid header of its transfer syntax.
 
     Raises:
-        UnsupportedImage: it asks for far more work than pictures of its size do.
+        UnsupportedImage: a JPEG 2000 has more than ``MAX_TILES`` tiles.
 
     """
     if syntax in PROCESSES:
@@ -50,7 +50,7 @@ def declared_size(data: bytes, syntax: UID) -> tuple[int, int] | None:
 
 def _jpeg_2000_size(data: bytes) -> tuple[int, int] | None:
     start = 0 if data.startswith(J2K_START) else data.find(JP2_CODESTREAM) + len(JP2_CODESTREAM)
-    at = start + len(J2K_START) + 4  # behind the length and the capabilities
+    at = start + len(J2K_START) + 4  # after the fields for length and capabilities
     if data[start : start + len(J2K_START)] != J2K_START or len(data) < at + SIZ.size:
         return None
     right, bottom, left, top, wide, high, tiles_left, tiles_top, components = SIZ.unpack_from(data, at)
@@ -58,7 +58,7 @@ def _jpeg_2000_size(data: bytes) -> tuple[int, int] | None:
         return None
     tiles = -((tiles_left - right) // wide) * -((tiles_top - bottom) // high)
     if tiles * components > MAX_TILES:
-        raise UnsupportedImage(f"the JPEG 2000 has more than {MAX_TILES} tiles and components; save it with fewer")
+        raise UnsupportedImage(f"the JPEG 2000 has more than {MAX_TILES} tiles times components; use larger tiles")
     return right - left, bottom - top
 
 
@@ -66,7 +66,7 @@ def _jpeg_size(data: bytes, processes: tuple[int, ...]) -> tuple[int, int] | Non
     if not data.startswith(decode_limits.JPEG_START):
         return None
     size = None
-    for marker, at in decode_limits.jpeg_segments(data):  # to its end: so many scans are bounded
+    for marker, at in decode_limits.jpeg_segments(data):  # all of them, which also limits the number of scans
         if marker in FRAME_HEADERS:
             if size or marker not in processes:
                 return None

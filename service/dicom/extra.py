@@ -1,4 +1,4 @@
-"""The optional packages behind DICOM, imported when the first object comes."""
+"""Checks for the optional packages behind DICOM, which are imported for the first object."""
 
 import importlib.util
 
@@ -9,13 +9,13 @@ PACKAGES = ("pydicom", "highdicom")
 
 
 def require() -> None:
-    """Refuse DICOM where its packages are missing.
+    """Check that the extra ``dicom`` is installed.
 
     Raises:
-        UnsupportedImage: the extra is not installed.
+        UnsupportedImage: a package is missing.
 
     """
     if any(importlib.util.find_spec(package) is None for package in PACKAGES):
         raise UnsupportedImage(
-            "the service has no extra for DICOM; its operator can: pip install 'pranet-service[dicom]'"
+            "DICOM support is not installed; ask the operator to run: pip install 'pranet-service[dicom]'"
         )

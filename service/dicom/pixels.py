@@ -1,4 +1,4 @@
-"""Decoded samples of a frame -> RGB, as the object's attributes say they are to be shown."""
+"""Converts decoded DICOM samples to the RGB that a viewer would show: colour spaces, palettes, windows and tables."""
 
 from typing import Any
 
@@ -16,37 +16,44 @@ Samples = npt.NDArray[Any]
 
 GREY = ("MONOCHROME1", "MONOCHROME2")
 READ = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR", *GREY)
-OTHERS = ("HSV", "ARGB", "CMYK", "YBR_PARTIAL_422", "YBR_PARTIAL_420", "XYB")  # that the standard has or had
-FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")  # of a window
+OTHERS = ("HSV", "ARGB", "CMYK", "YBR_PARTIAL_422", "YBR_PARTIAL_420", "XYB")  # in the standard, but not supported
+FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")  # VOI LUT functions of a window
 
 
 def check(dataset: Dataset) -> None:
-    """Refuse what the pixels cannot be shown of, before any is decoded.
+    """Check before decoding that ``rgb`` supports an object's attributes.
 
     Raises:
-        UnsupportedImage: the photometric interpretation, or the form of the window, is not read here.
+        UnsupportedImage: the photometric interpretation or the VOI LUT function is not supported.
 
     """
     photometric = str(dataset.PhotometricInterpretation)
     if photometric not in READ:
-        name = photometric if photometric in OTHERS else "unknown"  # what the standard does not know may be anything
+        name = (
+            photometric if photometric in OTHERS else "unknown"
+        )  # another value could be patient data; do not echo it
         raise UnsupportedImage(
-            f"the photometric interpretation {name} is not read here; send RGB, YBR_FULL, YBR_FULL_422, YBR_ICT, "
+            f"the photometric interpretation {name} is not supported; send RGB, YBR_FULL, YBR_FULL_422, YBR_ICT, "
             "YBR_RCT, PALETTE COLOR, MONOCHROME1 or MONOCHROME2"
         )
     if dataset.SamplesPerPixel != (1 if photometric in (*GREY, "PALETTE COLOR") else 3):
         raise UnsupportedImage(
-            f"{photometric} of {dataset.SamplesPerPixel} samples a pixel is not read here; send RGB or grey"
+            f"{photometric} with {dataset.SamplesPerPixel} samples per pixel is not supported; send RGB or grey"
         )
     if _function(dataset) not in FUNCTIONS:
-        raise UnsupportedImage(f"the VOI LUT function is not read here; send {', '.join(FUNCTIONS)}, or none")
+        raise UnsupportedImage(f"the VOI LUT function is not supported; send {', '.join(FUNCTIONS)} or none")
 
 
 def rgb(samples: Samples, photometric: str, dataset: Dataset) -> Pixels:
-    """Make RGB uint8 (H, W, 3) of decoded samples, (H, W) or (H, W, 3), with ``photometric`` as the decoder left it.
+    """Convert decoded samples to RGB, uint8 (H, W, 3).
+
+    Args:
+        samples: (H, W) or (H, W, 3), integers.
+        photometric: photometric interpretation of the samples, which the decoder may have changed.
+        dataset: attributes of the object.
 
     Raises:
-        UnsupportedImage: the decoder left what is neither RGB, grey nor of a palette.
+        UnsupportedImage: the samples are neither RGB, grey nor palette indices.
 
     """
     if photometric == "PALETTE COLOR":
@@ -61,14 +68,14 @@ def rgb(samples: Samples, photometric: str, dataset: Dataset) -> Pixels:
 
 
 def _grey(samples: Samples, dataset: Dataset) -> Pixels:
-    """Apply the modality's table or scale, then the first table or window of interest (PS3.3, C.11.1 and C.11.2).
+    """Apply the modality LUT or rescale, then the first VOI LUT or window (PS3.3, C.11.1 and C.11.2).
 
-    Without one the whole range of the values that can be stored is shown.
+    Without a VOI LUT or window, the full range of storable values is shown.
     """
     signed = bool(dataset.get("PixelRepresentation", 0))
     values, bits, lowest = samples, int(dataset.BitsStored), -(2 ** (dataset.BitsStored - 1)) if signed else 0
     slope, intercept = float(dataset.get("RescaleSlope") or 1), float(dataset.get("RescaleIntercept") or 0)
-    if dataset.get("ModalityLUTSequence"):  # in the place of a scale
+    if dataset.get("ModalityLUTSequence"):  # replaces slope and intercept
         (values, bits), lowest = _looked_up(values, dataset.ModalityLUTSequence[0], dataset), 0
         slope, intercept = 1.0, 0.0
     if dataset.get("VOILUTSequence"):
@@ -79,26 +86,27 @@ def _grey(samples: Samples, dataset: Dataset) -> Pixels:
 
 
 def _looked_up(values: Samples, table: Dataset, dataset: Dataset) -> tuple[Samples, int]:
-    """Return the entries of a table, uint8 or uint16, and how many bits they have (PS3.3, C.11.1.1 and C.11.2.1.1).
+    """Look values up in a LUT; return uint8 or uint16 and their bits (PS3.3, C.11.1.1 and C.11.2.1.1).
 
-    pydicom 3.0's ``apply_voi`` computes indices in the type of the entries: with tables of 8 bits up to 94 % of the
-    pixels are wrong. Its ``apply_modality_lut`` knows no entries of 10 to 15 bits; highdicom's tables neither.
+    pydicom 3.0 is not used: its ``apply_voi`` computes indices in the type of the entries, so that with 8-bit tables up
+    to 94 % of the pixels are wrong. Neither its ``apply_modality_lut`` nor highdicom's tables support entries of 10 to
+    15 bits.
     """
     length, first, bits = map(int, table.LUTDescriptor)
     entries: Any = table.LUTData
     if isinstance(entries, bytes):
         order = "<" if dataset.file_meta.TransferSyntaxUID.is_little_endian else ">"
-        packed = len(entries) < 2 * (length or 2**16)  # a byte for each, where eight bits suffice
+        packed = len(entries) < 2 * (length or 2**16)  # one byte per entry instead of two
         entries = np.frombuffer(entries, np.uint8 if packed else f"{order}u2")
     return apply_lut(np.rint(values).astype(np.int64), np.atleast_1d(np.asarray(entries)), first), bits
 
 
 def _windowed(values: Samples, dataset: Dataset) -> Pixels:
-    """Show what is within the window (PS3.3, C.11.2.1.2.1 and C.11.2.1.3)."""
+    """Apply the window to values; return uint8 (PS3.3, C.11.2.1.2.1 and C.11.2.1.3)."""
     centre, width = (_first(dataset[name].value) for name in ("WindowCenter", "WindowWidth"))
     function = _function(dataset)
-    width = max(width, 1e-3 + (function == "LINEAR"))  # a linear window is a value narrower than its width says
-    with np.errstate(over="ignore"):  # far below a narrow sigmoid
+    width = max(width, 1e-3 + (function == "LINEAR"))  # LINEAR covers width - 1 values
+    with np.errstate(over="ignore"):  # exp() overflows to infinity far below a narrow sigmoid, which gives 0
         shown: npt.NDArray[np.float64] = apply_voi_window(values, centre, width, function, (0.0, 255.0))
     return np.rint(shown).astype(np.uint8)
 

@@ -1,4 +1,4 @@
-"""Masks of an object's frames -> a DICOM Segmentation that refers to it."""
+"""Writes a DICOM Segmentation with the masks of an object's frames, which refers to that object."""
 
 import copy
 import io
@@ -17,11 +17,11 @@ from model.engines.predictor import ModelRef
 from service import __version__
 from service.errors import TooManyPixels, UndecodableImage
 
-MAX_PIXELS = 2**30  # of all frames together, a byte each while the object is made
+MAX_PIXELS = 2**30  # of all frames together; each takes one byte while the object is built
 ABNORMAL = codes.SCT.MorphologicallyAbnormalStructure
 POLYP = Code("68496003", "SCT", "Polyp of colon")
 INTELLIGENCE = codes.DCM.ArtificialIntelligence
-# Type 2 of the patient and study modules: present, if empty (PS3.3, C.7.1.1 and C.7.2.1).
+# Type 2 attributes of the patient and study modules: must be present, but may be empty (PS3.3, C.7.1.1 and C.7.2.1).
 MAY_BE_EMPTY = (
     "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime",
     "AccessionNumber", "ReferringPhysicianName",
@@ -31,33 +31,33 @@ NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUI
 
 
 def check(source: Dataset, frames: int) -> None:
-    """Refuse what no Segmentation can be made of, before any frame is segmented.
+    """Check before segmenting that a Segmentation of the source can be written.
 
     Raises:
-        UndecodableImage: the source lacks what a Segmentation refers to.
-        TooManyPixels: its frames have more than ``MAX_PIXELS`` together.
+        UndecodableImage: the source lacks an identifier that a Segmentation needs.
+        TooManyPixels: its frames together have more than ``MAX_PIXELS``.
 
     """
     missing = [name for name in NEEDED if not UID(str(source.get(name, ""))).is_valid]
     if missing:
         raise UndecodableImage(
-            f"no Segmentation can refer to the DICOM object: it has no valid {', '.join(missing)}; ask for PNG"
+            f"a Segmentation cannot refer to this DICOM object: it has no valid {', '.join(missing)}; request PNG"
         )
     if frames * source.Rows * source.Columns > MAX_PIXELS:
-        raise TooManyPixels(f"a Segmentation of more than {MAX_PIXELS} pixels is not made; ask for PNG or send parts")
+        raise TooManyPixels(f"a Segmentation may have at most {MAX_PIXELS} pixels; request PNG, or send fewer frames")
 
 
 def write(source: Dataset, masks: Sequence[bytes], model: ModelRef, *, omit_empty: bool) -> bytes:
-    """Return the file of a Segmentation.
+    """Return the bytes of a DICOM Segmentation.
 
     Args:
         source: the object that was segmented.
-        masks: of each frame in order, one bit a pixel, rows padded to whole bytes.
-        model: the weights that made them.
-        omit_empty: leave out frames without a polyp, unless all are.
+        masks: one for each frame in order: one bit per pixel, rows padded to whole bytes.
+        model: the weights that made the masks.
+        omit_empty: leave out frames without a polyp, unless all are empty.
 
     Raises:
-        UndecodableImage: the source's attributes do not make a Segmentation.
+        UndecodableImage: the source's attributes do not fit into a Segmentation.
 
     """
     rows = [np.frombuffer(mask, np.uint8).reshape(source.Rows, -1) for mask in masks]
@@ -67,8 +67,8 @@ def write(source: Dataset, masks: Sequence[bytes], model: ModelRef, *, omit_empt
     try:
         made = _of_one_frame(source, pixels[0], model)
         _extend(made, source, pixels[kept], kept)
-    except Exception as error:  # highdicom raises nearly everything over attributes that do not fit
-        reason = f"no Segmentation can be made of this DICOM object ({type(error).__name__}); ask for PNG or JSON"
+    except Exception as error:  # highdicom raises many types of exceptions for unusual attributes
+        reason = f"no Segmentation can be made of this DICOM object ({type(error).__name__}); request PNG or JSON"
         raise UndecodableImage(reason) from None
     buffer = io.BytesIO()
     made.save_as(buffer)
@@ -76,9 +76,9 @@ def write(source: Dataset, masks: Sequence[bytes], model: ModelRef, *, omit_empt
 
 
 def _of_one_frame(source: Dataset, mask: npt.NDArray[np.uint8], model: ModelRef) -> hd.seg.Segmentation:
-    """Make a Segmentation of a still image that has the source's attributes.
+    """Make a Segmentation of one still image with the source's attributes; ``_extend`` adds the other frames.
 
-    An endoscope's frames have no place in a patient's coordinates, and highdicom makes only single frames without.
+    Endoscopic frames have no position in patient coordinates, and without one highdicom supports single frames only.
     """
     still = Dataset()
     still.update({element.tag: element for element in source if element.keyword not in NOT_OF_STILLS})
@@ -103,12 +103,20 @@ def _of_one_frame(source: Dataset, mask: npt.NDArray[np.uint8], model: ModelRef)
         content_label="POLYP",
         omit_empty_frames=False,
     )
-    made.PatientOrientation = None  # type 2C: present where nothing else tells (PS3.3, C.7.6.1)
+    made.PatientOrientation = None  # type 2C: required without other orientation attributes (PS3.3, C.7.6.1)
     return made
 
 
 def _extend(made: Dataset, source: Dataset, masks: npt.NDArray[np.uint8], numbers: Sequence[int]) -> None:
-    """Put all frames, uint8 (N, H, W) of 0 and 1, in the place of the one; ``numbers`` count the source's from 0."""
+    """Replace the single frame by N frames.
+
+    Args:
+        made: the Segmentation, changed in place.
+        source: the object that was segmented.
+        masks: uint8 (N, H, W), 0 or 1.
+        numbers: the N indices of the frames in the source, from 0.
+
+    """
     for element in made.iterall():
         if element.keyword == "ReferencedSOPClassUID":
             element.value = source.SOPClassUID

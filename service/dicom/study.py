@@ -1,6 +1,6 @@
-"""A DICOM object -> its frames as RGB, each decoded alone and only when its turn comes.
+"""Reads a DICOM object; each of its frames is decoded to RGB separately, and only when it is needed.
 
-What pydicom says of an object may quote it, so that no message of it reaches a log or an answer.
+Messages of pydicom may quote patient data from the object. They therefore never go into logs or error texts.
 """
 
 import io
@@ -21,8 +21,8 @@ from service.dicom.codestream import declared_size
 from service.errors import InvalidRequest, ServiceError, TooManyBytes, TooManyPixels, UndecodableImage, UnsupportedImage
 from service.frames.codec import Packed
 
-MAX_RLE_BYTES = 8 * 2**20  # of a frame, more than any of 1920x1080 takes: run lengths may unpack to 64 times as many
-MAX_FRAMES = 100_000  # an hour of video; the number is only declared, and each takes memory
+MAX_RLE_BYTES = 8 * 2**20  # of a frame; enough for 1920x1080. Run lengths can unpack to 64 times their size
+MAX_FRAMES = 100_000  # an hour of video; the number is only declared, but memory is allocated for each frame
 NEEDED = ("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "PixelData")
 
 config.settings.reading_validation_mode = config.IGNORE
@@ -40,13 +40,13 @@ class Study:
 
 
 def read(data: bytes, max_pixels: int) -> Study:
-    """Parse an object; no pixel is decoded.
+    """Parse an object without decoding its pixels.
 
     Raises:
-        InvalidRequest: no bytes.
-        UnsupportedImage: no image, or its transfer syntax is not read here.
+        InvalidRequest: ``data`` is empty.
+        UnsupportedImage: the transfer syntax or the kind of pixels is not supported.
         TooManyPixels: a frame declares more than ``max_pixels``.
-        UndecodableImage: no DICOM, or damaged.
+        UndecodableImage: the data are not DICOM, have no pixels, or are damaged.
 
     """
     if not data:
@@ -56,19 +56,19 @@ def read(data: bytes, max_pixels: int) -> Study:
         return _checked(dcmread(io.BytesIO(data)), decoder, max_pixels)
     except ServiceError:
         raise
-    except Exception as error:  # pydicom raises nearly everything over damaged files
+    except Exception as error:  # pydicom raises many types of exceptions for damaged files
         raise _damaged("object", error) from None
 
 
 def _transfer_syntax(data: bytes) -> UID:
-    """Return how an object is encoded from its head, before any of the rest is read (PS3.10, 7.1)."""
+    """Return the transfer syntax from the file meta information, without reading the rest (PS3.10, 7.1)."""
     file = io.BytesIO(data)
     read_preamble(file, force=False)
     return UID(_read_file_meta_info(file).TransferSyntaxUID)
 
 
 def _decoder(syntax: UID) -> Decoder:
-    """Return what decodes frames; there is none of a deflated object, which would be inflated whole, however large."""
+    """Return the decoder of a transfer syntax. Deflated objects are refused: they inflate as a whole to any size."""
     try:
         decoder = None if syntax == DeflatedExplicitVRLittleEndian else get_decoder(syntax)
     except NotImplementedError:
@@ -76,7 +76,7 @@ def _decoder(syntax: UID) -> Decoder:
     if decoder is None or not decoder.is_available:
         name = syntax.name if syntax.is_transfer_syntax else "unknown"
         raise UnsupportedImage(
-            f"the transfer syntax {name} is not read here; send uncompressed, RLE, JPEG, JPEG-LS or JPEG 2000"
+            f"the transfer syntax {name} is not supported; send uncompressed, RLE, JPEG, JPEG-LS or JPEG 2000"
         )
     return decoder
 
@@ -84,10 +84,10 @@ def _decoder(syntax: UID) -> Decoder:
 def _checked(dataset: Dataset, decoder: Decoder, max_pixels: int) -> Study:
     missing = [name for name in NEEDED if name not in dataset]
     if missing:
-        raise UndecodableImage(f"the DICOM object is no image: it has no {', '.join(missing)}; send one with pixels")
+        raise UndecodableImage(f"the DICOM object is not an image: it has no {', '.join(missing)}; send an image")
     pixels.check(dataset)
     if min(dataset.Rows, dataset.Columns) < 1:
-        raise UndecodableImage("the DICOM object declares no rows or no columns; send one with pixels")
+        raise UndecodableImage("the DICOM object declares no rows or no columns; send an image")
     if dataset.Rows * dataset.Columns > max_pixels:
         raise _too_many(max_pixels)
     count = int(dataset.get("NumberOfFrames") or 1)
@@ -104,12 +104,12 @@ def _check_length(dataset: Dataset, count: int) -> None:
         bits = bits * 2 // 3
     if len(dataset.PixelData) < bits // 8:
         raise UndecodableImage(
-            f"the DICOM object has {len(dataset.PixelData)} bytes of pixels, not {bits // 8}; send it whole"
+            f"the DICOM object has {len(dataset.PixelData)} of {bits // 8} bytes of pixels; send the complete object"
         )
 
 
 def _frame(dataset: Dataset, decoder: Decoder, index: int, count: int) -> RawPicture:
-    """Decode one frame, numbered from 0."""
+    """Decode the frame at ``index``, counted from 0."""
     try:
         if decoder.is_encapsulated:
             _check_codestream(dataset, decoder, index, count)
@@ -117,24 +117,24 @@ def _frame(dataset: Dataset, decoder: Decoder, index: int, count: int) -> RawPic
         rgb = pixels.rgb(samples, str(about["photometric_interpretation"]), dataset)
     except ServiceError:
         raise
-    except Exception as error:  # each codec has exceptions of its own
+    except Exception as error:  # each codec raises its own exceptions
         raise _damaged(f"frame {index + 1}", error) from None
     height, width, _ = rgb.shape
     return RawPicture(PixelFormat.RGB24, width, height, 3 * width, rgb.tobytes())
 
 
 def _check_codestream(dataset: Dataset, decoder: Decoder, index: int, count: int) -> None:
-    """Hold a frame to the coding and the size that its object declares, which the limit was applied to."""
+    """Check that a frame has the encoding and size that its object declares; only that size was checked before."""
     frame = get_frame(dataset.PixelData, index, number_of_frames=count)
-    if RLELossless == decoder.UID:  # has no size of its own
+    if RLELossless == decoder.UID:  # its frames declare no size
         if len(frame) > MAX_RLE_BYTES:
             raise TooManyBytes(f"frame {index + 1} has more than {MAX_RLE_BYTES} bytes of run lengths; send JPEG 2000")
         return
     declared = declared_size(frame, decoder.UID)
     if declared is None:
-        raise UndecodableImage(f"frame {index + 1} is not coded as {decoder.UID.name}; send it so, or uncompressed")
+        raise UndecodableImage(f"frame {index + 1} is not encoded as {decoder.UID.name}; correct it, or send PNG")
     if declared != (dataset.Columns, dataset.Rows):
-        raise UndecodableImage(f"frame {index + 1} is not of the size that the DICOM object declares; send it again")
+        raise UndecodableImage(f"frame {index + 1} differs in size from what the DICOM object declares; send it again")
 
 
 def _damaged(part: str, error: Exception) -> UndecodableImage:

@@ -1,4 +1,4 @@
-"""The frames of a DICOM object through the service: each alone, or all of them into one Segmentation."""
+"""Segments the frames of a DICOM object, each separately or all of them into one DICOM Segmentation."""
 
 import asyncio
 from dataclasses import replace
@@ -15,15 +15,15 @@ from service.runtime import Service
 
 
 def members(study: Study) -> list[Member]:
-    """Return the frames, named by their numbers from 1 as DICOM counts them."""
+    """Return the frames as members of an archive, named by their numbers from 1, as DICOM counts."""
     return [Member(index, str(index + 1), read) for index, read in enumerate(study.frames)]
 
 
 async def segmentation(study: Study, options: Options, service: Service, deadline: float, *, omit_empty: bool) -> bytes:
-    """Return the file of a DICOM Segmentation; a single frame goes as any picture, several as an archive does.
+    """Return the bytes of a DICOM Segmentation; several frames have the priority of an archive.
 
     Raises:
-        ServiceError: a frame failed, which the message names, or no Segmentation can be made of the object.
+        ServiceError: a frame failed (the message names it), or no Segmentation can be made of the object.
 
     """
     seg.check(study.dataset, len(study.frames))
@@ -41,6 +41,6 @@ async def segmentation(study: Study, options: Options, service: Service, deadlin
         frame = Frame(source=study.frames[0], options=options, deadline=deadline)
         await keep(Answered(members(study)[0], await service.segmenter.segment(frame)))
     else:
-        bulk = replace(options, priority=Priority.ARCHIVE)
-        await service.archives.answer_all(members(study), bulk, deadline, keep)
+        archive_options = replace(options, priority=Priority.ARCHIVE)
+        await service.archives.answer_all(members(study), archive_options, deadline, keep)
     return await asyncio.to_thread(seg.write, study.dataset, masks, models[0], omit_empty=omit_empty)

@@ -1,4 +1,4 @@
-"""One frame on its way, and its work in the CPU pool: decode and resize before the device, encode after it."""
+"""A frame, and the CPU stages of its processing: decode and resize before the device, render and encode after it."""
 
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -23,7 +23,7 @@ from service.frames.regions import Box
 from service.frames.shapes import Polyp
 from service.observability.stage_times import StageTimes
 
-cv2.setNumThreads(1)  # frames take a core each: more for one of them would only wait for those of the others
+cv2.setNumThreads(1)  # the CPU pool already runs one frame per core; more threads would only compete for the cores
 
 NOTHING = Box(0, 0, 0, 0)
 
@@ -31,7 +31,7 @@ Scalar = TypeVar("Scalar", np.uint8, np.float32)
 
 
 class Output(StrEnum):
-    """What a frame is answered with."""
+    """The kinds of answers to a frame."""
 
     MASK = "mask"
     PROBABILITY = "probability"
@@ -41,56 +41,56 @@ class Output(StrEnum):
 
 
 class MaskFormat(StrEnum):
-    """How a mask is written down."""
+    """Encodings of a mask."""
 
     PNG = "png"
     RLE = "rle"  # COCO's uncompressed run lengths
-    BITS = "bits"  # one bit a pixel, rows padded to whole bytes, the leftmost pixel in the highest bit
+    BITS = "bits"  # one bit per pixel, rows padded to whole bytes, the leftmost pixel in the highest bit
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How one frame is to be segmented."""
+    """The options for one frame, already validated."""
 
-    threshold: float = 0.5
+    threshold: float = 0.5  # probability above which a pixel is polyp
     output: Output = Output.MASK
-    depth: int = 8  # bits of a probability
-    roi: str = "full"
+    depth: int = 8  # bits of a probability, 8 or 16
+    roi: str = "full"  # region of interest; ``service.frames.regions`` describes its forms
     mask_format: MaskFormat = MaskFormat.PNG
     priority: Priority = Priority.SINGLE
-    arrays: tuple[Output, ...] = ()  # MASK, PROBABILITY or both: answered as arrays, and ``output`` is not looked at
+    arrays: tuple[Output, ...] = ()  # MASK, PROBABILITY or both: return arrays, and ignore ``output``
 
 
 @dataclass(frozen=True, slots=True)
 class Inference:
-    """What the network said about one frame, and which weights said it."""
+    """The network's result for one frame, and the weights that computed it."""
 
-    logits: Floats  # S3, (352, 352)
+    logits: Floats  # S3, float32 (352, 352)
     model: ModelRef
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class Frame(Entry[Pixels, Inference]):
-    """One picture from the transport to its answer; each stage adds what the next one takes.
+    """One picture from the transport to its answer; each stage fills in the fields that the next one needs.
 
-    ``item``, uint8 (3, 352, 352), is the network's input; ``result`` is what the network said about it.
+    ``item``, uint8 RGB (3, 352, 352), is the network's input, and ``result`` its output.
     """
 
-    source: Picture | Packed | None  # let go of once it is decoded
+    source: Picture | Packed | None  # None once it is decoded
     options: Options = Options()
-    patient: bool = False  # waits for a place where another would get ``QueueFull``
-    refine: "Callable[[Frame], Awaitable[None]] | None" = None  # what a stream does with the result
-    made: float = 0.0  # when the segmenter took it, by the clock of ``times``, seconds
+    waits_for_place: bool = False  # if the queue is full, wait instead of failing with ``QueueFull``
+    refine: "Callable[[Frame], Awaitable[None]] | None" = None  # changes ``result`` before it is rendered (streams)
+    made: float = 0.0  # when ``Segmenter.segment`` got it, seconds, by the clock of ``times``
     times: StageTimes = field(default_factory=StageTimes)
-    width: int = 0  # of the picture as a person sees it, pixels
+    width: int = 0  # of the upright picture, pixels
     height: int = 0
-    box: Box = NOTHING  # what the network sees of it
-    picture: Image.Image | None = None  # kept only where it is drawn on
-    maps: list[Pixels] = field(default_factory=list)  # S6, S5, S4 and S3, where these are asked for
+    box: Box = NOTHING  # region of the picture that the network gets
+    picture: Image.Image | None = None  # kept only for an overlay
+    maps: list[Pixels] = field(default_factory=list)  # S6, S5, S4 and S3 for ``output=maps``, uint8 (352, 352) each
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Record how long the block took."""
+        """Record begin and end of the block as the times of a stage."""
         began = time.perf_counter()
         try:
             yield
@@ -100,7 +100,7 @@ class Frame(Entry[Pixels, Inference]):
 
 @dataclass(frozen=True, slots=True)
 class Segmentation:
-    """The answer of one frame, in the geometry of the whole picture: PNG, mask in another format, polyps or arrays."""
+    """The answer of one frame, in the size of the upright picture; which fields are filled depends on its options."""
 
     width: int
     height: int
@@ -108,7 +108,7 @@ class Segmentation:
     model: ModelRef
     batch_size: int
     times: StageTimes
-    presence: float | None = None  # probability that the frame shows a polyp, where the weights have such a score
+    presence: float | None = None  # probability that the frame shows a polyp; None if the weights have no such score
     png: bytes = b""
     bits: bytes = b""
     polyps: tuple[Polyp, ...] = ()
@@ -117,7 +117,7 @@ class Segmentation:
 
 
 def prepare(frame: Frame, max_pixels: int) -> None:
-    """Decode a frame's picture and make the network's input of it.
+    """Decode a frame's picture and make the network's input from it; runs on a CPU thread.
 
     Raises:
         ServiceError: the picture or the region of interest is refused.
@@ -130,7 +130,7 @@ def prepare(frame: Frame, max_pixels: int) -> None:
     with frame.stage("decode"):
         source = source() if callable(source) else source
         picture, (frame.width, frame.height) = codec.to_rgb(source, max_pixels, least_side)
-        frame.source = None  # up to MAX_IMAGE_BYTES, which need not wait for the device
+        frame.source = None  # frees up to MAX_IMAGE_BYTES before the frame waits for the device
     with frame.stage("preprocess"):
         if least_side:
             frame.box, seen = Box(0, 0, frame.width, frame.height), picture
@@ -142,7 +142,7 @@ def prepare(frame: Frame, max_pixels: int) -> None:
 
 
 def rehearse() -> None:
-    """Decode and answer a black picture, so that no client waits for what libraries do on first use."""
+    """Prepare and render a black picture, so that no client waits for the first-use setup of libraries."""
     frame = Frame(source=codec.encode_png(np.zeros((SIZE, SIZE, 3), np.uint8)))
     prepare(frame, SIZE * SIZE)
     frame.result = Inference(np.full((SIZE, SIZE), -1, np.float32), ModelRef("", "", "", "", ""))
@@ -150,7 +150,7 @@ def rehearse() -> None:
 
 
 def render(frame: Frame) -> Segmentation:
-    """Make the answer of a frame from what the network said about it."""
+    """Make the answer of a frame from the network's result; runs on a CPU thread."""
     options, result, box = frame.options, frame.result, frame.box
     assert result is not None
     score = None
@@ -175,7 +175,7 @@ def render(frame: Frame) -> Segmentation:
 
 
 def _encoded(frame: Frame, pixels: Any, logits: Floats) -> dict[str, Any]:
-    """Return the fields of a ``Segmentation`` that its output asks for; ``pixels`` are levels, or the mask."""
+    """Return the fields of a ``Segmentation`` for the requested output; ``pixels`` are grey levels or the mask."""
     output, mask_format = frame.options.output, frame.options.mask_format
     if output in (Output.PROBABILITY, Output.MAPS):
         return {"png": codec.encode_png(pixels)}
@@ -198,14 +198,14 @@ def _array(name: Output, logits: Floats, frame: Frame) -> Pixels | Floats:
 
 
 def _side_by_side(frame: Frame) -> Pixels:
-    """Return the four maps in the geometry of the picture, next to each other: uint8 (H, 4 W)."""
+    """Return the four maps in the size of the picture, side by side: uint8 (H, 4 W)."""
     width, height = frame.box.width, frame.box.height
     resized = [transforms.upsample(each.astype(np.float32), width, height) for each in frame.maps]
     return np.hstack([np.rint(_in_frame(each, frame)).astype(np.uint8) for each in resized])
 
 
 def _in_frame(pixels: npt.NDArray[Scalar], frame: Frame) -> npt.NDArray[Scalar]:
-    """Place what was computed in the box into the whole frame; outside of it is 0."""
+    """Place the pixels of the frame's box into the whole frame, with 0 around them."""
     if pixels.shape == (frame.height, frame.width):
         return pixels
     x, y, width, height = frame.box
@@ -215,6 +215,6 @@ def _in_frame(pixels: npt.NDArray[Scalar], frame: Frame) -> npt.NDArray[Scalar]:
 
 
 def _levels(probability: Floats, depth: int) -> Pixels | npt.NDArray[np.uint16]:
-    """Stretch probabilities over the whole scale of ``depth`` bits, 8 or 16."""
+    """Scale probabilities from 0 to 1 to the range of ``depth`` bits, 8 or 16."""
     scaled: Floats = np.rint(probability * (2**depth - 1))
     return scaled.astype(np.uint16) if depth == 16 else scaled.astype(np.uint8)

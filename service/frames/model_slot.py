@@ -1,7 +1,7 @@
-"""The model that answers now, and how another takes its place while the service runs.
+"""The current model, and its hot reload.
 
-The old model answers until the new one is read, checked and warm; then the batcher is given the new one, which it asks
-for once for each batch, so that no batch and no answer mixes the two. Whatever goes wrong leaves the old one in place.
+The old model answers until the new one is loaded, checked and warmed up. Then the batcher gets the new one. Each batch
+uses one model, so no answer mixes the two. If anything fails, the old model stays.
 """
 
 import asyncio
@@ -19,13 +19,13 @@ from service.frames.segmenter import inference
 from service.frames.side_outputs import SideOutputs
 from service.observability.metrics import Metrics
 
-PREPARE_SECONDS = 300.0  # to read and to warm up; the slowest GPU needs a small part of it
+PREPARE_SECONDS = 300.0  # limit for loading and warm-up; the slowest GPU needs a small part of it
 
 log = logging.getLogger(__name__)
 
 
-class ServedModel:
-    """Names the model behind the batcher, and replaces it on ``reload``."""
+class ModelSlot:
+    """Holds the identity of the model behind the batcher, and replaces the model on ``reload``."""
 
     def __init__(
         self,
@@ -45,16 +45,16 @@ class ServedModel:
         self._name(ref)
 
     async def reload(self) -> bool:
-        """Load the weights anew and answer with them from the next batch on; tell whether that worked.
+        """Load the weights file again and use it from the next batch on; return whether that succeeded.
 
-        The old model's memory is free as soon as its last batch is answered.
+        The old model's memory is freed once its last batch is answered.
         """
         try:
             async with asyncio.timeout(PREPARE_SECONDS):
                 predictor = await in_device_thread(self._prepared)
         except Exception as error:  # a file, a device or an engine can fail in any way
             reason = f"{type(error).__name__}: {error}"
-            log.error("the new weights are not taken, %s goes on answering (%s)", self.ref.model_id, reason)
+            log.error("the reload failed, %s stays in use (%s)", self.ref.model_id, reason)
             self._metrics.reloads.labels("refused").inc()
             return False
         old = self.ref.model_id
@@ -63,13 +63,13 @@ class ServedModel:
         if self._side_outputs is not None:
             self._side_outputs.forget()
         self._metrics.reloads.labels("taken").inc()
-        log.warning("%s answers from now on, in the place of %s", self.ref.model_id, old)
+        log.warning("reloaded: %s replaces %s", self.ref.model_id, old)
         return True
 
     def _prepared(self) -> Predictor:
         predictor = self._load()
         predictor.warm_up(self._max_batch_size)
-        for level in (0, 255):  # weights can be finite each and yet overflow together
+        for level in (0, 255):  # weights can be finite and still overflow in the network
             inference(predictor)([np.full((3, SIZE, SIZE), level, np.uint8)])
         return predictor
 

@@ -1,4 +1,4 @@
-"""The data path of one frame; ``Segmenter.segment`` shows its whole life."""
+"""The data path of one frame, from decoding to the encoded answer; ``Segmenter._process`` shows all stages in order."""
 
 import asyncio
 import time
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class Segmenter:
-    """Takes frames, answers segmentations; every transport shares it."""
+    """Segments frames; all transports share it."""
 
     def __init__(
         self,
@@ -44,47 +44,47 @@ class Segmenter:
         self._metrics = metrics
         self._tracing = tracing
         self._max_image_pixels = max_image_pixels
-        self._side_outputs = side_outputs  # None: switched off
-        self._bulk = asyncio.Semaphore(max(1, usable_cores() // 2))
+        self._side_outputs = side_outputs  # None: ``output=maps`` is disabled
+        self._archive_threads = asyncio.Semaphore(max(1, usable_cores() // 2))
         self._in_flight = 0
-        self.idle = asyncio.Event()  # set while nothing is in flight
+        self.idle = asyncio.Event()  # set while no frame is in flight
         self.idle.set()
         metrics.queue_depth.set_function(lambda: admission.taken)
         metrics.in_flight.set_function(lambda: self._in_flight)
 
     @property
     def in_flight(self) -> int:
-        """Count the frames accepted and not yet answered."""
+        """Return the number of frames that are not yet answered."""
         return self._in_flight
 
     async def segment(self, frame: Frame) -> Segmentation:
         """Segment one frame; cancelling the caller drops the work.
 
         Raises:
-            QueueFull: every place is taken, and the frame is not patient.
-            InvalidParameter: ``output=maps`` is switched off.
+            QueueFull: the queue is full, and the frame does not wait for a place.
+            InvalidParameter: ``output=maps`` is disabled.
             DeadlineExceeded: the frame's deadline passed.
-            ServiceError: any other subclass that concerns a frame.
+            ServiceError: the picture is refused, or inference failed on it.
 
         """
-        # In a task of its own, a frame that goes on does not wake all that is around it.
-        return await asyncio.ensure_future(self._life(frame))
+        # A separate task resumes at each stage without waking the coroutines around it.
+        return await asyncio.ensure_future(self._process(frame))
 
-    async def _life(self, frame: Frame) -> Segmentation:
+    async def _process(self, frame: Frame) -> Segmentation:
         frame.priority, frame.made = frame.options.priority, time.perf_counter()
         with self._counted(frame):
             async with _within(frame.deadline):
                 if frame.options.output is Output.MAPS and self._side_outputs is None:
-                    raise InvalidParameter("output=maps is switched off here (MAPS); ask for another output")
-                if frame.patient:
-                    await self._admission.room()
+                    raise InvalidParameter("output=maps is disabled on this server (MAPS); request another output")
+                if frame.waits_for_place:
+                    await self._admission.wait_for_place()
                 self._admission.take(frame)
                 try:
                     self._metrics.decodes.inc()
                     await self._run(frame, prepare, frame, self._max_image_pixels)
                     await self._batcher.submit(frame)
                 finally:
-                    if frame.release is not None:  # it never went to the device
+                    if frame.release is not None:  # it failed or was cancelled before it reached the device
                         frame.release()
                 frame.times["queue"] = frame.queued, frame.started
                 frame.times["infer"] = frame.computed
@@ -93,17 +93,17 @@ class Segmenter:
                 if frame.options.output is Output.MAPS and self._side_outputs is not None:
                     await self._side_outputs.add_to(frame)
                 answer = await self._run(frame, render, frame)
-        frame.item = frame.result = frame.picture = None  # not while the answer is on its way
+        frame.item = frame.result = frame.picture = None  # frees memory while the answer is sent
         return answer
 
     async def _run(self, frame: Frame, function: Callable[..., T], *args: object) -> T:
-        """Run a function in the CPU pool, which knows no priorities: archives take half of its threads at most."""
-        async with self._bulk if frame.options.priority is Priority.ARCHIVE else nullcontext():
+        """Run a function in the CPU pool, which has no priorities: archives may use only half of its threads."""
+        async with self._archive_threads if frame.options.priority is Priority.ARCHIVE else nullcontext():
             return await asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
 
     @contextmanager
     def _counted(self, frame: Frame) -> Iterator[None]:
-        """Count a frame in flight, and what became of it."""
+        """Count the frame as in flight during the block, and record its outcome and stage times at the end."""
         self._in_flight += 1
         self.idle.clear()
         try:
@@ -131,7 +131,7 @@ class Segmenter:
 
 
 def inference(predictor: Predictor) -> Infer[Pixels, Inference]:
-    """Wrap a predictor for the batcher; logits that are not finite are a failure, never an answer."""
+    """Return the batcher's inference function for a predictor; infinite or undefined logits are an error."""
 
     def infer(frames: Sequence[Pixels]) -> list[Inference]:
         logits = predictor.predict(np.stack(frames))

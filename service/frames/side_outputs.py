@@ -1,7 +1,7 @@
-"""The four side outputs of one picture, S6 to S3, which show how reverse attention refines the first guess.
+"""The four side outputs of a picture, S6 to S3, which show how reverse attention refines the first prediction.
 
-They are for looking at, so they have no part in the batches: a float32 network of their own is loaded on first use, and
-works on one frame at a time.
+They are for inspection only, and therefore not batched: a separate float32 network is loaded on first use, and runs on
+one frame at a time.
 """
 
 import asyncio
@@ -20,19 +20,21 @@ if TYPE_CHECKING:
 
 
 class SideOutputs:
-    """Makes the maps of ``output=maps``."""
+    """Computes the maps of ``output=maps`` with the weights file of the service."""
 
     def __init__(self, weights: Path) -> None:
         self._weights = weights
         self._loaded: FourMaps | None = None
-        self._busy = threading.Lock()  # held by the thread at work, which goes on when its client leaves
+        self._busy = threading.Lock()  # held by the working thread, which continues when its client disconnects
 
     async def add_to(self, frame: Frame) -> None:
-        """Give a frame the probabilities of S6, S5, S4 and S3, each uint8 (352, 352), by the weights of its result.
+        """Set ``frame.maps`` to the probabilities of S6, S5, S4 and S3, each uint8 (352, 352).
+
+        The maps come from the same weights as the frame's result.
 
         Raises:
-            QueueFull: another frame is at work.
-            NotReady: the weights file does not hold these weights any more.
+            QueueFull: the maps of another frame are being computed.
+            NotReady: the weights file no longer holds these weights.
 
         """
         assert frame.item is not None
@@ -40,28 +42,28 @@ class SideOutputs:
         frame.maps = await asyncio.to_thread(self._maps, frame.item, frame.result.model.weights_sha256)
 
     def forget(self) -> None:
-        """Let go of the network, whose weights answer no more."""
+        """Free the network, after a reload of the weights."""
         self._loaded = None
 
     def _maps(self, pixels: Pixels, sha256: str) -> list[Pixels]:
         if not self._busy.acquire(blocking=False):
-            raise QueueFull("maps are made of one picture at a time; retry")
+            raise QueueFull("maps are computed for one picture at a time; retry")
         try:
             return self._network(sha256).of(pixels)
         finally:
             self._busy.release()
 
     def _network(self, sha256: str) -> "FourMaps":
-        from model.engines.torch.side_outputs import FourMaps  # takes seconds: it brings PyTorch in
+        from model.engines.torch.side_outputs import FourMaps  # imports PyTorch, which takes seconds
 
         if self._loaded is None or self._loaded.sha256 != sha256:
             try:
                 weights = weights_file.identify(self._weights)
                 if weights.sha256 != sha256:
                     raise NotReady(
-                        "the weights file was replaced, and maps wait until it is loaded (SIGHUP); retry then"
+                        "the weights file was replaced but not loaded yet; retry after the operator has sent SIGHUP"
                     )
                 self._loaded = FourMaps(weights)
             except UserError as error:
-                raise NotReady(f"maps cannot be made ({error}); ask for another output") from error
+                raise NotReady(f"maps cannot be computed ({error}); request another output") from error
         return self._loaded

@@ -1,1 +1,1 @@
-"""HTTP itself: server, connections, request bodies, middleware and problem documents."""
+"""HTTP below the routes: server, connections, limits on requests, request bodies and middleware."""

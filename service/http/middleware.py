@@ -1,4 +1,4 @@
-"""ASGI middleware: every HTTP request and WebSocket is a call, its answer has headers that keep browsers careful."""
+"""ASGI middleware: turns every HTTP request and WebSocket into a call, and adds security headers to every answer."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -8,15 +8,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.calls import Call, Calls, Transport
 from service.errors import ForeignOrigin, ServiceError, UnknownRoute
-from service.tasks import forget_frames
+from service.tasks import drop_tracebacks
 
 OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/v2/health/live", "/v2/health/ready", "/docs", "/openapi.json"})
-OPEN_FOLDERS = ("/pages/", "/samples/", "/docs/assets/")  # the page's own files, the same for everybody
-QUIET_PATHS = frozenset({"/livez", "/readyz", "/metrics"})  # polled for ever
-STREAM_PATHS = frozenset({"/stream"})  # where a WebSocket may be opened
-READING = frozenset({"GET", "HEAD", "OPTIONS"})  # methods that any site's page may use; it cannot read the answers
+OPEN_FOLDERS = ("/pages/", "/samples/", "/docs/assets/")  # static files of the web page
+QUIET_PATHS = frozenset({"/livez", "/readyz", "/metrics"})  # polled all the time
+STREAM_PATHS = frozenset({"/stream"})  # the paths that accept a WebSocket
+READING = frozenset({"GET", "HEAD", "OPTIONS"})  # safe for pages of other sites: browsers hide the answers from them
 TIMEOUT_HEADER = "x-request-timeout-ms"
-TOKEN_PROTOCOL = "pranet.bearer."  # before the token, in the subprotocols that a WebSocket offers
+TOKEN_PROTOCOL = "pranet.bearer."  # prefix of the token in a WebSocket's subprotocols
 SAFE_HEADERS = {
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
     "cross-origin-resource-policy": "same-origin",
@@ -32,14 +32,21 @@ REST = Transport(
     code=lambda error: str(error.status),
     failures=("5",),
 )
-HANDSHAKE = replace(REST, name="websocket")  # of a WebSocket, refused by an HTTP status
+HANDSHAKE = replace(REST, name="websocket")  # a refused handshake is answered with an HTTP status
 
 
 class HttpCalls:
-    """Makes a call of every request, also to routes that are added later, and has its error encoded.
+    """Runs every request as a call, whatever its route, and has its error encoded.
 
-    ``scope["state"]`` holds the ``call``, and the ``error`` that ended it. ``errors`` names the ASGI applications that
-    encode the error of a request ("http") and of a WebSocket ("websocket").
+    The ``Call`` is in ``scope["state"]["call"]``, and the error that ended it in ``scope["state"]["error"]``.
+
+    Args:
+        app: the application with the routes.
+        calls: serves the calls.
+        errors: ASGI applications that encode the error of a request (``"http"``) and of a WebSocket (``"websocket"``).
+        public_metrics: ``/metrics`` needs no token.
+        origins: origins of other web pages that may send frames; ``*`` for all.
+
     """
 
     def __init__(
@@ -54,13 +61,13 @@ class HttpCalls:
         self._app = app
         self._calls = calls
         self._errors = errors
-        self._origins = origins  # of other pages that may send frames
+        self._origins = origins
         self._open = OPEN_PATHS | {"/metrics"} if public_metrics else OPEN_PATHS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+        """Serve one request or WebSocket (ASGI)."""
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        if scope.get("method") == "HEAD":  # load balancers ask with it; the HTTP server leaves the body out
+        if scope.get("method") == "HEAD":  # used by load balancers; the HTTP server omits the body of the answer
             scope = {**scope, "method": "GET"}
         call = self._call(scope, headers)
         state = scope.setdefault("state", {})
@@ -85,14 +92,14 @@ class HttpCalls:
                     call.name = _route(scope) or call.name
                     raise
         except ServiceError as error:
-            forget_frames(error)  # or it and the request, in whose state it is kept, would hold each other
+            drop_tracebacks(error)  # the request's state refers to the error: breaks the reference cycle
             if not answered:
                 state["error"] = error
                 await self._errors[scope["type"]](scope, receive, send_with_headers)
 
     def _call(self, scope: Scope, headers: Mapping[str, str]) -> Call:
         path, is_socket = scope["path"], scope["type"] == "websocket"
-        preflight = scope.get("method") == "OPTIONS" and bool(self._origins)  # browsers send it without a token
+        preflight = scope.get("method") == "OPTIONS" and bool(self._origins)  # CORS; browsers send it without a token
         return Call(
             transport=HANDSHAKE if is_socket else REST,
             name="WS" if is_socket else "HTTP",
@@ -100,21 +107,22 @@ class HttpCalls:
             authorizations=_authorizations(scope),
             timeout=headers.get(TIMEOUT_HEADER),
             is_open=not is_socket and (path in self._open or path.startswith(OPEN_FOLDERS) or preflight),
-            is_work=not is_socket and scope["method"] not in READING,  # a stream tells once it is open
+            is_work=not is_socket and scope["method"] not in READING,  # a stream checks readiness once it is open
             is_stream=is_socket,
             is_quiet=path in QUIET_PATHS,
             fault=self._fault(scope, headers),
         )
 
     def _fault(self, scope: Scope, headers: Mapping[str, str]) -> ServiceError | None:
-        """Return what is wrong with a WebSocket where none is served, and with what another site's page sends.
+        """Return the error of a WebSocket to a wrong path, or of a cross-origin request that is not allowed.
 
-        Browsers leave that to the server: they open the WebSocket, and send a form or plain bytes and only keep the
-        answer from the page, so its pictures would be segmented. Programs name no origin.
+        Browsers leave this check to the server. They open a WebSocket of any page, and send its forms and plain bytes;
+        they only hide the answer from the page. Without the check, any site could have pictures segmented. Programs
+        other than browsers send no ``Origin``.
         """
         is_socket = scope["type"] == "websocket"
-        if is_socket and scope["path"] not in STREAM_PATHS:  # routes and mounts are not made for it
-            return UnknownRoute("no WebSocket is served under this path; the video stream is at /stream")
+        if is_socket and scope["path"] not in STREAM_PATHS:  # other routes and mounts fail on a WebSocket
+            return UnknownRoute("this path accepts no WebSocket; the video stream is at /stream")
         origin = headers.get("origin")
         if origin is None or origin in self._origins or "*" in self._origins:
             return None
@@ -122,7 +130,7 @@ class HttpCalls:
             return None
         if origin.partition("://")[2] != headers.get("host"):
             return ForeignOrigin(
-                f"pages of {origin} may not send to this service; its operator can let them (CORS_ORIGINS)"
+                f"pages of {origin} may not send to this service; ask its operator to add the origin to CORS_ORIGINS"
             )
         return None
 
@@ -133,16 +141,16 @@ def _add_headers(scope: Scope, headers: MutableHeaders, call: Call) -> None:
         headers["traceparent"] = call.traceparent
     for name, value in SAFE_HEADERS.items():
         headers.setdefault(name, value)
-    if scope["scheme"] == "https":  # browsers report it as a fault over plain HTTP
+    if scope["scheme"] == "https":  # over plain HTTP, browsers ignore it and print a warning
         headers.setdefault("cross-origin-opener-policy", "same-origin")
-    if "etag" not in headers:  # all but the page's own files may be about a patient
+    if "etag" not in headers:  # everything but static files may be about a patient
         headers.setdefault("cache-control", "no-store")
     if headers.get("allow") == "GET":
         headers["allow"] = "GET, HEAD"
 
 
 def _authorizations(scope: Scope) -> list[str]:
-    """Return the ``Authorization`` headers; of a WebSocket, which has none in browsers, else subprotocols."""
+    """Return the ``Authorization`` headers, or the tokens in a WebSocket's subprotocols, for browsers."""
     offered = scope.get("subprotocols", ())
     return [value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"] or [
         f"Bearer {each.removeprefix(TOKEN_PROTOCOL)}" for each in offered if each.startswith(TOKEN_PROTOCOL)
@@ -150,7 +158,7 @@ def _authorizations(scope: Scope) -> list[str]:
 
 
 def _route(scope: Scope) -> str:
-    """Name the route that was served. Paths and methods of the client's own making may name a patient."""
+    """Return method and path of the matched route; never the client's own path, which may hold a patient's name."""
     route = scope.get("route")
     path = f"{scope.get('root_path', '')}{getattr(route, 'path', '')}"
     if scope["type"] == "websocket":

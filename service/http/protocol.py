@@ -1,19 +1,23 @@
-"""HTTP/1.1 connections of uvicorn with limits of time and size, and errors in one form.
+"""HTTP/1.1 connections of uvicorn, with limits on time and size, and with errors in the service's format.
 
-What each part is for:
+A head is the request line with the headers. What each part is for:
 
-* a time for each head, and a size: against heads that come byte by byte (Slowloris) or never end;
-* a time for the rest of a body after its answer: against bodies that never end, which uvicorn reads and drops;
-* fields after a chunked body are dropped: uvicorn would keep them all (RFC 9110, section 6.5.1, allows to drop them);
-* one Host header (RFC 9112, section 3.2): two may mean one site to a proxy and another to the check of origins;
-* the work of a client that left is dropped: uvicorn tells only who asks;
-* what is no HTTP is answered behind the answers that are still open: uvicorn's answer would be taken for theirs;
-* a body that breaks off becomes an error of the route that reads it, so that the request is answered and counted once;
-* an upgrade to another protocol than WebSocket is ignored (RFC 9110, section 7.8): uvicorn would lose the body of those
-  who offer HTTP/2, as ``curl --http2`` and Java's client do;
-* who asks to close is closed after the body's end: uvicorn would cut off an early answer, such as 413, to ``urllib``.
+* A head has a time and a size limit, against heads that arrive byte by byte (Slowloris) or never end.
+* After an early response, sent before the body is complete, the rest of the body has a time limit. uvicorn would read
+  and discard a body without end.
+* Trailer fields after a chunked body are dropped, as RFC 9110, section 6.5.1, allows. uvicorn would keep them all.
+* A request must have exactly one Host header (RFC 9112, section 3.2). With two, a proxy and the check of origins could
+  each use another one.
+* When a client disconnects, its work is cancelled. uvicorn only tells applications that ask.
+* Malformed HTTP is answered after the responses to earlier requests, so that the client does not mistake the error for
+  one of them.
+* A malformed body becomes an error of the route that reads it, so that the request is answered and counted once.
+* An upgrade to another protocol than WebSocket is ignored (RFC 9110, section 7.8). uvicorn would lose the body of
+  requests that offer HTTP/2, as those of ``curl --http2`` and Java's client do.
+* A connection with ``Connection: close`` is closed after the end of the body. uvicorn would close it right after an
+  early response, such as 413, and ``urllib`` could not read that.
 
-The body itself has its limits in ``service.http.request``.
+The limits of the body are in ``service.http.request``.
 """
 
 import asyncio
@@ -33,138 +37,135 @@ from service.http.request import FAULT
 
 HEAD_SECONDS = 10.0
 MAX_HEAD_BYTES = 32 * 1024
-REST_SECONDS = 5.0  # for the rest of a body that nobody reads any more
+DISCARD_SECONDS = 5.0  # for the rest of a body after an early response
 OTHER_UPGRADE = re.compile(rb"(?i)(?<=\n)upgrade(?=[ \t]*:(?![ \t]*websocket))")
-TLS_HANDSHAKE = b"\x16\x03"  # the first bytes of a client that speaks TLS
+TLS_HANDSHAKE = b"\x16\x03"  # the first bytes of a TLS connection
 
 
 class HttpProtocol(HttpToolsProtocol):
-    """One connection; its methods are called by the transport, the parser and the request's end."""
+    """One connection; the asyncio transport, the HTTP parser and uvicorn's request cycle call its methods."""
 
     def __init__(self, *given: Any, calls: Calls, **named: Any) -> None:
         super().__init__(*given, **named)
         self._calls = calls
         self._timer: asyncio.TimerHandle | None = None
-        self._in_head = True  # or before it
+        self._in_head = True  # between requests, or inside a head
         self._head_bytes = 0
-        self._closing = False  # once the body has come and the answer is given
-        self._fault: ServiceError | None = None
-        self._deaf = False  # after what is no HTTP, nothing more is
-        self._last_words: ServiceError | None = None  # after the answers that are still open
-        self._requests: set[asyncio.Task[Any]] = set()  # that are being answered
+        self._close_after_body = False  # close once the body is complete and the response sent
+        self._fault: ServiceError | None = None  # what is wrong with the head, for ``send_400_response``
+        self._closed_for_reading = False  # malformed HTTP came: everything after it is ignored
+        self._pending_error: ServiceError | None = None  # sent after the responses to earlier requests
+        self._requests: set[asyncio.Task[Any]] = set()  # in progress
         self.app = self._tracked(self.app)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Give the peer its time for a first head."""
+        """Start the timer for the first head."""
         super().connection_made(transport)
         self._start_timer(HEAD_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait for nothing more, and drop the work of a client that left."""
+        """Cancel the timer, and the work for a client that disconnected."""
         self._stop_timer()
         super().connection_lost(exc)
         for request in self._requests:
             request.cancel()
 
     def data_received(self, data: bytes) -> None:
-        """Count what belongs to a head that is not complete."""
-        if self._deaf:
+        """Check the received bytes of a head against its limit, and pass them to the parser."""
+        if self._closed_for_reading:
             return
         if self._in_head:
             if not self._head_bytes and data.startswith(TLS_HANDSHAKE):
-                self._fault = InvalidRequest("this is TLS, which the port does not speak; send plain HTTP/1.1")
+                self._fault = InvalidRequest("the client speaks TLS, but TLS is off on this port; use http://")
             self._head_bytes += len(data)
             self._start_timer(HEAD_SECONDS)
             head, end, rest = data.partition(b"\r\n\r\n")
             data = OTHER_UPGRADE.sub(b"ignored", head) + end + rest
         super().data_received(data)
-        if self._head_bytes > MAX_HEAD_BYTES and not self._deaf:
+        if self._head_bytes > MAX_HEAD_BYTES and not self._closed_for_reading:
             self._refuse(_too_large())
 
     def on_message_begin(self) -> None:
-        """Give a head its time, also one that begins where a body ends."""
+        """Start the timer also for a head that arrives together with the body before it."""
         super().on_message_begin()
         self._start_timer(HEAD_SECONDS)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a field of the head; one after a chunked body may be left out (RFC 9110, section 6.5.1)."""
+        """Keep a header, and drop trailer fields."""
         if self._in_head:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Judge the size of a head; from here on the request's own deadline holds."""
+        """Check the size and Host header of the complete head; from here on the request's own deadline applies."""
         self._stop_timer()
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD_BYTES:
             self._fault = _too_large()
         if [name for name, _ in self.headers].count(b"host") != 1 and self.parser.get_http_version() == "1.1":
             self._fault = self._fault or InvalidRequest(
-                "the request has none or several Host headers; send one (RFC 9112, section 3.2)"
+                "the request has no Host header or several; send exactly one (RFC 9112, section 3.2)"
             )
         if self._fault:
-            raise ValueError  # the parser stops, and `send_400_response` is called
+            raise ValueError  # stops the parser; uvicorn then calls `send_400_response`
         super().on_headers_complete()
         if self.cycle and self.cycle.scope is self.scope:  # not for a WebSocket
-            self._closing, self.cycle.keep_alive = not self.cycle.keep_alive, True  # until the body's end
+            # keep_alive stays true until the end of the body: with false, uvicorn closes right after the response.
+            self._close_after_body, self.cycle.keep_alive = not self.cycle.keep_alive, True
         self._in_head, self._head_bytes = False, 0
 
     def on_message_complete(self) -> None:
-        """Expect a head again, whenever it comes."""
+        """End a body; close the connection if its request asked for that."""
         self._stop_timer()
         self._in_head = True
         super().on_message_complete()
-        if self._closing and self.cycle.response_complete:
+        if self._close_after_body and self.cycle.response_complete:
             self.transport.close()
-        elif self._closing:
+        elif self._close_after_body:
             self.cycle.keep_alive = False
 
     def on_response_complete(self) -> None:
-        """Give the rest of a body that was answered early its time."""
+        """Send a pending error, or limit the time for the rest of a body after an early response."""
         super().on_response_complete()
-        if self._last_words and self.cycle.response_complete:
-            refuse(self.transport, self._last_words, self._calls, REST)
+        if self._pending_error and self.cycle.response_complete:
+            refuse(self.transport, self._pending_error, self._calls, REST)
             self.transport.close()
         elif not self._in_head:
-            self._start_timer(REST_SECONDS)
+            self._start_timer(DISCARD_SECONDS)
 
     def send_400_response(self, msg: str) -> None:
-        """Say what is wrong in the form of all other errors."""
-        reason = sys.exception()  # uvicorn calls this where it caught it
+        """Answer malformed HTTP with a problem document instead of uvicorn's plain text."""
+        reason = sys.exception()  # uvicorn calls this in the handler of the parser's error
         self._refuse(
             self._fault
-            or InvalidRequest(
-                f"this is no HTTP/1.1 request as it should be ({reason}); see RFC 9112, or use an HTTP library"
-            )
+            or InvalidRequest(f"this is not a valid HTTP/1.1 request ({reason}); see RFC 9112, or use an HTTP library")
         )
 
     def _start_timer(self, seconds: float) -> None:
         if self._timer is None:
-            self._timer = self.loop.call_later(seconds, self._give_up)
+            self._timer = self.loop.call_later(seconds, self._time_out)
 
     def _stop_timer(self) -> None:
         if self._timer:
             self._timer.cancel()
             self._timer = None
 
-    def _give_up(self) -> None:
+    def _time_out(self) -> None:
         if self._in_head and self._head_bytes:
             self._refuse(
-                HeadTooSlow(
-                    f"the request's line and headers did not arrive within {HEAD_SECONDS:g} s; send them at once"
-                )
+                HeadTooSlow(f"the request line and headers did not arrive within {HEAD_SECONDS:g} s; send them faster")
             )
-        else:  # one who never said a word expects no answer; one who was answered has it
+        else:  # an idle connection expects no answer, and a request with an unread body already has one
             self.transport.close()
 
     def _refuse(self, error: ServiceError) -> None:
-        """Read no more, and say why to whoever is to be told."""
+        """Stop reading, and report the error: to the client, after pending responses, or to the route that reads."""
         self._stop_timer()
-        self._deaf = True
+        self._closed_for_reading = True
         if self.cycle is None or self.cycle.response_complete:
-            if self._in_head:  # else the request whose body this is has its answer
+            if self._in_head:  # otherwise the error is in the body of a request that is already answered
                 refuse(self.transport, error, self._calls, REST)
             self.transport.close()
         elif self._in_head:
-            self._last_words = error
+            self._pending_error = error
         else:
             state: Any = self.cycle.scope["state"]
             state[FAULT] = error
@@ -172,7 +173,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.cycle.message_event.set()
 
     def _tracked(self, app: ASGI3Application) -> ASGI3Application:
-        """Return the application with its requests known, so that they can be cancelled."""
+        """Wrap the application to track the tasks of its requests, so that ``connection_lost`` can cancel them."""
 
         async def run(scope: Any, receive: Any, send: Any) -> None:
             request = asyncio.current_task()
@@ -190,7 +191,7 @@ class HttpProtocol(HttpToolsProtocol):
 
 
 def refuse(connection: asyncio.Transport, error: ServiceError, calls: Calls, transport: Transport) -> None:
-    """Answer and account for what no route will see."""
+    """Answer, count and log a request that reaches no route."""
     request_id = calls.refuse(transport, error)
     body = json.dumps(error.problem(request_id)).encode()
     head = (
@@ -202,5 +203,5 @@ def refuse(connection: asyncio.Transport, error: ServiceError, calls: Calls, tra
 
 def _too_large() -> HeadTooLarge:
     return HeadTooLarge(
-        f"the request's line and headers have more than {MAX_HEAD_BYTES} bytes; send fewer or shorter ones"
+        f"the request line and headers have more than {MAX_HEAD_BYTES} bytes; send fewer or shorter headers"
     )

@@ -1,4 +1,4 @@
-"""An HTTP request: its call, its queries, and its body, an image or an archive, within limits of bytes and time."""
+"""Reads an HTTP request: its call, its query, and its body (image, archive or form) within limits of bytes and time."""
 
 import asyncio
 import io
@@ -24,35 +24,37 @@ from service.errors import (
 from service.frames.codec import READABLE
 
 MULTIPART = "multipart/form-data"
-MULTIPART_OVERHEAD_BYTES = 16 * 1024  # boundaries and part headers around the one file
+MULTIPART_OVERHEAD_BYTES = 16 * 1024  # boundaries and part headers around one file
 FILE_FIELD = "file"
-MAX_PARTS = 10_000  # of an archive
-NO_CODING = ("", "identity")  # what a body that is sent as it is may be said to have
-FAULT = "fault"  # in the state of a request: the error for which the HTTP server reads no more of its body
+MAX_PARTS = 10_000  # of a multipart archive
+NO_CODING = ("", "identity")  # values of Content-Encoding that mean no encoding
+FAULT = "fault"  # key in a request's state: the error in its body, set by ``service.http.protocol``
 
 
 class _InMemoryParser(MultiPartParser):
-    """Starlette's parser writes parts over 1 MB to disk; a patient's picture does not belong there."""
+    """Keeps all parts in memory; Starlette writes parts over 1 MB to disk, where patient data must not go."""
 
     spool_max_size = 2**62
 
     def close(self) -> None:
-        """Let go of parts that the end of the body cut off."""
+        """Free parts that were not complete when the body ended."""
         for file in self._files_to_close_on_error:
             file.close()
 
 
 def call_of(request: Request) -> Call:
-    """Return the call that a request is."""
+    """Return the call that ``HttpCalls`` made of a request."""
     call: Call = request.state.call
     return call
 
 
-def received(request: Request) -> Call:
-    """Return the call of a request whose queries differ: of two values the last would count, and nobody would know.
+def checked_call(request: Request) -> Call:
+    """Return the call of a request after checking that each query parameter is given once.
+
+    FastAPI would silently use the last of several values.
 
     Raises:
-        InvalidParameter: a name is given twice.
+        InvalidParameter: a parameter is given twice.
 
     """
     for name, times in Counter(name for name, _ in request.query_params.multi_items()).items():
@@ -62,24 +64,24 @@ def received(request: Request) -> Call:
 
 
 def content_type(request: Request) -> str:
-    """Return the media type of a body without its parameters; empty where none is given."""
+    """Return the media type of the body in lower case, without its parameters; empty if there is none."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 async def read_image(request: Request, max_bytes: int, deadline: float) -> bytes:
-    """Return the encoded image of a request.
+    """Read the encoded image of a request: its body, or the file in its multipart form.
 
     Args:
-        request: its body is read here.
+        request: its body must not have been read.
         max_bytes: limit for the image.
-        deadline: loop time, seconds, by which the whole body must be in.
+        deadline: loop time, seconds, by which the whole body must have arrived.
 
     Raises:
-        UnsupportedImage: the content type is not an image's.
-        CodedBody: it is compressed as a whole.
-        TooManyBytes: more than ``max_bytes``; noticed by the declared length where there is one.
+        UnsupportedImage: the content type is neither an image nor a form.
+        CodedBody: the body has a ``Content-Encoding``.
+        TooManyBytes: the image has more than ``max_bytes``; a declared length is checked before the body is read.
         BodyTooSlow: the deadline passed.
-        InvalidRequest: the multipart form is broken or has no file, or the body's chunks are broken.
+        InvalidRequest: the multipart form is invalid or has no file, or the chunked encoding is invalid.
         ClientLeft: the client closed the connection.
 
     """
@@ -96,18 +98,18 @@ async def read_image(request: Request, max_bytes: int, deadline: float) -> bytes
         return image
     if kind and not kind.startswith("image/") and kind != "application/octet-stream":
         advice = f"send {READABLE} with its image type, application/octet-stream or {MULTIPART}"
-        raise UnsupportedImage(f"the content type {kind} is not read here; {advice}")
+        raise UnsupportedImage(f"the content type {kind} is not supported; {advice}")
     return await read_body(request, max_bytes, max_bytes, deadline)
 
 
 async def read_body(request: Request, limit: int, max_bytes: int, deadline: float) -> bytes:
-    """Return a whole body of at most ``limit`` bytes, of which ``max_bytes`` are the image's.
+    """Read a whole body of at most ``limit`` bytes; an error message names ``max_bytes``, the limit of the image in it.
 
     Raises:
-        CodedBody: it is compressed as a whole.
-        TooManyBytes: noticed by the declared length where there is one.
+        CodedBody: the body has a ``Content-Encoding``.
+        TooManyBytes: the body is larger; a declared length is checked before the body is read.
         BodyTooSlow: ``deadline`` (loop time, seconds) passed.
-        InvalidRequest: its chunks are broken.
+        InvalidRequest: the chunked encoding is invalid.
         ClientLeft: the client closed the connection.
 
     """
@@ -116,10 +118,10 @@ async def read_body(request: Request, limit: int, max_bytes: int, deadline: floa
 
 
 async def read_zip(request: Request, max_bytes: int, deadline: float) -> io.BytesIO:
-    """Return a body of at most ``max_bytes``, held once in memory.
+    """Read a body of at most ``max_bytes`` into memory, without a second copy of it.
 
     Raises:
-        ServiceError: as ``read_body``.
+        ServiceError: the same as from ``read_body``.
 
     """
     archive = io.BytesIO()
@@ -130,11 +132,11 @@ async def read_zip(request: Request, max_bytes: int, deadline: float) -> io.Byte
 
 
 async def read_parts(request: Request, max_bytes: int, deadline: float) -> list[tuple[str, bytes]]:
-    """Return names and contents of the files in a multipart form of at most ``max_bytes``, held once in memory.
+    """Read the names and contents of the files in a multipart form of at most ``max_bytes``.
 
     Raises:
-        InvalidRequest: the form is broken, or has too many parts.
-        ServiceError: as ``read_body``.
+        InvalidRequest: the form is invalid, or has more than ``MAX_PARTS`` parts.
+        ServiceError: the same as from ``read_body``.
 
     """
     chunks = _chunks(request, max_bytes, partial(_too_large, max_bytes))
@@ -145,7 +147,7 @@ async def read_parts(request: Request, max_bytes: int, deadline: float) -> list[
 async def _files(
     request: Request, chunks: AsyncGenerator[bytes, None], most: int, deadline: float, advice: str
 ) -> list[tuple[str, str, bytes]]:
-    """Return field, name and content of the files in a form; ``Request.form`` knows no limit of bytes or time."""
+    """Return field, name and content of the files in a form; ``Request.form`` has no limits on bytes and time."""
     parser = _InMemoryParser(request.headers, chunks, max_files=most, max_fields=8)
     try:
         async with _in_time(deadline):
@@ -153,7 +155,7 @@ async def _files(
         files = [(field, value) for field, value in form.multi_items() if isinstance(value, UploadFile)]
         return [(field, each.filename or "", await _taken(each)) for field, each in files]
     except (MultiPartException, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"the multipart form is broken ({error}); {advice}") from error
+        raise InvalidRequest(f"the multipart form is invalid ({error}); {advice}") from error
     finally:
         parser.close()
 
@@ -171,16 +173,16 @@ async def _in_time(deadline: float) -> AsyncIterator[None]:
         async with asyncio.timeout_at(deadline):
             yield
     except TimeoutError:
-        raise BodyTooSlow("the body did not arrive within the request's time; send it faster") from None
+        raise BodyTooSlow("the body did not arrive before the deadline of the request; send it faster") from None
 
 
 async def _chunks(request: Request, limit: int, too_many: Callable[[], TooManyBytes]) -> AsyncGenerator[bytes, None]:
     codings = [each for each in request.headers.getlist("content-encoding") if each.strip().lower() not in NO_CODING]
     if codings:
-        raise CodedBody(f"the body has the Content-Encoding {', '.join(codings)[:80]}; send it as it is, without one")
+        raise CodedBody(f"the body has the Content-Encoding {', '.join(codings)[:80]}; send it without encoding")
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
-        raise too_many()  # the server discards the rest, so that the client can read the answer
+        raise too_many()  # ``HttpProtocol`` discards the body, so that the client can read the answer
     size = 0
     try:
         async for chunk in request.stream():

@@ -1,4 +1,4 @@
-"""The HTTP server: its connections, their time-outs, TLS, and its end."""
+"""The HTTP server: uvicorn with this service's connection classes, timeouts, TLS and graceful shutdown."""
 
 import asyncio
 import contextlib
@@ -17,27 +17,28 @@ from service.http.websocket_protocol import WebSocketProtocol
 from service.readiness import Phase
 from service.runtime import Service
 
-# Longer than clients and proxies keep an idle connection (httpx 5 s, nginx and most load balancers 60 s): who closes
-# first must be the client, or a request that is just being sent meets a closed connection.
+# Idle timeout. It is longer than that of clients and proxies (httpx 5 s, nginx and most load balancers 60 s): if the
+# server closed first, a request sent at that moment would fail.
 KEEP_ALIVE_SECONDS = 75
-# A peer that vanished without a word is given up after both times together.
+# A peer that disappeared without closing the connection is disconnected after the sum of both times.
 WS_PING_SECONDS = 10.0
 WS_PING_TIMEOUT_SECONDS = 5.0
 
-UNREAD_SECONDS = 30.0  # that sent bytes may stay unread in the peer's full buffers before the kernel gives it up
+UNREAD_SECONDS = 30.0  # how long a peer may not read sent bytes before the kernel closes its connection
 
 
 @contextlib.asynccontextmanager
 async def listening(app: ASGIApp, service: Service, listener: socket.socket) -> AsyncIterator[None]:
-    """Serve an application over HTTP on a bound socket inside the block."""
+    """Serve an ASGI application on a bound socket inside the block; at its end, let answers in progress finish."""
     tls, settings = service.tls, service.settings
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(UNREAD_SECONDS * 1e3))  # its children too
+    # Connections inherit this option from the listening socket.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(UNREAD_SECONDS * 1e3))
     config = uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
         lifespan="off",
-        workers=1,  # else WEB_CONCURRENCY decides: one device, one queue, one registry of metrics
+        workers=1,  # one device, one queue, one metrics registry; otherwise WEB_CONCURRENCY would start more
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         ws=functools.partial(WebSocketProtocol, calls=service.calls),  # type: ignore[arg-type]
@@ -50,7 +51,7 @@ async def listening(app: ASGIApp, service: Service, listener: socket.socket) -> 
     server = _Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
-        while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn has no event for it
+        while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn has no event for this
             await asyncio.sleep(0.005)
         yield
     finally:
@@ -60,17 +61,17 @@ async def listening(app: ASGIApp, service: Service, listener: socket.socket) -> 
 
 
 def _seconds_to_end(service: Service) -> int:
-    """Return how long what is answered may still be on its way to its clients: for the rest of the drain."""
+    """Return how many seconds answers may still take to reach their clients: the rest of the drain time, or 1."""
     if service.readiness.phase is not Phase.DRAINING:
         return 1
     return max(1, round(service.settings.drain_seconds - (time.monotonic() - service.readiness.since)))
 
 
 class _Server(uvicorn.Server):
-    """Leaves signals to the composition root, which stops REST and gRPC together, and limits the time of handshakes."""
+    """Leaves signals to ``service.app``, which stops REST and gRPC together, and limits the time of TLS handshakes."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen as uvicorn does with given sockets and no lifespan; it leaves the time to the loop: 60 s."""
+        """Listen as uvicorn does, but with ``HANDSHAKE_SECONDS`` for TLS instead of asyncio's 60 s."""
         loop, tls = asyncio.get_running_loop(), self.config.ssl
         protocol: Any = self.config.http_protocol_class
         connected = functools.partial(protocol, config=self.config, server_state=self.server_state, app_state={})

@@ -1,10 +1,11 @@
-"""WebSocket connections of uvicorn whose handshakes and messages may be broken, or far too many.
+"""WebSocket connections of uvicorn, protected against invalid handshakes, invalid text and floods of small frames.
 
 What each part is for:
 
-* a broken handshake ends at once, counted, with an error in the form of all others: uvicorn leaves some open for ever;
-* pings, pongs and fragments have a rate: each read of 256 KiB holds 43,000 of them, 0.4 s in which nobody is answered;
-* text that is not UTF-8 and a refusal by a route are the client's faults: uvicorn logs each as an error of the service.
+* An invalid handshake is refused at once with a counted error in the service's format; uvicorn never closes some.
+* Pings, pongs and fragments have a rate limit. One read of 256 KiB can hold 43,000 of them, which take 0.4 s in which
+  no other connection is served. Above the rate, reading from their connection pauses.
+* Text that is not UTF-8, and a refusal by a route, are client errors; uvicorn logs them as errors of the service.
 """
 
 import asyncio
@@ -21,22 +22,22 @@ from service.http.middleware import HANDSHAKE
 from service.http.protocol import refuse
 
 TOO_LARGE = (RequestLineTooLong, HeaderLineTooLong, TooManyHeaders)
-LOOSE_FRAMES = 1_000  # pings, pongs and fragments that pass at once
-LOOSE_FRAMES_A_SECOND = 10_000  # in the long run; each takes some 10 us
+LOOSE_FRAMES = 1_000  # burst of pings, pongs and fragments that passes without a pause
+LOOSE_FRAMES_A_SECOND = 10_000  # sustained rate; each frame takes some 10 us
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
-    """One connection, from its handshake on; its methods are called by the transport."""
+    """One connection, from its handshake on; the asyncio transport and uvicorn call its methods."""
 
     def __init__(self, *given: Any, calls: Calls, **named: Any) -> None:
         super().__init__(*given, **named)
         self._calls = calls
-        self._loose_frames = 0  # in the bytes that came last
-        self._due = 0.0  # when all that came so far will have come at this rate, loop time
+        self._loose_frames = 0  # in the bytes received last
+        self._due = 0.0  # loop time by which all frames so far would have come at the sustained rate
         self._waiting: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
-        """End what is not even a request that could ask for a WebSocket; let a flood of frames wait."""
+        """Refuse bytes that are not an HTTP request, and pause reading during a flood of small frames."""
         self._loose_frames = 0
         super().data_received(data)
         now = self.loop.time()
@@ -53,17 +54,17 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         super().handle_ping()
 
     def handle_pong(self, event: Frame) -> None:
-        """Count a pong, asked for or not."""
+        """Count a pong, solicited or not."""
         self._loose_frames += 1
         super().handle_pong(event)
 
     def handle_cont(self, event: Frame) -> None:
-        """Count a fragment, and take it."""
+        """Count a fragment, and add it to its message."""
         self._loose_frames += 1
         super().handle_cont(event)
 
     async def receive(self) -> Any:
-        """Hand the application its next message, which lets the connection be read again unless it has to wait."""
+        """Return the next message; uvicorn then resumes reading, which is paused again during a flood."""
         message = await super().receive()
         if self._waiting and not self.transport.is_closing():
             self.transport.pause_reading()
@@ -75,7 +76,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.transport.resume_reading()
 
     def handle_connect(self, event: Request) -> None:
-        """Take a handshake on, if it is one."""
+        """Go on with a valid handshake, and refuse an invalid one."""
         self.conn.accept(event)
         if self.conn.handshake_exc:
             self._refuse(self.conn.handshake_exc)
@@ -83,7 +84,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             super().handle_connect(event)
 
     def send_receive_event_to_app(self) -> None:
-        """Close the connection of who sends text that is not UTF-8 (RFC 6455, section 8.1)."""
+        """Pass on a message; close the connection if its text is not UTF-8 (RFC 6455, section 8.1)."""
         if self.curr_msg_data_type == "text" and not self.close_sent and not _is_text(b"".join(self.frames)):
             self.conn.send_close(CloseCode.INVALID_DATA, "text must be UTF-8; send frames as binary messages")
             self.handle_parser_exception()
@@ -91,16 +92,16 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             super().send_receive_event_to_app()
 
     async def send(self, message: Any) -> None:
-        """Take a refusal by a route for the end of the handshake; uvicorn would report each as an error."""
+        """Send a message; a refusal by a route ends the handshake, which uvicorn would log as an error."""
         await super().send(message)
         self.handshake_complete = self.handshake_complete or self.close_sent
 
     def _refuse(self, fault: Exception) -> None:
         reason = fault.__cause__ or fault
         error = (HeadTooLarge if isinstance(fault, TOO_LARGE) else InvalidRequest)(
-            f"this opens no WebSocket ({reason}); see RFC 6455, or use a WebSocket library"
+            f"the WebSocket handshake is invalid ({reason}); see RFC 6455, or use a WebSocket library"
         )
-        self.handshake_initiated = self.handshake_complete = self.close_sent = True  # nothing more is to be said
+        self.handshake_initiated = self.handshake_complete = self.close_sent = True  # uvicorn sends nothing more
         refuse(self.transport, error, self._calls, HANDSHAKE)
         self.transport.close()
 

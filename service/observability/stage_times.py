@@ -1,4 +1,4 @@
-"""The stages of a frame's life and the time each took."""
+"""The processing stages of a frame, and the time that each took."""
 
 from collections.abc import Iterable
 
@@ -6,21 +6,21 @@ STAGES = ("decode", "preprocess", "queue", "infer", "post", "encode")
 
 
 class StageTimes(dict[str, tuple[float, float]]):
-    """Begin and end of each stage by ``time.perf_counter``, in seconds.
+    """Begin and end of each stage, ``time.perf_counter`` seconds.
 
-    The stages of one frame follow each other, so one thread at a time writes.
+    It needs no lock: the stages of a frame run one after another, so only one thread at a time writes.
     """
 
     def seconds(self) -> dict[str, float]:
-        """Return how long each stage took, and the ``total`` where it is known, in the order of a frame's life."""
+        """Return the duration of each stage in order, and the ``total`` once it is known."""
         return {stage: self[stage][1] - self[stage][0] for stage in (*STAGES, "total") if stage in self}
 
     def milliseconds(self) -> dict[str, float]:
-        """Return the times in milliseconds, to the microsecond."""
+        """Return the durations in milliseconds, rounded to microseconds."""
         return {stage: round(seconds * 1e3, 3) for stage, seconds in self.seconds().items()}
 
     def server_timing(self) -> str:
-        """Format as a ``Server-Timing`` header (W3C Server Timing)."""
+        """Return the durations as the value of a ``Server-Timing`` header (W3C Server Timing)."""
         return ", ".join([f"{stage};dur={ms:.3f}" for stage, ms in self.milliseconds().items()])
 
     @classmethod

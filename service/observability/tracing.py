@@ -1,8 +1,8 @@
-"""Traces by OpenTelemetry, sent to an OTLP receiver over gRPC. They never hold what a client sent, only how it fared.
+"""OpenTelemetry traces, sent to an OTLP receiver over gRPC. They hold times and outcomes, never data of the client.
 
-Without a receiver nothing is kept: the API's no-op tracer passes a client's own trace id on to the logs (W3C Trace
-Context), and the SDK is not imported. With one, the SDK's own environment variables hold: service name and resource,
-sampler, batches, headers, certificates.
+Without a receiver nothing is recorded and the SDK is not imported. The API's no-op tracer still passes the client's
+trace id (W3C Trace Context) on to the logs. With a receiver, the SDK's environment variables apply: service name and
+resource, sampler, batching, headers, certificates.
 """
 
 import asyncio
@@ -19,15 +19,16 @@ from service import __version__
 from service.errors import ServiceError
 from service.observability.stage_times import STAGES, StageTimes
 
-FLUSH_SECONDS = 3.0  # that the end of the service waits for a receiver to take the last spans
-STREAM = "pranet.stream"  # in the context of a call in which many frames come
+FLUSH_SECONDS = 3.0  # how long the shutdown waits for the receiver to accept the last spans
+STREAM = "pranet.stream"  # key in the context of a call: it is a stream
 W3C = TraceContextTextMapPropagator()
 
 
 class Tracing:
-    """A span for every call, and under it one for every stage of its frame.
+    """Records a span for every call, with a child span for every stage of its frame.
 
-    A stream can last for hours, longer than a trace may: its frames are traces of their own, linked to the call's.
+    A stream may last for hours, too long for one trace. Each of its frames is therefore a separate trace, linked to the
+    span of the call.
     """
 
     def __init__(self, tracer: Tracer | None = None) -> None:
@@ -35,21 +36,28 @@ class Tracing:
         self.tracer = tracer or trace.NoOpTracer()
 
     def traceparent(self, span: Span) -> str:
-        """Return the header that names a call's span to its client."""
+        """Return the ``traceparent`` header that tells the client the span of its call."""
         headers: dict[str, str] = {}
         W3C.inject(headers, set_span_in_context(span))
         return headers["traceparent"]
 
     def record(self, made: float, times: StageTimes, failure: BaseException | None) -> None:
-        """Keep the stages of one frame of the current call, which was made at ``made`` (``time.perf_counter``)."""
+        """Record the stages of one frame of the current call.
+
+        Args:
+            made: when the frame was created, ``time.perf_counter`` seconds.
+            times: begin and end of each stage, by the same clock.
+            failure: the exception that ended it, if any.
+
+        """
         now = time.time_ns()
-        shift = now - time.perf_counter_ns()  # from the clock of the stages to that of traces
+        shift = now - time.perf_counter_ns()  # offset from ``perf_counter`` to wall-clock time
         frame = call = trace.get_current_span()
         stream = bool(context.get_value(STREAM))
         if stream:
             links = [Link(call.get_span_context())]
             frame = self.tracer.start_span("frame", context.Context(), links=links, start_time=shift + _ns(made))
-        if not frame.is_recording():  # the sampler passed it over
+        if not frame.is_recording():  # not selected by the sampler
             return
         for stage in STAGES:
             if stage in times:
@@ -66,17 +74,19 @@ class Tracing:
 
 
 def current_trace_id() -> str:
-    """Return the trace id of the current call, 32 hex digits; empty where there is none."""
+    """Return the trace id of the current call, 32 hex digits; empty if it has none."""
     identity = trace.get_current_span().get_span_context()
     return f"{identity.trace_id:032x}" if identity.is_valid else ""
 
 
 @asynccontextmanager
 async def started(endpoint: str | None) -> AsyncIterator[Tracing]:
-    """Trace inside the block, to the OTLP receiver at ``http(s)://host:port`` if there is one.
+    """Record traces inside the block and send them to the OTLP receiver at ``endpoint``, ``http(s)://host:port``.
+
+    With ``endpoint`` None, nothing is recorded.
 
     Raises:
-        ModuleNotFoundError: there is one, but the extra ``otel`` is not installed.
+        ModuleNotFoundError: an endpoint is given, but the extra ``otel`` is not installed.
 
     """
     if endpoint is None:
@@ -94,10 +104,10 @@ async def started(endpoint: str | None) -> AsyncIterator[Tracing]:
     try:
         yield Tracing(provider.get_tracer("pranet", __version__))
     finally:
-        giving_up = threading.Timer(FLUSH_SECONDS, exporter.shutdown)  # the SDK would wait for 30 s
-        giving_up.start()
+        limit = threading.Timer(FLUSH_SECONDS, exporter.shutdown)  # the SDK itself would wait for up to 30 s
+        limit.start()
         await asyncio.to_thread(provider.shutdown)
-        giving_up.cancel()
+        limit.cancel()
 
 
 def _ns(seconds: float) -> int:

@@ -1,9 +1,9 @@
-"""The Open Inference Protocol, version 2 (KServe, Triton), over the same data path as the plain interface.
+"""The Open Inference Protocol, version 2 (KServe, Triton), on the same data path as REST and gRPC.
 
     wire          rest (JSON, binary extension)  |  rpc (unary, ModelStreamInfer)
-    → tensors     what the request's tensors hold: pictures
-    → parameters  what its parameters ask for: options, time; or why they are refused
-    → inference   every picture through ``Segmenter.segment``; the outputs, stacked
+    → tensors     the input tensors become pictures
+    → parameters  the request's parameters become options and a timeout, or an error
+    → inference   ``Segmenter.segment`` segments every picture; the outputs are stacked
 
-``model`` describes the one model that is served. ``rest`` and ``rpc`` never import each other.
+``model`` describes the only model, ``pranet``. ``rest`` and ``rpc`` never import each other.
 """

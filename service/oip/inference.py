@@ -1,4 +1,4 @@
-"""One request of the protocol, whatever carried it: every picture is a frame of the data path like any other."""
+"""Inference for both transports of the protocol: each picture of a request becomes one frame of the data path."""
 
 import asyncio
 from collections.abc import Sequence
@@ -18,27 +18,27 @@ from service.oip.tensors import Array
 
 @dataclass(frozen=True, slots=True)
 class Inferred:
-    """The outputs of a request: arrays (N, H, W)."""
+    """The outputs of a request of N pictures."""
 
-    outputs: dict[Output, Array]
+    outputs: dict[Output, Array]  # (N, H, W): mask uint8 0 or 255, probability float32 0 to 1
     model_id: str
-    server_timing: str  # the longest time of each stage, as the header says it
+    server_timing: str  # value of a Server-Timing header, with the longest time of each stage
 
     @classmethod
     def of(cls, frames: Sequence[Segmentation]) -> Self:
-        """Stack what became of each picture."""
+        """Stack the arrays of the pictures, which have one size."""
         outputs = {name: np.stack([frame.arrays[name] for frame in frames]) for name in frames[0].arrays}
         longest = StageTimes.longest([frame.times for frame in frames])
         return cls(outputs, frames[0].model.model_id, longest.server_timing())
 
 
 def check_sizes(pictures: Sequence[Picture], max_pixels: int) -> None:
-    """Return if the pictures of a request fit into one tensor; reads their headers only.
+    """Check that the pictures of a request fit into one tensor; only their headers are read.
 
     Raises:
         InvalidRequest: they differ in size.
         TooManyPixels: together they have more than ``max_pixels``.
-        ServiceError: any picture's own, as far as its header tells.
+        ServiceError: the header of a picture is refused.
 
     """
     sizes = [codec.size(picture, max_pixels) for picture in pictures]
@@ -46,7 +46,7 @@ def check_sizes(pictures: Sequence[Picture], max_pixels: int) -> None:
         (width, height), (other_width, other_height) = sizes[0], different[0]
         raise InvalidRequest(
             f"pictures of {width}x{height} and {other_width}x{other_height} pixels do not fit into one tensor; "
-            "send those of different sizes in requests of their own"
+            "send one request for each size"
         )
     if sum(width * height for width, height in sizes) > max_pixels:
         raise TooManyPixels(f"the pictures together have more than {max_pixels} pixels (MAX_IMAGE_PIXELS); send fewer")
@@ -55,10 +55,10 @@ def check_sizes(pictures: Sequence[Picture], max_pixels: int) -> None:
 async def infer(
     segmenter: Segmenter, pictures: Sequence[Picture], options: Options, deadline: float
 ) -> list[Segmentation]:
-    """Segment the pictures of a request at once; cancelling the caller drops the work.
+    """Segment the pictures of a request concurrently; cancelling the caller drops the work.
 
     Raises:
-        ServiceError: any picture's own; the others are given up.
+        ServiceError: the first error of a picture; the work for the others is cancelled.
 
     """
     frames = [Frame(source=picture, options=options, deadline=deadline) for picture in pictures]

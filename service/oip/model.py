@@ -1,4 +1,4 @@
-"""The one model as the protocol describes it; dictionaries are JSON of REST, and read into the messages of gRPC."""
+"""The model's metadata, configuration and statistics, as JSON for REST; gRPC parses its messages from the same JSON."""
 
 from typing import Any
 
@@ -20,25 +20,25 @@ CONFIG_TYPES = {"UINT8": "TYPE_UINT8", "FP32": "TYPE_FP32"}
 
 
 def check(name: str, version: str = "") -> None:
-    """Return if this model and version are served here; no version means the only one.
+    """Check the name and version of the model; an empty version means the only one.
 
     Raises:
-        UnknownModel: they are not.
+        UnknownModel: the service does not have this model or version.
 
     """
     if name != NAME:
-        raise UnknownModel(f"model {name!r} is not served here; the only one is {NAME!r}")
+        raise UnknownModel(f"model {name!r} does not exist; the only one is {NAME!r}")
     if version not in ("", VERSION):
-        raise UnknownModel(f"version {version!r} of {NAME!r} is not served here; the only one is {VERSION!r}")
+        raise UnknownModel(f"version {version!r} of {NAME!r} does not exist; the only one is {VERSION!r}")
 
 
 def server_metadata() -> dict[str, Any]:
-    """Name the server, and the extensions of the protocol that it has."""
+    """Return name and version of the server, and the protocol extensions that it supports."""
     return {"name": SERVER, "version": __version__, "extensions": list(EXTENSIONS)}
 
 
 def metadata(service: Service) -> dict[str, Any]:
-    """Describe the tensors; ``image`` may also be UINT8 [N, H, W, 3], which the protocol has no words for."""
+    """Return the inputs and outputs; the protocol cannot express that ``image`` may also be UINT8 [N, H, W, 3]."""
     return {
         "name": NAME,
         "versions": [VERSION],
@@ -49,7 +49,7 @@ def metadata(service: Service) -> dict[str, Any]:
 
 
 def config(service: Service) -> dict[str, Any]:
-    """Describe how requests are scheduled; a request may hold as many pictures as there are places to wait."""
+    """Return the model configuration; a request may hold as many pictures as the queue has places."""
     return {
         "name": NAME,
         "platform": service.model.engine,
@@ -68,7 +68,7 @@ def config(service: Service) -> dict[str, Any]:
 
 
 def statistics(service: Service) -> dict[str, Any]:
-    """Return what the service's own metrics count, of all transports: every frame is an inference."""
+    """Return the statistics, taken from the Prometheus metrics of all transports; each frame counts as an inference."""
     metrics = service.metrics
     found = {
         (sample.name, *sample.labels.values()): sample.value

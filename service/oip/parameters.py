@@ -1,4 +1,4 @@
-"""Parameters of a request: each is honoured, or refused with its reason; none is ignored."""
+"""The parameters of a request; each one is applied or refused with a reason, never ignored."""
 
 from collections.abc import Iterable, Mapping
 
@@ -11,28 +11,26 @@ Value = bool | int | float | str
 Parameters = Mapping[str, Value]
 
 SEQUENCE = ("sequence_id", "sequence_start", "sequence_end")
-FINAL_RESPONSE = (
-    "triton_enable_empty_final_response"  # sent by Triton's clients: in streams, and in C++ with every call
-)
+FINAL_RESPONSE = "triton_enable_empty_final_response"  # Triton's clients send it in streams, the C++ one in every call
 KNOWN = ("timeout", "priority", "threshold", "roi", *SEQUENCE, FINAL_RESPONSE)
 MICROSECONDS = 1e6
 
 
 def options(parameters: Parameters, outputs: Iterable[str], default_threshold: float) -> Options:
-    """Read how the pictures of a request are to be segmented; without ``outputs``, both are made.
+    """Return the options for the pictures of a request; empty ``outputs`` means both, mask and probability.
 
     Raises:
-        InvalidRequest: an output is unknown or asked for twice.
-        InvalidParameter: a parameter is unknown, out of range, or asks for what there is not.
+        InvalidRequest: an output is unknown or given twice.
+        InvalidParameter: a parameter is unknown, out of range or not supported.
 
     """
     refuse_unknown(parameters, KNOWN, "a request")
     if any(parameters.get(name) for name in SEQUENCE):  # 0 and false mean none
         raise InvalidParameter(
-            "sequences are not kept: every request stands alone. Leave sequence_id out; video with smoothing goes to "
-            "pranet.v1.SegmentationService/SegmentStream"
+            "sequences are not supported, as every request is independent; leave sequence_id out, and send video that "
+            "needs smoothing to pranet.v1.SegmentationService/SegmentStream"
         )
-    flag(FINAL_RESPONSE, parameters, False)  # either way, the one response is the final one
+    flag(FINAL_RESPONSE, parameters, False)  # only validated: each request has exactly one response, the final one
     priority = _whole("priority", parameters) or DEFAULT_PRIORITY
     if priority not in PRIORITIES:
         raise InvalidParameter(f"priority is {priority}; send 1 (live), 2 (single), 3 (archive) or 0 (the default, 2)")
@@ -44,10 +42,10 @@ def options(parameters: Parameters, outputs: Iterable[str], default_threshold: f
 
 
 def seconds(parameters: Parameters, limit: float) -> float:
-    """Return the time that a request may take: its ``timeout`` in microseconds, at most ``limit``; 0 means none.
+    """Return the timeout of a request in seconds, at most ``limit``; its ``timeout`` is in microseconds, 0 means none.
 
     Raises:
-        InvalidParameter: it is no whole number.
+        InvalidParameter: ``timeout`` is not a whole number.
 
     """
     timeout = _whole("timeout", parameters)
@@ -55,10 +53,10 @@ def seconds(parameters: Parameters, limit: float) -> float:
 
 
 def flag(name: str, parameters: Parameters, default: bool) -> bool:
-    """Return a parameter that is true or false.
+    """Return a boolean parameter.
 
     Raises:
-        InvalidParameter: it is neither.
+        InvalidParameter: it is neither true nor false.
 
     """
     value = parameters.get(name, default)
@@ -68,10 +66,10 @@ def flag(name: str, parameters: Parameters, default: bool) -> bool:
 
 
 def binary_outputs(request: Parameters, outputs: Mapping[str, Parameters]) -> frozenset[str]:
-    """Return the names of the outputs that a request over HTTP wants as bytes behind the JSON.
+    """Return the names of the outputs that a request over HTTP wants in binary, after the JSON.
 
     Raises:
-        InvalidParameter: what says so is neither true nor false.
+        InvalidParameter: ``binary_data_output`` or ``binary_data`` is neither true nor false.
 
     """
     default = flag("binary_data_output", request, False)
@@ -80,15 +78,15 @@ def binary_outputs(request: Parameters, outputs: Mapping[str, Parameters]) -> fr
 
 
 def refuse_unknown(parameters: Iterable[str], known: Iterable[str], place: str) -> None:
-    """Refuse every parameter that is not known at its place.
+    """Check that all parameters are known; ``place`` names their owner in the error message.
 
     Raises:
-        InvalidParameter: there is one.
+        InvalidParameter: a parameter is not in ``known``.
 
     """
     if unknown := sorted(set(parameters) - set(known)):
-        understood = ", ".join(known) or "none"
-        raise InvalidParameter(f"parameter {unknown[0]!r} of {place} is not understood here; known: {understood}")
+        supported = ", ".join(known) or "none"
+        raise InvalidParameter(f"parameter {unknown[0]!r} of {place} is not supported; supported are: {supported}")
 
 
 def _whole(name: str, parameters: Parameters) -> int:
@@ -102,5 +100,5 @@ def _arrays(outputs: Iterable[str]) -> tuple[Output, ...]:
     wanted = tuple(outputs)
     for name in wanted:
         if name not in OUTPUTS or wanted.count(name) > 1:
-            raise InvalidRequest(f"output {name!r} is unknown, or asked for twice; there are {' and '.join(OUTPUTS)}")
+            raise InvalidRequest(f"output {name!r} is unknown or given twice; the outputs are {' and '.join(OUTPUTS)}")
     return tuple(map(Output, wanted or OUTPUTS))

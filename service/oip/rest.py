@@ -1,4 +1,4 @@
-"""The protocol over HTTP: its routes; ``rest_messages`` says how tensors travel."""
+"""The routes of the protocol over HTTP; ``rest_messages`` parses and writes their bodies."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -22,7 +22,7 @@ Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def build(service: Service) -> Router:
-    """Return the routes below ``/v2``; what they raise is answered by the application that mounts them."""
+    """Return the routes below ``/v2``; the application that mounts them encodes their errors."""
     routes = [
         Route("/", server_metadata),
         Route("/health/live", live),
@@ -52,39 +52,39 @@ def _of_model(path: str, endpoint: Endpoint, method: str = "GET") -> list[Route]
 
 
 async def server_metadata(request: Request) -> Response:
-    """Name the server and its extensions."""
+    """Return the server's name, version and extensions."""
     return JSONResponse(model.server_metadata())
 
 
 async def live(request: Request) -> Response:
-    """Answer as long as the process does."""
+    """Answer 200 as long as the process runs."""
     return JSONResponse({"live": True})
 
 
 async def ready(request: Request) -> Response:
-    """Answer 200 when new work is taken, else 503 with the reason."""
+    """Answer 200 if the service accepts new work, otherwise 503 with the reason."""
     _service(request).readiness.check()
     return JSONResponse({"ready": True})
 
 
 async def model_ready(request: Request) -> Response:
-    """Answer as ``ready``: there is one model."""
+    """Answer like ``ready``, since there is only one model."""
     _service(request).readiness.check()
     return JSONResponse({"name": model.NAME, "ready": True})
 
 
 async def model_metadata(request: Request) -> Response:
-    """Describe the tensors."""
+    """Return the model's input and output tensors."""
     return JSONResponse(model.metadata(_service(request)))
 
 
 async def model_config(request: Request) -> Response:
-    """Describe the scheduling."""
+    """Return the model's batching configuration."""
     return JSONResponse(model.config(_service(request)))
 
 
 async def model_statistics(request: Request) -> Response:
-    """Count inferences and their time."""
+    """Return counts and durations of inferences."""
     return JSONResponse({"model_stats": [model.statistics(_service(request))]})
 
 
@@ -94,7 +94,7 @@ async def model_infer(request: Request) -> Response:
     most, call = service.settings.max_message_bytes, call_of(request)
     raw = await read_body(request, most, service.settings.max_image_bytes, call.deadline)
     answering = _inferred(raw, request.headers.get(HEADER_LENGTH), service, call)
-    return await asyncio.ensure_future(answering)  # in a task of its own, it wakes nothing around it
+    return await asyncio.ensure_future(answering)  # a separate task resumes without waking the coroutines around it
 
 
 async def _inferred(raw: bytes, header_length: str | None, service: Service, call: Call) -> Response:
@@ -102,7 +102,7 @@ async def _inferred(raw: bytes, header_length: str | None, service: Service, cal
     body, pictures = await asyncio.to_thread(_read, raw, header_length, settings)
     seconds = parameters.seconds(body.asked, settings.request_timeout_ms / 1e3)
     options = parameters.options(body.asked, [output.name for output in body.outputs], settings.threshold)
-    frames = await infer(service.segmenter, pictures, options, call.allow(seconds))
+    frames = await infer(service.segmenter, pictures, options, call.set_deadline(seconds))
     return await asyncio.to_thread(_written, body, frames)
 
 

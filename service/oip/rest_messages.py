@@ -1,7 +1,7 @@
-"""Requests and answers over HTTP: JSON, and the binary extension, in which tensors follow the JSON as bytes.
+"""Requests and responses over HTTP: JSON, or the binary extension, in which tensors follow the JSON as bytes.
 
-``Inference-Header-Content-Length`` is the length of the JSON when bytes follow; each tensor says its own in
-``binary_data_size``. Encoded pictures in JSON are base64.
+With the extension, the header ``Inference-Header-Content-Length`` gives the length of the JSON, and each tensor's
+parameter ``binary_data_size`` the length of its bytes. Encoded pictures inside JSON are base64.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,13 +26,14 @@ from service.errors import InvalidRequest, TooManyBytes
 from service.frames.frame import Output
 from service.oip import model, parameters, tensors
 from service.oip.tensors import Array, Tensor
-from service.validation import said
+from service.validation import describe_errors
 
 HEADER_LENGTH = "inference-header-content-length"
 MAX_JSON_BYTES = 8 * 2**20  # JSON takes up to forty times its length in memory; larger tensors go in binary
 MAX_JSON_ELEMENTS = 4 * 2**20
 
-MAX_MEMBERS = 32  # of all but data: each fault is described, in a thousand bytes or more, and there could be millions
+# Limit on all lists and objects except data: each fault in them costs a thousand bytes or more of error message.
+MAX_MEMBERS = 32
 
 Value = StrictBool | StrictInt | StrictFloat | StrictStr
 T = TypeVar("T")
@@ -40,14 +41,14 @@ Few = Annotated[list[T], Field(max_length=MAX_MEMBERS)]
 
 
 class _Body(BaseModel):
-    """A JSON object of known members."""
+    """A JSON object that refuses unknown members."""
 
     model_config = ConfigDict(extra="forbid")
 
     @model_validator(mode="before")
     @classmethod
     def _has_few_members(cls, given: Any) -> Any:
-        """Refuse an object of many members before each is told to be unknown or wrong."""
+        """Refuse an object with many members before pydantic describes a fault for each."""
         if isinstance(given, dict):
             for what, each in (("members", given), ("parameters", given.get("parameters"))):
                 if isinstance(each, dict) and len(each) > MAX_MEMBERS:
@@ -66,7 +67,7 @@ class InputBody(_Body):
 
 
 class OutputBody(_Body):
-    """An output that is asked for."""
+    """A requested output."""
 
     name: str
     parameters: dict[str, Value] = {}
@@ -82,26 +83,31 @@ class InferBody(_Body):
 
     @cached_property
     def asked(self) -> dict[str, Value]:
-        """Return the parameters that say how to segment; the other one says how to write the answer."""
+        """Return all parameters except ``binary_data_output``, which only concerns the format of the response."""
         return {name: value for name, value in self.parameters.items() if name != "binary_data_output"}
 
     @cached_property
     def binary_outputs(self) -> frozenset[str]:
-        """Return the names of the outputs that are to be written as bytes.
+        """Return the names of the outputs to send in binary.
 
         Raises:
-            InvalidParameter: what says so is neither true nor false.
+            InvalidParameter: ``binary_data_output`` or ``binary_data`` is neither true nor false.
 
         """
         return parameters.binary_outputs(self.parameters, {each.name: each.parameters for each in self.outputs})
 
 
 def parse(raw: bytes, header_length: str | None, max_pictures: int) -> tuple[InferBody, list[Picture]]:
-    """Read a request whose JSON has ``header_length`` bytes, or all; return it and the pictures in it.
+    """Parse a request; return its JSON and its pictures.
+
+    Args:
+        raw: the body.
+        header_length: length of the JSON in bytes, as the header gives it; None: the whole body is JSON.
+        max_pictures: limit for one request.
 
     Raises:
-        InvalidRequest: it is not made as it must be.
-        TooManyBytes: its JSON is longer than ``MAX_JSON_BYTES``.
+        InvalidRequest: the JSON or a tensor is invalid.
+        TooManyBytes: the JSON is longer than ``MAX_JSON_BYTES``.
 
     """
     if header_length is not None and not (header_length.isdecimal() and int(header_length) <= len(raw)):
@@ -112,10 +118,10 @@ def parse(raw: bytes, header_length: str | None, max_pictures: int) -> tuple[Inf
     try:
         body = InferBody.model_validate_json(raw[:json_size])
     except ValidationError as error:
-        raise InvalidRequest(f"the JSON of the request: {said(error.errors(), InferBody)}") from error
+        raise InvalidRequest(f"the JSON of the request: {describe_errors(error.errors(), InferBody)}") from error
     for output in body.outputs:
         parameters.refuse_unknown(output.parameters, ("binary_data",), f"output {output.name!r}")
-    _ = body.asked, body.binary_outputs  # refuses what is wrong about them
+    _ = body.asked, body.binary_outputs  # raises their errors before any work is done
     inputs = _inputs(body.inputs, memoryview(raw)[json_size:])
     return body, tensors.pictures(inputs, max_pictures)
 
@@ -126,7 +132,7 @@ def _inputs(bodies: Sequence[InputBody], binary: memoryview) -> list[Tensor]:
         parameters.refuse_unknown(body.parameters, ("binary_data_size",), f"input {body.name!r}")
         size = body.parameters.get("binary_data_size")
         if (size is None) == (body.data is None):
-            raise InvalidRequest(f"input {body.name!r} has both or none of data and binary_data_size; send one of them")
+            raise InvalidRequest(f"input {body.name!r} needs either data or binary_data_size; send exactly one of them")
         if size is None:
             data = tensors.from_json(body.datatype, body.data)
         else:
@@ -138,15 +144,15 @@ def _inputs(bodies: Sequence[InputBody], binary: memoryview) -> list[Tensor]:
             binary = binary[size:]
         inputs.append(Tensor(body.name, body.datatype, tuple(body.shape), data))
     if len(binary):
-        raise InvalidRequest(f"{len(binary)} bytes follow the tensors; say in binary_data_size whose they are")
+        raise InvalidRequest(f"{len(binary)} bytes belong to no tensor; give their size in a binary_data_size")
     return inputs
 
 
 def write(body: InferBody, outputs: Mapping[Output, Array]) -> tuple[list[dict[str, Any]], list[bytes]]:
-    """Write down outputs as the request asks for them: their JSON, and the bytes that follow it.
+    """Return the JSON of the outputs, and the binary data that follows it, as the request asks for them.
 
     Raises:
-        InvalidRequest: an output is too large for JSON.
+        InvalidRequest: an output has too many elements for JSON.
 
     """
     binary: list[bytes] = []

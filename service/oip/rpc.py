@@ -1,4 +1,4 @@
-"""The protocol over gRPC: ``inference.GRPCInferenceService``, with Triton's ModelStreamInfer."""
+"""The protocol over gRPC: ``inference.GRPCInferenceService``, with ``ModelStreamInfer`` from Triton."""
 
 import asyncio
 import functools
@@ -30,61 +30,61 @@ log = logging.getLogger(__name__)
 
 
 def add_to(server: grpc.aio.Server, service: Service) -> None:
-    """Serve the protocol on a server that is not yet started."""
+    """Add the protocol to a gRPC server that has not been started."""
     pb_grpc.add_GRPCInferenceServiceServicer_to_server(Servicer(service), server)  # type: ignore[no-untyped-call]
 
 
 class Servicer(pb_grpc.GRPCInferenceServiceServicer):
-    """Answers the calls of ``open_inference.proto`` from a running service."""
+    """Implements the service of ``open_inference.proto``."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
 
     async def ServerLive(self, request: pb.ServerLiveRequest, context: Context) -> pb.ServerLiveResponse:
-        """Answer as long as the process does."""
+        """Answer true as long as the process runs."""
         return pb.ServerLiveResponse(live=True)
 
     async def ServerReady(self, request: pb.ServerReadyRequest, context: Context) -> pb.ServerReadyResponse:
-        """Tell whether new work is taken."""
+        """Tell whether the service accepts new work."""
         return pb.ServerReadyResponse(ready=self._service.readiness.ready)
 
     async def ServerMetadata(self, request: pb.ServerMetadataRequest, context: Context) -> pb.ServerMetadataResponse:
-        """Name the server and its extensions."""
+        """Return the server's name, version and extensions."""
         return json_format.ParseDict(model.server_metadata(), pb.ServerMetadataResponse())
 
     async def ModelReady(self, request: pb.ModelReadyRequest, context: Context) -> pb.ModelReadyResponse:
-        """Tell whether new work is taken: there is one model."""
+        """Answer like ``ServerReady``, since there is only one model."""
         model.check(request.name, request.version)
         return pb.ModelReadyResponse(ready=self._service.readiness.ready)
 
     async def ModelMetadata(self, request: pb.ModelMetadataRequest, context: Context) -> pb.ModelMetadataResponse:
-        """Describe the tensors."""
+        """Return the model's input and output tensors."""
         model.check(request.name, request.version)
         return json_format.ParseDict(model.metadata(self._service), pb.ModelMetadataResponse())
 
     async def ModelConfig(self, request: pb.ModelConfigRequest, context: Context) -> pb.ModelConfigResponse:
-        """Describe the scheduling."""
+        """Return the model's batching configuration."""
         model.check(request.name, request.version)
         return json_format.ParseDict({"config": model.config(self._service)}, pb.ModelConfigResponse())
 
     async def ModelStatistics(self, request: pb.ModelStatisticsRequest, context: Context) -> pb.ModelStatisticsResponse:
-        """Count inferences and their time."""
+        """Return counts and durations of inferences."""
         model.check(request.name, request.version)
         statistics = {"model_stats": [model.statistics(self._service)]}
         return json_format.ParseDict(statistics, pb.ModelStatisticsResponse())
 
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
-        """Segment the pictures of a request."""
+        """Segment the pictures of a request, which get the request's priority."""
         call = current()
         if "x-request-id" not in call.headers:
-            call.named(request.id)
+            call.set_request_id(request.id)
         frames = await self._infer(request, call.deadline - call.arrived)
         response, inferred = await asyncio.to_thread(_response, request.id, frames)
         context.set_trailing_metadata((("x-model", inferred.model_id), ("server-timing", inferred.server_timing)))
         return response
 
     async def ModelStreamInfer(self, requests: AsyncIterator[pb.ModelInferRequest], context: Context) -> None:
-        """Answer every request of a stream, in order; a failed one is answered with its error."""
+        """Answer every request of a stream, in order; the answer to a failed one is its error."""
         streams = self._service.streams
         with streams.place():
             await in_order(
@@ -95,7 +95,7 @@ class Servicer(pb_grpc.GRPCInferenceServiceServicer):
                 stop=streams.draining,
             )
         if streams.draining.is_set():
-            raise Draining("the service is stopping; every request it had accepted is answered. Stream elsewhere")
+            raise Draining("the service is shutting down and has answered all accepted requests; use another instance")
 
     async def _answer_streamed(self, request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
         try:
@@ -140,8 +140,10 @@ def _pictures(request: pb.ModelInferRequest, settings: Settings) -> list[Picture
 def _inputs(request: pb.ModelInferRequest, max_bytes: int) -> list[Tensor]:
     raw = request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
-        raise InvalidRequest(f"{len(request.inputs)} inputs, but {len(raw)} raw_input_contents; send one for each")
-    if sum(map(len, raw)) > max_bytes:  # contents are bounded by the whole message
+        raise InvalidRequest(
+            f"the request has {len(request.inputs)} inputs, but {len(raw)} raw_input_contents; send one for each input"
+        )
+    if sum(map(len, raw)) > max_bytes:  # the limit of the whole message bounds ``contents``
         raise TooManyBytes(f"the inputs have more than {max_bytes} bytes (MAX_IMAGE_BYTES); send fewer or smaller ones")
     inputs = []
     for number, given in enumerate(request.inputs):

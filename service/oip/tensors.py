@@ -1,4 +1,4 @@
-"""Tensors on the wire <-> pictures and arrays."""
+"""Converts input tensors to pictures, and output arrays to bytes."""
 
 import base64
 import binascii
@@ -23,7 +23,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """An input as it came."""
+    """An input tensor as received; its shape is not checked yet."""
 
     name: str
     datatype: str
@@ -32,10 +32,10 @@ class Tensor:
 
 
 def pictures(inputs: Sequence[Tensor], max_pictures: int) -> list[Picture]:
-    """Return the pictures that the only input holds.
+    """Return the N pictures of the input ``image``: encoded, BYTES [N] or [N, 1], or raw RGB, UINT8 [N, H, W, 3].
 
     Raises:
-        InvalidRequest: the inputs are not one ``image``, BYTES [N] or [N, 1] or UINT8 [N, H, W, 3], N from 1.
+        InvalidRequest: there is another input, another shape or type, or N is 0 or more than ``max_pictures``.
 
     """
     if [tensor.name for tensor in inputs] != [INPUT]:
@@ -44,7 +44,7 @@ def pictures(inputs: Sequence[Tensor], max_pictures: int) -> list[Picture]:
     image = inputs[0]
     count = image.shape[0] if image.shape else 0
     if count > max_pictures:
-        raise InvalidRequest(f"{count} pictures in one request; send at most {max_pictures} (MAX_QUEUE_SIZE)")
+        raise InvalidRequest(f"the request has {count} pictures; send at most {max_pictures} (MAX_QUEUE_SIZE)")
     found = _raw_pictures(image) if image.datatype == "UINT8" else _encoded_pictures(image)
     if not found:
         raise InvalidRequest(f"{INPUT!r} of shape {list(image.shape)} holds no picture; send at least one")
@@ -52,20 +52,20 @@ def pictures(inputs: Sequence[Tensor], max_pictures: int) -> list[Picture]:
 
 
 def from_raw(datatype: str, raw: bytes) -> bytes | list[bytes]:
-    """Return the data of a tensor from its binary representation.
+    """Return a tensor's data from its binary form; a BYTES tensor has the length of each element before it.
 
     Raises:
-        InvalidRequest: the lengths of a BYTES tensor do not add up.
+        InvalidRequest: the lengths in a BYTES tensor do not match its data.
 
     """
     return _split(raw) if datatype == "BYTES" else raw
 
 
 def from_json(datatype: str, data: Any) -> bytes | list[bytes]:
-    """Return the data of a tensor from JSON, flat or nested: numbers from 0 to 255, or texts of base64.
+    """Return a tensor's data from a flat or nested JSON array of numbers from 0 to 255, or of base64 strings.
 
     Raises:
-        InvalidRequest: something else is there.
+        InvalidRequest: the array is irregular, or an element has another type or value.
 
     """
     if datatype == "BYTES":
@@ -74,25 +74,25 @@ def from_json(datatype: str, data: Any) -> bytes | list[bytes]:
         numbers = np.asarray(data)
     except ValueError as error:
         raise InvalidRequest(
-            f"the data of {INPUT!r} are no regular array ({error}); send rows of equal length"
+            f"the data of {INPUT!r} are not a regular array ({error}); send rows of equal length"
         ) from error
     return from_numbers(numbers)
 
 
 def from_numbers(numbers: Array) -> bytes:
-    """Return UINT8 data of whole numbers.
+    """Convert whole numbers to UINT8 data.
 
     Raises:
-        InvalidRequest: there are others, or some that are not from 0 to 255.
+        InvalidRequest: a number is not whole, or not from 0 to 255.
 
     """
     if numbers.size and (numbers.dtype.kind not in "iu" or numbers.min() < 0 or numbers.max() > 255):
-        raise InvalidRequest(f"the data of {INPUT!r} are not all whole numbers from 0 to 255; send those")
+        raise InvalidRequest(f"the data of {INPUT!r} hold other values; send whole numbers from 0 to 255")
     return numbers.astype(np.uint8).tobytes()
 
 
 def to_raw(array: Array) -> bytes:
-    """Return the binary representation of an output."""
+    """Return the binary form of an output: its elements in C order, little-endian."""
     return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
@@ -102,7 +102,7 @@ def _raw_pictures(image: Tensor) -> list[Picture]:
     size, given = math.prod(image.shape), len(image.data)
     if size != given:
         raise InvalidRequest(
-            f"{INPUT!r} of shape {list(image.shape)} has {size} elements, but {given} came; send as many"
+            f"{INPUT!r} has shape {list(image.shape)}, {size} elements, but its data have {given}; make them agree"
         )
     height, width = image.shape[1:3]
     stride = width * CHANNELS
@@ -120,7 +120,7 @@ def _encoded_pictures(image: Tensor) -> list[Picture]:
         raise InvalidRequest(f"BYTES {INPUT!r} has shape {list(image.shape)}; send [N] or [N, 1]")
     if len(image.data) != image.shape[0]:
         raise InvalidRequest(
-            f"{INPUT!r} of shape {list(image.shape)} came with {len(image.data)} elements; send as many"
+            f"{INPUT!r} has shape {list(image.shape)}, but its data have {len(image.data)} elements; make them agree"
         )
     return list(image.data)
 
@@ -132,7 +132,7 @@ def _split(raw: bytes) -> list[bytes]:
         start = position + LENGTH.size
         if start > len(raw) or (end := start + LENGTH.unpack_from(raw, position)[0]) > len(raw):
             raise InvalidRequest(
-                "the data of a BYTES tensor end within an element; send before each its length in 4 bytes"
+                "the data of a BYTES tensor end inside an element; put the length in 4 bytes before each element"
             )
         elements.append(raw[start:end])
         position = end
@@ -140,9 +140,9 @@ def _split(raw: bytes) -> list[bytes]:
 
 
 def _flat(data: Any) -> list[Any]:
-    """Take one level of brackets off [N, 1]."""
+    """Flatten an array of shape [N, 1] to [N]."""
     if not isinstance(data, list):
-        raise InvalidRequest(f"the data of {INPUT!r} are no array; send one")
+        raise InvalidRequest(f"the data of {INPUT!r} are not an array; send a JSON array")
     return [element[0] if isinstance(element, list) and len(element) == 1 else element for element in data]
 
 
@@ -150,4 +150,4 @@ def _from_base64(element: Any) -> bytes:
     try:
         return base64.b64decode(element, validate=True)
     except (TypeError, ValueError, binascii.Error) as error:
-        raise InvalidRequest("an element of BYTES is not base64, as JSON needs; send it so, or in binary") from error
+        raise InvalidRequest("an element of BYTES is not base64; encode it for JSON, or send it in binary") from error

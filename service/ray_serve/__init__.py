@@ -1,1 +1,1 @@
-"""The service as a deployment of Ray Serve; needs the optional extra ``ray``."""
+"""Runs the service as a Ray Serve deployment; needs the optional extra ``ray``."""

@@ -1,10 +1,10 @@
 """The service on Ray Serve, ``serve run service.ray_serve.app:app max_replicas=4``; needs the extra ``ray``.
 
-Run it in an empty folder: Ray makes its processes and those of its workers look for modules in the working directory
-first (also with ``--app-dir``), and would take a ``service.py`` or ``model.py`` there for the service's packages.
+Run it in an empty folder. Ray's processes import modules from the working directory first (also with ``--app-dir``), so
+a ``service.py`` or ``model.py`` there would replace the service's packages.
 
 Each replica is one process with one device, one batcher and the routes of ``service.rest.routes``. Ray starts, scales,
-checks, replaces and stops replicas; its proxy has the ports, and hands out requests.
+checks, replaces and stops replicas. Its proxy listens on the ports and distributes requests.
 """
 
 import asyncio
@@ -38,29 +38,29 @@ from service.rpc.call import call_of, entered
 from service.rpc.servicer import Servicer
 from service.runtime import load_predictor, running, warm_up
 
-HEALTH_SECONDS = 5.0  # between two checks; Ray replaces a replica after three that fail
+HEALTH_SECONDS = 5.0  # between two health checks; Ray replaces a replica after three failures
 SERVICES = (
     pb.DESCRIPTOR.services_by_name["SegmentationService"],
     inference.DESCRIPTOR.services_by_name["GRPCInferenceService"],
 )
-END_SECONDS = 10.0  # beyond DRAIN_SECONDS, until Ray ends a replica by force
+END_SECONDS = 10.0  # after DRAIN_SECONDS, until Ray kills a replica
 
 
 class Scaling(AutoscalingConfig):
-    """The arguments of ``app``: Ray's own, by requests in a replica at once; as many as fill a CPU's batch."""
+    """The arguments of ``app``: Ray's autoscaling settings, by default with enough requests to fill a batch."""
 
     max_replicas: PositiveInt = 4
     target_ongoing_requests: PositiveFloat | None = 8
 
 
 class Replica:
-    """One device and its batcher; it gets requests once it is warm.
+    """One device and its batcher; it gets requests after its warm-up.
 
     Raises:
-        SettingsError: a setting is unknown or invalid, or TLS is asked for.
+        SettingsError: a setting is unknown or invalid, or TLS is on.
         CheckpointError: the weights cannot be used.
-        DeviceError: the device is not to be had.
-        TimeoutError: the device hangs.
+        DeviceError: the device is not available.
+        TimeoutError: the device did not finish the warm-up in time.
 
     """
 
@@ -80,11 +80,11 @@ class Replica:
         return Router(default=without_request_id(routes.build(self._service)), redirect_slashes=False)
 
     async def check_health(self) -> None:
-        """Return if new work is taken.
+        """Raise an error unless the replica accepts new work; Ray calls this periodically.
 
         Raises:
-            NotReady: inference does not answer any more; Ray replaces this replica.
-            Draining: it is stopping.
+            NotReady: inference no longer answers; Ray replaces this replica.
+            Draining: the replica is shutting down.
 
         """
         self._service.readiness.check()
@@ -98,7 +98,7 @@ class Replica:
                 self._check_size(request)
                 answer: Message = await self._method(method.name)(request, context)
                 return answer
-        return empty  # with the status of its context: Ray's proxy drops the metadata where something is raised
+        return empty  # the context holds the status; Ray's proxy drops the metadata if an exception is raised
 
     async def _answers(
         self, method: MethodDescriptor, requests: AsyncIterator[Message], given: RayServegRPCContext
@@ -110,7 +110,7 @@ class Replica:
                 yield answer
 
     def _entered(self, method: MethodDescriptor, context: Any) -> contextlib.AbstractAsyncContextManager[Call]:
-        """Serve a call as ``pranet serve`` does, or end it with the reason."""
+        """Serve a call inside the block, as ``pranet serve`` does."""
         name = f"{method.containing_service.full_name}/{method.name}"
         return entered(self._service.calls, call_of(context, name), context)
 
@@ -120,7 +120,7 @@ class Replica:
             yield request
 
     def _check_size(self, request: Message) -> None:
-        """Hold a message to the limit of ``pranet serve``; Ray's own is 2 GiB."""
+        """Apply the message limit of ``pranet serve``; Ray's own is 2 GiB."""
         limit = self._service.settings.max_message_bytes
         if (size := request.ByteSize()) > limit:
             raise TooManyBytes.of_message(size, limit)
@@ -130,12 +130,12 @@ class Replica:
         return found
 
     async def __del__(self) -> None:
-        """End; Ray has waited for the requests that were accepted, and sends no more."""
+        """Shut down; Ray has already waited for the accepted requests, and sends no new ones."""
         await self._lifetime.aclose()
 
 
 def _of_proto(method: MethodDescriptor) -> Callable[..., Any]:
-    """Return what Ray calls for a method of a ``.proto``, by its name; the argument's name asks for the context."""
+    """Return the function that Ray calls for a gRPC method; the argument name ``grpc_context`` requests the context."""
 
     async def answer(self: Replica, request: Message, grpc_context: RayServegRPCContext) -> Message:
         return await self._answer(method, request, grpc_context, GetMessageClass(method.output_type)())
@@ -155,10 +155,10 @@ for _method in (each for service in SERVICES for each in service.methods):
 
 
 def app(scaling: Scaling) -> serve.Application:
-    """Return the application; ``serve run`` and Ray's config files give the arguments.
+    """Return the Ray Serve application; ``serve run`` or Ray's config file gives the arguments.
 
     Raises:
-        SettingsError: a setting is unknown or invalid, or TLS is asked for.
+        SettingsError: a setting is unknown or invalid, or TLS is on.
 
     """
     chosen, _ = settings.load(os.environ, {})
@@ -166,7 +166,7 @@ def app(scaling: Scaling) -> serve.Application:
     deployed = serve.deployment(
         name="pranet",
         autoscaling_config=scaling,
-        max_ongoing_requests=2 * chosen.max_queue_size,  # so that the service itself says when its queue is full
+        max_ongoing_requests=2 * chosen.max_queue_size,  # more than the queue holds: the service refuses, not Ray
         health_check_period_s=HEALTH_SECONDS,
         graceful_shutdown_timeout_s=chosen.drain_seconds + END_SECONDS,
     )
@@ -174,5 +174,7 @@ def app(scaling: Scaling) -> serve.Application:
 
 
 def _check(chosen: settings.Settings) -> None:
-    if chosen.tls_cert:  # who asks for TLS must not go without it unawares
-        raise settings.SettingsError("TLS_CERT: with Ray, its proxy has the ports; give ssl_certfile to http_options")
+    if chosen.tls_cert:  # otherwise the setting would be ignored silently
+        raise settings.SettingsError(
+            "TLS_CERT has no effect with Ray, whose proxy has the ports; unset it, and set ssl_certfile in http_options"
+        )

@@ -1,4 +1,4 @@
-"""What Ray Serve's proxy does otherwise than ``pranet serve``, and what replicas do about it."""
+"""Adapts Ray Serve's proxy to what the service expects: gRPC contexts, answers of streams, and request ids."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,11 +14,11 @@ REQUEST_ID_HEADER = "x-request-id"
 
 
 class Aborted(Exception):
-    """A gRPC call has ended with a status."""
+    """Raised by ``RayContext.abort`` after it has set the status of a gRPC call."""
 
 
 class RayContext:
-    """What Ray tells of a gRPC call, as ``grpc.aio`` names it; deadlines do not pass Ray's proxy."""
+    """Gives Ray's gRPC context the interface of ``grpc.aio``; Ray's proxy does not forward deadlines."""
 
     def __init__(self, context: RayServegRPCContext) -> None:
         self.invocation_metadata = context.invocation_metadata
@@ -26,14 +26,14 @@ class RayContext:
         self._context = context
 
     def time_remaining(self) -> None:
-        """Tell that no deadline is known."""
+        """Return None: the client's deadline is not known here."""
 
     async def send_initial_metadata(self, metadata: list[tuple[str, str]]) -> None:
-        """Send it with the rest: Ray's proxy has only trailing metadata."""
+        """Add it to the trailing metadata, the only kind that Ray's proxy supports."""
         self._context.set_trailing_metadata(metadata)
 
     async def abort(self, code: grpc.StatusCode, details: str, metadata: tuple[tuple[str, str], ...]) -> NoReturn:
-        """End the call with a status."""
+        """Set the status of the call, and end it by raising ``Aborted``."""
         self._context.set_code(code)
         self._context.set_details(details)
         self._context.set_trailing_metadata([*metadata])
@@ -41,24 +41,24 @@ class RayContext:
 
 
 class RayStream(RayContext):
-    """A call with many answers, which Ray takes from a generator."""
+    """The context of a call with many answers; turns ``write`` calls into the generator that Ray needs."""
 
     def __init__(self, context: RayServegRPCContext) -> None:
         super().__init__(context)
         self._written: asyncio.Queue[message.Message | None] = asyncio.Queue()
 
     async def write(self, answer: message.Message) -> None:
-        """Return when Ray has taken the answer and comes for the next."""
+        """Send an answer, and wait until Ray asks for the next one (backpressure)."""
         self._written.put_nowait(answer)
         await self._written.join()
 
     async def answers(
         self, method: Callable[[Any, Any], Awaitable[None]], requests: AsyncIterator[message.Message]
     ) -> AsyncIterator[message.Message]:
-        """Yield what ``method`` writes until it returns; who leaves the generator ends it.
+        """Yield the answers that ``method`` writes until it returns; closing the generator cancels it.
 
         Raises:
-            Aborted: the call ended with a status, which the context has.
+            Aborted: the call ended with a status, which is set on the context.
 
         """
         ending = asyncio.ensure_future(self._until_end(method(requests, self)))
@@ -79,7 +79,7 @@ class RayStream(RayContext):
 
 
 def without_request_id(app: ASGIApp) -> ASGIApp:
-    """Leave the request id's header to Ray's proxy, which adds it to every answer."""
+    """Wrap an application so that it sends no request id header, since Ray's proxy adds one to every answer."""
 
     async def call(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_on(message: Message) -> None:

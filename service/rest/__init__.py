@@ -1,1 +1,1 @@
-"""The REST interface and the WebSocket stream: routes, messages and the pages."""
+"""The REST interface and the WebSocket stream: routes, messages and web pages."""

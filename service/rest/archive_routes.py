@@ -1,7 +1,8 @@
-"""``POST /segment/batch``: many pictures in one call, answered one by one as they are made.
+"""``POST /segment/batch``: many pictures in one call, each answered as soon as it is segmented.
 
-In: a zip (``application/zip``), or a multipart form of files. Out, by ``Accept``: NDJSON, one object a line with the
-picture in base64, or ``multipart/mixed``, one part for each picture. Both name index, file and status of every picture.
+The request is a zip (``application/zip``) or a multipart form of files. ``Accept`` chooses the response: NDJSON, with
+one object per line and the PNG in base64, or ``multipart/mixed``, with one part per picture. Both give the index, file
+name and status of every picture.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from fastapi import Request, Response
 from starlette.types import Receive, Scope, Send
 
 from service.answers import SegmentationBody, describe
-from service.archives.archive import PATIENCE_SECONDS, Answered
+from service.archives.archive import ARCHIVE_TIMEOUT_SECONDS, Answered
 from service.archives.members import Member, from_parts, from_zip
 from service.calls import Call
 from service.errors import ClientLeft, ServiceError, UnsupportedImage
@@ -32,7 +33,7 @@ PNG_TYPE, JSON_TYPE = "image/png", "application/json"
 
 
 class ArchiveResponse(Response):
-    """The answers of an archive's pictures, each sent as soon as it and those before it are made."""
+    """Segments an archive while it sends the answers, in order, each as soon as it and those before it are ready."""
 
     def __init__(
         self,
@@ -43,7 +44,7 @@ class ArchiveResponse(Response):
         service: Service,
         held: contextlib.ExitStack,
     ) -> None:
-        """Answer ``members`` in the form that ``Accept`` asks for; ``held`` is closed when all are sent."""
+        """Prepare the response in the format that ``Accept`` asks for; ``held`` is closed after the last answer."""
         self._boundary = uuid.uuid4().hex if MIXED in request.headers.get("accept", "") else ""
         media_type = f"{MIXED}; boundary={self._boundary}" if self._boundary else NDJSON
         super().__init__(media_type=media_type, headers={"x-pictures": str(len(members))})
@@ -53,23 +54,23 @@ class ArchiveResponse(Response):
         self._options = options
         self._service = service
         self._held = held
-        self._deadline = call.allow(PATIENCE_SECONDS)
+        self._deadline = call.set_deadline(ARCHIVE_TIMEOUT_SECONDS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send everything, unless the client leaves or does not read: then its work is dropped."""
+        """Send all answers; if the client disconnects or does not read, drop the remaining work."""
 
         async def send_answer(answer: Answered) -> None:
             data = await asyncio.to_thread(_encoded, answer, self._call.request_id, self._boundary)
             try:
                 async with asyncio.timeout(self._service.settings.request_timeout_ms / 1e3):
                     await send({"type": "http.response.body", "body": data, "more_body": True})
-            except TimeoutError:  # it would hold a place of MAX_ARCHIVES for ever
+            except TimeoutError:  # otherwise it would occupy one of MAX_ARCHIVES places without end
                 raise ClientLeft("the client does not read its answers") from None
 
         with self._held:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             answering = self._service.archives.answer_all(self._members, self._options, self._deadline, send_answer)
-            await asyncio.ensure_future(answering)  # in a task of its own, it wakes nothing around it
+            await asyncio.ensure_future(answering)  # a separate task resumes without waking the coroutines around it
             end = f"--{self._boundary}--\r\n".encode() if self._boundary else b""
             await send({"type": "http.response.body", "body": end})
 
@@ -78,8 +79,8 @@ async def respond(request: Request, call: Call, options: Options, service: Servi
     """Read an archive; return the response that segments its pictures while it is sent.
 
     Raises:
-        QueueFull: ``MAX_ARCHIVES`` are at work.
-        ServiceError: the archive as a whole is refused.
+        QueueFull: ``MAX_ARCHIVES`` archives are in progress.
+        ServiceError: the archive as a whole is refused; an error of one picture goes into its answer instead.
 
     """
     with contextlib.ExitStack() as held:
@@ -90,7 +91,7 @@ async def respond(request: Request, call: Call, options: Options, service: Servi
 
 
 async def _members(request: Request, service: Service, deadline: float) -> list[Member]:
-    """Receive the archive; the deadline is for its bytes only."""
+    """Receive the archive until ``deadline``, which does not limit the segmentation."""
     limits = service.settings
     kind = content_type(request)
     if kind in ZIP_TYPES:
@@ -98,7 +99,9 @@ async def _members(request: Request, service: Service, deadline: float) -> list[
     if kind == MULTIPART:
         parts = await read_parts(request, limits.max_archive_bytes, deadline)
         return from_parts(parts, limits.max_image_bytes)
-    raise UnsupportedImage(f"content type {kind or 'none'} is no archive; send {ZIP_TYPES[0]} or {MULTIPART}")
+    raise UnsupportedImage(
+        f"the content type is {kind or 'missing'}, not that of an archive; send {ZIP_TYPES[0]} or {MULTIPART}"
+    )
 
 
 def _encoded(answer: Answered, request_id: str, boundary: str) -> bytes:

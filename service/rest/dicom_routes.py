@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fastapi import Request, Response
 
-from service.archives.archive import PATIENCE_SECONDS
+from service.archives.archive import ARCHIVE_TIMEOUT_SECONDS
 from service.batching.queue import Priority
 from service.dicom import extra
 from service.frames.frame import Frame, Options, Segmentation
@@ -22,10 +22,14 @@ if TYPE_CHECKING:
 async def respond(
     request: Request, options: Options, service: Service, *, omit_empty: bool, as_segmentation: bool
 ) -> Response | Segmentation:
-    """Segment an object: one frame as any picture, several as an archive, or all into a DICOM Segmentation.
+    """Segment a DICOM object.
+
+    Returns:
+        The segmentation of a single frame, a response with one answer for each of several frames, or (with
+        ``as_segmentation``) a response with a DICOM Segmentation of all frames.
 
     Raises:
-        QueueFull: the object is large or has several frames, and ``MAX_ARCHIVES`` are at work.
+        QueueFull: the object is large or has several frames, and ``MAX_ARCHIVES`` archives are in progress.
         ServiceError: the object is refused.
 
     """
@@ -44,13 +48,15 @@ async def respond(
         several = len(read.frames) > 1
         if several and not large:
             held.enter_context(service.archives.place())
-        deadline = call.allow(PATIENCE_SECONDS) if several else call.deadline
+        deadline = call.set_deadline(ARCHIVE_TIMEOUT_SECONDS) if several else call.deadline
         if as_segmentation:
             made = work.segmentation(read, options, service, deadline, omit_empty=omit_empty)
             return Response(await made, media_type=extra.MEDIA_TYPE)
         if several:
-            bulk = replace(options, priority=Priority.ARCHIVE)
-            return archive_routes.ArchiveResponse(request, call, work.members(read), bulk, service, held.pop_all())
+            archive_options = replace(options, priority=Priority.ARCHIVE)
+            return archive_routes.ArchiveResponse(
+                request, call, work.members(read), archive_options, service, held.pop_all()
+            )
         frame = Frame(source=read.frames[0], options=options, deadline=deadline)
         return await service.segmenter.segment(frame)
     raise AssertionError("unreachable")

@@ -1,4 +1,4 @@
-"""Errors of REST as ``application/problem+json`` (RFC 9457), and of the Open Inference Protocol as it has them."""
+"""Encodes errors: for REST as ``application/problem+json`` (RFC 9457), for OIP as ``{"error": "..."}``."""
 
 from typing import Any, NoReturn, get_type_hints
 
@@ -19,19 +19,19 @@ from service.errors import (
     UpgradeRequired,
 )
 from service.oip import rest as oip
-from service.validation import said
+from service.validation import describe_errors
 
 PROBLEM_TYPE = "application/problem+json"
 
 
 def add_handlers(app: FastAPI) -> None:
-    """Let every error of the framework leave the application as a ``ServiceError``."""
+    """Translate the errors of FastAPI and Starlette into ``ServiceError``."""
     app.add_exception_handler(RequestValidationError, _refuse_parameters)
     app.add_exception_handler(HTTPException, _refuse_route)
 
 
 async def encode(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer the error that ended a request, in the form of the protocol that its path belongs to."""
+    """Send the error that ended a request, in the format of the protocol to which its path belongs."""
     error: ServiceError = scope["state"]["error"]
     if oip.is_below(scope["path"]):
         answer = JSONResponse({"error": error.detail}, error.status, headers=headers_of(error))
@@ -42,7 +42,7 @@ async def encode(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def headers_of(error: ServiceError) -> dict[str, str]:
-    """Return the headers that an error is answered with."""
+    """Return the headers of an error's response, such as ``Retry-After`` and ``Allow``."""
     headers = {} if error.retry_after is None else {"retry-after": str(error.retry_after)}
     match error:
         case Unauthenticated():
@@ -59,20 +59,20 @@ def headers_of(error: ServiceError) -> dict[str, str]:
 async def _refuse_parameters(request: Request, error: Exception) -> NoReturn:
     assert isinstance(error, RequestValidationError)
     query = get_type_hints(request.scope["endpoint"])["query"]
-    faults = [{**fault, "loc": fault["loc"][1:]} for fault in error.errors()]  # places begin with "query"
-    raise InvalidParameter(f"{said(faults, query)}. See /docs for the parameters") from None
+    faults = [{**fault, "loc": fault["loc"][1:]} for fault in error.errors()]  # locations begin with "query"
+    raise InvalidParameter(f"{describe_errors(faults, query)}. See /docs for the parameters") from None
 
 
 async def _refuse_route(request: Request, error: Exception) -> Any:
     assert isinstance(error, HTTPException)
     if error.status_code == MethodNotAllowed.status:
-        refusal = MethodNotAllowed(f"{request.method} is not served here; see /docs")
+        refusal = MethodNotAllowed(f"this path does not accept {request.method}; see /docs")
         refusal.allow = (error.headers or {}).get("Allow", "")
         raise refusal from None
     if error.status_code != UnknownRoute.status:
         raise InvalidRequest(f"the request cannot be read ({error.detail}); see /docs") from None
     if oip.is_below(request.url.path):
         raise UnknownRoute(
-            f"nothing of the protocol is served under {request.url.path}; the model is at {oip.PREFIX}/models/pranet"
+            f"the protocol has no path {request.url.path}; the model is at {oip.PREFIX}/models/pranet"
         ) from None
-    raise UnknownRoute("nothing is served under this path; images go to POST /segment, see /docs") from None
+    raise UnknownRoute("this path does not exist; send images to POST /segment, see /docs") from None

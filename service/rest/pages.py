@@ -1,11 +1,11 @@
-"""What people see in a browser: the live page, the documentation, and what both are made of, all from the package."""
+"""The web pages: the live demo and the interactive documentation; all their files are part of the package."""
 
 from importlib.resources import files
 
 from fastapi import FastAPI, Response
 from starlette.staticfiles import StaticFiles
 
-# Nothing from other hosts, nothing inline; blob: is how a page shows a picture that it has itself.
+# No content from other hosts and no inline scripts; blob: lets the page show pictures that it holds in memory.
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -14,7 +14,7 @@ PAGE_HEADERS = {"content-security-policy": PAGE_POLICY, "cache-control": "no-cac
 
 
 def add_pages(app: FastAPI) -> None:
-    """Add the routes of the pages."""
+    """Add the routes of the pages and their static files."""
     app.get("/", include_in_schema=False)(live)
     app.get("/docs", include_in_schema=False)(docs)
     app.mount("/docs/assets", StaticFiles(packages=[("fastapi_offline", "static")]))
@@ -23,12 +23,12 @@ def add_pages(app: FastAPI) -> None:
 
 
 async def live() -> Response:
-    """Serve the page on which one can watch the service work."""
+    """Return the live page: segments a picture, a video file or the camera in the browser."""
     return Response(_page("live.html"), media_type="text/html", headers=PAGE_HEADERS)
 
 
 async def docs() -> Response:
-    """Serve the interactive documentation; its assets come from the package, not from a CDN."""
+    """Return the interactive API documentation, which works without internet access."""
     return Response(_page("docs.html"), media_type="text/html", headers=PAGE_HEADERS)
 
 

@@ -1,4 +1,4 @@
-"""REST: the wire format of ``POST /segment`` and of the routes around it. No image work happens here."""
+"""The REST routes, such as ``POST /segment``; they only translate between HTTP and the data path."""
 
 from typing import Annotated, Any
 
@@ -18,7 +18,7 @@ from service.dicom.extra import MEDIA_TYPE as DICOM_TYPE
 from service.errors import InvalidParameter, UpgradeRequired
 from service.frames.frame import Frame, Options, Output, Segmentation
 from service.http.middleware import TIMEOUT_HEADER, HttpCalls
-from service.http.request import FILE_FIELD, MULTIPART, call_of, content_type, read_image, received
+from service.http.request import FILE_FIELD, MULTIPART, call_of, checked_call, content_type, read_image
 from service.oip import rest as oip
 from service.options import FrameOptions
 from service.rest import archive_routes, errors, websocket
@@ -31,9 +31,10 @@ from service.runtime import Service
 
 CORS_REQUEST_HEADERS = ("authorization", "content-type", TIMEOUT_HEADER, "x-request-id", "traceparent")
 CORS_ANSWER_HEADERS = ("x-request-id", "x-model", "server-timing", "retry-after")
-# FastAPI's own traces and logs would send paths, queries and exceptions wherever OpenTelemetry's variables say.
+# FastAPI's own telemetry would send paths, queries and exceptions to wherever OpenTelemetry's variables point.
 NO_TELEMETRY: Any = {"auto_configure": False, "tracing": False, "metrics": False, "logs": False}
-SHOWN_TOKEN = HTTPBearer(auto_error=False, description="As `pranet tokens add` prints it.")  # the gate checks it
+# Only for the API documentation; ``service.calls`` authenticates.
+SHOWN_TOKEN = HTTPBearer(auto_error=False, description="As `pranet tokens add` prints it.")
 BINARY = {"type": "string", "format": "binary"}
 IMAGE_TYPES = ("image/jpeg", PNG_TYPE, "image/webp", "image/bmp", "image/tiff", "application/octet-stream", DICOM_TYPE)
 SEGMENT_ANSWERS = {
@@ -71,7 +72,7 @@ def build(service: Service) -> FastAPI:
         description="Real-time polyp segmentation in colonoscopy frames. Research use only; not a medical device.",
         docs_url=None,
         redoc_url=None,
-        redirect_slashes=False,  # to wherever the client's Host header points
+        redirect_slashes=False,  # a redirect would use the client's Host header
         telemetry=NO_TELEMETRY,
         dependencies=[Depends(SHOWN_TOKEN)] if service.settings.api_tokens_file else [],
     )
@@ -84,7 +85,7 @@ def build(service: Service) -> FastAPI:
 
 
 def _add_middleware(app: FastAPI, service: Service) -> None:
-    """Put around the routes what every request passes, the innermost first."""
+    """Add the middleware; the last one added is the outermost."""
     settings = service.settings
     encode_error: ASGIApp = errors.encode
     if settings.origins:
@@ -95,7 +96,7 @@ def _add_middleware(app: FastAPI, service: Service) -> None:
             "expose_headers": CORS_ANSWER_HEADERS,
         }
         app.add_middleware(CORSMiddleware, **sharing)
-        encode_error = CORSMiddleware(errors.encode, **sharing)  # pages of those origins may read errors, too
+        encode_error = CORSMiddleware(errors.encode, **sharing)  # allowed origins may read errors too
     app.add_middleware(
         HttpCalls,
         calls=service.calls,
@@ -123,8 +124,8 @@ def _add_routes(app: FastAPI) -> None:
         },
         openapi_extra={"requestBody": ARCHIVE_BODY},
     )(segment_batch)
-    app.get("/livez", summary="Whether the process answers")(livez)
-    app.get("/readyz", summary="Whether new work is taken", responses={503: PROBLEMS[503]})(readyz)
+    app.get("/livez", summary="Liveness: the process answers")(livez)
+    app.get("/readyz", summary="Readiness: new work is accepted", responses={503: PROBLEMS[503]})(readyz)
     app.get("/info", summary="Weights, engine and limits")(info)
     app.get("/metrics", summary="Prometheus metrics", response_class=Response)(metrics)
     app.add_api_websocket_route("/stream", websocket.stream)
@@ -134,13 +135,13 @@ def _add_routes(app: FastAPI) -> None:
 
 
 async def segment(request: Request, query: Annotated[SegmentQuery, Query()]) -> Response:
-    """Answer an image with its mask, in the geometry of the image as a person sees it."""
+    """Answer an image with its mask, of the size and orientation of the upright image."""
     service: Service = request.app.state.service
-    call, accept = received(request), request.headers.get("accept", "")
+    call, accept = checked_call(request), request.headers.get("accept", "")
     if content_type(request) == DICOM_TYPE:
         return await _object(request, query, service)
     if query.omit_empty or DICOM_TYPE in accept:
-        raise InvalidParameter(f"a DICOM Segmentation is only made of DICOM; send Content-Type: {DICOM_TYPE}")
+        raise InvalidParameter(f"a DICOM Segmentation needs a DICOM object; send one as Content-Type: {DICOM_TYPE}")
     image = await read_image(request, service.settings.max_image_bytes, call.deadline)
     frame = Frame(source=image, options=_options(query, accept, service), deadline=call.deadline)
     return _answer(await service.segmenter.segment(frame), call)
@@ -150,38 +151,38 @@ async def _object(request: Request, query: SegmentQuery, service: Service) -> Re
     accept = request.headers.get("accept", "")
     wants_dicom = DICOM_TYPE in accept
     if query.output == "maps" or (wants_dicom and query.output not in (None, "mask")):
-        raise InvalidParameter(f"output={query.output} is not made of DICOM in this form; leave it out, or ask for PNG")
+        raise InvalidParameter(f"output={query.output} is not available for DICOM here; leave it out, or accept PNG")
     if query.omit_empty and not wants_dicom:
-        raise InvalidParameter(f"omit_empty is for a DICOM Segmentation; send Accept: {DICOM_TYPE} with it")
+        raise InvalidParameter(f"omit_empty applies to a DICOM Segmentation only; add Accept: {DICOM_TYPE}")
     options = _options(query, accept, service)
     done = await dicom.respond(request, options, service, omit_empty=query.omit_empty, as_segmentation=wants_dicom)
     return _answer(done, call_of(request)) if isinstance(done, Segmentation) else done
 
 
 async def segment_batch(request: Request, query: Annotated[FrameOptions, Query()]) -> Response:
-    """Answer every image of a zip or multipart form, one by one: NDJSON, or multipart/mixed by ``Accept``."""
+    """Answer each image of a zip or multipart form as soon as it is ready, as NDJSON or ``multipart/mixed``."""
     service: Service = request.app.state.service
-    call = received(request)
+    call = checked_call(request)
     if query.output == "maps":
-        raise InvalidParameter("output=maps is not made of archives; send its images to /segment")
+        raise InvalidParameter("output=maps is not available for archives; send single images to POST /segment")
     options = _options(query, request.headers.get("accept", ""), service, Priority.ARCHIVE)
     return await archive_routes.respond(request, call, options, service)
 
 
 async def livez() -> dict[str, str]:
-    """Answer as long as the process does."""
+    """Answer 200 as long as the process runs, also while it starts or drains."""
     return {"status": "alive"}
 
 
 async def readyz(request: Request) -> dict[str, str]:
-    """Answer 200 when new work is taken, else 503 with the reason."""
+    """Answer 200 if the service accepts new work, otherwise 503 with the reason."""
     service: Service = request.app.state.service
     service.readiness.check()
     return {"status": "ready"}
 
 
 async def info(request: Request) -> Info:
-    """Name the weights that answer now, and the limits of this service."""
+    """Return the weights that answer now, and the limits of this service."""
     service: Service = request.app.state.service
     return Info(
         service_version=__version__,
@@ -196,14 +197,14 @@ async def info(request: Request) -> Info:
 
 
 async def metrics(request: Request) -> Response:
-    """Return all metrics in Prometheus' text format."""
+    """Return all metrics in the Prometheus text format."""
     service: Service = request.app.state.service
     return Response(service.metrics.exposition(), headers={"content-type": CONTENT_TYPE_LATEST})
 
 
 async def no_websocket() -> None:
-    """Say what to ask for."""
-    raise UpgradeRequired("the video stream is a WebSocket; open one here, as docs/live-video.md describes")
+    """Refuse a plain GET of the video stream."""
+    raise UpgradeRequired("the video stream is a WebSocket; open one at this path, see docs/live-video.md")
 
 
 def _options(query: FrameOptions, accept: str, service: Service, priority: Priority = Priority.SINGLE) -> Options:

@@ -1,4 +1,4 @@
-"""JSON bodies of the REST interface beside the answers of frames, which are in ``service.answers``."""
+"""JSON bodies of the REST interface, except the answers of frames, which are in ``service.answers``."""
 
 from pydantic import BaseModel, Field
 
@@ -6,7 +6,7 @@ from service.answers import ModelBody
 
 
 class Problem(BaseModel):
-    """RFC 9457 problem details."""
+    """An error as problem details (RFC 9457)."""
 
     type: str
     title: str
@@ -21,7 +21,7 @@ class Info(BaseModel):
     service_version: str
     model: ModelBody
     input_size: int = Field(description="Side of the network's square input, pixels.")
-    threshold: float = Field(description="Used where a request names none.")
+    threshold: float = Field(description="Used if a request gives none.")
     max_batch_size: int
     max_queue_size: int
     max_image_bytes: int

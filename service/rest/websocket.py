@@ -1,19 +1,20 @@
-"""``WS /stream``: the same stream as over gRPC, for browsers.
+"""``WS /stream``: live video for browsers, with the same behaviour as the gRPC stream.
 
-The first message is text, the configuration as JSON. Then every frame is one binary message, and so is every answer:
+The first message is a text: the configuration as JSON. Each frame is then one binary message, and so is each answer:
 
     4 bytes    length of the JSON, little-endian
     JSON       frame: {frame_id, capture_time_us?, raw?: {format, width, height, stride}}
-               answer: {frame_id, outcome, age_ms, window_ms, quality, added_delay_ms}, of a mask also what
-               REST says of it in JSON
+               answer: {frame_id, outcome, age_ms, window_ms, quality, added_delay_ms}, and with a mask also
+               the fields of REST's JSON
     the rest   frame: the picture; answer: the mask, if there is one
 
-Browsers cannot send headers with it: they offer the subprotocols ``pranet.v1`` and ``pranet.bearer.TOKEN``. Who is let
-in gets ``pranet.v1`` back, who is not an HTTP 401, or 403 where the page is of another site.
+Browsers cannot set headers on a WebSocket. They send the token in a subprotocol instead, and offer ``pranet.v1`` and
+``pranet.bearer.TOKEN``. An accepted handshake is answered with ``pranet.v1``, a refused one with HTTP 401, or with 403
+if the page's origin is not allowed.
 
-The text ``{"end": true}`` asks for the answers that are still open. What ends the stream otherwise is told in a last
-text message, an RFC 9457 problem, before the connection is closed. (A close code alone has what breaks the protocol
-itself, 1002, text that is not UTF-8, 1007, and a message of more than twice the largest size, 1009.)
+The text ``{"end": true}`` ends the stream after the remaining answers. An error is sent as a last text message, an
+RFC 9457 problem, before the connection is closed. Only a close code is sent for a violation of the protocol (1002), for
+text that is not UTF-8 (1007), and for a message of more than twice the largest size (1009).
 """
 
 import asyncio
@@ -35,13 +36,13 @@ from service.streams.frame import StreamFrame
 # Close codes, RFC 6455 section 7.4.1 and IANA's registry.
 NORMAL, GOING_AWAY, PROTOCOL_ERROR, TOO_BIG = "1000", "1001", "1002", "1009"
 INTERNAL_ERROR, TRY_AGAIN_LATER = "1011", "1013"
-CUT_OFF: dict[int, type[ServiceError]] = {  # what the transport itself ends a stream with, and its cause
+CUT_OFF: dict[int, type[ServiceError]] = {  # close codes that uvicorn's WebSocket layer itself sends, and their causes
     1002: InvalidRequest,  # protocol error
     1007: InvalidRequest,  # text that is not UTF-8
     1009: TooManyBytes,
 }
-CLOSE_SECONDS = 1.0  # for the last words
-SUBPROTOCOL = "pranet.v1"  # what is chosen of those that a browser offers; the token is another of them
+CLOSE_SECONDS = 1.0  # for the last messages of a connection
+SUBPROTOCOL = "pranet.v1"  # accepted out of those that a browser offers; another one holds the token
 
 
 async def stream(websocket: WebSocket) -> None:
@@ -51,8 +52,8 @@ async def stream(websocket: WebSocket) -> None:
     subprotocol = SUBPROTOCOL if SUBPROTOCOL in websocket.scope["subprotocols"] else None
     await websocket.accept(subprotocol, _headers(call))
     call.transport = STREAM
-    call.last()
-    service.readiness.check()  # now, as browsers do not show why a handshake was refused
+    call.remove_deadline()
+    service.readiness.check()  # after the handshake, since browsers hide why a handshake was refused
     messages = _messages(websocket, service.settings.max_message_bytes)
     options = stream_options(await service.streams.first(messages), service.settings.threshold)
 
@@ -60,7 +61,7 @@ async def stream(websocket: WebSocket) -> None:
         async for message in messages:
             if isinstance(message, str):
                 if parsed(message) != {"end": True}:
-                    raise InvalidRequest('the text is no end of the stream; send binary frames, or {"end": true}')
+                    raise InvalidRequest('the text does not end the stream; send {"end": true}, or binary frames')
                 return
             yield unpack(message)
 
@@ -72,11 +73,11 @@ async def stream(websocket: WebSocket) -> None:
 
     with service.streams.open(options) as opened:
         await opened.run(frames(), send)
-    await _say(websocket.send, {"type": "websocket.close", "code": int(NORMAL), "reason": ""})
+    await _send_last(websocket.send, {"type": "websocket.close", "code": int(NORMAL), "reason": ""})
 
 
 async def encode_error(scope: Scope, receive: Receive, send: Send) -> None:
-    """Refuse a WebSocket with a problem, or end it with one and a close code, by how far it has come."""
+    """Send an error: as an HTTP response if the handshake is open, otherwise as a last message and a close code."""
     error: ServiceError = scope["state"]["error"]
     call: Call = scope["state"]["call"]
     problem = json.dumps(error.problem(call.request_id))
@@ -86,7 +87,8 @@ async def encode_error(scope: Scope, receive: Receive, send: Send) -> None:
         await WebSocket(scope, receive, send).send_denial_response(refusal)
         return
     close = {"type": "websocket.close", "code": int(call.code), "reason": ""}
-    await _say(send, *([] if isinstance(error, ClientLeft) else [{"type": "websocket.send", "text": problem}]), close)
+    last = [] if isinstance(error, ClientLeft) else [{"type": "websocket.send", "text": problem}]
+    await _send_last(send, *last, close)
 
 
 async def _messages(websocket: WebSocket, max_bytes: int) -> AsyncIterator[str | bytes]:
@@ -117,8 +119,8 @@ def _headers(call: Call) -> list[tuple[bytes, bytes]]:
     return [*headers, (b"traceparent", call.traceparent.encode())] if call.traceparent else headers
 
 
-async def _say(send: Send, *messages: Message) -> None:
-    """Send the last messages of a connection, which may be closed already, or not be read."""
+async def _send_last(send: Send, *messages: Message) -> None:
+    """Send the last messages of a connection; ignore that it is already closed or that the client does not read."""
     with contextlib.suppress(WebSocketDisconnect, RuntimeError, TimeoutError):
         async with asyncio.timeout(CLOSE_SECONDS):
             for message in messages:

@@ -1,4 +1,4 @@
-"""WebSocket messages <-> the service's own types; ``service.rest.websocket`` says how they are laid out."""
+"""Converts between WebSocket messages and the service's types; ``service.rest.websocket`` describes their layout."""
 
 import json
 import struct
@@ -13,14 +13,14 @@ from service.frames.frame import Segmentation
 from service.options import StreamConfig, read
 from service.streams.frame import Drop, StreamFrame
 from service.streams.stream import StreamOptions
-from service.validation import said
+from service.validation import describe_errors
 
 LENGTH = struct.Struct("<I")
-MAX_JSON_BYTES = 16 * 2**10  # of a text, or before the picture of a frame: it is read on the event loop
+MAX_JSON_BYTES = 16 * 2**10  # of a text or of a frame's header: the event loop parses it
 
 
 class RawLayout(BaseModel):
-    """How the bytes of a raw frame are to be read."""
+    """The memory layout of a raw frame; sizes in pixels, ``stride`` in bytes."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -31,7 +31,7 @@ class RawLayout(BaseModel):
 
 
 class FrameHead(BaseModel):
-    """What stands before the picture of a frame."""
+    """The JSON header of a frame's message."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -41,10 +41,10 @@ class FrameHead(BaseModel):
 
 
 def stream_options(message: str | bytes, default_threshold: float) -> StreamOptions:
-    """Read the first message of a stream.
+    """Parse the configuration, the first message of a stream.
 
     Raises:
-        InvalidRequest: it is no configuration.
+        InvalidRequest: the message is binary or not JSON.
         InvalidParameter: a value is unknown or out of range.
 
     """
@@ -54,10 +54,10 @@ def stream_options(message: str | bytes, default_threshold: float) -> StreamOpti
 
 
 def unpack(message: bytes) -> StreamFrame:
-    """Read a frame.
+    """Parse the binary message of a frame; its picture is not decoded yet.
 
     Raises:
-        InvalidRequest: the message is not made as it must be.
+        InvalidRequest: the message does not have the layout of a frame.
 
     """
     if len(message) < LENGTH.size:
@@ -68,7 +68,7 @@ def unpack(message: bytes) -> StreamFrame:
     try:
         head = FrameHead.model_validate_json(message[LENGTH.size : end])
     except ValidationError as error:
-        raise InvalidRequest(f"the JSON of a frame: {said(error.errors(), FrameHead)}") from error
+        raise InvalidRequest(f"the JSON of a frame: {describe_errors(error.errors(), FrameHead)}") from error
     data = message[end:]
     source: Picture = data
     if head.raw is not None:
@@ -77,7 +77,7 @@ def unpack(message: bytes) -> StreamFrame:
 
 
 def pack(frame: StreamFrame) -> bytes:
-    """Write down the answer of a frame."""
+    """Encode the answer of a frame as a binary message."""
     head: dict[str, Any] = {
         "frame_id": frame.frame_id,
         "age_ms": round(frame.age_seconds * 1e3, 3),
@@ -99,17 +99,17 @@ def pack(frame: StreamFrame) -> bytes:
 
 
 def parsed(text: str) -> Any:
-    """Read JSON.
+    """Parse the JSON of a text message.
 
     Raises:
-        InvalidRequest: it is none, or too long.
+        InvalidRequest: the text is not JSON, or longer than ``MAX_JSON_BYTES``.
 
     """
     _check_size(len(text))
     try:
         return json.loads(text)
-    except (ValueError, RecursionError) as error:  # or JSON too deep to be read
-        raise InvalidRequest("the text is no JSON; send a JSON object, or frames as binary messages") from error
+    except (ValueError, RecursionError) as error:  # RecursionError: JSON that is nested too deeply
+        raise InvalidRequest("the text is not valid JSON; send a JSON object, or frames as binary messages") from error
 
 
 def _check_size(size: int) -> None:

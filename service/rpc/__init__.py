@@ -1,1 +1,1 @@
-"""The gRPC interface: server, servicer, interceptors and messages."""
+"""The gRPC interface: server, servicer, interceptor and messages."""

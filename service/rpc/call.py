@@ -1,4 +1,4 @@
-"""A gRPC call as one of ``service.calls``: its metadata and deadline, and its error as a status."""
+"""Connects gRPC to ``service.calls``: makes a ``Call`` of metadata and deadline, and a status of its error."""
 
 import asyncio
 import contextlib
@@ -15,8 +15,8 @@ from service.errors import ClientLeft, DeadlineExceeded, ServiceError
 Context = grpc.aio.ServicerContext[Any, Any]
 
 WORK = frozenset({"Segment", "SegmentStream", "ModelInfer", "ModelStreamInfer"})
-STREAMS = frozenset({"SegmentStream", "ModelStreamInfer"})  # last for minutes, so that metrics keep them apart
-EARLY_SECONDS = 0.1  # that a client may give up before its deadline by our clock, which starts when the call arrives
+STREAMS = frozenset({"SegmentStream", "ModelStreamInfer"})  # last for minutes; metrics count them separately
+EARLY_SECONDS = 0.1  # the client's deadline may pass this much before ours, which starts when the call arrives
 
 UNARY, STREAM = (
     Transport(
@@ -32,7 +32,15 @@ UNARY, STREAM = (
 
 
 def call_of(context: Context, method: str, *, is_open: bool = False) -> Call:
-    """Describe a call of ``method``, its full name; that of an unknown one, which may name a patient, is ``"-"``."""
+    """Make a call of a method.
+
+    Args:
+        context: gRPC's own of the call.
+        method: the full name, with or without a leading slash. For an unknown method use ``"-"``: the client chose the
+            name, which may hold a patient's.
+        is_open: the method needs no token.
+
+    """
     name = method.removeprefix("/")
     short = name.rpartition("/")[2]
     metadata = context.invocation_metadata() or ()
@@ -52,11 +60,11 @@ def call_of(context: Context, method: str, *, is_open: bool = False) -> Call:
 
 @contextlib.asynccontextmanager
 async def entered(calls: Calls, call: Call, context: Context) -> AsyncIterator[Call]:
-    """Serve a call inside the block; end it with the status of its error.
+    """Serve a call inside the block; an error ends the call with its gRPC status.
 
     Raises:
-        AbortError: gRPC's own, of a call that ended with a status.
-        CancelledError: the client left.
+        AbortError: raised by gRPC after it has ended the call with a status.
+        CancelledError: the client disconnected.
 
     """
     try:
@@ -64,34 +72,34 @@ async def entered(calls: Calls, call: Call, context: Context) -> AsyncIterator[C
             if call.traceparent:
                 await context.send_initial_metadata([("traceparent", call.traceparent)])
             if call.is_stream:
-                call.last()
+                call.remove_deadline()
             yield call
     except ClientLeft:
-        raise asyncio.CancelledError from None  # nobody is there to be told
+        raise asyncio.CancelledError from None  # there is no client to send a status to
     except ServiceError as error:
         await abort(context, error, call.request_id)
 
 
 def authorizations(metadata: Iterable[tuple[str, str | bytes]]) -> list[str]:
-    """Return the values of a call's ``authorization`` metadata; several are for the authentication to judge."""
+    """Return all values of ``authorization`` in the metadata; authentication refuses several."""
     return [str(value) for name, value in metadata if name == "authorization"]
 
 
 async def write(context: Context, message: Message) -> None:
-    """Send one answer of a stream.
+    """Send one answer of a stream; waits while the client does not read (backpressure).
 
     Raises:
-        ClientLeft: nobody is there to take it.
+        ClientLeft: the client closed the stream.
 
     """
     try:
         await context.write(message)
-    except grpc.aio.InternalError as error:  # gRPC's way to say so, where it does not cancel this call first
+    except grpc.aio.InternalError as error:  # raised by gRPC if it did not cancel this call first
         raise ClientLeft("the client left while its answer was written") from error
 
 
 async def abort(context: Context, error: ServiceError, request_id: str) -> None:
-    """End a call with the status of an error, whose cause goes into the trailing metadata."""
+    """End a call with the status of an error; the trailing metadata hold cause, request id and ``retry-after``."""
     metadata = [(ERROR_METADATA_KEY, error.slug), ("x-request-id", request_id)]
     if error.retry_after is not None:
         metadata.append(("retry-after", str(error.retry_after)))
@@ -99,6 +107,6 @@ async def abort(context: Context, error: ServiceError, request_id: str) -> None:
 
 
 def _ending(context: Context) -> type[ServiceError]:
-    """Return why a call was cancelled, of which gRPC says nothing: by its deadline, or by its client."""
+    """Return whether the deadline or the client cancelled a call; gRPC itself does not tell."""
     left = context.time_remaining()
     return ClientLeft if left is None or left > EARLY_SECONDS else DeadlineExceeded

@@ -1,4 +1,4 @@
-"""What the messages of a gRPC call are held to; health, which is open to all, to little."""
+"""Limits on the messages of a gRPC call, and stricter ones for health checks, which need no token."""
 
 import asyncio
 from collections import Counter
@@ -17,28 +17,29 @@ MAX_WATCHES = 16  # on one connection
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What the messages of a call are held to."""
+class MessageLimits:
+    """Limits on the messages of a call."""
 
-    message_seconds: float  # for the one message of a unary call to arrive
-    message_bytes: int  # of any message
-    held: Callable[[Context], AbstractContextManager[Any]] = nullcontext  # for the time of the call
-    turn: Callable[[Context], AbstractAsyncContextManager[Any]] = nullcontext  # while that one message is awaited
+    message_seconds: float  # until the request message of a unary call has arrived
+    message_bytes: int  # size of each message
+    held: Callable[[Context], AbstractContextManager[Any]] = nullcontext  # entered for the duration of the call
+    turn: Callable[[Context], AbstractAsyncContextManager[Any]] = nullcontext  # entered while awaiting that message
 
 
 class HealthLimits:
-    """Those of health, for which nobody needs a token: of each connection one message is awaited, few watches are kept.
+    """Limits on health checks: each connection has one message received at a time, and at most ``MAX_WATCHES`` watches.
 
-    gRPC takes in a message that is awaited, up to its own limit of tens of megabytes, before anybody can see its size.
+    gRPC buffers a message that the server awaits, up to its own limit of tens of megabytes, before its size is known.
+    Without these limits, clients without a token could fill the memory.
     """
 
     def __init__(self) -> None:
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by peer, as are the watches
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by peer address, like the watches
         self._watches: Counter[str] = Counter()
 
-    def of(self, *, watch: bool) -> Limits:
-        """Return those of a call that is answered once, or of one that is answered on and on."""
-        return Limits(
+    def of(self, *, watch: bool) -> MessageLimits:
+        """Return the limits of a ``Watch`` (``watch``), which stays open, or of a ``Check``."""
+        return MessageLimits(
             OPEN_MESSAGE_SECONDS,
             OPEN_MESSAGE_BYTES,
             self._watching if watch else nullcontext,
@@ -49,10 +50,10 @@ class HealthLimits:
     def _watching(self, context: Context) -> Iterator[None]:
         peer = context.peer()
         if self._watches[peer] >= MAX_WATCHES:
-            raise TooManyWatches(f"this connection has {MAX_WATCHES} watches of health open; close one first")
+            raise TooManyWatches(f"this connection has {MAX_WATCHES} health watches open; close one first")
         self._watches[peer] += 1
         try:
             yield
         finally:
             self._watches[peer] -= 1
-            self._watches += Counter()  # forgets who has none
+            self._watches += Counter()  # removes peers whose count is 0

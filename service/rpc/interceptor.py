@@ -1,4 +1,4 @@
-"""The way in to every gRPC method, also to those that are added later; health is open to all."""
+"""The interceptor that runs every gRPC method as a call; only health checks need no token."""
 
 import asyncio
 import inspect
@@ -13,18 +13,19 @@ from grpc_health.v1 import health
 from service.calls import UNKNOWN, Calls
 from service.errors import BodyTooSlow, InvalidRequest, MethodNotAllowed, TooManyBytes
 from service.rpc.call import Context, call_of, entered
-from service.rpc.health_limits import HealthLimits, Limits
-from service.tasks import forget_frames
+from service.rpc.health_limits import HealthLimits, MessageLimits
+from service.tasks import drop_tracebacks
 
 OPEN_SERVICE = f"/{health.SERVICE_NAME}/"
-CANCELLED_SECONDS = 0.1  # after the end of its messages, until a call is cancelled if that is why they ended
+CANCELLED_SECONDS = 0.1  # messages also end because of a cancellation, which arrives up to this much later
 
 
 class _Messages:
-    """The messages of a call; after the block, nothing that gRPC keeps of the call holds one of them.
+    """The request messages of a call; after the block, gRPC holds no reference to them.
 
-    It keeps the iterator, which holds itself and the last message, and the error that ended the call, whose frames hold
-    the call. (A generator with ``asynccontextmanager`` would put the frames back.)
+    gRPC keeps two objects after a call: the message iterator, which holds itself and the last message, and the error
+    that ended the call, whose traceback holds the call's local variables. Both are released here. (A generator with
+    ``asynccontextmanager`` would restore the traceback.)
     """
 
     def __init__(self, requests: Any) -> None:
@@ -48,34 +49,34 @@ class _Messages:
     ) -> None:
         await self._messages.aclose()
         if isinstance(error, (grpc.aio.AbortError, asyncio.CancelledError)):
-            forget_frames(error)
+            drop_tracebacks(error)
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Makes a call of every method, also of those that are added later; refuses messages that do not arrive.
+    """Runs every method as a ``Call``, and limits the time and size of its messages.
 
-    A call is refused before its messages are read, and on the wire a unary request is a stream of one, whose message
-    can be timed.
+    Every method is handled as one with a stream of requests, which on the wire a unary request is, too. So a call can
+    be refused before its message is read, and the wait for the message can be limited.
     """
 
     def __init__(self, calls: Calls, *, message_seconds: float, message_bytes: int) -> None:
         self._calls = calls
-        self._limits = Limits(message_seconds, message_bytes)
+        self._limits = MessageLimits(message_seconds, message_bytes)
         self._health_limits = HealthLimits()
 
     async def intercept_service(
         self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]], call: grpc.HandlerCallDetails
     ) -> Any:
-        """Put the way in in front of a method, and behind it a refusal where there is none."""
+        """Wrap the handler of a method, or return one that refuses an unknown method."""
         method = await continuation(call)
-        if method is None:  # gRPC itself would refuse it unaccounted
+        if method is None:  # gRPC itself would refuse the call without counting it
             return self._entered(grpc.stream_stream_rpc_method_handler(_unknown), UNKNOWN, self._limits)
         is_open = call.method.startswith(OPEN_SERVICE)
         limits = self._health_limits.of(watch=method.response_streaming) if is_open else self._limits
         return self._entered(method, call.method, limits, is_open=is_open)
 
-    def _entered(self, method: Any, name: str, limits: Limits, *, is_open: bool = False) -> Any:
-        """Return the method as it is served."""
+    def _entered(self, method: Any, name: str, limits: MessageLimits, *, is_open: bool = False) -> Any:
+        """Return a handler that runs ``method`` inside a ``Call``; ``name`` is its full name."""
         behaviour = getattr(method, f"{_kind(method.request_streaming)}_{_kind(method.response_streaming)}")
 
         async def asked(requests: Any, context: Context) -> Any:
@@ -90,7 +91,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         async def answers(requests: Any, context: Context) -> AsyncIterator[Any]:
             call = call_of(context, name, is_open=is_open)
             async with _Messages(requests) as messages, entered(self._calls, call, context):
-                call.last()
+                call.remove_deadline()
                 with limits.held(context):
                     async for each in behaviour(await asked(messages, context), context):
                         yield each
@@ -101,23 +102,23 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
 
 async def _unknown(requests: Any, context: Context) -> None:
-    raise MethodNotAllowed("no such method is served here; see the .proto files")
+    raise MethodNotAllowed("this gRPC method does not exist; see the .proto files")
 
 
-async def _only(requests: Any, limits: Limits, context: Context) -> Any:
+async def _only(requests: Any, limits: MessageLimits, context: Context) -> Any:
     try:
         async with asyncio.timeout(limits.message_seconds), limits.turn(context):
             return await anext(requests)
     except TimeoutError:
-        raise BodyTooSlow("the message did not arrive within the request's time; send it faster") from None
+        raise BodyTooSlow("the message did not arrive before the deadline of the request; send it faster") from None
     except StopAsyncIteration:
-        raise InvalidRequest("the call ended without its message; send one") from None
+        raise InvalidRequest("the call ended without a request message; send one") from None
     except DecodeError:
-        raise InvalidRequest("what came is no message of this method; send what its .proto file describes") from None
+        raise InvalidRequest("the message is not of this method's type; send the one in its .proto file") from None
 
 
 def _measured(deserialize: Callable[[bytes], Any] | None, most: int) -> Callable[[bytes], Any]:
-    """Refuse a message that is too large before it is parsed; gRPC's own refusal names no cause and is not seen."""
+    """Refuse messages over ``most`` bytes before they are parsed; errors of gRPC's own limit have no cause or count."""
 
     def measured(message: bytes) -> Any:
         if len(message) > most:

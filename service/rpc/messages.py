@@ -1,4 +1,4 @@
-"""gRPC messages <-> the service's own types."""
+"""Converts between gRPC messages and the service's types."""
 
 from typing import Any
 
@@ -49,7 +49,7 @@ QUALITIES = {
 
 
 def options(request: pb.SegmentRequest, default_threshold: float) -> Options:
-    """Read how a frame is to be segmented.
+    """Return the options of a ``Segment`` request.
 
     Raises:
         InvalidParameter: a value is unknown or out of range.
@@ -59,10 +59,10 @@ def options(request: pb.SegmentRequest, default_threshold: float) -> Options:
 
 
 def stream_options(request: pb.StreamRequest, default_threshold: float) -> StreamOptions:
-    """Read the first message of a stream.
+    """Return the options in the configuration, the first message of a stream.
 
     Raises:
-        InvalidRequest: it is no configuration.
+        InvalidRequest: the message is not a configuration.
         InvalidParameter: a value is unknown or out of range.
 
     """
@@ -70,7 +70,7 @@ def stream_options(request: pb.StreamRequest, default_threshold: float) -> Strea
         raise InvalidRequest("the first message of a stream is its configuration; send frames after it")
     config = request.config
     if config.policy not in POLICIES or config.mask_format not in MASK_FORMATS:
-        raise InvalidParameter("the policy or mask_format is not known; send one of segmentation.proto")
+        raise InvalidParameter("the policy or mask_format is unknown; send a value of segmentation.proto")
     fields = _frame_fields(config) | {
         "policy": POLICIES[config.policy],
         "mask_format": MASK_FORMATS[config.mask_format],
@@ -83,7 +83,7 @@ def stream_options(request: pb.StreamRequest, default_threshold: float) -> Strea
 
 def _frame_fields(request: pb.SegmentRequest | pb.StreamConfig) -> dict[str, Any]:
     if request.output not in OUTPUTS:
-        raise InvalidParameter(f"output {request.output} is not known; send one of segmentation.proto")
+        raise InvalidParameter(f"output {request.output} is unknown; send a value of segmentation.proto")
     return {
         "threshold": request.threshold if request.HasField("threshold") else None,
         "output": OUTPUTS[request.output],
@@ -93,14 +93,14 @@ def _frame_fields(request: pb.SegmentRequest | pb.StreamConfig) -> dict[str, Any
 
 
 def frame(request: pb.StreamRequest) -> StreamFrame:
-    """Read a frame; what is wrong with its picture is found out when its turn comes.
+    """Return the frame in a message of a stream; its picture is checked later, when it is decoded.
 
     Raises:
-        InvalidRequest: the message is no frame.
+        InvalidRequest: the message is not a frame.
 
     """
     if request.WhichOneof("kind") != "frame":
-        raise InvalidRequest("a stream has one configuration, and then frames only; open another stream")
+        raise InvalidRequest("after its configuration a stream takes frames only; open another stream to change it")
     given = request.frame
     capture = given.capture_time_us if given.HasField("capture_time_us") else None
     return StreamFrame(frame_id=given.frame_id, source=_picture(given), capture_time_us=capture)
@@ -116,7 +116,7 @@ def _picture(given: pb.StreamFrame) -> Picture:
 
 
 def stream_response(frame: StreamFrame) -> pb.StreamResponse:
-    """Write down the answer of a frame."""
+    """Return the message that answers a frame: its mask, why it was dropped, or its error."""
     message = pb.StreamResponse(
         frame_id=frame.frame_id,
         age_ms=frame.age_seconds * 1e3,
@@ -135,7 +135,7 @@ def stream_response(frame: StreamFrame) -> pb.StreamResponse:
 
 
 def response(segmentation: Segmentation, request_id: str = "") -> pb.SegmentResponse:
-    """Write down an answered frame."""
+    """Return the message of a segmented frame; frames of a stream have no ``request_id``."""
     return pb.SegmentResponse(
         request_id=request_id,
         width=segmentation.width,
@@ -169,7 +169,7 @@ def _polyp(polyp: Polyp) -> pb.Polyp:
 
 
 def model(ref: ModelRef) -> pb.Model:
-    """Name the weights behind an answer."""
+    """Return the message that identifies the weights, with engine, device and precision."""
     return pb.Model(
         model_id=ref.model_id,
         weights_sha256=ref.weights_sha256,

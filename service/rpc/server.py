@@ -1,4 +1,4 @@
-"""The gRPC server: ``pranet.v1.SegmentationService`` and whatever is added, with health and reflection."""
+"""The gRPC server: ``pranet.v1.SegmentationService`` and further services, with health checks and reflection."""
 
 import asyncio
 import contextlib
@@ -19,27 +19,27 @@ from service.runtime import Service
 AddTo = Callable[[grpc.aio.Server, Service], None]
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["SegmentationService"].full_name
-# A peer that vanished without a word is given up after both times together, and its streams with it.
-KEEPALIVE_SECONDS = 10.0  # of silence, until a ping is sent
-KEEPALIVE_TIMEOUT_SECONDS = 5.0  # for the ping to be answered, or sent bytes to be acknowledged
-CLIENT_PING_SECONDS = 5.0  # least time between pings that a client may send without being cut off
+# A peer that disappeared without closing the connection, and its streams, end after the sum of both times.
+KEEPALIVE_SECONDS = 10.0  # idle time before a ping is sent
+KEEPALIVE_TIMEOUT_SECONDS = 5.0  # until the ping is answered, or sent bytes are acknowledged
+CLIENT_PING_SECONDS = 5.0  # a client that sends pings more often is disconnected
 MAX_CALLS = 256  # open at once on one connection
 MAX_METADATA_BYTES = 32 * 1024
-AHEAD_BYTES = 2**20  # taken of a message before it is awaited
+AHEAD_BYTES = 2**20  # of a message, received before the server awaits it
 STOP_SECONDS = 1.0  # for answers already made to reach their clients
 
 
 @contextlib.asynccontextmanager
 async def listening(service: Service, address: str, more: Mapping[str, AddTo]) -> AsyncIterator[int]:
-    """Serve gRPC on ``host:port`` inside the block; yields the port.
+    """Serve gRPC inside the block; yield the port number.
 
     Args:
         service: answers the calls.
-        address: host and port.
-        more: other gRPC services by their full names, each a function that adds its servicer to the server.
+        address: ``host:port``; port 0 picks a free one.
+        more: further gRPC services by full name, each a function that adds its servicer to the server.
 
     Raises:
-        OSError: the address is taken, or is none of this machine.
+        OSError: the address is taken, or does not belong to this machine.
 
     """
     server = grpc.aio.server(
@@ -74,18 +74,16 @@ async def listening(service: Service, address: str, more: Mapping[str, AddTo]) -
 
 
 def _options(cut_off_bytes: int) -> list[tuple[str, int]]:
-    """Return the options of the server's channels, as gRPC core names them."""
+    """Return the server's options under the names of gRPC core."""
     return [
         ("grpc.max_receive_message_length", cut_off_bytes),
         ("grpc.max_send_message_length", -1),
-        ("grpc.http2.bdp_probe", 0),  # else a fast client has gRPC take tens of megabytes of each call ahead
+        ("grpc.http2.bdp_probe", 0),  # otherwise gRPC buffers tens of megabytes of each call of a fast client
         ("grpc.http2.lookahead_bytes", AHEAD_BYTES),
         ("grpc.keepalive_time_ms", round(KEEPALIVE_SECONDS * 1e3)),
         ("grpc.keepalive_timeout_ms", round(KEEPALIVE_TIMEOUT_SECONDS * 1e3)),
-        (
-            "grpc.http2.ping_timeout_ms",
-            round(KEEPALIVE_TIMEOUT_SECONDS * 1e3),
-        ),  # 60 s otherwise, whatever keepalive says
+        # 60 s otherwise, whatever the keepalive timeout is.
+        ("grpc.http2.ping_timeout_ms", round(KEEPALIVE_TIMEOUT_SECONDS * 1e3)),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", round(CLIENT_PING_SECONDS * 1e3)),
         ("grpc.so_reuseport", 0),
@@ -96,7 +94,7 @@ def _options(cut_off_bytes: int) -> list[tuple[str, int]]:
 
 
 async def _follow(readiness: Readiness, checker: health.aio.HealthServicer, names: Sequence[str]) -> None:
-    """Keep gRPC health equal to readiness."""
+    """Publish readiness as gRPC health, now and at each change."""
     while True:
         await _publish(checker, names, readiness.ready)
         await readiness.change()

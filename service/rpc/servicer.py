@@ -1,4 +1,4 @@
-"""The calls of ``pranet.v1.SegmentationService``: its messages to frames and back. No image work happens here."""
+"""The methods of ``pranet.v1.SegmentationService``, which only translate between messages and the data path."""
 
 from collections.abc import AsyncIterator
 
@@ -18,15 +18,15 @@ from service.streams.frame import StreamFrame
 
 
 class Servicer(pb_grpc.SegmentationServiceServicer):
-    """Answers the calls of ``segmentation.proto`` from a running service."""
+    """Implements the service of ``segmentation.proto``."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
 
     async def Segment(self, request: pb.SegmentRequest, context: Context) -> pb.SegmentResponse:
-        """Segment one encoded image."""
+        """Segment one encoded image, within the call's deadline."""
         settings, call = self._service.settings, current()
-        call.named(request.request_id)
+        call.set_request_id(request.request_id)
         if len(request.image) > settings.max_image_bytes:
             raise TooManyBytes.of_image(settings.max_image_bytes)
         options = messages.options(request, settings.threshold)
@@ -34,7 +34,7 @@ class Servicer(pb_grpc.SegmentationServiceServicer):
         return messages.response(await self._service.segmenter.segment(frame), call.request_id)
 
     async def SegmentStream(self, requests: AsyncIterator[pb.StreamRequest], context: Context) -> None:
-        """Segment video; ``service.streams.stream`` tells what becomes of its frames."""
+        """Segment video; ``service.streams.stream`` describes what happens to its frames."""
         sent = _readable(requests)
 
         async def frames() -> AsyncIterator[StreamFrame]:
@@ -50,7 +50,7 @@ class Servicer(pb_grpc.SegmentationServiceServicer):
             await stream.run(frames(), send)
 
     async def GetModelInfo(self, request: pb.GetModelInfoRequest, context: Context) -> pb.GetModelInfoResponse:
-        """Name the weights that answer now, and the limits of this service."""
+        """Return the weights that answer now, and the limits of this service."""
         settings = self._service.settings
         return pb.GetModelInfoResponse(
             model=messages.model(self._service.model),
@@ -64,14 +64,14 @@ class Servicer(pb_grpc.SegmentationServiceServicer):
 
 
 async def _readable(requests: AsyncIterator[pb.StreamRequest]) -> AsyncIterator[pb.StreamRequest]:
-    """Pass on the messages of a stream.
+    """Yield the messages of a stream.
 
     Raises:
-        InvalidRequest: bytes came that are none.
+        InvalidRequest: a message cannot be parsed.
 
     """
     try:
         async for request in requests:
             yield request
     except DecodeError:
-        raise InvalidRequest("what came is no StreamRequest; send what segmentation.proto describes") from None
+        raise InvalidRequest("the message is not a StreamRequest; send the type in segmentation.proto") from None

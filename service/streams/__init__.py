@@ -1,1 +1,1 @@
-"""Video streams: one answer for every frame, in order, whatever carries the stream."""
+"""Video streams of all transports: one answer for every frame, in order."""

@@ -1,4 +1,4 @@
-"""A frame of a video stream: what came, what becomes of it, and what its answer says."""
+"""A frame of a video stream, with its times and its outcome."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -10,11 +10,11 @@ from service.streams.temporal import Status
 
 
 class Drop(StrEnum):
-    """Why a frame was not looked at; it was never decoded."""
+    """Why a frame was dropped; a dropped frame was never decoded."""
 
     STALE = "stale"  # a newer frame replaced it
-    DEADLINE = "deadline"  # its time passed while it waited
-    OVERLOAD = "overload"  # the whole service is full
+    DEADLINE = "deadline"  # its deadline passed while it waited
+    OVERLOAD = "overload"  # the queue is full, or the token's rate limit is reached
 
 
 Outcome = Segmentation | Drop | ServiceError
@@ -22,17 +22,17 @@ Outcome = Segmentation | Drop | ServiceError
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class StreamFrame(Frame):
-    """One frame from its arrival to its one answer; an encoded picture stays encoded until the frame's turn."""
+    """One frame from its arrival to its answer; the picture stays encoded until the frame has its turn."""
 
-    frame_id: int  # the client's own; only echoed
-    capture_time_us: int | None = None  # by any clock of the client that only goes forward
+    frame_id: int  # chosen by the client and echoed
+    capture_time_us: int | None = None  # by any monotonic clock of the client
     received: float = 0.0  # monotonic clock, seconds
-    captured: float = 0.0  # the same, without the constant part of the network's delay
-    expires: float | None = None  # loop time, seconds: an answer is of no use after it
-    had_turn: bool = False  # it was worked on
-    before: asyncio.Event | None = None  # set once the frame before is through the device, or failed
-    off_device: asyncio.Event = field(default_factory=asyncio.Event)  # the same of this frame
+    captured: float = 0.0  # monotonic clock, seconds; see ``service.streams.capture_clock``
+    expires: float | None = None  # deadline of the answer; loop time, seconds
+    had_turn: bool = False  # it was processed, not dropped
+    before: asyncio.Event | None = None  # ``off_device`` of the frame with the previous turn
+    off_device: asyncio.Event = field(default_factory=asyncio.Event)  # set once it has left the device or failed
     outcome: Outcome | None = None
     age_seconds: float = 0.0  # from capture to answer
-    window_seconds: float = 0.0  # that it waited for its turn, or until it was dropped
-    status: Status = field(default_factory=Status)  # where the network has seen it
+    window_seconds: float = 0.0  # time that it waited for its turn or until it was dropped
+    status: Status = field(default_factory=Status)  # filled in after inference

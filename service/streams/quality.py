@@ -1,4 +1,4 @@
-"""What a screen should say about the picture itself: cheap signs that a frame cannot be judged."""
+"""Picture quality: cheap tests for frames on which a mask cannot be trusted, such as dark or blurred ones."""
 
 from enum import StrEnum
 
@@ -7,20 +7,20 @@ import numpy as np
 
 from model.transforms import Pixels
 
-# Levels are of 255. The endoscope's field is what is lit; the black surround around it says nothing about the picture.
+# Levels are 0 to 255. Only the lit field of the endoscope is judged, not the black border around it.
 LIT = 24
 LEAST_LIT_SHARE = 0.02
 DARK_MEAN = 55  # of the lit field
 BRIGHT = 250
 BRIGHT_SHARE = 0.15  # of the lit field
-BLUR_VARIANCE = 12.0  # of the Laplacian: sample frames have 170 to 300, and 3 to 9 behind a Gaussian of 2 pixels
-FROZEN_DIFFERENCE = 0.02  # mean of absolute differences: a camera's own noise is more, even before a still scene
+BLUR_VARIANCE = 12.0  # of the Laplacian: sample frames have 170 to 300, and 3 to 9 after a Gaussian blur of 2 pixels
+FROZEN_DIFFERENCE = 0.02  # mean absolute difference; camera noise alone causes more, even in front of a still scene
 FROZEN_SECONDS = 0.5
-EROSION = np.ones((9, 9), np.uint8)  # keeps the edge of the field out of the judgement of blur
+EROSION = np.ones((9, 9), np.uint8)  # excludes the edge of the lit field from the test for blur
 
 
 class Quality(StrEnum):
-    """One thing that is wrong with a picture."""
+    """A problem of a picture."""
 
     BLACK = "black"
     TOO_DARK = "too_dark"
@@ -30,7 +30,7 @@ class Quality(StrEnum):
 
 
 def judge(luma: Pixels) -> list[Quality]:
-    """Return what is wrong with the luma (H, W) of one frame."""
+    """Return the problems of one frame, from its luma, uint8 (H, W); ``Stillness`` finds frozen ones."""
     lit = luma > LIT
     if lit.mean() < LEAST_LIT_SHARE:
         return [Quality.BLACK]
@@ -47,14 +47,20 @@ def judge(luma: Pixels) -> list[Quality]:
 
 
 class Stillness:
-    """Notices a picture that does not move at all, as when a cable or a capture card fails."""
+    """Detects a frozen picture, as a failing cable or capture card delivers."""
 
     def __init__(self) -> None:
         self._last: Pixels | None = None
-        self._since = 0.0  # when it last moved, seconds
+        self._since = 0.0  # capture time of the last change, seconds
 
     def frozen(self, luma: Pixels, captured: float) -> bool:
-        """Tell whether the picture has stood still for long; ``captured`` in seconds."""
+        """Tell whether the picture has not changed for ``FROZEN_SECONDS``.
+
+        Args:
+            luma: uint8 (H, W), of the next frame.
+            captured: its capture time, seconds.
+
+        """
         last, self._last = self._last, luma
         if last is None or float(cv2.absdiff(luma, last).mean()) > FROZEN_DIFFERENCE:
             self._since = captured

@@ -1,4 +1,4 @@
-"""All open streams: how many there may be, their slots in the metrics, and their common end."""
+"""The open streams: limits their number, assigns their slots in the metrics, and drains them."""
 
 import asyncio
 import heapq
@@ -16,29 +16,29 @@ T = TypeVar("T")
 
 
 class Streams:
-    """Opens streams over one segmenter."""
+    """Opens streams that share one segmenter, at most ``max_streams`` at a time."""
 
     def __init__(
         self, segmenter: Segmenter, metrics: Metrics, *, max_streams: int, window: int, frame_timeout: float
     ) -> None:
         self._segmenter = segmenter
         self._metrics = metrics
-        self.window = window  # frames of one stream at once
+        self.window = window  # frames of one stream in progress at once
         self._frame_timeout = frame_timeout  # seconds
-        self._free = list(range(max_streams))  # a heap: the lowest slot is taken first
-        self.draining = asyncio.Event()  # set once the service stops
+        self._free = list(range(max_streams))  # a heap, so that the lowest free slot is used first
+        self.draining = asyncio.Event()  # set once the service shuts down
         self.active = 0
         self.idle = asyncio.Event()  # set while no stream is open
         self.idle.set()
         metrics.streams_active.set_function(lambda: self.active)
 
     async def first(self, messages: AsyncIterator[T]) -> T:
-        """Return the first message of a stream that is to be opened: its configuration.
+        """Wait for the first message of a stream, its configuration.
 
         Raises:
-            InvalidRequest: the stream ended without one.
-            BodyTooSlow: none came in time.
-            Draining: the service stops.
+            InvalidRequest: the stream ended without a message.
+            BodyTooSlow: no message arrived within the frame timeout.
+            Draining: the service is shutting down.
 
         """
         reading = asyncio.ensure_future(anext(messages, None))
@@ -47,11 +47,11 @@ class Streams:
             both = (reading, stopping)
             await asyncio.wait(both, timeout=self._frame_timeout, return_when=asyncio.FIRST_COMPLETED)
             if stopping.done():
-                raise Draining("the service is stopping; stream from another instance")
+                raise Draining("the service is shutting down; stream to another instance")
             if not reading.done():
-                raise BodyTooSlow("no configuration came in time; send it as the first message of a stream")
+                raise BodyTooSlow("no configuration arrived in time; send it as the first message of a stream")
             if (message := reading.result()) is None:
-                raise InvalidRequest("the stream ended before its configuration; send one, and then frames")
+                raise InvalidRequest("the stream ended without a configuration; send one, and then frames")
             return message
         finally:
             reading.cancel()
@@ -60,10 +60,10 @@ class Streams:
 
     @contextmanager
     def open(self, options: StreamOptions) -> Iterator[Stream]:
-        """Open a video stream that lasts as long as the block.
+        """Open a video stream for the duration of the block.
 
         Raises:
-            TooManyStreams: all places are taken.
+            TooManyStreams: ``max_streams`` streams are open.
 
         """
         with self.place() as slot:
@@ -79,10 +79,10 @@ class Streams:
 
     @contextmanager
     def place(self) -> Iterator[int]:
-        """Hold one of the places for streams inside the block; yields its slot.
+        """Hold one of the places for streams inside the block; yield its number, the slot in the metrics.
 
         Raises:
-            TooManyStreams: all are taken.
+            TooManyStreams: ``max_streams`` streams are open.
 
         """
         if not self._free:
@@ -99,5 +99,5 @@ class Streams:
                 self.idle.set()
 
     def drain(self) -> None:
-        """Let every open stream, and every later one, end once its accepted frames are answered."""
+        """End all streams, also later ones, once their accepted frames are answered."""
         self.draining.set()

@@ -1,14 +1,14 @@
-"""One video stream, whatever carries it: exactly one answer for every frame, in the order of the frames.
+"""One video stream of any transport: every frame gets exactly one answer, in the order of the frames.
 
-    received --> waits, encoded --> has its turn: decode, queue, infer, render --> its answer waits for those before
+    received --> waits, encoded --> has its turn: decode, queue, infer, render --> waits for earlier answers
                       |                                |                              |
-                      +- replaced        -> STALE      +- the service is full         +- sent
+                      +- replaced        -> STALE      +- the queue is full           +- sent
                       +- deadline passed -> DEADLINE   |  (only LATEST) -> OVERLOAD
-                                                       +- any fault -> error, and the stream goes on
+                                                       +- any other error -> failed, and the stream goes on
 
-What is dropped was never decoded; a frame whose deadline passes after its decoding has begun fails with
-``DeadlineExceeded``. Memory is bounded: a frame is read only while fewer than a limit are unanswered, so a client that
-does not read its answers, or under ``EVERY`` sends faster than they come, is stalled by its own transport.
+Dropped frames are never decoded. A frame whose deadline passes after its decoding has begun fails with
+``DeadlineExceeded``. Memory is bounded by backpressure: a frame is read only while fewer than a limit are unanswered.
+So the transport stalls a client that does not read its answers, or under ``EVERY`` sends faster than it gets answers.
 """
 
 import asyncio
@@ -26,32 +26,32 @@ from service.streams.capture_clock import ClockMapping
 from service.streams.frame import Drop, Outcome, StreamFrame
 from service.streams.temporal import Memory
 from service.streams.window import Policy, Window
-from service.tasks import Together, forget_frames
+from service.tasks import FirstErrorTaskGroup, drop_tracebacks
 
 MAX_SMOOTHING_MS = 2000
-UNREAD_SECONDS = 30.0  # that an answer may wait for its client to take it; then the stream ends
-MAX_UNREAD = 256  # answers, nearly all of them short drops, that wait for a client that does not read
+UNREAD_SECONDS = 30.0  # how long an answer may stay unread before the stream is closed
+MAX_UNREAD = 256  # unanswered frames under LATEST; nearly all of them are short answers to dropped frames
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class StreamOptions:
-    """What the first message of a stream says."""
+    """The configuration of a stream, from its first message."""
 
     policy: Policy = Policy.LATEST
     deadline_ms: float | None = None  # from capture
     frame: Options = field(default_factory=Options)
-    smoothing_ms: float = 0.0  # time constant; 0 is off
+    smoothing_ms: float = 0.0  # time constant; 0: off
     hysteresis: bool = False
 
 
-# Frames in the order of their arrival, each with the task that follows its life; None at the end of the stream.
+# Frames in the order of their arrival, each with the task that processes it; None at the end of the stream.
 _Unanswered = asyncio.Queue["tuple[StreamFrame, asyncio.Task[None]] | None"]
 
 
 class Stream:
-    """An open stream; ``run`` is its whole life."""
+    """An open stream; ``run`` serves it from its first frame to its end."""
 
     def __init__(
         self,
@@ -76,26 +76,26 @@ class Stream:
             smoothing=options.smoothing_ms / 1e3, hysteresis=options.hysteresis, threshold=options.frame.threshold
         )
         limit = window if options.policy is Policy.EVERY else max(window, MAX_UNREAD)
-        self._may_read = asyncio.Semaphore(limit - 1)  # taken after a frame, before the next one
+        self._may_read = asyncio.Semaphore(limit - 1)  # acquired after each frame, before reading the next
         self._ending: ServiceError | None = None
 
     async def run(self, frames: AsyncIterator[StreamFrame], send: Callable[[StreamFrame], Awaitable[None]]) -> None:
-        """Answer every frame, in order, until ``frames`` ends; cancelling it drops all work.
+        """Answer every frame, in order, until ``frames`` ends; cancelling drops all work.
 
         Raises:
-            Draining: the service stops; every accepted frame was answered.
-            ReadTooSlowly: the client did not take an answer.
-            ServiceError: ``frames`` or ``send`` raised it; in the first case every accepted frame was answered.
+            Draining: the service is shutting down; every accepted frame was answered.
+            ReadTooSlowly: the client did not read an answer within ``UNREAD_SECONDS``.
+            ServiceError: raised by ``frames``, after every accepted frame was answered, or by ``send``.
 
         """
-        unanswered: _Unanswered = asyncio.Queue()  # not the stream's own: a cancelled frame in it holds the stream
+        unanswered: _Unanswered = asyncio.Queue()  # no attribute: a cancelled frame in it would be a reference cycle
         try:
-            async with Together() as tasks:
+            async with FirstErrorTaskGroup() as tasks:
                 receiving = tasks.create_task(self._receive(frames, tasks, unanswered))
                 watching = tasks.create_task(self._end_when_draining(receiving))
                 while (first := await unanswered.get()) is not None:
-                    frame, life = first
-                    await life
+                    frame, processing = first
+                    await processing
                     await self._answer(frame, send)
                     self._may_read.release()
                 watching.cancel()
@@ -115,10 +115,10 @@ class Stream:
         try:
             async for frame in frames:
                 self._accept(frame)
-                unanswered.put_nowait((frame, tasks.create_task(self._live(frame))))
+                unanswered.put_nowait((frame, tasks.create_task(self._process(frame))))
                 await self._may_read.acquire()
         except ClientLeft:
-            raise  # nobody waits for the open answers
+            raise  # the remaining answers have no reader
         except ServiceError as error:
             self._ending = error
         finally:
@@ -128,7 +128,7 @@ class Stream:
         self._metrics.received()
         frame.captured = frame.received = time.monotonic()
         frame.options = self._options.frame
-        frame.patient = self._options.policy is Policy.EVERY
+        frame.waits_for_place = self._options.policy is Policy.EVERY
         frame.refine = self._refine
         if frame.capture_time_us is not None:
             frame.captured = self._clock.captured(frame.capture_time_us / 1e6, frame.received)
@@ -136,8 +136,8 @@ class Stream:
             left = frame.captured + self._options.deadline_ms / 1e3 - frame.received
             frame.expires = asyncio.get_running_loop().time() + left
 
-    async def _live(self, frame: StreamFrame) -> None:
-        """Follow one frame from its arrival to its outcome."""
+    async def _process(self, frame: StreamFrame) -> None:
+        """Process one frame from its arrival to its outcome: wait for its turn, then segment it."""
         frame.outcome = await self._window.turn(frame)
         frame.window_seconds = time.monotonic() - frame.received
         if frame.outcome is None:
@@ -146,17 +146,17 @@ class Stream:
 
     async def _segmented(self, frame: StreamFrame) -> Outcome:
         try:
-            if frame.patient:
+            if frame.waits_for_place:
                 await self._allowance.wait()
             else:
                 self._allowance.take()
-            patience = asyncio.get_running_loop().time() + self._frame_timeout
-            frame.deadline = patience if frame.expires is None else min(patience, frame.expires)
+            limit = asyncio.get_running_loop().time() + self._frame_timeout
+            frame.deadline = limit if frame.expires is None else min(limit, frame.expires)
             return await self._segmenter.segment(frame)
         except (QueueFull, RateLimited):
             return Drop.OVERLOAD
         except ServiceError as error:
-            forget_frames(error)  # or it and the frame whose outcome it is would hold each other
+            drop_tracebacks(error)  # the frame refers to the error as its outcome: breaks the reference cycle
             return error
         except Exception:
             log.exception("a frame failed")
@@ -165,7 +165,7 @@ class Stream:
             self._window.left_device(frame)
 
     async def _refine(self, frame: Frame) -> None:
-        """Let what the stream remembers have its part in the logits, frame by frame in their order."""
+        """Apply smoothing and hysteresis to a frame's logits, in the order of the frames."""
         assert isinstance(frame, StreamFrame)
         assert frame.item is not None
         assert frame.result is not None
@@ -183,7 +183,7 @@ class Stream:
                 await send(frame)
         except TimeoutError:
             raise ReadTooSlowly(
-                f"an answer was not taken within {UNREAD_SECONDS:g} s; read them as they come"
+                f"an answer was not read within {UNREAD_SECONDS:g} s; read the answers while you send frames"
             ) from None
         if frame.had_turn:
             self._window.answer_taken()
@@ -194,5 +194,7 @@ class Stream:
 
     async def _end_when_draining(self, receiving: asyncio.Task[None]) -> None:
         await self._draining.wait()
-        self._ending = Draining("the service is stopping; every frame it had accepted is answered. Stream elsewhere")
+        self._ending = Draining(
+            "the service is shutting down and has answered all accepted frames; use another instance"
+        )
         receiving.cancel()

@@ -1,11 +1,11 @@
-"""What a stream remembers from frame to frame: smoothed logits, whether there is a polyp, and the last picture.
+"""State that a stream keeps from frame to frame: smoothed logits, presence of a polyp, and the last picture.
 
-Smoothing is exponential over the time of capture, so that dropped frames do not change its time constant:
-``s += a * (logits - s)`` with ``a = 1 - exp(-dt / tau)``. What moves is shown late by ``dt * (1 - a) / a``, the mean
-age of what the sum is made of. It starts anew after a scene cut or a gap.
+Smoothing is exponential over capture time, so that dropped frames do not change its time constant:
+``s += a * (logits - s)`` with ``a = 1 - exp(-dt / tau)``. It delays moving polyps by ``dt * (1 - a) / a``, the mean age
+of the logits in the sum. It restarts after a scene cut or a gap.
 
-Hysteresis is on presence: a polyp appears when the network is surer than the threshold asks for, and disappears when it
-is less sure than that by as much. In between, what was last shown holds.
+Hysteresis applies to presence: a polyp appears when the network's confidence exceeds the threshold by a margin, and
+disappears when it falls below the threshold by the same margin. In between, presence does not change.
 """
 
 import math
@@ -18,26 +18,33 @@ from model.transforms import Floats, Pixels, logit
 from service.frames.regions import Box
 from service.streams.quality import Quality, Stillness, judge
 
-GAP_SECONDS = 1.0  # without a frame, after which the past says nothing
-CUT_DIFFERENCE = 30.0  # mean of absolute differences between reduced pictures, of 255: another scene
-CUT_SIDE = 44  # pixels of the reduced picture: sharp details may move, the scene may not
-MARGIN = 0.8  # of hysteresis, in logits: 0.31 and 0.69 around a threshold of 0.5
-LEAST_AREA = 0.0005  # of the picture: a polyp is at least so large
+GAP_SECONDS = 1.0  # time without a frame after which the state is reset
+CUT_DIFFERENCE = 30.0  # mean absolute difference of reduced pictures, 0 to 255, above which it is another scene
+CUT_SIDE = 44  # pixels; at this size, motion of small details hardly counts
+MARGIN = 0.8  # of hysteresis, in logits: probabilities of 0.31 and 0.69 around a threshold of 0.5
+LEAST_AREA = 0.0005  # smallest area of a polyp, as a fraction of the picture
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What is said beside the answer of a frame."""
+    """Quality and smoothing of a frame, which its answer reports beside the mask."""
 
-    quality: tuple[Quality, ...] = ()
-    added_delay: float = 0.0  # by smoothing, seconds
+    quality: tuple[Quality, ...] = ()  # problems of the picture
+    added_delay: float = 0.0  # caused by smoothing, seconds
 
 
 class Memory:
-    """The state of one stream; frames come in order."""
+    """The state of one stream.
+
+    Args:
+        smoothing: time constant, seconds; 0: off.
+        hysteresis: apply hysteresis to the presence of a polyp.
+        threshold: probability above which a pixel is polyp.
+
+    """
 
     def __init__(self, *, smoothing: float = 0.0, hysteresis: bool = False, threshold: float = 0.5) -> None:
-        self._tau = smoothing  # seconds; 0 is off
+        self._tau = smoothing
         self._hysteresis = hysteresis
         self._level = logit(threshold)
         self._present = False
@@ -48,13 +55,13 @@ class Memory:
         self._box: Box | None = None
 
     def update(self, pixels: Pixels, box: Box, logits: Floats, captured: float) -> tuple[Floats, Status]:
-        """Take in a frame; return its logits as they are to be shown.
+        """Add the next frame; return its smoothed logits, float32 (352, 352), and its status.
 
         Args:
-            pixels: uint8 RGB (3, 352, 352), what the network saw.
-            box: where that is in the frame; another box is another scene.
+            pixels: uint8 RGB (3, 352, 352), the network's input.
+            box: the part of the frame that ``pixels`` shows; another box resets the state.
             logits: float32 (352, 352).
-            captured: seconds, by any clock.
+            captured: capture time, seconds, by any monotonic clock.
 
         """
         luma = np.asarray(cv2.cvtColor(pixels.transpose(1, 2, 0), cv2.COLOR_RGB2GRAY), dtype=np.uint8)
@@ -85,10 +92,10 @@ class Memory:
         return self._smooth.copy(), max(elapsed, 1e-3) * (1 - share) / share
 
     def _held(self, logits: Floats) -> Floats:
-        """Show nothing until presence is sure; then show something until absence is."""
+        """Apply hysteresis: an empty mask while no polyp is present, a mask that is not empty while one is."""
         place = max(1, int(logits.size * LEAST_AREA))
-        sureness = float(np.partition(logits, -place, axis=None)[-place])  # exceeded by the least area
-        self._present = sureness > self._level + (-MARGIN if self._present else MARGIN)
+        confidence = float(np.partition(logits, -place, axis=None)[-place])  # the least area has higher logits
+        self._present = confidence > self._level + (-MARGIN if self._present else MARGIN)
         if not self._present:
             return np.minimum(logits, np.float32(self._level))
-        return logits if sureness > self._level else logits + np.float32(MARGIN)
+        return logits if confidence > self._level else logits + np.float32(MARGIN)

@@ -1,4 +1,4 @@
-"""Which frame of a stream is worked on next, and how many may be at once."""
+"""Decides which frame of a stream is processed next, and how many are in progress at once."""
 
 import asyncio
 from collections import deque
@@ -8,18 +8,18 @@ from service.streams.frame import Drop, StreamFrame
 
 
 class Policy(StrEnum):
-    """What becomes of a frame that still waits when a newer one comes."""
+    """What happens to a waiting frame when a newer one arrives."""
 
-    LATEST = "latest"  # live video: the newer one replaces it
-    EVERY = "every"  # files: nothing is dropped, the sender is slowed
+    LATEST = "latest"  # live video: the newer frame replaces it
+    EVERY = "every"  # files: nothing is dropped, and backpressure slows the sender
 
 
 class Window:
-    """The frames of one stream: those that wait, encoded, and those that have their turn.
+    """Gives the frames of one stream their turns; a frame waits, encoded, until it has one.
 
-    Under ``LATEST`` one frame waits at most, and it gets its turn when the one before has left the device: as late as
-    possible, so that it can still be replaced. Under ``EVERY`` frames get their turns in order, ``size`` at once.
-    In both, a turn is given only while fewer than ``size`` frames have one or hold an answer that nobody took yet.
+    Under ``LATEST`` at most one frame waits. It gets its turn when the frame before it has left the device: as late as
+    possible, so that a newer frame can still replace it. Under ``EVERY`` frames get their turns in order, ``size`` at
+    once. In both cases, at most ``size`` frames are in progress or have an answer that the client has not read.
     """
 
     def __init__(self, policy: Policy, size: int) -> None:
@@ -27,12 +27,12 @@ class Window:
         self._at_once = 1 if self._newest_only else size
         self._size = size
         self._waiting: deque[tuple[StreamFrame, asyncio.Future[Drop | None]]] = deque()
-        self._working = 0  # have their turn and are not through the device
-        self._held = 0  # have their turn, and their answer was not taken
-        self._last: asyncio.Event | None = None  # of the frame that had the last turn: it is off the device
+        self._working = 0  # frames that have their turn and have not left the device
+        self._held = 0  # frames that have their turn and whose answer was not read
+        self._last: asyncio.Event | None = None  # ``off_device`` of the frame with the last turn
 
     async def turn(self, frame: StreamFrame) -> Drop | None:
-        """Wait for a frame's turn, until it expires; return why it gets none, or None once it has it."""
+        """Wait for a frame's turn; return None once it has its turn, or why it is dropped."""
         loop = asyncio.get_running_loop()
         if frame.expires is not None and frame.expires <= loop.time():
             return Drop.DEADLINE
@@ -40,7 +40,7 @@ class Window:
         if self._newest_only and (older := self._pop()):
             older[1].set_result(Drop.STALE)
         self._waiting.append((frame, waiter))
-        self._give()
+        self._give_turns()
         try:
             async with asyncio.timeout_at(frame.expires):
                 return await waiter
@@ -48,23 +48,23 @@ class Window:
             return Drop.DEADLINE if waiter.cancelled() else waiter.result()
 
     async def in_order(self, frame: StreamFrame) -> None:
-        """Wait until the frame that had its turn before this one is through the device, or failed."""
+        """Wait until the frame with the previous turn has left the device or failed."""
         if frame.before:
             await frame.before.wait()
 
     def left_device(self, frame: StreamFrame) -> None:
-        """Note that a frame is through the device, or failed on its way, so that the next may begin; once."""
+        """Record that a frame has left the device or failed, so that the next one can begin; later calls do nothing."""
         if not frame.off_device.is_set():
             frame.off_device.set()
             self._working -= 1
-            self._give()
+            self._give_turns()
 
     def answer_taken(self) -> None:
-        """Note that the answer of a frame that had its turn is out of this process's memory."""
+        """Record that the client has read the answer of a frame that had its turn."""
         self._held -= 1
-        self._give()
+        self._give_turns()
 
-    def _give(self) -> None:
+    def _give_turns(self) -> None:
         while self._working < self._at_once and self._held < self._size and (waiting := self._pop()):
             frame, waiter = waiting
             self._working += 1
@@ -73,7 +73,7 @@ class Window:
             waiter.set_result(None)
 
     def _pop(self) -> "tuple[StreamFrame, asyncio.Future[Drop | None]] | None":
-        """Return the first who still waits; who left (cancelled, or out of time) is passed over."""
+        """Remove and return the first waiting frame, skipping those that were cancelled or expired."""
         while self._waiting:
             if not (waiting := self._waiting.popleft())[1].done():
                 return waiting

@@ -15,7 +15,7 @@ from pranet_client.connection import Reply, VideoFrame
 from pranet_client.errors import RequestFailed
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from service.commands.main import main
-from service.commands.stream_statistics import Tally
+from service.commands.stream_statistics import StreamStatistics
 from service.commands.video import SourceError, VideoWriter, open_source, paced, sweep
 from service.frames.codec import decode
 from tests.support.patching import Patches
@@ -220,13 +220,13 @@ def test_the_synthetic_sweep_moves_and_repeats() -> None:
 
 
 def test_a_tally_says_percentiles_and_whether_the_order_was_kept() -> None:
-    tally = Tally()
+    statistics = StreamStatistics()
     for number in range(100):
-        tally.count(Reply(frame(number), "answered", number / 1e3, None))
-    assert (tally.age_ms(50), tally.age_ms(99)) == (50, 99)
-    tally.count(Reply(frame(101), "stale", 0.0, None))
-    assert "order BROKEN" in tally.summary()
-    assert "stale 1" in tally.summary()
+        statistics.count(Reply(frame(number), "answered", number / 1e3, None))
+    assert (statistics.age_ms(50), statistics.age_ms(99)) == (50, 99)
+    statistics.count(Reply(frame(101), "stale", 0.0, None))
+    assert "order BROKEN" in statistics.summary()
+    assert "stale 1" in statistics.summary()
 
 
 @pytest.mark.slow

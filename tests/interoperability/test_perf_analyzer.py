@@ -96,4 +96,4 @@ async def test_perf_analyzer_measures_and_nothing_fails(
 async def test_perf_analyzer_is_told_why_a_parameter_is_refused(picture: Path) -> None:
     async with serving() as it:
         done = await analyzed(it, "grpc", picture, "--request-parameter", "colour:red:string")
-    assert "parameter 'colour' of a request is not understood here" in done.stdout + done.stderr
+    assert "parameter 'colour' of a request is not supported" in done.stdout + done.stderr

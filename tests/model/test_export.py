@@ -49,7 +49,7 @@ def test_int8_needs_pictures(weights: Path, tmp_path: Path) -> None:
     loaded = checkpoint.load(weights)
     with pytest.raises(UserError, match="needs --calibrate"):
         command._calibrate(loaded, None, set(), None, Settings())
-    with pytest.raises(UserError, match="no picture found"):
+    with pytest.raises(UserError, match="holds no pictures"):
         command._calibrate(loaded, [tmp_path], set(), None, Settings())
 
 

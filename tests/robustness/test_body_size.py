@@ -107,7 +107,7 @@ async def test_fields_after_a_body_are_not_kept(running: Running, patched: Patch
 
 
 async def test_after_an_early_refusal_nobody_is_waited_for(patched: Patches, running: Running) -> None:
-    patched(http_protocol, "REST_SECONDS", 0.2)
+    patched(http_protocol, "DISCARD_SECONDS", 0.2)
     async with connected(running) as (reader, writer):
         writer.write(ENDLESS % b"" + next(chunked()) * 33)
         answer = await reader.read()  # to the connection's end

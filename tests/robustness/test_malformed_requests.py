@@ -85,8 +85,8 @@ async def test_the_log_names_a_refusal_and_nothing_that_was_sent(
         ("a length that is no number", "Content-Length"),
         ("two lengths", "Content-Length"),
         ("TLS", "TLS"),
-        ("a head that stays incomplete", "send them at once"),
-        ("a large head", "send fewer or shorter ones"),
+        ("a head that stays incomplete", "send them faster"),
+        ("a large head", "send fewer or shorter headers"),
     ],
 )
 async def test_a_refusal_says_what_was_wrong_or_what_to_do(running: Running, name: str, said: str) -> None:

@@ -65,7 +65,7 @@ def reloads(it: Running) -> tuple[float, float]:
 async def test_everything_that_names_the_weights_names_the_new_ones_after_a_reload() -> None:
     async with serving(load=BluePredictor) as it:
         assert await named(it) == {"red-00000000"}
-        assert await it.service.served.reload()
+        assert await it.service.model_slot.reload()
         assert await named(it) == {"blue-11111111"}
         assert reloads(it) == (1, 0)
         assert not mask_of((await it.rest.post("/segment", content=PICTURE)).content).any()  # nothing is blue in it
@@ -91,8 +91,8 @@ async def test_weights_that_cannot_serve_leave_the_old_ones_serving(
     load: Callable[[], RedPredictor], caplog: pytest.LogCaptureFixture
 ) -> None:
     async with serving(load=load) as it:
-        assert not await it.service.served.reload()
-        assert "red-00000000 goes on answering" in caplog.text
+        assert not await it.service.model_slot.reload()
+        assert "red-00000000 stays in use" in caplog.text
         assert await named(it) == {"red-00000000"}
         assert (await it.rest.get("/readyz")).status_code == 200
         assert reloads(it) == (0, 1)
@@ -107,7 +107,7 @@ async def test_requests_are_answered_while_new_weights_are_being_loaded() -> Non
         return BluePredictor()
 
     async with serving(load=load) as it:
-        reloading = asyncio.create_task(it.service.served.reload())
+        reloading = asyncio.create_task(it.service.model_slot.reload())
         assert await asyncio.to_thread(begun.wait, PATIENCE)
         assert await named(it) == {"red-00000000"}
         permit.set()
@@ -121,7 +121,7 @@ async def test_the_old_weights_are_freed_when_their_last_batch_is_answered(slots
     async with serving(predictor, load=lambda: BluePredictor(slots=slots)) as it:
         del predictor
         await asyncio.gather(*(it.rest.post("/segment", content=PICTURE) for _ in range(4)))
-        assert await it.service.served.reload()
+        assert await it.service.model_slot.reload()
         await until(lambda: old() is None)
 
 

@@ -34,7 +34,7 @@ GET = b"GET /livez HTTP/1.1\r\nHost: pranet\r\n"
 
 @pytest.fixture(autouse=True)
 def hurried(patched: Patches) -> None:
-    for name in ("HEAD_SECONDS", "REST_SECONDS"):
+    for name in ("HEAD_SECONDS", "DISCARD_SECONDS"):
         patched(http_protocol, name, SHORT_SECONDS)
     patched(stream, "UNREAD_SECONDS", SHORT_SECONDS)
 

@@ -154,9 +154,9 @@ MALFORMED: dict[str, tuple[Callable[[], bytes], int, str]] = {
     "progressive JPEG": (
         lambda: _of_codestream(encoded(PICTURES[0], "JPEG", progressive=True)),
         422,
-        "not coded as JPEG Baseline (Process 1)",
+        "not encoded as JPEG Baseline (Process 1)",
     ),
-    "another coding": (lambda: _of_codestream(encoded(PICTURES[0], "JPEG2000")), 422, "not coded as JPEG Baseline"),
+    "another coding": (lambda: _of_codestream(encoded(PICTURES[0], "JPEG2000")), 422, "not encoded as JPEG Baseline"),
     "many scans": (lambda: _of_codestream(repeat_last_scan(encoded(PICTURES[0], "JPEG"), 32)), 415, "32 scans"),
     "many tiles": (_of_small_tiles, 415, "8192 tiles"),
     "too large": (lambda: written(dicom(PICTURES[:1], Rows=60000, Columns=60000)), 413, "MAX_IMAGE_PIXELS"),

@@ -191,18 +191,21 @@ UNREAD: dict[str, tuple[Callable[[], bytes], str]] = {
             SMPTEST211020UncompressedProgressiveActiveVideo,
         )
     },
-    "CMYK": (lambda: written(dicom([PICTURE], PhotometricInterpretation="CMYK")), "interpretation CMYK is not read"),
+    "CMYK": (
+        lambda: written(dicom([PICTURE], PhotometricInterpretation="CMYK")),
+        "interpretation CMYK is not supported",
+    ),
     "half of YBR": (
         lambda: written(dicom(PICTURES, PhotometricInterpretation="YBR_PARTIAL_422")),
-        "interpretation YBR_PARTIAL_422 is not read",
+        "interpretation YBR_PARTIAL_422 is not supported",
     ),
     "what nobody knows": (
         lambda: written(dicom([PICTURE], PhotometricInterpretation="DOE JANE")),
-        "interpretation unknown is not read",
+        "interpretation unknown is not supported",
     ),
     "grey of three": (
         lambda: written(dicom([PICTURE], PhotometricInterpretation="MONOCHROME2")),
-        "MONOCHROME2 of 3 samples",
+        "MONOCHROME2 with 3 samples",
     ),
     "a window of its own": (lambda: written(grey(DIM, **WINDOW, VOILUTFunction="CUBIC")), "VOI LUT function"),
 }

@@ -81,10 +81,14 @@ async def test_who_has_no_token_is_refused_in_the_form_of_the_protocol_too(tmp_p
         ({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": ["no base64!"]}]}, 400, "base64"),
         ({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [2], "data": ["QQ=="]}]}, 400, "1 elements"),
         ({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [0], "data": []}]}, 400, "no picture"),
-        ({"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [1, 2]}]}, 400, "2 came"),
+        (
+            {"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [1, 2]}]},
+            400,
+            "its data have 2",
+        ),
         ({"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [1, 2, 256]}]}, 400, "255"),
         ({"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1, 1, 1, 3], "data": [1, [2]]}]}, 400, "regular"),
-        ({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1]}]}, 400, "data and binary_data_size"),
+        ({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1]}]}, 400, "data or binary_data_size"),
         ({"inputs": inputs(IMAGE), "outputs": [{"name": "mask"}] * 2}, 400, "twice"),
         ({"inputs": inputs(IMAGE), "parameters": {"timeout": -1}}, 422, "timeout"),
         ({"inputs": inputs(IMAGE), "parameters": {"threshold": "high"}}, 422, "threshold"),
@@ -123,7 +127,7 @@ async def test_bytes_that_no_tensor_claims_are_refused() -> None:
         answer = await it.rest.post(
             INFER, content=head + b"more", headers={"inference-header-content-length": str(len(head))}
         )
-    assert (answer.status_code, "4 bytes follow" in answer.json()["error"]) == (400, True)
+    assert (answer.status_code, "4 bytes belong to no tensor" in answer.json()["error"]) == (400, True)
 
 
 async def test_an_answer_names_its_weights_and_the_time_of_each_stage() -> None:

@@ -145,7 +145,7 @@ def test_a_frame_takes_one_core() -> None:
 
 async def test_what_is_there_before_the_first_request_is_not_searched_for_garbage_again(running: Running) -> None:
     ports = (running.port, running.grpc_port)
-    living = asyncio.create_task(app._live(running.service, RedPredictor(), ports, asyncio.Event()))
+    living = asyncio.create_task(app._serve_and_reload(running.service, RedPredictor(), ports, asyncio.Event()))
     try:
         await until(lambda: gc.get_freeze_count() > 0)
     finally:

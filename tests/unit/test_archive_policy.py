@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.batching.archive_policy import BULK_SECONDS, GONE_SECONDS, STARVED_SECONDS, ArchivePolicy
+from service.batching.archive_policy import BATCH_SECONDS, GONE_SECONDS, STARVED_SECONDS, ArchivePolicy
 
 
 def watching(fps: float, frames: int = 50, *, cost: float, busy: float = 0.0) -> tuple[ArchivePolicy, float]:
@@ -23,7 +23,7 @@ def test_without_a_stream_bulk_goes_at_once_but_not_for_long() -> None:
     policy = ArchivePolicy()
     assert policy.size(0.0) == 1  # its cost is not known yet
     policy.frame_seconds = 0.1
-    assert policy.size(1.0) == int(BULK_SECONDS / 0.1)
+    assert policy.size(1.0) == int(BATCH_SECONDS / 0.1)
 
 
 def test_a_frame_that_costs_much_goes_alone() -> None:

@@ -54,7 +54,7 @@ def _sentences() -> Iterator[tuple[str, str]]:
         for node in ast.walk(ast.parse(path.read_text())):
             made = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names
             written = node.args[0] if made and node.args else None
-            if isinstance(written, ast.Constant | ast.JoinedStr) and "said(" not in ast.unparse(written):
+            if isinstance(written, ast.Constant | ast.JoinedStr) and "describe_errors(" not in ast.unparse(written):
                 text = "".join(str(part.value) for part in ast.walk(written) if isinstance(part, ast.Constant))
                 yield f"{path.relative_to(ROOT)}:{node.lineno}", text
 

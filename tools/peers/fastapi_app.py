@@ -1,4 +1,4 @@
-"""The server of an afternoon: FastAPI, one picture at a time, all of it on the event loop."""
+"""A minimal FastAPI server: one picture at a time, with all work on the event loop."""
 
 import os
 

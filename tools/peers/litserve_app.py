@@ -1,4 +1,4 @@
-"""LitServe: batches of up to eight, two workers of one thread each."""
+"""A LitServe server: batches of up to eight pictures, two workers with one thread each."""
 
 import os
 

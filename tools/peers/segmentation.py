@@ -1,7 +1,7 @@
-"""JPEG in, PNG mask out, written the plain way with Pillow, NumPy and OpenVINO: the work that every peer does.
+"""The work of every peer, from JPEG to PNG mask, in plain Pillow, NumPy and OpenVINO.
 
-python segmentation.py MODEL BATCH SECONDS THREADS PICTURE...   does it in a loop, and prints pictures a second, the
-                                                               median ms and the processor ms of a picture as JSON
+python segmentation.py MODEL BATCH SECONDS THREADS PICTURE...   runs it in a loop, and prints as JSON the pictures per
+                                                               second, the median ms and the CPU ms of a picture
 """
 
 import io
@@ -26,7 +26,7 @@ MAX_WAIT_SECONDS = 0.005
 
 
 class Engine:
-    """A compiled network on so many threads (0: all cores), in bfloat16 where the processor has it."""
+    """A compiled network on a number of threads (0: all cores), in bfloat16 if the processor supports it."""
 
     def __init__(self, model: str, threads: int, max_batch: int = MAX_BATCH) -> None:
         options = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}

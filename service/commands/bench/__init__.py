@@ -1,1 +1,1 @@
-"""``pranet bench``: how fast engine, pipeline and server are, and how far shortcuts move the masks."""
+"""``pranet bench``: measures the speed of engine, pipeline and server, and how much engines change the masks."""

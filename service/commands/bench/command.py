@@ -30,19 +30,19 @@ from service.settings import add_flags, from_command_line
 Number = TypeVar("Number", int, float)
 
 ENGINE_SETTINGS = ("weights", "device", "engine", "precision", "cache_dir", "log_level")
-MAX_STREAMS = 64  # at which a search for the most streams ends
+MAX_STREAMS = 64  # upper limit of the search with --slo-ms
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare ``engine``, ``pipeline``, ``parts``, ``fidelity``, ``http``, ``grpc`` and ``streams``."""
     actions = parser.add_subparsers(metavar="WHAT", required=True)
-    engine = actions.add_parser("engine", help="the network alone, for each batch size")
+    engine = actions.add_parser("engine", help="only the network, for each batch size")
     engine.add_argument(
         "--batch-sizes", type=_whole_numbers, default=[1, 2, 4, 8], metavar="N,N", help="default: 1,2,4,8"
     )
-    pipeline = actions.add_parser("pipeline", help="from JPEG to PNG without a server: the ceiling")
+    pipeline = actions.add_parser("pipeline", help="from JPEG to PNG without a server: the upper limit for a server")
     _add_images(pipeline)
-    around = actions.add_parser("parts", help="ways to decode, resize, make and encode masks, side by side")
+    around = actions.add_parser("parts", help="compare ways to decode, resize, threshold and encode")
     _add_images(around)
     add_flags(around, ENGINE_SETTINGS)
     around.set_defaults(act=_parts)
@@ -50,12 +50,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         _add_common(alone)
         add_flags(alone, ENGINE_SETTINGS)
         alone.set_defaults(act=act)
-    judging = actions.add_parser("fidelity", help="masks of every engine and precision against float32 PyTorch")
+    judging = actions.add_parser(
+        "fidelity", help="compare the masks of every engine and precision with float32 PyTorch"
+    )
     add_data_arguments(judging)
     judging.add_argument(
-        "--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="beside the reference (default: all)"
+        "--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="precisions to compare (default: all)"
     )
-    judging.add_argument("-o", "--out", type=Path, metavar="DIR", help="write JSON and the worst cases here")
+    judging.add_argument("-o", "--out", type=Path, metavar="DIR", help="folder for JSON and the worst cases")
     add_flags(judging, ("weights", "device", "cache_dir", "log_level"))
     judging.set_defaults(act=_fidelity)
     for name in ("http", "grpc"):
@@ -64,26 +66,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         over.add_argument(
             "--concurrency", type=_whole_numbers, default=[1, 4, 16], metavar="N,N", help="default: 1,4,16"
         )
-        over.add_argument("--rate", type=_numbers, metavar="N,N", help="open loop: requests a second, whatever happens")
-        over.add_argument("--poisson", action="store_true", help="with --rate: arrivals at random")
+        over.add_argument("--rate", type=_numbers, metavar="N,N", help="open loop: requests per second")
+        over.add_argument("--poisson", action="store_true", help="with --rate: random (Poisson) arrivals")
         _add_images(over)
         _add_common(over)
         over.set_defaults(act=partial(_server, name))
-    live = actions.add_parser(
-        "streams", help="video streams to a running server over grpc; latencies are ages of frames"
-    )
+    live = actions.add_parser("streams", help="video streams to a running server over grpc; latencies are frame ages")
     _add_server(live)
     live.add_argument("--streams", type=_whole_numbers, default=[1], metavar="N,N", help="default: 1")
-    live.add_argument("--fps", type=_number, default=30, help="frames a second of each stream (default: 30)")
+    live.add_argument("--fps", type=_number, default=30, help="frames per second of each stream (default: 30)")
     live.add_argument(
-        "--slo-ms", type=_number, metavar="MS", help="search the most streams whose p99 age keeps to this"
+        "--slo-ms", type=_number, metavar="MS", help="find the largest number of streams with a p99 age within this"
     )
     live.add_argument(
         "--answered",
         type=float,
         default=0.9,
         metavar="SHARE",
-        help="with --slo-ms: and so many get a mask (default: 0.9)",
+        help="with --slo-ms: least share of frames with a mask (default: 0.9)",
     )
     _add_images(live)
     _add_common(live)
@@ -91,10 +91,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Carry out the chosen benchmark; the exit code is 1 if anything sent was not answered.
+    """Run the chosen benchmark; the exit code is 1 if a request or frame failed.
 
     Raises:
-        UserError: there is no server, no picture, or a setting is wrong.
+        UserError: no server answers, there is no picture, or a setting is wrong.
 
     """
     code: int = arguments.act(arguments)
@@ -102,20 +102,22 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _add_server(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--url", default="http://127.0.0.1:8000", help="REST address; its /metrics report CPU time")
+    parser.add_argument("--url", default="http://127.0.0.1:8000", help="REST address; CPU time comes from its /metrics")
     parser.add_argument("--address", default="127.0.0.1:8001", help="gRPC address")
     add_access_options(parser)
 
 
 def _add_images(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--images", type=Path, default=SAMPLES, metavar="DIR", help="pictures sent in rotation")
-    parser.add_argument("--size", type=pictures.size, metavar="WxH", help="scale and crop them to this size beforehand")
+    parser.add_argument(
+        "--images", type=Path, default=SAMPLES, metavar="DIR", help="folder of pictures, used in rotation"
+    )
+    parser.add_argument("--size", type=pictures.size, metavar="WxH", help="first scale and crop them to this size")
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=_number, default=8, help="length of each measurement (default: 8)")
     parser.add_argument("--warm-up", type=float, default=2, help="seconds before each measurement (default: 2)")
-    parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="write JSON and plots here")
+    parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="folder for JSON and plots")
 
 
 def _engine(arguments: argparse.Namespace) -> int:
@@ -193,13 +195,13 @@ def _streams(arguments: argparse.Namespace) -> int:
     session = Session(server, arguments.warm_up, arguments.seconds)
     most = asyncio.run(_counts(session, images, arguments))
     if most is not None:
-        print(f"{most} streams keep to {arguments.slo_ms:g} ms, {arguments.answered:.0%} of their frames with a mask")
+        print(f"{most} streams have a p99 age within {arguments.slo_ms:g} ms, with {arguments.answered:.0%} of masks")
     facts = {"images": str(arguments.images), "most_streams": most}
     return _finish(arguments, "streams", session.rows, session.answers, **facts)
 
 
 async def _counts(session: Session, images: Sequence[bytes], arguments: argparse.Namespace) -> int | None:
-    """Measure each number of streams; with a limit of age, those that the search for the most of them tries."""
+    """Measure each number of streams; with --slo-ms, search for the largest one and return it."""
 
     async def measure(count: int) -> Row:
         load = partial(streams, client, images, count, arguments.fps)
@@ -221,7 +223,7 @@ async def _counts(session: Session, images: Sequence[bytes], arguments: argparse
 def _finish(
     arguments: argparse.Namespace, name: str, rows: Sequence[Row], answers: dict[str, list[Answer]], **facts: Any
 ) -> int:
-    """Print the table, write what was asked for; the exit code says whether everything was answered."""
+    """Print the table and write files into --out; return exit code 1 if a request or frame failed."""
     print(report.table(rows))
     for row in rows:
         if row.failed:
@@ -250,9 +252,9 @@ def _whole_numbers(text: str) -> list[int]:
 
 def _above_0(number: Number) -> Number:
     if not number > 0:
-        raise argparse.ArgumentTypeError(f"{number} is not above 0")
+        raise argparse.ArgumentTypeError(f"{number} should be greater than 0")
     return number
 
 
-# What argparse calls them in its messages.
+# argparse uses these names in its error messages.
 _number.__name__, _numbers.__name__, _whole_numbers.__name__ = "number", "list of numbers", "list of whole numbers"

@@ -1,7 +1,7 @@
-"""The error of benchmarks."""
+"""The error that benchmarks raise."""
 
 from model.errors import UserError
 
 
 class BenchError(UserError):
-    """The benchmark cannot run, or an answer was not what it should be; the message says what to do."""
+    """The benchmark cannot run, or the server sent a wrong answer; the message says what to do."""

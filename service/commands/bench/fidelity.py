@@ -1,4 +1,4 @@
-"""How far each engine and precision moves the masks from those of PyTorch in float32, and their Dice from the truth."""
+"""Compares the masks of each engine and precision with those of float32 PyTorch and with the annotations, by Dice."""
 
 import functools
 from collections.abc import Collection, Iterator, Sequence
@@ -29,12 +29,12 @@ GREEN, RED = (0, 255, 0), (255, 0, 0)
 
 @dataclass(frozen=True)
 class Case:
-    """A picture, its true mask (H, W) of 0 and 1, and the mask of float32 PyTorch."""
+    """A picture with its annotated mask, and the mask of float32 PyTorch."""
 
     name: str
     picture: Image.Image
-    truth: Pixels
-    expected: Pixels
+    truth: Pixels  # (H, W), 0 or 1
+    expected: Pixels  # (H, W), 0 or 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +43,12 @@ class Fidelity:
 
     engine: str
     precision: str
-    mean: float  # against the reference's masks
+    mean: float  # agreement with the masks of the reference
     worst: float
-    worst_name: str
-    truth: float  # against the true masks
-    truth_change: float  # from the reference's
-    batch_mean: float  # batch 1 against batch 8
+    worst_name: str  # picture with the worst agreement
+    truth: float  # mean agreement with the annotations
+    truth_change: float  # compared with that of the reference
+    batch_mean: float  # agreement between masks from batches of 1 and of 8
     batch_worst: float
 
 
@@ -62,9 +62,10 @@ def compare(
     cache_dir: Path | None,
     out: Path | None,
 ) -> Iterator[Fidelity]:
-    """Yield a line for each engine and wanted precision that is to be had here, the reference, on a CPU, first.
+    """Yield a line for each available engine and requested precision.
 
-    The second line is the reference on pictures as the service decodes them: large JPEGs at a part of their size.
+    The first line is the reference, float32 PyTorch on the CPU. The second is the reference on pictures as the service
+    decodes them, which reads large JPEGs at reduced size.
     """
     place = factory.resolve_device(device)
     create = functools.partial(factory.create, checkpoint, cache_dir=cache_dir)
@@ -99,7 +100,7 @@ def _judged(
     together: Sequence[Pixels],
     out: Path | None,
 ) -> Fidelity:
-    """Judge masks that were made one by one (``alone``) and in batches; the worst one is drawn into ``out``."""
+    """Compare masks made one by one (``alone``) and in batches (``together``); draw the worst one into ``out``."""
     agreement = [dice(mask, case.expected) for mask, case in zip(alone, cases, strict=True)]
     truth = float(np.mean([dice(mask, case.truth) for mask, case in zip(alone, cases, strict=True)]))
     reference_truth = float(np.mean([dice(case.expected, case.truth) for case in cases]))
@@ -121,7 +122,7 @@ def _judged(
 
 
 def _as_served(file: PairFile, max_pixels: int) -> Pixels:
-    """Return the network's input of a picture as the service makes it of its bytes."""
+    """Return the network's input, uint8 (3, 352, 352), as the service makes it from the file's bytes."""
     frame = Frame(source=file.image.read_bytes())
     prepare(frame, max_pixels)
     assert frame.item is not None
@@ -129,7 +130,7 @@ def _as_served(file: PairFile, max_pixels: int) -> Pixels:
 
 
 def draw(path: Path, case: Case, mask: Pixels) -> None:
-    """Draw the outlines of the reference's mask (green) and of another one (red) on a picture."""
+    """Write a picture with the outlines of the reference's mask (green) and of ``mask`` (red)."""
     pixels = np.array(case.picture)
     for each, colour in ((case.expected, GREEN), (mask, RED)):
         outlines, _ = cv2.findContours(each, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
@@ -139,7 +140,7 @@ def draw(path: Path, case: Case, mask: Pixels) -> None:
 
 
 def _masks(predictor: Predictor, frames: Pixels, pictures: Sequence[Image.Image], batch: int) -> list[Pixels]:
-    """Return masks of 0 and 255 in the geometry of each picture, at threshold 0.5."""
+    """Return masks of 0 and 255 in the size of each picture, at threshold 0.5."""
     logits: Floats = np.concatenate(
         [predictor.predict(frames[start : start + batch]) for start in range(0, len(frames), batch)]
     )

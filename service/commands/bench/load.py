@@ -1,4 +1,4 @@
-"""Load on a server: closed loop (so many at once) and open loop (so many a second, whatever the server does)."""
+"""Load on a server: closed loop (a fixed number of requests in flight) or open loop (a fixed rate of requests)."""
 
 import asyncio
 import itertools
@@ -10,14 +10,14 @@ import numpy as np
 from service.commands.bench.measure import Answer, Window, own_cpu_seconds
 
 Send = Callable[[bytes], Awaitable[None]]
-Load = Callable[[float], Awaitable[list[Answer]]]  # a function of its end, by time.perf_counter
+Load = Callable[[float], Awaitable[list[Answer]]]  # takes the time of its end, by time.perf_counter
 ServerCpu = Callable[[], Awaitable[float | None]]
 
-GRACE_SECONDS = 30.0  # for answers still under way when the window closes
+GRACE_SECONDS = 30.0  # timeout of a request
 
 
 async def closed_loop(send: Send, images: Sequence[bytes], concurrency: int, until: float) -> list[Answer]:
-    """Keep ``concurrency`` requests in flight until a time of ``time.perf_counter``, and wait for the last ones."""
+    """Keep ``concurrency`` requests in flight until ``until``, a time of ``time.perf_counter``; return all answers."""
     rotation = itertools.cycle(images)
     answers: list[Answer] = []
 
@@ -32,7 +32,7 @@ async def closed_loop(send: Send, images: Sequence[bytes], concurrency: int, unt
 async def open_loop(
     send: Send, images: Sequence[bytes], rate: float, until: float, *, poisson: bool, seed: int = 0
 ) -> list[Answer]:
-    """Send ``rate`` requests a second, evenly or as a Poisson process; latencies count from the scheduled time."""
+    """Send ``rate`` requests per second, evenly or as a Poisson process; latencies count from the scheduled times."""
     rotation = itertools.cycle(images)
     sent: list[asyncio.Task[Answer]] = []
     for due in _schedule(rate, time.perf_counter(), until, poisson, seed):
@@ -42,7 +42,7 @@ async def open_loop(
 
 
 async def watched(load: Load, server_cpu: ServerCpu, *, warm_up: float, seconds: float) -> tuple[list[Answer], Window]:
-    """Run a load and note the processor times where its window opens and closes."""
+    """Run a load for ``warm_up`` and then ``seconds``; also measure the CPU time spent during the latter."""
     begin = time.perf_counter() + warm_up
     running = asyncio.ensure_future(load(begin + seconds))
     marks = []
@@ -59,7 +59,7 @@ async def _answer(send: Send, image: bytes, due: float) -> Answer:
     try:
         async with asyncio.timeout(GRACE_SECONDS):
             await send(image)
-    except Exception as fault:  # a benchmark counts what fails, of whatever kind
+    except Exception as fault:  # a benchmark counts failures of every kind
         error = f"{type(fault).__name__}: {fault}"[:200]
     return Answer(due, time.perf_counter(), error)
 

@@ -1,4 +1,4 @@
-"""Engine and pipeline without a server around them: what the hardware gives at best."""
+"""Measures engine and pipeline without a server: the best that the hardware can do."""
 
 import itertools
 import threading
@@ -18,7 +18,7 @@ MAX_PIXELS = 178_000_000
 
 
 def engine_rows(predictor: Predictor, batch_sizes: Iterable[int], warm_up: float, seconds: float) -> Iterator[Row]:
-    """Measure batches one after another, then as many at once as the service keeps in flight."""
+    """Measure each batch size, one batch after another and with as many at once as the service keeps in flight."""
     for size, slots in itertools.product(batch_sizes, sorted({1, predictor.slots})):
         frames = np.random.default_rng(0).integers(0, 256, (size, 3, SIZE, SIZE), dtype=np.uint8)
 
@@ -30,7 +30,7 @@ def engine_rows(predictor: Predictor, batch_sizes: Iterable[int], warm_up: float
 
 
 def pipeline_rows(predictor: Predictor, images: Sequence[bytes], warm_up: float, seconds: float) -> Iterator[Row]:
-    """Measure JPEG to PNG in one loop, then in several threads that overlap decoding, inference and encoding."""
+    """Measure JPEG to PNG in one thread, then in several threads that overlap decoding, inference and encoding."""
     rotation = itertools.cycle(images)
     lock = threading.Lock()
 

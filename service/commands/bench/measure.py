@@ -1,4 +1,4 @@
-"""What a measurement consists of: answers in a window of time, processor seconds, and the row that sums them up."""
+"""Measurements: answers in a window of time, CPU seconds, and the table row that summarises them."""
 
 import resource
 import time
@@ -10,23 +10,23 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One call; times in seconds of ``time.perf_counter``."""
+    """One answered or failed request; times in seconds of ``time.perf_counter``."""
 
-    due: float  # when it was to be sent: a late sender does not flatter the server
+    due: float  # scheduled time, so that a late sender does not hide the server's latency
     done: float
     error: str = ""
     frames: int = 1
-    dropped: bool = False  # a frame of a stream that the service answered without a mask, as it may
+    dropped: bool = False  # a frame of a stream that the service dropped, which is no failure
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The time that counts, after the warm-up, and the processor seconds spent in it."""
+    """The measured time after the warm-up, and the CPU seconds spent in it."""
 
     begin: float
     end: float
-    server_cpu: float | None  # None where nobody reports it
-    own_cpu: float | None  # of this process, where it is only the client
+    server_cpu: float | None  # None if the server does not report it
+    own_cpu: float | None  # of this process; None if it is not only the client
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +41,17 @@ class Row:
     p90_ms: float
     p99_ms: float
     server_cpu_ms: float | None  # per frame
-    client_cpu_ms: float | None  # per frame; None where the process measures itself
+    client_cpu_ms: float | None  # per frame; None if no server is involved
     first_error: str = ""
-    dropped: int | None = None  # where there were any
+    dropped: int | None = None  # None if there were none
 
 
 def summarise(load: str, answers: Sequence[Answer], window: Window) -> Row:
-    """Sum up a window; an answer counts for the share of its life that fell into it, so batches cause no edges."""
+    """Summarise a window.
+
+    An answer that is only partly inside counts by the share of its time inside. Otherwise the rate would depend on
+    where the window cuts a batch.
+    """
     inside = [answer for answer in answers if answer.done > window.begin and answer.due < window.end]
     good = [answer for answer in inside if not answer.error and not answer.dropped]
     errors = [answer.error for answer in answers if answer.error]
@@ -71,13 +75,13 @@ def summarise(load: str, answers: Sequence[Answer], window: Window) -> Row:
 
 
 def own_cpu_seconds() -> float:
-    """Return user and system time of this process."""
+    """Return the user and system CPU time of this process, seconds."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
 
 
 def timed(call: Callable[[], None], frames: int) -> Answer:
-    """Make one call."""
+    """Run ``call``, which processes ``frames`` frames, and return its times."""
     due = time.perf_counter()
     call()
     return Answer(due, time.perf_counter(), frames=frames)

@@ -1,6 +1,6 @@
-"""Ways to do the work around the network, side by side: decode, resize, upsample and threshold, encode as PNG.
+"""Compares ways to do the work around the network: decode, resize, upsample and threshold, encode as PNG.
 
-The service takes the fastest that stays inside the fidelity bounds; this table is why it does what it does.
+The service uses the fastest way that keeps the masks within the fidelity bounds; this table is the evidence.
 """
 
 import importlib.util
@@ -24,16 +24,16 @@ MAX_PIXELS = 178_000_000
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One way to do one part; the best time of several, averaged over the pictures."""
+    """One way to do one part of the work."""
 
     part: str
     way: str
-    cpu_ms: float
-    note: str = ""  # how far it is from the first way, or the size of what it writes
+    cpu_ms: float  # mean over the pictures, the best of several rounds
+    note: str = ""  # difference from the first way, or the size of the output
 
 
 def compare(images: Sequence[bytes], logits: Sequence[Floats]) -> Iterator[Part]:
-    """Time every way on pictures (JPEG) and their logits (352, 352); the first of each part is what is served."""
+    """Time every way on JPEG pictures and their logits (352, 352); the first way of each part is the service's."""
     pictures = [codec.decode(image, MAX_PIXELS) for image in images]
     arrays = [np.asarray(picture) for picture in pictures]
     reference = [transforms.to_input(picture) for picture in pictures]
@@ -138,7 +138,7 @@ def _encoders() -> dict[str, Callable[[Pixels], bytes]]:
 
 
 def _timed(function: Callable[..., object], items: Sequence[object]) -> float:
-    """Return milliseconds of this thread's processor time per item, the best of several rounds."""
+    """Return milliseconds of this thread's CPU time per item, the best of several rounds."""
     rounds = []
     for _ in range(REPEATS):
         began = time.thread_time()

@@ -1,4 +1,4 @@
-"""The pictures that a benchmark sends: as they lie in a folder, or all of one size, encoded beforehand."""
+"""The pictures that a benchmark sends: the files of a folder, or all scaled to one size and encoded beforehand."""
 
 import argparse
 import io
@@ -14,20 +14,20 @@ SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
 
 
 def size(text: str) -> tuple[int, int]:
-    """Read ``WIDTHxHEIGHT``.
+    """Parse ``WIDTHxHEIGHT``.
 
     Raises:
-        ArgumentTypeError: it is something else.
+        ArgumentTypeError: the text has another form.
 
     """
     found = SIZE.fullmatch(text)
     if not found or not int(found[1]) or not int(found[2]):
-        raise argparse.ArgumentTypeError(f"{text!r} is not width and height in pixels, such as 1280x1024")
+        raise argparse.ArgumentTypeError(f"{text!r} should be width and height in pixels, such as 1280x1024")
     return int(found[1]), int(found[2])
 
 
 def read(folder: Path, size: tuple[int, int] | None = None) -> list[bytes]:
-    """Return every picture of a folder, encoded; with a size, all as JPEG, scaled and cropped to it.
+    """Return the encoded pictures of a folder; with a size, as JPEG, scaled and cropped to it.
 
     Raises:
         NothingToDo: the folder holds no picture.
@@ -35,7 +35,7 @@ def read(folder: Path, size: tuple[int, int] | None = None) -> list[bytes]:
     """
     files = sorted(file for file in folder.glob("*") if file.suffix.lower() in SUFFIXES)
     if not files:
-        raise NothingToDo(f"no picture found in {folder}; --images takes a folder of them")
+        raise NothingToDo(f"no picture found in {folder}; give --images a folder of pictures")
     return [file.read_bytes() if size is None else _jpeg(file, size) for file in files]
 
 

@@ -1,4 +1,4 @@
-"""Tables, JSON and pictures of a benchmark."""
+"""Writes the results of a benchmark as Markdown tables, JSON and plots."""
 
 import json
 import platform
@@ -31,7 +31,7 @@ COLUMNS = {
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Return rows as a Markdown table with aligned columns, without those that hold nothing."""
+    """Return rows as an aligned Markdown table, without empty columns."""
     names = [name for name in COLUMNS if any(getattr(row, name) is not None for row in rows)]
     return aligned(
         [[COLUMNS[name] for name in names], *([_text(getattr(row, name)) for name in names] for row in rows)]
@@ -39,7 +39,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def fidelity_table(lines: Sequence[Fidelity]) -> str:
-    """Return the statement of numerical fidelity as a Markdown table."""
+    """Return the comparison of engines and precisions as a Markdown table."""
     head = [
         "engine",
         "precision",
@@ -67,13 +67,13 @@ def fidelity_table(lines: Sequence[Fidelity]) -> str:
 
 
 def parts_table(lines: Sequence[Part]) -> str:
-    """Return the ways to do each part as a Markdown table."""
+    """Return the comparison of ways to do each part as a Markdown table."""
     rows = ([line.part, line.way, f"{line.cpu_ms:.2f}", line.note] for line in lines)
     return aligned([["part", "way", "CPU ms", "difference or size"], *rows])
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> str:
-    """Return lines of cells as a Markdown table; the first one is its head."""
+    """Return lines of cells as an aligned Markdown table; the first line is its header."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     rows = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
@@ -83,7 +83,7 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """Name processor, cores and versions: figures mean nothing without them."""
+    """Return the processor, cores and versions, without which the results mean little."""
     model = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -101,10 +101,10 @@ def machine() -> dict[str, Any]:
 
 
 def write(out: Path, name: str, rows: Sequence[Row], answers: Mapping[str, Sequence[Answer]], **facts: Any) -> None:
-    """Write ``name.json`` and, where there are latencies, ``name-latency.png`` and ``name-curve.png``.
+    """Write ``name.json`` and, if there are latencies, ``name-latency.png`` and ``name-curve.png``.
 
     Raises:
-        BenchError: matplotlib is not installed; the JSON is written all the same.
+        BenchError: matplotlib is not installed; the JSON is written anyway.
 
     """
     write_json(out / f"{name}.json", rows, **facts)
@@ -113,7 +113,7 @@ def write(out: Path, name: str, rows: Sequence[Row], answers: Mapping[str, Seque
 
 
 def write_json(path: Path, rows: Sequence[Row] | Sequence[Fidelity], **facts: Any) -> None:
-    """Write lines of a table beside the machine that they were measured on."""
+    """Write the rows of a table as JSON, together with the machine that they were measured on."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {"machine": machine(), **facts, "rows": [asdict(row) for row in rows]}
     path.write_text(json.dumps(content, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""Running servers under load: how to send them one picture, and how much processor time they report."""
+"""Connects to running servers: sends single pictures over HTTP or gRPC, and reads the server's CPU time."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,13 +20,13 @@ TIMEOUT_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Server:
-    """A running server: ``send`` calls it with one encoded picture, ``metrics`` reads its ``/metrics``."""
+    """A running server."""
 
-    send: Send
-    metrics: httpx.AsyncClient
+    send: Send  # sends one encoded picture, and raises an error unless the answer is a PNG
+    metrics: httpx.AsyncClient  # for its REST interface
 
     async def cpu_seconds(self) -> float | None:
-        """Return the processor time that the server reports of itself; None where it does not."""
+        """Return the CPU time that the server's ``/metrics`` report, seconds; None if they do not."""
         try:
             text = (await self.metrics.get("/metrics")).text
         except httpx.TransportError:
@@ -37,7 +37,7 @@ class Server:
 
 @asynccontextmanager
 async def http(url: str, access: Access = NO_ACCESS) -> AsyncIterator[Server]:
-    """Send to ``POST /segment``, one kept connection for each request in flight."""
+    """Yield a server that is called by ``POST /segment``, with one connection for each request in flight."""
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     async with access.http(url, limits=limits, timeout=TIMEOUT_SECONDS) as client:
 
@@ -52,7 +52,7 @@ async def http(url: str, access: Access = NO_ACCESS) -> AsyncIterator[Server]:
 
 @asynccontextmanager
 async def rpc(url: str, address: str, access: Access = NO_ACCESS) -> AsyncIterator[Server]:
-    """Send to ``SegmentationService.Segment`` over one channel; metrics come from the REST port."""
+    """Yield a server that is called by ``SegmentationService.Segment`` on one channel; ``url`` is for its metrics."""
     async with (
         access.http(url, timeout=TIMEOUT_SECONDS) as client,
         access.channel(address) as channel,

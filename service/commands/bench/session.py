@@ -1,4 +1,4 @@
-"""A benchmark of one running server: level after level of load, and what each of them gave."""
+"""A benchmark of one running server: runs one load after another, and keeps their results."""
 
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
@@ -9,7 +9,7 @@ from service.commands.bench.servers import Server
 
 
 class Session:
-    """Measures a server; use it as ``async with``, which reaches the server."""
+    """Measures a server; use it as ``async with``, which connects to the server."""
 
     def __init__(self, connect: AbstractAsyncContextManager[Server], warm_up: float, seconds: float) -> None:
         self.rows: list[Row] = []
@@ -27,7 +27,7 @@ class Session:
         await self._connect.__aexit__(kind, error, trace)
 
     async def measure(self, name: str, load: Load) -> Row:
-        """Run one load and sum it up."""
+        """Run one load; return and keep its row."""
         self.answers[name], window = await watched(load, self._server.cpu_seconds, **self._times)
         self.rows.append(summarise(name, self.answers[name], window))
         return self.rows[-1]

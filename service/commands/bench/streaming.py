@@ -1,4 +1,4 @@
-"""Video streams on a server: so many at so many frames a second, and how many it carries within a limit of age."""
+"""Streams video to a server: several streams at a frame rate, and a search for the largest number that it sustains."""
 
 import asyncio
 import itertools
@@ -10,17 +10,17 @@ from pranet_client.connection import Reply, VideoFrame
 from service.commands.bench.measure import Answer
 from service.commands.stream_statistics import DROPS
 
-DROPPED = frozenset(DROPS) - {"lost"}  # what the service decided; what was lost is a failure
+DROPPED = frozenset(DROPS) - {"lost"}  # dropped by the service; a lost frame counts as failed
 
 
 async def streams(client: AsyncClient, images: Sequence[bytes], count: int, fps: float, until: float) -> list[Answer]:
-    """Send ``count`` streams until a time of ``time.perf_counter``, their frames spread evenly over the interval."""
+    """Run ``count`` streams until ``until``, a time of ``time.perf_counter``; their frames alternate evenly."""
     each = (_stream(client, images, number / (count * fps), fps, until) for number in range(count))
     return [answer for answers in await asyncio.gather(*each) for answer in answers]
 
 
 async def largest(holds: Callable[[int], Awaitable[bool]], limit: int) -> int:
-    """Return the largest number from 1 to ``limit`` that holds, or 0: doubling, then halving the gap."""
+    """Return the largest number up to ``limit`` for which ``holds`` is true, or 0; found by doubling and bisection."""
     held, failed = 0, limit + 1
     while failed - held > 1:
         tried = min(2 * held or 1, limit) if failed > limit else (held + failed) // 2
@@ -36,7 +36,7 @@ async def _stream(client: AsyncClient, images: Sequence[bytes], phase: float, fp
 
 
 async def _frames(images: Sequence[bytes], phase: float, fps: float, until: float) -> AsyncIterator[VideoFrame]:
-    """Yield a frame whenever one is due; its capture is the time at which it was due."""
+    """Yield frames at ``fps``; their capture times are the scheduled ones, even if the sender is late."""
     rotation = itertools.cycle(images)
     begin = time.perf_counter() + phase
     for number in itertools.count():

@@ -188,7 +188,7 @@ class Checks:
         self.refused(422, kind, "damaged", inputs=self.encoded_inputs(kind, self.encoded[0][:200]))
 
     def check_unknown_model(self, kind: str) -> None:
-        self.refused(404, kind, "'resnet' is not served", model="resnet")
+        self.refused(404, kind, "'resnet' does not exist", model="resnet")
 
     def check_unknown_version(self, kind: str) -> None:
         self.refused(404, kind, "version '2'", model_version="2")
@@ -203,7 +203,7 @@ class Checks:
         self.refused(422, kind, "priority is 4", priority=4)
 
     def check_sequences_are_refused(self, kind: str) -> None:
-        self.refused(422, kind, "sequences are not kept", sequence_id=7, sequence_start=True)
+        self.refused(422, kind, "sequences are not supported", sequence_id=7, sequence_start=True)
 
     def check_parameters(self, kind: str) -> None:
         assert not self.infer(kind, parameters={"threshold": 1.0}).as_numpy("mask").any()
@@ -260,7 +260,7 @@ class Checks:
         assert self.ask(kind, "is_model_ready", "pranet") is False
 
     def draining_refuses_work(self, kind: str) -> None:
-        self.refused(503, kind, "stopping")
+        self.refused(503, kind, "shutting down")
 
 
 async def _streamed(client: object, requests: list[dict]) -> list:

@@ -24,6 +24,6 @@ if "KEEP_GARBAGE" in os.environ:  # of what refers to itself, so that a test doe
     gc.disable()
 with patching() as patched:
     patched(app, "load_predictor", lambda settings: RedPredictor(hang))
-    patched(runtime, "_patience", lambda settings: HANG_SECONDS)
+    patched(runtime, "_hang_seconds", lambda settings: HANG_SECONDS)
     code = cli.main()
 sys.exit(code)
