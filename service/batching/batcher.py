@@ -124,7 +124,7 @@ class Batcher(Generic[Item, Result]):
             entry.answered = None  # its error refers to this entry: breaks the reference cycle
 
     async def _slot(self, number: int) -> None:
-        thread = device_thread(f"device-{number}")
+        thread = device_thread(str(number))
         try:
             while True:
                 if batch := await self._queue.next_batch():
@@ -188,7 +188,7 @@ class Batcher(Generic[Item, Result]):
         log.error("inference hangs; its thread is abandoned (%d so far)", self.abandoned)
         if self.abandoned >= MAX_ABANDONED:
             self.dead.set()
-        return device_thread(f"device-{number}")
+        return device_thread(str(number))
 
     def _came_back(self, frames: int, started: float) -> None:
         self.abandoned -= 1

@@ -14,6 +14,7 @@ from model.errors import UserError
 from pranet_client.client import in_thread
 from service.answers import SegmentationBody
 from service.archives import archive as archives
+from service.batching.device_thread import exit_if_abandoned
 from service.commands.video import VIDEOS, open_source, paced
 from service.dicom import extra
 from service.errors import ServiceError
@@ -81,7 +82,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise NothingToDo(f"no picture found; give files, or folders that hold {', '.join(sorted(SUFFIXES))}")
     failed = uvloop.run(_segment_all(jobs, options, settings, omit_empty=arguments.omit_empty))
     print(f"pranet: {len(jobs) - failed} of {len(jobs)} segmented into {arguments.out}", file=sys.stderr)
-    return 1 if failed else 0
+    code = 1 if failed else 0
+    exit_if_abandoned(code)
+    return code
 
 
 def plan(paths: Iterable[Path], out: Path, suffix: str) -> dict[Path, Path]:

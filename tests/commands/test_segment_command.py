@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ from PIL import Image
 
 from service.commands.segment import NothingToDo, plan
 from tests.support.pictures import ROOT
-from tests.support.processes import pranet
+from tests.support.processes import START_SECONDS, pranet
 
 SAMPLES = ROOT / "service" / "samples"
 
@@ -78,3 +80,22 @@ def test_an_empty_folder_is_said_to_be_empty(tmp_path: Path) -> None:
     done = pranet("segment", tmp_path, "-o", tmp_path / "out")
     assert done.returncode == 2
     assert "no picture found" in done.stderr
+
+
+HANGING = """
+import sys, threading
+from service import runtime
+from service.commands import main, segment
+from tests.support.predictors import RedPredictor
+
+segment.load_predictor = lambda settings: RedPredictor(lambda frames: threading.Event().wait())
+runtime._hang_seconds = lambda settings: 0.1
+sys.exit(main.main(["segment", *sys.argv[1:]]))
+"""
+
+
+def test_a_device_that_hangs_does_not_keep_the_command_from_ending(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HANGING, SAMPLES / "polyp-1.jpg", "-o", tmp_path]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=START_SECONDS)
+    assert done.returncode == 1
+    assert "0 of 1 segmented" in done.stderr
