@@ -13,10 +13,11 @@ from model import checkpoint
 from model.cores import usable_cores
 from model.pranet import PraNet
 from model.predictor import DeviceError
-from model.training import backbone, journal, loop, recipe, state
-from model.training.batches import Batches
-from model.training.pairs import DatasetError, PairFile, find_pairs, read_names, read_pair, select
+from model.training import backbone, journal, loop, recipe, sources, state
+from model.training.batches import Batches, Pool
+from model.training.pairs import read_names, read_pair
 from model.training.recipe import RecipeError
+from model.training.sources import Source
 from model.training.validation import mean_dice
 
 DEVICES = ("cpu", "cuda", "mps")
@@ -26,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``pranet train``."""
     add = parser.add_argument
     add("recipe", help=f"a recipe of the package ({', '.join(recipe.names())}) or a TOML file")
-    add_data_arguments(parser)
+    sources.add_arguments(parser)
     add("--out", type=Path, required=True, help="folder for weights, state and log")
     add("--init", type=Path, help="start from these weights instead of random ones")
     add("--backbone", type=Path, help="start from an ImageNet Res2Net-50 v1b in its published key names")
@@ -40,28 +41,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--precision", choices=("fp32", "bf16"), help="bf16 is slow where the processor does not compute in it")
     add("--seed", type=int, help="another seed than the recipe's")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-
-
-def add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments that name pairs of pictures and masks."""
-    add = parser.add_argument
-    add("--images", type=Path, action="append", required=True, help="folder of pictures; repeatable")
-    add("--masks", type=Path, action="append", required=True, help="its folder of masks, in the same order")
-    add("--exclude", type=Path, help="list of names to leave out")
-    add("--only", type=Path, help="list of names to keep")
-
-
-def pairs_of(args: argparse.Namespace) -> list[PairFile]:
-    """Find all pairs in the folders that the arguments name, before any list is applied."""
-    if len(args.images) != len(args.masks):
-        raise DatasetError("give as many --masks as --images")
-    return [pair for images, masks in zip(args.images, args.masks, strict=True) for pair in find_pairs(images, masks)]
-
-
-def selected(args: argparse.Namespace) -> list[PairFile]:
-    """Find the pairs that the arguments name."""
-    exclude = read_names(args.exclude) if args.exclude else set()
-    return select(pairs_of(args), exclude, read_names(args.only) if args.only else None)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -79,20 +58,30 @@ def run(args: argparse.Namespace) -> int:
         state.require(args.out)
     validate = _validation(args, device, settings.precision)
     held_out = read_names(args.validation) if args.validation else set()
-    files = select(selected(args), held_out, None)
-    with ThreadPoolExecutor(usable_cores()) as workers:
-        pairs = list(workers.map(lambda file: read_pair(file, settings.cache_side), files))
+    chosen = sources.select(sources.selected(args), held_out, None)
+    pools = [_read(source, settings) for source in chosen]
     args.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(settings.seed)
-    trainer = loop.Trainer(settings, _network(args), Batches(pairs, settings), device, args.out)
+    trainer = loop.Trainer(settings, _network(args), Batches(pools, settings), device, args.out)
     if args.resume:
         trainer.restore()
-    description = {"recipe": dataclasses.asdict(settings), "pairs": len(pairs), "torch": str(torch.__version__)}
+    description = {
+        "recipe": dataclasses.asdict(settings),
+        "pairs": sum(len(source.files) for source in chosen),
+        "sources": {source.name: {"pictures": len(source.files), "weight": source.weight} for source in chosen},
+        "torch": str(torch.__version__),
+    }
     (args.out / "run.json").write_text(json.dumps(description, indent=2) + "\n")
     log = journal.Journal(args.out / "log.jsonl", trainer.progress.step)
     trainer.run(log, validate, args.validate_every, args.save_every)
     journal.plot([log.path], args.out / "curves.png")
     return 0
+
+
+def _read(source: Source, settings: recipe.Recipe) -> Pool:
+    with ThreadPoolExecutor(usable_cores()) as workers:
+        pairs = list(workers.map(lambda file: read_pair(file, settings.cache_side), source.files))
+    return Pool(pairs, source.weight)
 
 
 def _overridden(settings: recipe.Recipe, args: argparse.Namespace) -> recipe.Recipe:
@@ -123,5 +112,6 @@ def _device(name: str) -> torch.device:
 def _validation(args: argparse.Namespace, device: torch.device, precision: str) -> loop.Validate | None:
     if args.validation is None:
         return None
-    files = select(pairs_of(args), set(), read_names(args.validation))
+    chosen = sources.select(sources.all_of(args), set(), read_names(args.validation))
+    files = [file for source in chosen for file in source.files]
     return lambda network: mean_dice(network, files, device, precision)

@@ -12,7 +12,7 @@ from model.cores import usable_cores
 from model.normalisation import normalise
 from model.pranet import PraNet
 from model.training.loop import autocast
-from model.training.pairs import PairFile, read_image, read_mask
+from model.training.pairs import PairFile, read_image, read_truth
 
 BATCH = 8
 THRESHOLD = 0.5
@@ -37,5 +37,5 @@ def _input(file: PairFile) -> transforms.Pixels:
 
 
 def _score(logits: transforms.Floats, file: PairFile) -> float:
-    truth = read_mask(file.mask)
+    truth = read_truth(file)
     return dice(transforms.to_mask(transforms.upsample(logits, truth.shape[1], truth.shape[0]), THRESHOLD), truth)
