@@ -61,7 +61,7 @@ def test_anybodys_maps_are_judged_and_reported_in_every_form(folders, tmp_path, 
 
 
 def test_calibration_without_polyp_free_crops_is_refused_at_once(folders, tmp_path):
-    with pytest.raises(UserError, match="give --weights and --crops too"):
+    with pytest.raises(UserError, match="needs --weights and frames without a polyp"):
         evaluate(folders, "--weights", str(tmp_path / "none"), "--calibrate", str(tmp_path / "out"))
 
 

@@ -20,7 +20,7 @@ from model import checkpoint
 from model.errors import UserError
 from model.pranet import Maps, PraNet
 from model.training import backbone, command, journal, loop
-from model.training.batches import Batches
+from model.training.batches import Batches, Pool
 from model.training.pairs import Pair
 from model.training.recipe import RECIPES, RecipeError, parse
 from model.weights_file import CheckpointError
@@ -163,7 +163,7 @@ def test_frozen_modules_and_statistics_stay_as_they_were(tmp_path):
     network = PraNet()
     before = copy.deepcopy(network.state_dict())
     pair = Pair(np.full((64, 64, 3), 90, np.uint8), np.eye(64, dtype=np.uint8))
-    trainer = loop.Trainer(recipe, network, Batches([pair], recipe), torch.device("cpu"), tmp_path)
+    trainer = loop.Trainer(recipe, network, Batches([Pool([pair])], recipe), torch.device("cpu"), tmp_path)
     trainer.step(*trainer.batches[0, 64])
     changed = {name for name, value in network.state_dict().items() if (value != before[name]).any()}
     assert not [name for name in changed if "layer1" in name or "running" in name]
@@ -180,7 +180,7 @@ class Brightness(torch.nn.Module):
 def test_of_the_candidates_those_on_which_most_is_marked_join_the_batch(tmp_path):
     recipe = parse("mining", PLAIN | {"candidates": 4, "mined": 2})
     pair = Pair(np.full((64, 64, 3), 90, np.uint8), np.eye(64, dtype=np.uint8))
-    trainer = loop.Trainer(recipe, PraNet(), Batches([pair], recipe), torch.device("cpu"), tmp_path)
+    trainer = loop.Trainer(recipe, PraNet(), Batches([Pool([pair])], recipe), torch.device("cpu"), tmp_path)
     trainer.average.network = Brightness()
     levels = torch.tensor([0, 0, 10, 200, 30, 250], dtype=torch.uint8)  # two of the batch, and four candidates
     images = levels.view(6, 1, 1, 1).expand(6, 3, 64, 64)

@@ -113,5 +113,5 @@ def _validation(args: argparse.Namespace, device: torch.device, precision: str) 
     if args.validation is None:
         return None
     chosen = sources.select(sources.all_of(args), set(), read_names(args.validation))
-    files = [file for source in chosen for file in source.files]
+    files = sources.files_of(chosen)
     return lambda network: mean_dice(network, files, device, precision)

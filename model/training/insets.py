@@ -16,7 +16,6 @@ DARK = 24  # level below which a pixel belongs to a box painted black
 SIDES = (0.15, 0.5)  # of the picture: widths and heights that boxes have
 STRAY = 0.02  # share of a box that is not dark: compression, letters
 BRIGHT = 0.5  # share of a box's upper and right edges beyond which there is mucosa, not the surround
-WHITE = 0.04  # of an edge's pixels, at most, that a green box does not fill
 
 
 class Inset(NamedTuple):
@@ -41,7 +40,7 @@ def paint(image: Pixels, mask: Pixels, rng: np.random.Generator) -> tuple[Pixels
 
 
 def hide(image: Pixels, mask: Pixels, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
-    """Hide the box of a picture, if it has one: by what is mirrored beside it, by a box of another kind, or by a crop."""
+    """Hide the box of a picture, if any: by what is beside it, mirrored, by a box of another kind, or by a crop."""
     box = find(image)
     if box is None:
         return image, mask
@@ -49,7 +48,7 @@ def hide(image: Pixels, mask: Pixels, rng: np.random.Generator) -> tuple[Pixels,
     if kind < 0.2:
         return _cropped(image, mask, box, rng)
     image = image.copy()
-    height, width = mask.shape
+    width = mask.shape[1]
     rows, columns = slice(box.y, box.y + box.height), slice(box.x, box.x + box.width)
     if kind < 0.5:
         image[rows, columns] = _drawing(box.width, box.height, rng)

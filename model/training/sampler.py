@@ -1,4 +1,4 @@
-"""Which picture each sample of a run shows: hospitals weigh what they are told to, whatever their number of pictures."""
+"""Which picture each sample of a run shows: a hospital has the share it is given, however many its pictures are."""
 
 from collections.abc import Sequence
 from functools import cached_property

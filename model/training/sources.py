@@ -11,6 +11,8 @@ A table of sources is a TOML file with a section for each hospital::
 
 import argparse
 import tomllib
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import Any
 
 from model.training.pairs import DatasetError, PairFile, clean_frames, find_pairs, listed, read_names
 
+FOLDERS = "pairs"  # name of the source that --images and --masks make
 KEYS = {"images", "masks", "stems", "weight"}
 
 
@@ -56,7 +59,7 @@ def all_of(args: argparse.Namespace) -> list[Source]:
     sources = read(args.sources, args.data or args.sources.parent) if args.sources else []
     pairs = tuple(pair for folders in zip(args.images, args.masks, strict=True) for pair in find_pairs(*folders))
     clean = tuple(frame for folder in args.clean for frame in clean_frames(folder))
-    sources += [Source(name, len(files), files) for name, files in (("pairs", pairs), ("clean", clean)) if files]
+    sources += [Source(name, len(files), files) for name, files in ((FOLDERS, pairs), ("clean", clean)) if files]
     if not sources:
         raise DatasetError("name pictures to learn from: --sources TABLE, or --images and --masks, or --clean")
     return sources
@@ -75,14 +78,29 @@ def select(sources: list[Source], exclude: set[str], only: set[str] | None) -> l
         DatasetError: no picture is left.
 
     """
-    kept = [
-        replace(source, files=tuple(f for f in source.files if not listed(f, exclude) and (only is None or listed(f, only))))
-        for source in sources
-    ]
-    if not any(source.files for source in kept):
-        names = [file.name for source in sources for file in source.files]
+
+    def keep(file: PairFile) -> bool:
+        return not listed(file, exclude) and (only is None or listed(file, only))
+
+    kept = [replace(source, files=tuple(filter(keep, source.files))) for source in sources]
+    if not files_of(kept):
+        names = [file.name for file in files_of(sources)]
         raise DatasetError(f"the lists of names leave none of {len(names)} pictures; names are as {names[0]}")
     return [source for source in kept if source.files]
+
+
+def files_of(sources: Iterable[Source]) -> list[PairFile]:
+    """Return the pictures of all sources."""
+    return [file for source in sources for file in source.files]
+
+
+def by_set(sources: Iterable[Source]) -> dict[str, list[PairFile]]:
+    """Sort pictures into the sets that are judged apart: those of a table by its names, others by their folders."""
+    sets: dict[str, list[PairFile]] = defaultdict(list)
+    for source in sources:
+        for file in source.files:
+            sets[file.name.split("/")[0] if source.name == FOLDERS else source.name].append(file)
+    return dict(sets)
 
 
 def read(table: Path, data: Path) -> list[Source]:

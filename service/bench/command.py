@@ -13,7 +13,7 @@ import numpy as np
 from model import checkpoint, transforms
 from model.engines import PRECISIONS
 from model.predictor import Predictor
-from model.training.command import add_data_arguments, selected
+from model.training import sources
 from service import codec
 from service.access import access_of, add_access_options
 from service.bench import fidelity, local, parts, pictures, report, servers
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add_flags(alone, ENGINE_SETTINGS)
         alone.set_defaults(act=act)
     judging = actions.add_parser("fidelity", help="masks of every engine and precision against float32 PyTorch")
-    add_data_arguments(judging)
+    sources.add_arguments(judging)
     judging.add_argument(
         "--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="beside the reference (default: all)"
     )
@@ -142,7 +142,7 @@ def _parts(arguments: argparse.Namespace) -> int:
 
 
 def _fidelity(arguments: argparse.Namespace) -> int:
-    loaded, files = from_command_line(arguments), selected(arguments)
+    loaded, files = from_command_line(arguments), sources.files_of(sources.selected(arguments))
     weights = checkpoint.load(loaded.weights_path)
     lines = list(
         fidelity.compare(

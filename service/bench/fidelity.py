@@ -13,7 +13,7 @@ from model import engines, transforms
 from model.checkpoint import Checkpoint
 from model.comparison import dice
 from model.predictor import DeviceError, Predictor
-from model.training.pairs import PairFile, read_image, read_mask
+from model.training.pairs import PairFile, read_image, read_truth
 from model.transforms import Floats, Pixels
 from service.frame import Options, prepare
 from service.stages import StageTimes
@@ -73,7 +73,7 @@ def compare(
     reference = create(device="cpu", engine=REFERENCE[0], precision=REFERENCE[1])
     alone, together = _masks(reference, frames, pictures, 1), _masks(reference, frames, pictures, BATCH)
     cases = [
-        Case(file.name, picture, read_mask(file.mask), mask)
+        Case(file.name, picture, read_truth(file), mask)
         for file, picture, mask in zip(files, pictures, alone, strict=True)
     ]
     yield _judged(*REFERENCE, cases, alone, together, out)
