@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.training import augment, crops, pairs, recipe, sources
+from model.training import pairs, recipe, sources
+from model.training.augmentation import augment, crops
+from model.training.augmentation.erase import GROWTH, LARGEST_POLYP, erase
 from model.training.batches import Batches, Pool
-from model.training.erase import GROWTH, LARGEST_POLYP, erase
 from model.training.pairs import Pair
 from model.training.recipe import Augmentation, Phase, Recipe
 from model.training.sources import Source

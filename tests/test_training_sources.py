@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.training import insets, recipe, sources
+from model.training import recipe, sources
+from model.training.augmentation import insets
 from model.training.batches import SMALL_POLYP, Batches, Pool
 from model.training.pairs import DatasetError, Pair, read_pair
 from model.training.recipe import Phase, Recipe

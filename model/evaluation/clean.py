@@ -10,14 +10,14 @@ from PIL import Image
 from model.evaluation import bootstrap, calibration
 from model.evaluation.overlap import Array, Mask
 from model.presence import Presence, statistic
-from model.training import crops
+from model.training.augmentation import crops
 from model.training.pairs import PairFile, read_image, read_truth
+from model.training.validation import MARKED
 from model.transforms import Floats
 
 LEAST_AREA = 1 / 3  # of a picture, that a polyp-free crop must have
 CROPS = 4  # at most, of a picture
 TRIES = 500  # a large polyp leaves little room
-ALARM = 0.005  # a mask larger than this fraction of a frame is a false positive
 
 
 def polyp_free_crops(files: Sequence[PairFile]) -> Iterator[tuple[str, Image.Image]]:
@@ -33,7 +33,7 @@ def polyp_free_crops(files: Sequence[PairFile]) -> Iterator[tuple[str, Image.Ima
 
 def false_positives(frames: Sequence[Floats]) -> dict[str, Any]:
     """Describe the rate of clean frames, given as logits (352, 352), of whose area more than 0.5 % is marked."""
-    alarms = sum(float((logits > 0).mean()) > ALARM for logits in frames)
+    alarms = sum(float((logits > 0).mean()) > MARKED for logits in frames)
     return {"frames": len(frames), "false_positives": bootstrap.rate(alarms, len(frames))}
 
 

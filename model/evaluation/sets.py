@@ -8,10 +8,8 @@ import numpy as np
 
 from model.evaluation import bootstrap
 from model.evaluation.bootstrap import Estimate
-from model.evaluation.clean import ALARM
 from model.evaluation.protocols import Judgement
-
-MISSED = 0.01  # Dice below which what a picture shows was not found at all
+from model.training.validation import MARKED, MISSED
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ def _row(name: str, judgements: Sequence[Judgement]) -> Row:
         dice=bootstrap.mean(dice) if len(dice) else None,
         missed=bootstrap.rate(int((dice < MISSED).sum()), len(dice)) if len(dice) else None,
         clean=len(found),
-        marked=bootstrap.rate(int((found > ALARM).sum()), len(found)) if len(found) else None,
+        marked=bootstrap.rate(int((found > MARKED).sum()), len(found)) if len(found) else None,
         false_polyps=bootstrap.mean(regions) if len(found) else None,
     )
 

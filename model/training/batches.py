@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from model.cores import usable_cores
-from model.training import augment, crops
-from model.training.erase import erase
+from model.training.augmentation import augment, crops
+from model.training.augmentation.erase import erase
 from model.training.pairs import DatasetError, Pair
 from model.training.recipe import Recipe
 from model.training.sampler import Sampler

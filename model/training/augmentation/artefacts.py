@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from model.training import insets
+from model.training.augmentation import insets
 from model.training.recipe import Augmentation
 from model.transforms import Pixels
 
