@@ -9,13 +9,13 @@ import pytest
 import safetensors.numpy
 from PIL import Image
 
-from model import checkpoint, presence
+from model import checkpoint, engines, presence
 from model.errors import UserError
-from model.evaluation import bootstrap, calibration, clean, command, operating, protocols, report
+from model.evaluation import bootstrap, boxes, calibration, clean, command, operating, protocols, report
 from model.evaluation.calibration import Reliability
 from model.evaluation.maps import FolderMaps
 from model.presence import Presence, statistic
-from model.training.pairs import find_pairs
+from model.training.pairs import clean_frames, find_pairs
 from model.weights_file import CheckpointError
 from pictures import DATA, SAMPLES, annotation
 
@@ -324,3 +324,41 @@ def test_presence_is_fitted_to_real_frames_without_a_polyp(sets, tmp_path, weigh
     assert content["presence"]["calibration"] == "cross-fitted"
     assert "crops" not in content
     assert checkpoint.load(calibrated).presence != checkpoint.load(weights).presence
+
+
+class Corner:
+    """Answers with a polyp in the middle and, if it is ``fooled``, with none where the lower left corner is black."""
+
+    def __init__(self, fooled: bool) -> None:
+        self.fooled = fooled
+
+    def predict(self, pixels: np.ndarray) -> np.ndarray:
+        """Return logits (N, 352, 352)."""
+        logits = np.full((len(pixels), 352, 352), -5, np.float32)
+        seen = ~(pixels[:, :, 300:, :50].max(axis=(1, 2, 3)) < 10) | (not self.fooled)
+        logits[:, 150:200, 150:200] = np.where(seen, 5, -5)[:, None, None]
+        return logits
+
+
+@pytest.mark.parametrize("fooled", [True, False])
+def test_boxes_are_painted_in_and_out_and_a_network_that_they_decide_for_is_found(tmp_path, fooled):
+    plain = np.random.default_rng(0).integers(100, 180, (200, 240, 3), np.uint8)
+    boxed = plain.copy()
+    boxed[140:, :70] = 0
+    images = tmp_path / "colon" / "images"
+    images.mkdir(parents=True)
+    for name, picture in (("plain", plain), ("boxed", boxed)):
+        Image.fromarray(picture).save(images / f"{name}.png")
+    content = boxes.report(Corner(fooled), clean_frames(images), Presence(1.0, 0.0))
+    assert (content["painted_in"], content["painted_out"]) == (1, 1)
+    assert content["mask_dice"].value == (0 if fooled else 1)
+    assert content["presence_change"].value == pytest.approx(0.987 if fooled else 0, abs=0.001)
+
+
+@pytest.mark.slow
+def test_a_box_does_not_decide_for_the_shipped_weights(folders, weights):
+    predictor = engines.create(checkpoint.load(weights), device="cpu", precision="fp32")
+    content = boxes.report(predictor, find_pairs(*folders), checkpoint.load(weights).presence)
+    assert content["painted_in"] + content["painted_out"] == 2  # a box would hide the polyp of the third
+    assert content["presence_change"].value <= 0.02
+    assert content["mask_dice"].value >= 0.98

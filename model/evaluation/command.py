@@ -9,7 +9,7 @@ from typing import Any, get_args
 from model import checkpoint, engines
 from model.checkpoint import Checkpoint
 from model.errors import UserError
-from model.evaluation import clean, maps, operating, output, protocols, report, sets
+from model.evaluation import boxes, clean, maps, operating, output, protocols, report, sets
 from model.evaluation.bootstrap import Estimate
 from model.evaluation.calibration import Reliability
 from model.evaluation.maps import FolderMaps, Maps, NetworkMaps
@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--baseline", type=Path, help="pictures.csv of an earlier evaluation, for a paired comparison")
     add("--crops", action="store_true", help="also look for false positives on polyp-free crops of the pictures")
     add("--operating-points", action="store_true", help="also say what every threshold finds, and marks for nothing")
+    add("--boxes", action="store_true", help="also paint the black box of endoscopes in and out, and see what moves")
     add("--calibrate", type=Path, metavar="FILE", help="fit the presence score, write weights with it")
     add("--device", default="auto")
     add("--precision", default="fp32")
@@ -60,6 +61,8 @@ def run(args: argparse.Namespace) -> int:
     content["sets"] = sets.rows({name: [each.judgement for each in members] for name, members in judged.items()})
     if subject:
         content |= subject.description(files) | _presence(args, subject, judged)
+        if args.boxes:
+            content["boxes"] = boxes.report(subject.predictor, files, subject.weights.presence)
     content |= {"metrics": _groups(_judgements(judged)), "calibration_error": reliability.error}
     if args.operating_points:
         content["operating_points"] = operating.points(files, answers)

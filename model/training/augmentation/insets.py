@@ -26,6 +26,11 @@ class Inset(NamedTuple):
     width: int
     height: int
 
+    @property
+    def area(self) -> tuple[slice, slice]:
+        """Rows and columns that the box covers."""
+        return slice(self.y, self.y + self.height), slice(self.x, self.x + self.width)
+
 
 def paint(image: Pixels, mask: Pixels, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
     """Cover a lower corner of RGB uint8 (H, W, 3) with a black or green box; what it hides leaves the mask (H, W)."""
@@ -47,20 +52,27 @@ def hide(image: Pixels, mask: Pixels, rng: np.random.Generator) -> tuple[Pixels,
     kind = rng.random()
     if kind < 0.2:
         return _cropped(image, mask, box, rng)
-    image = image.copy()
-    width = mask.shape[1]
-    rows, columns = slice(box.y, box.y + box.height), slice(box.x, box.x + box.width)
     if kind < 0.5:
-        image[rows, columns] = _drawing(box.width, box.height, rng)
-    elif kind < 0.75:
-        image[rows, columns] = image[rows, width - box.x - box.width : width - box.x][:, ::-1]
-        mask = _copied(mask, rows, columns, mask[rows, width - box.x - box.width : width - box.x][:, ::-1])
-    else:
-        top = max(0, box.y - box.height)
-        source = slice(top, top + box.height)
-        image[rows, columns] = image[source, columns][::-1]
-        mask = _copied(mask, rows, columns, mask[source, columns][::-1])
-    return image, mask
+        image = image.copy()
+        image[box.area] = _drawing(box.width, box.height, rng)
+        return image, mask
+    fill = from_beside if kind < 0.75 else from_above
+    return fill(image, box), fill(mask, box)
+
+
+def from_beside(pixels: Pixels, box: Inset) -> Pixels:
+    """Fill a box of (H, W) or (H, W, C) with what lies as far from the right edge, mirrored."""
+    filled = pixels.copy()
+    filled[box.area] = pixels[:, ::-1][box.area]
+    return filled
+
+
+def from_above(pixels: Pixels, box: Inset) -> Pixels:
+    """Fill a box of (H, W) or (H, W, C), which has its height above it, with what is there, upside down."""
+    filled = pixels.copy()
+    above = slice(max(0, box.y - box.height), max(0, box.y - box.height) + box.height)
+    filled[box.area] = pixels[above, box.area[1]][::-1]
+    return filled
 
 
 def find(image: Pixels) -> Inset | None:
@@ -121,9 +133,3 @@ def _cropped(image: Pixels, mask: Pixels, box: Inset, rng: np.random.Generator) 
     keep_right = to_right > to_top or (to_right == to_top and rng.random() < 0.5)
     kept = (slice(None), slice(right, None)) if keep_right else (slice(None, upper), slice(None))
     return np.ascontiguousarray(image[kept]), np.ascontiguousarray(mask[kept])
-
-
-def _copied(mask: Pixels, rows: slice, columns: slice, patch: Pixels) -> Pixels:
-    mask = mask.copy()
-    mask[rows, columns] = patch
-    return mask
