@@ -2,20 +2,24 @@ import argparse
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.numpy
+import torch
 from PIL import Image
 
 from model import checkpoint, engines, presence
+from model.checkpoint import Checkpoint
 from model.errors import UserError
 from model.evaluation import bootstrap, boxes, calibration, clean, command, operating, protocols, report
 from model.evaluation.calibration import Reliability
 from model.evaluation.maps import FolderMaps
 from model.presence import Presence, statistic
 from model.training.pairs import clean_frames, find_pairs
+from model.transforms import logit
 from model.weights_file import CheckpointError
 from pictures import DATA, SAMPLES, annotation
 
@@ -313,6 +317,24 @@ def test_operating_points_say_what_each_threshold_finds_by_size(tmp_path):
     assert [rows[t]["false polyps a frame"] for t in (0.3, 0.5, 0.6)] == [1, 1, 0]
     assert rows[0.8]["frames"] == 0
     assert rows[0.8]["clean frames marked"] is None
+
+
+def test_a_moved_operating_point_marks_at_a_half_what_was_marked_at_the_threshold(weights):
+    network, before = checkpoint.load(weights), Presence(0.3, -1.2, 0.5)
+    state, after = operating.moved(network.state, before, 0.7)
+    pixels = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        earlier, later = (
+            Checkpoint.network(replace(network, state=each))(pixels).numpy() for each in (network.state, state)
+        )
+    assert ((later > 0) == (earlier > logit(0.7))).all()
+    assert after.score(later[0, 0]) == pytest.approx(before.score(earlier[0, 0]), abs=1e-5)
+
+
+@pytest.mark.parametrize("threshold", ["0", "1", "-3"])
+def test_an_operating_point_beyond_the_thresholds_is_refused(folders, tmp_path, threshold):
+    with pytest.raises(UserError, match="give a threshold between 0 and 1"):
+        evaluate(folders, "--predictions", str(tmp_path), "--operate-at", threshold)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from model.evaluation.bootstrap import Estimate
 from model.evaluation.calibration import Reliability
 from model.evaluation.maps import FolderMaps, Maps, NetworkMaps
 from model.evaluation.output import Judged
-from model.evaluation.protocols import Judgement
+from model.evaluation.protocols import THRESHOLD, Judgement
 from model.predictor import Predictor
 from model.training import sources
 from model.training.pairs import PairFile, read_image, read_truth
@@ -36,6 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--operating-points", action="store_true", help="also say what every threshold finds, and marks for nothing")
     add("--boxes", action="store_true", help="also paint the black box of endoscopes in and out, and see what moves")
     add("--calibrate", type=Path, metavar="FILE", help="fit the presence score, write weights with it")
+    add(
+        "--operate-at",
+        type=float,
+        default=THRESHOLD,
+        help="with --calibrate: weights that mark at 0.5 what these mark here",
+    )
     add("--device", default="auto")
     add("--precision", default="fp32")
 
@@ -53,6 +59,8 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(
             "--calibrate needs --weights and frames without a polyp; give --clean, --sources or --crops too"
         )
+    if not 0 < args.operate_at < 1:
+        raise UserError(f"--operate-at is {args.operate_at}; give a threshold between 0 and 1")
     baseline = _baseline(args.baseline, files) if args.baseline else {}
     content: dict[str, Any] = {"protocol": args.protocol}
     subject = _Network.load(args, files) if args.weights else None
@@ -161,6 +169,6 @@ def _presence(args: argparse.Namespace, subject: _Network, judged: Mapping[str, 
     if args.calibrate:
         if not test.decidable:
             raise UserError("--calibrate needs frames with and without a polyp; these are all of one kind")
-        metadata = {**subject.weights.metadata, **test.fit().metadata()}
-        checkpoint.save(args.calibrate, subject.weights.state, "fp32", metadata)
+        state, presence = operating.moved(subject.weights.state, test.fit(), args.operate_at)
+        checkpoint.save(args.calibrate, state, "fp32", {**subject.weights.metadata, **presence.metadata()})
     return found

@@ -1,19 +1,22 @@
 """What each threshold finds and what it marks for nothing, so that a clinic can choose its operating point."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
+from torch import Tensor
 
 from model.evaluation.maps import Maps
 from model.evaluation.overlap import Array, Mask
 from model.evaluation.protocols import SPECK
+from model.presence import Presence
 from model.training.pairs import PairFile, read_truth
-from model.transforms import SIZE, Pixels
+from model.transforms import SIZE, Pixels, logit
 
 THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 SMALL, LARGE = 0.01, 0.05  # of the picture: smaller polyps are small, larger ones large
+LAST_BIAS = "ra2_conv4.bn.bias"  # of what is added to S4 for S3
 COVERED = 0.1  # of a polyp, that a mask must cover to have found it
 
 
@@ -58,6 +61,13 @@ def table(found: Sequence[Point]) -> str:
     lines = ["| " + " | ".join(rows[0]) + " |", "|---" * len(rows[0]) + "|"]
     lines += ["| " + " | ".join("-" if v is None else f"{v:.3g}" for v in row.values()) + " |" for row in rows]
     return "\n".join(lines)
+
+
+def moved(state: Mapping[str, Tensor], presence: Presence, threshold: float) -> tuple[dict[str, Tensor], Presence]:
+    """Shift the logits of S3 so that a mask at 0.5 is what it was at ``threshold``; the presence score stays."""
+    shift = logit(threshold)
+    state = {**state, LAST_BIAS: state[LAST_BIAS] - shift}
+    return state, replace(presence, offset=presence.offset + presence.scale * shift)
 
 
 def _judge(point: Point, probability: Array, labels: Pixels, sizes: Array) -> None:
