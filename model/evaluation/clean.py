@@ -1,6 +1,6 @@
 """Frames without a polyp: how often something is found on them, and how well a score tells them from others."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,20 +10,20 @@ from PIL import Image
 from model.evaluation import bootstrap, calibration
 from model.evaluation.overlap import Array, Mask
 from model.presence import Presence, statistic
-from model.training import crops
-from model.training.pairs import PairFile, read_image, read_mask
+from model.training.augmentation import crops
+from model.training.pairs import PairFile, read_image, read_truth
+from model.training.validation import MARKED
 from model.transforms import Floats
 
 LEAST_AREA = 1 / 3  # of a picture, that a polyp-free crop must have
 CROPS = 4  # at most, of a picture
 TRIES = 500  # a large polyp leaves little room
-ALARM = 0.005  # a mask larger than this fraction of a frame is a false positive
 
 
 def polyp_free_crops(files: Sequence[PairFile]) -> Iterator[tuple[str, Image.Image]]:
     """Yield the same random polyp-free crops of the pictures each time, under the names of their pictures."""
     for index, file in enumerate(files):
-        rng, mask = np.random.default_rng((0, index)), read_mask(file.mask)
+        rng, mask = np.random.default_rng((0, index)), read_truth(file)
         boxes = [crops.draw(mask, rng, LEAST_AREA, TRIES) for _ in range(CROPS)]
         if any(boxes):
             picture = read_image(file.image)
@@ -33,17 +33,8 @@ def polyp_free_crops(files: Sequence[PairFile]) -> Iterator[tuple[str, Image.Ima
 
 def false_positives(frames: Sequence[Floats]) -> dict[str, Any]:
     """Describe the rate of clean frames, given as logits (352, 352), of whose area more than 0.5 % is marked."""
-    alarms = sum(float((logits > 0).mean()) > ALARM for logits in frames)
+    alarms = sum(float((logits > 0).mean()) > MARKED for logits in frames)
     return {"frames": len(frames), "false_positives": bootstrap.rate(alarms, len(frames))}
-
-
-def presence_test(polyps: Mapping[str, Floats], names: Sequence[str], crops: Sequence[Floats]) -> "PresenceTest":
-    """Set frames with polyps against polyp-free crops of the pictures ``names``; both are logits (352, 352)."""
-    return PresenceTest(
-        [statistic(logits) for logits in (*polyps.values(), *crops)],
-        [True] * len(polyps) + [False] * len(crops),
-        [*polyps, *names],
-    )
 
 
 @dataclass
@@ -53,6 +44,17 @@ class PresenceTest:
     statistics: list[float]
     labels: list[bool]
     pictures: list[str]
+
+    @classmethod
+    def of(cls, frames: Iterable[tuple[str, Floats, bool]]) -> "PresenceTest":
+        """Take frames: the picture that each is or is a part of, logits (352, 352), and whether it shows a polyp."""
+        names, logits, labels = zip(*frames, strict=True)
+        return cls([statistic(each) for each in logits], list(labels), list(names))
+
+    @property
+    def decidable(self) -> bool:
+        """Whether there are frames of both kinds."""
+        return len(set(self.labels)) == 2
 
     def report(self, shipped: Presence | None) -> dict[str, Any]:
         """Judge the shipped calibration or, without one, a calibration cross-fitted over pictures."""

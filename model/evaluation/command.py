@@ -1,28 +1,26 @@
-"""``pranet evaluate``: judge weights, or anybody's maps, on pictures with known masks."""
+"""``pranet evaluate``: judge weights, or anybody's maps, on pictures with known masks and on frames without a polyp."""
 
 import argparse
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
-
-import numpy as np
-from PIL import Image
 
 from model.engines import factory
 from model.engines.predictor import Predictor
 from model.errors import UserError
-from model.evaluation import clean, maps, protocols, report
+from model.evaluation import boxes, clean, maps, operating, output, protocols, report, sets
 from model.evaluation.bootstrap import Estimate
 from model.evaluation.calibration import Reliability
 from model.evaluation.maps import FolderMaps, Maps, NetworkMaps
-from model.evaluation.protocols import Judgement
-from model.training.command import add_data_arguments, selected
-from model.training.pairs import PairFile, pictures_in, read_image, read_mask
+from model.evaluation.output import Judged
+from model.evaluation.protocols import THRESHOLD, Judgement
+from model.training import sources
+from model.training.pairs import PairFile, read_image, read_truth
 from model.weights import checkpoint
 from model.weights.checkpoint import Checkpoint
 
-Groups = dict[str, dict[str, Estimate]]  # data set -> metric -> mean over its pictures
+Groups = dict[str, dict[str, Estimate]]  # set -> metric -> mean over its pictures
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,13 +29,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--weights", type=Path, help="judge this weights file")
     source.add_argument("--predictions", type=Path, help="judge the maps in this folder, named as the pictures are")
-    add_data_arguments(parser)
+    sources.add_arguments(parser)
     add("--protocol", choices=get_args(protocols.Protocol), default="fixed")
-    add("--out", type=Path, help="folder for report.json, pictures.csv, cases.png and reliability.png")
+    add("--out", type=Path, help="folder for a page, tables as JSON and CSV, and pictures of cases")
     add("--baseline", type=Path, help="pictures.csv of an earlier evaluation, for a paired comparison")
     add("--crops", action="store_true", help="also look for false positives on polyp-free crops of the pictures")
-    add("--clean", type=Path, help="also look for false positives on the pictures of this folder")
-    add("--calibrate", type=Path, metavar="FILE", help="with --crops: fit the presence score, write weights with it")
+    add("--operating-points", action="store_true", help="also say what every threshold finds, and marks for nothing")
+    add("--boxes", action="store_true", help="also paint the black box of endoscopes in and out, and see what moves")
+    add("--calibrate", type=Path, metavar="FILE", help="fit the presence score, write weights with it")
+    add(
+        "--operate-at",
+        type=float,
+        default=THRESHOLD,
+        help="with --calibrate: weights that mark at 0.5 what these mark here",
+    )
     add("--device", default="auto")
     add("--precision", default="fp32")
 
@@ -49,58 +54,82 @@ def run(args: argparse.Namespace) -> int:
         UserError: pictures, lists or weights cannot be used, or arguments do not fit together.
 
     """
-    if args.calibrate and not (args.crops and args.weights):
-        raise UserError("--calibrate fits the score of --weights to polyp-free crops; give --weights and --crops too")
-    files = selected(args)
+    by_set = sources.by_set(sources.selected(args))
+    files = [file for members in by_set.values() for file in members]
+    if args.calibrate and not (args.weights and (args.crops or any(file.mask is None for file in files))):
+        raise UserError(
+            "--calibrate needs --weights and frames without a polyp; give --clean, --sources or --crops too"
+        )
+    if not 0 < args.operate_at < 1:
+        raise UserError(f"--operate-at is {args.operate_at}; give a threshold between 0 and 1")
     baseline = _baseline(args.baseline, files) if args.baseline else {}
     content: dict[str, Any] = {"protocol": args.protocol}
-    if args.weights:
-        weights = checkpoint.load(args.weights)
-        predictor = factory.create(weights, device=args.device, precision=args.precision)
-        network = NetworkMaps(predictor, files)
-        answers: Maps = network
-        content |= _network(weights, predictor, files) | _clean_frames(args, files, weights, predictor, network)
-    else:
-        answers = FolderMaps(args.predictions)
-    judgements, reliability = _judge(files, answers, args.protocol)
-    content |= {"metrics": _groups(judgements), "calibration_error": reliability.error}
+    subject = _Network.load(args, files) if args.weights else None
+    answers: Maps = subject.answers if subject else FolderMaps(args.predictions)
+    judged, reliability = _judge(by_set, answers, args.protocol)
+    content["sets"] = sets.rows({name: [each.judgement for each in members] for name, members in judged.items()})
+    if subject:
+        content |= subject.description(files) | _presence(args, subject, judged)
+        if args.boxes:
+            content["boxes"] = boxes.report(subject.predictor, files, subject.weights.presence)
+    content |= {"metrics": _groups(_judgements(judged)), "calibration_error": reliability.error}
+    if args.operating_points:
+        content["operating_points"] = operating.points(files, answers)
     if args.baseline:
-        content["gain"] = _gain(judgements, baseline)
+        content["gain"] = _groups(_gains(_judgements(judged), baseline))
     print(report.text(content))
     if args.out:
-        _write(args.out, files, answers, judgements, reliability, content)
+        output.write(args.out, judged, answers, reliability, content)
     return 0
 
 
-def _network(weights: Checkpoint, predictor: Predictor, files: Sequence[PairFile]) -> dict[str, Any]:
-    return {
-        "weights": weights.sha256,
-        "device": predictor.model.device,
-        "precision": predictor.model.precision,
-        "fps": maps.frames_per_second(predictor, read_image(files[0].image)),
-    }
+@dataclass(frozen=True)
+class _Network:
+    """The weights that are judged, and their answers."""
+
+    weights: Checkpoint
+    predictor: Predictor
+    answers: NetworkMaps
+
+    @classmethod
+    def load(cls, args: argparse.Namespace, files: Sequence[PairFile]) -> "_Network":
+        weights = checkpoint.load(args.weights)
+        predictor = factory.create(weights, device=args.device, precision=args.precision)
+        return cls(weights, predictor, NetworkMaps(predictor, files))
+
+    def description(self, files: Sequence[PairFile]) -> dict[str, Any]:
+        return {
+            "weights": self.weights.sha256,
+            "device": self.predictor.model.device,
+            "precision": self.predictor.model.precision,
+            "fps": maps.frames_per_second(self.predictor, read_image(files[0].image)),
+        }
 
 
 def _judge(
-    files: Sequence[PairFile], answers: Maps, protocol: protocols.Protocol
-) -> tuple[list[Judgement], Reliability]:
-    judgements, reliability = [], Reliability()
-    for file in files:
-        truth = read_mask(file.mask) > 0
-        probability = answers.probability(file, truth.shape[1], truth.shape[0])
-        judgements.append(protocols.judge(file.name, probability, truth, protocol))
-        reliability.add(probability, truth)
-    return judgements, reliability
+    by_set: Mapping[str, Sequence[PairFile]], answers: Maps, protocol: protocols.Protocol
+) -> tuple[dict[str, list[Judged]], Reliability]:
+    judged: dict[str, list[Judged]] = {}
+    reliability = Reliability()
+    for name, files in by_set.items():
+        judged[name] = []
+        for file in files:
+            truth = read_truth(file) > 0
+            probability = answers.probability(file, truth.shape[1], truth.shape[0])
+            judged[name].append(Judged(file, protocols.judge(file.name, probability, truth, protocol)))
+            reliability.add(probability, truth)
+    return judged, reliability
 
 
-def _groups(judgements: Sequence[Judgement]) -> Groups:
-    """Summarise each data set by itself and, if there are several, all together."""
-    groups: dict[str, list[Judgement]] = defaultdict(list)
-    for judgement in judgements:
-        groups[judgement.name.split("/")[0]].append(judgement)
-    if len(groups) > 1:
-        groups["all"] = list(judgements)
-    return {f"{name} (n={len(members)})": protocols.summarise(members) for name, members in groups.items()}
+def _judgements(judged: Mapping[str, Sequence[Judged]]) -> dict[str, list[Judgement]]:
+    """Return each set by itself and, if there are several, all together."""
+    groups = {name: [each.judgement for each in members] for name, members in judged.items()}
+    every = [judgement for members in groups.values() for judgement in members]
+    return groups | ({"all": every} if len(groups) > 1 else {})
+
+
+def _groups(judgements: Mapping[str, Sequence[Judgement]]) -> Groups:
+    return {f"{name} (n={len(members)})": protocols.summarise(members) for name, members in judgements.items()}
 
 
 def _baseline(path: Path, files: Sequence[PairFile]) -> dict[str, dict[str, float]]:
@@ -110,54 +139,37 @@ def _baseline(path: Path, files: Sequence[PairFile]) -> dict[str, dict[str, floa
     return baseline
 
 
-def _gain(judgements: Sequence[Judgement], baseline: Mapping[str, Mapping[str, float]]) -> Groups:
-    """Paired bootstrap of this evaluation less an earlier one, on the pictures and metrics that both have."""
-    gains = [
-        Judgement(j.name, {key: value - known[key] for key, value in j.metrics.items() if key in known}, j.found)
-        for j in judgements
-        if (known := baseline.get(j.name))
-    ]
-    return _groups(gains)
+def _gains(
+    judgements: Mapping[str, Sequence[Judgement]], baseline: Mapping[str, Mapping[str, float]]
+) -> dict[str, list[Judgement]]:
+    """Subtract an earlier evaluation, on the pictures and metrics that both have: for the paired bootstrap."""
+    gains = {
+        name: [
+            Judgement(j.name, {key: value - known[key] for key, value in j.metrics.items() if key in known}, j.found)
+            for j in members
+            if (known := baseline.get(j.name))
+        ]
+        for name, members in judgements.items()
+    }
+    return {name: members for name, members in gains.items() if members}
 
 
-def _clean_frames(
-    args: argparse.Namespace,
-    files: Sequence[PairFile],
-    weights: Checkpoint,
-    predictor: Predictor,
-    network: NetworkMaps,
-) -> dict[str, Any]:
-    """Look for false positives where there is no polyp, and judge or fit the presence score."""
+def _presence(args: argparse.Namespace, subject: _Network, judged: Mapping[str, Sequence[Judged]]) -> dict[str, Any]:
+    """Judge or fit the presence score where there are frames of both kinds; polyp-free crops count if asked for."""
     found: dict[str, Any] = {}
-    if args.clean:
-        pictures = (read_image(path) for path in pictures_in(args.clean))
-        found["clean"] = clean.false_positives(list(maps.logits_of(predictor, pictures)))
+    every = [each for members in judged.values() for each in members]
+    frames = [(j.file.name, subject.answers.logits[j.file.name], j.judgement.polyp) for j in every]
     if args.crops:
-        crops = list(clean.polyp_free_crops(files))
-        frames = list(maps.logits_of(predictor, (picture for _, picture in crops)))
-        found["crops"] = clean.false_positives(frames)
-        test = clean.presence_test(network.logits, [name for name, _ in crops], frames)
-        found["presence"] = test.report(None if args.calibrate else weights.presence)
-        if args.calibrate:
-            checkpoint.save(args.calibrate, weights.state, "fp32", {**weights.metadata, **test.fit().metadata()})
+        crops = list(clean.polyp_free_crops([each.file for each in every]))
+        logits = list(maps.logits_of(subject.predictor, (picture for _, picture in crops)))
+        found["crops"] = clean.false_positives(logits)
+        frames += [(name, each, False) for (name, _), each in zip(crops, logits, strict=True)]
+    test = clean.PresenceTest.of(frames)
+    if test.decidable:
+        found["presence"] = test.report(None if args.calibrate else subject.weights.presence)
+    if args.calibrate:
+        if not test.decidable:
+            raise UserError("--calibrate needs frames with and without a polyp; these are all of one kind")
+        state, presence = operating.moved(subject.weights.state, test.fit(), args.operate_at)
+        checkpoint.save(args.calibrate, state, "fp32", {**subject.weights.metadata, **presence.metadata()})
     return found
-
-
-def _write(
-    out: Path,
-    files: Sequence[PairFile],
-    answers: Maps,
-    judgements: Sequence[Judgement],
-    reliability: Reliability,
-    content: Mapping[str, Any],
-) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    report.write_json(out / "report.json", content)
-    report.write_csv(out / "pictures.csv", judgements)
-    report.reliability_diagram(out / "reliability.png", {"pixels": reliability})
-    tiles = []
-    for index in report.cases(judgements):
-        image, truth = np.asarray(read_image(files[index].image)), read_mask(files[index].mask) > 0
-        probability = answers.probability(files[index], truth.shape[1], truth.shape[0])
-        tiles.append(report.tile(image, probability, truth, judgements[index].metrics["dice"]))
-    Image.fromarray(report.contact_sheet(tiles)).save(out / "cases.png")

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+import cv2
 import numpy as np
 
 from model.evaluation import bootstrap, overlap, saliency
@@ -19,6 +20,7 @@ from model.evaluation.overlap import Array, Mask
 Protocol = Literal["fixed", "published"]
 
 THRESHOLD = 0.5
+SPECK = 0.001  # of a picture; a smaller region is not counted as a polyp
 
 
 @dataclass(frozen=True)
@@ -28,18 +30,27 @@ class Judgement:
     name: str
     metrics: Mapping[str, float]
     found: float  # fraction of the picture that the mask covers
+    polyp: bool = True  # whether there is one
+    components: int = 0  # of the mask, specks left out
     curve: Array = field(default_factory=lambda: np.empty(0))
 
 
 def judge(name: str, probability: Array, truth: Mask, protocol: Protocol) -> Judgement:
     """Judge a map float64 (H, W), 0..1, against the truth bool (H, W)."""
-    found = float((probability > THRESHOLD).mean())
+    mask = probability > THRESHOLD
+    seen = (float(mask.mean()), bool(truth.any()), components(mask))
     if protocol == "fixed":
-        return Judgement(name, _fixed(probability, truth), found)
+        return Judgement(name, _fixed(probability, truth), *seen)
     stretched = stretch(probability)
     count = overlap.curve((stretched * 255).astype(np.uint8), truth)
     metrics = {key: float(values.mean()) for key, values in overlap.published(count).items()}
-    return Judgement(name, metrics | _maps(stretched, truth), found, saliency.e_measure(count))
+    return Judgement(name, metrics | _maps(stretched, truth), *seen, saliency.e_measure(count))
+
+
+def components(mask: Mask) -> int:
+    """Count the connected regions of a mask (H, W), but for specks."""
+    _, _, boxes, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    return int((boxes[1:, cv2.CC_STAT_AREA] >= SPECK * mask.size).sum())
 
 
 def summarise(judgements: Sequence[Judgement]) -> dict[str, Estimate]:

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from model.errors import UserError
+from model.evaluation import operating, sets
 from model.evaluation.bootstrap import Estimate
 from model.evaluation.calibration import Reliability
 from model.evaluation.overlap import Array, Mask
@@ -31,14 +32,16 @@ def table(groups: Mapping[str, Mapping[str, Estimate]]) -> str:
 
 def text(content: Mapping[str, Any]) -> str:
     """Lay a whole report out for a terminal."""
-    parts = [table(content["metrics"])]
+    parts = [sets.table(content["sets"]), "", table(content["metrics"])]
     if "gain" in content:
         parts += ["", "gain over the baseline, paired:", table(content["gain"])]
     for key, values in content.items():
-        if key in ("metrics", "gain"):
+        if key in ("metrics", "gain", "sets", "operating_points"):
             continue
         named = [f"{name} {value}" for name, value in values.items()] if isinstance(values, Mapping) else [str(values)]
         parts.append(f"{key}: {', '.join(named)}")
+    if "operating_points" in content:
+        parts += ["", "what each threshold finds:", operating.table(content["operating_points"])]
     return "\n".join(parts)
 
 

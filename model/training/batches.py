@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -17,22 +18,37 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from model.cores import usable_cores
-from model.training import augment, crops
-from model.training.erase import erase
+from model.training.augmentation import augment, crops
+from model.training.augmentation.erase import erase
 from model.training.pairs import DatasetError, Pair
 from model.training.recipe import Recipe
+from model.training.sampler import Sampler
 
 PICTURES_TRIED = 1000
+SMALL_POLYP = 0.025  # of the picture, see ``Recipe.small_repeats``
 
 Order = tuple[int, int]  # a step and the side of its input, pixels
 
 
 @dataclass(frozen=True)
-class Batches(Dataset[tuple[Tensor, Tensor]]):
-    """Augmented batches of a list of pairs."""
+class Pool:
+    """The pictures of one source in memory; ``weight`` is its share of the samples, relative to other sources."""
 
     pairs: Sequence[Pair]
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Batches(Dataset[tuple[Tensor, Tensor]]):
+    """Augmented batches of the pictures of several sources."""
+
+    pools: Sequence[Pool]
     recipe: Recipe
+
+    @property
+    def pictures(self) -> int:
+        """Number of pictures of all sources."""
+        return sum(len(pool.pairs) for pool in self.pools)
 
     def __getitem__(self, order: Order) -> tuple[Tensor, Tensor]:
         """Return RGB uint8 (B, 3, size, size) and masks uint8 (B, 1, size, size) of 0 and 1 for a step and a size.
@@ -83,8 +99,9 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
     def _sample(self, position: int, size: int) -> Pair:
         rng = np.random.default_rng((self.recipe.seed, 1, position))
         settings = self.recipe.augmentation
-        pair = self.pairs[self._index(position)]
-        donor = self.pairs[int(rng.integers(len(self.pairs)))] if rng.random() < settings.paste else None
+        source, index = self._sampler.draw(position)
+        pair = self._drawn[source][index]
+        donor = self._any(rng) if rng.random() < settings.paste else None
         kind = rng.random()
         if kind < self.recipe.negatives:
             clean = _polyp_free(pair, rng)
@@ -100,16 +117,33 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
         """Return a polyp-free crop of one of the pictures that leave room for it."""
         rng = np.random.default_rng((self.recipe.seed, 2, position))
         for _ in range(PICTURES_TRIED):
-            clean = _polyp_free(self.pairs[int(rng.integers(len(self.pairs)))], rng)
+            clean = _polyp_free(self._any(rng), rng)
             if clean is not None:
                 return Pair(*augment.augment(clean, None, size, self.recipe.augmentation, rng))
         raise DatasetError("no picture leaves room for a polyp-free crop; set candidates and mined to 0 in the recipe")
 
-    def _index(self, position: int) -> int:
-        """Each epoch is a new permutation, so every pair is seen once an epoch."""
-        epoch, place = divmod(position, len(self.pairs))
-        order = np.random.default_rng((self.recipe.seed, 0, epoch)).permutation(len(self.pairs))
-        return int(order[place])
+    def _any(self, rng: np.random.Generator) -> Pair:
+        """Return any picture, of large and small sources alike as many as they have."""
+        place = int(rng.integers(self.pictures))
+        for pool in self.pools:
+            if place < len(pool.pairs):
+                break
+            place -= len(pool.pairs)
+        return pool.pairs[place]
+
+    @cached_property
+    def _drawn(self) -> list[list[Pair]]:
+        """Pictures of each source as the sampler counts them: those of small polyps several times."""
+        more = self.recipe.small_repeats - 1
+        return [
+            [*pool.pairs, *more * [pair for pair in pool.pairs if 0 < pair.mask.mean() < SMALL_POLYP]]
+            for pool in self.pools
+        ]
+
+    @cached_property
+    def _sampler(self) -> Sampler:
+        sizes = [len(pairs) for pairs in self._drawn]
+        return Sampler(sizes, [pool.weight for pool in self.pools], self.recipe.seed)
 
 
 def _polyp_free(pair: Pair, rng: np.random.Generator) -> Pair | None:

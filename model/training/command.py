@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import json
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,11 +13,12 @@ import torch
 from model.cores import usable_cores
 from model.engines.predictor import DeviceError
 from model.network.pranet import PraNet
-from model.training import backbone, journal, loop, recipe, state
-from model.training.batches import Batches
-from model.training.pairs import DatasetError, PairFile, find_pairs, read_names, read_pair, select
+from model.training import backbone, journal, loop, near_copies, recipe, sources, state
+from model.training.batches import Batches, Pool
+from model.training.pairs import DatasetError, read_names, read_pair
 from model.training.recipe import RecipeError
-from model.training.validation import mean_dice
+from model.training.sources import Source
+from model.training.validation import judge, mean_dice, summarise
 from model.weights import checkpoint
 
 DEVICES = ("cpu", "cuda", "mps")
@@ -26,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``pranet train``."""
     add = parser.add_argument
     add("recipe", help=f"a recipe of the package ({', '.join(recipe.names())}) or a TOML file")
-    add_data_arguments(parser)
+    sources.add_arguments(parser)
     add("--out", type=Path, required=True, help="folder for weights, state and log")
     add("--init", type=Path, help="start from these weights instead of random ones")
     add("--backbone", type=Path, help="start from an ImageNet Res2Net-50 v1b in its published key names")
@@ -39,29 +41,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--batch", type=int, help="samples a step, on a machine with less memory or time than the recipe's")
     add("--precision", choices=("fp32", "bf16"), help="bf16 is slow where the processor does not compute in it")
     add("--seed", type=int, help="another seed than the recipe's")
+    add(
+        "--leave-out",
+        action="append",
+        default=[],
+        metavar="SOURCE",
+        help="train without this one of --sources, and judge on it; repeatable, a run each",
+    )
+    add("--near-copies", action="store_true", help="train nothing; name pictures that are nearly those of --validation")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-
-
-def add_data_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments that name pairs of pictures and masks."""
-    add = parser.add_argument
-    add("--images", type=Path, action="append", required=True, help="folder of pictures; repeatable")
-    add("--masks", type=Path, action="append", required=True, help="its folder of masks, in the same order")
-    add("--exclude", type=Path, help="list of names to leave out")
-    add("--only", type=Path, help="list of names to keep")
-
-
-def pairs_of(args: argparse.Namespace) -> list[PairFile]:
-    """Find all pairs in the folders that the arguments name, before any list is applied."""
-    if len(args.images) != len(args.masks):
-        raise DatasetError("give as many --masks as --images")
-    return [pair for images, masks in zip(args.images, args.masks, strict=True) for pair in find_pairs(images, masks)]
-
-
-def selected(args: argparse.Namespace) -> list[PairFile]:
-    """Find the pairs that the arguments name."""
-    exclude = read_names(args.exclude) if args.exclude else set()
-    return select(pairs_of(args), exclude, read_names(args.only) if args.only else None)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -71,28 +59,71 @@ def run(args: argparse.Namespace) -> int:
         UserError: recipe, pictures, lists, weights or device cannot be used, or there is nothing to resume.
 
     """
+    if args.near_copies:
+        return near_copies.report(args)
     settings = _overridden(recipe.load(args.recipe), args)
     if (settings.freeze or settings.frozen_statistics) and not (args.init or args.backbone or args.resume):
         raise RecipeError(f"recipe {settings.name} keeps a part of the weights as it is; say of which: --init FILE")
     device = _device(args.device)
-    if args.resume:
-        state.require(args.out)
-    validate = _validation(args, device, settings.precision)
     held_out = read_names(args.validation) if args.validation else set()
-    files = select(selected(args), held_out, None)
-    with ThreadPoolExecutor(usable_cores()) as workers:
-        pairs = list(workers.map(lambda file: read_pair(file, settings.cache_side), files))
-    args.out.mkdir(parents=True, exist_ok=True)
+    chosen = sources.select(sources.selected(args), held_out, None)
+    if args.leave_out:
+        return _leave_out(args, settings, chosen, device)
+    _train(args, settings, chosen, device, args.out)
+    return 0
+
+
+def _train(
+    args: argparse.Namespace, settings: recipe.Recipe, chosen: Sequence[Source], device: torch.device, out: Path
+) -> None:
+    """Train on the chosen sources into a folder."""
+    if args.resume:
+        state.require(out)
+    validate = _validation(args, device, settings.precision)
+    pools = [_read(source, settings) for source in chosen]
+    out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(settings.seed)
-    trainer = loop.Trainer(settings, _network(args), Batches(pairs, settings), device, args.out)
+    trainer = loop.Trainer(settings, _network(args), Batches(pools, settings), device, out)
     if args.resume:
         trainer.restore()
-    description = {"recipe": dataclasses.asdict(settings), "pairs": len(pairs), "torch": str(torch.__version__)}
-    (args.out / "run.json").write_text(json.dumps(description, indent=2) + "\n")
-    log = journal.Journal(args.out / "log.jsonl", trainer.progress.step)
+    description = {
+        "recipe": dataclasses.asdict(settings),
+        "pairs": sum(len(source.files) for source in chosen),
+        "sources": {source.name: {"pictures": len(source.files), "weight": source.weight} for source in chosen},
+        "torch": str(torch.__version__),
+    }
+    (out / "run.json").write_text(json.dumps(description, indent=2) + "\n")
+    log = journal.Journal(out / "log.jsonl", trainer.progress.step)
     trainer.run(log, validate, args.validate_every, args.save_every)
-    journal.plot([log.path], args.out / "curves.png")
+    journal.plot([log.path], out / "curves.png")
+
+
+def _leave_out(
+    args: argparse.Namespace, settings: recipe.Recipe, chosen: Sequence[Source], device: torch.device
+) -> int:
+    """Train once without each of the named sources, and judge on it what came out beside what went in."""
+    unknown = set(args.leave_out) - {source.name for source in chosen}
+    if unknown or args.init is None or len(chosen) < 2:
+        names = ", ".join(source.name for source in chosen)
+        raise DatasetError(f"--leave-out needs --init and one of the sources ({names}), not the only one")
+    lines = []
+    for name in args.leave_out:
+        out = args.out / f"without-{name}"
+        _train(args, settings, [source for source in chosen if source.name != name], device, out)
+        files = next(source.files for source in chosen if source.name == name)
+        for label, weights in (("before", args.init), ("after", out / loop.LAST)):
+            network = checkpoint.load(weights).network().to(device)
+            summary = summarise(judge(network, files, device, settings.precision))
+            lines.append({"left_out": name, "weights": label, **summary._asdict()})
+            print(f"{name}, {label}: {summary}", flush=True)
+    (args.out / "left-out.json").write_text(json.dumps(lines, indent=2) + "\n")
     return 0
+
+
+def _read(source: Source, settings: recipe.Recipe) -> Pool:
+    with ThreadPoolExecutor(usable_cores()) as workers:
+        pairs = list(workers.map(lambda file: read_pair(file, settings.cache_side), source.files))
+    return Pool(pairs, source.weight)
 
 
 def _overridden(settings: recipe.Recipe, args: argparse.Namespace) -> recipe.Recipe:
@@ -123,5 +154,6 @@ def _device(name: str) -> torch.device:
 def _validation(args: argparse.Namespace, device: torch.device, precision: str) -> loop.Validate | None:
     if args.validation is None:
         return None
-    files = select(pairs_of(args), set(), read_names(args.validation))
+    chosen = sources.select(sources.all_of(args), set(), read_names(args.validation))
+    files = sources.files_of(chosen)
     return lambda network: mean_dice(network, files, device, precision)

@@ -36,7 +36,7 @@ class Trainer:
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = AverageWeights(self.network, recipe.average)
         self.optimizer = make_optimizer(recipe, self.network)
-        self.total_steps = recipe.total_steps(len(batches.pairs))
+        self.total_steps = recipe.total_steps(batches.pictures)
         self.progress = state.Progress()
         self._began = time.monotonic()
 

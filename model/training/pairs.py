@@ -1,6 +1,5 @@
 """Folders of pictures and masks -> pairs on disk -> pairs in memory, of any common format and size."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -22,11 +21,14 @@ class DatasetError(UserError):
 
 @dataclass(frozen=True)
 class PairFile:
-    """A picture and its mask on disk; ``name`` is ``<data set>/<stem>``, as lists of names give it."""
+    """A picture and its mask on disk; ``name`` is ``<data set>/<stem>``, as lists of names give it.
+
+    A frame that is known to show no polyp has no mask.
+    """
 
     name: str
     image: Path
-    mask: Path
+    mask: Path | None
 
 
 class Pair(NamedTuple):
@@ -48,26 +50,22 @@ def find_pairs(images: Path, masks: Path) -> list[PairFile]:
     orphans = [path.name for path in pictures if path.stem not in by_stem]
     if orphans:
         raise DatasetError(f"{masks}: no mask for {orphans[0]}" + f" and {len(orphans) - 1} more" * (len(orphans) > 1))
-    dataset = images.resolve().parent.name
-    return [PairFile(f"{dataset}/{path.stem}", path, by_stem[path.stem]) for path in pictures]
+    return [PairFile(_name(path), path, by_stem[path.stem]) for path in pictures]
 
 
-def select(pairs: Iterable[PairFile], exclude: set[str], only: set[str] | None) -> list[PairFile]:
-    """Leave out, or keep only, the pairs whose full name or stem is listed.
+def clean_frames(images: Path) -> list[PairFile]:
+    """Return the pictures of a folder of frames without a polyp, sorted.
 
     Raises:
-        DatasetError: no pair is left.
+        DatasetError: the folder is missing or empty.
 
     """
-    pairs = list(pairs)
+    return [PairFile(_name(path), path, None) for path in pictures_in(images)]
 
-    def listed(pair: PairFile, wanted: set[str]) -> bool:
-        return pair.name in wanted or pair.image.stem in wanted
 
-    left = [p for p in pairs if not listed(p, exclude) and (only is None or listed(p, only))]
-    if not left:
-        raise DatasetError(f"the lists of names leave none of {len(pairs)} pictures; names are as {pairs[0].name}")
-    return left
+def listed(pair: PairFile, names: set[str]) -> bool:
+    """Whether a list of names holds a pair's full name or its stem."""
+    return pair.name in names or pair.image.stem in names
 
 
 def read_names(path: Path) -> set[str]:
@@ -113,9 +111,18 @@ def _converted(path: Path, mode: str) -> Image.Image:
         raise DatasetError(f"{path} cannot be read ({error}); replace it, or leave it out by --exclude") from error
 
 
+def read_truth(file: PairFile) -> Pixels:
+    """Read the mask of a pair as uint8 (H, W) of 0 and 1; a frame without one gets zeros in its own size."""
+    if file.mask is not None:
+        return read_mask(file.mask)
+    width, height = read_image(file.image).size
+    return np.zeros((height, width), np.uint8)
+
+
 def read_pair(file: PairFile, side: int) -> Pair:
     """Read a pair; a picture whose long side exceeds ``side`` pixels is shrunk to it, its mask likewise."""
-    image, mask = np.asarray(read_image(file.image)), read_mask(file.mask)
+    image = np.asarray(read_image(file.image))
+    mask = np.zeros(image.shape[:2], np.uint8) if file.mask is None else read_mask(file.mask)
     factor = min(1.0, side / max(image.shape[:2]))
     size = (round(image.shape[1] * factor), round(image.shape[0] * factor))
     shrunk = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
@@ -123,6 +130,11 @@ def read_pair(file: PairFile, side: int) -> Pair:
         levels = cv2.resize(mask * np.uint8(255), size, interpolation=cv2.INTER_AREA)
         mask = (levels >= MASK_LEVEL).astype(np.uint8)
     return Pair(np.ascontiguousarray(shrunk, dtype=np.uint8), mask)
+
+
+def _name(picture: Path) -> str:
+    """Name a picture after the folder above its own, and its stem."""
+    return f"{picture.parent.resolve().parent.name}/{picture.stem}"
 
 
 def pictures_in(folder: Path) -> list[Path]:

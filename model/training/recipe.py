@@ -20,7 +20,7 @@ class Augmentation:
 
     ``rotation`` is in degrees to either side, rounded to right angles with probability ``right_angles``; ``scale``,
     ``aspect`` and the colour ranges are largest factors (1.4 means from 1/1.4 to 1.4); ``shift`` and ``border_crop``
-    are fractions of the side.
+    are fractions of the side. ``inset`` paints a box into a corner, ``inset_out`` hides one that a picture has.
     """
 
     flip: float = 0.0
@@ -41,6 +41,7 @@ class Augmentation:
     highlights: float = 0.0
     border: float = 0.0
     inset: float = 0.0
+    inset_out: float = 0.0
     text: float = 0.0
 
 
@@ -86,6 +87,7 @@ class Recipe:
     erased: float = 0.0  # share of the samples that are whole pictures whose polyps are covered with mucosa
     candidates: int = 0  # polyp-free crops drawn beside each batch, see ``mining``
     mined: int = 0  # so many of the candidates, those on which most is marked, join the batch
+    small_repeats: int = 1  # how many times as often as others, pictures of polyps below 2.5 % of the picture are drawn
     cache_side: int = 448  # pictures are kept in memory with this long side, pixels
     precision: Literal["fp32", "bf16"] = "fp32"
     augmentation: Augmentation = field(default_factory=Augmentation)

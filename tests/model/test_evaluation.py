@@ -2,20 +2,26 @@ import argparse
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import safetensors.numpy
+import torch
 from PIL import Image
 
 from model import presence
+from model.engines import factory
 from model.errors import UserError
-from model.evaluation import bootstrap, calibration, clean, command, protocols, report
+from model.evaluation import bootstrap, boxes, calibration, clean, command, operating, protocols, report
 from model.evaluation.calibration import Reliability
+from model.evaluation.maps import FolderMaps
 from model.presence import Presence, statistic
-from model.training.pairs import find_pairs
+from model.training.pairs import clean_frames, find_pairs
+from model.transforms import logit
 from model.weights import checkpoint
+from model.weights.checkpoint import Checkpoint
 from model.weights.weights_file import CheckpointError
 from tests.support.pictures import DATA, SAMPLES, annotation
 
@@ -62,7 +68,7 @@ def test_anybodys_maps_are_judged_and_reported_in_every_form(folders, tmp_path, 
 
 
 def test_calibration_without_polyp_free_crops_is_refused_at_once(folders, tmp_path):
-    with pytest.raises(UserError, match="give --weights and --crops too"):
+    with pytest.raises(UserError, match="needs --weights and frames without a polyp"):
         evaluate(folders, "--weights", str(tmp_path / "none"), "--calibrate", str(tmp_path / "out"))
 
 
@@ -240,3 +246,143 @@ def test_worst_cases_come_last_on_the_contact_sheet():
     judgements = [protocols.Judgement(str(i), {"dice": i / 20}, 0.1) for i in range(20)]
     order = report.cases(judgements)
     assert (order[0], order[-1], len(order)) == (19, 0, 12)
+
+
+@pytest.fixture
+def sets(folders, tmp_path) -> list[str]:
+    """Return the arguments that name two sets: the samples, and frames of which one shows nothing."""
+    clean_frames = tmp_path / "colon" / "images"
+    clean_frames.mkdir(parents=True)
+    for name in ("dark", "bright"):
+        Image.new("RGB", (96, 80), (120, 60, 50) if name == "dark" else (220, 160, 150)).save(
+            clean_frames / f"{name}.png"
+        )
+    table = '[samples]\nimages = "samples/images"\nmasks = "samples/masks"\n[colon]\nimages = "colon/images"\n'
+    (tmp_path / "sources.toml").write_text(table)
+    return ["--sources", str(tmp_path / "sources.toml")]
+
+
+def evaluate_sets(arguments: list[str], *more: str) -> None:
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    assert command.run(parser.parse_args([*arguments, "--device", "cpu", *more])) == 0
+
+
+def maps_with_a_blot(folder: Path) -> str:
+    """Write the true masks of the samples but one that is missed, and one clean frame with two blots and a speck."""
+    found = predictions(folder, 0)
+    Image.new("L", (96, 80)).save(folder / f"{SAMPLES[0].stem}.png")
+    Image.new("L", (96, 80)).save(folder / "dark.png")
+    blots = np.zeros((80, 96), np.uint8)
+    blots[10:20, 10:20] = blots[40:50, 40:50] = blots[70, 90] = 255
+    Image.fromarray(blots).save(folder / "bright.png")
+    return found
+
+
+def test_each_set_has_a_row_and_the_worst_comes_last(sets, tmp_path, capsys):
+    evaluate_sets(sets, "--predictions", maps_with_a_blot(tmp_path / "maps"), "--out", str(tmp_path / "out"))
+    better, worse = json.loads((tmp_path / "out" / "report.json").read_text())["sets"]
+    assert (better["name"], better["polyps"], better["clean"]) == ("samples", 3, 0)
+    assert better["dice"] == pytest.approx(2 / 3)
+    assert better["missed"] == pytest.approx(1 / 3)
+    assert better["missed_low"] < better["missed"] < better["missed_high"]
+    assert (worse["name"], worse["polyps"], worse["dice"], worse["clean"]) == ("colon", 0, None, 2)
+    assert (worse["marked"], worse["false_polyps"]) == (0.5, 1.0)  # two blots on one of two frames; a speck is none
+    with (tmp_path / "out" / "sets.csv").open() as file:
+        assert [row["name"] for row in csv.DictReader(file)] == ["samples", "colon"]
+    assert "| samples | 3 | 0.6667 [" in capsys.readouterr().out
+
+
+def test_the_page_shows_the_worst_cases_of_each_set_with_their_labels(sets, tmp_path):
+    maps = maps_with_a_blot(tmp_path / "maps")
+    evaluate_sets(sets, "--predictions", maps, "--operating-points", "--out", str(tmp_path / "out"))
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("data:image/jpeg;base64,") == 5
+    assert f"samples/{SAMPLES[0].stem}: Dice 0.000" in page
+    assert "colon/bright: no polyp, 2.6% of the picture marked" in page
+    assert page.index("colon/bright") < page.index("colon/dark") < page.index(SAMPLES[0].stem)
+    assert "Operating points" in page
+
+
+def test_operating_points_say_what_each_threshold_finds_by_size(tmp_path):
+    truth = np.zeros((352, 352), np.uint8)
+    truth[:20, :20], truth[100:200, 100:200] = 255, 255  # 0.3 % and 8 % of the picture
+    probability = np.zeros((352, 352), np.uint8)
+    probability[:20, :20], probability[100:200, 100:200], probability[300:340, 300:340] = 100, 200, 150
+    for folder, picture in (("images", truth), ("masks", truth), ("maps", probability)):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(picture).save(tmp_path / folder / "a.png")
+    files = find_pairs(tmp_path / "images", tmp_path / "masks")
+    rows = {p.threshold: p.row() for p in operating.points(files, FolderMaps(tmp_path / "maps"))}
+    assert [rows[0.3][key] for key in ("frames", "polyps", "small", "medium", "large")] == [1, 1, 1, None, 1]
+    assert [rows[0.5][key] for key in ("frames", "polyps", "small", "large")] == [1, 0.5, 0, 1]
+    assert [rows[t]["false polyps a frame"] for t in (0.3, 0.5, 0.6)] == [1, 1, 0]
+    assert rows[0.8]["frames"] == 0
+    assert rows[0.8]["clean frames marked"] is None
+
+
+def test_a_moved_operating_point_marks_at_a_half_what_was_marked_at_the_threshold(weights):
+    network, before = checkpoint.load(weights), Presence(0.3, -1.2, 0.5)
+    state, after = operating.moved(network.state, before, 0.7)
+    pixels = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        earlier, later = (
+            Checkpoint.network(replace(network, state=each))(pixels).numpy() for each in (network.state, state)
+        )
+    assert ((later > 0) == (earlier > logit(0.7))).all()
+    assert after.score(later[0, 0]) == pytest.approx(before.score(earlier[0, 0]), abs=1e-5)
+
+
+@pytest.mark.parametrize("threshold", ["0", "1", "-3"])
+def test_an_operating_point_beyond_the_thresholds_is_refused(folders, tmp_path, threshold):
+    with pytest.raises(UserError, match="give a threshold between 0 and 1"):
+        evaluate(folders, "--predictions", str(tmp_path), "--operate-at", threshold)
+
+
+@pytest.mark.slow
+def test_presence_is_fitted_to_real_frames_without_a_polyp(sets, tmp_path, weights):
+    calibrated = tmp_path / "calibrated.safetensors"
+    out = ("--calibrate", str(calibrated), "--out", str(tmp_path / "out"))
+    evaluate_sets(sets, "--weights", str(weights), *out)
+    content = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert content["presence"]["calibration"] == "cross-fitted"
+    assert "crops" not in content
+    assert checkpoint.load(calibrated).presence != checkpoint.load(weights).presence
+
+
+class Corner:
+    """Answers with a polyp in the middle and, if it is ``fooled``, with none where the lower left corner is black."""
+
+    def __init__(self, fooled: bool) -> None:
+        self.fooled = fooled
+
+    def predict(self, pixels: np.ndarray) -> np.ndarray:
+        """Return logits (N, 352, 352)."""
+        logits = np.full((len(pixels), 352, 352), -5, np.float32)
+        seen = ~(pixels[:, :, 300:, :50].max(axis=(1, 2, 3)) < 10) | (not self.fooled)
+        logits[:, 150:200, 150:200] = np.where(seen, 5, -5)[:, None, None]
+        return logits
+
+
+@pytest.mark.parametrize("fooled", [True, False])
+def test_boxes_are_painted_in_and_out_and_a_network_that_they_decide_for_is_found(tmp_path, fooled):
+    plain = np.random.default_rng(0).integers(100, 180, (200, 240, 3), np.uint8)
+    boxed = plain.copy()
+    boxed[140:, :70] = 0
+    images = tmp_path / "colon" / "images"
+    images.mkdir(parents=True)
+    for name, picture in (("plain", plain), ("boxed", boxed)):
+        Image.fromarray(picture).save(images / f"{name}.png")
+    content = boxes.report(Corner(fooled), clean_frames(images), Presence(1.0, 0.0))
+    assert (content["painted_in"], content["painted_out"]) == (1, 1)
+    assert content["mask_dice"].value == (0 if fooled else 1)
+    assert content["presence_change"].value == pytest.approx(0.987 if fooled else 0, abs=0.001)
+
+
+@pytest.mark.slow
+def test_a_box_does_not_decide_for_the_shipped_weights(folders, weights):
+    predictor = factory.create(checkpoint.load(weights), device="cpu", precision="fp32")
+    content = boxes.report(predictor, find_pairs(*folders), checkpoint.load(weights).presence)
+    assert content["painted_in"] + content["painted_out"] == 2  # a box would hide the polyp of the third
+    assert content["presence_change"].value <= 0.02
+    assert content["mask_dice"].value >= 0.98

@@ -13,7 +13,7 @@ import numpy as np
 from model import transforms
 from model.engines.factory import PRECISIONS
 from model.engines.predictor import Predictor
-from model.training.command import add_data_arguments, selected
+from model.training import sources
 from model.weights import checkpoint
 from pranet_client.async_client import AsyncClient
 from service import SAMPLES
@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     judging = actions.add_parser(
         "fidelity", help="compare the masks of every engine and precision with float32 PyTorch"
     )
-    add_data_arguments(judging)
+    sources.add_arguments(judging)
     judging.add_argument(
         "--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="precisions to compare (default: all)"
     )
@@ -145,7 +145,7 @@ def _parts(arguments: argparse.Namespace) -> int:
 
 
 def _fidelity(arguments: argparse.Namespace) -> int:
-    loaded, files = from_command_line(arguments), selected(arguments)
+    loaded, files = from_command_line(arguments), sources.files_of(sources.selected(arguments))
     weights = checkpoint.load(loaded.weights_path)
     lines = list(
         fidelity.compare(

@@ -13,7 +13,7 @@ from model import transforms
 from model.dice import dice
 from model.engines import factory
 from model.engines.predictor import DeviceError, Predictor
-from model.training.pairs import PairFile, read_image, read_mask
+from model.training.pairs import PairFile, read_image, read_truth
 from model.transforms import Floats, Pixels
 from model.weights.checkpoint import Checkpoint
 from service.frames.frame import Frame, prepare
@@ -74,7 +74,7 @@ def compare(
     reference = create(device="cpu", engine=REFERENCE[0], precision=REFERENCE[1])
     alone, together = _masks(reference, frames, pictures, 1), _masks(reference, frames, pictures, BATCH)
     cases = [
-        Case(file.name, picture, read_mask(file.mask), mask)
+        Case(file.name, picture, read_truth(file), mask)
         for file, picture, mask in zip(files, pictures, alone, strict=True)
     ]
     yield _judged(*REFERENCE, cases, alone, together, out)

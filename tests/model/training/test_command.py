@@ -18,8 +18,8 @@ from torch import Tensor
 
 from model.errors import UserError
 from model.network.pranet import Maps, PraNet
-from model.training import backbone, command, journal, loop
-from model.training.batches import Batches
+from model.training import backbone, command, journal, loop, recipe
+from model.training.batches import Batches, Pool
 from model.training.pairs import Pair
 from model.training.recipe import RECIPES, RecipeError, parse
 from model.weights import checkpoint
@@ -48,6 +48,8 @@ rotation = 180
 paste = 0.3
 """
 
+SHORT = ("--steps", "20", "--batch", "4", "--precision", "fp32")
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())}
 PLAIN = {"batch": 2, "learning_rate": 0.1, "steps": 1, "phases": [{"start": 0, "sizes": [64]}]}
 
 
@@ -63,6 +65,28 @@ def arguments(tmp_path) -> list[str]:
     (tmp_path / "tiny.toml").write_text(RECIPE)
     (tmp_path / "held-out.txt").write_text("samples/polyp-3\n")
     return [str(tmp_path / "tiny.toml"), "--images", str(images), "--masks", str(masks), "--device", "cpu"]
+
+
+@pytest.fixture
+def many(arguments, tmp_path) -> list[str]:
+    """Return arguments that name two sources: the samples, and two frames without a polyp."""
+    frames = tmp_path / "colon" / "images"
+    frames.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        mottled = Image.fromarray(rng.integers(60, 160, (10, 12, 3), np.uint8))
+        mottled.resize((96, 80), Image.Resampling.BICUBIC).save(frames / f"{name}.png")
+    table = (
+        '[samples]\nimages = "samples/images"\nmasks = "samples/masks"\nweight = 2\n[colon]\nimages = "colon/images"\n'
+    )
+    (tmp_path / "sources.toml").write_text(table)
+    return [arguments[0], "--sources", str(tmp_path / "sources.toml"), "--device", "cpu"]
+
+
+def program(arguments: list[str]) -> list[str]:
+    """Return the command line of a training in a process of its own."""
+    lines = "import argparse; from model.training import command; p = argparse.ArgumentParser();"
+    return [sys.executable, "-c", lines + "command.add_arguments(p); command.run(p.parse_args())", *arguments]
 
 
 def train(arguments: list[str], out: Path, *more: str) -> str:
@@ -93,11 +117,8 @@ def test_run_leaves_weights_a_log_and_its_recipe(arguments, tmp_path):
 
 @pytest.mark.slow
 def test_run_killed_midway_and_resumed_ends_with_the_weights_of_an_unbroken_one(arguments, tmp_path):
-    program = "import argparse; from model.training import command; p = argparse.ArgumentParser();"
-    program += "command.add_arguments(p); command.run(p.parse_args())"
     broken = [*arguments, "--out", str(tmp_path / "broken"), "--save-every", "2"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    process = subprocess.Popen([sys.executable, "-c", program, *broken], env=environment, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(program(broken), env=ENVIRONMENT)
     while process.poll() is None and not (tmp_path / "broken" / "state.pt").exists():
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
@@ -163,7 +184,7 @@ def test_frozen_modules_and_statistics_stay_as_they_were(tmp_path):
     network = PraNet()
     before = copy.deepcopy(network.state_dict())
     pair = Pair(np.full((64, 64, 3), 90, np.uint8), np.eye(64, dtype=np.uint8))
-    trainer = loop.Trainer(recipe, network, Batches([pair], recipe), torch.device("cpu"), tmp_path)
+    trainer = loop.Trainer(recipe, network, Batches([Pool([pair])], recipe), torch.device("cpu"), tmp_path)
     trainer.step(*trainer.batches[0, 64])
     changed = {name for name, value in network.state_dict().items() if (value != before[name]).any()}
     assert not [name for name in changed if "layer1" in name or "running" in name]
@@ -180,7 +201,7 @@ class Brightness(torch.nn.Module):
 def test_of_the_candidates_those_on_which_most_is_marked_join_the_batch(tmp_path):
     recipe = parse("mining", PLAIN | {"candidates": 4, "mined": 2})
     pair = Pair(np.full((64, 64, 3), 90, np.uint8), np.eye(64, dtype=np.uint8))
-    trainer = loop.Trainer(recipe, PraNet(), Batches([pair], recipe), torch.device("cpu"), tmp_path)
+    trainer = loop.Trainer(recipe, PraNet(), Batches([Pool([pair])], recipe), torch.device("cpu"), tmp_path)
     trainer.average.network = Brightness()
     levels = torch.tensor([0, 0, 10, 200, 30, 250], dtype=torch.uint8)  # two of the batch, and four candidates
     images = levels.view(6, 1, 1, 1).expand(6, 3, 64, 64)
@@ -196,18 +217,72 @@ def test_a_module_that_is_not_there_cannot_be_frozen():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "more"), [("scratch", []), ("finetune", ["--init", str(ROOT / "weights/pranet.safetensors")])]
-)
-def test_twenty_steps_of_the_recipes_that_made_the_weights(arguments, tmp_path, name, more):
+@pytest.mark.parametrize("name", recipe.names())
+def test_twenty_steps_of_every_recipe(many, tmp_path, name):
     small = re.sub(r"sizes = .*", "sizes = [96]", (RECIPES / f"{name}.toml").read_text())  # as large as its pictures
     (tmp_path / "small.toml").write_text(small)
-    recipe = [str(tmp_path / "small.toml"), *arguments[1:], *more]
-    train(recipe, tmp_path / "out", "--steps", "20", "--batch", "4", "--precision", "fp32")
+    weights = ["--init", str(ROOT / "weights/pranet.safetensors")]
+    train([str(tmp_path / "small.toml"), *many[1:], *weights], tmp_path / "out", *SHORT)
     losses = [entry["loss"] for entry in journal.read(tmp_path / "out" / "log.jsonl")]
     assert len(losses) == 20
     assert np.isfinite(losses).all()
     checkpoint.load(tmp_path / "out" / "last.safetensors")
+
+
+@pytest.mark.slow
+def test_a_run_on_many_sources_that_is_killed_resumes_as_if_it_had_not_been(many, tmp_path):
+    broken = [*many, "--save-every", "2"]
+    process = subprocess.Popen(program([*broken, "--out", str(tmp_path / "broken")]), env=ENVIRONMENT)
+    while process.poll() is None and not (tmp_path / "broken" / "state.pt").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert train(broken, tmp_path / "broken", "--resume") == train(many, tmp_path / "unbroken")
+    described = json.loads((tmp_path / "unbroken" / "run.json").read_text())
+    assert described["sources"] == {"samples": {"pictures": 3, "weight": 2.0}, "colon": {"pictures": 2, "weight": 1.0}}
+
+
+@pytest.mark.slow
+def test_each_source_is_left_out_in_turn_and_judged_before_and_after(many, tmp_path, capsys):
+    start = ["--init", str(ROOT / "weights/pranet.safetensors"), "--leave-out", "samples", "--leave-out", "colon"]
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    assert command.run(parser.parse_args([*many, *start, "--out", str(tmp_path / "out"), "--steps", "1"])) == 0
+    found = json.loads((tmp_path / "out" / "left-out.json").read_text())
+    assert [(row["left_out"], row["weights"], row["polyps"], row["clean"]) for row in found] == [
+        ("samples", "before", 3, 0),
+        ("samples", "after", 3, 0),
+        ("colon", "before", 0, 2),
+        ("colon", "after", 0, 2),
+    ]
+    assert found[0]["dice"] > 0.7
+    trained_on = json.loads((tmp_path / "out" / "without-samples" / "run.json").read_text())["sources"]
+    assert trained_on.keys() == {"colon"}
+    assert "samples, before: Dice 0." in capsys.readouterr().out
+
+
+def test_what_cannot_be_left_out_is_said(many, tmp_path):
+    with pytest.raises(UserError, match=r"--leave-out needs --init and one of the sources \(samples, colon\)"):
+        train(many, tmp_path / "out", "--leave-out", "clinic", "--init", str(ROOT / "weights/pranet.safetensors"))
+
+
+def test_near_copies_across_a_split_are_named_and_nothing_is_trained(many, tmp_path, capsys):
+    first, second = SAMPLES[:2]
+    folder = tmp_path / "samples" / "images"
+    with Image.open(folder / f"{first.stem}.png") as picture:
+        bright = picture.resize((120, 100)).point(lambda level: min(255, round(1.2 * level)))
+    bright.save(folder / f"{second.stem}.png")
+    (tmp_path / "held-out.txt").write_text(f"samples/{second.stem}\n")
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    near = ["--near-copies", "--validation", str(tmp_path / "held-out.txt"), "--out", str(tmp_path / "out")]
+    assert command.run(parser.parse_args([*many, *near])) == 1
+    said = capsys.readouterr().out
+    assert f"samples/{second.stem} (validation) is nearly samples/{first.stem}" in said
+    assert "1 near-copies between 4 pictures of training and 1 of validation" in said
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "held-out.txt").write_text("samples/polyp-3\n")
+    assert command.run(parser.parse_args([*many, *near])) == 0
 
 
 def test_backbone_loads_under_its_published_names(tmp_path):

@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.training import augment, crops, pairs, recipe
-from model.training.batches import Batches
-from model.training.erase import GROWTH, LARGEST_POLYP, erase
+from model.training import pairs, recipe, sources
+from model.training.augmentation import augment, crops
+from model.training.augmentation.erase import GROWTH, LARGEST_POLYP, erase
+from model.training.batches import Batches, Pool
 from model.training.pairs import Pair
 from model.training.recipe import Augmentation, Phase, Recipe
+from model.training.sources import Source
 from tests.support.pictures import ROOT
 
 PLAIN = Recipe("plain", batch=4, learning_rate=1e-3, steps=10, phases=(Phase(0, (64,)),))
@@ -72,8 +74,9 @@ def test_missing_and_empty_folders_are_named(folders, tmp_path):
 def test_listed_pairs_are_left_out_or_kept_by_name_or_stem(folders, tmp_path):
     (tmp_path / "list.txt").write_text("# held out\nclinic/a\nb.png\n\n")
     found, listed = pairs.find_pairs(*folders), pairs.read_names(tmp_path / "list.txt")
-    assert [pair.name for pair in pairs.select(found, listed, None)] == ["clinic/c"]
-    assert [pair.name for pair in pairs.select(found, set(), listed)] == ["clinic/a", "clinic/b"]
+    clinic = [Source("clinic", 1, tuple(found))]
+    assert [file.name for file in sources.files_of(sources.select(clinic, listed, None))] == ["clinic/c"]
+    assert [file.name for file in sources.files_of(sources.select(clinic, set(), listed))] == ["clinic/a", "clinic/b"]
 
 
 def test_pair_is_shrunk_to_the_side_it_is_kept_at(folders, blobs):
@@ -85,16 +88,16 @@ def test_pair_is_shrunk_to_the_side_it_is_kept_at(folders, blobs):
 
 
 def test_batch_is_a_function_of_seed_and_step_alone(blobs):
-    batches = Batches(blobs, STRONG)
+    batches = Batches([Pool(blobs)], STRONG)
     images, masks = batches[3, 64]
-    again, masks_again = Batches(blobs, STRONG)[3, 64]
+    again, masks_again = Batches([Pool(blobs)], STRONG)[3, 64]
     assert (images == again).all()
     assert (masks == masks_again).all()
-    assert (Batches(blobs, dataclasses.replace(STRONG, seed=99))[3, 64][0] != images).any()
+    assert (Batches([Pool(blobs)], dataclasses.replace(STRONG, seed=99))[3, 64][0] != images).any()
 
 
 def test_every_pair_is_seen_once_an_epoch(blobs):
-    batches = Batches(blobs, dataclasses.replace(PLAIN, batch=3))
+    batches = Batches([Pool(blobs)], dataclasses.replace(PLAIN, batch=3))
     seen = np.concatenate([batches[step, 64][0].numpy() for step in (0, 1)])
     assert len({picture.tobytes() for picture in seen}) == len(blobs)
 
@@ -134,13 +137,13 @@ def test_picture_full_of_polyp_has_no_polyp_free_crop():
 
 
 def test_negatives_are_the_share_of_samples_that_the_recipe_asks_for(scenes):
-    batches = Batches(scenes, dataclasses.replace(PLAIN, batch=100, negatives=0.5))
+    batches = Batches([Pool(scenes)], dataclasses.replace(PLAIN, batch=100, negatives=0.5))
     _, masks = batches[0, 32]
     assert 0.3 < (masks.sum(dim=(1, 2, 3)) == 0).float().mean() < 0.6  # a few find no crop
 
 
 def test_candidates_come_after_the_batch_and_are_polyp_free(scenes):
-    plain, more = (Batches(scenes, dataclasses.replace(PLAIN, candidates=count))[3, 64] for count in (0, 5))
+    plain, more = (Batches([Pool(scenes)], dataclasses.replace(PLAIN, candidates=count))[3, 64] for count in (0, 5))
     assert len(more[0]) == len(more[1]) == PLAIN.batch + 5
     assert (more[0][: PLAIN.batch] == plain[0]).all()
     assert more[1][: PLAIN.batch].any()
@@ -150,7 +153,7 @@ def test_candidates_come_after_the_batch_and_are_polyp_free(scenes):
 def test_pictures_without_room_for_a_candidate_are_an_error():
     full = Pair(np.zeros((20, 20, 3), np.uint8), np.ones((20, 20), np.uint8))
     with pytest.raises(pairs.DatasetError, match="no picture leaves room"):
-        Batches([full], dataclasses.replace(PLAIN, candidates=1, mined=1))[0, 32]
+        Batches([Pool([full])], dataclasses.replace(PLAIN, candidates=1, mined=1))[0, 32]
 
 
 def test_pasted_polyp_joins_the_mask(blobs):
@@ -190,7 +193,7 @@ def test_what_cannot_be_covered_is_not_erased(scenes):
 
 
 def test_erased_samples_have_an_empty_mask(scenes):
-    plain, erased = (Batches(scenes, dataclasses.replace(PLAIN, erased=share))[0, 64] for share in (0.0, 1.0))
+    plain, erased = (Batches([Pool(scenes)], dataclasses.replace(PLAIN, erased=share))[0, 64] for share in (0.0, 1.0))
     assert (plain[1].sum(dim=(1, 2, 3)) > 0).all()
     assert erased[1].sum() == 0
     assert (plain[0] != erased[0]).any(dim=3).any(dim=2).any(dim=1).all()
@@ -199,11 +202,11 @@ def test_erased_samples_have_an_empty_mask(scenes):
 BY_PROCESSES = """
 import numpy as np, torch
 from model.training import recipe
-from model.training.batches import Batches
+from model.training.batches import Batches, Pool
 from model.training.pairs import Pair
 rng = np.random.default_rng(0)
 pairs = [Pair(rng.integers(0, 256, (64, 64, 3), np.uint8), np.eye(64, dtype=np.uint8)) for _ in range(5)]
-batches = Batches(pairs, recipe.load("finetune"))
+batches = Batches([Pool(pairs)], recipe.load("finetune"))
 orders = [(step, (64, 96)[step % 2]) for step in range(6)]
 for order, made in zip(orders, batches.ordered(iter(orders), beside_gpu=True), strict=True):
     assert all(map(torch.equal, made, batches[order]))

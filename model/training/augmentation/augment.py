@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from model.training import artefacts
+from model.training.augmentation import artefacts, insets
 from model.training.recipe import Augmentation
 from model.transforms import Pixels
 
@@ -26,6 +26,8 @@ def augment(
     rng: np.random.Generator,
 ) -> tuple[Pixels, Pixels]:
     """Return RGB uint8 (size, size, 3) and mask uint8 (size, size); ``donor`` is a pair whose polyp is pasted in."""
+    if rng.random() < settings.inset_out:
+        pair = insets.hide(*pair, rng)
     image, mask = warp(*pair, size, settings, rng)
     if donor is not None:
         image, mask = paste(image, mask, *warp(*donor, size, settings, rng))

@@ -4,11 +4,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from model.training.augmentation import insets
 from model.training.recipe import Augmentation
 from model.transforms import Pixels
 
 LETTERS = np.array(list("ABCDEFGHIKLMNOPRSTUVXYZ0123456789:./- "))
-GREEN = (20, 160, 60)  # RGB, the insertion-shape box of one maker
 
 
 def draw(image: Pixels, mask: Pixels, settings: Augmentation, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
@@ -20,7 +20,7 @@ def draw(image: Pixels, mask: Pixels, settings: Augmentation, rng: np.random.Gen
         seen = surround(len(image), rng)
         image, mask = image * seen[..., None], mask * seen
     if rng.random() < settings.inset:
-        image, mask = inset(image, mask, rng)
+        image, mask = insets.paint(image, mask, rng)
     if rng.random() < settings.text:
         text(image, rng)
     return image, mask
@@ -58,22 +58,6 @@ def surround(side: int, rng: np.random.Generator) -> Pixels:
     )  # fmt: skip
     cv2.fillPoly(view, [corners], 1)
     return view
-
-
-def inset(image: Pixels, mask: Pixels, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
-    """Cover a lower corner with the black or green box in which some makers draw the shape of the endoscope."""
-    side = len(image)
-    width, height = (rng.uniform(0.15, 0.35, 2) * side).astype(int).tolist()
-    x, y = (0 if rng.random() < 0.7 else side - width), side - height
-    box = np.zeros((height, width, 3), np.uint8)
-    if rng.random() < 0.6:
-        box[:] = GREEN
-        points = np.array((width / 2, height / 2)) + np.cumsum(rng.normal(0, 0.1 * height, (12, 2)), axis=0)
-        cv2.polylines(box, [points.astype(np.int32)], False, (230, 230, 230), max(1, side // 100))
-    image, mask = image.copy(), mask.copy()
-    image[y:, x : x + width] = box
-    mask[y:, x : x + width] = 0
-    return image, mask
 
 
 def text(image: Pixels, rng: np.random.Generator) -> None:

@@ -1,0 +1,80 @@
+"""The folder that an evaluation leaves behind: a page, tables for programs, and pictures of cases."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from model.evaluation import operating, page, report, sets
+from model.evaluation.calibration import Reliability
+from model.evaluation.maps import Maps
+from model.evaluation.protocols import Judgement
+from model.training.pairs import PairFile, read_image, read_truth
+from model.transforms import Pixels
+
+WORST = 8  # cases of each set on the page
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A picture and how it was judged."""
+
+    file: PairFile
+    judgement: Judgement
+
+
+def write(
+    folder: Path,
+    judged: Mapping[str, Sequence[Judged]],
+    answers: Maps,
+    reliability: Reliability,
+    content: Mapping[str, Any],
+) -> None:
+    """Write ``report.json``, ``report.html``, ``sets.csv``, ``pictures.csv``, ``cases.png`` and ``reliability.png``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [sets.plain(row) for row in content["sets"]]
+    named = {"sets": rows}
+    if "operating_points" in content:
+        named["operating_points"] = [point.row() for point in content["operating_points"]]
+    report.write_json(folder / "report.json", {**content, **named})
+    every = [each for members in judged.values() for each in members]
+    report.write_csv(folder / "pictures.csv", [each.judgement for each in every])
+    with (folder / "sets.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, rows[0].keys())
+        table.writeheader()
+        table.writerows(rows)
+    report.reliability_diagram(folder / "reliability.png", {"pixels": reliability})
+    shown = [every[index] for index in report.cases([each.judgement for each in every])]
+    Image.fromarray(report.contact_sheet([_tile(each, answers) for each in shown])).save(folder / "cases.png")
+    _page(folder / "report.html", judged, answers, content)
+
+
+def _page(path: Path, judged: Mapping[str, Sequence[Judged]], answers: Maps, content: Mapping[str, Any]) -> None:
+    tables = {"Sets, the worst last": sets.table(content["sets"])}
+    if "operating_points" in content:
+        tables["Operating points"] = operating.table(content["operating_points"])
+    order = reversed([row.name for row in content["sets"]])
+    cases = {
+        name: [(_caption(each.judgement), _tile(each, answers)) for each in _worst(judged[name])] for name in order
+    }
+    page.write(path, f"Evaluation of {content.get('weights', 'maps')}"[:40], tables, cases)
+
+
+def _worst(judged: Sequence[Judged]) -> list[Judged]:
+    return sorted(judged, key=lambda each: (each.judgement.metrics["dice"], -each.judgement.found))[:WORST]
+
+
+def _caption(judgement: Judgement) -> str:
+    if judgement.polyp:
+        return f"{judgement.name}: Dice {judgement.metrics['dice']:.3f}"
+    return f"{judgement.name}: no polyp, {judgement.found:.1%} of the picture marked"
+
+
+def _tile(each: Judged, answers: Maps) -> Pixels:
+    image, truth = np.asarray(read_image(each.file.image)), read_truth(each.file) > 0
+    probability = answers.probability(each.file, truth.shape[1], truth.shape[0])
+    return report.tile(image, probability, truth, each.judgement.metrics["dice"])

@@ -1,0 +1,133 @@
+"""Where pictures come from: named sources, each with a weight, its own folders and its own list.
+
+A table of sources is a TOML file with a section for each hospital::
+
+    [clinic]
+    images = "clinic/images"
+    masks = "clinic/masks"     # left out where no picture shows a polyp
+    stems = "c1_*"             # of the pictures to take, where a folder holds those of several hospitals
+    weight = 1.0               # share of the samples, relative to the other sources
+"""
+
+import argparse
+import tomllib
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from model.training.pairs import DatasetError, PairFile, clean_frames, find_pairs, listed, read_names
+
+FOLDERS = "pairs"  # name of the source that --images and --masks make
+KEYS = {"images", "masks", "stems", "weight"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Pictures of one hospital or data set; ``weight`` is its share of the samples, relative to other sources."""
+
+    name: str
+    weight: float
+    files: tuple[PairFile, ...]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments that name pictures, with masks or without a polyp."""
+    add = parser.add_argument
+    add("--sources", type=Path, help="TOML table of named sources: images, masks, stems and weight of each")
+    add("--data", type=Path, help="folder that the paths in --sources begin at; left out, that of the table")
+    add("--images", type=Path, action="append", default=[], help="folder of pictures; repeatable")
+    add("--masks", type=Path, action="append", default=[], help="its folder of masks, in the same order")
+    add("--clean", type=Path, action="append", default=[], help="folder of frames without a polyp; repeatable")
+    add("--exclude", type=Path, help="list of names to leave out")
+    add("--only", type=Path, help="list of names to keep")
+
+
+def all_of(args: argparse.Namespace) -> list[Source]:
+    """Find the sources that the arguments name, before any list is applied.
+
+    Folders given by ``--images`` are one source, in which each picture weighs the same; so are those of ``--clean``.
+
+    Raises:
+        DatasetError: a table, a folder or a mask is missing or cannot be used, or nothing is named.
+
+    """
+    if len(args.images) != len(args.masks):
+        raise DatasetError("give as many --masks as --images")
+    sources = read(args.sources, args.data or args.sources.parent) if args.sources else []
+    pairs = tuple(pair for folders in zip(args.images, args.masks, strict=True) for pair in find_pairs(*folders))
+    clean = tuple(frame for folder in args.clean for frame in clean_frames(folder))
+    sources += [Source(name, len(files), files) for name, files in ((FOLDERS, pairs), ("clean", clean)) if files]
+    if not sources:
+        raise DatasetError("name pictures to learn from: --sources TABLE, or --images and --masks, or --clean")
+    return sources
+
+
+def selected(args: argparse.Namespace) -> list[Source]:
+    """Find the sources that the arguments name, less what their lists leave out."""
+    exclude = read_names(args.exclude) if args.exclude else set()
+    return select(all_of(args), exclude, read_names(args.only) if args.only else None)
+
+
+def select(sources: list[Source], exclude: set[str], only: set[str] | None) -> list[Source]:
+    """Leave out, or keep only, the pictures whose full name or stem is listed; a source without any is left out.
+
+    Raises:
+        DatasetError: no picture is left.
+
+    """
+
+    def keep(file: PairFile) -> bool:
+        return not listed(file, exclude) and (only is None or listed(file, only))
+
+    kept = [replace(source, files=tuple(filter(keep, source.files))) for source in sources]
+    if not files_of(kept):
+        names = [file.name for file in files_of(sources)]
+        raise DatasetError(f"the lists of names leave none of {len(names)} pictures; names are as {names[0]}")
+    return [source for source in kept if source.files]
+
+
+def files_of(sources: Iterable[Source]) -> list[PairFile]:
+    """Return the pictures of all sources."""
+    return [file for source in sources for file in source.files]
+
+
+def by_set(sources: Iterable[Source]) -> dict[str, list[PairFile]]:
+    """Sort pictures into the sets that are judged apart: those of a table by its names, others by their folders."""
+    sets: dict[str, list[PairFile]] = defaultdict(list)
+    for source in sources:
+        for file in source.files:
+            sets[file.name.split("/")[0] if source.name == FOLDERS else source.name].append(file)
+    return dict(sets)
+
+
+def read(table: Path, data: Path) -> list[Source]:
+    """Read a table of sources whose paths begin at ``data``.
+
+    Raises:
+        DatasetError: the table cannot be read, or names what is not there.
+
+    """
+    try:
+        sections = tomllib.loads(table.read_text())
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{table}: the table of sources cannot be read ({error})") from error
+    if not sections:
+        raise DatasetError(f"{table}: names no source; begin one with [name]")
+    return [_source(table, data, name, section) for name, section in sections.items()]
+
+
+def _source(table: Path, data: Path, name: str, section: Any) -> Source:
+    if not isinstance(section, dict) or "images" not in section or section.keys() - KEYS:
+        raise DatasetError(f"{table}: source {name} needs images and may have masks, stems and weight, nothing else")
+    weight = section.get("weight", 1.0)
+    if not isinstance(weight, int | float) or weight <= 0:
+        raise DatasetError(f"{table}: source {name} weighs {weight!r}; give a number above 0")
+    images = data / section["images"]
+    found = find_pairs(images, data / section["masks"]) if "masks" in section else clean_frames(images)
+    files = tuple(file for file in found if fnmatch(file.image.stem, section.get("stems", "*")))
+    if not files:
+        raise DatasetError(f"{table}: source {name}: no picture in {images} is named {section['stems']}")
+    return Source(name, float(weight), files)
