@@ -70,7 +70,7 @@ GUARDS = [
         "service/frames/segmenter.py",
         "async with asyncio.timeout_at(deadline):",
         "async with asyncio.timeout(None):",
-        "robustness/test_faults.py::test_the_time_of_decoding_counts_too",
+        "transports/test_stream.py::test_a_frame_whose_decoding_takes_too_long_fails_in_time",
     ),
     Guard(
         "work goes on after the client left",

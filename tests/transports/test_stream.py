@@ -487,6 +487,19 @@ async def test_cancelling_a_stream_that_decodes_leaves_nothing_behind(patched: P
         it.check_identity()
 
 
+async def test_a_frame_whose_decoding_takes_too_long_fails_in_time(patched: Patches) -> None:
+    async with bench() as it:
+        it.predictor.open()
+        sender, task = it.start(StreamOptions(Policy.EVERY, deadline_ms=100))
+        with decoding_that_waits(patched):
+            sender.put(0)
+            await sender.answered(1)
+            assert isinstance(sender.outcomes[0], DeadlineExceeded)
+        sender.end()
+        await task
+        it.check_identity()
+
+
 async def test_streams_beyond_the_limit_are_refused_and_slots_are_used_again() -> None:
     async with bench(max_streams=1) as it:
         sender, task = it.start()
