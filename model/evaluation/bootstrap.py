@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from model.evaluation.overlap import Array
+from model.evaluation.metrics.overlap import Array
 
 RESAMPLES = 10_000
 CONFIDENCE = 0.95

@@ -17,7 +17,7 @@ from model.evaluation.protocols import THRESHOLD
 from model.presence import Presence
 from model.training.augmentation import insets
 from model.training.augmentation.insets import Inset
-from model.training.pairs import PairFile, read_image, read_truth
+from model.training.data.pairs import PairFile, read_image, read_truth
 from model.transforms import Floats, Pixels
 
 SIDE = 1 / 3  # of a picture: width and height of the box painted into the lower left

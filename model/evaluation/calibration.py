@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.stats import rankdata
 
-from model.evaluation.overlap import Array, Mask
+from model.evaluation.metrics.overlap import Array, Mask
 from model.presence import Presence
 
 BINS = 15  # of equal width, over 0..1

@@ -8,10 +8,10 @@ import numpy as np
 from PIL import Image
 
 from model.evaluation import bootstrap, calibration
-from model.evaluation.overlap import Array, Mask
+from model.evaluation.metrics.overlap import Array, Mask
 from model.presence import Presence, statistic
 from model.training.augmentation import crops
-from model.training.pairs import PairFile, read_image, read_truth
+from model.training.data.pairs import PairFile, read_image, read_truth
 from model.training.validation import MARKED
 from model.transforms import Floats
 

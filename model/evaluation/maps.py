@@ -11,8 +11,8 @@ from PIL import Image
 
 from model import transforms
 from model.engines.predictor import Predictor
-from model.evaluation.overlap import Array
-from model.training.pairs import SUFFIXES, DatasetError, PairFile, read_image
+from model.evaluation.metrics.overlap import Array
+from model.training.data.pairs import SUFFIXES, DatasetError, PairFile, read_image
 from model.transforms import Floats
 
 BATCH = 8

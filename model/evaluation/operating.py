@@ -8,10 +8,10 @@ import numpy as np
 from torch import Tensor
 
 from model.evaluation.maps import Maps
-from model.evaluation.overlap import Array, Mask
+from model.evaluation.metrics.overlap import Array, Mask
 from model.evaluation.protocols import SPECK
 from model.presence import Presence
-from model.training.pairs import PairFile, read_truth
+from model.training.data.pairs import PairFile, read_truth
 from model.transforms import SIZE, Pixels, logit
 
 THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)

@@ -12,10 +12,11 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from model.evaluation import bootstrap, overlap, saliency
+from model.evaluation import bootstrap
 from model.evaluation.bootstrap import Estimate
-from model.evaluation.boundary import boundary_error
-from model.evaluation.overlap import Array, Mask
+from model.evaluation.metrics import overlap, saliency
+from model.evaluation.metrics.boundary import boundary_error
+from model.evaluation.metrics.overlap import Array, Mask
 
 Protocol = Literal["fixed", "published"]
 

@@ -13,7 +13,7 @@ from model.errors import UserError
 from model.evaluation import operating, sets
 from model.evaluation.bootstrap import Estimate
 from model.evaluation.calibration import Reliability
-from model.evaluation.overlap import Array, Mask
+from model.evaluation.metrics.overlap import Array, Mask
 from model.evaluation.protocols import THRESHOLD, Judgement
 from model.transforms import Pixels
 

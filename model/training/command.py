@@ -13,11 +13,12 @@ import torch
 from model.cores import usable_cores
 from model.engines.predictor import DeviceError
 from model.network.pranet import PraNet
-from model.training import backbone, journal, loop, near_copies, recipe, sources, state
-from model.training.batches import Batches, Pool
-from model.training.pairs import DatasetError, read_names, read_pair
+from model.training import backbone, journal, loop, recipe, state
+from model.training.data import near_copies, sources
+from model.training.data.batches import Batches, Pool
+from model.training.data.pairs import DatasetError, read_names, read_pair
+from model.training.data.sources import Source
 from model.training.recipe import RecipeError
-from model.training.sources import Source
 from model.training.validation import judge, mean_dice, summarise
 from model.weights import checkpoint
 

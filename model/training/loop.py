@@ -14,7 +14,7 @@ from model.network.normalisation import normalise
 from model.network.pranet import PraNet
 from model.training import mining, schedule, state
 from model.training.average import AverageWeights
-from model.training.batches import Batches, Order
+from model.training.data.batches import Batches, Order
 from model.training.journal import Journal
 from model.training.loss import supervised_loss
 from model.training.recipe import Recipe, RecipeError

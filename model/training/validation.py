@@ -12,8 +12,8 @@ from model.cores import usable_cores
 from model.dice import dice
 from model.network.normalisation import normalise
 from model.network.pranet import PraNet
+from model.training.data.pairs import PairFile, read_image, read_truth
 from model.training.loop import autocast
-from model.training.pairs import PairFile, read_image, read_truth
 
 BATCH = 8
 THRESHOLD = 0.5

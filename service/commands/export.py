@@ -8,7 +8,7 @@ import numpy as np
 
 from model import transforms
 from model.errors import UserError
-from model.training.pairs import read_names
+from model.training.data.pairs import read_names
 from model.transforms import Pixels
 from model.weights import checkpoint
 from model.weights.checkpoint import Checkpoint

@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from model.errors import UserError
 from model.evaluation import comparison
-from model.training.pairs import read_names
+from model.training.data.pairs import read_names
 from model.weights import checkpoint
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from model.engines.factory import PRECISIONS
-from model.training.pairs import PairFile
+from model.training.data.pairs import PairFile
 from pranet_client.async_client import AsyncClient
 from pranet_client.connection import Reply, VideoFrame
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb

@@ -8,7 +8,6 @@ import pytest
 from tests.support.pictures import ROOT
 
 MOST = 15
-KNOWN = {"model/training"}  # being taken apart; nothing may be added to this list
 GENERATED = "service/pb"
 
 
@@ -26,10 +25,7 @@ def modules_in(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("folder", folders(), ids=str)
 def test_a_folder_holds_at_most_fifteen_modules(folder: Path) -> None:
-    if str(folder) in KNOWN:
-        assert len(modules_in(folder)) > MOST, f"{folder} is small enough now: take it off KNOWN"
-    else:
-        assert len(modules_in(folder)) <= MOST, "sort them into folders named after what they are about"
+    assert len(modules_in(folder)) <= MOST, "sort them into folders named after what they are about"
 
 
 def test_no_test_imports_another() -> None:

@@ -18,7 +18,7 @@ from model.evaluation import bootstrap, boxes, calibration, clean, command, oper
 from model.evaluation.calibration import Reliability
 from model.evaluation.maps import FolderMaps
 from model.presence import Presence, statistic
-from model.training.pairs import clean_frames, find_pairs
+from model.training.data.pairs import clean_frames, find_pairs
 from model.transforms import logit
 from model.weights import checkpoint
 from model.weights.checkpoint import Checkpoint

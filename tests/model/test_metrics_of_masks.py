@@ -6,9 +6,10 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from model.evaluation import maps, overlap, protocols
-from model.evaluation.boundary import boundary_error
-from model.training.pairs import read_mask
+from model.evaluation import maps, protocols
+from model.evaluation.metrics import overlap
+from model.evaluation.metrics.boundary import boundary_error
+from model.training.data.pairs import read_mask
 from tests.support.mask_cases import Levels, Mask, cases
 from tests.support.pictures import DATA
 

@@ -13,7 +13,7 @@ import numpy as np
 from model import transforms
 from model.engines.factory import PRECISIONS
 from model.engines.predictor import Predictor
-from model.training import sources
+from model.training.data import sources
 from model.weights import checkpoint
 from pranet_client.async_client import AsyncClient
 from service import SAMPLES

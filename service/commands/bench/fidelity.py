@@ -13,7 +13,7 @@ from model import transforms
 from model.dice import dice
 from model.engines import factory
 from model.engines.predictor import DeviceError, Predictor
-from model.training.pairs import PairFile, read_image, read_truth
+from model.training.data.pairs import PairFile, read_image, read_truth
 from model.transforms import Floats, Pixels
 from model.weights.checkpoint import Checkpoint
 from service.frames.frame import Frame, prepare

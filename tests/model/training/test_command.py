@@ -19,8 +19,8 @@ from torch import Tensor
 from model.errors import UserError
 from model.network.pranet import Maps, PraNet
 from model.training import backbone, command, journal, loop, recipe
-from model.training.batches import Batches, Pool
-from model.training.pairs import Pair
+from model.training.data.batches import Batches, Pool
+from model.training.data.pairs import Pair
 from model.training.recipe import RECIPES, RecipeError, parse
 from model.weights import checkpoint
 from model.weights.weights_file import CheckpointError

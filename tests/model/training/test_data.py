@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.training import pairs, recipe, sources
+from model.training import recipe
 from model.training.augmentation import augment, crops
 from model.training.augmentation.erase import GROWTH, LARGEST_POLYP, erase
-from model.training.batches import Batches, Pool
-from model.training.pairs import Pair
+from model.training.data import pairs, sources
+from model.training.data.batches import Batches, Pool
+from model.training.data.pairs import Pair
+from model.training.data.sources import Source
 from model.training.recipe import Augmentation, Phase, Recipe
-from model.training.sources import Source
 from tests.support.pictures import ROOT
 
 PLAIN = Recipe("plain", batch=4, learning_rate=1e-3, steps=10, phases=(Phase(0, (64,)),))

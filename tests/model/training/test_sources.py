@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from model.training import recipe, sources
+from model.training import recipe
 from model.training.augmentation import insets
-from model.training.batches import SMALL_POLYP, Batches, Pool
-from model.training.pairs import DatasetError, Pair, read_pair
+from model.training.data import sources
+from model.training.data.batches import SMALL_POLYP, Batches, Pool
+from model.training.data.pairs import DatasetError, Pair, read_pair
+from model.training.data.sampler import BLOCK, Sampler
 from model.training.recipe import Phase, Recipe
-from model.training.sampler import BLOCK, Sampler
 
 PLAIN = Recipe("plain", batch=4, learning_rate=1e-3, steps=10, phases=(Phase(0, (64,)),))
 TABLE = """

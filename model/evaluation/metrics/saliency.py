@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
-from model.evaluation.overlap import Array, Counts, Mask
+from model.evaluation.metrics.overlap import Array, Counts, Mask
 
 EPSILON = np.spacing(1.0)
 OBJECT_SHARE = 0.5  # of the S-measure; the rest is the regions' (ICCV 2017, section 4.3)

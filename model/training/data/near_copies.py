@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from model.cores import usable_cores
-from model.training import sources
-from model.training.pairs import PairFile, read_image, read_names
+from model.training.data import sources
+from model.training.data.pairs import PairFile, read_image, read_names
 
 Hash = npt.NDArray[np.bool_]
 

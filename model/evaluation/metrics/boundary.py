@@ -5,7 +5,7 @@ import math
 import cv2
 import numpy as np
 
-from model.evaluation.overlap import Mask
+from model.evaluation.metrics.overlap import Mask
 
 
 def boundary_error(mask: Mask, truth: Mask) -> float:

@@ -18,7 +18,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from model.training.pairs import DatasetError, PairFile, clean_frames, find_pairs, listed, read_names
+from model.training.data.pairs import DatasetError, PairFile, clean_frames, find_pairs, listed, read_names
 
 FOLDERS = "pairs"  # name of the source that --images and --masks make
 KEYS = {"images", "masks", "stems", "weight"}

@@ -20,9 +20,9 @@ from torch.utils.data import DataLoader, Dataset
 from model.cores import usable_cores
 from model.training.augmentation import augment, crops
 from model.training.augmentation.erase import erase
-from model.training.pairs import DatasetError, Pair
+from model.training.data.pairs import DatasetError, Pair
+from model.training.data.sampler import Sampler
 from model.training.recipe import Recipe
-from model.training.sampler import Sampler
 
 PICTURES_TRIED = 1000
 SMALL_POLYP = 0.025  # of the picture, see ``Recipe.small_repeats``

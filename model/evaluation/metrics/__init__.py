@@ -1,0 +1,1 @@
+"""What a mask or a map is judged by: overlap with the truth, distance of outlines, metrics of saliency."""
