@@ -64,6 +64,7 @@ class Call:
     is_stream: bool = False  # carries many frames
     is_quiet: bool = False  # polled all the time: not traced, and logged at level DEBUG
     fault: ServiceError | None = None  # raised after authentication, so that strangers do not see it
+    passes: tuple[type[Exception], ...] = ()  # raised by the transport's library once it has ended the call itself
     cancelled_by: Callable[[], type[ServiceError]] = lambda: ClientLeft  # the cause if the transport cancels the call
 
     request_id: str = ""  # the client's, or a new one
@@ -158,6 +159,8 @@ class Calls:
             failure = type(error)
             raise
         except Exception as error:
+            if isinstance(error, call.passes):
+                raise
             if isinstance(error, TimeoutError) and call._timeout.expired():
                 failure = DeadlineExceeded
                 raise DeadlineExceeded("the answer was not ready in time; retry, or allow more time") from None

@@ -78,7 +78,10 @@ class Settings(BaseModel):
     drain_seconds: float = Field(
         20, ge=0, description="How long a graceful shutdown (SIGTERM) waits for accepted requests."
     )
-    maps: bool = Field(True, description="Whether output=maps is available; it loads a second network, about 130 MB.")
+    maps: bool = Field(
+        True,
+        description="Whether output=maps is available; on first use it loads PyTorch and a second network, 420 to 690 MB.",
+    )
     max_streams: int = Field(64, ge=1, description="Video streams that may be open at once; more get 429.")
     stream_window: int = Field(
         4,

@@ -1,5 +1,6 @@
 """ASGI middleware: turns every HTTP request and WebSocket into a call, and adds security headers to every answer."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -7,7 +8,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.calls import Call, Calls, Transport
-from service.errors import ForeignOrigin, ServiceError, UnknownRoute
+from service.errors import ClientLeft, Draining, ForeignOrigin, ServiceError, UnknownRoute
 from service.tasks import drop_tracebacks
 
 OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/v2/health/live", "/v2/health/ready", "/docs", "/openapi.json"})
@@ -15,6 +16,7 @@ OPEN_FOLDERS = ("/pages/", "/samples/", "/docs/assets/")  # static files of the 
 QUIET_PATHS = frozenset({"/livez", "/readyz", "/metrics"})  # polled all the time
 STREAM_PATHS = frozenset({"/stream"})  # the paths that accept a WebSocket
 READING = frozenset({"GET", "HEAD", "OPTIONS"})  # safe for pages of other sites: browsers hide the answers from them
+CLIENT_LEFT = "client_left"  # in the state of a request: whether its cancellation means so
 TIMEOUT_HEADER = "x-request-timeout-ms"
 TOKEN_PROTOCOL = "pranet.bearer."  # prefix of the token in a WebSocket's subprotocols
 SAFE_HEADERS = {
@@ -69,9 +71,8 @@ class HttpCalls:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         if scope.get("method") == "HEAD":  # used by load balancers; the HTTP server omits the body of the answer
             scope = {**scope, "method": "GET"}
-        call = self._call(scope, headers)
         state = scope.setdefault("state", {})
-        state["call"] = call
+        call = state["call"] = self._call(scope, headers)
 
         answered = False
 
@@ -91,6 +92,13 @@ class HttpCalls:
                 except BaseException:
                     call.name = _route(scope) or call.name
                     raise
+        except asyncio.CancelledError:
+            request = asyncio.current_task()
+            if answered or scope["type"] != "http" or request is None or state.get(CLIENT_LEFT, True):
+                raise
+            request.uncancel()  # the server ends; this is its last answer
+            state["error"] = Draining("the service stopped before the request was answered; send it again")
+            await self._errors["http"](scope, receive, send_with_headers)
         except ServiceError as error:
             drop_tracebacks(error)  # the request's state refers to the error: breaks the reference cycle
             if not answered:
@@ -111,6 +119,7 @@ class HttpCalls:
             is_stream=is_socket,
             is_quiet=path in QUIET_PATHS,
             fault=self._fault(scope, headers),
+            cancelled_by=lambda: ClientLeft if scope["state"].get(CLIENT_LEFT, True) else Draining,
         )
 
     def _fault(self, scope: Scope, headers: Mapping[str, str]) -> ServiceError | None:

@@ -32,7 +32,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.calls import Calls, Transport
 from service.errors import HeadTooLarge, HeadTooSlow, InvalidRequest, ServiceError
-from service.http.middleware import REST
+from service.http.middleware import CLIENT_LEFT, REST
 from service.http.request import FAULT
 
 HEAD_SECONDS = 10.0
@@ -55,7 +55,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._fault: ServiceError | None = None  # what is wrong with the head, for ``send_400_response``
         self._closed_for_reading = False  # malformed HTTP came: everything after it is ignored
         self._pending_error: ServiceError | None = None  # sent after the responses to earlier requests
-        self._requests: set[asyncio.Task[Any]] = set()  # in progress
+        self._requests: dict[asyncio.Task[Any], dict[str, Any]] = {}  # in progress
         self.app = self._tracked(self.app)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -67,7 +67,8 @@ class HttpProtocol(HttpToolsProtocol):
         """Cancel the timer, and the work for a client that disconnected."""
         self._stop_timer()
         super().connection_lost(exc)
-        for request in self._requests:
+        for request, state in self._requests.items():
+            state[CLIENT_LEFT] = True
             request.cancel()
 
     def data_received(self, data: bytes) -> None:
@@ -178,14 +179,15 @@ class HttpProtocol(HttpToolsProtocol):
         async def run(scope: Any, receive: Any, send: Any) -> None:
             request = asyncio.current_task()
             assert request is not None
-            self._requests.add(request)
+            self._requests[request] = scope["state"]
+            scope["state"][CLIENT_LEFT] = False
             try:
                 await app(scope, receive, send)
             except asyncio.CancelledError:
-                if not self.transport.is_closing():
+                if not scope["state"][CLIENT_LEFT]:
                     raise
             finally:
-                self._requests.discard(request)
+                del self._requests[request]
 
         return run
 

@@ -32,12 +32,14 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
     def __init__(self, *given: Any, calls: Calls, **named: Any) -> None:
         super().__init__(*given, **named)
         self._calls = calls
+        self._heard = False  # bytes came since the last ping
         self._loose_frames = 0  # in the bytes received last
         self._due = 0.0  # loop time by which all frames so far would have come at the sustained rate
         self._waiting: asyncio.TimerHandle | None = None
 
     def data_received(self, data: bytes) -> None:
         """Refuse bytes that are not an HTTP request, and pause reading during a flood of small frames."""
+        self._heard = True
         self._loose_frames = 0
         super().data_received(data)
         now = self.loop.time()
@@ -47,6 +49,14 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self._waiting = self.loop.call_later(early, self._go_on)
         if self.conn.handshake_exc and not self.handshake_initiated:
             self._refuse(self.conn.handshake_exc)
+
+    def keepalive_timeout(self) -> None:
+        """Close the connection if the peer is gone; a pong may also wait behind frames that backpressure holds up."""
+        if self.read_paused or self._heard:
+            self._heard = False
+            self.pong_timer = self.loop.call_later(self.ping_timeout or 0.0, self.keepalive_timeout)
+        else:
+            super().keepalive_timeout()
 
     def handle_ping(self) -> None:
         """Count a ping, and answer it."""

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 
 from pranet_client.errors import ERROR_METADATA_KEY
 from service.calls import Call, Calls, Transport
-from service.errors import ClientLeft, DeadlineExceeded, ServiceError
+from service.errors import ClientLeft, DeadlineExceeded, MethodNotAllowed, ServiceError
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -55,6 +55,7 @@ def call_of(context: Context, method: str, *, is_open: bool = False) -> Call:
         is_stream=short in STREAMS,
         is_quiet=is_open,
         cancelled_by=lambda: _ending(context),
+        passes=(grpc.aio.AbortError,),
     )
 
 
@@ -73,7 +74,13 @@ async def entered(calls: Calls, call: Call, context: Context) -> AsyncIterator[C
                 await context.send_initial_metadata([("traceparent", call.traceparent)])
             if call.is_stream:
                 call.remove_deadline()
-            yield call
+            try:
+                yield call
+            except grpc.aio.AbortError:  # a method of gRPC's own services ended the call
+                call.code = _status(context).name
+                raise
+            except NotImplementedError:  # raised by generated code
+                raise MethodNotAllowed("this gRPC method is not implemented here") from None
     except ClientLeft:
         raise asyncio.CancelledError from None  # there is no client to send a status to
     except ServiceError as error:
@@ -104,6 +111,12 @@ async def abort(context: Context, error: ServiceError, request_id: str) -> None:
     if error.retry_after is not None:
         metadata.append(("retry-after", str(error.retry_after)))
     await context.abort(error.grpc, error.detail, tuple(metadata))
+
+
+def _status(context: Context) -> grpc.StatusCode:
+    """Return the status that a call was ended with."""
+    given = context.code()
+    return next(status for status in grpc.StatusCode if given in (status, status.value[0]))
 
 
 def _ending(context: Context) -> type[ServiceError]:

@@ -43,6 +43,8 @@ class _Messages:
         except StopAsyncIteration:
             await asyncio.sleep(CANCELLED_SECONDS)
             raise
+        except DecodeError:
+            raise InvalidRequest("the message is not of this method's type; send the one in its .proto file") from None
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -113,8 +115,6 @@ async def _only(requests: Any, limits: MessageLimits, context: Context) -> Any:
         raise BodyTooSlow("the message did not arrive before the deadline of the request; send it faster") from None
     except StopAsyncIteration:
         raise InvalidRequest("the call ended without a request message; send one") from None
-    except DecodeError:
-        raise InvalidRequest("the message is not of this method's type; send the one in its .proto file") from None
 
 
 def _measured(deserialize: Callable[[bytes], Any] | None, most: int) -> Callable[[bytes], Any]:

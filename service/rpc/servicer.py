@@ -2,14 +2,12 @@
 
 from collections.abc import AsyncIterator
 
-from google.protobuf.message import DecodeError
-
 from model.transforms import SIZE
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service import __version__
 from service.calls import current
-from service.errors import InvalidRequest, TooManyBytes
+from service.errors import TooManyBytes
 from service.frames.frame import Frame
 from service.rpc import messages
 from service.rpc.call import Context, write
@@ -35,16 +33,15 @@ class Servicer(pb_grpc.SegmentationServiceServicer):
 
     async def SegmentStream(self, requests: AsyncIterator[pb.StreamRequest], context: Context) -> None:
         """Segment video; ``service.streams.stream`` describes what happens to its frames."""
-        sent = _readable(requests)
 
         async def frames() -> AsyncIterator[StreamFrame]:
-            async for request in sent:
+            async for request in requests:
                 yield messages.frame(request)
 
         async def send(frame: StreamFrame) -> None:
             await write(context, messages.stream_response(frame))
 
-        first = await self._service.streams.first(sent)
+        first = await self._service.streams.first(requests)
         options = messages.stream_options(first, self._service.settings.threshold)
         with self._service.streams.open(options) as stream:
             await stream.run(frames(), send)
@@ -61,17 +58,3 @@ class Servicer(pb_grpc.SegmentationServiceServicer):
             max_image_bytes=settings.max_image_bytes,
             max_image_pixels=settings.max_image_pixels,
         )
-
-
-async def _readable(requests: AsyncIterator[pb.StreamRequest]) -> AsyncIterator[pb.StreamRequest]:
-    """Yield the messages of a stream.
-
-    Raises:
-        InvalidRequest: a message cannot be parsed.
-
-    """
-    try:
-        async for request in requests:
-            yield request
-    except DecodeError:
-        raise InvalidRequest("the message is not a StreamRequest; send the type in segmentation.proto") from None

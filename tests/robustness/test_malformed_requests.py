@@ -10,6 +10,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
@@ -241,3 +242,32 @@ async def test_a_fault_on_one_request_of_a_stream_is_counted_as_internal(running
     async for answer in inference_grpc.GRPCInferenceServiceStub(running.channel).ModelStreamInfer(iter([request])):
         assert "log has the cause" in answer.error_message
     assert counted(running)[1] == {"internal": 1}
+
+
+async def test_a_health_check_of_an_unknown_service_is_told_so_and_no_fault(running: Running) -> None:
+    stub = health_pb2_grpc.HealthStub(running.channel)
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await stub.Check(health_pb2.HealthCheckRequest(service="nobody"))
+    assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+    with pytest.raises(grpc.aio.AioRpcError) as missing:
+        await running.channel.unary_unary("/grpc.health.v1.Health/List")(b"")
+    assert missing.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    requests, refusals = counted(running)
+    assert requests == {("grpc", "NOT_FOUND"): 1, ("grpc", "UNIMPLEMENTED"): 1}
+    assert "internal" not in refusals
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "/inference.GRPCInferenceService/ModelStreamInfer",
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+        "/pranet.v1.SegmentationService/SegmentStream",
+    ],
+)
+async def test_bytes_that_are_no_message_of_a_stream_are_refused_by_cause(running: Running, method: str) -> None:
+    call = running.channel.stream_stream(method)(iter([b"\xff\xff"]))
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await anext(aiter(call))
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert counted(running)[1] == {"invalid-request": 1}

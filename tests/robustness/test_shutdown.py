@@ -181,3 +181,17 @@ def test_serve_ends_with_2_and_one_line_when_a_port_is_taken() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         done = pranet("serve", "--port", 0, "--grpc-port", taken.getsockname()[1], "--log-level", "error")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+
+
+def test_a_request_that_the_end_cuts_off_is_told_so_in_the_form_of_all_errors() -> None:
+    head = b"POST /segment HTTP/1.1\r\nHost: pranet\r\nContent-Type: image/jpeg\r\nContent-Length: 9999\r\n\r\nhalf"
+    with processes.fake_server("--drain-seconds", "1") as server:
+        port = int(server.url.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client:
+            client.sendall(head)
+            time.sleep(0.3)  # until it is being read
+            server.process.send_signal(signal.SIGTERM)
+            answer = client.makefile("rb").read()
+    status, body = answer.split(b"\r\n", 1)[0], answer.rpartition(b"\r\n\r\n")[2]
+    assert b" 503 " in status
+    assert json.loads(body)["type"] == "urn:pranet:error:draining"

@@ -1,8 +1,10 @@
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
+from PIL import Image
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
@@ -11,7 +13,8 @@ from service.http.websocket_protocol import LOOSE_FRAMES, WebSocketProtocol
 from service.rest.websocket_messages import LENGTH
 from service.runtime import Phase
 from tests.support.patching import Patches
-from tests.support.pictures import mask_of
+from tests.support.pictures import encoded, mask_of
+from tests.support.predictors import RedPredictor
 from tests.support.servers.black_hole import Loss, black_hole
 from tests.support.serving import PATIENCE, serving, until
 from tests.support.streaming import Held, check_identity, held
@@ -205,3 +208,28 @@ async def test_a_flood_of_pings_has_to_wait_and_the_stream_goes_on(patched: Patc
         head, _ = unpacked(await socket.recv())
     assert head["frame_id"] == 1
     assert not waited[0]
+
+
+async def test_a_client_that_is_faster_than_the_service_is_slowed_and_not_taken_for_gone(patched: Patches) -> None:
+    patched(http_server, "WS_PING_SECONDS", 0.1)
+    patched(http_server, "WS_PING_TIMEOUT_SECONDS", 0.1)
+    answered = patched(WebSocketProtocol, "keepalive_timeout")
+    frames = 30
+    picture = encoded(Image.effect_noise((400, 400), 90).convert("RGB"), "PNG")  # more than buffers hold
+    async with (
+        serving(RedPredictor(before=lambda batch: time.sleep(0.05))) as it,
+        opened(it) as socket,
+        asyncio.timeout(PATIENCE),
+    ):
+        await socket.send(EVERY)
+        sending = asyncio.create_task(send_all(socket, frames, picture))
+        heads = [unpacked(await socket.recv())[0] for _ in range(frames)]
+        await sending
+    assert [head["outcome"] for head in heads] == ["answered"] * frames
+    assert answered.count
+
+
+async def send_all(socket: ClientConnection, frames: int, picture: bytes) -> None:
+    for number in range(frames):
+        await socket.send(packed(number, picture))
+    await socket.send(END)
