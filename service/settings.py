@@ -80,7 +80,7 @@ class Settings(BaseModel):
     )
     maps: bool = Field(
         True,
-        description="Whether output=maps is available; on first use it loads PyTorch and a second network, 420 to 690 MB.",
+        description="Whether output=maps is available; on first use it loads a second network, 420 to 690 MB.",
     )
     max_streams: int = Field(64, ge=1, description="Video streams that may be open at once; more get 429.")
     stream_window: int = Field(
