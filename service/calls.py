@@ -23,7 +23,7 @@ from opentelemetry import context
 from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, StatusCode, set_span_in_context
 
 from service.access.authentication import Authentication
-from service.errors import ClientLeft, DeadlineExceeded, InternalError, InvalidRequest, ServiceError
+from service.errors import ClientLeft, DeadlineExceeded, Draining, InternalError, InvalidRequest, ServiceError
 from service.observability import logs
 from service.observability.metrics import Metrics
 from service.observability.tracing import STREAM, W3C, Tracing
@@ -66,6 +66,7 @@ class Call:
     fault: ServiceError | None = None  # raised after authentication, so that strangers do not see it
     passes: tuple[type[Exception], ...] = ()  # raised by the transport's library once it has ended the call itself
     cancelled_by: Callable[[], type[ServiceError]] = lambda: ClientLeft  # the cause if the transport cancels the call
+    cut_off: Callable[[], bool] = lambda: False  # whether the end of the server cancels the call, not its client
 
     request_id: str = ""  # the client's, or a new one
     span: Span = INVALID_SPAN
@@ -152,7 +153,10 @@ class Calls:
                     self._readiness.check()  # raises the reason
                 async with asyncio.timeout_at(call.set_deadline(self._timeout_seconds) + LATE_SECONDS) as call._timeout:
                     yield call
-        except (asyncio.CancelledError, ClientLeft):
+        except asyncio.CancelledError:
+            failure = Draining if call.cut_off() else call.cancelled_by()
+            raise
+        except ClientLeft:
             failure = call.cancelled_by()
             raise
         except ServiceError as error:

@@ -8,7 +8,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.calls import Call, Calls, Transport
-from service.errors import ClientLeft, Draining, ForeignOrigin, ServiceError, UnknownRoute
+from service.errors import Draining, ForeignOrigin, ServiceError, UnknownRoute
 from service.tasks import drop_tracebacks
 
 OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/v2/health/live", "/v2/health/ready", "/docs", "/openapi.json"})
@@ -94,7 +94,7 @@ class HttpCalls:
                     raise
         except asyncio.CancelledError:
             request = asyncio.current_task()
-            if answered or scope["type"] != "http" or request is None or state.get(CLIENT_LEFT, True):
+            if answered or scope["type"] != "http" or request is None or not call.cut_off():
                 raise
             request.uncancel()  # the server ends; this is its last answer
             state["error"] = Draining("the service stopped before the request was answered; send it again")
@@ -119,7 +119,7 @@ class HttpCalls:
             is_stream=is_socket,
             is_quiet=path in QUIET_PATHS,
             fault=self._fault(scope, headers),
-            cancelled_by=lambda: ClientLeft if scope["state"].get(CLIENT_LEFT, True) else Draining,
+            cut_off=lambda: not scope["state"].get(CLIENT_LEFT, True),
         )
 
     def _fault(self, scope: Scope, headers: Mapping[str, str]) -> ServiceError | None:

@@ -80,7 +80,7 @@ async def entered(calls: Calls, call: Call, context: Context) -> AsyncIterator[C
                 call.code = _status(context).name
                 raise
             except NotImplementedError:  # raised by generated code
-                raise MethodNotAllowed("this gRPC method is not implemented here") from None
+                raise MethodNotAllowed("this gRPC method is not implemented; see the .proto files") from None
     except ClientLeft:
         raise asyncio.CancelledError from None  # there is no client to send a status to
     except ServiceError as error:

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 from torch import fx
 
+from model.engines import factory
 from model.engines.cuda.branches import Branches
 from model.engines.cuda.cudnn_fusion import fuse_activations
 from model.engines.cuda.network import arrange
 from model.engines.cuda.predictor import CudaPredictor, split_when_out_of_memory
-from model.engines.factory import factory
 from model.network.normalisation import Centred
 from model.transforms import Floats, Pixels, to_input
 from model.weights import checkpoint

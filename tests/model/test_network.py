@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 from model import transforms
+from model.engines import factory
 from model.engines.cuda.predictor import split_when_out_of_memory
-from model.engines.factory import factory
 from model.engines.predictor import DeviceError
 from model.network.pranet import PraNet
 from model.rewrites.decoder_folding import fold_end_of_decoder

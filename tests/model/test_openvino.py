@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from model import cores, transforms
-from model.engines.factory import factory
+from model.engines import factory
 from model.engines.predictor import DeviceError, Predictor
 from model.rewrites.folding import fold_batch_norm
 from model.weights import checkpoint

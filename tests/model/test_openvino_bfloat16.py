@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from model import cores, transforms
-from model.engines.factory import factory
+from model.engines import factory
 from model.network.normalisation import Centred
 from model.network.pranet import PraNet
 from model.rewrites.folding import fold_batch_norm

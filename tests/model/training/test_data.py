@@ -203,8 +203,8 @@ def test_erased_samples_have_an_empty_mask(scenes):
 BY_PROCESSES = """
 import numpy as np, torch
 from model.training import recipe
-from model.training.batches import Batches, Pool
-from model.training.pairs import Pair
+from model.training.data.batches import Batches, Pool
+from model.training.data.pairs import Pair
 rng = np.random.default_rng(0)
 pairs = [Pair(rng.integers(0, 256, (64, 64, 3), np.uint8), np.eye(64, dtype=np.uint8)) for _ in range(5)]
 batches = Batches([Pool(pairs)], recipe.load("finetune"))
