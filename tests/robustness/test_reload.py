@@ -209,7 +209,7 @@ async def test_under_load_sighup_changes_the_weights_between_two_answers_and_fai
             await seen(answers, one)
             put(b"no weights at all", file)
             server.process.send_signal(signal.SIGHUP)
-            while "not taken" not in log.read_text():
+            while "the reload failed" not in log.read_text():
                 await seen(answers, one, times=1)
             put(variants[1].read_bytes(), file)
             server.process.send_signal(signal.SIGHUP)
