@@ -26,6 +26,7 @@ from service.frames.segmenter import Segmenter, inference
 from service.frames.side_outputs import SideOutputs
 from service.observability import tracing
 from service.observability.metrics import Metrics
+from service.observability.tracing import Tracing
 from service.readiness import Phase, Readiness
 from service.settings import Settings
 from service.streams.registry import Streams
@@ -109,15 +110,7 @@ async def running(
         readiness = Readiness(batcher.dead)
         metrics.ready.set_function(lambda: readiness.ready)
         side_outputs = SideOutputs(settings.weights_path) if settings.maps else None
-        segmenter = Segmenter(
-            batcher,
-            Admission(settings.max_queue_size),
-            pool,
-            metrics,
-            traces,
-            max_image_pixels=settings.max_image_pixels,
-            side_outputs=side_outputs,
-        )
+        segmenter = _segmenter(settings, batcher, pool, metrics, traces, side_outputs)
         model_slot = ModelSlot(
             batcher,
             predictor.model,
@@ -165,6 +158,25 @@ def _batcher(
         slots=predictor.slots,
         hang_seconds=hang_seconds or _hang_seconds(settings),
         on_batch=metrics.batch_size.observe,
+    )
+
+
+def _segmenter(
+    settings: Settings,
+    batcher: Batcher[Pixels, Inference],
+    pool: ThreadPoolExecutor,
+    metrics: Metrics,
+    traces: Tracing,
+    side_outputs: SideOutputs | None,
+) -> Segmenter:
+    return Segmenter(
+        batcher,
+        Admission(settings.max_queue_size),
+        pool,
+        metrics,
+        traces,
+        max_image_pixels=settings.max_image_pixels,
+        side_outputs=side_outputs,
     )
 
 
