@@ -2,11 +2,9 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import grpc
 import httpx
 import numpy as np
 import pytest
@@ -16,7 +14,7 @@ from PIL.Image import Transpose
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from tests.support.pictures import SAMPLES, Mask, annotation, dice, encoded, mask_of
-from tests.support.processes import Server, pranet
+from tests.support.processes import Server, clients, pranet
 
 CLIENTS = 64
 ALIKE = 0.8  # Dice from which two masks could be taken for each other
@@ -84,35 +82,23 @@ def _write(folder: Path, number: int, picture: Image.Image) -> Path:
     return file
 
 
-@pytest.fixture
-async def clients(server: Server) -> AsyncIterator[tuple[httpx.AsyncClient, grpc.aio.Channel]]:
-    limits = httpx.Limits(max_connections=None)
-    async with (
-        httpx.AsyncClient(base_url=server.url, timeout=120, trust_env=False, limits=limits) as rest,
-        grpc.aio.insecure_channel(server.grpc_address) as channel,
-    ):
-        yield rest, channel
-
-
 @pytest.mark.slow
-async def test_64_clients_each_get_the_mask_that_the_command_makes(
-    cases: list[Case], clients: tuple[httpx.AsyncClient, grpc.aio.Channel]
-) -> None:
-    rest, channel = clients
-    stub = pb_grpc.SegmentationServiceStub(channel)
-    before = await _batches(rest)
+async def test_64_clients_each_get_the_mask_that_the_command_makes(cases: list[Case], server: Server) -> None:
+    async with clients(server) as (rest, channel):
+        stub = pb_grpc.SegmentationServiceStub(channel)
+        before = await _batches(rest)
 
-    async def over_rest(image: bytes) -> bytes:
-        headers = {"x-request-timeout-ms": "30000"}
-        return (await rest.post("/segment", content=image, headers=headers)).raise_for_status().content
+        async def over_rest(image: bytes) -> bytes:
+            headers = {"x-request-timeout-ms": "30000"}
+            return (await rest.post("/segment", content=image, headers=headers)).raise_for_status().content
 
-    async def over_grpc(image: bytes) -> bytes:
-        return bytes((await stub.Segment(pb.SegmentRequest(image=image), timeout=120)).png)
+        async def over_grpc(image: bytes) -> bytes:
+            return bytes((await stub.Segment(pb.SegmentRequest(image=image), timeout=120)).png)
 
-    calls = [(over_grpc if number % 2 else over_rest)(case.image) for number, case in enumerate(cases)]
-    answers = await asyncio.gather(*calls)
+        calls = [(over_grpc if number % 2 else over_rest)(case.image) for number, case in enumerate(cases)]
+        answers = await asyncio.gather(*calls)
+        after = await _batches(rest)
     same = [float((mask_of(answer) == case.expected).mean()) for answer, case in zip(answers, cases, strict=True)]
-    after = await _batches(rest)
     frames, batches = (late - early for early, late in zip(before, after, strict=True))
     print(f"\nleast share of equal pixels {min(same):.4f}, mean batch {frames / batches:.2f}", end="")
     assert min(same) >= 0.99

@@ -1,7 +1,6 @@
 """How ``pranet serve`` ends: accepted requests are answered first, on both protocols."""
 
 import asyncio
-import contextlib
 import json
 import os
 import pty
@@ -9,7 +8,6 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -24,22 +22,12 @@ from service.app import INFERENCE_DEAD, StartError
 from service.batching.batcher import MAX_ABANDONED
 from tests.support import processes
 from tests.support.pictures import SAMPLES, encoded, mask_of
-from tests.support.processes import Server, pranet
+from tests.support.processes import clients, pranet
 from tests.support.serving import PATIENCE, serving
 
 CALLERS = 12  # of each protocol: more than one batch, so that some wait when the signal comes
 IMAGE = SAMPLES[0].read_bytes()
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-
-
-@contextlib.asynccontextmanager
-async def clients(server: Server) -> AsyncIterator[tuple[httpx.AsyncClient, grpc.aio.Channel]]:
-    limits = httpx.Limits(max_connections=None)
-    async with (
-        httpx.AsyncClient(base_url=server.url, timeout=120, trust_env=False, limits=limits) as rest,
-        grpc.aio.insecure_channel(server.grpc_address) as channel,
-    ):
-        yield rest, channel
 
 
 async def in_flight(rest: httpx.AsyncClient) -> int:

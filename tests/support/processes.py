@@ -7,11 +7,12 @@ import ssl
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+import grpc
 import httpx
 
 from tests.support.pictures import ROOT
@@ -74,6 +75,17 @@ def server(
 def fake_server(*arguments: object, **options: Any) -> contextlib.AbstractContextManager[Server]:
     """Serve with a predictor that needs no weights; see ``servers/fake_predictor_server.py``."""
     return server(*arguments, program=FAKE_PREDICTOR, **options)
+
+
+@contextlib.asynccontextmanager
+async def clients(server: Server) -> AsyncIterator[tuple[httpx.AsyncClient, grpc.aio.Channel]]:
+    """Connect a client of each protocol that may have any number of calls open."""
+    limits = httpx.Limits(max_connections=None)
+    async with (
+        httpx.AsyncClient(base_url=server.url, timeout=120, trust_env=False, limits=limits) as rest,
+        grpc.aio.insecure_channel(server.grpc_address) as channel,
+    ):
+        yield rest, channel
 
 
 def resident_bytes(server: Server) -> int:
