@@ -77,6 +77,11 @@ class Call:
     _asked: float = 0.0  # requested timeout, seconds
     _timeout: asyncio.Timeout = field(default_factory=lambda: asyncio.Timeout(None))
 
+    @property
+    def answer_headers(self) -> dict[str, str]:
+        """Return the headers that tell the client which call this was."""
+        return {"x-request-id": self.request_id} | ({"traceparent": self.traceparent} if self.traceparent else {})
+
     def set_deadline(self, limit: float) -> float:
         """Set the deadline to ``limit`` seconds after arrival, or earlier if the client asked for less; return it."""
         self.deadline = self.arrived + min(self._asked, limit)

@@ -145,9 +145,7 @@ class HttpCalls:
 
 
 def _add_headers(scope: Scope, headers: MutableHeaders, call: Call) -> None:
-    headers["x-request-id"] = call.request_id
-    if call.traceparent:
-        headers["traceparent"] = call.traceparent
+    headers.update(call.answer_headers)
     for name, value in SAFE_HEADERS.items():
         headers.setdefault(name, value)
     if scope["scheme"] == "https":  # over plain HTTP, browsers ignore it and print a warning

@@ -23,6 +23,7 @@ import json
 from collections.abc import AsyncIterator
 
 from fastapi import Response, WebSocket, WebSocketDisconnect
+from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
 from service.calls import Call, Transport
@@ -50,7 +51,7 @@ async def stream(websocket: WebSocket) -> None:
     service: Service = websocket.app.state.service
     call: Call = websocket.state.call
     subprotocol = SUBPROTOCOL if SUBPROTOCOL in websocket.scope["subprotocols"] else None
-    await websocket.accept(subprotocol, _headers(call))
+    await websocket.accept(subprotocol, Headers(call.answer_headers).raw)
     call.transport = STREAM
     call.remove_deadline()
     service.readiness.check()  # after the handshake, since browsers hide why a handshake was refused
@@ -82,8 +83,7 @@ async def encode_error(scope: Scope, receive: Receive, send: Send) -> None:
     call: Call = scope["state"]["call"]
     problem = json.dumps(error.problem(call.request_id))
     if call.transport is HANDSHAKE:
-        headers = {name.decode(): value.decode() for name, value in _headers(call)} | headers_of(error)
-        refusal = Response(problem, error.status, headers, PROBLEM_TYPE)
+        refusal = Response(problem, error.status, call.answer_headers | headers_of(error), PROBLEM_TYPE)
         await WebSocket(scope, receive, send).send_denial_response(refusal)
         return
     close = {"type": "websocket.close", "code": int(call.code), "reason": ""}
@@ -112,11 +112,6 @@ def _close_code(error: type[ServiceError]) -> str:
     if error.retry_after is not None or error.status == 429:
         return TRY_AGAIN_LATER
     return INTERNAL_ERROR if error.status >= 500 else PROTOCOL_ERROR
-
-
-def _headers(call: Call) -> list[tuple[bytes, bytes]]:
-    headers = [(b"x-request-id", call.request_id.encode())]
-    return [*headers, (b"traceparent", call.traceparent.encode())] if call.traceparent else headers
 
 
 async def _send_last(send: Send, *messages: Message) -> None:
