@@ -55,8 +55,9 @@ soak: $(VENV)/.dev
 
 # The service beside plain servers of the same network, in turns: minutes, on a machine with nothing else to do.
 #   make peers PRECISION=int8
+#   make peers AGAINST=../earlier   also measures the service of another checkout
 peers: $(VENV)/.dev tools/peers/.venv/.done
-	$(BIN)/python -m tools.measure_peers --precision $(PRECISION)
+	$(BIN)/python -m tools.measure_peers --precision $(PRECISION) $(if $(AGAINST),--against $(abspath $(AGAINST)))
 
 # The service on Ray Serve, about a minute. Ray listens on every address, so it gets a network of its own. Needs iproute2.
 ray-check: $(VENV)/.dev

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -65,19 +66,20 @@ class Peer:
     health: str
 
 
-def peers(precision: str) -> list[Peer]:
-    ours = (
-        Path(sys.executable).with_name("pranet"),
-        "serve",
-        "--grpc-port",
-        0,
-        "--log-level",
-        "warning",
-        "--precision",
-    )
+def service(name: str, checkout: Path, precision: str) -> Peer:
+    """Return the service of a checkout, run by this environment's Python and packages."""
+    script = tomllib.loads((checkout / "pyproject.toml").read_text())["project"]["scripts"]["pranet"]
+    module, function = script.split(":")
+    start = f"import sys; sys.path.insert(0, {str(checkout)!r}); import {module}; sys.exit({module}.{function}())"
+    options = ("serve", "--grpc-port", 0, "--log-level", "warning", "--precision", precision, "--port")
+    return Peer(name, (sys.executable, "-c", start, *options), "", "/segment", "/readyz")
+
+
+def peers(precision: str, against: Path | None) -> list[Peer]:
     fastapi = (PYTHON, "-m", "uvicorn", "fastapi_app:app", "--log-level", "warning", "--port")
     return [
-        Peer("PraNet service", (*ours, precision, "--port"), "", "/segment", "/readyz"),
+        service("PraNet service", ROOT, precision),
+        *([service("PraNet service, other checkout", against, precision)] if against else []),
         Peer("FastAPI", fastapi, "request", "/predict", "/health"),
         Peer("LitServe, 2 workers", (PYTHON, "litserve_app.py"), "request", "/predict", "/health"),
     ]
@@ -185,6 +187,7 @@ def main() -> None:
     parser.add_argument("--concurrency", default="1,16", help="requests in flight (default: 1,16)")
     parser.add_argument("--seconds", type=float, default=8)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="also measure the service of another checkout")
     arguments = parser.parse_args()
     concurrencies = [int(each) for each in arguments.concurrency.split(",")]
     table: dict[tuple[str, int], list[Figures]] = defaultdict(list)
@@ -193,7 +196,7 @@ def main() -> None:
         for number in range(arguments.rounds):
             table["no server", 1].append(loops(model, arguments.seconds, count=1, threads=0))
             table["no server, 2 processes", 2].append(loops(model, arguments.seconds, count=2, threads=1))
-            for peer in peers(arguments.precision)[:: 1 if number % 2 else -1]:
+            for peer in peers(arguments.precision, arguments.against)[:: 1 if number % 2 else -1]:
                 for concurrency, row in asyncio.run(rows(peer, model, concurrencies, arguments.seconds)).items():
                     table[peer.name, concurrency].append(_figures(row))
     print("| | at once | pictures/s | p50 ms | CPU ms a picture | failed |\n|---|---|---|---|---|---|")
