@@ -1,5 +1,6 @@
 """pydantic's validation errors as sentences for the user who sent the values."""
 
+import re
 import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 SHOWN = 80  # characters of a wrong value or name that a message quotes
+NUMBER = re.compile(r"[-+]?[0-9.]+")
 TOLD = 5  # faults that a message lists; the others show after these are corrected
 
 
@@ -47,9 +49,13 @@ def _clause(fault: Mapping[str, Any], model: type[BaseModel]) -> str:
             return f"{name} is unknown; the known names are {_names(model)}"
         case "extra_forbidden":
             return f"{name} is unknown; leave it out"
-    given = fault["input"]
-    shown = reprlib.repr(given) if isinstance(given, list | dict) else str(given)  # the value may be a large tree
-    return f"{name} is {shown[:SHOWN]!r}, but {expectation(fault, model)}"
+    return f"{name} is {_shown(fault['input'])}, but {expectation(fault, model)}"
+
+
+def _shown(given: Any) -> str:
+    """Return the beginning of a value, in quotes unless it is a number; the value may be a large tree."""
+    text = (reprlib.repr(given) if isinstance(given, list | dict) else str(given))[:SHOWN]
+    return text if NUMBER.fullmatch(text) else repr(text)
 
 
 def _names(model: type[BaseModel]) -> str:

@@ -91,7 +91,8 @@ class Segmenter:
                 if frame.refine is not None:
                     await frame.refine(frame)
                 if frame.options.output is Output.MAPS and self._side_outputs is not None:
-                    await self._side_outputs.add_to(frame)
+                    with frame.stage("maps"):
+                        await self._side_outputs.add_to(frame)
                 answer = await self._run(frame, render, frame)
         frame.item = frame.result = frame.picture = None  # frees memory while the answer is sent
         return answer

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-STAGES = ("decode", "preprocess", "queue", "infer", "post", "encode")
+STAGES = ("decode", "preprocess", "queue", "infer", "maps", "post", "encode")  # maps: only if they are asked for
 
 
 class StageTimes(dict[str, tuple[float, float]]):

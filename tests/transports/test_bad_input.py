@@ -33,7 +33,7 @@ REQUESTS: dict[str, tuple[dict[str, Any], int, str, str]] = {
         {"params": {"threshold": "2"}},
         422,
         "invalid-parameter",
-        "threshold is '2', but it should be less",
+        "threshold is 2, but it should be less",
     ),
     "threshold text": ({"params": {"threshold": "high"}}, 422, "invalid-parameter", "it should be a valid number"),
     "threshold nan": ({"params": {"threshold": "nan"}}, 422, "invalid-parameter", "it should be a finite number"),

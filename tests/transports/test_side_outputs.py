@@ -42,6 +42,21 @@ async def test_side_outputs_come_as_four_maps_side_by_side_and_the_last_is_the_a
     assert not np.array_equal(s6, s3)
 
 
+async def test_the_maps_are_a_stage_of_their_own(patched: Patches) -> None:
+    class White:
+        @staticmethod
+        def of(pixels: object) -> list[np.ndarray]:
+            return [np.full((352, 352), 255, np.uint8)] * 4
+
+    patched(SideOutputs, "_network", lambda *_: White)
+    async with serving() as it:
+        answer = await it.rest.post("/segment", params={"output": "maps"}, content=JPEG)
+        plain = await it.rest.post("/segment", content=JPEG)
+    stages = [part.split(";")[0] for part in answer.headers["server-timing"].split(", ")]
+    assert stages == ["decode", "preprocess", "queue", "infer", "maps", "post", "encode", "total"]
+    assert "maps" not in plain.headers["server-timing"]
+
+
 async def test_outside_of_the_region_of_interest_the_maps_are_black() -> None:
     seen = frame(roi="0,0,100,90")
     await SideOutputs(WEIGHTS).add_to(seen)

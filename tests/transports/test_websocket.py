@@ -75,7 +75,7 @@ async def test_a_malformed_stream_is_told_why_it_is_closed(messages: list[str | 
     [
         ([json.dumps({"colour": "red"})], "colour is unknown; the known names are threshold, output"),
         ([json.dumps({"roi": "left"})], "roi is 'left', but it should be full, auto"),
-        ([json.dumps({"threshold": 7})], "threshold is '7', but it should be less than or equal to 1"),
+        ([json.dumps({"threshold": 7})], "threshold is 7, but it should be less than or equal to 1"),
         (["[]"], "it should be a JSON object"),
         ([EVERY, LENGTH.pack(2) + b"{}"], "frame_id is missing; send it"),
         ([EVERY, LENGTH.pack(2) + b"{]"], "send a JSON object with frame_id"),

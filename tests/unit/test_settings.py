@@ -47,7 +47,7 @@ def test_an_invalid_value_is_named_with_its_meaning(variable: str, value: str) -
 
 
 def test_an_invalid_flag_is_named_as_it_was_given() -> None:
-    with pytest.raises(SettingsError, match=r"^--max-batch-size is '0', but it should be greater than") as caught:
+    with pytest.raises(SettingsError, match=r"^--max-batch-size is 0, but it should be greater than") as caught:
         load({"PRANET_MAX_BATCH_SIZE": "4"}, {"max_batch_size": "0"})
     assert "PRANET_" not in str(caught.value)
 
