@@ -229,3 +229,24 @@ def test_large_jpegs_are_also_judged_as_the_service_decodes_them(tmp_path: Path,
     whole, reduced = fidelity.compare(None, files, (), max_pixels=10**6, device="cpu", cache_dir=None, out=None)
     assert whole.mean == 1
     assert 0 < reduced.mean < 1
+
+
+SHORT = ["--seconds", "0.5", "--warm-up", "0.1", "--concurrency", "2"]
+
+
+def test_overhead_is_measured_over_every_transport_against_another_checkout(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(["bench", "overhead", "--against", str(ROOT), "--out", str(tmp_path), "--rounds", "1", *SHORT]) == 0
+    table = [line.split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    assert [[cell.strip("| ") for cell in line[:3]] for line in table] == [
+        [over, "1", checkout] for over in ("grpc", "rest", "stream", "websocket") for checkout in ("this", "other")
+    ]
+    rows = json.loads((tmp_path / "overhead.json").read_text())["rows"]
+    assert all(row["answered"] > 0 and row["server_cpu_ms"] > 0 for row in rows)
+
+
+def test_overhead_says_that_a_checkout_does_not_start(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["bench", "overhead", "--against", str(tmp_path), "--rounds", "1", "--over", "rest", *SHORT]) == 1
+    assert "is not a checkout of this service" in (told := capfd.readouterr().err)
+    assert "ended before it was ready" in told

@@ -18,7 +18,7 @@ from model.weights import checkpoint
 from pranet_client.async_client import AsyncClient
 from service import SAMPLES
 from service.commands.access import access_of, add_access_options
-from service.commands.bench import fidelity, local, parts, pictures, report, servers
+from service.commands.bench import fidelity, local, overhead, parts, pictures, report, servers
 from service.commands.bench.load import closed_loop, open_loop
 from service.commands.bench.measure import Answer, Row
 from service.commands.bench.session import Session
@@ -34,7 +34,7 @@ MAX_STREAMS = 64  # upper limit of the search with --slo-ms
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare ``engine``, ``pipeline``, ``parts``, ``fidelity``, ``http``, ``grpc`` and ``streams``."""
+    """Declare ``engine``, ``pipeline``, ``parts``, ``overhead``, ``fidelity``, ``http``, ``grpc`` and ``streams``."""
     actions = parser.add_subparsers(metavar="WHAT", required=True)
     engine = actions.add_parser("engine", help="only the network, for each batch size")
     engine.add_argument(
@@ -50,6 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         _add_common(alone)
         add_flags(alone, ENGINE_SETTINGS)
         alone.set_defaults(act=act)
+    cost = actions.add_parser("overhead", help="the whole service in front of an engine that costs nothing")
+    overhead.add_arguments(cost)
+    _add_images(cost)
+    _add_common(cost)
+    cost.set_defaults(act=_overhead)
     judging = actions.add_parser(
         "fidelity", help="compare the masks of every engine and precision with float32 PyTorch"
     )
@@ -142,6 +147,16 @@ def _parts(arguments: argparse.Namespace) -> int:
     lines = parts.compare(images, list(predictor.predict(frames)))
     print(report.parts_table(list(lines)))
     return 0
+
+
+def _overhead(arguments: argparse.Namespace) -> int:
+    images = pictures.read(arguments.images, arguments.size)
+    measured, checkouts = overhead.run(arguments, images)
+    print(report.aligned(overhead.table(measured, checkouts)))
+    rows = [line.row for lines in measured.values() for line in lines]
+    if arguments.out:
+        report.write_json(arguments.out / "overhead.json", rows, concurrency=arguments.concurrency)
+    return 1 if any(row.failed for row in rows) else 0
 
 
 def _fidelity(arguments: argparse.Namespace) -> int:

@@ -1,0 +1,90 @@
+"""The loads of ``pranet bench overhead``: each keeps a number of frames in flight over one transport."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+
+from websockets.asyncio.client import connect
+
+from pranet_client.async_client import AsyncClient
+from pranet_client.connection import VideoFrame
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from service.commands.bench import servers
+from service.commands.bench.load import Load, closed_loop
+from service.commands.bench.measure import Answer
+from service.rest.websocket_messages import LENGTH
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where a server listens."""
+
+    url: str  # of REST
+    target: str  # of gRPC
+
+
+Connect = Callable[[AsyncExitStack, Addresses, Sequence[bytes], int], Awaitable[Load]]
+
+
+async def _rest(stack: AsyncExitStack, at: Addresses, images: Sequence[bytes], concurrency: int) -> Load:
+    server = await stack.enter_async_context(servers.http(at.url))
+    return partial(closed_loop, server.send, images, concurrency)
+
+
+async def _grpc(stack: AsyncExitStack, at: Addresses, images: Sequence[bytes], concurrency: int) -> Load:
+    server = await stack.enter_async_context(servers.rpc(at.url, at.target))
+    return partial(closed_loop, server.send, images, concurrency)
+
+
+async def _stream(stack: AsyncExitStack, at: Addresses, images: Sequence[bytes], concurrency: int) -> Load:
+    client = await stack.enter_async_context(AsyncClient(target=at.target))
+
+    async def load(until: float) -> list[Answer]:
+        places, sent, answers = asyncio.Semaphore(concurrency), dict[int, float](), list[Answer]()
+
+        async def frames() -> AsyncIterator[VideoFrame]:
+            number = 0
+            while time.perf_counter() < until:
+                await places.acquire()
+                sent[number] = time.perf_counter()
+                yield VideoFrame(number, images[number % len(images)], time.monotonic())
+                number += 1
+
+        async for reply in client.stream(frames(), pb.StreamConfig(policy=pb.POLICY_EVERY)):
+            places.release()
+            error = "" if reply.outcome == "answered" else reply.outcome
+            answers.append(Answer(sent.pop(reply.frame.frame_id), time.perf_counter(), error))
+        return answers
+
+    return load
+
+
+async def _websocket(stack: AsyncExitStack, at: Addresses, images: Sequence[bytes], concurrency: int) -> Load:
+    url = at.url.replace("http", "ws", 1) + "/stream"
+    connection = await stack.enter_async_context(connect(url, max_size=None, proxy=None))
+    await connection.send(json.dumps({"policy": "every"}))
+
+    async def load(until: float) -> list[Answer]:
+        sent, answers, number = dict[int, float](), list[Answer](), 0
+        while time.perf_counter() < until or sent:
+            while len(sent) < concurrency and time.perf_counter() < until:
+                head = json.dumps({"frame_id": number}).encode()
+                sent[number] = time.perf_counter()
+                await connection.send(LENGTH.pack(len(head)) + head + images[number % len(images)])
+                number += 1
+            message = await connection.recv()
+            assert isinstance(message, bytes)
+            (length,) = LENGTH.unpack_from(message)
+            answer = json.loads(message[LENGTH.size : LENGTH.size + length])
+            error = "" if answer["outcome"] == "answered" else str(answer["outcome"])
+            answers.append(Answer(sent.pop(answer["frame_id"]), time.perf_counter(), error))
+        return answers
+
+    return load
+
+
+LOADS: dict[str, Connect] = {"rest": _rest, "grpc": _grpc, "stream": _stream, "websocket": _websocket}
