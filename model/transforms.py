@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-SIZE = 352  # side of the network's square input, pixels
+SIZE = 352  # side of the network's square input, pixels, for which its weights are trained
+SIZES = range(256, 513, 32)  # sides that the network may get instead: it halves a picture five times
 MEAN = (0.485, 0.456, 0.406)  # ImageNet, RGB, for values in 0..1
 STD = (0.229, 0.224, 0.225)
 
@@ -19,10 +20,10 @@ Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 
 
-def to_input(picture: Image.Image) -> Pixels:
-    """Resize an RGB picture of any size to uint8 (3, 352, 352): bilinear with antialiasing, as in training."""
-    planes = np.empty((3, SIZE, SIZE), np.uint8)
-    cv2.split(np.asarray(picture.resize((SIZE, SIZE), Image.Resampling.BILINEAR)), list(planes))
+def to_input(picture: Image.Image, size: int = SIZE) -> Pixels:
+    """Resize an RGB picture of any size to uint8 (3, size, size): bilinear with antialiasing, as in training."""
+    planes = np.empty((3, size, size), np.uint8)
+    cv2.split(np.asarray(picture.resize((size, size), Image.Resampling.BILINEAR)), list(planes))
     return planes
 
 

@@ -9,7 +9,7 @@ from service.frames.shapes import Polyp
 
 
 class ModelBody(BaseModel):
-    """The weights that produced an answer, with engine, device and precision."""
+    """The weights that produced an answer, with engine, device, precision and input size."""
 
     model_config = {"protected_namespaces": ()}
 
@@ -18,6 +18,7 @@ class ModelBody(BaseModel):
     engine: str
     device: str
     precision: str
+    input_size: int = Field(description="Side of the network's square input, pixels.")
 
 
 class PolypBody(BaseModel):

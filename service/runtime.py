@@ -70,6 +70,7 @@ def load_predictor(settings: Settings) -> Predictor:
         engine=settings.engine,
         precision=settings.precision,
         cache_dir=settings.cache_path,
+        input_size=settings.input_size,
     )
     log.info("weights %s from %s", weights.model_id, settings.weights_path)
     return predictor
@@ -110,7 +111,7 @@ async def running(
         readiness = Readiness(batcher.dead)
         metrics.ready.set_function(lambda: readiness.ready)
         side_outputs = SideOutputs(settings.weights_path) if settings.maps else None
-        segmenter = _segmenter(settings, batcher, pool, metrics, traces, side_outputs)
+        segmenter = _segmenter(settings, batcher, pool, metrics, traces, side_outputs, predictor.model.input_size)
         model_slot = ModelSlot(
             batcher,
             predictor.model,
@@ -168,6 +169,7 @@ def _segmenter(
     metrics: Metrics,
     traces: Tracing,
     side_outputs: SideOutputs | None,
+    input_size: int,
 ) -> Segmenter:
     return Segmenter(
         batcher,
@@ -176,6 +178,7 @@ def _segmenter(
         metrics,
         traces,
         max_image_pixels=settings.max_image_pixels,
+        input_size=input_size,
         side_outputs=side_outputs,
     )
 

@@ -54,6 +54,16 @@ class Settings(BaseModel):
             "openvino."
         ),
     )
+    input_size: int = Field(
+        352,
+        ge=256,
+        le=512,
+        multiple_of=32,
+        description=(
+            "Side of the network's input, pixels: 256 to 512 in steps of 32. Smaller is faster, and may miss small "
+            "polyps; the weights are trained for 352."
+        ),
+    )
     threshold: float = Field(0.5, gt=0, lt=1, description="Probability above which a pixel counts as polyp, 0 to 1.")
     max_batch_size: int | None = Field(
         None, ge=1, le=256, description="Largest batch; by default 8 on a CPU and 32 on CUDA."

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from model.cores import computes_bfloat16
 from model.engines.predictor import DeviceError, Predictor
+from model.transforms import SIZE
 from model.weights.weights_file import WeightsFile
 
 ENGINES = ("torch", "openvino")
@@ -25,6 +26,7 @@ def create(
     engine: str = "auto",
     precision: str = "auto",
     cache_dir: Path | None = None,
+    input_size: int = SIZE,
 ) -> Predictor:
     """Create the predictor for a weights file; call ``warm_up`` before its first batch.
 
@@ -34,6 +36,7 @@ def create(
         engine: ``auto`` (OpenVINO on an x86-64 CPU, else PyTorch), ``torch`` or ``openvino``.
         precision: ``auto``, ``fp32``, ``bf16``, ``fp16`` or ``int8`` (OpenVINO with a calibration beside the weights).
         cache_dir: folder where an engine keeps its converted network for the next start; None disables the cache.
+        input_size: side of the network's square input, pixels, one of ``SIZES``.
 
     Raises:
         CheckpointError: the weights file cannot be used.
@@ -47,14 +50,14 @@ def create(
         from model.engines.openvino.predictor import OpenVinoPredictor  # not installed on every platform
 
         floating = resolve_precision(place, name, "auto") if arithmetic == "int8" else arithmetic
-        return OpenVinoPredictor(weights, arithmetic, floating, cache_dir)
+        return OpenVinoPredictor(weights, arithmetic, floating, cache_dir, input_size)
     if place != "cpu":
         from model.engines.cuda.predictor import CudaPredictor
 
-        return CudaPredictor(weights, place, arithmetic)
+        return CudaPredictor(weights, place, arithmetic, input_size)
     from model.engines.torch.predictor import TorchPredictor
 
-    return TorchPredictor(weights, arithmetic)
+    return TorchPredictor(weights, arithmetic, input_size)
 
 
 def resolve_engine(device: str, name: str) -> str:

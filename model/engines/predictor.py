@@ -5,7 +5,7 @@ from typing import Protocol
 
 from model.errors import UserError
 from model.presence import Presence
-from model.transforms import Floats, Pixels
+from model.transforms import SIZE, Floats, Pixels
 
 
 class DeviceError(UserError):
@@ -14,7 +14,7 @@ class DeviceError(UserError):
 
 @dataclass(frozen=True, slots=True)
 class ModelRef:
-    """Identifies the weights behind an answer, and the engine, device and precision that run them."""
+    """Identifies the weights behind an answer, and the engine, device, precision and input size that run them."""
 
     model_id: str
     weights_sha256: str
@@ -22,6 +22,7 @@ class ModelRef:
     device: str
     precision: str
     presence: Presence | None = None  # calibration of the presence score; None if the weights have none
+    input_size: int = SIZE  # side of the network's square input, pixels
 
 
 class Predictor(Protocol):
@@ -34,4 +35,4 @@ class Predictor(Protocol):
         """Run every batch size that will be served, so that no request waits for first-run work."""
 
     def predict(self, frames: Pixels) -> Floats:
-        """Map uint8 RGB (N, 3, 352, 352) to float32 logits of S3 (N, 352, 352). Thread-safe."""
+        """Map uint8 RGB (N, 3, S, S) to float32 logits of S3 (N, S, S), S the model's ``input_size``. Thread-safe."""

@@ -73,7 +73,7 @@ class Inference:
 class Frame(Entry[Pixels, Inference]):
     """One picture from the transport to its answer; each stage fills in the fields that the next one needs.
 
-    ``item``, uint8 RGB (3, 352, 352), is the network's input, and ``result`` its output.
+    ``item``, uint8 RGB (3, 352, 352) or of the service's input size, is the network's input, and ``result`` its output.
     """
 
     source: Picture | Packed | None  # None once it is decoded
@@ -116,8 +116,8 @@ class Segmentation:
     arrays: dict[Output, Pixels | Floats] = field(default_factory=dict)  # (H, W): mask 0 or 255, probability 0 to 1
 
 
-def prepare(frame: Frame, max_pixels: int) -> None:
-    """Decode a frame's picture and make the network's input from it; runs on a CPU thread.
+def prepare(frame: Frame, max_pixels: int, input_size: int = SIZE) -> None:
+    """Decode a frame's picture and make the network's input, ``input_size`` pixels square; runs on a CPU thread.
 
     Raises:
         ServiceError: the picture or the region of interest is refused.
@@ -126,7 +126,7 @@ def prepare(frame: Frame, max_pixels: int) -> None:
     options, source = frame.options, frame.source
     assert source is not None
     drawn_on = options.output is Output.OVERLAY
-    least_side = SIZE if options.roi == regions.FULL and not drawn_on else 0
+    least_side = input_size if options.roi == regions.FULL and not drawn_on else 0
     with frame.stage("decode"):
         source = source() if callable(source) else source
         picture, (frame.width, frame.height) = codec.to_rgb(source, max_pixels, least_side)
@@ -137,7 +137,7 @@ def prepare(frame: Frame, max_pixels: int) -> None:
         else:
             frame.box = regions.locate(picture, options.roi)
             seen = regions.crop(picture, frame.box)
-        frame.item = transforms.to_input(seen)
+        frame.item = transforms.to_input(seen, input_size)
     frame.picture = picture if drawn_on else None
 
 

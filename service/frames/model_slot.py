@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from model.engines.predictor import ModelRef, Predictor
-from model.transforms import SIZE, Pixels
+from model.transforms import Pixels
 from service.batching.batcher import Batcher
 from service.batching.device_thread import in_device_thread
 from service.frames.frame import Inference
@@ -69,8 +69,9 @@ class ModelSlot:
     def _prepared(self) -> Predictor:
         predictor = self._load()
         predictor.warm_up(self._max_batch_size)
+        side = predictor.model.input_size
         for level in (0, 255):  # weights can be finite and still overflow in the network
-            inference(predictor)([np.full((3, SIZE, SIZE), level, np.uint8)])
+            inference(predictor)([np.full((3, side, side), level, np.uint8)])
         return predictor
 
     def _name(self, ref: ModelRef) -> None:

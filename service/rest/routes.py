@@ -9,7 +9,6 @@ from pydantic import Field
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from model.transforms import SIZE
 from service import __version__
 from service.answers import ModelBody, SegmentationBody
 from service.batching.queue import Priority
@@ -187,7 +186,7 @@ async def info(request: Request) -> Info:
     return Info(
         service_version=__version__,
         model=ModelBody.model_validate(service.model, from_attributes=True),
-        input_size=SIZE,
+        input_size=service.model.input_size,
         threshold=service.settings.threshold,
         max_batch_size=service.max_batch_size,
         max_queue_size=service.settings.max_queue_size,

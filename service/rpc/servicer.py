@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 
-from model.transforms import SIZE
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service import __version__
@@ -52,7 +51,7 @@ class Servicer(pb_grpc.SegmentationServiceServicer):
         return pb.GetModelInfoResponse(
             model=messages.model(self._service.model),
             service_version=__version__,
-            input_size=SIZE,
+            input_size=self._service.model.input_size,
             threshold=settings.threshold,
             max_batch_size=self._service.max_batch_size,
             max_image_bytes=settings.max_image_bytes,

@@ -21,7 +21,7 @@ from model.rewrites.folding import fold_batch_norm
 from model.weights import checkpoint
 from model.weights.checkpoint import Checkpoint
 from tests.support.patching import Patches
-from tests.support.pictures import ROOT
+from tests.support.pictures import ROOT, SAMPLES
 
 pytest.importorskip("openvino", reason="OpenVINO is not installed on this processor")
 import openvino as ov
@@ -59,6 +59,25 @@ def test_it_computes_what_pytorch_computes(weights: Checkpoint, frames: np.ndarr
     assert (logits.shape, logits.dtype) == (expected.shape, np.float32)
     assert np.allclose(logits, expected, atol=0.05)
     assert ((logits > 0) == (expected > 0)).mean() > 0.9999
+
+
+@pytest.mark.parametrize("size", [256, 512])
+def test_at_other_input_sizes_it_computes_what_pytorch_computes(weights: Checkpoint, cache: Path, size: int) -> None:
+    frames = np.stack([transforms.to_input(Image.open(sample), size) for sample in SAMPLES[:2]])
+    engines = [
+        factory.create(weights, device="cpu", engine=each, precision="fp32", cache_dir=cache, input_size=size)
+        for each in ("openvino", "torch")
+    ]
+    logits, expected = (each.predict(frames) for each in engines)
+    assert [each.model.input_size for each in engines] == [size, size]
+    assert logits.shape == expected.shape == (2, size, size)
+    assert np.allclose(logits, expected, atol=0.05)
+
+
+def test_each_input_size_has_a_cached_graph_of_its_own(weights: Checkpoint, tmp_path: Path) -> None:
+    for size in (352, 256, 256):
+        assert openvino_graph.graph(weights, "fp32", tmp_path, size).inputs[0].shape == [1, 3, size, size]
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_bfloat16_is_computed_in_bfloat16_or_refused(weights: Checkpoint, cache: Path, predictor: Predictor) -> None:

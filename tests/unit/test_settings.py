@@ -33,6 +33,8 @@ def test_several_workers_are_refused_for_one_process_owns_the_device_and_the_met
         ("PRANET_THRESHOLD", "half"),
         ("PRANET_PORT", "70000"),
         ("PRANET_MAX_BATCH_SIZE", "0"),
+        ("PRANET_INPUT_SIZE", "300"),
+        ("PRANET_INPUT_SIZE", "544"),
         ("PRANET_DEVICE", "gpu"),
         ("PRANET_LOG_FORMAT", "xml"),
     ],

@@ -15,13 +15,14 @@ from model.network.res2net import SCALES, Bottle2neck
 from model.rewrites.channel_padding import align_channels
 from model.rewrites.decoder_folding import fold_end_of_decoder
 from model.rewrites.folding import bias_of, fold_batch_norm
+from model.transforms import SIZE
 
 WINDOW = 9  # pixels in the average pooling of the last scale
 
 
-def arrange(network: PraNet) -> PraNet:
-    """Rearrange a network in evaluation mode, in place; ``maps`` no longer works afterwards."""
-    align_channels(fold_end_of_decoder(fold_batch_norm(network)))
+def arrange(network: PraNet, size: int = SIZE) -> PraNet:
+    """Rearrange a network in evaluation mode, in place, for square inputs of ``size``; ``maps`` no longer works."""
+    align_channels(fold_end_of_decoder(fold_batch_norm(network), size, size))
     for layer in (network.resnet.layer1, network.resnet.layer2, network.resnet.layer3, network.resnet.layer4):
         layer[0] = FirstBlock(cast(Bottle2neck, layer[0]))
     for block in network.modules():

@@ -38,16 +38,17 @@ class CudaPredictor:
 
     slots = LANES
 
-    def __init__(self, weights: WeightsFile, device: str, precision: str) -> None:
+    def __init__(self, weights: WeightsFile, device: str, precision: str, input_size: int = SIZE) -> None:
         self._device = torch.device(device)
         name = torch.cuda.get_device_name(self._device)
-        self.model = ModelRef(weights.model_id, weights.sha256, "torch", name, precision, weights.presence)
-        network = Centred(arrange(checkpoint.of_file(weights).network()))
+        identity = (weights.model_id, weights.sha256)
+        self.model = ModelRef(*identity, "torch", name, precision, weights.presence, input_size)
+        network = Centred(arrange(checkpoint.of_file(weights).network(), input_size))
         network = network.to(self._device, DTYPES[precision]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         fused = fuse_activations(network)
         self._free: queue.SimpleQueue[Lane] = queue.SimpleQueue()
         for _ in range(LANES):
-            self._free.put(Lane(fused, self._device))
+            self._free.put(Lane(fused, self._device, input_size))
 
     def warm_up(self, max_batch_size: int) -> None:
         """Record every batch size up to the largest; call it only before the first batch.
@@ -62,7 +63,7 @@ class CudaPredictor:
             self._free.put(lane)
 
     def predict(self, frames: Pixels) -> Floats:
-        """Map uint8 RGB (N, 3, 352, 352) to float32 logits of S3 (N, 352, 352)."""
+        """Map uint8 RGB (N, 3, S, S) to float32 logits of S3 (N, S, S)."""
         lane = self._free.get()
         try:
             largest = max(lane.sizes)
@@ -78,27 +79,27 @@ class Lane:
 
     sizes: Sequence[int] = BUCKETS  # batch sizes that it accepts
 
-    def __init__(self, network: fx.GraphModule, device: torch.device) -> None:
-        self._network, self._device = network, device
+    def __init__(self, network: fx.GraphModule, device: torch.device, input_size: int = SIZE) -> None:
+        self._network, self._device, self.input_size = network, device, input_size
         # PyTorch reuses a few streams of each priority in turn. A priority of their own keeps a lane's stream from
         # being given to a branch that is recorded while the lane runs.
         self._stream = torch.cuda.Stream(device, priority=HIGH)  # type: ignore[no-untyped-call]
         self._done = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]  # waiting frees the core
         self._graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
         self._pool = torch.cuda.graph_pool_handle()  # a lane runs one batch at a time, so its graphs share memory
-        frames = (BUCKETS[-1], 3, SIZE, SIZE)
+        frames = (BUCKETS[-1], 3, input_size, input_size)
         self._staged = torch.empty(frames, dtype=torch.uint8, pin_memory=True)
         self._pixels = torch.zeros(frames, dtype=torch.uint8, device=device)
 
     def run(self, frames: Pixels) -> Floats:
-        """Map uint8 RGB (N, 3, 352, 352) to float32 logits (N, 352, 352); N is at most the largest of ``sizes``."""
+        """Map uint8 RGB (N, 3, S, S) to float32 logits (N, S, S); N is at most the largest of ``sizes``."""
         count = len(frames)
         with torch.inference_mode(), torch.cuda.device(self._device), torch.cuda.stream(self._stream):
             graph, logits = self._recorded(bucket_of(count, self.sizes))
             self._staged[:count].copy_(torch.from_numpy(frames))
             self._pixels[:count].copy_(self._staged[:count], non_blocking=True)
             graph.replay()
-            answer = torch.empty((count, SIZE, SIZE), pin_memory=True)  # from PyTorch's cache of pinned memory
+            answer = torch.empty(logits[:count].shape, pin_memory=True)  # from PyTorch's cache of pinned memory
             answer.copy_(logits[:count], non_blocking=True)
             self._done.record()
             self._done.synchronize()
@@ -124,7 +125,7 @@ class Lane:
 
 def _logits(network: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
     coarse = network(pixels).float()
-    return F.interpolate(coarse, (SIZE, SIZE), mode="bilinear", align_corners=False)[:, 0]
+    return F.interpolate(coarse, pixels.shape[2:], mode="bilinear", align_corners=False)[:, 0]
 
 
 def record(lanes: Sequence[Lane], sizes: Sequence[int]) -> list[Lane]:
@@ -150,7 +151,7 @@ def _recorded_sizes(lane: Lane, sizes: Sequence[int]) -> list[int]:
     recorded = []
     for size in sorted(sizes, reverse=True):
         try:
-            lane.run(np.zeros((size, 3, SIZE, SIZE), np.uint8))
+            lane.run(np.zeros((size, 3, lane.input_size, lane.input_size), np.uint8))
             recorded.append(size)
         except torch.cuda.OutOfMemoryError:
             torch.cuda.empty_cache()

@@ -1,7 +1,7 @@
 """Conversion of the PyTorch network to an OpenVINO graph.
 
-The graph takes one frame, uint8 (1, 3, 352, 352), and normalises it in its first convolution. A batch becomes several
-requests at once, because convolutions of this size keep a core busy with a single frame.
+The graph takes one frame, uint8 (1, 3, 352, 352) by default, and normalises it in its first convolution. A batch
+becomes several requests at once, because convolutions of this size keep a core busy with a single frame.
 """
 
 import warnings
@@ -18,16 +18,17 @@ from model.weights import checkpoint
 from model.weights.weights_file import WeightsFile
 
 
-def convert(weights: WeightsFile) -> ov.Model:
-    """Convert weights to a graph: uint8 RGB (1, 3, 352, 352) to coarse float32 logits of S3 (1, 1, 44, 44).
+def convert(weights: WeightsFile, size: int = SIZE) -> ov.Model:
+    """Convert weights to a graph: uint8 RGB (1, 3, size, size) to float32 logits of S3 (1, 1, size / 8, size / 8).
 
     Raises:
         CheckpointError: the weights file cannot be used.
 
     """
-    network = Centred(group_scales(fold_end_of_decoder(fold_batch_norm(checkpoint.of_file(weights).network()))))
-    example = torch.zeros(1, 3, SIZE, SIZE, dtype=torch.uint8)
+    folded = fold_batch_norm(checkpoint.of_file(weights).network())
+    network = Centred(group_scales(fold_end_of_decoder(folded, size, size)))
+    example = torch.zeros(1, 3, size, size, dtype=torch.uint8)
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch 2.13 deprecates traces, but OpenVINO converts them fastest
         traced = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]
-        return ov.convert_model(traced, example_input=example, input=[ov.PartialShape([1, 3, SIZE, SIZE])])
+        return ov.convert_model(traced, example_input=example, input=[ov.PartialShape([1, 3, size, size])])

@@ -14,6 +14,7 @@ import openvino as ov
 
 from model.engines.openvino import bfloat16 as openvino_bfloat16
 from model.engines.openvino import int8 as openvino_int8
+from model.transforms import SIZE
 from model.weights.weights_file import WeightsFile
 
 FORMAT = 5  # increase it whenever a change converts the same weights to another graph
@@ -23,7 +24,7 @@ SEAL = "graph.sha256"
 log = logging.getLogger(__name__)
 
 
-def graph(weights: WeightsFile, precision: str, cache_dir: Path | None) -> ov.Model:
+def graph(weights: WeightsFile, precision: str, cache_dir: Path | None, input_size: int = SIZE) -> ov.Model:
     """Return the graph of a weights file, from the cache if possible; a failing cache only logs a warning.
 
     Raises:
@@ -33,6 +34,8 @@ def graph(weights: WeightsFile, precision: str, cache_dir: Path | None) -> ov.Mo
     """
     calibration = openvino_int8.load(weights) if precision == "int8" else None
     name = f"openvino-{weights.sha256[:16]}-{FORMAT}-{ov.__version__.split('-')[0]}"
+    if input_size != SIZE:
+        name += f"-{input_size}"
     if calibration is not None:
         name += f"-int8-{calibration.digest}"
     kept = None if cache_dir is None else cache_dir / name
@@ -44,7 +47,7 @@ def graph(weights: WeightsFile, precision: str, cache_dir: Path | None) -> ov.Mo
             log.warning("the cached graph %s cannot be read, so it is converted again: %s", kept, str(error)[:200])
     from model.engines.openvino.conversion import convert  # here, because it imports PyTorch, which takes seconds
 
-    made = convert(weights)
+    made = convert(weights, input_size)
     if calibration is None:
         openvino_bfloat16.take_scales_out(made)
     else:

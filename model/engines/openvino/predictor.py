@@ -35,23 +35,27 @@ class OpenVinoPredictor:
 
     slots = 2  # one batch runs while the answers of the other are delivered
 
-    def __init__(self, weights: WeightsFile, precision: str, floating: str, cache_dir: Path | None = None) -> None:
-        self.model = ModelRef(weights.model_id, weights.sha256, "openvino", "cpu", precision, weights.presence)
+    def __init__(
+        self, weights: WeightsFile, precision: str, floating: str, cache_dir: Path | None = None, input_size: int = SIZE
+    ) -> None:
+        identity = (weights.model_id, weights.sha256)
+        self.model = ModelRef(*identity, "openvino", "cpu", precision, weights.presence, input_size)
         cores = usable_cores()
         self._streams = min(cores, MAX_STREAMS)
         self._in_flight = 0
         self._lock = threading.Lock()
-        network = graph(weights, precision, cache_dir)
+        network = graph(weights, precision, cache_dir, input_size)
         self._alone = _Requests(network, floating, streams=1, threads=cores)
         self._side_by_side = _Requests(network, floating, streams=self._streams, threads=cores)
 
     def warm_up(self, max_batch_size: int) -> None:
         """Run every stream once; other batch sizes need no warm-up, because every request holds one frame."""
+        side = self.model.input_size
         for requests, streams in ((self._alone, 1), (self._side_by_side, self._streams)):
-            requests.infer(np.zeros((streams, 3, SIZE, SIZE), np.uint8))
+            requests.infer(np.zeros((streams, 3, side, side), np.uint8))
 
     def predict(self, frames: Pixels) -> Floats:
-        """Map uint8 RGB (N, 3, 352, 352) to float32 logits of S3 (N, 352, 352)."""
+        """Map uint8 RGB (N, 3, S, S) to float32 logits of S3 (N, S, S)."""
         with self._counted(len(frames)) as in_flight:
             requests = self._side_by_side if in_flight >= self._streams else self._alone
             return requests.infer(frames)
@@ -85,14 +89,15 @@ class _Requests:
         self._idle: SimpleQueue[ov.InferRequest] = SimpleQueue()
 
     def infer(self, frames: Pixels) -> Floats:
-        """Map uint8 RGB (N, 3, 352, 352) to float32 logits (N, 352, 352), with one request for each frame."""
+        """Map uint8 RGB (N, 3, S, S) to float32 logits (N, S, S), with one request for each frame."""
         requests = [self._take() for _ in frames]
-        logits = np.empty((len(frames), SIZE, SIZE), np.float32)
+        logits = np.empty((len(frames), *frames.shape[2:]), np.float32)
         for request, frame in zip(requests, frames, strict=True):
             request.start_async([frame[None]], share_inputs=True)  # ``frames`` outlives the request
         _wait(requests)
         for request, out in zip(requests, logits, strict=True):
-            out[:] = upsample(request.get_output_tensor().data[0, 0], SIZE, SIZE)  # in float32 for every precision
+            coarse = request.get_output_tensor().data[0, 0]
+            out[:] = upsample(coarse, *out.shape)  # in float32 for every precision
             self._idle.put(request)
         return logits
 

@@ -20,18 +20,20 @@ class TorchPredictor:
 
     slots = 1
 
-    def __init__(self, weights: WeightsFile, precision: str) -> None:
-        self.model = ModelRef(weights.model_id, weights.sha256, "torch", "cpu", precision, weights.presence)
+    def __init__(self, weights: WeightsFile, precision: str, input_size: int = SIZE) -> None:
+        identity = (weights.model_id, weights.sha256)
+        self.model = ModelRef(*identity, "torch", "cpu", precision, weights.presence, input_size)
         network = Normalised(fold_batch_norm(checkpoint.of_file(weights).network()))
         self._network = network.to(DTYPES[precision]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def warm_up(self, max_batch_size: int) -> None:
         """Run one frame and the largest batch; only the very first run is slower."""
-        for size in (1, max_batch_size):
-            self.predict(np.zeros((size, 3, SIZE, SIZE), np.uint8))
+        side = self.model.input_size
+        for count in (1, max_batch_size):
+            self.predict(np.zeros((count, 3, side, side), np.uint8))
 
     def predict(self, frames: Pixels) -> Floats:
-        """Map uint8 RGB (N, 3, 352, 352) to float32 logits of S3 (N, 352, 352)."""
+        """Map uint8 RGB (N, 3, S, S) to float32 logits of S3 (N, S, S)."""
         with torch.inference_mode():
             logits: Tensor = self._network(torch.from_numpy(frames))
             return logits[:, 0].float().numpy()

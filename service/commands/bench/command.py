@@ -29,7 +29,7 @@ from service.settings import add_flags, from_command_line
 
 Number = TypeVar("Number", int, float)
 
-ENGINE_SETTINGS = ("weights", "device", "engine", "precision", "cache_dir", "log_level")
+ENGINE_SETTINGS = ("weights", "device", "engine", "precision", "input_size", "cache_dir", "log_level")
 MAX_STREAMS = 64  # upper limit of the search with --slo-ms
 
 
@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="precisions to compare (default: all)"
     )
     judging.add_argument("-o", "--out", type=Path, metavar="DIR", help="folder for JSON and the worst cases")
-    add_flags(judging, ("weights", "device", "cache_dir", "log_level"))
+    add_flags(judging, ("weights", "device", "input_size", "cache_dir", "log_level"))
     judging.set_defaults(act=_fidelity)
     for name in ("http", "grpc"):
         over = actions.add_parser(name, help=f"a running server over {name}")
@@ -143,7 +143,8 @@ def _pipeline(arguments: argparse.Namespace) -> int:
 def _parts(arguments: argparse.Namespace) -> int:
     images = pictures.read(arguments.images, arguments.size)
     predictor = load_predictor(from_command_line(arguments))
-    frames = np.stack([transforms.to_input(codec.decode(image, parts.MAX_PIXELS)) for image in images])
+    side = predictor.model.input_size
+    frames = np.stack([transforms.to_input(codec.decode(image, parts.MAX_PIXELS), side) for image in images])
     lines = parts.compare(images, list(predictor.predict(frames)))
     print(report.parts_table(list(lines)))
     return 0
@@ -170,6 +171,7 @@ def _fidelity(arguments: argparse.Namespace) -> int:
             max_pixels=loaded.max_image_pixels,
             device=loaded.device,
             cache_dir=loaded.cache_path,
+            input_size=loaded.input_size,
             out=arguments.out,
         )
     )

@@ -14,7 +14,7 @@ from model.dice import dice
 from model.engines import factory
 from model.engines.predictor import DeviceError, Predictor
 from model.training.data.pairs import PairFile, read_image, read_truth
-from model.transforms import Floats, Pixels
+from model.transforms import SIZE, Floats, Pixels
 from model.weights.checkpoint import Checkpoint
 from service.frames.frame import Frame, prepare
 
@@ -60,12 +60,14 @@ def compare(
     max_pixels: int,
     device: str,
     cache_dir: Path | None,
+    input_size: int,
     out: Path | None,
 ) -> Iterator[Fidelity]:
     """Yield a line for each available engine and requested precision.
 
     The first line is the reference, float32 PyTorch on the CPU. The second is the reference on pictures as the service
-    decodes them, which reads large JPEGs at reduced size.
+    decodes them, which reads large JPEGs at reduced size. Both get inputs of 352 x 352 pixels, and the other
+    lines inputs of ``input_size``.
     """
     place = factory.resolve_device(device)
     create = functools.partial(factory.create, checkpoint, cache_dir=cache_dir)
@@ -81,11 +83,13 @@ def compare(
     served = np.stack([_as_served(file, max_pixels) for file in files])
     alone, together = _masks(reference, served, pictures, 1), _masks(reference, served, pictures, BATCH)
     yield _judged(REFERENCE[0], f"{REFERENCE[1]}, reduced JPEGs", cases, alone, together, out)
+    if input_size != SIZE:
+        frames = np.stack([transforms.to_input(picture, input_size) for picture in pictures])
     for engine, precision in VARIANTS:
-        if precision not in precisions or (place, engine, precision) == ("cpu", *REFERENCE):
+        if precision not in precisions or (place, engine, precision, input_size) == ("cpu", *REFERENCE, SIZE):
             continue
         try:
-            predictor = create(device=place, engine=engine, precision=precision)
+            predictor = create(device=place, engine=engine, precision=precision, input_size=input_size)
         except DeviceError:
             continue
         alone, together = _masks(predictor, frames, pictures, 1), _masks(predictor, frames, pictures, BATCH)

@@ -10,7 +10,6 @@ import numpy as np
 
 from model.cores import usable_cores
 from model.engines.predictor import Predictor
-from model.transforms import SIZE
 from service.commands.bench.measure import Answer, Row, Window, own_cpu_seconds, summarise, timed
 from service.frames.frame import Frame, Inference, prepare, render
 
@@ -19,8 +18,9 @@ MAX_PIXELS = 178_000_000
 
 def engine_rows(predictor: Predictor, batch_sizes: Iterable[int], warm_up: float, seconds: float) -> Iterator[Row]:
     """Measure each batch size, one batch after another and with as many at once as the service keeps in flight."""
+    side = predictor.model.input_size
     for size, slots in itertools.product(batch_sizes, sorted({1, predictor.slots})):
-        frames = np.random.default_rng(0).integers(0, 256, (size, 3, SIZE, SIZE), dtype=np.uint8)
+        frames = np.random.default_rng(0).integers(0, 256, (size, 3, side, side), dtype=np.uint8)
 
         def infer(frames: np.ndarray[tuple[int, ...], np.dtype[np.uint8]] = frames) -> None:
             predictor.predict(frames)
@@ -38,7 +38,7 @@ def pipeline_rows(predictor: Predictor, images: Sequence[bytes], warm_up: float,
         with lock:
             image = next(rotation)
         frame = Frame(source=image)
-        prepare(frame, MAX_PIXELS)
+        prepare(frame, MAX_PIXELS, predictor.model.input_size)
         assert frame.item is not None
         frame.result = Inference(predictor.predict(frame.item[None])[0], predictor.model)
         render(frame)
