@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from model.errors import UserError
 from service.observability import logs
-from service.validation import expectation, in_a_sentence
+from service.validation import expectation, in_a_sentence, shown
 
 PREFIX = "PRANET_"
 KUBERNETES_PREFIXES = (PREFIX + "SERVICE_", PREFIX + "PORT_")  # set by Kubernetes for a Service named "pranet"
@@ -287,4 +287,4 @@ def _explain(fault: Any, values: Mapping[str, Any], flags: Mapping[str, Any]) ->
     name = str(fault["loc"][0])
     given = variable(name) if flags.get(name) is None else flag(name)
     right, meaning = expectation(fault, Settings), in_a_sentence(str(Settings.model_fields[name].description))
-    return f"{given} is {values[name]!r}, but {right}" + ("" if meaning in right else f" ({meaning})")
+    return f"{given} is {shown(values[name])}, but {right}" + ("" if meaning in right else f" ({meaning})")

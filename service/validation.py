@@ -49,10 +49,10 @@ def _clause(fault: Mapping[str, Any], model: type[BaseModel]) -> str:
             return f"{name} is unknown; the known names are {_names(model)}"
         case "extra_forbidden":
             return f"{name} is unknown; leave it out"
-    return f"{name} is {_shown(fault['input'])}, but {expectation(fault, model)}"
+    return f"{name} is {shown(fault['input'])}, but {expectation(fault, model)}"
 
 
-def _shown(given: Any) -> str:
+def shown(given: Any) -> str:
     """Return the beginning of a value, in quotes unless it is a number; the value may be a large tree."""
     text = (reprlib.repr(given) if isinstance(given, list | dict) else str(given))[:SHOWN]
     return text if NUMBER.fullmatch(text) else repr(text)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from service.frames import codec
 from service.runtime import load_predictor
 from service.settings import Settings
 from tests.support.pictures import SAMPLES, annotation, dice, mask_of
@@ -27,7 +28,7 @@ async def test_maps_and_a_reload_keep_the_input_size() -> None:
     async with serving(load_predictor(Settings.model_validate(CHOSEN)), **CHOSEN) as it:
         assert await it.service.model_slot.reload()
         answer = await it.rest.post("/segment", params={"output": "maps"}, content=SAMPLES[0].read_bytes())
-        maps, truth = mask_of(answer.content), annotation(SAMPLES[0])
+        maps, truth = codec.read_mask(answer.content), annotation(SAMPLES[0])
         assert maps.shape == (truth.shape[0], 4 * truth.shape[1])
         assert dice(np.where(maps[:, -truth.shape[1] :] > 127, 255, 0).astype(np.uint8), truth) > 0.8
         assert it.service.model.input_size == 256

@@ -62,10 +62,10 @@ def test_it_computes_what_pytorch_computes(weights: Checkpoint, frames: np.ndarr
 
 
 @pytest.mark.parametrize("size", [256, 512])
-def test_at_other_input_sizes_it_computes_what_pytorch_computes(weights: Checkpoint, cache: Path, size: int) -> None:
+def test_at_other_input_sizes_it_computes_what_pytorch_computes(weights: Checkpoint, tmp_path: Path, size: int) -> None:
     frames = np.stack([transforms.to_input(Image.open(sample), size) for sample in SAMPLES[:2]])
     engines = [
-        factory.create(weights, device="cpu", engine=each, precision="fp32", cache_dir=cache, input_size=size)
+        factory.create(weights, device="cpu", engine=each, precision="fp32", cache_dir=tmp_path, input_size=size)
         for each in ("openvino", "torch")
     ]
     logits, expected = (each.predict(frames) for each in engines)
