@@ -7,13 +7,14 @@
     ├── UnknownRoute          404 NOT_FOUND
     ├── UnknownModel          404 NOT_FOUND            Open Inference Protocol
     ├── MethodNotAllowed      405 UNIMPLEMENTED
+    ├── NotAcceptable         406 INVALID_ARGUMENT     the answer is not available in the types of Accept
     ├── BodyTooSlow           408 DEADLINE_EXCEEDED    the body did not arrive in time
     ├── HeadTooSlow           408 DEADLINE_EXCEEDED    the headers did not arrive in time
     ├── ReadTooSlowly         408 DEADLINE_EXCEEDED    the client does not read its answers
     ├── TooManyBytes          413 RESOURCE_EXHAUSTED
     ├── TooManyPixels         413 RESOURCE_EXHAUSTED   found in the header, before decoding
     ├── UnsupportedImage      415 INVALID_ARGUMENT     not a supported image format
-    ├── CodedBody             415 INVALID_ARGUMENT     the body has a Content-Encoding
+    ├── CodedBody             415 INVALID_ARGUMENT     the body has a Content-Encoding that is not supported
     ├── UndecodableImage      422 INVALID_ARGUMENT     damaged, in a supported format
     ├── InvalidParameter      422 INVALID_ARGUMENT
     ├── UpgradeRequired       426 FAILED_PRECONDITION  the stream's path needs a WebSocket
@@ -113,6 +114,12 @@ class MethodNotAllowed(ServiceError):
     allow = ""  # methods that the path has (RFC 9110, section 10.2.1)
 
 
+class NotAcceptable(ServiceError):
+    """The answer is not available in any media type that the request's `Accept` allows."""
+
+    status, grpc, slug = 406, StatusCode.INVALID_ARGUMENT, "not-acceptable"
+
+
 class BodyTooSlow(ServiceError):
     """The body did not arrive before the request's deadline."""
 
@@ -160,7 +167,7 @@ class UnsupportedImage(ServiceError):
 
 
 class CodedBody(ServiceError):
-    """The body has a `Content-Encoding`, such as gzip, which is not supported."""
+    """The body has a `Content-Encoding` other than gzip and deflate; `Accept-Encoding` lists what is read."""
 
     status, grpc, slug = 415, StatusCode.INVALID_ARGUMENT, "coded-body"
 

@@ -1,6 +1,7 @@
 """The options of a request, validated in one place for all transports; field names are those of REST."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
@@ -75,3 +76,30 @@ def read(model: type[M], given: Mapping[str, Any], place: str = "") -> M:
         return model.model_validate(given)
     except ValidationError as error:
         raise InvalidParameter(f"{place}{describe_errors(error.errors(), model)}") from error
+
+
+def refuse_repeated(names: Iterable[str]) -> None:
+    """Check that each option is given once.
+
+    Raises:
+        InvalidParameter: one is given several times.
+
+    """
+    for name, times in Counter(names).items():
+        if times > 1:
+            raise InvalidParameter(f"{name} is given {times} times; give it once")
+
+
+def with_fields(query: M, fields: Sequence[tuple[str, str]]) -> M:
+    """Return the options of a query together with those in the fields (name, text) of a form.
+
+    Raises:
+        InvalidParameter: a field is unknown, out of range or given twice, or differs from the same option of the query.
+
+    """
+    refuse_repeated(name for name, _ in fields)
+    form = read(type(query), dict(fields), "the form: ")
+    for name in form.model_fields_set & query.model_fields_set:
+        if getattr(form, name) != getattr(query, name):
+            raise InvalidParameter(f"{name} differs between the form and the query; give it once")
+    return query.model_copy(update={name: getattr(form, name) for name in form.model_fields_set})

@@ -17,7 +17,7 @@ A head is the request line with the headers. What each part is for:
 * A connection with ``Connection: close`` is closed after the end of the body. uvicorn would close it right after an
   early response, such as 413, and ``urllib`` could not read that.
 
-The limits of the body are in ``service.http.request``.
+The limits of the body are in ``service.http.body``.
 """
 
 import asyncio
@@ -32,8 +32,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.calls import Calls, Transport
 from service.errors import HeadTooLarge, HeadTooSlow, InvalidRequest, ServiceError
+from service.http.body import FAULT
 from service.http.middleware import CLIENT_LEFT, REST
-from service.http.request import FAULT
 
 HEAD_SECONDS = 10.0
 MAX_HEAD_BYTES = 32 * 1024

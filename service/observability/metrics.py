@@ -1,11 +1,19 @@
 """Prometheus metrics of one service, in seconds and bytes; each service has its own registry."""
 
+import re
 import time
 from bisect import bisect_left
 from collections import deque
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
-from prometheus_client.exposition import generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.exposition import choose_encoder
 
 # Bucket bounds, dense where frame times lie. They include the frame times at 60, 30 and 25 fps, and 120 ms, the
 # annotation delay of a marketed colonoscopy CADe (FDA DEN200055).
@@ -14,8 +22,13 @@ SECONDS = (
     0.065, 0.08, 0.1, 0.12, 0.16, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 )  # fmt: skip
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+OTHER_VERSION = re.compile(r";\s*version=(?!\s*(0\.0\.4|1\.0\.0)\s*(;|$))")  # than the formats have
 FPS_WINDOW_SECONDS = 5.0
 OUTCOMES = ("answered", "stale", "deadline", "overload", "failed", "abandoned")  # of a frame in a stream
+
+
+# Without this, every counter and histogram has a series _created, which Prometheus stores as one more gauge.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class FrameRate(deque[float]):
@@ -148,9 +161,17 @@ class Metrics:
         """Return the metrics of the stream in ``slot`` (0 to MAX_STREAMS - 1)."""
         return StreamMetrics(self, str(slot))
 
-    def exposition(self) -> bytes:
-        """Return all metrics in Prometheus' text format."""
-        return generate_latest(self.registry)
+    def exposition(self, accept: str = "") -> tuple[bytes, str]:
+        """Return all metrics and their content type: OpenMetrics if ``accept`` asks for it, else Prometheus' text.
+
+        Args:
+            accept: the elements of an ``Accept`` that are not refused, the preferred one first.
+
+        """
+        # ``choose_encoder`` repeats any version, and fails on one that is not a number.
+        known = [each for each in accept.split(",") if not OTHER_VERSION.search(each)]
+        encode, content_type = choose_encoder(",".join(known))
+        return encode(self.registry), content_type
 
 
 class StreamMetrics:

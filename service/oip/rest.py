@@ -1,6 +1,7 @@
 """The routes of the protocol over HTTP; ``rest_messages`` parses and writes their bodies."""
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable
 
 from starlette.requests import Request
@@ -9,8 +10,10 @@ from starlette.routing import Route, Router
 
 from pranet_client.pictures import Picture
 from service.calls import Call
+from service.errors import TooManyBytes
 from service.frames.frame import Segmentation
-from service.http.request import call_of, read_body
+from service.http.body import read_body
+from service.http.request import call_of
 from service.oip import model, parameters
 from service.oip.inference import Inferred, check_sizes, infer
 from service.oip.rest_messages import HEADER_LENGTH, InferBody, parse, write
@@ -92,7 +95,8 @@ async def model_infer(request: Request) -> Response:
     """Segment the pictures of a request."""
     service = _service(request)
     most, call = service.settings.max_message_bytes, call_of(request)
-    raw = await read_body(request, most, service.settings.max_image_bytes, call.deadline)
+    too_many = functools.partial(TooManyBytes.of_image, service.settings.max_image_bytes)
+    raw = await read_body(request, most, call.deadline, too_many)
     answering = _inferred(raw, request.headers.get(HEADER_LENGTH), service, call)
     return await asyncio.ensure_future(answering)  # a separate task resumes without waking the coroutines around it
 

@@ -10,7 +10,7 @@ import base64
 import contextlib
 import json
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -23,13 +23,16 @@ from service.archives.members import Member, from_parts, from_zip
 from service.calls import Call
 from service.errors import ClientLeft, ServiceError, UnsupportedImage
 from service.frames.frame import Options, Output, Segmentation
-from service.http.request import MULTIPART, content_type, read_parts, read_zip
+from service.http.accept import accept_of, preferred
+from service.http.form import MULTIPART, Fields
+from service.http.request import UNSPECIFIC, content_type, read_parts, read_zip
 from service.rest.errors import PROBLEM_TYPE
 from service.runtime import Service
 
 ZIP_TYPES = ("application/zip", "application/x-zip-compressed")
 NDJSON, MIXED = "application/x-ndjson", "multipart/mixed"
 PNG_TYPE, JSON_TYPE = "image/png", "application/json"
+ANSWER_TYPES = (NDJSON, MIXED, JSON_TYPE)  # the last means NDJSON, with output=json
 
 
 class ArchiveResponse(Response):
@@ -45,7 +48,7 @@ class ArchiveResponse(Response):
         held: contextlib.ExitStack,
     ) -> None:
         """Prepare the response in the format that ``Accept`` asks for; ``held`` is closed after the last answer."""
-        self._boundary = uuid.uuid4().hex if MIXED in request.headers.get("accept", "") else ""
+        self._boundary = uuid.uuid4().hex if preferred(accept_of(request), ANSWER_TYPES) == MIXED else ""
         media_type = f"{MIXED}; boundary={self._boundary}" if self._boundary else NDJSON
         super().__init__(media_type=media_type, headers={"x-pictures": str(len(members))})
         del self.headers["content-length"]
@@ -75,8 +78,14 @@ class ArchiveResponse(Response):
             await send({"type": "http.response.body", "body": end})
 
 
-async def respond(request: Request, call: Call, options: Options, service: Service) -> Response:
+async def respond(request: Request, call: Call, options: Callable[[Fields], Options], service: Service) -> Response:
     """Read an archive; return the response that segments its pictures while it is sent.
+
+    Args:
+        request: its body must not have been read.
+        call: the call of the request.
+        options: returns the options of the pictures for the fields of the form, if the archive is one.
+        service: segments the pictures.
 
     Raises:
         QueueFull: ``MAX_ARCHIVES`` archives are in progress.
@@ -85,23 +94,23 @@ async def respond(request: Request, call: Call, options: Options, service: Servi
     """
     with contextlib.ExitStack() as held:
         held.enter_context(service.archives.place())
-        members = await _members(request, service, call.deadline)
-        return ArchiveResponse(request, call, members, options, service, held.pop_all())
+        members, fields = await _members(request, service, call.deadline)
+        return ArchiveResponse(request, call, members, options(fields), service, held.pop_all())
     raise AssertionError("unreachable")
 
 
-async def _members(request: Request, service: Service, deadline: float) -> list[Member]:
+async def _members(request: Request, service: Service, deadline: float) -> tuple[list[Member], Fields]:
     """Receive the archive until ``deadline``, which does not limit the segmentation."""
     limits = service.settings
     kind = content_type(request)
-    if kind in ZIP_TYPES:
-        return from_zip(await read_zip(request, limits.max_archive_bytes, deadline), limits.max_image_bytes)
     if kind == MULTIPART:
-        parts = await read_parts(request, limits.max_archive_bytes, deadline)
-        return from_parts(parts, limits.max_image_bytes)
-    raise UnsupportedImage(
-        f"the content type is {kind or 'missing'}, not that of an archive; send {ZIP_TYPES[0]} or {MULTIPART}"
-    )
+        parts, fields = await read_parts(request, limits.max_archive_bytes, deadline)
+        return from_parts(parts, limits.max_image_bytes), fields
+    if kind not in (*ZIP_TYPES, *UNSPECIFIC):
+        raise UnsupportedImage(
+            f"the content type is {kind}, not that of an archive; send {ZIP_TYPES[0]} or {MULTIPART}"
+        )
+    return from_zip(await read_zip(request, limits.max_archive_bytes, deadline), limits.max_image_bytes), []
 
 
 def _encoded(answer: Answered, request_id: str, boundary: str) -> bytes:

@@ -11,6 +11,7 @@ from service.archives.archive import ARCHIVE_TIMEOUT_SECONDS
 from service.batching.queue import Priority
 from service.dicom import extra
 from service.frames.frame import Frame, Options, Segmentation
+from service.http.body import coding_of
 from service.http.request import call_of, read_zip
 from service.rest import archive_routes
 from service.runtime import Service
@@ -39,7 +40,7 @@ async def respond(
     limits, call = service.settings, call_of(request)
     with contextlib.ExitStack() as held:
         declared = request.headers.get("content-length", "")
-        large = not declared.isdigit() or int(declared) > limits.max_image_bytes
+        large = not declared.isdigit() or int(declared) > limits.max_image_bytes or bool(coding_of(request))
         if large:
             held.enter_context(service.archives.place())
         data = (await read_zip(request, limits.max_archive_bytes, call.deadline)).getvalue()

@@ -18,6 +18,7 @@ from service.errors import (
     UnknownRoute,
     UpgradeRequired,
 )
+from service.http.body import READABLE_CODINGS
 from service.oip import rest as oip
 from service.validation import describe_errors
 
@@ -48,7 +49,7 @@ def headers_of(error: ServiceError) -> dict[str, str]:
         case Unauthenticated():
             headers["www-authenticate"] = 'Bearer realm="pranet"'  # RFC 6750, section 3
         case CodedBody():
-            headers["accept-encoding"] = "identity"  # RFC 9110, section 12.5.3
+            headers["accept-encoding"] = READABLE_CODINGS  # RFC 9110, section 12.5.3
         case UpgradeRequired():
             headers |= {"upgrade": "websocket", "connection": "upgrade"}  # RFC 9110, sections 7.8 and 15.5.22
         case MethodNotAllowed(allow=allow) if allow:

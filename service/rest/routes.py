@@ -4,7 +4,6 @@ from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.security import HTTPBearer
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from pydantic import Field
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
@@ -16,13 +15,15 @@ from service.calls import Call
 from service.dicom.extra import MEDIA_TYPE as DICOM_TYPE
 from service.errors import InvalidParameter, UpgradeRequired
 from service.frames.frame import Frame, Options, Output, Segmentation
+from service.http.accept import accept_of, by_preference, negotiated, preferred
+from service.http.form import FILE_FIELD, MULTIPART, Fields
 from service.http.middleware import TIMEOUT_HEADER, HttpCalls
-from service.http.request import FILE_FIELD, MULTIPART, call_of, checked_call, content_type, read_image
+from service.http.request import call_of, checked_call, content_type, read_image
 from service.oip import rest as oip
-from service.options import FrameOptions
+from service.options import FrameOptions, with_fields
 from service.rest import archive_routes, errors, websocket
 from service.rest import dicom_routes as dicom
-from service.rest.archive_routes import PNG_TYPE
+from service.rest.archive_routes import JSON_TYPE, PNG_TYPE
 from service.rest.errors import PROBLEM_TYPE
 from service.rest.pages import add_pages
 from service.rest.schemas import Info, Problem
@@ -39,21 +40,9 @@ IMAGE_TYPES = ("image/jpeg", PNG_TYPE, "image/webp", "image/bmp", "image/tiff", 
 SEGMENT_ANSWERS = {
     kind: {"schema": BINARY} for kind in (PNG_TYPE, DICOM_TYPE, archive_routes.NDJSON, archive_routes.MIXED)
 }
-REQUEST_BODY = {
-    "required": True,
-    "content": {kind: {"schema": BINARY} for kind in IMAGE_TYPES}
-    | {MULTIPART: {"schema": {"type": "object", "required": [FILE_FIELD], "properties": {FILE_FIELD: BINARY}}}},
-}
-ARCHIVE_BODY = {
-    "required": True,
-    "content": {
-        archive_routes.ZIP_TYPES[0]: {"schema": BINARY},
-        MULTIPART: {"schema": {"type": "object", "properties": {FILE_FIELD: {"type": "array", "items": BINARY}}}},
-    },
-}
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "content": {PROBLEM_TYPE: {}}}
-    for status in (400, 401, 408, 413, 415, 422, 429, 500, 503, 504)
+    for status in (400, 401, 406, 408, 413, 415, 422, 429, 500, 503, 504)
 }
 
 
@@ -61,6 +50,31 @@ class SegmentQuery(FrameOptions):
     """Query parameters of ``POST /segment``."""
 
     omit_empty: bool = Field(False, description="Leave frames without a polyp out of a DICOM Segmentation.")
+
+
+def _form(file: dict[str, Any], options: type[FrameOptions]) -> dict[str, Any]:
+    """Return the schema of a form of one file or several, whose other fields are the parameters of the query."""
+    fields = {name: each for name, each in options.model_json_schema()["properties"].items() if name != "omit_empty"}
+    return {
+        "type": "object",
+        "required": [FILE_FIELD],
+        "properties": {FILE_FIELD: file, **fields},
+        "additionalProperties": False,
+    }
+
+
+REQUEST_BODY = {
+    "required": True,
+    "content": {kind: {"schema": BINARY} for kind in IMAGE_TYPES}
+    | {MULTIPART: {"schema": _form(BINARY, SegmentQuery)}},
+}
+ARCHIVE_BODY = {
+    "required": True,
+    "content": {
+        archive_routes.ZIP_TYPES[0]: {"schema": BINARY},
+        MULTIPART: {"schema": _form({"type": "array", "items": BINARY}, FrameOptions)},
+    },
+}
 
 
 def build(service: Service) -> FastAPI:
@@ -136,24 +150,29 @@ def _add_routes(app: FastAPI) -> None:
 async def segment(request: Request, query: Annotated[SegmentQuery, Query()]) -> Response:
     """Answer an image with its mask, of the size and orientation of the upright image."""
     service: Service = request.app.state.service
-    call, accept = checked_call(request), request.headers.get("accept", "")
+    call = checked_call(request)
     if content_type(request) == DICOM_TYPE:
         return await _object(request, query, service)
-    if query.omit_empty or DICOM_TYPE in accept:
-        raise InvalidParameter(f"a DICOM Segmentation needs a DICOM object; send one as Content-Type: {DICOM_TYPE}")
-    image = await read_image(request, service.settings.max_image_bytes, call.deadline)
-    frame = Frame(source=image, options=_options(query, accept, service), deadline=call.deadline)
+    image, fields = await read_image(request, service.settings.max_image_bytes, call.deadline)
+    asked = with_fields(query, fields)
+    if asked.omit_empty:
+        raise InvalidParameter(f"omit_empty applies to a DICOM object only; send one as Content-Type: {DICOM_TYPE}")
+    kind = None if asked.output else negotiated(request, (PNG_TYPE, JSON_TYPE))
+    frame = Frame(source=image, options=_options(asked, kind, service), deadline=call.deadline)
     return _answer(await service.segmenter.segment(frame), call)
 
 
 async def _object(request: Request, query: SegmentQuery, service: Service) -> Response:
-    accept = request.headers.get("accept", "")
-    wants_dicom = DICOM_TYPE in accept
+    if query.output is None:
+        kind: str | None = negotiated(request, (PNG_TYPE, JSON_TYPE, DICOM_TYPE, *archive_routes.ANSWER_TYPES))
+    else:  # more specific than Accept, which only chooses between this output and a Segmentation
+        kind = preferred(accept_of(request), (JSON_TYPE if query.output == "json" else PNG_TYPE, DICOM_TYPE))
+    wants_dicom = kind == DICOM_TYPE
     if query.output == "maps" or (wants_dicom and query.output not in (None, "mask")):
         raise InvalidParameter(f"output={query.output} is not available for DICOM here; leave it out, or accept PNG")
     if query.omit_empty and not wants_dicom:
         raise InvalidParameter(f"omit_empty applies to a DICOM Segmentation only; add Accept: {DICOM_TYPE}")
-    options = _options(query, accept, service)
+    options = _options(query, kind, service)
     done = await dicom.respond(request, options, service, omit_empty=query.omit_empty, as_segmentation=wants_dicom)
     return _answer(done, call_of(request)) if isinstance(done, Segmentation) else done
 
@@ -162,9 +181,15 @@ async def segment_batch(request: Request, query: Annotated[FrameOptions, Query()
     """Answer each image of a zip or multipart form as soon as it is ready, as NDJSON or ``multipart/mixed``."""
     service: Service = request.app.state.service
     call = checked_call(request)
-    if query.output == "maps":
-        raise InvalidParameter("output=maps is not available for archives; send single images to POST /segment")
-    options = _options(query, request.headers.get("accept", ""), service, Priority.ARCHIVE)
+    negotiated(request, archive_routes.ANSWER_TYPES)
+    kind = preferred(accept_of(request), (PNG_TYPE, JSON_TYPE))
+
+    def options(fields: Fields) -> Options:
+        asked = with_fields(query, fields)
+        if asked.output == "maps":
+            raise InvalidParameter("output=maps is not available for archives; send single images to POST /segment")
+        return _options(asked, kind, service, Priority.ARCHIVE)
+
     return await archive_routes.respond(request, call, options, service)
 
 
@@ -196,9 +221,10 @@ async def info(request: Request) -> Info:
 
 
 async def metrics(request: Request) -> Response:
-    """Return all metrics in the Prometheus text format."""
+    """Return all metrics in the Prometheus text format, or in OpenMetrics if ``Accept`` prefers it."""
     service: Service = request.app.state.service
-    return Response(service.metrics.exposition(), headers={"content-type": CONTENT_TYPE_LATEST})
+    content, kind = service.metrics.exposition(by_preference(accept_of(request)))
+    return Response(content, headers={"content-type": kind})
 
 
 async def no_websocket() -> None:
@@ -206,8 +232,8 @@ async def no_websocket() -> None:
     raise UpgradeRequired("the video stream is a WebSocket; open one at this path, see docs/live-video.md")
 
 
-def _options(query: FrameOptions, accept: str, service: Service, priority: Priority = Priority.SINGLE) -> Options:
-    if query.output is None and "application/json" in accept:
+def _options(query: FrameOptions, kind: str | None, service: Service, priority: Priority = Priority.SINGLE) -> Options:
+    if query.output is None and kind == JSON_TYPE:
         query.output = "json"
     return query.options(service.settings.threshold, priority)
 
@@ -216,5 +242,5 @@ def _answer(done: Segmentation, call: Call) -> Response:
     headers = {"x-model": done.model.model_id, "server-timing": done.times.server_timing()}
     if done.options.output is Output.JSON:
         body = SegmentationBody.of(done, call.request_id)
-        return Response(body.model_dump_json(), media_type="application/json", headers=headers)
+        return Response(body.model_dump_json(), media_type=JSON_TYPE, headers=headers)
     return Response(done.png, media_type=PNG_TYPE, headers=headers)

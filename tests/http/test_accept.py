@@ -1,0 +1,153 @@
+"""``Accept`` chooses the answer by weights, wildcards and how specific they are (RFC 9110, section 12.5.1)."""
+
+import io
+import json
+import zipfile
+from collections.abc import AsyncIterator
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
+from prometheus_client.parser import text_string_to_metric_families as plain_text
+
+from service.http.accept import preferred
+from tests.support.dicom_objects import PICTURES, dicom, written
+from tests.support.pictures import encoded, red_box
+from tests.support.serving import Running, serving
+
+PICTURE = encoded(red_box(64, 48, (16, 12, 48, 36)))
+PNG, JSON, DICOM = "image/png", "application/json", "application/dicom"
+NDJSON, MIXED, PROBLEM = "application/x-ndjson", "multipart/mixed", "application/problem+json"
+# What Prometheus 2.55 sends.
+SCRAPE = (
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"
+    "application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,"
+    "text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+)
+
+
+@pytest.fixture
+async def it() -> AsyncIterator[Running]:
+    async with serving() as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("accept", "chosen"),
+    [
+        ("", PNG),
+        ("*/*", PNG),
+        ("application/json", JSON),
+        ("Application/JSON; charset=utf-8", JSON),
+        ("image/png, application/json;q=0", PNG),
+        ("image/png, application/json", PNG),
+        ("image/png;q=0.5, application/json", JSON),
+        ("image/png;q=0.5, application/json;Q=0.500", PNG),
+        ("application/json, text/plain, */*", JSON),
+        ("*/*;q=0.1, application/json;q=0", PNG),
+        ("*/*, image/*;q=0.2", JSON),
+        ("image/*;q=0, */*", JSON),
+        ("image/avif,image/webp,image/apng,image/*,*/*;q=0.8", PNG),
+        ('text/plain;of="a,application/json", image/*', PNG),
+        ("application/json;q=high", None),
+        ("text/html", None),
+        ("*/*;q=0", None),
+    ],
+)
+def test_the_preferred_type_is_chosen(accept: str, chosen: str | None) -> None:
+    assert preferred(accept, (PNG, JSON)) == chosen
+
+
+@pytest.mark.parametrize(
+    ("accept", "status", "kind"),
+    [
+        ("image/png, application/json;q=0", 200, PNG),
+        ("application/json", 200, JSON),
+        ("application/dicom;q=0, */*", 200, PNG),
+        ("application/dicom, image/*", 200, PNG),
+        ("application/dicom", 406, PROBLEM),
+        ("text/html", 406, PROBLEM),
+    ],
+)
+async def test_a_picture_is_answered_in_the_type_that_is_preferred(
+    it: Running, accept: str, status: int, kind: str
+) -> None:
+    answer = await it.rest.post("/segment", content=PICTURE, headers={"accept": accept})
+    assert (answer.status_code, answer.headers["content-type"]) == (status, kind)
+
+
+async def test_several_fields_of_accept_count_as_one(it: Running) -> None:
+    headers = [("accept", "image/png;q=0.1"), ("accept", "application/json")]
+    assert (await it.rest.post("/segment", content=PICTURE, headers=headers)).headers["content-type"] == JSON
+
+
+async def test_an_output_that_is_named_outdoes_accept(it: Running) -> None:
+    for output, kind in (("mask", PNG), ("json", JSON)):
+        answer = await it.rest.post("/segment", content=PICTURE, params={"output": output}, headers={"accept": "a/b"})
+        assert (answer.status_code, answer.headers["content-type"]) == (200, kind)
+
+
+@pytest.mark.parametrize(
+    ("accept", "query", "kind"),
+    [
+        ("application/dicom;q=0, */*", "", PNG),
+        ("application/dicom;q=0.4, image/png", "", PNG),
+        ("application/dicom, image/png;q=0.4", "", DICOM),
+        ("application/dicom, */*;q=0.1", "?output=mask", DICOM),
+        ("application/json, application/dicom;q=0.9", "", JSON),
+        ("application/json", "?output=mask", PNG),
+        ("multipart/mixed", "", PNG),
+    ],
+)
+async def test_an_object_is_answered_in_the_type_that_is_preferred(
+    it: Running, accept: str, query: str, kind: str
+) -> None:
+    body = written(dicom(PICTURES[:1]))
+    answer = await it.rest.post(f"/segment{query}", content=body, headers={"accept": accept, "content-type": DICOM})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, kind)
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind", "field"),
+    [
+        ("*/*", NDJSON, "png"),
+        ("application/json", NDJSON, "segmentation"),
+        ("application/x-ndjson, multipart/mixed;q=0", NDJSON, "png"),
+        ("multipart/*", MIXED, ""),
+        ("multipart/mixed;q=0.5, application/x-ndjson", NDJSON, "png"),
+        ("image/png", PROBLEM, "status"),
+    ],
+)
+async def test_an_archive_is_answered_in_the_type_that_is_preferred(
+    it: Running, accept: str, kind: str, field: str
+) -> None:
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as opened:
+        opened.writestr("0.png", PICTURE)
+    headers = {"accept": accept, "content-type": "application/zip"}
+    answer = await it.rest.post("/segment/batch", content=archive.getvalue(), headers=headers)
+    assert answer.headers["content-type"].partition(";")[0] == kind
+    assert answer.status_code == (406 if kind == PROBLEM else 200)
+    assert not field or field in json.loads(answer.text)
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("", "text/plain; version=0.0.4; charset=utf-8"),
+        ("*/*", "text/plain; version=0.0.4; charset=utf-8"),
+        ("application/openmetrics-text;version=x", "text/plain; version=0.0.4; charset=utf-8"),
+        ("application/openmetrics-text;q=0, */*", "text/plain; version=0.0.4; charset=utf-8"),
+        ("application/openmetrics-text;q=0.1,text/plain;version=1.0.0", "text/plain; version=1.0.0; charset=utf-8"),
+        ("application/openmetrics-text", "application/openmetrics-text; version=1.0.0; charset=utf-8"),
+        (SCRAPE, "application/openmetrics-text; version=1.0.0; charset=utf-8"),
+    ],
+)
+async def test_metrics_are_written_in_the_format_that_is_preferred(it: Running, accept: str, kind: str) -> None:
+    await it.rest.post("/segment", content=PICTURE)
+    answer = await it.rest.get("/metrics", headers={"accept": accept})
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].partition("; escaping")[0] == kind
+    parse = openmetrics if "openmetrics" in kind else plain_text
+    samples = {sample.name: sample.value for family in parse(answer.text) for sample in family.samples}
+    assert samples["pranet_decodes_total"] >= 1
+    assert not [name for name in samples if name.endswith("_created")]

@@ -1,0 +1,77 @@
+"""The fields of a multipart form are options, as the parameters of the query are."""
+
+import base64
+import io
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.support.pictures import encoded, red_box
+from tests.support.serving import Running, serving
+
+PICTURE = encoded(red_box(64, 48, (16, 12, 48, 36)))
+FILE = {"file": ("x.png", PICTURE, "image/png")}
+ROUTES = ("/segment", "/segment/batch")
+
+
+@pytest.fixture
+async def it() -> AsyncIterator[Running]:
+    async with serving() as running:
+        yield running
+
+
+async def test_fields_of_a_form_give_what_the_same_query_gives(it: Running) -> None:
+    options = {"threshold": "0.25", "output": "json", "roi": "24,16,16,16"}
+    of_form = (await it.rest.post("/segment", files=FILE, data=options)).json()
+    of_query = (await it.rest.post("/segment", files=FILE, params=options)).json()
+    assert (of_form["threshold"], of_form["rle"]) == (0.25, of_query["rle"])
+    assert of_form["rle"] != (await it.rest.post("/segment", files=FILE, params={"output": "json"})).json()["rle"]
+
+
+async def test_fields_of_an_archives_form_are_options_of_all_its_pictures(it: Running) -> None:
+    files = [("file", (f"{number}.png", PICTURE)) for number in range(2)]
+    data = {"output": "probability", "depth": "16", "threshold": "0.25"}
+    answer = await it.rest.post("/segment/batch", files=files, data=data)
+    lines = [json.loads(line) for line in answer.text.splitlines()]
+    assert [line["threshold"] for line in lines] == [0.25, 0.25]
+    assert {Image.open(io.BytesIO(base64.b64decode(line["png"]))).mode for line in lines} == {"I;16"}
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize(
+    ("form", "query", "advice"),
+    [
+        ({"threshold": "7"}, {}, "the form: threshold is '7', but it should be less than or equal to 1"),
+        ({"treshold": "0.3"}, {}, "treshold is unknown; the known names are threshold, output"),
+        ({"threshold": ["0.3", "0.3"]}, {}, "threshold is given 2 times; give it once"),
+        ({"threshold": "0.3"}, {"threshold": "0.4"}, "threshold differs between the form and the query"),
+        ({"output": "svg"}, {}, "the form: output is 'svg'"),
+    ],
+)
+async def test_fields_that_are_wrong_are_refused_as_parameters_of_the_query_are(
+    it: Running, route: str, form: dict[str, Any], query: dict[str, str], advice: str
+) -> None:
+    answer = await it.rest.post(route, files=FILE, data=form, params=query)
+    assert (answer.status_code, answer.json()["type"]) == (422, "urn:pranet:error:invalid-parameter")
+    assert advice in answer.json()["detail"]
+
+
+async def test_an_option_may_stand_in_form_and_query_if_both_agree(it: Running) -> None:
+    answer = await it.rest.post("/segment", files=FILE, data={"depth": "16"}, params={"depth": "16", "output": "json"})
+    assert answer.status_code == 200
+    probability = await it.rest.post(
+        "/segment", files=FILE, data={"threshold": "0.50", "output": "probability"}, params={"threshold": "0.5"}
+    )
+    assert np.asarray(Image.open(io.BytesIO(probability.content))).shape == (48, 64)
+
+
+@pytest.mark.parametrize("route", ["/segment", "/segment/batch"])
+async def test_the_documentation_shows_the_fields_of_the_form(it: Running, route: str) -> None:
+    body = (await it.rest.get("/openapi.json")).json()["paths"][route]["post"]["requestBody"]
+    form = body["content"]["multipart/form-data"]["schema"]
+    assert form["properties"].keys() == {"file", "threshold", "output", "depth", "roi"}
+    assert form["additionalProperties"] is False
