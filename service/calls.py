@@ -23,7 +23,15 @@ from opentelemetry import context
 from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, StatusCode, set_span_in_context
 
 from service.access.authentication import Authentication
-from service.errors import ClientLeft, DeadlineExceeded, Draining, InternalError, InvalidRequest, ServiceError
+from service.errors import (
+    ClientLeft,
+    DeadlineExceeded,
+    Draining,
+    InternalError,
+    InvalidRequest,
+    ServiceError,
+    causes,
+)
 from service.observability import logs
 from service.observability.metrics import Metrics
 from service.observability.tracing import STREAM, W3C, Tracing
@@ -197,9 +205,16 @@ class Calls:
         inside = set_span_in_context(call.span)
         context.attach(context.set_value(STREAM, True, inside) if call.is_stream else inside)
 
+    def expect(self, *transports: Transport) -> None:
+        """Begin the metrics of transports at 0."""
+        for transport in transports:
+            self._metrics.request_duration.labels(transport.name)
+            for code in {transport.ok, *map(transport.code, causes())}:
+                self._metrics.requests.labels(transport.name, code)
+
     def reject(self, error: ServiceError | type[ServiceError]) -> None:
         """Count an error, of a call or of one request in a stream."""
-        self._metrics.rejected.labels(error.slug).inc()
+        self._metrics.reject(error)
 
     def refuse(self, transport: Transport, error: ServiceError) -> str:
         """Count and log a request that is refused before it becomes a call; return the request id for its answer."""

@@ -274,3 +274,8 @@ class DeadlineExceeded(ServiceError):
     """The answer was not ready before the request's deadline."""
 
     status, grpc, slug = 504, StatusCode.DEADLINE_EXCEEDED, "deadline-exceeded"
+
+
+def causes() -> list[type[ServiceError]]:
+    """Return every cause for which a request can fail."""
+    return ServiceError.__subclasses__()

@@ -127,7 +127,7 @@ async def running(
             max_batch_size,
             segmenter,
             _streams(settings, segmenter, metrics),
-            _archives(settings, max_batch_size, segmenter, readiness),
+            _archives(settings, max_batch_size, segmenter, readiness, metrics),
             readiness,
             metrics,
             Calls(authentication, readiness, metrics, traces, timeout_seconds=settings.request_timeout_ms / 1e3),
@@ -193,10 +193,13 @@ def _streams(settings: Settings, segmenter: Segmenter, metrics: Metrics) -> Stre
     )
 
 
-def _archives(settings: Settings, max_batch_size: int, segmenter: Segmenter, readiness: Readiness) -> Archives:
+def _archives(
+    settings: Settings, max_batch_size: int, segmenter: Segmenter, readiness: Readiness, metrics: Metrics
+) -> Archives:
     return Archives(
         segmenter,
         readiness,
+        metrics,
         max_archives=settings.max_archives,
         # Two batches, so that the device is never idle; at most half of the queue, so that other requests find room.
         at_once=max(1, min(2 * max_batch_size, settings.max_queue_size // 2)),

@@ -10,6 +10,7 @@ from service.archives.members import Member
 from service.errors import InternalError, QueueFull, ServiceError
 from service.frames.frame import Frame, Options, Segmentation
 from service.frames.segmenter import Segmenter
+from service.observability.metrics import Metrics
 from service.readiness import Phase, Readiness
 from service.tasks import in_order
 
@@ -29,7 +30,10 @@ class Answered:
 class Archives:
     """Segments archives with one segmenter, ``at_once`` pictures of all archives at a time."""
 
-    def __init__(self, segmenter: Segmenter, readiness: Readiness, *, max_archives: int, at_once: int) -> None:
+    def __init__(
+        self, segmenter: Segmenter, readiness: Readiness, metrics: Metrics, *, max_archives: int, at_once: int
+    ) -> None:
+        self._metrics = metrics
         self._segmenter = segmenter
         self._readiness = readiness
         self._max_archives = max_archives
@@ -79,7 +83,9 @@ class Archives:
                     Frame(source=member.read, options=options, deadline=deadline, waits_for_place=True)
                 )
         except ServiceError as error:
-            return error
+            failure = error
         except Exception:
             log.exception("a picture of an archive failed")
-            return InternalError("picture")
+            failure = InternalError("picture")
+        self._metrics.reject(failure)
+        return failure

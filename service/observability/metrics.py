@@ -15,6 +15,9 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import choose_encoder
 
+from service.errors import ServiceError, causes
+from service.observability.stage_times import STAGES
+
 # Bucket bounds, dense where frame times lie. They include the frame times at 60, 30 and 25 fps, and 120 ms, the
 # annotation delay of a marketed colonoscopy CADe (FDA DEN200055).
 SECONDS = (
@@ -24,6 +27,7 @@ SECONDS = (
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 OTHER_VERSION = re.compile(r";\s*version=(?!\s*(0\.0\.4|1\.0\.0)\s*(;|$))")  # than the formats have
 FPS_WINDOW_SECONDS = 5.0
+MOST_SLOTS = 256  # of streams whose counters begin at 0; each has seven, of some 500 bytes
 OUTCOMES = ("answered", "stale", "deadline", "overload", "failed", "abandoned")  # of a frame in a stream
 
 
@@ -52,7 +56,10 @@ class FrameRate(deque[float]):
 
 
 class Metrics:
-    """All metrics that the service exports, and their registry."""
+    """All metrics that the service exports, and their registry.
+
+    Series whose labels are known beforehand begin at 0. Prometheus sees no increase in a series that begins at 1.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -98,8 +105,17 @@ class Metrics:
         self.queue_depth = Gauge("pranet_queue_depth", "Accepted frames that wait for the device.", registry=registry)
         self.in_flight = Gauge("pranet_in_flight", "Accepted frames that are not answered yet.", registry=registry)
         self.rejected = Counter(
-            "pranet_rejected", "Refused and failed requests by cause.", ("reason",), registry=registry
+            "pranet_rejected",
+            "Refused and failed requests, pictures of archives and frames of streams, by cause.",
+            ("reason",),
+            registry=registry,
         )
+        for cause in causes():
+            self.rejected.labels(cause.slug)
+        for stage in STAGES:
+            self.stage_duration.labels(stage)
+        for outcome in ("answered", "failed", "abandoned"):
+            self.frame_duration.labels(outcome)
         self.decodes = Counter("pranet_decodes", "Pictures whose decoding has started.", registry=registry)
         self.frame_rate = FrameRate()
         fps = Gauge("pranet_fps", "Frames answered per second over the last 5 s.", registry=registry)
@@ -122,7 +138,7 @@ class Metrics:
             registry=registry,
         )
         for outcome in ("taken", "refused"):
-            self.reloads.labels(outcome)  # exported from the start, so that the first refusal is an increase
+            self.reloads.labels(outcome)
         self.gpu_utilization = Gauge(
             "pranet_gpu_utilization_ratio", "Fraction of time in which the GPU was busy.", ("gpu",), registry=registry
         )
@@ -157,6 +173,17 @@ class Metrics:
             registry=registry,
         )
 
+    def reject(self, error: ServiceError | type[ServiceError]) -> None:
+        """Count an error: of a call, of a picture in an archive, or of a frame or request in a stream."""
+        self.rejected.labels(error.slug).inc()
+
+    def expect_streams(self, slots: int) -> None:
+        """Begin the counters of so many streams at 0, of ``MOST_SLOTS`` at most."""
+        for slot in map(str, range(min(slots, MOST_SLOTS))):
+            self.frames_received.labels(slot)
+            for outcome in OUTCOMES:
+                self.frames.labels(slot, outcome)
+
     def stream(self, slot: int) -> "StreamMetrics":
         """Return the metrics of the stream in ``slot`` (0 to MAX_STREAMS - 1)."""
         return StreamMetrics(self, str(slot))
@@ -178,6 +205,7 @@ class StreamMetrics:
     """Metrics of one stream; once it has ended, received = answered + dropped + failed + abandoned."""
 
     def __init__(self, metrics: Metrics, slot: str) -> None:
+        self._metrics = metrics
         self._received = metrics.frames_received.labels(slot)
         self._age = metrics.frame_age.labels(slot)
         self._gap = metrics.frame_gap.labels(slot)
@@ -203,6 +231,11 @@ class StreamMetrics:
         """Count the outcome of a frame, one of ``OUTCOMES``."""
         self._open -= 1
         self._outcomes[outcome].inc()
+
+    def failed(self, error: ServiceError) -> None:
+        """Count a frame that failed, and its cause."""
+        self.count("failed")
+        self._metrics.reject(error)
 
     def close(self, outcome: str) -> None:
         """Count the same outcome for all frames that are open when the stream ends."""

@@ -34,7 +34,7 @@ from service.pb.inference import open_inference_pb2 as inference
 from service.ray_serve.proxy import Aborted, RayContext, RayStream, without_request_id
 from service.readiness import Phase
 from service.rest import routes
-from service.rpc.call import call_of, entered
+from service.rpc.call import STREAM, UNARY, call_of, entered
 from service.rpc.servicer import Servicer
 from service.runtime import load_predictor, running, warm_up
 
@@ -71,6 +71,7 @@ class Replica:
         predictor = await asyncio.to_thread(load_predictor, chosen)
         self._service = await self._lifetime.enter_async_context(running(chosen, predictor))
         self._lifetime.callback(self._service.readiness.enter, Phase.DRAINING)
+        self._service.calls.expect(UNARY, STREAM)
         self._rpc = Servicer(self._service)
         self._oip = oip.Servicer(self._service)
         await warm_up(self._service, predictor)

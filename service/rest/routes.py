@@ -17,7 +17,7 @@ from service.errors import InvalidParameter, UpgradeRequired
 from service.frames.frame import Frame, Options, Output, Segmentation
 from service.http.accept import accept_of, by_preference, negotiated, preferred
 from service.http.form import FILE_FIELD, MULTIPART, Fields
-from service.http.middleware import TIMEOUT_HEADER, HttpCalls
+from service.http.middleware import HANDSHAKE, REST, TIMEOUT_HEADER, HttpCalls
 from service.http.request import call_of, checked_call, content_type, read_image
 from service.oip import rest as oip
 from service.options import FrameOptions, with_fields
@@ -90,6 +90,7 @@ def build(service: Service) -> FastAPI:
         dependencies=[Depends(SHOWN_TOKEN)] if service.settings.api_tokens_file else [],
     )
     app.state.service = service
+    service.calls.expect(REST, HANDSHAKE, websocket.STREAM)
     errors.add_handlers(app)
     _add_middleware(app, service)
     _add_routes(app)

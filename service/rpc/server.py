@@ -12,6 +12,7 @@ from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service.access.tls import HANDSHAKE_SECONDS
 from service.readiness import Readiness
+from service.rpc.call import STREAM, UNARY
 from service.rpc.interceptor import CallInterceptor
 from service.rpc.servicer import Servicer
 from service.runtime import Service
@@ -42,6 +43,7 @@ async def listening(service: Service, address: str, more: Mapping[str, AddTo]) -
         OSError: the address is taken, or does not belong to this machine.
 
     """
+    service.calls.expect(UNARY, STREAM)
     server = grpc.aio.server(
         interceptors=[
             CallInterceptor(

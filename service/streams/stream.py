@@ -189,8 +189,10 @@ class Stream:
             self._window.answer_taken()
         if isinstance(frame.outcome, Segmentation):
             self._metrics.answered(frame.age_seconds)
-        else:
-            self._metrics.count(frame.outcome.value if isinstance(frame.outcome, Drop) else "failed")
+        elif isinstance(frame.outcome, Drop):
+            self._metrics.count(frame.outcome.value)
+        elif isinstance(frame.outcome, ServiceError):
+            self._metrics.failed(frame.outcome)
 
     async def _end_when_draining(self, receiving: asyncio.Task[None]) -> None:
         await self._draining.wait()

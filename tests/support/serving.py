@@ -76,8 +76,8 @@ async def connected(it: Running) -> AsyncIterator[tuple[asyncio.StreamReader, as
 
 
 def counted(it: Running) -> tuple[dict[tuple[str, str], float], dict[str, float]]:
-    """Return requests by transport and code, and refusals by cause."""
-    samples = [sample for family in it.service.metrics.registry.collect() for sample in family.samples]
+    """Return requests by transport and code, and refusals by cause, of which there was at least one."""
+    samples = [sample for family in it.service.metrics.registry.collect() for sample in family.samples if sample.value]
     return (
         {(s.labels["transport"], s.labels["code"]): s.value for s in samples if s.name == "pranet_requests_total"},
         {s.labels["reason"]: s.value for s in samples if s.name == "pranet_rejected_total"},
