@@ -15,6 +15,7 @@ OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/v2/health/live", "/v2/health
 OPEN_FOLDERS = ("/pages/", "/samples/", "/docs/assets/")  # static files of the web page
 QUIET_PATHS = frozenset({"/livez", "/readyz", "/metrics"})  # polled all the time
 STREAM_PATHS = frozenset({"/stream"})  # the paths that accept a WebSocket
+STATE_PATHS = frozenset({"/v2/repository/index"})  # answered in every state of the service, like a GET
 READING = frozenset({"GET", "HEAD", "OPTIONS"})  # safe for pages of other sites: browsers hide the answers from them
 CLIENT_LEFT = "client_left"  # in the state of a request: whether its cancellation means so
 TIMEOUT_HEADER = "x-request-timeout-ms"
@@ -115,7 +116,8 @@ class HttpCalls:
             authorizations=_authorizations(scope),
             timeout=headers.get(TIMEOUT_HEADER),
             is_open=not is_socket and (path in self._open or path.startswith(OPEN_FOLDERS) or preflight),
-            is_work=not is_socket and scope["method"] not in READING,  # a stream checks readiness once it is open
+            # a stream checks readiness once it is open
+            is_work=not is_socket and scope["method"] not in READING and path not in STATE_PATHS,
             is_stream=is_socket,
             is_quiet=path in QUIET_PATHS,
             fault=self._fault(scope, headers),

@@ -16,6 +16,18 @@ EXTENSIONS = ("binary_tensor_data", "model_configuration", "parameters", "schedu
 PRIORITIES = {1: Priority.LIVE, 2: Priority.SINGLE, 3: Priority.ARCHIVE}
 DEFAULT_PRIORITY = 2
 ANY = -1  # a dimension of any size
+UNSUPPORTED = {  # parts of Triton's interface: the beginning of their path below /v2, and their gRPC methods
+    "trace/setting": ("trace settings", ("TraceSetting",)),
+    "logging": ("log settings", ("LogSettings",)),
+    "repository/models": ("loading and unloading of models", ("RepositoryModelLoad", "RepositoryModelUnload")),
+    **{
+        f"{kind.lower()}sharedmemory": (
+            "shared memory",
+            tuple(f"{kind}SharedMemory{method}" for method in ("Status", "Register", "Unregister")),
+        )
+        for kind in ("System", "Cuda")
+    },
+}
 CONFIG_TYPES = {"UINT8": "TYPE_UINT8", "FP32": "TYPE_FP32"}
 
 
@@ -30,6 +42,11 @@ def check(name: str, version: str = "") -> None:
         raise UnknownModel(f"model {name!r} does not exist; the only one is {NAME!r}")
     if version not in ("", VERSION):
         raise UnknownModel(f"version {version!r} of {NAME!r} does not exist; the only one is {VERSION!r}")
+
+
+def refusal(what: str) -> str:
+    """Return the message that refuses one of ``UNSUPPORTED``."""
+    return f"the service does not support {what}; its extensions are {', '.join(EXTENSIONS)}"
 
 
 def server_metadata() -> dict[str, Any]:
@@ -65,6 +82,15 @@ def config(service: Service) -> dict[str, Any]:
             "default_priority_level": DEFAULT_PRIORITY,
         },
     }
+
+
+def index(service: Service, only_ready: bool) -> list[dict[str, Any]]:
+    """Return the state of every model, or of those only that are ready."""
+    ready = service.readiness.ready
+    state = (
+        {"state": "READY", "reason": ""} if ready else {"state": "UNAVAILABLE", "reason": "the service is not ready"}
+    )
+    return [{"name": NAME, "version": VERSION, **state}] if ready or not only_ready else []
 
 
 def statistics(service: Service) -> dict[str, Any]:

@@ -12,7 +12,9 @@ Parameters = Mapping[str, Value]
 
 SEQUENCE = ("sequence_id", "sequence_start", "sequence_end")
 FINAL_RESPONSE = "triton_enable_empty_final_response"  # Triton's clients send it in streams, the C++ one in every call
-KNOWN = ("timeout", "priority", "threshold", "roi", *SEQUENCE, FINAL_RESPONSE)
+# Which tensors are binary over HTTP. Over gRPC all are, and KServe's client sends these parameters to no effect.
+BINARY_OUTPUTS, OF_INPUT, OF_OUTPUT = "binary_data_output", ("binary_data_size",), ("binary_data",)
+KNOWN = ("timeout", "priority", "threshold", "roi", *SEQUENCE, FINAL_RESPONSE, BINARY_OUTPUTS)
 MICROSECONDS = 1e6
 
 
@@ -72,7 +74,7 @@ def binary_outputs(request: Parameters, outputs: Mapping[str, Parameters]) -> fr
         InvalidParameter: ``binary_data_output`` or ``binary_data`` is neither true nor false.
 
     """
-    default = flag("binary_data_output", request, False)
+    default = flag(BINARY_OUTPUTS, request, False)
     chosen = {name: flag("binary_data", given, default) for name, given in outputs.items()}
     return frozenset([name for name in OUTPUTS if chosen.get(name, default)])
 

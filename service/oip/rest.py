@@ -4,23 +4,27 @@ import asyncio
 import functools
 from collections.abc import Awaitable, Callable
 
+from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
 
 from pranet_client.pictures import Picture
 from service.calls import Call
-from service.errors import TooManyBytes
+from service.errors import InvalidRequest, TooManyBytes, UnknownRoute
 from service.frames.frame import Segmentation
 from service.http.body import read_body
 from service.http.request import call_of
 from service.oip import model, parameters
 from service.oip.inference import Inferred, check_sizes, infer
-from service.oip.rest_messages import HEADER_LENGTH, InferBody, parse, write
+from service.oip.rest_messages import HEADER_LENGTH, IndexBody, InferBody, parse, write
 from service.runtime import Service
 from service.settings import Settings
+from service.validation import describe_errors
 
 PREFIX = "/v2"
+INDEX = f"{PREFIX}/repository/index"
+MAX_INDEX_BYTES = 4096
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -30,6 +34,9 @@ def build(service: Service) -> Router:
         Route("/", server_metadata),
         Route("/health/live", live),
         Route("/health/ready", ready),
+        Route("/models/stats", model_statistics),
+        Route(INDEX.removeprefix(PREFIX), repository_index, methods=["POST"]),
+        *_unsupported(),
         *_of_model("", model_metadata),
         *_of_model("/ready", model_ready),
         *_of_model("/config", model_config),
@@ -52,6 +59,18 @@ def _of_model(path: str, endpoint: Endpoint, method: str = "GET") -> list[Route]
     return [
         Route(f"/models/{{name}}{version}{path}", checked, methods=[method]) for version in ("", "/versions/{version}")
     ]
+
+
+def _unsupported() -> list[Route]:
+    def route(path: str, what: str) -> Route:
+        async def refuse(request: Request) -> Response:
+            raise UnknownRoute(model.refusal(what))
+
+        return Route(path, refuse, methods=["GET", "POST"])
+
+    found = {f"/{path}{rest}": what for path, (what, _) in model.UNSUPPORTED.items() for rest in ("", "/{rest:path}")}
+    of_model = {f"/models/{{name}}{path}": what for path, what in found.items() if path.startswith("/trace")}
+    return [route(path, what) for path, what in (found | of_model).items()]
 
 
 async def server_metadata(request: Request) -> Response:
@@ -91,6 +110,17 @@ async def model_statistics(request: Request) -> Response:
     return JSONResponse({"model_stats": [model.statistics(_service(request))]})
 
 
+async def repository_index(request: Request) -> Response:
+    """Return the state of every model; the body ``{"ready": true}`` asks for those only that are ready."""
+    too_many = functools.partial(TooManyBytes, f"the body has more than {MAX_INDEX_BYTES} bytes; send only ready")
+    raw = await read_body(request, MAX_INDEX_BYTES, call_of(request).deadline, too_many)
+    try:
+        asked = IndexBody.model_validate_json(raw or b"{}")
+    except ValidationError as error:
+        raise InvalidRequest(f"the JSON of the request: {describe_errors(error.errors(), IndexBody)}") from error
+    return JSONResponse(model.index(_service(request), asked.ready))
+
+
 async def model_infer(request: Request) -> Response:
     """Segment the pictures of a request."""
     service = _service(request)
@@ -104,8 +134,8 @@ async def model_infer(request: Request) -> Response:
 async def _inferred(raw: bytes, header_length: str | None, service: Service, call: Call) -> Response:
     settings = service.settings
     body, pictures = await asyncio.to_thread(_read, raw, header_length, settings)
-    seconds = parameters.seconds(body.asked, settings.request_timeout_ms / 1e3)
-    options = parameters.options(body.asked, [output.name for output in body.outputs], settings.threshold)
+    seconds = parameters.seconds(body.parameters, settings.request_timeout_ms / 1e3)
+    options = parameters.options(body.parameters, [output.name for output in body.outputs], settings.threshold)
     frames = await infer(service.segmenter, pictures, options, call.set_deadline(seconds))
     return await asyncio.to_thread(_written, body, frames)
 

@@ -10,7 +10,6 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Field,
     NonNegativeInt,
     StrictBool,
@@ -41,18 +40,17 @@ Few = Annotated[list[T], Field(max_length=MAX_MEMBERS)]
 
 
 class _Body(BaseModel):
-    """A JSON object that refuses unknown members."""
-
-    model_config = ConfigDict(extra="forbid")
+    """A JSON object; as in other servers of the protocol, unknown members are passed over and null means none."""
 
     @model_validator(mode="before")
     @classmethod
     def _has_few_members(cls, given: Any) -> Any:
-        """Refuse an object with many members before pydantic describes a fault for each."""
+        """Refuse many members before pydantic describes a fault for each, and leave out those that are null."""
         if isinstance(given, dict):
             for what, each in (("members", given), ("parameters", given.get("parameters"))):
                 if isinstance(each, dict) and len(each) > MAX_MEMBERS:
                     raise ValueError(f"has {len(each)} {what}; send at most {MAX_MEMBERS}")
+            return {name: value for name, value in given.items() if value is not None}
         return given
 
 
@@ -73,6 +71,12 @@ class OutputBody(_Body):
     parameters: dict[str, Value] = {}
 
 
+class IndexBody(_Body):
+    """The JSON of a request for the index of models."""
+
+    ready: bool = False
+
+
 class InferBody(_Body):
     """The JSON of an inference request."""
 
@@ -80,11 +84,6 @@ class InferBody(_Body):
     parameters: dict[str, Value] = {}
     inputs: Few[InputBody]
     outputs: Few[OutputBody] = []
-
-    @cached_property
-    def asked(self) -> dict[str, Value]:
-        """Return all parameters except ``binary_data_output``, which only concerns the format of the response."""
-        return {name: value for name, value in self.parameters.items() if name != "binary_data_output"}
 
     @cached_property
     def binary_outputs(self) -> frozenset[str]:
@@ -120,8 +119,8 @@ def parse(raw: bytes, header_length: str | None, max_pictures: int) -> tuple[Inf
     except ValidationError as error:
         raise InvalidRequest(f"the JSON of the request: {describe_errors(error.errors(), InferBody)}") from error
     for output in body.outputs:
-        parameters.refuse_unknown(output.parameters, ("binary_data",), f"output {output.name!r}")
-    _ = body.asked, body.binary_outputs  # raises their errors before any work is done
+        parameters.refuse_unknown(output.parameters, parameters.OF_OUTPUT, f"output {output.name!r}")
+    _ = body.binary_outputs  # raises its errors before any work is done
     inputs = _inputs(body.inputs, memoryview(raw)[json_size:])
     return body, tensors.pictures(inputs, max_pictures)
 
@@ -129,7 +128,7 @@ def parse(raw: bytes, header_length: str | None, max_pictures: int) -> tuple[Inf
 def _inputs(bodies: Sequence[InputBody], binary: memoryview) -> list[Tensor]:
     inputs = []
     for body in bodies:
-        parameters.refuse_unknown(body.parameters, ("binary_data_size",), f"input {body.name!r}")
+        parameters.refuse_unknown(body.parameters, parameters.OF_INPUT, f"input {body.name!r}")
         size = body.parameters.get("binary_data_size")
         if (size is None) == (body.data is None):
             raise InvalidRequest(f"input {body.name!r} needs either data or binary_data_size; send exactly one of them")

@@ -4,6 +4,7 @@ import asyncio
 import functools
 import logging
 from collections.abc import AsyncIterator, Mapping
+from typing import Any
 
 import grpc
 import numpy as np
@@ -11,7 +12,7 @@ from google.protobuf import json_format
 
 from pranet_client.pictures import Picture
 from service.calls import current
-from service.errors import Draining, InternalError, InvalidRequest, ServiceError, TooManyBytes
+from service.errors import Draining, InternalError, InvalidRequest, MethodNotAllowed, ServiceError, TooManyBytes
 from service.frames.frame import Segmentation
 from service.oip import model, parameters, tensors
 from service.oip.inference import Inferred, check_sizes, infer
@@ -32,6 +33,15 @@ log = logging.getLogger(__name__)
 def add_to(server: grpc.aio.Server, service: Service) -> None:
     """Add the protocol to a gRPC server that has not been started."""
     pb_grpc.add_GRPCInferenceServiceServicer_to_server(Servicer(service), server)  # type: ignore[no-untyped-call]
+    refusals = {method: _refusal(what) for what, methods in model.UNSUPPORTED.values() for method in methods}
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE_NAME, refusals)])
+
+
+def _refusal(what: str) -> "grpc.RpcMethodHandler[Any, Any]":
+    async def refuse(request: bytes, context: Context) -> None:
+        raise MethodNotAllowed(model.refusal(what))
+
+    return grpc.unary_unary_rpc_method_handler(refuse)
 
 
 class Servicer(pb_grpc.GRPCInferenceServiceServicer):
@@ -69,9 +79,15 @@ class Servicer(pb_grpc.GRPCInferenceServiceServicer):
 
     async def ModelStatistics(self, request: pb.ModelStatisticsRequest, context: Context) -> pb.ModelStatisticsResponse:
         """Return counts and durations of inferences."""
-        model.check(request.name, request.version)
+        if request.name:
+            model.check(request.name, request.version)
         statistics = {"model_stats": [model.statistics(self._service)]}
         return json_format.ParseDict(statistics, pb.ModelStatisticsResponse())
+
+    async def RepositoryIndex(self, request: pb.RepositoryIndexRequest, context: Context) -> pb.RepositoryIndexResponse:
+        """Return the state of every model."""
+        index = {"models": model.index(self._service, request.ready)}
+        return json_format.ParseDict(index, pb.RepositoryIndexResponse())
 
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
         """Segment the pictures of a request, which get the request's priority."""
@@ -115,7 +131,7 @@ class Servicer(pb_grpc.GRPCInferenceServiceServicer):
         model.check(request.model_name, request.model_version)
         given = _parameters(request.parameters)
         for output in request.outputs:
-            parameters.refuse_unknown(output.parameters, (), f"output {output.name!r}")
+            parameters.refuse_unknown(output.parameters, parameters.OF_OUTPUT, f"output {output.name!r}")
         options = parameters.options(given, [each.name for each in request.outputs], self._service.settings.threshold)
         deadline = asyncio.get_running_loop().time() + parameters.seconds(given, limit)
         pictures = await asyncio.to_thread(_pictures, request, self._service.settings)
@@ -147,7 +163,7 @@ def _inputs(request: pb.ModelInferRequest, max_bytes: int) -> list[Tensor]:
         raise TooManyBytes(f"the inputs have more than {max_bytes} bytes (MAX_IMAGE_BYTES); send fewer or smaller ones")
     inputs = []
     for number, given in enumerate(request.inputs):
-        parameters.refuse_unknown(given.parameters, (), f"input {given.name!r}")
+        parameters.refuse_unknown(given.parameters, parameters.OF_INPUT, f"input {given.name!r}")
         if raw and given.HasField("contents"):
             raise InvalidRequest(f"input {given.name!r} has both contents and raw_input_contents; send one of them")
         data = tensors.from_raw(given.datatype, raw[number]) if raw else _contents(given)

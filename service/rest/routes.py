@@ -20,6 +20,7 @@ from service.http.form import FILE_FIELD, MULTIPART, Fields
 from service.http.middleware import HANDSHAKE, REST, TIMEOUT_HEADER, HttpCalls
 from service.http.request import call_of, checked_call, content_type, read_image
 from service.oip import rest as oip
+from service.oip.rest_messages import HEADER_LENGTH
 from service.options import FrameOptions, with_fields
 from service.rest import archive_routes, errors, websocket
 from service.rest import dicom_routes as dicom
@@ -29,8 +30,16 @@ from service.rest.pages import add_pages
 from service.rest.schemas import Info, Problem
 from service.runtime import Service
 
-CORS_REQUEST_HEADERS = ("authorization", "content-type", TIMEOUT_HEADER, "x-request-id", "traceparent")
-CORS_ANSWER_HEADERS = ("x-request-id", "x-model", "server-timing", "retry-after")
+CORS_REQUEST_HEADERS = (
+    "authorization",
+    "content-encoding",
+    "content-type",
+    HEADER_LENGTH,
+    TIMEOUT_HEADER,
+    "x-request-id",
+    "traceparent",
+)
+CORS_ANSWER_HEADERS = ("x-request-id", "x-model", "server-timing", "retry-after", HEADER_LENGTH)
 # FastAPI's own telemetry would send paths, queries and exceptions to wherever OpenTelemetry's variables point.
 NO_TELEMETRY: Any = {"auto_configure": False, "tracing": False, "metrics": False, "logs": False}
 # Only for the API documentation; ``service.calls`` authenticates.

@@ -20,7 +20,7 @@ PYTHON = CLIENT / ".venv" / "bin" / "python"
 SIZE = (256, 192)
 BOXES = ((20, 20, 120, 100), (100, 40, 230, 150), (10, 90, 100, 180), (60, 10, 200, 60))
 # Checks with four clients each (sync and asyncio, HTTP and gRPC), and those with two: JSON by HTTP, streams by gRPC.
-WITH_FOUR, WITH_TWO = 26, 3
+WITH_FOUR, WITH_TWO = 29, 4
 
 pytestmark = [
     pytest.mark.slow,

@@ -50,7 +50,8 @@ def stub(it: Running) -> pb_grpc.GRPCInferenceServiceStub:
         ("GET", "/v2/", 200),
         ("GET", "/v2/models/pranet/versions/1/stats", 200),
         ("GET", "/v2/models/pranet/versions/3/stats", 404),
-        ("GET", "/v2/repository/index", 404),
+        ("GET", "/v2/models/stats", 200),
+        ("GET", "/v2/repository/index", 405),
         ("GET", INFER, 405),
     ],
 )
@@ -75,7 +76,6 @@ async def test_who_has_no_token_is_refused_in_the_form_of_the_protocol_too(tmp_p
 @pytest.mark.parametrize(
     ("body", "status", "words"),
     [
-        ({"inputs": inputs(IMAGE), "colour": 1}, 400, "colour"),
         ({"inputs": []}, 400, "send exactly one"),
         ({"inputs": [*inputs(IMAGE), *inputs(IMAGE)]}, 400, "send exactly one"),
         ({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": ["no base64!"]}]}, 400, "base64"),
@@ -279,8 +279,8 @@ MILLION = 1_000_000
         ),
         (b"{" + b",".join(b'"%d":1' % number for number in range(MILLION // 2)) + b"}", "it has 500000 members"),
         (b'{"parameters": {' + b",".join(b'"%d":[]' % n for n in range(MILLION // 2)) + b"}}", "500000 parameters"),
-        (b'{"inputs": [' + b",".join([b'{"a":1,"b":2,"c":3}'] * 32) + b"]}", "; and 187 more faults"),
-        (b'{"' + b"k" * MILLION + b'": 1, "inputs": []}', "k is unknown"),
+        (b'{"inputs": [' + b",".join([b'{"a":1,"b":2,"c":3}'] * 32) + b"]}", "; and 91 more faults"),
+        (b'{"' + b"k" * MILLION + b'": 1, "inputs": []}', "send exactly one"),
     ],
     ids=["lists", "objects", "shape", "members", "parameters", "faults", "name"],
 )

@@ -137,6 +137,38 @@ class Checks:
             assert int(late["count"]) - int(early["count"]) == 4, part
             assert int(late["ns"]) > int(early["ns"]), part
 
+    def check_statistics_of_every_model(self, kind: str) -> None:
+        named = {"as_json": True} if kind.startswith("grpc") else {}
+        (model,) = self.ask(kind, "get_inference_statistics", **named)["model_stats"]
+        assert (model["name"], model["version"]) == ("pranet", "1")
+
+    def check_repository_index(self, kind: str) -> None:
+        named = {"as_json": True} if kind.startswith("grpc") else {}
+        index = self.ask(kind, "get_model_repository_index", **named)
+        (model,) = index["models"] if kind.startswith("grpc") else index
+        assert (model["name"], model["version"], model["state"]) == ("pranet", "1", "READY")
+
+    def check_what_is_not_supported_is_named(self, kind: str) -> None:
+        for method, arguments, words in (
+            ("get_trace_settings", (), "trace settings"),
+            ("get_log_settings", (), "log settings"),
+            ("get_system_shared_memory_status", (), "shared memory"),
+            ("get_cuda_shared_memory_status", (), "shared memory"),
+            ("load_model", ("pranet",), "loading and unloading of models"),
+        ):
+            message = ""
+            try:
+                self.ask(kind, method, *arguments)
+            except InferenceServerException as error:
+                message = error.message()
+            assert f"does not support {words}" in message, (method, message)
+
+    def check_packed_json(self, kind: str) -> None:
+        for packed in ("gzip", "deflate"):
+            named = {"request_compression_algorithm": packed, "response_compression_algorithm": packed}
+            self.agrees(self.infer(kind, **named), 1)
+            self.agrees(self.infer(kind, self.inputs(kind, self.pixels, "UINT8"), **named), 4)
+
     def check_one_encoded_picture(self, kind: str) -> None:
         self.agrees(self.infer(kind), 1)
 
