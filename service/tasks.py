@@ -1,6 +1,7 @@
 """Helpers for asyncio tasks: a task group that raises its first error, and concurrent work with ordered results."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from types import TracebackType
 from typing import Any, TypeVar
@@ -26,10 +27,24 @@ class FirstErrorTaskGroup(asyncio.TaskGroup):
             drop_tracebacks(group)
         else:
             return
+        await _take_pending_cancellation()
         try:
             raise first
         finally:
             del first
+
+
+async def _take_pending_cancellation() -> None:
+    """Receive the cancellation that a group has sent to its own task again, where the task was being cancelled.
+
+    From Python 3.13 on, a group that raises errors cancels a cancelled task once more, so that the next ``await`` ends
+    it (https://github.com/python/cpython/issues/116720). Here the error already ends the call: the second cancellation
+    would hit the clean-up after it, and then gRPC's own task. The task still counts as cancelled (``cancelling``).
+    """
+    task = asyncio.current_task()
+    if task and task.cancelling():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
 
 
 def drop_tracebacks(error: BaseException | None) -> None:
