@@ -97,13 +97,14 @@ proto-check: proto
 readme: $(VENV)/.dev
 	$(BIN)/python -m tools.readme_tables
 
-# Pins every dependency but torch, for all platforms and Pythons, with hashes.
+# Pins every dependency but torch, for all platforms and Pythons, with hashes. Each file is under the ones before it: one
+# environment gets several of them.
 lock:
 	$(PIP) install -q uv
-	$(PIP_COMPILE) pyproject.toml -o requirements/serve.txt
-	$(PIP_COMPILE) pyproject.toml -c requirements/serve.txt --extra dicom --extra gpu --extra otel -o requirements/image.txt
-	$(PIP_COMPILE) pyproject.toml -c requirements/image.txt --extra dicom --extra gpu --extra otel --extra ray -o requirements/ray.txt
-	$(PIP_COMPILE) pyproject.toml --extra dev -o requirements/dev.txt
+	$(PIP_COMPILE) pyproject.toml -c requirements/torch.txt -o requirements/serve.txt
+	$(PIP_COMPILE) pyproject.toml -c requirements/torch.txt -c requirements/serve.txt --extra dicom --extra gpu --extra otel -o requirements/image.txt
+	$(PIP_COMPILE) pyproject.toml -c requirements/torch.txt -c requirements/image.txt --extra dicom --extra gpu --extra otel --extra ray -o requirements/ray.txt
+	$(PIP_COMPILE) pyproject.toml -c requirements/torch.txt -c requirements/ray.txt --extra dev -o requirements/dev.txt
 	echo 'tritonclient[grpc,http]' | $(PIP_COMPILE) - -o $(TRITON)/requirements.txt
 	printf 'fastapi\nlitserve\nnumpy\nopenvino\npillow\npython-multipart\nuvicorn\n' | $(PIP_COMPILE) -c requirements/serve.txt - -o tools/peers/requirements.txt
 	printf 'tritonclient==2.47.0\nnvidia-cuda-runtime-cu12\n' | $(PIP_COMPILE) --no-deps - -o $(TRITON)/perf_analyzer.txt

@@ -1,0 +1,38 @@
+"""The files of pinned packages agree: one environment gets them one after another."""
+
+import re
+from itertools import combinations, pairwise
+from pathlib import Path
+
+import pytest
+
+from tests.support.pictures import ROOT
+
+REQUIREMENTS = ROOT / "requirements"
+GROWING = ("serve", "image", "ray", "dev")  # each has all of the one before
+PIN = re.compile(r"^([a-z0-9][\w.-]*)==([^\s;\\]+)", re.MULTILINE)
+
+
+def pins(path: Path) -> dict[str, set[str]]:
+    """Return the versions of each package; markers may choose between several."""
+    versions: dict[str, set[str]] = {}
+    for name, version in PIN.findall(path.read_text()):
+        versions.setdefault(name, set()).add(version)
+    return versions
+
+
+FILES = {path.stem: pins(path) for path in REQUIREMENTS.glob("*.txt")}
+FILES["peers"] = pins(ROOT / "tools" / "peers" / "requirements.txt")
+
+
+@pytest.mark.parametrize(("one", "other"), list(combinations(sorted(FILES), 2)))
+def test_two_files_pin_the_same_version_of_what_they_share(one: str, other: str) -> None:
+    """Else `make test` changes what `make serve` installed, and an image serves with other packages than the tests."""
+    shared = FILES[one].keys() & FILES[other].keys()
+    assert {name: FILES[one][name] for name in shared} == {name: FILES[other][name] for name in shared}
+
+
+@pytest.mark.parametrize(("smaller", "larger"), list(pairwise(GROWING)))
+def test_a_larger_file_has_all_of_a_smaller_one(smaller: str, larger: str) -> None:
+    assert FILES[smaller].keys() <= FILES[larger].keys()
+    assert len(FILES[smaller]) > 30
