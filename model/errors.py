@@ -1,5 +1,13 @@
-"""Errors that the user can correct."""
+"""Errors that the user can correct, and how to install what is missing."""
 
 
 class UserError(Exception):
     """An input is wrong. The message says what, and what to do; commands print it without a traceback."""
+
+
+def how_to_install(extra: str) -> str:
+    """Return the command that installs an optional extra, for the end of an error's text.
+
+    It takes the package from the checkout: on the public index, its name belongs to nobody, and so to anybody.
+    """
+    return f"in the checkout, run .venv/bin/python -m pip install -e '.[{extra}]'"

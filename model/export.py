@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from model.errors import UserError
+from model.errors import UserError, how_to_install
 from model.network.normalisation import Normalised
 from model.rewrites.folding import fold_batch_norm
 from model.transforms import SIZE, Floats, Pixels
@@ -67,7 +67,7 @@ def write_onnx(checkpoint: Checkpoint, path: Path) -> float:
                 verbose=False,
             )
     except ImportError as error:
-        raise ExportError(f"{error}; exports need optional packages: pip install 'pranet-service[export]'") from error
+        raise ExportError(f"{error}; exports need optional packages: {how_to_install('export')}") from error
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     differences = [_difference(network, session, _noise(count)) for count in (1, 3)]
     if max(differences) > TOLERANCE:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from model import transforms
-from model.errors import UserError
+from model.errors import UserError, how_to_install
 from model.training.data.pairs import read_names
 from model.transforms import Pixels
 from model.weights import checkpoint
@@ -74,7 +74,7 @@ def _calibrate(
     try:
         found = openvino_int8.calibrate(openvino_conversion.convert(weights), frames)
     except ImportError as error:
-        raise UserError(f"{error}; install what int8 needs: pip install 'pranet-service[int8]'") from error
+        raise UserError(f"{error}; install what int8 needs: {how_to_install('int8')}") from error
     path = out or openvino_int8.path_for(weights)
     openvino_int8.save(path, found, weights)
     return path

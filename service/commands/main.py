@@ -27,7 +27,6 @@ COMMANDS = {
     "train": ("model.training.command", "train weights from a recipe"),
     "evaluate": ("model.evaluation.command", "evaluate weights or maps against annotated pictures"),
 }
-INSTALL_EXTRAS = "pip install 'pranet-service[bench,dicom,export,gpu,int8,otel,ray,train,video]', or `make extras`"
 USAGE_ERROR = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
@@ -42,10 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"pranet: {error}", file=sys.stderr)
         return USAGE_ERROR
     except ModuleNotFoundError as error:
-        print(
-            f"pranet: {words[0]} needs {error.name}, which an optional extra installs: {INSTALL_EXTRAS}",
-            file=sys.stderr,
-        )
+        advice = "which an optional extra installs: in the checkout, run make extras"
+        print(f"pranet: {words[0]} needs {error.name}, {advice}", file=sys.stderr)
         return USAGE_ERROR
     except OSError as error:
         if error.filename is None:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from model.errors import UserError
+from model.errors import UserError, how_to_install
 from model.transforms import Pixels
 from pranet_client.connection import VideoFrame
 from pranet_client.pictures import Picture, PixelFormat, RawPicture
@@ -151,7 +151,7 @@ def load_av() -> Any:
     try:
         import av
     except ImportError as error:
-        raise SourceError("video needs PyAV: pip install 'pranet-service[video]'") from error
+        raise SourceError(f"video needs PyAV: {how_to_install('video')}") from error
     return av
 
 

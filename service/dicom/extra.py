@@ -2,6 +2,7 @@
 
 import importlib.util
 
+from model.errors import how_to_install
 from service.errors import UnsupportedImage
 
 MEDIA_TYPE = "application/dicom"
@@ -16,6 +17,4 @@ def require() -> None:
 
     """
     if any(importlib.util.find_spec(package) is None for package in PACKAGES):
-        raise UnsupportedImage(
-            "DICOM support is not installed; ask the operator to run: pip install 'pranet-service[dicom]'"
-        )
+        raise UnsupportedImage(f"DICOM support is not installed; the operator can add it: {how_to_install('dicom')}")

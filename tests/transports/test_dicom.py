@@ -238,7 +238,7 @@ async def test_without_its_packages_the_answer_says_what_to_install(patched: Pat
         patched(importlib.util, "find_spec", lambda name: None)
         answer = await sent(it, body)
     assert answer.status_code == 415
-    assert "pip install 'pranet-service[dicom]'" in answer.json()["detail"]
+    assert ".venv/bin/python -m pip install -e '.[dicom]'" in answer.json()["detail"]
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from model.cores import usable_cores
+from model.errors import how_to_install
 from service import __version__
 from service.commands.bench.errors import BenchError
 from service.commands.bench.fidelity import Fidelity
@@ -123,7 +124,7 @@ def _draw(out: Path, name: str, rows: Sequence[Row], answers: Mapping[str, Seque
     try:
         from matplotlib.figure import Figure  # optional extra
     except ImportError:
-        raise BenchError("plots need matplotlib: pip install 'pranet-service[bench]'") from None
+        raise BenchError(f"plots need matplotlib: {how_to_install('bench')}") from None
     histogram = Figure(figsize=(8, 4.5), layout="constrained")
     axes = histogram.subplots()
     for load, each in answers.items():
