@@ -1,4 +1,4 @@
-# Everything runs in .venv; `make serve` and `make test` need Python 3.11 or later and nothing else.
+# Everything runs in .venv; `make serve` and `make test` need Python 3.11 to 3.14 and nothing else.
 #   make serve TORCH_INDEX=URL   takes PyTorch from another index (a CPU build, another CUDA version)
 
 PYTHON ?= python3
@@ -150,16 +150,17 @@ clean:
 	rm -rf $(VENV) $(TRITON)/.venv $(TRITON)/.perf_analyzer tools/peers/.venv build dist *.egg-info client/build client/*.egg-info
 
 $(VENV)/.torch: requirements/torch.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed: make PYTHON=python3.12"; exit 2; }
-	@echo 'installing PyTorch into $(VENV), once; some minutes, depending on the network'
-	$(PYTHON) -m venv $(VENV)
-	$(PIP) install -q $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -r requirements/torch.txt
+	@command -v $(PYTHON) > /dev/null || { echo 'pranet: there is no $(PYTHON); install Python, or name one: make PYTHON=python3.12' >&2; exit 2; }
+	@$(PYTHON) tools/check_python.py $(PYTHON)
+	@echo 'fetching PyTorch into $(VENV), once: several GB with CUDA, some minutes; smaller builds: docs/operations.md'
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -r requirements/torch.txt
 	@touch $@
 
 $(VENV)/.serve: $(VENV)/.torch requirements/serve.txt pyproject.toml
-	@echo 'installing the service'
-	$(PIP) install -q --no-deps --require-hashes -r requirements/serve.txt
-	$(PIP) install -q --no-deps -e .
+	@echo 'fetching what the service needs, some 0.1 GB'
+	@$(PIP) install -q --no-deps --require-hashes -r requirements/serve.txt
+	@$(PIP) install -q --no-deps -e .
 	@touch $@
 
 $(TRITON)/.venv/.done: $(TRITON)/requirements.txt
@@ -178,5 +179,6 @@ tools/peers/.venv/.done: tools/peers/requirements.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.serve requirements/dev.txt
-	$(PIP) install -q --no-deps --require-hashes -r requirements/dev.txt
+	@echo 'fetching the extras and the tools of development, some minutes'
+	@$(PIP) install -q --no-deps --require-hashes -r requirements/dev.txt
 	@touch $@

@@ -100,7 +100,7 @@ class Settings(BaseModel):
         description="Frames of one stream that may be in progress or have an answer that is not read yet.",
     )
     cache_dir: Path | None = Field(
-        None, description="Folder where an engine caches its converted network; by default the user's cache."
+        None, description="Folder where an engine caches its converted network; by default ~/.cache/pranet."
     )
     api_tokens_file: Path | None = Field(
         None,

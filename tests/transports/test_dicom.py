@@ -45,6 +45,8 @@ from tests.support.processes import Server, pranet
 from tests.support.servers.otlp import receiving
 from tests.support.serving import serving
 
+pytest.importorskip("highdicom", reason="the extra dicom has no highdicom for this Python")
+
 
 @pytest.mark.slow
 def test_five_transfer_syntaxes_segment_as_their_png_does(server: Server) -> None:
