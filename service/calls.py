@@ -35,7 +35,7 @@ from service.errors import (
 from service.observability import logs
 from service.observability.metrics import Metrics
 from service.observability.tracing import STREAM, W3C, Tracing
-from service.readiness import Phase, Readiness
+from service.readiness import Readiness
 
 REQUEST_ID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)  # safe to echo into headers and logs
 MILLISECONDS = re.compile(r"0*([1-9][0-9]*)")
@@ -162,7 +162,7 @@ class Calls:
                 if call.fault is not None:
                     raise call.fault
                 call._asked = _seconds(call.timeout)
-                if call.is_work and (self._readiness.phase is not Phase.SERVING or self._readiness.dead.is_set()):
+                if call.is_work and not self._readiness.ready:
                     self._readiness.check()  # raises the reason
                 async with asyncio.timeout_at(call.set_deadline(self._timeout_seconds) + LATE_SECONDS) as call._timeout:
                     yield call

@@ -1,10 +1,13 @@
-"""Readiness: the phase of the service (starting, serving, draining), and whether inference still answers."""
+"""Readiness: the phase of the service (starting, serving, draining), and whether inference and decoding answer."""
 
 import asyncio
 import time
+from collections.abc import Callable
 from enum import Enum
 
 from service.errors import Draining, NotReady
+
+LOOK_SECONDS = 1.0  # between two looks at the pool, of which no event tells
 
 
 class Phase(Enum):
@@ -16,13 +19,14 @@ class Phase(Enum):
 
 
 class Readiness:
-    """Tells whether the service accepts new work: in ``Phase.SERVING`` while inference answers."""
+    """Tells whether the service accepts new work: in ``Phase.SERVING`` while inference and decoding answer."""
 
-    def __init__(self, dead: asyncio.Event) -> None:
+    def __init__(self, dead: asyncio.Event, decoding_answers: Callable[[], bool]) -> None:
         self.phase = Phase.STARTING
         self.since = time.monotonic()  # start of the phase, seconds
         self.changed = asyncio.Event()  # set when the phase changes
         self.dead = dead  # set by the batcher when inference no longer answers
+        self._decoding_answers = decoding_answers
 
     def enter(self, phase: Phase) -> None:
         """Change to another phase, and wake ``change``."""
@@ -30,11 +34,11 @@ class Readiness:
         self.changed.set()
 
     async def change(self) -> None:
-        """Wait until the phase changes or inference stops answering."""
+        """Wait until the phase changes or inference stops answering, and at most ``LOOK_SECONDS``."""
         events = [self.changed] if self.dead.is_set() else [self.changed, self.dead]
         waiting = [asyncio.ensure_future(event.wait()) for event in events]
         try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waiting, timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for each in waiting:
                 each.cancel()
@@ -43,13 +47,13 @@ class Readiness:
     @property
     def ready(self) -> bool:
         """Tell whether ``check`` would return."""
-        return self.phase is Phase.SERVING and not self.dead.is_set()
+        return self.phase is Phase.SERVING and not self.dead.is_set() and self._decoding_answers()
 
     def check(self) -> None:
         """Raise an error unless the service accepts new work.
 
         Raises:
-            NotReady: the service is starting, or inference no longer answers.
+            NotReady: the service is starting, or inference or decoding no longer answers.
             Draining: the service is shutting down.
 
         """
@@ -59,3 +63,5 @@ class Readiness:
             raise NotReady("the service is warming up; retry in a moment")
         if self.dead.is_set():
             raise NotReady("inference no longer answers; retry after the service has been restarted")
+        if not self._decoding_answers():
+            raise NotReady("every thread that decodes pictures is stuck; retry after the service has been restarted")

@@ -5,10 +5,8 @@ import contextlib
 import functools
 import logging
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from model.cores import usable_cores
 from model.engines import factory
 from model.engines.predictor import ModelRef, Predictor
 from model.transforms import Pixels
@@ -20,6 +18,7 @@ from service.batching.admission import Admission
 from service.batching.batcher import HANG_SECONDS, Batcher
 from service.batching.device_thread import in_device_thread
 from service.calls import Calls
+from service.frames.cpu_pool import CpuPool
 from service.frames.frame import Inference, rehearse
 from service.frames.model_slot import PREPARE_SECONDS, ModelSlot
 from service.frames.segmenter import Segmenter, inference
@@ -106,9 +105,9 @@ async def running(
     max_batch_size = settings.max_batch_size or factory.default_batch_size(settings.device)
     async with contextlib.AsyncExitStack() as stack:
         traces = await stack.enter_async_context(tracing.started(settings.traces_endpoint))
-        pool = stack.enter_context(ThreadPoolExecutor(usable_cores(), thread_name_prefix="cpu"))
+        pool = stack.enter_context(CpuPool())
         batcher = await stack.enter_async_context(_batcher(settings, predictor, max_batch_size, metrics, hang_seconds))
-        readiness = Readiness(batcher.dead)
+        readiness = Readiness(batcher.dead, pool.answers)
         metrics.ready.set_function(lambda: readiness.ready)
         side_outputs = SideOutputs(settings.weights_path) if settings.maps else None
         segmenter = _segmenter(settings, batcher, pool, metrics, traces, side_outputs, predictor.model.input_size)
@@ -165,7 +164,7 @@ def _batcher(
 def _segmenter(
     settings: Settings,
     batcher: Batcher[Pixels, Inference],
-    pool: ThreadPoolExecutor,
+    pool: CpuPool,
     metrics: Metrics,
     traces: Tracing,
     side_outputs: SideOutputs | None,

@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import TypeVar
 
@@ -16,6 +15,7 @@ from service.batching.admission import Admission
 from service.batching.batcher import Batcher, Infer
 from service.batching.queue import Priority
 from service.errors import DeadlineExceeded, InvalidParameter
+from service.frames.cpu_pool import CpuPool
 from service.frames.frame import Frame, Inference, Output, Segmentation, prepare, render
 from service.frames.side_outputs import SideOutputs
 from service.observability.metrics import Metrics
@@ -31,7 +31,7 @@ class Segmenter:
         self,
         batcher: Batcher[Pixels, Inference],
         admission: Admission,
-        pool: ThreadPoolExecutor,
+        pool: CpuPool,
         metrics: Metrics,
         tracing: Tracing,
         *,
@@ -102,7 +102,7 @@ class Segmenter:
     async def _run(self, frame: Frame, function: Callable[..., T], *args: object) -> T:
         """Run a function in the CPU pool, which has no priorities: archives may use only half of its threads."""
         async with self._archive_threads if frame.options.priority is Priority.ARCHIVE else nullcontext():
-            return await asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
+            return await self._pool.run(function, *args)
 
     @contextmanager
     def _counted(self, frame: Frame) -> Iterator[None]:

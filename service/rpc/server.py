@@ -97,8 +97,11 @@ def _options(cut_off_bytes: int) -> list[tuple[str, int]]:
 
 async def _follow(readiness: Readiness, checker: health.aio.HealthServicer, names: Sequence[str]) -> None:
     """Publish readiness as gRPC health, now and at each change."""
+    published = None
     while True:
-        await _publish(checker, names, readiness.ready)
+        if published is not (ready := readiness.ready):
+            await _publish(checker, names, ready)
+            published = ready
         await readiness.change()
 
 

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from model.cores import usable_cores
 from model.transforms import Floats, Pixels
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from service.frames import cpu_pool
 from tests.support.patching import Patches
 from tests.support.pictures import Mask, dice, encoded, mask_of, red_box
 from tests.support.predictors import RedPredictor
@@ -262,3 +264,33 @@ async def test_a_device_that_hangs_again_and_again_is_said_to_be_dead(gate: Gate
             assert (await rest(running, POISON))[0] == 500
         answer = await running.rest.get("/readyz")
         assert (answer.status_code, "restarted" in answer.json()["detail"]) == (503, True)
+
+
+async def until_health_says(running: Running, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+    stub = health_pb2_grpc.HealthStub(running.channel)
+    async with asyncio.timeout(PATIENCE):
+        while (await stub.Check(health_pb2.HealthCheckRequest())).status != status:  # noqa: ASYNC110 - over the network
+            await asyncio.sleep(0.05)
+
+
+async def test_decoding_that_hangs_on_every_thread_is_said_until_one_returns(patched: Patches) -> None:
+    permit, serves = threading.Event(), health_pb2.HealthCheckResponse
+    patched("service.frames.segmenter", "prepare", lambda *_: permit.wait(PATIENCE))
+    try:
+        async with serving(request_timeout_ms=100) as running:
+            await until_health_says(running, serves.SERVING)
+            for _ in range(usable_cores()):
+                assert (await running.rest.get("/readyz")).status_code == 200
+                assert (await rest(running, NEIGHBOURS[0]))[0] == 504
+            assert (await running.rest.get("/readyz")).status_code == 200  # no call is that old yet
+            patched(cpu_pool, "STUCK_SECONDS", 0.0)
+            for answer in (await running.rest.get("/readyz"), await running.rest.post("/segment", content=b"x")):
+                assert (answer.status_code, answer.json()["type"]) == (503, "urn:pranet:error:not-ready")
+                assert "decodes pictures is stuck" in answer.json()["detail"]
+            assert running.metric("pranet_ready") == 0
+            await until_health_says(running, serves.NOT_SERVING)
+            permit.set()
+            await until_health_says(running, serves.SERVING)
+            assert (await running.rest.get("/readyz")).status_code == 200
+    finally:
+        permit.set()
