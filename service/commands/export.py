@@ -1,6 +1,7 @@
 """``pranet export``: writes the weights for other servers, and the calibration that int8 needs."""
 
 import argparse
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from model.training.data.pairs import read_names
 from model.transforms import Pixels
 from model.weights import checkpoint
 from model.weights.checkpoint import Checkpoint
-from service.commands.segment import SUFFIXES
+from service.commands.video import PICTURES
+from service.errors import ServiceError
 from service.frames import codec
 from service.settings import Settings, add_flags, from_command_line
 
@@ -81,20 +83,28 @@ def _calibrate(
 
 
 def _frames(folders: list[Path], exclude: set[str], max_pixels: int) -> Iterator[Pixels]:
-    """Yield network inputs of pictures spread evenly over each folder.
+    """Yield network inputs of pictures spread evenly over each folder; name those that cannot be decoded.
 
     Raises:
-        UserError: a folder has no picture.
+        UserError: a folder has no picture, or none that can be decoded.
 
     """
     for folder in folders:
-        files = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in SUFFIXES]
+        files = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in PICTURES]
         files = [file for file in files if exclude.isdisjoint(_names(file))]
         if not files:
             raise UserError(f"{folder} holds no pictures; give --calibrate a folder of them, not all excluded")
-        count = min(len(files), CALIBRATION_PICTURES // len(folders))
+        damaged, count = 0, min(len(files), CALIBRATION_PICTURES // len(folders))
         for index in np.linspace(0, len(files) - 1, count).round().astype(int):
-            yield transforms.to_input(codec.decode(files[index].read_bytes(), max_pixels))
+            try:
+                yield transforms.to_input(codec.decode(files[index].read_bytes(), max_pixels))
+            except ServiceError as error:
+                damaged += 1
+                print(f"pranet: {files[index]} is left out: {error}", file=sys.stderr)
+        if damaged == count:
+            raise UserError(f"none of {count} pictures of {folder} can be decoded; give --calibrate other folders")
+        if damaged:
+            print(f"pranet: {damaged} of {count} pictures of {folder} were left out", file=sys.stderr)
 
 
 def _names(file: Path) -> Iterable[str]:

@@ -1,6 +1,7 @@
 """The files of pinned packages agree: one environment gets them one after another."""
 
 import re
+import subprocess
 from itertools import combinations, pairwise
 from pathlib import Path
 
@@ -36,3 +37,11 @@ def test_two_files_pin_the_same_version_of_what_they_share(one: str, other: str)
 def test_a_larger_file_has_all_of_a_smaller_one(smaller: str, larger: str) -> None:
     assert FILES[smaller].keys() <= FILES[larger].keys()
     assert len(FILES[smaller]) > 30
+
+
+def test_the_audit_fails_for_what_it_could_not_look_up_and_covers_pytorch() -> None:
+    """Without --strict, pip-audit passes where PyPI does not answer: nothing was audited, and nothing was found."""
+    done = subprocess.run(["make", "-n", "audit"], cwd=ROOT, capture_output=True, text=True, check=True)
+    audits = [line.split() for line in done.stdout.splitlines() if "bin/pip-audit" in line]
+    assert all("--strict" in words for words in audits)
+    assert {words[-1] for words in audits} == {"requirements/image.txt", "requirements/torch.txt"}

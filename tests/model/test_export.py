@@ -59,6 +59,25 @@ def test_calibration_takes_pictures_from_the_whole_folder() -> None:
     assert all((frame.shape, frame.dtype) == ((3, 352, 352), np.uint8) for frame in frames)
 
 
+def test_calibration_leaves_out_what_it_cannot_decode_and_counts_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = (SAMPLES / "polyp-1.jpg").read_bytes()
+    (tmp_path / "good.jpg").write_bytes(picture)
+    (tmp_path / "damaged.jpg").write_bytes(picture[:400])
+    (tmp_path / "study.dcm").write_bytes(b"DICM")  # no picture file; calibration takes none
+    assert len(list(command._frames([tmp_path], set(), 10**8))) == 1
+    named, counted = capsys.readouterr().err.splitlines()
+    assert named.startswith(f"pranet: {tmp_path}/damaged.jpg is left out: ")
+    assert counted == f"pranet: 1 of 2 pictures of {tmp_path} were left out"
+
+
+def test_calibration_from_damaged_pictures_alone_is_an_error_of_the_user(tmp_path: Path) -> None:
+    (tmp_path / "damaged.jpg").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"none of 1 pictures of .* can be decoded"):
+        list(command._frames([tmp_path], set(), 10**8))
+
+
 @pytest.mark.parametrize("name", ["polyp-1", "service/polyp-1"])
 def test_what_validates_does_not_calibrate(name: str) -> None:
     assert len(list(command._frames([SAMPLES], {name}, 10**8))) == len(list(SAMPLES.glob("*.jpg"))) - 1
