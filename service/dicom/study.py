@@ -16,7 +16,7 @@ from pydicom.pixels.decoders.base import Decoder, get_decoder
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, RLELossless
 
 from pranet_client.pictures import PixelFormat, RawPicture
-from service.dicom import pixels
+from service.dicom import jpeg, pixels
 from service.dicom.codestream import declared_size
 from service.errors import InvalidRequest, ServiceError, TooManyBytes, TooManyPixels, UndecodableImage, UnsupportedImage
 from service.frames.codec import Packed
@@ -111,10 +111,12 @@ def _check_length(dataset: Dataset, count: int) -> None:
 def _frame(dataset: Dataset, decoder: Decoder, index: int, count: int) -> RawPicture:
     """Decode the frame at ``index``, counted from 0."""
     try:
-        if decoder.is_encapsulated:
-            _check_codestream(dataset, decoder, index, count)
-        samples, about = decoder.as_array(dataset, index=index, raw=False)
-        rgb = pixels.rgb(samples, str(about["photometric_interpretation"]), dataset)
+        encoded = _codestream(dataset, decoder, index, count) if decoder.is_encapsulated else b""
+        if decoder.UID in jpeg.SYNTAXES and dataset.SamplesPerPixel == 3:
+            rgb = pixels.rgb(jpeg.rgb(encoded, str(dataset.PhotometricInterpretation)), "RGB", dataset)
+        else:
+            samples, about = decoder.as_array(dataset, index=index, raw=False)
+            rgb = pixels.rgb(samples, str(about["photometric_interpretation"]), dataset)
     except ServiceError:
         raise
     except Exception as error:  # each codec raises its own exceptions
@@ -123,18 +125,19 @@ def _frame(dataset: Dataset, decoder: Decoder, index: int, count: int) -> RawPic
     return RawPicture(PixelFormat.RGB24, width, height, 3 * width, rgb.tobytes())
 
 
-def _check_codestream(dataset: Dataset, decoder: Decoder, index: int, count: int) -> None:
-    """Check that a frame has the encoding and size that its object declares; only that size was checked before."""
-    frame = get_frame(dataset.PixelData, index, number_of_frames=count)
+def _codestream(dataset: Dataset, decoder: Decoder, index: int, count: int) -> bytes:
+    """Return a compressed frame, after checking that it has the encoding and size that its object declares."""
+    frame: bytes = get_frame(dataset.PixelData, index, number_of_frames=count)
     if RLELossless == decoder.UID:  # its frames declare no size
         if len(frame) > MAX_RLE_BYTES:
             raise TooManyBytes(f"frame {index + 1} has more than {MAX_RLE_BYTES} bytes of run lengths; send JPEG 2000")
-        return
+        return frame
     declared = declared_size(frame, decoder.UID)
     if declared is None:
         raise UndecodableImage(f"frame {index + 1} is not encoded as {decoder.UID.name}; correct it, or send PNG")
     if declared != (dataset.Columns, dataset.Rows):
         raise UndecodableImage(f"frame {index + 1} differs in size from what the DICOM object declares; send it again")
+    return frame
 
 
 def _damaged(part: str, error: Exception) -> UndecodableImage:
