@@ -174,17 +174,17 @@ async def _segment_object(
 
     try:
         extra.require()
-        from service.dicom import study, work
+        from service.dicom import seg, study, work
 
         data = await asyncio.to_thread(_read, source, service.settings.max_archive_bytes)
         read = await asyncio.to_thread(study.read, data, service.settings.max_image_pixels)
         deadline = asyncio.get_running_loop().time() + archives.ARCHIVE_TIMEOUT_SECONDS
         if target.suffix.lower() == OBJECT:
-            made = await work.segmentation(read, options, service, deadline, omit_empty=omit_empty)
-            await asyncio.to_thread(_write, target, made)
+            made = await work.segmentation([read], options, service, deadline, seg.Kind.BINARY, omit_empty=omit_empty)
+            await asyncio.to_thread(_write, target, made.content)
             return True
         count = len(read.frames)
-        await service.archives.answer_all(work.members(read), options, deadline, write)
+        await service.archives.answer_all(work.members([read]), options, deadline, write)
     except (ServiceError, OSError) as error:
         bar.write(f"{source}: {error}", file=sys.stderr)
         return False

@@ -1,99 +1,129 @@
-"""Writes a DICOM Segmentation with the masks of an object's frames, which refers to that object."""
+"""Writes a DICOM Segmentation with the masks of the frames of objects, which refers to those objects."""
 
-import copy
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 
 import highdicom as hd
 import numpy as np
 import numpy.typing as npt
+from highdicom.color import CIELabColor
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
-from pydicom.tag import Tag
 from pydicom.uid import UID, VLEndoscopicImageStorage
 
 from model.engines.predictor import ModelRef
 from service import __version__
-from service.errors import TooManyPixels, UndecodableImage
+from service.dicom import copied, lossy, references
+from service.errors import InvalidRequest, TooManyPixels, UndecodableImage
 
 MAX_PIXELS = 2**30  # of all frames together; each takes one byte while the object is built
 ABNORMAL = codes.SCT.MorphologicallyAbnormalStructure
 POLYP = Code("68496003", "SCT", "Polyp of colon")
 INTELLIGENCE = codes.DCM.ArtificialIntelligence
-# Type 2 attributes of the patient and study modules: must be present, but may be empty (PS3.3, C.7.1.1 and C.7.2.1).
-MAY_BE_EMPTY = (
-    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime",
-    "AccessionNumber", "ReferringPhysicianName",
-)  # fmt: skip
-NOT_OF_STILLS = ("SOPClassUID", "PixelData", "NumberOfFrames", "FrameOfReferenceUID")
+COLOUR = (88.7, -76.6, 61.3)  # L*a*b* of the outlines in an overlay
+SERIES = 9000  # added to the number of the source's series, so that viewers list the Segmentation after it
 NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+SHARED = ("StudyInstanceUID", "SeriesInstanceUID", "Rows", "Columns")  # by all sources of one Segmentation
 
 
-def check(source: Dataset, frames: int) -> None:
-    """Check before segmenting that a Segmentation of the source can be written.
+class Kind(StrEnum):
+    """How a Segmentation stores its pixels."""
+
+    BINARY = "binary"  # one bit each, in a Segmentation; any program reads it
+    LABELMAP = "labelmap"  # one byte each, in a Label Map Segmentation, which is new in DICOM 2024
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A Segmentation's file."""
+
+    content: bytes
+    left_out: tuple[str, ...]  # attributes of the patient and study whose values break the standard
+
+
+def check(sources: Sequence[Dataset]) -> None:
+    """Check before segmenting that a Segmentation of the sources can be written.
 
     Raises:
-        UndecodableImage: the source lacks an identifier that a Segmentation needs.
-        TooManyPixels: its frames together have more than ``MAX_PIXELS``.
+        UndecodableImage: a source lacks an identifier that a Segmentation needs.
+        InvalidRequest: the sources are of several series or sizes.
+        TooManyPixels: their frames together have more than ``MAX_PIXELS``.
 
     """
-    missing = [name for name in NEEDED if not UID(str(source.get(name, ""))).is_valid]
-    if missing:
-        raise UndecodableImage(
-            f"a Segmentation cannot refer to this DICOM object: it has no valid {', '.join(missing)}; request PNG"
-        )
-    if frames * source.Rows * source.Columns > MAX_PIXELS:
+    for source in sources:
+        missing = [name for name in NEEDED if not UID(str(source.get(name, ""))).is_valid]
+        if missing:
+            raise UndecodableImage(
+                f"a Segmentation cannot refer to this DICOM object: it has no valid {', '.join(missing)}; request PNG"
+            )
+    for name in SHARED:
+        if len({source.get(name) for source in sources}) > 1:
+            raise InvalidRequest(f"the objects differ in {name}, but a Segmentation is of one series; send one a call")
+    first = sources[0]
+    if sum(map(references.frames, sources)) * first.Rows * first.Columns > MAX_PIXELS:
         raise TooManyPixels(f"a Segmentation may have at most {MAX_PIXELS} pixels; request PNG, or send fewer frames")
 
 
-def write(source: Dataset, masks: Sequence[bytes], model: ModelRef, *, omit_empty: bool) -> bytes:
-    """Return the bytes of a DICOM Segmentation.
+def write(
+    sources: Sequence[Dataset], masks: Sequence[bytes], model: ModelRef, kind: Kind, *, omit_empty: bool
+) -> Written:
+    """Return a DICOM Segmentation.
 
     Args:
-        source: the object that was segmented.
-        masks: one for each frame in order: one bit per pixel, rows padded to whole bytes.
+        sources: the objects that were segmented, of one series.
+        masks: one for each frame of each object in order: one bit per pixel, rows padded to whole bytes.
         model: the weights that made the masks.
+        kind: how pixels are stored.
         omit_empty: leave out frames without a polyp, unless all are empty.
 
     Raises:
-        UndecodableImage: the source's attributes do not fit into a Segmentation.
+        UndecodableImage: the sources' attributes do not fit into a Segmentation.
 
     """
-    rows = [np.frombuffer(mask, np.uint8).reshape(source.Rows, -1) for mask in masks]
-    pixels = np.stack([np.unpackbits(each, axis=1, count=source.Columns) for each in rows])  # (N, H, W), 0 or 1
+    first = sources[0]
+    rows = [np.frombuffer(mask, np.uint8).reshape(first.Rows, -1) for mask in masks]
+    pixels = np.stack([np.unpackbits(each, axis=1, count=first.Columns) for each in rows])  # (N, H, W), 0 or 1
     kept = [index for index in range(len(pixels)) if pixels[index].any()] if omit_empty else []
     kept = kept or list(range(len(pixels)))
     try:
-        made = _of_one_frame(source, pixels[0], model)
-        _extend(made, source, pixels[kept], kept)
+        made = _of_one_frame(first, pixels[0], model, kind)
+        left_out = copied.copy_patient_and_study(made, first)
+        made.ContentCreatorName = None  # type 2, and it was no person
+        lossy.state(made, sources)
+        references.refer(made, references.of(sources), kept, labels=kind is Kind.LABELMAP)
+        _store(made, pixels[kept], kind)
+        buffer = io.BytesIO()
+        made.save_as(buffer)
     except Exception as error:  # highdicom raises many types of exceptions for unusual attributes
         reason = f"no Segmentation can be made of this DICOM object ({type(error).__name__}); request PNG or JSON"
         raise UndecodableImage(reason) from None
-    buffer = io.BytesIO()
-    made.save_as(buffer)
-    return buffer.getvalue()
+    return Written(buffer.getvalue(), left_out)
 
 
-def _of_one_frame(source: Dataset, mask: npt.NDArray[np.uint8], model: ModelRef) -> hd.seg.Segmentation:
-    """Make a Segmentation of one still image with the source's attributes; ``_extend`` adds the other frames.
+def _of_one_frame(source: Dataset, mask: npt.NDArray[np.uint8], model: ModelRef, kind: Kind) -> hd.seg.Segmentation:
+    """Make a Segmentation of one still image, which only has what highdicom needs of the source.
 
-    Endoscopic frames have no position in patient coordinates, and without one highdicom supports single frames only.
+    highdicom would check the rest, and refuses for example Japanese character sets that begin with an empty value.
+    Endoscopic frames have no position in patient coordinates, and without one it supports single frames only.
     """
     still = Dataset()
-    still.update({element.tag: element for element in source if element.keyword not in NOT_OF_STILLS})
-    still.SOPClassUID = VLEndoscopicImageStorage
     still.file_meta = source.file_meta
-    for name in MAY_BE_EMPTY:
-        if name not in still:
-            setattr(still, name, None)
-    made = hd.seg.Segmentation(
+    still.SOPClassUID = VLEndoscopicImageStorage
+    for name in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Rows", "Columns"):
+        setattr(still, name, source[name].value)
+    for name in copied.MAY_BE_EMPTY:
+        setattr(still, name, None)
+    return hd.seg.Segmentation(
         source_images=[still],
         pixel_array=mask,
-        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+        segmentation_type=hd.seg.SegmentationTypeValues[kind.name],
         segment_descriptions=[_description(model)],
         series_instance_uid=hd.UID(),
-        series_number=1,
+        series_number=SERIES + _number(source),
+        series_description="PraNet polyp segmentation",
         sop_instance_uid=hd.UID(),
         instance_number=1,
         manufacturer="PraNet service",
@@ -103,43 +133,20 @@ def _of_one_frame(source: Dataset, mask: npt.NDArray[np.uint8], model: ModelRef)
         content_label="POLYP",
         omit_empty_frames=False,
     )
-    made.PatientOrientation = None  # type 2C: required without other orientation attributes (PS3.3, C.7.6.1)
-    return made
 
 
-def _extend(made: Dataset, source: Dataset, masks: npt.NDArray[np.uint8], numbers: Sequence[int]) -> None:
-    """Replace the single frame by N frames.
+def _number(source: Dataset) -> int:
+    try:
+        return max(0, min(int(source.SeriesNumber), 10**6))
+    except (AttributeError, TypeError, ValueError):
+        return 0
 
-    Args:
-        made: the Segmentation, changed in place.
-        source: the object that was segmented.
-        masks: uint8 (N, H, W), 0 or 1.
-        numbers: the N indices of the frames in the source, from 0.
 
-    """
-    for element in made.iterall():
-        if element.keyword == "ReferencedSOPClassUID":
-            element.value = source.SOPClassUID
-    if int(source.get("NumberOfFrames") or 1) > 1:
-        index = Dataset()
-        index.DimensionOrganizationUID = made.DimensionOrganizationSequence[0].DimensionOrganizationUID
-        index.DimensionIndexPointer = Tag("InStackPositionNumber")
-        index.FunctionalGroupPointer = Tag("FrameContentSequence")
-        made.DimensionIndexSequence.append(index)
-        first = made.PerFrameFunctionalGroupsSequence[0]
-        made.PerFrameFunctionalGroupsSequence = [_of_frame(first, number) for number in numbers]
+def _store(made: Dataset, masks: npt.NDArray[np.uint8], kind: Kind) -> None:
     made.NumberOfFrames = len(masks)
-    packed = np.packbits(masks.reshape(-1), bitorder="little").tobytes()
+    flat = masks.reshape(-1)
+    packed = flat.tobytes() if kind is Kind.LABELMAP else np.packbits(flat, bitorder="little").tobytes()
     made.PixelData = packed + bytes(len(packed) % 2)
-
-
-def _of_frame(first: Dataset, number: int) -> Dataset:
-    group = copy.deepcopy(first)
-    group.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber = number + 1
-    content = group.FrameContentSequence[0]
-    content.StackID, content.InStackPositionNumber = "1", number + 1
-    content.DimensionIndexValues = [1, number + 1]
-    return group
 
 
 def _description(model: ModelRef) -> hd.seg.SegmentDescription:
@@ -152,4 +159,5 @@ def _description(model: ModelRef) -> hd.seg.SegmentDescription:
         algorithm_identification=hd.AlgorithmIdentificationSequence(
             name="PraNet", family=INTELLIGENCE, version=model.model_id
         ),
+        display_color=CIELabColor(*COLOUR),
     )

@@ -1,6 +1,6 @@
 """Reads a DICOM object; each of its frames is decoded to RGB separately, and only when it is needed.
 
-Messages of pydicom may quote patient data from the object. They therefore never go into logs or error texts.
+Messages of pydicom and highdicom may quote patient data. They therefore never go into logs or error texts.
 """
 
 import io
@@ -26,8 +26,8 @@ MAX_FRAMES = 100_000  # an hour of video; the number is only declared, but memor
 NEEDED = ("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "PixelData")
 
 config.settings.reading_validation_mode = config.IGNORE
-logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 for package in ("pydicom", "highdicom"):
+    logging.getLogger(package).setLevel(logging.CRITICAL + 1)
     warnings.filterwarnings("ignore", module=package)
 
 
@@ -120,7 +120,7 @@ def _frame(dataset: Dataset, decoder: Decoder, index: int, count: int) -> RawPic
     except ServiceError:
         raise
     except Exception as error:  # each codec raises its own exceptions
-        raise _damaged(f"frame {index + 1}", error) from None
+        raise _damaged("frame", error) from None
     height, width, _ = rgb.shape
     return RawPicture(PixelFormat.RGB24, width, height, 3 * width, rgb.tobytes())
 
@@ -130,13 +130,13 @@ def _codestream(dataset: Dataset, decoder: Decoder, index: int, count: int) -> b
     frame: bytes = get_frame(dataset.PixelData, index, number_of_frames=count)
     if RLELossless == decoder.UID:  # its frames declare no size
         if len(frame) > MAX_RLE_BYTES:
-            raise TooManyBytes(f"frame {index + 1} has more than {MAX_RLE_BYTES} bytes of run lengths; send JPEG 2000")
+            raise TooManyBytes(f"the frame has more than {MAX_RLE_BYTES} bytes of run lengths; send JPEG 2000")
         return frame
     declared = declared_size(frame, decoder.UID)
     if declared is None:
-        raise UndecodableImage(f"frame {index + 1} is not encoded as {decoder.UID.name}; correct it, or send PNG")
+        raise UndecodableImage(f"the frame is not encoded as {decoder.UID.name}; correct it, or send PNG")
     if declared != (dataset.Columns, dataset.Rows):
-        raise UndecodableImage(f"frame {index + 1} differs in size from what the DICOM object declares; send it again")
+        raise UndecodableImage("the frame differs in size from what the DICOM object declares; send it again")
     return frame
 
 

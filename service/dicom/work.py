@@ -1,6 +1,7 @@
 """Segments the frames of a DICOM object, each separately or all of them into one DICOM Segmentation."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 
 from model.engines.predictor import ModelRef
@@ -14,33 +15,45 @@ from service.frames.frame import Frame, MaskFormat, Options, Output
 from service.runtime import Service
 
 
-def members(study: Study) -> list[Member]:
-    """Return the frames as members of an archive, named by their numbers from 1, as DICOM counts."""
-    return [Member(index, str(index + 1), read) for index, read in enumerate(study.frames)]
+def members(studies: Sequence[Study]) -> list[Member]:
+    """Return the frames of objects as members of an archive, named by their numbers from 1, as DICOM counts."""
+    frames = [frame for study in studies for frame in study.frames]
+    return [Member(index, str(index + 1), read) for index, read in enumerate(frames)]
 
 
-async def segmentation(study: Study, options: Options, service: Service, deadline: float, *, omit_empty: bool) -> bytes:
-    """Return the bytes of a DICOM Segmentation; several frames have the priority of an archive.
+async def segmentation(
+    studies: Sequence[Study], options: Options, service: Service, deadline: float, kind: seg.Kind, *, omit_empty: bool
+) -> seg.Written:
+    """Return a DICOM Segmentation of all frames of objects; several frames have the priority of an archive.
 
     Raises:
-        ServiceError: a frame failed (the message names it), or no Segmentation can be made of the object.
+        ServiceError: a frame failed (the message names it), or no Segmentation can be made of the objects.
 
     """
-    seg.check(study.dataset, len(study.frames))
+    sources = [study.dataset for study in studies]
+    seg.check(sources)
     options = replace(options, output=Output.MASK, mask_format=MaskFormat.BITS)
     masks: list[bytes] = []
     models: list[ModelRef] = []
 
     async def keep(answer: Answered) -> None:
         if isinstance(answer.outcome, ServiceError):
-            raise type(answer.outcome)(f"frame {answer.member.name}: {answer.outcome.detail}")
+            raise _of_frame(answer.outcome, answer.member.name)
         masks.append(answer.outcome.bits)
         models[:] = [answer.outcome.model]
 
-    if len(study.frames) == 1:
-        frame = Frame(source=study.frames[0], options=options, deadline=deadline)
-        await keep(Answered(members(study)[0], await service.segmenter.segment(frame)))
+    frames = [frame for study in studies for frame in study.frames]
+    if len(frames) == 1:
+        frame = Frame(source=frames[0], options=options, deadline=deadline)
+        await keep(Answered(members(studies)[0], await service.segmenter.segment(frame)))
     else:
         archive_options = replace(options, priority=Priority.ARCHIVE)
-        await service.archives.answer_all(members(study), archive_options, deadline, keep)
-    return await asyncio.to_thread(seg.write, study.dataset, masks, models[0], omit_empty=omit_empty)
+        await service.archives.answer_all(members(studies), archive_options, deadline, keep)
+    return await asyncio.to_thread(seg.write, sources, masks, models[0], kind, omit_empty=omit_empty)
+
+
+def _of_frame(error: ServiceError, name: str) -> ServiceError:
+    """Let an error say which frame it is about."""
+    error.detail = f"frame {name}: {error.detail}"
+    error.args = (error.detail,)
+    return error

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from fastapi import Request, Response
@@ -20,14 +20,31 @@ if TYPE_CHECKING:
     from service.dicom.study import Study
 
 
+LEFT_OUT = "x-left-out"  # attributes of the source that a Segmentation leaves out
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A DICOM Segmentation as a request asks for it."""
+
+    kind: str
+    omit_empty: bool
+
+
 async def respond(
-    request: Request, options: Options, service: Service, *, omit_empty: bool, as_segmentation: bool
+    request: Request, options: Options, service: Service, wanted: Wanted | None
 ) -> Response | Segmentation:
     """Segment a DICOM object.
 
+    Args:
+        request: its body must not have been read.
+        options: of its frames.
+        service: segments them.
+        wanted: a DICOM Segmentation of all frames; None for an answer for each.
+
     Returns:
         The segmentation of a single frame, a response with one answer for each of several frames, or (with
-        ``as_segmentation``) a response with a DICOM Segmentation of all frames.
+        ``wanted``) a response with a DICOM Segmentation of all frames.
 
     Raises:
         QueueFull: the object is large or has several frames, and ``MAX_ARCHIVES`` archives are in progress.
@@ -35,7 +52,7 @@ async def respond(
 
     """
     extra.require()
-    from service.dicom import study, work
+    from service.dicom import seg, study, work
 
     limits, call = service.settings, call_of(request)
     with contextlib.ExitStack() as held:
@@ -50,13 +67,15 @@ async def respond(
         if several and not large:
             held.enter_context(service.archives.place())
         deadline = call.set_deadline(ARCHIVE_TIMEOUT_SECONDS) if several else call.deadline
-        if as_segmentation:
-            made = work.segmentation(read, options, service, deadline, omit_empty=omit_empty)
-            return Response(await made, media_type=extra.MEDIA_TYPE)
+        if wanted:
+            kind = seg.Kind(wanted.kind)
+            made = await work.segmentation([read], options, service, deadline, kind, omit_empty=wanted.omit_empty)
+            headers = {LEFT_OUT: ", ".join(made.left_out)} if made.left_out else {}
+            return Response(made.content, media_type=extra.MEDIA_TYPE, headers=headers)
         if several:
             archive_options = replace(options, priority=Priority.ARCHIVE)
             return archive_routes.ArchiveResponse(
-                request, call, work.members(read), archive_options, service, held.pop_all()
+                request, call, work.members([read]), archive_options, service, held.pop_all()
             )
         frame = Frame(source=read.frames[0], options=options, deadline=deadline)
         return await service.segmenter.segment(frame)

@@ -1,6 +1,6 @@
 """The REST routes, such as ``POST /segment``; they only translate between HTTP and the data path."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.security import HTTPBearer
@@ -39,7 +39,7 @@ CORS_REQUEST_HEADERS = (
     "x-request-id",
     "traceparent",
 )
-CORS_ANSWER_HEADERS = ("x-request-id", "x-model", "server-timing", "retry-after", HEADER_LENGTH)
+CORS_ANSWER_HEADERS = ("x-request-id", "x-model", "server-timing", "retry-after", HEADER_LENGTH, dicom.LEFT_OUT)
 # FastAPI's own telemetry would send paths, queries and exceptions to wherever OpenTelemetry's variables point.
 NO_TELEMETRY: Any = {"auto_configure": False, "tracing": False, "metrics": False, "logs": False}
 # Only for the API documentation; ``service.calls`` authenticates.
@@ -59,11 +59,33 @@ class SegmentQuery(FrameOptions):
     """Query parameters of ``POST /segment``."""
 
     omit_empty: bool = Field(False, description="Leave frames without a polyp out of a DICOM Segmentation.")
+    segmentation_type: Literal["binary", "labelmap"] | None = Field(
+        None,
+        description="binary: a DICOM Segmentation with one bit a pixel (default). "
+        "labelmap: a Label Map Segmentation with one byte a pixel.",
+    )
+
+    @property
+    def wanted(self) -> dicom.Wanted:
+        """The DICOM Segmentation that the parameters describe."""
+        return dicom.Wanted(self.segmentation_type or "binary", self.omit_empty)
+
+    @property
+    def of_segmentation(self) -> str:
+        """Name of a given parameter that applies to a DICOM Segmentation only; empty if there is none."""
+        return "omit_empty" if self.omit_empty else "segmentation_type" if self.segmentation_type else ""
+
+
+SEGMENTATION_OPTIONS = ("omit_empty", "segmentation_type")  # of a DICOM object, which no form holds
 
 
 def _form(file: dict[str, Any], options: type[FrameOptions]) -> dict[str, Any]:
     """Return the schema of a form of one file or several, whose other fields are the parameters of the query."""
-    fields = {name: each for name, each in options.model_json_schema()["properties"].items() if name != "omit_empty"}
+    fields = {
+        name: each
+        for name, each in options.model_json_schema()["properties"].items()
+        if name not in SEGMENTATION_OPTIONS
+    }
     return {
         "type": "object",
         "required": [FILE_FIELD],
@@ -165,8 +187,8 @@ async def segment(request: Request, query: Annotated[SegmentQuery, Query()]) -> 
         return await _object(request, query, service)
     image, fields = await read_image(request, service.settings.max_image_bytes, call.deadline)
     asked = with_fields(query, fields)
-    if asked.omit_empty:
-        raise InvalidParameter(f"omit_empty applies to a DICOM object only; send one as Content-Type: {DICOM_TYPE}")
+    if asked.of_segmentation:
+        raise InvalidParameter(f"a DICOM Segmentation needs a DICOM object; send one as Content-Type: {DICOM_TYPE}")
     kind = None if asked.output else negotiated(request, (PNG_TYPE, JSON_TYPE))
     frame = Frame(source=image, options=_options(asked, kind, service), deadline=call.deadline)
     return _answer(await service.segmenter.segment(frame), call)
@@ -180,10 +202,12 @@ async def _object(request: Request, query: SegmentQuery, service: Service) -> Re
     wants_dicom = kind == DICOM_TYPE
     if query.output == "maps" or (wants_dicom and query.output not in (None, "mask")):
         raise InvalidParameter(f"output={query.output} is not available for DICOM here; leave it out, or accept PNG")
-    if query.omit_empty and not wants_dicom:
-        raise InvalidParameter(f"omit_empty applies to a DICOM Segmentation only; add Accept: {DICOM_TYPE}")
+    if query.of_segmentation and not wants_dicom:
+        raise InvalidParameter(
+            f"{query.of_segmentation} applies to a DICOM Segmentation only; add Accept: {DICOM_TYPE}"
+        )
     options = _options(query, kind, service)
-    done = await dicom.respond(request, options, service, omit_empty=query.omit_empty, as_segmentation=wants_dicom)
+    done = await dicom.respond(request, options, service, query.wanted if wants_dicom else None)
     return _answer(done, call_of(request)) if isinstance(done, Segmentation) else done
 
 
