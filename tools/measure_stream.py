@@ -26,7 +26,7 @@ from pranet_client.async_client import AsyncClient
 from pranet_client.connection import Reply, VideoFrame
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from service.commands.stream_statistics import StreamStatistics
-from service.commands.video import sweep
+from service.commands.video.demo import sweep
 from service.frames.regions import Box
 from service.streams.temporal import Memory
 

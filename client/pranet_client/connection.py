@@ -39,6 +39,7 @@ class VideoFrame:
     frame_id: int
     picture: Picture
     captured: float  # time.monotonic() of this machine, seconds
+    presented: float | None = None  # of a recording: its time in it, seconds, which smoothing counts by
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,8 @@ class Connection:
 
 def _request(frame: VideoFrame) -> pb.StreamRequest:
     sent = pb.StreamFrame(frame_id=frame.frame_id, capture_time_us=round(frame.captured * 1e6))
+    if frame.presented is not None:
+        sent.presentation_time_us = round(frame.presented * 1e6)
     raw = frame.picture
     if isinstance(raw, bytes):
         sent.image = raw

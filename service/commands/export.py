@@ -13,7 +13,7 @@ from model.training.data.pairs import read_names
 from model.transforms import Pixels
 from model.weights import checkpoint
 from model.weights.checkpoint import Checkpoint
-from service.commands.video import PICTURES
+from service.commands.video.source import PICTURES
 from service.errors import ServiceError
 from service.frames import codec
 from service.settings import Settings, add_flags, from_command_line

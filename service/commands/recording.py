@@ -44,6 +44,7 @@ class Recorder:
         line: dict[str, Any] = {
             "frame_id": reply.frame.frame_id,
             "captured": reply.frame.captured,
+            "presented": reply.frame.presented,
             "age_ms": round(reply.age_seconds * 1e3, 3),
             "outcome": reply.outcome,
         }
@@ -83,7 +84,13 @@ def frames(folder: Path, lines: list[dict[str, Any]], *, hold: bool) -> Iterator
     for number, line in enumerate(lines):
         if hold:
             time.sleep(max(0.0, began + line["captured"] - lines[0]["captured"] - time.monotonic()))
-        yield VideoFrame(number, _picture(folder, line), time.monotonic())
+        yield VideoFrame(number, _picture(folder, line), time.monotonic(), presented(line))
+
+
+def presented(line: dict[str, Any]) -> float:
+    """Return the presentation time of a recorded frame, seconds; of a camera's frame, its capture time."""
+    time_in_source = line.get("presented")
+    return float(line["captured"] if time_in_source is None else time_in_source)
 
 
 def _picture(folder: Path, line: dict[str, Any]) -> Picture:

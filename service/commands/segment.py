@@ -2,8 +2,9 @@
 
 import argparse
 import asyncio
+import math
 import sys
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NoReturn
 
@@ -11,23 +12,20 @@ import uvloop
 from tqdm import tqdm
 
 from model.errors import UserError
-from pranet_client.client import in_thread
-from service.answers import SegmentationBody
 from service.archives import archive as archives
 from service.batching.device_thread import exit_if_abandoned
-from service.commands.video import VIDEOS, open_source, paced
+from service.commands.video.pyav import SourceError
+from service.commands.video.segmenting import LINES, OVERLAYS, Results, asked, content, segment_video, suffix_of
+from service.commands.video.source import PICTURES, VIDEOS, open_source
 from service.dicom import extra
 from service.errors import ServiceError
 from service.frames.frame import Frame, Options, Output, Segmentation
 from service.readiness import Phase
 from service.runtime import Service, load_predictor, running
 from service.settings import Settings, add_flags, from_command_line
-from service.streams.frame import StreamFrame
-from service.streams.stream import StreamOptions
-from service.streams.window import Policy
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".dcm"})
 OBJECT = ".dcm"  # of DICOM
+SUFFIXES = PICTURES | VIDEOS | {OBJECT}
 SETTINGS = (
     "weights", "device", "engine", "precision", "threshold", "max_batch_size", "max_image_bytes", "max_image_pixels",
     "log_level",
@@ -36,25 +34,31 @@ AT_ONCE_PER_BATCH = 2  # one batch on the device while the next is decoded
 
 
 class NothingToDo(UserError):
-    """The paths hold no picture, or the arguments do not fit together."""
+    """The paths hold no picture or video, or the arguments do not fit together."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``pranet segment``."""
     add = parser.add_argument
-    add("paths", nargs="+", type=Path, metavar="PATH", help="picture, DICOM object, video, or folder of pictures")
+    add("paths", nargs="+", type=Path, metavar="PATH", help="picture, DICOM object, video, or folder of them")
     add(
         "-o",
         "--out",
         type=Path,
         required=True,
         metavar="DIR",
-        help="output folder, or X.dcm: a DICOM Segmentation of one object",
+        help="output folder; X.dcm: a DICOM Segmentation of one object; X.mp4: one video with outlines, without sound",
     )
     outputs = [each.value for each in Output if each is not Output.MAPS]  # maps would need a second network
     add("--output", choices=outputs, default="mask", help="kind of output (default: mask)")
     add("--depth", type=int, choices=(8, 16), default=8, help="bits per pixel of a probability (default: 8)")
     add("--roi", default="full", help="full, auto (without the black border), or x,y,w,h (default: full)")
+    add(
+        "--save-masks",
+        type=Path,
+        metavar="PATH",
+        help=f"with --out X.mp4: folder for the masks, or X{LINES}: one line of JSON per frame",
+    )
     add("--omit-empty", action="store_true", help="leave frames without a polyp out of a DICOM Segmentation")
     add_flags(parser, SETTINGS)
 
@@ -74,13 +78,17 @@ def run(arguments: argparse.Namespace) -> int:
     segmentation = arguments.out.suffix.lower() == OBJECT
     if arguments.omit_empty and not segmentation:
         raise NothingToDo("--omit-empty applies to a DICOM Segmentation only; use it with --out X.dcm")
+    overlay = _overlay_of(arguments)
+    jobs: Mapping[Path, Path | None]
     if segmentation:
         jobs = {_one_object(arguments.paths, options): arguments.out}
+    elif overlay:
+        jobs = {arguments.paths[0]: arguments.save_masks}
     else:
         jobs = plan(arguments.paths, arguments.out, suffix_of(options))
     if not jobs:
-        raise NothingToDo(f"no picture found; give files, or folders that hold {', '.join(sorted(SUFFIXES))}")
-    failed = uvloop.run(_segment_all(jobs, options, settings, omit_empty=arguments.omit_empty))
+        raise NothingToDo("no picture found; give pictures, videos or DICOM objects, or folders of them")
+    failed = uvloop.run(_segment_all(jobs, options, settings, omit_empty=arguments.omit_empty, overlay=overlay))
     print(f"pranet: {len(jobs) - failed} of {len(jobs)} segmented into {arguments.out}", file=sys.stderr)
     code = 1 if failed else 0
     exit_if_abandoned(code)
@@ -122,15 +130,37 @@ def _one_object(paths: list[Path], options: Options) -> Path:
     return paths[0]
 
 
-async def _segment_all(jobs: dict[Path, Path], options: Options, settings: Settings, *, omit_empty: bool) -> int:
+def _overlay_of(arguments: argparse.Namespace) -> Path | None:
+    """Return the video to write, if ``--out`` names one."""
+    out: Path = arguments.out
+    if out.suffix.lower() not in OVERLAYS:
+        if arguments.save_masks:
+            raise NothingToDo("--save-masks applies to a video only; use it with --out X.mp4")
+        return None
+    if len(arguments.paths) != 1 or not arguments.paths[0].is_file() or arguments.output not in ("mask", "overlay"):
+        raise NothingToDo(f"{out} holds one video with outlines; give one video file, and no --output")
+    return out
+
+
+async def _segment_all(
+    jobs: Mapping[Path, Path | None], options: Options, settings: Settings, *, omit_empty: bool, overlay: Path | None
+) -> int:
+    """Segment files at once, but videos one by one; return how many failed."""
     async with running(settings, load_predictor(settings)) as service:
         service.readiness.enter(Phase.SERVING)  # without a warm-up: a slow first frame does not matter here
-        places = asyncio.Semaphore(AT_ONCE_PER_BATCH * service.max_batch_size)
-        with tqdm(total=len(jobs), unit="image", disable=None) as bar:
+        places, one_video = asyncio.Semaphore(AT_ONCE_PER_BATCH * service.max_batch_size), asyncio.Lock()
+        with tqdm(total=len(jobs), unit="frame", disable=None) as bar:
 
-            async def one(source: Path, target: Path) -> bool:
-                async with places:
-                    done = await _segment_one(service, source, target, options, bar, omit_empty=omit_empty)
+            async def one(source: Path, target: Path | None) -> bool:
+                try:
+                    if overlay or target is None or source.suffix.lower() in VIDEOS:
+                        async with one_video:
+                            return await _segment_video(service, source, target, overlay, options, bar)
+                    async with places:
+                        done = await _segment_one(service, source, target, options, bar, omit_empty=omit_empty)
+                except (ServiceError, SourceError) as error:
+                    bar.write(f"{source}: {error}", file=sys.stderr)
+                    done = False
                 bar.update()
                 return done
 
@@ -141,19 +171,39 @@ async def _segment_all(jobs: dict[Path, Path], options: Options, settings: Setti
 async def _segment_one(
     service: Service, source: Path, target: Path, options: Options, bar: "tqdm[NoReturn]", *, omit_empty: bool
 ) -> bool:
-    if source.suffix.lower() in VIDEOS:
-        return await _segment_video(service, source, target.with_suffix(""), options, bar)
     if source.suffix.lower() == OBJECT:
         return await _segment_object(service, source, target, options, bar, omit_empty=omit_empty)
-    deadline = asyncio.get_running_loop().time() + service.settings.request_timeout_ms / 1e3
-    try:
-        image = await asyncio.to_thread(_read, source, service.settings.max_image_bytes)
-        segmentation = await service.segmenter.segment(Frame(source=image, options=options, deadline=deadline))
-    except (ServiceError, OSError) as error:
-        bar.write(f"{source}: {error}", file=sys.stderr)
-        return False
-    await asyncio.to_thread(_write, target, _content(segmentation, source.name))
+    image = await asyncio.to_thread(_read, source, service.settings.max_image_bytes)
+    segmentation = await service.segmenter.segment(Frame(source=image, options=options))
+    await asyncio.to_thread(_write, target, content(segmentation, source.name))
     return True
+
+
+async def _segment_video(
+    service: Service,
+    source: Path,
+    masks: Path | None,
+    overlay: Path | None,
+    options: Options,
+    bar: "tqdm[NoReturn]",
+) -> bool:
+    """Segment a video into a folder or lines of JSON, and an overlay; the bar counts its frames instead of it."""
+
+    def done(number: int, error: ServiceError | None) -> None:
+        bar.update()
+        if error:
+            bar.write(f"{source}, frame {number}: {error}", file=sys.stderr)
+
+    opened = await asyncio.to_thread(open_source, str(source), raw=True)
+    expected = opened.count or 1
+    bar.total = (bar.total or 0) + expected - 1
+    if masks is not None and not overlay:
+        masks = masks.with_suffix("")
+    with Results(masks, overlay, opened, options, _write) as results:
+        findings = await segment_video(service, opened, results, asked(options, masks), done)
+    bar.total = (bar.total or 0) + findings.frames + findings.failed - expected
+    bar.write(f"{source}: {findings.summary()}", file=sys.stderr)
+    return not findings.failed
 
 
 async def _segment_object(
@@ -167,69 +217,33 @@ async def _segment_object(
         name = f"{answer.member.index:08d}" + suffix_of(options)
         path = target if count == 1 else target.with_suffix("") / name
         if isinstance(answer.outcome, Segmentation):
-            await asyncio.to_thread(_write, path, _content(answer.outcome, path.name))
+            await asyncio.to_thread(_write, path, content(answer.outcome, path.name))
         else:
             failed += 1
             bar.write(f"{source}, frame {answer.member.name}: {answer.outcome}", file=sys.stderr)
 
-    try:
-        extra.require()
-        from service.dicom import seg, study, work
+    extra.require()
+    from service.dicom import seg, study, work
 
-        data = await asyncio.to_thread(_read, source, service.settings.max_archive_bytes)
-        read = await asyncio.to_thread(study.read, data, service.settings.max_image_pixels)
-        deadline = asyncio.get_running_loop().time() + archives.ARCHIVE_TIMEOUT_SECONDS
-        if target.suffix.lower() == OBJECT:
-            made = await work.segmentation([read], options, service, deadline, seg.Kind.BINARY, omit_empty=omit_empty)
-            await asyncio.to_thread(_write, target, made.content)
-            return True
-        count = len(read.frames)
-        await service.archives.answer_all(work.members([read]), options, deadline, write)
-    except (ServiceError, OSError) as error:
-        bar.write(f"{source}: {error}", file=sys.stderr)
-        return False
+    data = await asyncio.to_thread(_read, source, service.settings.max_archive_bytes)
+    read = await asyncio.to_thread(study.read, data, service.settings.max_image_pixels)
+    if target.suffix.lower() == OBJECT:
+        made = await work.segmentation([read], options, service, math.inf, seg.Kind.BINARY, omit_empty=omit_empty)
+        await asyncio.to_thread(_write, target, made.content)
+        return True
+    count = len(read.frames)
+    await service.archives.answer_all(work.members([read]), options, math.inf, write)
     return not failed
-
-
-async def _segment_video(service: Service, source: Path, folder: Path, options: Options, bar: "tqdm[NoReturn]") -> bool:
-    """Segment every frame of a video into a folder, as a stream with policy ``every``."""
-    failed = 0
-
-    async def frames() -> AsyncIterator[StreamFrame]:
-        opened = await asyncio.to_thread(open_source, str(source), raw=True)
-        async for frame in in_thread(paced(opened, None, None, hold=False)):
-            yield StreamFrame(frame_id=frame.frame_id, source=frame.picture)
-
-    async def write(answer: StreamFrame) -> None:
-        nonlocal failed
-        if isinstance(answer.outcome, Segmentation):
-            name = f"{answer.frame_id:08d}" + suffix_of(options)
-            await asyncio.to_thread(_write, folder / name, _content(answer.outcome, name))
-        else:
-            failed += 1
-            bar.write(f"{source}, frame {answer.frame_id}: {answer.outcome}", file=sys.stderr)
-
-    with service.streams.open(StreamOptions(Policy.EVERY, frame=options)) as stream:
-        await stream.run(frames(), write)
-    return not failed
-
-
-def suffix_of(options: Options) -> str:
-    """Return the suffix of output files, ``.json`` or ``.png``."""
-    return ".json" if options.output is Output.JSON else ".png"
-
-
-def _content(segmentation: Segmentation, name: str) -> bytes:
-    if segmentation.options.output is Output.JSON:
-        return SegmentationBody.of(segmentation, request_id=name).model_dump_json(indent=2).encode()
-    return segmentation.png
 
 
 def _read(path: Path, max_bytes: int) -> bytes:
-    size = path.stat().st_size
-    if size > max_bytes:
-        raise OSError(f"has {size} bytes, more than --max-image-bytes {max_bytes}")
-    return path.read_bytes()
+    try:
+        size = path.stat().st_size
+        if size > max_bytes:
+            raise SourceError(f"has {size} bytes, more than --max-image-bytes {max_bytes}")
+        return path.read_bytes()
+    except OSError as error:
+        raise SourceError(f"cannot be read: {error.strerror}") from error
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -9,7 +9,6 @@ import time
 from collections.abc import AsyncIterable, Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import uvloop
 
 from pranet_client.async_client import DEFAULT_TARGET, AsyncClient
@@ -20,13 +19,13 @@ from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from service.commands.access import access_of, add_access_options
 from service.commands.recording import Recorder
 from service.commands.stream_statistics import StreamStatistics
-from service.commands.video import VideoWriter, open_source, paced
+from service.commands.video.source import Source, open_source, paced
+from service.commands.video.writer import OverlayWriter
+from service.errors import ServiceError
 from service.frames import codec
-from service.frames.shapes import draw_overlay
 
 POLICIES = {"latest": pb.POLICY_LATEST, "every": pb.POLICY_EVERY}
 LINE_SECONDS = 1.0  # between two lines of statistics
-MAX_PIXELS = 178_000_000  # of a frame on which outlines are drawn
 
 Take = Callable[[Reply], None]
 
@@ -63,10 +62,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("source", metavar="SOURCE", help="video file, folder of frames, /dev/videoN, rtsp://..., or demo:")
     add_stream_options(parser)
-    add("--fps", type=float, help="frames a second (default: the source's own)")
+    add("--fps", type=float, help="frames to send a second (default: as the source's times say)")
     add("--seconds", type=float, help="stop after this many seconds (default: when the source ends)")
     add("--raw", action="store_true", help="send video frames as raw RGB24 instead of JPEG")
-    add("--out", type=Path, metavar="FILE.mp4", help="write a video of the frames with the outlines of polyps")
+    add("--out", type=Path, metavar="FILE.mp4", help="write all frames with the newest outlines of polyps")
     add("--save-masks", type=Path, metavar="DIR", help="write the mask of every answered frame")
     add("--record", type=Path, metavar="DIR", help="keep frames, answers and timings, for pranet replay")
 
@@ -80,13 +79,20 @@ def run(arguments: argparse.Namespace) -> int:
         RequestFailed: the server refuses the stream or cannot be reached.
 
     """
-    source = open_source(arguments.source, raw=arguments.raw)
+    until = time.monotonic() + (arguments.seconds or math.inf)
+    source = open_source(arguments.source, raw=arguments.raw, fps=arguments.fps, until=until)
     frames = paced(source, arguments.fps, arguments.seconds, hold=arguments.policy == "latest" or bool(arguments.fps))
     with contextlib.ExitStack() as stack:
-        takers = list(_takers(arguments, arguments.fps or source.fps, stack))
+        takers = list(_takers(arguments, source, stack))
         config, access = stream_config(arguments), access_of(arguments)
-        until = time.monotonic() + (arguments.seconds or math.inf)
-        statistics = uvloop.run(follow(arguments.server, in_thread(frames), config, takers, access, until))
+
+        async def session() -> StreamStatistics:
+            try:
+                return await follow(arguments.server, in_thread(frames), config, takers, access, until)
+            finally:
+                source.close()  # the thread that reads a camera would wait for its return
+
+        statistics = uvloop.run(session())
     return 0 if statistics.in_order and not statistics.outcomes["failed"] else 1
 
 
@@ -139,10 +145,10 @@ async def _show(statistics: StreamStatistics) -> None:
             print(statistics.line(), flush=True)
 
 
-def _takers(arguments: argparse.Namespace, fps: float, stack: contextlib.ExitStack) -> Iterator[Take]:
+def _takers(arguments: argparse.Namespace, source: Source, stack: contextlib.ExitStack) -> Iterator[Take]:
     if arguments.out:
-        writer = stack.enter_context(VideoWriter(arguments.out, fps))
-        yield lambda reply: _draw(reply, writer)
+        writer = stack.enter_context(OverlayWriter(arguments.out, source.fps, source.time_base))
+        yield _Drawing(writer).take
     if arguments.save_masks:
         arguments.save_masks.mkdir(parents=True, exist_ok=True)
         yield lambda reply: _save_mask(reply, arguments.save_masks)
@@ -150,12 +156,23 @@ def _takers(arguments: argparse.Namespace, fps: float, stack: contextlib.ExitSta
         yield stack.enter_context(Recorder(arguments.record)).take
 
 
-def _draw(reply: Reply, writer: VideoWriter) -> None:
-    """Append an answered frame with the outlines of its polyps; skip dropped frames."""
-    if reply.response is None or reply.outcome != "answered":
-        return
-    picture = np.asarray(codec.to_rgb(reply.frame.picture, MAX_PIXELS)[0])
-    writer.write(draw_overlay(picture, codec.read_mask(reply.response.mask.png)))
+class _Drawing:
+    """Writes the frames of a stream, dropped ones too, at their presentation times or, of a camera, capture times."""
+
+    def __init__(self, writer: OverlayWriter) -> None:
+        self._writer = writer
+        self._began: float | None = None  # capture time of the first frame, seconds
+
+    def take(self, reply: Reply) -> None:
+        """Append one frame; one that cannot be decoded is left out, and the frame before it is shown for longer."""
+        frame = reply.frame
+        self._began = frame.captured if self._began is None else self._began
+        seconds = frame.captured - self._began if frame.presented is None else frame.presented
+        mask = None
+        if reply.response is not None and reply.outcome == "answered":
+            mask = codec.read_mask(reply.response.mask.png)
+        with contextlib.suppress(ServiceError):
+            self._writer.add(frame.picture, seconds, mask)
 
 
 def _save_mask(reply: Reply, folder: Path) -> None:

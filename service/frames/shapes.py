@@ -1,5 +1,6 @@
 """Masks as shapes: polygon, box and probability of each connected region; COCO run lengths; an overlay."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -56,6 +57,12 @@ def run_lengths(mask: Pixels) -> list[int]:
     edges = np.concatenate(([0], changes, [flat.size]))
     counts: list[int] = np.diff(edges).tolist()
     return [0, *counts] if flat[0] else counts
+
+
+def from_run_lengths(counts: Sequence[int], width: int, height: int) -> Pixels:
+    """Return the mask of ``run_lengths``, uint8 (H, W) of 0 and 255."""
+    values = np.where(np.arange(len(counts)) % 2, np.uint8(255), np.uint8(0))
+    return np.ascontiguousarray(np.repeat(values, counts).reshape(width, height).T)
 
 
 def draw_overlay(picture: Pixels, mask: Pixels) -> Pixels:

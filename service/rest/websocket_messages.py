@@ -37,6 +37,7 @@ class FrameHead(BaseModel):
 
     frame_id: int = Field(ge=0, lt=2**64)
     capture_time_us: int | None = Field(None, ge=-(2**63), lt=2**63)
+    presentation_time_us: int | None = Field(None, ge=-(2**63), lt=2**63)
     raw: RawLayout | None = None
 
 
@@ -73,7 +74,12 @@ def unpack(message: bytes) -> StreamFrame:
     source: Picture = data
     if head.raw is not None:
         source = RawPicture(head.raw.format, head.raw.width, head.raw.height, head.raw.stride, data)
-    return StreamFrame(frame_id=head.frame_id, source=source, capture_time_us=head.capture_time_us)
+    return StreamFrame(
+        frame_id=head.frame_id,
+        source=source,
+        capture_time_us=head.capture_time_us,
+        presentation_time_us=head.presentation_time_us,
+    )
 
 
 def pack(frame: StreamFrame) -> bytes:

@@ -103,7 +103,13 @@ def frame(request: pb.StreamRequest) -> StreamFrame:
         raise InvalidRequest("after its configuration a stream takes frames only; open another stream to change it")
     given = request.frame
     capture = given.capture_time_us if given.HasField("capture_time_us") else None
-    return StreamFrame(frame_id=given.frame_id, source=_picture(given), capture_time_us=capture)
+    presentation = given.presentation_time_us if given.HasField("presentation_time_us") else None
+    return StreamFrame(
+        frame_id=given.frame_id,
+        source=_picture(given),
+        capture_time_us=capture,
+        presentation_time_us=presentation,
+    )
 
 
 def _picture(given: pb.StreamFrame) -> Picture:

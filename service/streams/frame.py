@@ -26,9 +26,11 @@ class StreamFrame(Frame):
 
     frame_id: int  # chosen by the client and echoed
     capture_time_us: int | None = None  # by any monotonic clock of the client
+    presentation_time_us: int | None = None  # of a recording: its time in it
     received: float = 0.0  # monotonic clock, seconds
     captured: float = 0.0  # monotonic clock, seconds; see ``service.streams.capture_clock``
     expires: float | None = None  # deadline of the answer; loop time, seconds
+    moment: float = 0.0  # what smoothing counts by, seconds; see ``Stream._accept``
     had_turn: bool = False  # it was processed, not dropped
     before: asyncio.Event | None = None  # ``off_device`` of the frame with the previous turn
     off_device: asyncio.Event = field(default_factory=asyncio.Event)  # set once it has left the device or failed

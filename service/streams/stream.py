@@ -126,12 +126,16 @@ class Stream:
 
     def _accept(self, frame: StreamFrame) -> None:
         self._metrics.received()
-        frame.captured = frame.received = time.monotonic()
+        frame.captured = frame.received = frame.moment = time.monotonic()
         frame.options = self._options.frame
         frame.waits_for_place = self._options.policy is Policy.EVERY
         frame.refine = self._refine
         if frame.capture_time_us is not None:
             frame.captured = self._clock.captured(frame.capture_time_us / 1e6, frame.received)
+        # The client's own clock: how fast a recording is read, and the network's jitter, must not change a mask.
+        own = frame.capture_time_us if frame.presentation_time_us is None else frame.presentation_time_us
+        if own is not None:
+            frame.moment = own / 1e6
         if self._options.deadline_ms is not None:
             left = frame.captured + self._options.deadline_ms / 1e3 - frame.received
             frame.expires = asyncio.get_running_loop().time() + left
@@ -171,7 +175,7 @@ class Stream:
         assert frame.result is not None
         await self._window.in_order(frame)
         logits, frame.status = await asyncio.to_thread(
-            self._memory.update, frame.item, frame.box, frame.result.logits, frame.captured
+            self._memory.update, frame.item, frame.box, frame.result.logits, frame.moment
         )
         frame.result = replace(frame.result, logits=logits)
         self._window.left_device(frame)

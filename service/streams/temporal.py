@@ -61,7 +61,7 @@ class Memory:
             pixels: uint8 RGB (3, 352, 352), the network's input.
             box: the part of the frame that ``pixels`` shows; another box resets the state.
             logits: float32 (352, 352).
-            captured: capture time, seconds, by any monotonic clock.
+            captured: capture time, seconds, by any monotonic clock; a step back is a gap.
 
         """
         luma = np.asarray(cv2.cvtColor(pixels.transpose(1, 2, 0), cv2.COLOR_RGB2GRAY), dtype=np.uint8)
@@ -81,7 +81,8 @@ class Memory:
         scene = np.asarray(cv2.resize(luma, (CUT_SIDE, CUT_SIDE), interpolation=cv2.INTER_AREA), dtype=np.uint8)
         last, self._scene = self._scene, scene
         moved, self._box = box != self._box, box
-        return last is None or moved or elapsed > GAP_SECONDS or float(cv2.absdiff(scene, last).mean()) > CUT_DIFFERENCE
+        gap = not 0 <= elapsed <= GAP_SECONDS
+        return last is None or moved or gap or float(cv2.absdiff(scene, last).mean()) > CUT_DIFFERENCE
 
     def _smoothed(self, logits: Floats, elapsed: float) -> tuple[Floats, float]:
         if self._smooth is None:

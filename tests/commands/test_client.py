@@ -16,7 +16,10 @@ from pranet_client.errors import RequestFailed
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from service.commands.main import main
 from service.commands.stream_statistics import StreamStatistics
-from service.commands.video import SourceError, VideoWriter, open_source, paced, sweep
+from service.commands.video.demo import sweep
+from service.commands.video.pyav import SourceError
+from service.commands.video.source import open_source, paced
+from service.commands.video.writer import VideoWriter
 from service.frames.codec import decode
 from tests.support.patching import Patches
 from tests.support.pictures import SAMPLES, encoded, mask_of, red_box
@@ -234,8 +237,8 @@ def test_a_video_is_segmented_locally_frame_by_frame(tmp_path: Path) -> None:
     pytest.importorskip("av")
     video = tmp_path / "sweep.mp4"
     with VideoWriter(video, 25) as writer:
-        for jpeg in sweep()[:3]:
-            writer.write(np.asarray(decode(jpeg, 10**6)))
+        for number, jpeg in enumerate(sweep()[:3]):
+            writer.write(np.asarray(decode(jpeg, 10**6)), number / 25)
     assert main(["segment", str(video), "-o", str(tmp_path / "masks")]) == 0
     masks = sorted((tmp_path / "masks" / "sweep").iterdir())
     assert [mask.name for mask in masks] == [f"{number:08d}.png" for number in range(3)]

@@ -9,7 +9,7 @@ from subprocess import PIPE
 
 import pytest
 
-from service.commands.video import sweep
+from service.commands.video.demo import sweep
 from tests.support.pictures import ROOT
 from tests.support.processes import Server, pranet
 from tests.support.serving import PATIENCE

@@ -4,13 +4,16 @@ import json
 import shutil
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from service.commands.main import main
 from service.commands.segment import NothingToDo, plan
+from tests.support import videos
 from tests.support.pictures import ROOT
 from tests.support.processes import START_SECONDS, pranet
 
@@ -99,3 +102,66 @@ def test_a_device_that_hangs_does_not_keep_the_command_from_ending(tmp_path: Pat
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=START_SECONDS)
     assert done.returncode == 1
     assert "0 of 1 segmented" in done.stderr
+
+
+def film(path: Path, count: int = 10) -> Path:
+    """Write a video: no polyp in its first 0.4 s, then a sample frame."""
+    with Image.open(SAMPLES / "polyp-1.jpg") as sample:
+        seen = sample.convert("RGB").resize((320, 240))
+    empty = Image.new("RGB", seen.size)
+    return videos.write(path, [empty if number < 4 else seen for number in range(count)], time_base=Fraction(1, 10))
+
+
+def test_a_video_becomes_one_with_outlines_and_its_masks_go_beside_it(tmp_path: Path) -> None:
+    clip, out, masks = film(tmp_path / "clip.mp4"), tmp_path / "overlay.mp4", tmp_path / "masks"
+    done = pranet("segment", clip, "-o", out, "--save-masks", masks)
+    assert done.returncode == 0, done.stderr
+    assert "10 of 10 frames, a polyp in 60.0% of them, first at 0.40 s" in done.stderr
+    frames, times, facts = videos.read(out)
+    assert times == pytest.approx([number / 10 for number in range(10)])
+    assert facts["kinds"] == ["video"]
+    written = sorted(masks.iterdir())
+    assert [each.name for each in written] == [f"{number:08d}.png" for number in range(10)]
+    inside = pixels(written[-1]) > 0
+    originals = videos.read(clip)[0]
+    assert frames[-1][inside][:, 1].mean() > originals[-1][inside][:, 1].mean() + 20  # tinted green
+
+
+def test_masks_of_a_video_are_lines_of_json_too(tmp_path: Path) -> None:
+    lines = tmp_path / "masks.ndjson"
+    done = pranet("segment", film(tmp_path / "clip.mp4"), "-o", tmp_path / "overlay.mp4", "--save-masks", lines)
+    assert done.returncode == 0, done.stderr
+    read = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert [(line["frame_id"], line["seconds"], line["outcome"]) for line in read] == [
+        (number, number / 10, "answered") for number in range(10)
+    ]
+    assert [bool(line["polyps"]) for line in read] == [False] * 4 + [True] * 6
+    assert sum(read[-1]["rle"]["counts"]) == 320 * 240
+
+
+def test_a_damaged_video_is_named_and_the_rest_is_done(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for number in range(3):
+        film(folder / f"{number}.mp4", count=6)
+    (folder / "broken.mp4").write_bytes(b"no video")
+    (folder / "slides.wmv").write_bytes(b"")
+    shutil.copy(SAMPLES / "polyp-1.jpg", folder)
+    done = pranet("segment", folder, "-o", tmp_path / "out", PRANET_REQUEST_TIMEOUT_MS="1")
+    assert done.returncode == 1
+    assert f"{folder / 'broken.mp4'}: " in done.stderr
+    assert f"{folder / 'slides.wmv'}: " in done.stderr
+    assert "4 of 6 segmented" in done.stderr
+    assert (tmp_path / "out" / "polyp-1.png").exists()
+    assert [len(list((tmp_path / "out" / str(number)).iterdir())) for number in range(3)] == [6, 6, 6]
+
+
+@pytest.mark.parametrize("arguments", [["a.mp4", "b.mp4"], ["a.mp4", "--output", "json"], ["."]])
+def test_a_video_is_written_of_one_video_only(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        touch(tmp_path / name)
+    paths = [str(tmp_path / each) if each.endswith((".mp4", ".")) else each for each in arguments]
+    assert main(["segment", *paths, "-o", str(tmp_path / "out.mp4")]) == 2
+    assert "give one video file, and no --output" in capsys.readouterr().err

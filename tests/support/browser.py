@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from service.commands.video import sweep
+from service.commands.video.demo import sweep
 from tests.support.serving import PATIENCE
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.commands.video import VideoWriter
+from service.commands.video.writer import VideoWriter
 from service.runtime import load_predictor
 from service.settings import Settings
 from tests.support import browser
@@ -156,8 +156,8 @@ async def test_what_is_wrong_with_the_picture_is_shown_on_it(tmp_path: Path) -> 
 def video(path: Path, colour: tuple[int, int, int]) -> None:
     """Write two seconds of one colour."""
     with VideoWriter(path, 30) as writer:
-        for _ in range(60):
-            writer.write(np.full((240, 320, 3), colour, np.uint8))
+        for number in range(60):
+            writer.write(np.full((240, 320, 3), colour, np.uint8), number / 30)
 
 
 async def test_the_page_is_used_with_the_keyboard_alone(tmp_path: Path) -> None:

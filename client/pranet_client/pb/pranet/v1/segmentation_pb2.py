@@ -24,25 +24,25 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-pranet_client/pb/pranet/v1/segmentation.proto\x12\tpranet.v1\"\x98\x01\n\x0eSegmentRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x16\n\tthreshold\x18\x02 \x01(\x02H\x00\x88\x01\x01\x12!\n\x06output\x18\x03 \x01(\x0e\x32\x11.pranet.v1.Output\x12\r\n\x05\x64\x65pth\x18\x04 \x01(\r\x12\x0b\n\x03roi\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\tB\x0c\n\n_threshold\"\xb0\x02\n\x0fSegmentResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06height\x18\x03 \x01(\r\x12\x0b\n\x03png\x18\x04 \x01(\x0c\x12 \n\x06polyps\x18\x05 \x03(\x0b\x32\x10.pranet.v1.Polyp\x12\x13\n\x0brun_lengths\x18\x06 \x03(\r\x12\x11\n\tthreshold\x18\x07 \x01(\x02\x12\x1f\n\x05model\x18\x08 \x01(\x0b\x32\x10.pranet.v1.Model\x12)\n\ntimings_ms\x18\t \x01(\x0b\x32\x15.pranet.v1.StageTimes\x12\x12\n\nbatch_size\x18\n \x01(\r\x12\x0c\n\x04\x62its\x18\x0b \x01(\x0c\x12%\n\x08presence\x18\x0c \x01(\x0b\x32\x13.pranet.v1.Presence\",\n\x08Presence\x12\r\n\x05score\x18\x01 \x01(\x02\x12\x11\n\tthreshold\x18\x02 \x01(\x02\"\x81\x02\n\x0cStreamConfig\x12!\n\x06policy\x18\x01 \x01(\x0e\x32\x11.pranet.v1.Policy\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x02 \x01(\x02\x12!\n\x06output\x18\x03 \x01(\x0e\x32\x11.pranet.v1.Output\x12\x16\n\tthreshold\x18\x04 \x01(\x02H\x00\x88\x01\x01\x12\r\n\x05\x64\x65pth\x18\x05 \x01(\r\x12\x0b\n\x03roi\x18\x06 \x01(\t\x12*\n\x0bmask_format\x18\x07 \x01(\x0e\x32\x15.pranet.v1.MaskFormat\x12\x14\n\x0csmoothing_ms\x18\x08 \x01(\x02\x12\x12\n\nhysteresis\x18\t \x01(\x08\x42\x0c\n\n_threshold\"o\n\x08RawImage\x12&\n\x06\x66ormat\x18\x01 \x01(\x0e\x32\x16.pranet.v1.PixelFormat\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06height\x18\x03 \x01(\r\x12\x0e\n\x06stride\x18\x04 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\"\x91\x01\n\x0bStreamFrame\x12\x10\n\x08\x66rame_id\x18\x01 \x01(\x04\x12\x1c\n\x0f\x63\x61pture_time_us\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x0f\n\x05image\x18\x03 \x01(\x0cH\x00\x12\"\n\x03raw\x18\x04 \x01(\x0b\x32\x13.pranet.v1.RawImageH\x00\x42\t\n\x07pictureB\x12\n\x10_capture_time_us\"k\n\rStreamRequest\x12)\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x17.pranet.v1.StreamConfigH\x00\x12\'\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x16.pranet.v1.StreamFrameH\x00\x42\x06\n\x04kind\"0\n\x07\x44ropped\x12%\n\x06reason\x18\x01 \x01(\x0e\x32\x15.pranet.v1.DropReason\"+\n\nFrameError\x12\r\n\x05\x63\x61use\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"\x88\x02\n\x0eStreamResponse\x12\x10\n\x08\x66rame_id\x18\x01 \x01(\x04\x12\x0e\n\x06\x61ge_ms\x18\x02 \x01(\x02\x12\x11\n\twindow_ms\x18\x03 \x01(\x02\x12*\n\x04mask\x18\x04 \x01(\x0b\x32\x1a.pranet.v1.SegmentResponseH\x00\x12%\n\x07\x64ropped\x18\x05 \x01(\x0b\x32\x12.pranet.v1.DroppedH\x00\x12&\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x15.pranet.v1.FrameErrorH\x00\x12#\n\x07quality\x18\x07 \x03(\x0e\x32\x12.pranet.v1.Quality\x12\x16\n\x0e\x61\x64\x64\x65\x64_delay_ms\x18\x08 \x01(\x02\x42\t\n\x07outcome\"\x1d\n\x05Point\x12\t\n\x01x\x18\x01 \x01(\x02\x12\t\n\x01y\x18\x02 \x01(\x02\":\n\x03\x42ox\x12\t\n\x01x\x18\x01 \x01(\r\x12\t\n\x01y\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\r\x12\x0e\n\x06height\x18\x04 \x01(\r\"\xa5\x01\n\x05Polyp\x12!\n\x07polygon\x18\x01 \x03(\x0b\x32\x10.pranet.v1.Point\x12$\n\x0c\x62ounding_box\x18\x02 \x01(\x0b\x32\x0e.pranet.v1.Box\x12\x15\n\rarea_fraction\x18\x03 \x01(\x02\x12\"\n\x08\x63\x65ntroid\x18\x04 \x01(\x0b\x32\x10.pranet.v1.Point\x12\x18\n\x10mean_probability\x18\x05 \x01(\x02\"{\n\nStageTimes\x12\x0e\n\x06\x64\x65\x63ode\x18\x01 \x01(\x02\x12\x12\n\npreprocess\x18\x02 \x01(\x02\x12\r\n\x05queue\x18\x03 \x01(\x02\x12\r\n\x05infer\x18\x04 \x01(\x02\x12\x0c\n\x04post\x18\x05 \x01(\x02\x12\x0e\n\x06\x65ncode\x18\x06 \x01(\x02\x12\r\n\x05total\x18\x07 \x01(\x02\"d\n\x05Model\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x16\n\x0eweights_sha256\x18\x02 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12\x11\n\tprecision\x18\x05 \x01(\t\"\x15\n\x13GetModelInfoRequest\"\xc2\x01\n\x14GetModelInfoResponse\x12\x1f\n\x05model\x18\x01 \x01(\x0b\x32\x10.pranet.v1.Model\x12\x17\n\x0fservice_version\x18\x02 \x01(\t\x12\x12\n\ninput_size\x18\x03 \x01(\r\x12\x11\n\tthreshold\x18\x04 \x01(\x02\x12\x16\n\x0emax_batch_size\x18\x05 \x01(\r\x12\x17\n\x0fmax_image_bytes\x18\x06 \x01(\x04\x12\x18\n\x10max_image_pixels\x18\x07 \x01(\x04*p\n\x06Output\x12\x16\n\x12OUTPUT_UNSPECIFIED\x10\x00\x12\x0f\n\x0bOUTPUT_MASK\x10\x01\x12\x16\n\x12OUTPUT_PROBABILITY\x10\x02\x12\x12\n\x0eOUTPUT_OVERLAY\x10\x03\x12\x11\n\rOUTPUT_POLYPS\x10\x04*E\n\x06Policy\x12\x16\n\x12POLICY_UNSPECIFIED\x10\x00\x12\x11\n\rPOLICY_LATEST\x10\x01\x12\x10\n\x0cPOLICY_EVERY\x10\x02*i\n\nMaskFormat\x12\x1b\n\x17MASK_FORMAT_UNSPECIFIED\x10\x00\x12\x13\n\x0fMASK_FORMAT_PNG\x10\x01\x12\x13\n\x0fMASK_FORMAT_RLE\x10\x02\x12\x14\n\x10MASK_FORMAT_BITS\x10\x03*Z\n\x0bPixelFormat\x12\x1c\n\x18PIXEL_FORMAT_UNSPECIFIED\x10\x00\x12\x16\n\x12PIXEL_FORMAT_RGB24\x10\x01\x12\x15\n\x11PIXEL_FORMAT_NV12\x10\x02*t\n\nDropReason\x12\x1b\n\x17\x44ROP_REASON_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44ROP_REASON_STALE\x10\x01\x12\x18\n\x14\x44ROP_REASON_DEADLINE\x10\x02\x12\x18\n\x14\x44ROP_REASON_OVERLOAD\x10\x03*\x8b\x01\n\x07Quality\x12\x17\n\x13QUALITY_UNSPECIFIED\x10\x00\x12\x11\n\rQUALITY_BLACK\x10\x01\x12\x14\n\x10QUALITY_TOO_DARK\x10\x02\x12\x15\n\x11QUALITY_SATURATED\x10\x03\x12\x13\n\x0fQUALITY_BLURRED\x10\x04\x12\x12\n\x0eQUALITY_FROZEN\x10\x05\x32\xf2\x01\n\x13SegmentationService\x12@\n\x07Segment\x12\x19.pranet.v1.SegmentRequest\x1a\x1a.pranet.v1.SegmentResponse\x12H\n\rSegmentStream\x12\x18.pranet.v1.StreamRequest\x1a\x19.pranet.v1.StreamResponse(\x01\x30\x01\x12O\n\x0cGetModelInfo\x12\x1e.pranet.v1.GetModelInfoRequest\x1a\x1f.pranet.v1.GetModelInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-pranet_client/pb/pranet/v1/segmentation.proto\x12\tpranet.v1\"\x98\x01\n\x0eSegmentRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x16\n\tthreshold\x18\x02 \x01(\x02H\x00\x88\x01\x01\x12!\n\x06output\x18\x03 \x01(\x0e\x32\x11.pranet.v1.Output\x12\r\n\x05\x64\x65pth\x18\x04 \x01(\r\x12\x0b\n\x03roi\x18\x05 \x01(\t\x12\x12\n\nrequest_id\x18\x06 \x01(\tB\x0c\n\n_threshold\"\xb0\x02\n\x0fSegmentResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06height\x18\x03 \x01(\r\x12\x0b\n\x03png\x18\x04 \x01(\x0c\x12 \n\x06polyps\x18\x05 \x03(\x0b\x32\x10.pranet.v1.Polyp\x12\x13\n\x0brun_lengths\x18\x06 \x03(\r\x12\x11\n\tthreshold\x18\x07 \x01(\x02\x12\x1f\n\x05model\x18\x08 \x01(\x0b\x32\x10.pranet.v1.Model\x12)\n\ntimings_ms\x18\t \x01(\x0b\x32\x15.pranet.v1.StageTimes\x12\x12\n\nbatch_size\x18\n \x01(\r\x12\x0c\n\x04\x62its\x18\x0b \x01(\x0c\x12%\n\x08presence\x18\x0c \x01(\x0b\x32\x13.pranet.v1.Presence\",\n\x08Presence\x12\r\n\x05score\x18\x01 \x01(\x02\x12\x11\n\tthreshold\x18\x02 \x01(\x02\"\x81\x02\n\x0cStreamConfig\x12!\n\x06policy\x18\x01 \x01(\x0e\x32\x11.pranet.v1.Policy\x12\x13\n\x0b\x64\x65\x61\x64line_ms\x18\x02 \x01(\x02\x12!\n\x06output\x18\x03 \x01(\x0e\x32\x11.pranet.v1.Output\x12\x16\n\tthreshold\x18\x04 \x01(\x02H\x00\x88\x01\x01\x12\r\n\x05\x64\x65pth\x18\x05 \x01(\r\x12\x0b\n\x03roi\x18\x06 \x01(\t\x12*\n\x0bmask_format\x18\x07 \x01(\x0e\x32\x15.pranet.v1.MaskFormat\x12\x14\n\x0csmoothing_ms\x18\x08 \x01(\x02\x12\x12\n\nhysteresis\x18\t \x01(\x08\x42\x0c\n\n_threshold\"o\n\x08RawImage\x12&\n\x06\x66ormat\x18\x01 \x01(\x0e\x32\x16.pranet.v1.PixelFormat\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06height\x18\x03 \x01(\r\x12\x0e\n\x06stride\x18\x04 \x01(\r\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x0c\"\xcd\x01\n\x0bStreamFrame\x12\x10\n\x08\x66rame_id\x18\x01 \x01(\x04\x12\x1c\n\x0f\x63\x61pture_time_us\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x0f\n\x05image\x18\x03 \x01(\x0cH\x00\x12\"\n\x03raw\x18\x04 \x01(\x0b\x32\x13.pranet.v1.RawImageH\x00\x12!\n\x14presentation_time_us\x18\x05 \x01(\x03H\x02\x88\x01\x01\x42\t\n\x07pictureB\x12\n\x10_capture_time_usB\x17\n\x15_presentation_time_us\"k\n\rStreamRequest\x12)\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x17.pranet.v1.StreamConfigH\x00\x12\'\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x16.pranet.v1.StreamFrameH\x00\x42\x06\n\x04kind\"0\n\x07\x44ropped\x12%\n\x06reason\x18\x01 \x01(\x0e\x32\x15.pranet.v1.DropReason\"+\n\nFrameError\x12\r\n\x05\x63\x61use\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"\x88\x02\n\x0eStreamResponse\x12\x10\n\x08\x66rame_id\x18\x01 \x01(\x04\x12\x0e\n\x06\x61ge_ms\x18\x02 \x01(\x02\x12\x11\n\twindow_ms\x18\x03 \x01(\x02\x12*\n\x04mask\x18\x04 \x01(\x0b\x32\x1a.pranet.v1.SegmentResponseH\x00\x12%\n\x07\x64ropped\x18\x05 \x01(\x0b\x32\x12.pranet.v1.DroppedH\x00\x12&\n\x05\x65rror\x18\x06 \x01(\x0b\x32\x15.pranet.v1.FrameErrorH\x00\x12#\n\x07quality\x18\x07 \x03(\x0e\x32\x12.pranet.v1.Quality\x12\x16\n\x0e\x61\x64\x64\x65\x64_delay_ms\x18\x08 \x01(\x02\x42\t\n\x07outcome\"\x1d\n\x05Point\x12\t\n\x01x\x18\x01 \x01(\x02\x12\t\n\x01y\x18\x02 \x01(\x02\":\n\x03\x42ox\x12\t\n\x01x\x18\x01 \x01(\r\x12\t\n\x01y\x18\x02 \x01(\r\x12\r\n\x05width\x18\x03 \x01(\r\x12\x0e\n\x06height\x18\x04 \x01(\r\"\xa5\x01\n\x05Polyp\x12!\n\x07polygon\x18\x01 \x03(\x0b\x32\x10.pranet.v1.Point\x12$\n\x0c\x62ounding_box\x18\x02 \x01(\x0b\x32\x0e.pranet.v1.Box\x12\x15\n\rarea_fraction\x18\x03 \x01(\x02\x12\"\n\x08\x63\x65ntroid\x18\x04 \x01(\x0b\x32\x10.pranet.v1.Point\x12\x18\n\x10mean_probability\x18\x05 \x01(\x02\"{\n\nStageTimes\x12\x0e\n\x06\x64\x65\x63ode\x18\x01 \x01(\x02\x12\x12\n\npreprocess\x18\x02 \x01(\x02\x12\r\n\x05queue\x18\x03 \x01(\x02\x12\r\n\x05infer\x18\x04 \x01(\x02\x12\x0c\n\x04post\x18\x05 \x01(\x02\x12\x0e\n\x06\x65ncode\x18\x06 \x01(\x02\x12\r\n\x05total\x18\x07 \x01(\x02\"d\n\x05Model\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x16\n\x0eweights_sha256\x18\x02 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x04 \x01(\t\x12\x11\n\tprecision\x18\x05 \x01(\t\"\x15\n\x13GetModelInfoRequest\"\xc2\x01\n\x14GetModelInfoResponse\x12\x1f\n\x05model\x18\x01 \x01(\x0b\x32\x10.pranet.v1.Model\x12\x17\n\x0fservice_version\x18\x02 \x01(\t\x12\x12\n\ninput_size\x18\x03 \x01(\r\x12\x11\n\tthreshold\x18\x04 \x01(\x02\x12\x16\n\x0emax_batch_size\x18\x05 \x01(\r\x12\x17\n\x0fmax_image_bytes\x18\x06 \x01(\x04\x12\x18\n\x10max_image_pixels\x18\x07 \x01(\x04*p\n\x06Output\x12\x16\n\x12OUTPUT_UNSPECIFIED\x10\x00\x12\x0f\n\x0bOUTPUT_MASK\x10\x01\x12\x16\n\x12OUTPUT_PROBABILITY\x10\x02\x12\x12\n\x0eOUTPUT_OVERLAY\x10\x03\x12\x11\n\rOUTPUT_POLYPS\x10\x04*E\n\x06Policy\x12\x16\n\x12POLICY_UNSPECIFIED\x10\x00\x12\x11\n\rPOLICY_LATEST\x10\x01\x12\x10\n\x0cPOLICY_EVERY\x10\x02*i\n\nMaskFormat\x12\x1b\n\x17MASK_FORMAT_UNSPECIFIED\x10\x00\x12\x13\n\x0fMASK_FORMAT_PNG\x10\x01\x12\x13\n\x0fMASK_FORMAT_RLE\x10\x02\x12\x14\n\x10MASK_FORMAT_BITS\x10\x03*Z\n\x0bPixelFormat\x12\x1c\n\x18PIXEL_FORMAT_UNSPECIFIED\x10\x00\x12\x16\n\x12PIXEL_FORMAT_RGB24\x10\x01\x12\x15\n\x11PIXEL_FORMAT_NV12\x10\x02*t\n\nDropReason\x12\x1b\n\x17\x44ROP_REASON_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44ROP_REASON_STALE\x10\x01\x12\x18\n\x14\x44ROP_REASON_DEADLINE\x10\x02\x12\x18\n\x14\x44ROP_REASON_OVERLOAD\x10\x03*\x8b\x01\n\x07Quality\x12\x17\n\x13QUALITY_UNSPECIFIED\x10\x00\x12\x11\n\rQUALITY_BLACK\x10\x01\x12\x14\n\x10QUALITY_TOO_DARK\x10\x02\x12\x15\n\x11QUALITY_SATURATED\x10\x03\x12\x13\n\x0fQUALITY_BLURRED\x10\x04\x12\x12\n\x0eQUALITY_FROZEN\x10\x05\x32\xf2\x01\n\x13SegmentationService\x12@\n\x07Segment\x12\x19.pranet.v1.SegmentRequest\x1a\x1a.pranet.v1.SegmentResponse\x12H\n\rSegmentStream\x12\x18.pranet.v1.StreamRequest\x1a\x19.pranet.v1.StreamResponse(\x01\x30\x01\x12O\n\x0cGetModelInfo\x12\x1e.pranet.v1.GetModelInfoRequest\x1a\x1f.pranet.v1.GetModelInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pranet_client.pb.pranet.v1.segmentation_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OUTPUT']._serialized_start=2266
-  _globals['_OUTPUT']._serialized_end=2378
-  _globals['_POLICY']._serialized_start=2380
-  _globals['_POLICY']._serialized_end=2449
-  _globals['_MASKFORMAT']._serialized_start=2451
-  _globals['_MASKFORMAT']._serialized_end=2556
-  _globals['_PIXELFORMAT']._serialized_start=2558
-  _globals['_PIXELFORMAT']._serialized_end=2648
-  _globals['_DROPREASON']._serialized_start=2650
-  _globals['_DROPREASON']._serialized_end=2766
-  _globals['_QUALITY']._serialized_start=2769
-  _globals['_QUALITY']._serialized_end=2908
+  _globals['_OUTPUT']._serialized_start=2326
+  _globals['_OUTPUT']._serialized_end=2438
+  _globals['_POLICY']._serialized_start=2440
+  _globals['_POLICY']._serialized_end=2509
+  _globals['_MASKFORMAT']._serialized_start=2511
+  _globals['_MASKFORMAT']._serialized_end=2616
+  _globals['_PIXELFORMAT']._serialized_start=2618
+  _globals['_PIXELFORMAT']._serialized_end=2708
+  _globals['_DROPREASON']._serialized_start=2710
+  _globals['_DROPREASON']._serialized_end=2826
+  _globals['_QUALITY']._serialized_start=2829
+  _globals['_QUALITY']._serialized_end=2968
   _globals['_SEGMENTREQUEST']._serialized_start=61
   _globals['_SEGMENTREQUEST']._serialized_end=213
   _globals['_SEGMENTRESPONSE']._serialized_start=216
@@ -54,29 +54,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RAWIMAGE']._serialized_start=828
   _globals['_RAWIMAGE']._serialized_end=939
   _globals['_STREAMFRAME']._serialized_start=942
-  _globals['_STREAMFRAME']._serialized_end=1087
-  _globals['_STREAMREQUEST']._serialized_start=1089
-  _globals['_STREAMREQUEST']._serialized_end=1196
-  _globals['_DROPPED']._serialized_start=1198
-  _globals['_DROPPED']._serialized_end=1246
-  _globals['_FRAMEERROR']._serialized_start=1248
-  _globals['_FRAMEERROR']._serialized_end=1291
-  _globals['_STREAMRESPONSE']._serialized_start=1294
-  _globals['_STREAMRESPONSE']._serialized_end=1558
-  _globals['_POINT']._serialized_start=1560
-  _globals['_POINT']._serialized_end=1589
-  _globals['_BOX']._serialized_start=1591
-  _globals['_BOX']._serialized_end=1649
-  _globals['_POLYP']._serialized_start=1652
-  _globals['_POLYP']._serialized_end=1817
-  _globals['_STAGETIMES']._serialized_start=1819
-  _globals['_STAGETIMES']._serialized_end=1942
-  _globals['_MODEL']._serialized_start=1944
-  _globals['_MODEL']._serialized_end=2044
-  _globals['_GETMODELINFOREQUEST']._serialized_start=2046
-  _globals['_GETMODELINFOREQUEST']._serialized_end=2067
-  _globals['_GETMODELINFORESPONSE']._serialized_start=2070
-  _globals['_GETMODELINFORESPONSE']._serialized_end=2264
-  _globals['_SEGMENTATIONSERVICE']._serialized_start=2911
-  _globals['_SEGMENTATIONSERVICE']._serialized_end=3153
+  _globals['_STREAMFRAME']._serialized_end=1147
+  _globals['_STREAMREQUEST']._serialized_start=1149
+  _globals['_STREAMREQUEST']._serialized_end=1256
+  _globals['_DROPPED']._serialized_start=1258
+  _globals['_DROPPED']._serialized_end=1306
+  _globals['_FRAMEERROR']._serialized_start=1308
+  _globals['_FRAMEERROR']._serialized_end=1351
+  _globals['_STREAMRESPONSE']._serialized_start=1354
+  _globals['_STREAMRESPONSE']._serialized_end=1618
+  _globals['_POINT']._serialized_start=1620
+  _globals['_POINT']._serialized_end=1649
+  _globals['_BOX']._serialized_start=1651
+  _globals['_BOX']._serialized_end=1709
+  _globals['_POLYP']._serialized_start=1712
+  _globals['_POLYP']._serialized_end=1877
+  _globals['_STAGETIMES']._serialized_start=1879
+  _globals['_STAGETIMES']._serialized_end=2002
+  _globals['_MODEL']._serialized_start=2004
+  _globals['_MODEL']._serialized_end=2104
+  _globals['_GETMODELINFOREQUEST']._serialized_start=2106
+  _globals['_GETMODELINFOREQUEST']._serialized_end=2127
+  _globals['_GETMODELINFORESPONSE']._serialized_start=2130
+  _globals['_GETMODELINFORESPONSE']._serialized_end=2324
+  _globals['_SEGMENTATIONSERVICE']._serialized_start=2971
+  _globals['_SEGMENTATIONSERVICE']._serialized_end=3213
 # @@protoc_insertion_point(module_scope)

@@ -164,16 +164,18 @@ class RawImage(_message.Message):
     def __init__(self, format: _Optional[_Union[PixelFormat, str]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., stride: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class StreamFrame(_message.Message):
-    __slots__ = ("frame_id", "capture_time_us", "image", "raw")
+    __slots__ = ("frame_id", "capture_time_us", "image", "raw", "presentation_time_us")
     FRAME_ID_FIELD_NUMBER: _ClassVar[int]
     CAPTURE_TIME_US_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     RAW_FIELD_NUMBER: _ClassVar[int]
+    PRESENTATION_TIME_US_FIELD_NUMBER: _ClassVar[int]
     frame_id: int
     capture_time_us: int
     image: bytes
     raw: RawImage
-    def __init__(self, frame_id: _Optional[int] = ..., capture_time_us: _Optional[int] = ..., image: _Optional[bytes] = ..., raw: _Optional[_Union[RawImage, _Mapping]] = ...) -> None: ...
+    presentation_time_us: int
+    def __init__(self, frame_id: _Optional[int] = ..., capture_time_us: _Optional[int] = ..., image: _Optional[bytes] = ..., raw: _Optional[_Union[RawImage, _Mapping]] = ..., presentation_time_us: _Optional[int] = ...) -> None: ...
 
 class StreamRequest(_message.Message):
     __slots__ = ("config", "frame")

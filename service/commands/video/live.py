@@ -1,0 +1,122 @@
+"""Live sources: cameras, and streams on a network, which are connected again when they stall or end.
+
+Addresses may hold a user's name and password. They are never shown: not in errors, not in logs.
+"""
+
+import logging
+import math
+import re
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+from service.commands.video.decoding import TimedPicture, upright_picture
+from service.commands.video.pyav import SourceError, load_av, reason
+
+SILENT_SECONDS = 5.0  # how long a source may send nothing: at first, and before it is connected again
+FIRST_PAUSE_SECONDS = 0.25  # before the second connection; doubled each time until one delivers a frame
+LONGEST_PAUSE_SECONDS = 8.0
+
+log = logging.getLogger(__name__)
+
+
+def shown(address: str) -> str:
+    """Return an address without what may be a secret: the user, and everything that has the form name=value."""
+    if "://" not in address:
+        return address
+    parts = urlsplit(address)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{re.sub(r'[^/]*=.*', '', parts.path)}"
+
+
+class Live:
+    """A camera or a stream on a network.
+
+    Args:
+        name: ``/dev/videoN`` or an address.
+        raw: yield raw pixels instead of JPEG.
+        until: a time of ``time.monotonic``, seconds, after which an address is not connected again.
+
+    Raises:
+        SourceError: it cannot be reached or sends no video, or it needs PyAV, which is not installed.
+
+    """
+
+    def __init__(self, name: str, *, raw: bool, until: float = math.inf) -> None:
+        self._av = load_av()
+        self._name = name
+        self._shown = shown(name)
+        self._raw = raw
+        self._until = until
+        self._network = "://" in name
+        self._closed = threading.Event()
+        self._opened: tuple[Any, Any] | None = self._open()
+        self.fps = float(self._opened[1].average_rate or 0.0)  # frames a second; 0: not said
+
+    def close(self) -> None:
+        """Stop; ``pictures`` ends within ``SILENT_SECONDS``."""
+        self._closed.set()
+
+    def pictures(self) -> Iterator[TimedPicture]:
+        """Yield frames as they come. When an address stalls or ends, it is connected again.
+
+        Raises:
+            SourceError: it stopped, and was not back in time.
+
+        """
+        pause, delivered = FIRST_PAUSE_SECONDS, False
+        while not self._closed.is_set():
+            try:
+                for picture in self._delivered():
+                    pause, delivered = FIRST_PAUSE_SECONDS, True
+                    yield picture
+                why = f"{self._shown} stopped sending frames"
+            except SourceError as error:
+                why = str(error)
+            if not self._network or time.monotonic() + pause > self._until:
+                raise SourceError(f"{why}; check the camera and the network")
+            if delivered:
+                log.warning("%s; connecting again", why)
+            delivered = False
+            self._closed.wait(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+    def _delivered(self) -> Iterator[TimedPicture]:
+        (container, stream), self._opened = self._opened or self._open(), None
+        with container:
+            began = time.monotonic()
+            try:
+                for frame in container.decode(stream):
+                    if self._closed.is_set():
+                        return
+                    yield TimedPicture(upright_picture(frame, raw=self._raw), None)
+                    began = time.monotonic()
+            except self._av.FFmpegError as error:
+                raise self._error(error, began) from None  # the cause would show the address
+
+    def _open(self) -> tuple[Any, Any]:
+        options = {"rtsp_transport": "tcp", "fflags": "nobuffer"} if self._name.startswith("rtsp") else {}
+        began = time.monotonic()
+        try:
+            container = self._av.open(
+                self._name,
+                format=None if self._network else "v4l2",
+                options=options,
+                timeout=SILENT_SECONDS if self._network else None,
+            )
+        except (self._av.FFmpegError, OSError) as error:
+            raise self._error(error, began) from None
+        if not container.streams.video:
+            container.close()
+            raise SourceError(f"{self._shown} sends no video; give the address of a video stream")
+        stream = container.streams.video[0]
+        stream.thread_type = "SLICE"  # threading by frame delays video by one frame per thread
+        return container, stream
+
+    def _error(self, error: Exception, began: float) -> SourceError:
+        """Say what happened; FFmpeg calls silence an exit or invalid data, depending on where it waited."""
+        if self._network and time.monotonic() - began >= SILENT_SECONDS:
+            return SourceError(f"{self._shown} sent nothing for {SILENT_SECONDS:g} s")
+        return SourceError(f"{self._shown} cannot be read as video: {reason(error)}")

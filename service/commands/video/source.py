@@ -1,0 +1,146 @@
+"""Sources of video frames: a file, a folder, a camera, a network address, or a synthetic sweep over a sample."""
+
+import itertools
+import math
+import time
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from pranet_client.connection import VideoFrame
+from service.commands.video.decoding import TimedPicture, decoded
+from service.commands.video.demo import sweep
+from service.commands.video.live import Live
+from service.commands.video.pyav import SourceError, load_av, reason
+
+DEMO = "demo:"
+DEFAULT_FPS = 30.0  # of a source without a frame rate
+RTP_CLOCK = Fraction(1, 90_000)  # of video, seconds (RFC 3551): the time base of live sources
+PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+VIDEOS = frozenset({".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".mts", ".m2ts"})
+
+
+class Source:
+    """Pictures in order, with their times.
+
+    Args:
+        pictures: the frames; those of a source without times of its own are numbered through.
+        fps: frame rate, frames a second.
+        time_base: unit of the presentation times, seconds; None: one frame.
+        count: number of frames, as far as a file's header says; None: unknown.
+        live: a camera, which delivers frames at its own rate.
+
+    """
+
+    def __init__(
+        self,
+        pictures: Iterable[TimedPicture],
+        fps: float,
+        *,
+        time_base: Fraction | None = None,
+        count: int | None = None,
+        live: Live | None = None,
+    ) -> None:
+        self.pictures = pictures
+        self.fps = fps
+        self.time_base = time_base
+        self.count = count
+        self._live = live
+
+    @property
+    def live(self) -> bool:
+        """Return whether the source is a camera, whose frames have no presentation times."""
+        return self._live is not None
+
+    def close(self) -> None:
+        """End a live source, whatever it waits for; its pictures end."""
+        if self._live is not None:
+            self._live.close()
+
+
+def open_source(name: str, *, raw: bool = False, fps: float | None = None, until: float = math.inf) -> Source:
+    """Open a source by its name.
+
+    Args:
+        name: a file, a folder, ``/dev/videoN``, an address, or ``demo:``.
+        raw: yield decoded frames as raw pixels instead of JPEG.
+        fps: frame rate of pictures without times of their own, frames a second.
+        until: a time of ``time.monotonic``, seconds, after which no live source is connected again.
+
+    Raises:
+        SourceError: the source does not exist or cannot be read, or it needs PyAV, which is not installed.
+
+    """
+    path = Path(name)
+    if name.startswith(DEMO):
+        return _pictures(itertools.cycle(sweep()), fps)
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURES)
+        if not files:
+            raise SourceError(f"{path} holds no pictures; give a folder with {', '.join(sorted(PICTURES))} files")
+        return _pictures((file.read_bytes() for file in files), fps)
+    if "://" in name or name.startswith("/dev/"):
+        live = Live(name, raw=raw, until=until)
+        return Source(live.pictures(), live.fps or DEFAULT_FPS, time_base=RTP_CLOCK, live=live)
+    if not path.exists():
+        raise SourceError(
+            f"{name} does not exist; give a file, a folder of frames, /dev/videoN, an rtsp:// address or {DEMO}"
+        )
+    return _file(name, raw)
+
+
+def paced(source: Source, fps: float | None, limit_seconds: float | None, *, hold: bool) -> Iterator[VideoFrame]:
+    """Yield the pictures as frames, with numbers, capture times and presentation times.
+
+    Args:
+        source: the pictures.
+        fps: how many frames to send a second; None: as their presentation times say.
+        limit_seconds: stop after this time; None: at the end of the source.
+        hold: yield the frames of a recording in time, like a camera, instead of as fast as possible.
+
+    """
+    began = time.monotonic()
+    hold = hold and not source.live
+    for number, shot in enumerate(source.pictures):
+        due = began + (number / fps if fps else shot.seconds or 0.0)
+        if limit_seconds is not None and (due if hold else time.monotonic()) - began >= limit_seconds:
+            return
+        if hold:
+            time.sleep(max(0.0, due - time.monotonic()))
+        yield VideoFrame(number, shot.picture, time.monotonic(), shot.seconds)
+
+
+def _pictures(pictures: Iterable[bytes], fps: float | None) -> Source:
+    rate = fps or DEFAULT_FPS
+    return Source((TimedPicture(picture, number / rate) for number, picture in enumerate(pictures)), rate)
+
+
+def _file(name: str, raw: bool) -> Source:
+    av = load_av()
+    try:
+        container = av.open(name)
+        stream = container.streams.video[0]
+    except IndexError as error:
+        raise SourceError(f"{name} holds no video; give a file with a picture track") from error
+    except (av.FFmpegError, OSError) as error:
+        raise SourceError(f"{name} cannot be read as video: {reason(error)}") from error
+    stream.thread_type = "AUTO"
+    fps = float(stream.average_rate or DEFAULT_FPS)
+    count = stream.frames or (round(float(stream.duration * stream.time_base) * fps) if stream.duration else None)
+    return Source(_frames(name, container, stream, raw, fps), fps, time_base=stream.time_base, count=count)
+
+
+def _frames(name: str, container: Any, stream: Any, raw: bool, fps: float) -> Iterator[TimedPicture]:
+    """Yield the frames of a file; errors name it."""
+    av = load_av()
+    number = 0
+    try:
+        with container:
+            for shot in decoded(container, stream, raw=raw, interval=1 / fps):
+                number += 1
+                yield shot
+    except av.FFmpegError as error:
+        raise SourceError(f"{name} is damaged after frame {number}: {reason(error)}") from error
+    if not number:
+        raise SourceError(f"{name} holds no frame; give a video that plays")

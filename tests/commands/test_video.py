@@ -1,0 +1,142 @@
+"""Video as players show it: turned, in its colours, at its times; and the videos that commands write."""
+
+import asyncio
+from fractions import Fraction
+from pathlib import Path
+from time import sleep
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from model.transforms import Pixels
+from pranet_client.async_client import AsyncClient
+from pranet_client.client import in_thread
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from service.commands import recording
+from service.commands.main import main
+from service.commands.video.source import open_source, paced
+from service.commands.video.writer import VideoWriter
+from service.frames.codec import to_rgb
+from service.frames.shapes import OUTLINE_COLOUR
+from tests.support import videos
+from tests.support.pictures import red_box
+from tests.support.predictors import RedPredictor
+from tests.support.serving import serving
+
+QUARTERS = Image.fromarray(
+    np.kron(np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 255]]], np.uint8), np.ones((32, 48, 1)))
+    .astype(np.uint8)
+)  # fmt: skip
+NEAR = 6  # levels that lossy video and its colours may be off
+
+
+def pictures(name: Path) -> list[Pixels]:
+    return [np.asarray(to_rgb(shot.picture, 10**7)[0]) for shot in open_source(str(name), raw=True).pictures]
+
+
+def near(one: Pixels, other: Pixels, *, share: float = 0.9) -> bool:
+    """Tell whether pictures agree, but for the blurred edges of their colours."""
+    assert one.shape == other.shape
+    return bool((np.abs(one.astype(int) - other).max(axis=2) <= NEAR).mean() > share)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "operation"),
+    [
+        ((1, 0, 0, 1), None),
+        ((0, 1, -1, 0), Image.Transpose.ROTATE_270),  # Pillow counts counter-clockwise
+        ((-1, 0, 0, -1), Image.Transpose.ROTATE_180),
+        ((0, -1, 1, 0), Image.Transpose.ROTATE_90),
+        ((-1, 0, 0, 1), Image.Transpose.FLIP_LEFT_RIGHT),
+        ((1, 0, 0, -1), Image.Transpose.FLIP_TOP_BOTTOM),
+        ((0, 1, 1, 0), Image.Transpose.TRANSPOSE),
+        ((0, -1, -1, 0), Image.Transpose.TRANSVERSE),
+    ],
+)
+def test_a_video_is_turned_by_its_display_matrix(
+    matrix: tuple[int, int, int, int], operation: Image.Transpose | None, tmp_path: Path
+) -> None:
+    path = videos.turn(videos.write(tmp_path / "turned.mp4", [QUARTERS]), *matrix)
+    expected = QUARTERS if operation is None else QUARTERS.transpose(operation)
+    (shown,) = pictures(path)
+    assert near(shown, np.asarray(expected))
+
+
+@pytest.mark.parametrize(("rows", "matrix"), [(64, 1), (64, 5), (64, None), (720, 1), (720, 5)])
+def test_colours_are_those_of_the_tag_and_without_one_bt601_for_few_rows(
+    rows: int, matrix: int | None, tmp_path: Path
+) -> None:
+    colour = Image.new("RGB", (64, rows), OUTLINE_COLOUR)
+    (shown,) = pictures(videos.write(tmp_path / "colour.mp4", [colour], matrix=matrix))
+    assert near(shown, np.asarray(colour))
+
+
+def test_without_a_tag_many_rows_are_bt709(tmp_path: Path) -> None:
+    colour = Image.new("RGB", (64, 720), OUTLINE_COLOUR)
+    (shown,) = pictures(videos.write(tmp_path / "colour.mp4", [colour]))  # converted by BT.601
+    assert near(shown, np.full((720, 64, 3), (48, 227, 95)))
+
+
+def test_a_written_video_says_its_colours_and_keeps_its_times(tmp_path: Path) -> None:
+    seconds = [0.0, 2.5, 5.0, 5.04]
+    with VideoWriter(tmp_path / "out.mp4", 0.4, Fraction(1, 12_800)) as writer:
+        for each in seconds:
+            writer.write(np.full((720, 64, 3), OUTLINE_COLOUR, np.uint8), each)
+    frames, times, facts = videos.read(tmp_path / "out.mp4")
+    assert times == seconds
+    assert facts["tags"] == (1, 1, 1, 1)  # BT.709 three times (ITU-T H.273), and 16 to 235
+    assert facts["seconds"] == pytest.approx(5.04 + 2.5, abs=1e-3)
+    assert np.abs(frames[0].astype(int) - OUTLINE_COLOUR).max() <= 2
+
+
+@pytest.mark.parametrize("fps", [0.4, 23.976, 24, 29.97, 30])
+def test_pictures_without_times_are_shown_at_their_rate(fps: float, tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "out.mp4", fps) as writer:
+        for number in range(4):
+            writer.write(np.zeros((32, 32, 3), np.uint8), number / fps)
+    _, times, facts = videos.read(tmp_path / "out.mp4")
+    assert times == pytest.approx([number / fps for number in range(4)], rel=1e-4)
+    assert facts["seconds"] == pytest.approx(4 / fps, abs=2e-3)
+
+
+async def test_a_streams_video_has_every_frame_at_its_time_with_the_newest_mask(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    times = [0, 40, 80, 160, 200, 240, 280, 320, 400, 440]  # ms: the rate is not constant
+    box = red_box(160, 120, (40, 30, 120, 90))
+    film = videos.write(tmp_path / "in.mp4", [box] * 10, times=times, time_base=Fraction(1, 1000))
+    out = tmp_path / "out.mp4"
+    async with serving(RedPredictor(before=lambda frames: sleep(0.15))) as it:
+        command = ["stream", str(film), "--server", f"127.0.0.1:{it.grpc_port}", "--out", str(out), "--raw"]
+        assert await asyncio.to_thread(main, command) == 0
+    assert "stale 0 " not in capsys.readouterr().out
+    frames, shown, _ = videos.read(out)
+    assert shown == pytest.approx([each / 1000 for each in times])
+    tinted = [bool(frame[60, 80, 1] > 30) for frame in frames]  # the polyp is red without its tint
+    assert tinted[-1]
+    assert tinted == sorted(tinted)  # none before the first mask, all after it
+
+
+async def masks_of(film: str, fps: float | None, config: pb.StreamConfig) -> list[bytes]:
+    frames = paced(open_source(film, raw=True, fps=fps), fps, None, hold=bool(fps))
+    async with serving() as it, AsyncClient(target=f"127.0.0.1:{it.grpc_port}") as client:
+        replies = [reply async for reply in client.stream(in_thread(frames), config)]
+    return [reply.response.mask.png for reply in replies if reply.response]
+
+
+async def test_smoothing_does_not_depend_on_how_fast_a_file_is_read(tmp_path: Path) -> None:
+    shades = [Image.new("RGB", (64, 48), (int(127 + 60 * np.sin(number)), 0, 0)) for number in range(12)]
+    film = str(videos.write(tmp_path / "in.mp4", shades))
+    config = pb.StreamConfig(policy=pb.POLICY_EVERY, smoothing_ms=100, output=pb.OUTPUT_PROBABILITY)
+    at_once, slowly = await masks_of(film, None, config), await masks_of(film, 10, config)
+    assert len(at_once) == 12
+    assert at_once == slowly
+    assert at_once != await masks_of(film, None, pb.StreamConfig(policy=pb.POLICY_EVERY, output=pb.OUTPUT_PROBABILITY))
+
+
+def test_a_recording_of_a_camera_is_replayed_by_its_capture_times() -> None:
+    line = {"frame_id": 0, "captured": 7.0, "presented": None}
+    assert recording.presented(line) == 7.0
+    assert recording.presented(line | {"presented": 0.5}) == 0.5
+    assert recording.presented({"frame_id": 0, "captured": 7.0}) == 7.0  # of an earlier version

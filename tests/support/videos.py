@@ -1,0 +1,72 @@
+"""Videos for tests, with known pictures and times."""
+
+import struct
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from PIL import Image
+
+from model.transforms import Pixels
+
+TKHD_MATRIX = 44  # bytes from the name of an MP4's track header (version 0) to its matrix (ISO/IEC 14496-12, 8.3.2)
+
+
+def write(
+    path: Path,
+    pictures: Iterable[Image.Image | Pixels],
+    *,
+    times: Sequence[int] = (),
+    time_base: Fraction = Fraction(1, 25),
+    matrix: int | None = None,
+) -> Path:
+    """Write a lossless-looking H.264 video.
+
+    Args:
+        path: the file.
+        pictures: RGB, with even sides.
+        times: presentation times in units of ``time_base``; by default one unit a frame.
+        time_base: seconds.
+        matrix: of ITU-T H.273, converted and tagged; None: BT.601 without a tag.
+
+    """
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "1", "preset": "ultrafast"})
+        stream.codec_context.time_base = time_base
+        if matrix is not None:
+            stream.codec_context.colorspace = matrix
+        for number, picture in enumerate(pictures):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            if not number:
+                stream.width, stream.height, stream.pix_fmt = frame.width, frame.height, "yuv420p"
+            frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709" if matrix == 1 else "ITU601")
+            frame.pts, frame.time_base = times[number] if times else number, time_base
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def turn(path: Path, a: int, b: int, c: int, d: int) -> Path:
+    """Set the display matrix of an MP4, in whole numbers."""
+    data = bytearray(path.read_bytes())
+    place = data.index(b"tkhd") + TKHD_MATRIX
+    data[place : place + 36] = struct.pack(">9i", a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+    return path
+
+
+def read(path: Path) -> tuple[list[Pixels], list[float], Any]:
+    """Return frames as RGB by their tags, presentation times in seconds, and the video stream's facts."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        frames = [(frame.to_ndarray(format="rgb24"), frame.time) for frame in container.decode(stream)]
+        context = stream.codec_context
+        facts = {
+            "tags": (context.colorspace, context.color_primaries, context.color_trc, context.color_range),
+            "seconds": float(container.duration / av.time_base),
+            "kinds": [each.type for each in container.streams],
+        }
+    return [pixels for pixels, _ in frames], [time for _, time in frames], facts
