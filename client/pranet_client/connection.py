@@ -13,7 +13,7 @@ import grpc
 from pranet_client.credentials import Access
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
-from pranet_client.pictures import Picture, PixelFormat
+from pranet_client.pictures import ColorMatrix, ColorRange, Picture, PixelFormat
 
 CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", -1),
@@ -24,7 +24,21 @@ CHANNEL_OPTIONS = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.use_local_subchannel_pool", 1),  # otherwise a new channel inherits the back-off of a failed one
 )
-PIXEL_FORMATS = {PixelFormat.RGB24: pb.PIXEL_FORMAT_RGB24, PixelFormat.NV12: pb.PIXEL_FORMAT_NV12}
+PIXEL_FORMATS = {
+    None: pb.PIXEL_FORMAT_UNSPECIFIED,
+    PixelFormat.RGB24: pb.PIXEL_FORMAT_RGB24,
+    PixelFormat.BGR24: pb.PIXEL_FORMAT_BGR24,
+    PixelFormat.RGBA: pb.PIXEL_FORMAT_RGBA,
+    PixelFormat.NV12: pb.PIXEL_FORMAT_NV12,
+    PixelFormat.UYVY: pb.PIXEL_FORMAT_UYVY,
+}
+MATRICES = {
+    None: pb.COLOR_MATRIX_UNSPECIFIED,
+    ColorMatrix.BT601: pb.COLOR_MATRIX_BT601,
+    ColorMatrix.BT709: pb.COLOR_MATRIX_BT709,
+    ColorMatrix.BT2020: pb.COLOR_MATRIX_BT2020,
+}
+RANGES = {ColorRange.LIMITED: pb.COLOR_RANGE_LIMITED, ColorRange.FULL: pb.COLOR_RANGE_FULL}
 DROP_NAMES = {
     pb.DROP_REASON_STALE: "stale",
     pb.DROP_REASON_DEADLINE: "deadline",
@@ -120,9 +134,16 @@ def _request(frame: VideoFrame) -> pb.StreamRequest:
     if isinstance(raw, bytes):
         sent.image = raw
     else:
-        form = PIXEL_FORMATS[raw.format] if raw.format else pb.PIXEL_FORMAT_UNSPECIFIED
         sent.raw.CopyFrom(
-            pb.RawImage(format=form, width=raw.width, height=raw.height, stride=raw.stride, data=raw.data)
+            pb.RawImage(
+                format=PIXEL_FORMATS[raw.format],
+                width=raw.width,
+                height=raw.height,
+                stride=raw.stride,
+                data=raw.data,
+                matrix=MATRICES[raw.matrix],
+                range=RANGES[raw.range],
+            )
         )
     return pb.StreamRequest(frame=sent)
 

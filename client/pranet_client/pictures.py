@@ -8,7 +8,25 @@ class PixelFormat(StrEnum):
     """Layouts of raw pixels."""
 
     RGB24 = "rgb24"  # R, G, B in three bytes
-    NV12 = "nv12"  # a plane of luma, then one of interleaved chroma at half size; BT.601, 16 to 235
+    BGR24 = "bgr24"  # B, G, R in three bytes
+    RGBA = "rgba"  # R, G, B and one byte that is ignored
+    NV12 = "nv12"  # a plane of luma, then one of interleaved chroma at half size
+    UYVY = "uyvy"  # Cb, Y, Cr, Y: two pixels in four bytes
+
+
+class ColorMatrix(StrEnum):
+    """Matrices between RGB and Y'CbCr."""
+
+    BT601 = "bt601"
+    BT709 = "bt709"
+    BT2020 = "bt2020"  # non-constant luminance
+
+
+class ColorRange(StrEnum):
+    """Levels of Y'CbCr in 8 bits."""
+
+    LIMITED = "limited"  # luma from 16 to 235
+    FULL = "full"  # luma from 0 to 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +38,8 @@ class RawPicture:
     height: int
     stride: int  # bytes from one row to the next, in both planes of NV12
     data: bytes
+    matrix: ColorMatrix | None = None  # of NV12 and UYVY; None: BT.601 up to 576 rows, BT.709 below 2160, then BT.2020
+    range: ColorRange = ColorRange.LIMITED  # of NV12 and UYVY
 
 
 Picture = bytes | RawPicture  # bytes: JPEG, PNG, WebP, BMP or TIFF

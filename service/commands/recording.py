@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from model.errors import UserError
 from pranet_client.connection import Reply, VideoFrame
-from pranet_client.pictures import Picture, PixelFormat, RawPicture
+from pranet_client.pictures import ColorMatrix, ColorRange, Picture, PixelFormat, RawPicture
 from service.frames.codec import read_mask
 
 ANSWERS = "answers.jsonl"
@@ -52,7 +52,10 @@ class Recorder:
             (self._folder / "frames" / f"{name}.bin").write_bytes(picture)
         else:
             (self._folder / "frames" / f"{name}.bin").write_bytes(picture.data)
-            line["raw"] = [picture.format, picture.width, picture.height, picture.stride]
+            line["raw"] = [
+                *(picture.format, picture.width, picture.height, picture.stride),
+                *(picture.matrix, picture.range),
+            ]
         if reply.response and reply.outcome == "answered":
             (self._folder / "masks" / f"{name}.png").write_bytes(reply.response.mask.png)
             times = reply.response.mask.timings_ms
@@ -97,8 +100,16 @@ def _picture(folder: Path, line: dict[str, Any]) -> Picture:
     data = (folder / "frames" / f"{line['frame_id']:08d}.bin").read_bytes()
     if "raw" not in line:
         return data
-    form, width, height, stride = line["raw"]
-    return RawPicture(PixelFormat(form), width, height, stride, data)
+    form, width, height, stride, matrix, levels = line["raw"] + [None, None][len(line["raw"]) - 4 :]
+    return RawPicture(
+        PixelFormat(form),
+        width,
+        height,
+        stride,
+        data,
+        ColorMatrix(matrix) if matrix else None,
+        ColorRange(levels or ColorRange.LIMITED),
+    )
 
 
 class Comparison:

@@ -11,9 +11,9 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from model.transforms import Pixels
-from pranet_client.pictures import Picture, PixelFormat, RawPicture
-from service.errors import InvalidParameter, InvalidRequest, TooManyPixels, UndecodableImage, UnsupportedImage
-from service.frames import decode_limits
+from pranet_client.pictures import Picture, RawPicture
+from service.errors import InvalidRequest, TooManyPixels, UndecodableImage, UnsupportedImage
+from service.frames import decode_limits, raw
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 GIF_START = b"GIF8"
@@ -55,7 +55,9 @@ def to_rgb(picture: Picture, max_pixels: int, least_side: int = 0) -> tuple[Imag
     """
     if isinstance(picture, bytes):
         return _decode(picture, max_pixels, least_side)
-    unpacked = _unpack(picture, max_pixels)
+    if picture.width * picture.height > max_pixels:
+        raise _too_many(max_pixels)
+    unpacked = raw.unpack(picture)
     return unpacked, unpacked.size
 
 
@@ -125,32 +127,6 @@ def _encode_png(pixels: npt.NDArray[Any], options: Sequence[int]) -> bytes:
     if not done:
         raise ValueError(f"cannot encode {pixels.dtype} {pixels.shape} as PNG")
     return buffer.tobytes()
-
-
-def _unpack(raw: RawPicture, max_pixels: int) -> Image.Image:
-    """Copy the picture out of its padded rows, and convert it to RGB."""
-    if raw.format is None:
-        raise InvalidParameter(f"the pixel format is unknown; send {' or '.join(PixelFormat)}, or an encoded picture")
-    nv12 = raw.format is PixelFormat.NV12
-    if nv12 and (raw.width % 2 or raw.height % 2):
-        raise InvalidParameter(f"an NV12 frame cannot have {raw.width}x{raw.height} pixels; send even width and height")
-    if raw.width * raw.height > max_pixels:
-        raise _too_many(max_pixels)
-    row_bytes = raw.width if nv12 else 3 * raw.width
-    rows = raw.height * 3 // 2 if nv12 else raw.height
-    if min(raw.width, raw.height) < 1 or raw.stride < row_bytes or len(raw.data) < raw.stride * (rows - 1) + row_bytes:
-        given = f"{raw.width}x{raw.height} with stride {raw.stride} in {len(raw.data)} bytes"
-        raise InvalidParameter(
-            f"the {raw.format} frame is inconsistent: {given}; correct its width, height, stride or data"
-        )
-    padded = np.frombuffer(raw.data, np.uint8)
-    last = raw.stride * (rows - 1)  # the last row may have no padding; a large stride would make that gigabytes
-    pixels = np.empty((rows, row_bytes), np.uint8)
-    pixels[:-1] = padded[:last].reshape(rows - 1, raw.stride)[:, :row_bytes]
-    pixels[-1] = padded[last : last + row_bytes]
-    if nv12:
-        return Image.fromarray(cv2.cvtColor(pixels, cv2.COLOR_YUV2RGB_NV12))
-    return Image.fromarray(pixels.reshape(raw.height, raw.width, 3))
 
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:

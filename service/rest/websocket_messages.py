@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pranet_client.pictures import Picture, PixelFormat, RawPicture
+from pranet_client.pictures import ColorMatrix, ColorRange, Picture, PixelFormat, RawPicture
 from service.answers import describe
 from service.errors import InvalidRequest, ServiceError
 from service.frames.frame import Segmentation
@@ -28,6 +28,8 @@ class RawLayout(BaseModel):
     width: int = Field(ge=1, le=65_535)
     height: int = Field(ge=1, le=65_535)
     stride: int = Field(ge=1, le=1_000_000)
+    matrix: ColorMatrix | None = None
+    range: ColorRange = ColorRange.LIMITED
 
 
 class FrameHead(BaseModel):
@@ -73,7 +75,7 @@ def unpack(message: bytes) -> StreamFrame:
     data = message[end:]
     source: Picture = data
     if head.raw is not None:
-        source = RawPicture(head.raw.format, head.raw.width, head.raw.height, head.raw.stride, data)
+        source = RawPicture(**head.raw.model_dump(), data=data)
     return StreamFrame(
         frame_id=head.frame_id,
         source=source,

@@ -4,9 +4,9 @@ from typing import Any
 
 from model.engines.predictor import ModelRef
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
-from pranet_client.pictures import Picture, PixelFormat, RawPicture
+from pranet_client.pictures import ColorMatrix, ColorRange, Picture, PixelFormat, RawPicture
 from service.errors import InvalidParameter, InvalidRequest, ServiceError
-from service.frames import regions
+from service.frames import raw, regions
 from service.frames.frame import MaskFormat, Options, Output, Segmentation
 from service.frames.shapes import Polyp
 from service.options import FrameOptions, StreamConfig, read
@@ -33,7 +33,24 @@ MASK_FORMATS = {
     pb.MASK_FORMAT_RLE: MaskFormat.RLE,
     pb.MASK_FORMAT_BITS: MaskFormat.BITS,
 }
-PIXEL_FORMATS = {pb.PIXEL_FORMAT_RGB24: PixelFormat.RGB24, pb.PIXEL_FORMAT_NV12: PixelFormat.NV12}
+PIXEL_FORMATS = {
+    pb.PIXEL_FORMAT_RGB24: PixelFormat.RGB24,
+    pb.PIXEL_FORMAT_BGR24: PixelFormat.BGR24,
+    pb.PIXEL_FORMAT_RGBA: PixelFormat.RGBA,
+    pb.PIXEL_FORMAT_NV12: PixelFormat.NV12,
+    pb.PIXEL_FORMAT_UYVY: PixelFormat.UYVY,
+}
+MATRICES = {
+    pb.COLOR_MATRIX_UNSPECIFIED: None,
+    pb.COLOR_MATRIX_BT601: ColorMatrix.BT601,
+    pb.COLOR_MATRIX_BT709: ColorMatrix.BT709,
+    pb.COLOR_MATRIX_BT2020: ColorMatrix.BT2020,
+}
+RANGES = {
+    pb.COLOR_RANGE_UNSPECIFIED: ColorRange.LIMITED,
+    pb.COLOR_RANGE_LIMITED: ColorRange.LIMITED,
+    pb.COLOR_RANGE_FULL: ColorRange.FULL,
+}
 DROP_REASONS = {
     Drop.STALE: pb.DROP_REASON_STALE,
     Drop.DEADLINE: pb.DROP_REASON_DEADLINE,
@@ -115,10 +132,13 @@ def frame(request: pb.StreamRequest) -> StreamFrame:
 def _picture(given: pb.StreamFrame) -> Picture:
     if given.WhichOneof("picture") != "raw":
         return given.image
-    raw = given.raw
-    form = PIXEL_FORMATS.get(raw.format)
-    row_bytes = raw.width * (1 if form is PixelFormat.NV12 else 3)
-    return RawPicture(form, raw.width, raw.height, raw.stride or row_bytes, raw.data)
+    sent = given.raw
+    form = PIXEL_FORMATS.get(sent.format)
+    if sent.matrix not in MATRICES or sent.range not in RANGES:
+        form = None  # refused when its turn comes, as a format that is unknown
+    stride = sent.stride or (raw.row_bytes(form, sent.width) if form else 0)
+    matrix, levels = MATRICES.get(sent.matrix), RANGES.get(sent.range, ColorRange.LIMITED)
+    return RawPicture(form, sent.width, sent.height, stride, sent.data, matrix, levels)
 
 
 def stream_response(frame: StreamFrame) -> pb.StreamResponse:

@@ -33,6 +33,22 @@ class PixelFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PIXEL_FORMAT_UNSPECIFIED: _ClassVar[PixelFormat]
     PIXEL_FORMAT_RGB24: _ClassVar[PixelFormat]
     PIXEL_FORMAT_NV12: _ClassVar[PixelFormat]
+    PIXEL_FORMAT_UYVY: _ClassVar[PixelFormat]
+    PIXEL_FORMAT_BGR24: _ClassVar[PixelFormat]
+    PIXEL_FORMAT_RGBA: _ClassVar[PixelFormat]
+
+class ColorMatrix(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    COLOR_MATRIX_UNSPECIFIED: _ClassVar[ColorMatrix]
+    COLOR_MATRIX_BT601: _ClassVar[ColorMatrix]
+    COLOR_MATRIX_BT709: _ClassVar[ColorMatrix]
+    COLOR_MATRIX_BT2020: _ClassVar[ColorMatrix]
+
+class ColorRange(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    COLOR_RANGE_UNSPECIFIED: _ClassVar[ColorRange]
+    COLOR_RANGE_LIMITED: _ClassVar[ColorRange]
+    COLOR_RANGE_FULL: _ClassVar[ColorRange]
 
 class DropReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -64,6 +80,16 @@ MASK_FORMAT_BITS: MaskFormat
 PIXEL_FORMAT_UNSPECIFIED: PixelFormat
 PIXEL_FORMAT_RGB24: PixelFormat
 PIXEL_FORMAT_NV12: PixelFormat
+PIXEL_FORMAT_UYVY: PixelFormat
+PIXEL_FORMAT_BGR24: PixelFormat
+PIXEL_FORMAT_RGBA: PixelFormat
+COLOR_MATRIX_UNSPECIFIED: ColorMatrix
+COLOR_MATRIX_BT601: ColorMatrix
+COLOR_MATRIX_BT709: ColorMatrix
+COLOR_MATRIX_BT2020: ColorMatrix
+COLOR_RANGE_UNSPECIFIED: ColorRange
+COLOR_RANGE_LIMITED: ColorRange
+COLOR_RANGE_FULL: ColorRange
 DROP_REASON_UNSPECIFIED: DropReason
 DROP_REASON_STALE: DropReason
 DROP_REASON_DEADLINE: DropReason
@@ -150,18 +176,22 @@ class StreamConfig(_message.Message):
     def __init__(self, policy: _Optional[_Union[Policy, str]] = ..., deadline_ms: _Optional[float] = ..., output: _Optional[_Union[Output, str]] = ..., threshold: _Optional[float] = ..., depth: _Optional[int] = ..., roi: _Optional[str] = ..., mask_format: _Optional[_Union[MaskFormat, str]] = ..., smoothing_ms: _Optional[float] = ..., hysteresis: _Optional[bool] = ...) -> None: ...
 
 class RawImage(_message.Message):
-    __slots__ = ("format", "width", "height", "stride", "data")
+    __slots__ = ("format", "width", "height", "stride", "data", "matrix", "range")
     FORMAT_FIELD_NUMBER: _ClassVar[int]
     WIDTH_FIELD_NUMBER: _ClassVar[int]
     HEIGHT_FIELD_NUMBER: _ClassVar[int]
     STRIDE_FIELD_NUMBER: _ClassVar[int]
     DATA_FIELD_NUMBER: _ClassVar[int]
+    MATRIX_FIELD_NUMBER: _ClassVar[int]
+    RANGE_FIELD_NUMBER: _ClassVar[int]
     format: PixelFormat
     width: int
     height: int
     stride: int
     data: bytes
-    def __init__(self, format: _Optional[_Union[PixelFormat, str]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., stride: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
+    matrix: ColorMatrix
+    range: ColorRange
+    def __init__(self, format: _Optional[_Union[PixelFormat, str]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., stride: _Optional[int] = ..., data: _Optional[bytes] = ..., matrix: _Optional[_Union[ColorMatrix, str]] = ..., range: _Optional[_Union[ColorRange, str]] = ...) -> None: ...
 
 class StreamFrame(_message.Message):
     __slots__ = ("frame_id", "capture_time_us", "image", "raw", "presentation_time_us")
