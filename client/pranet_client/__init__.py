@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pranet_client.credentials import NO_ACCESS, Access
     from pranet_client.errors import ClientError, RequestFailed, TlsError
     from pranet_client.pb.pranet.v1.segmentation_pb2 import StreamConfig
-    from pranet_client.pictures import Picture, PixelFormat, RawPicture
+    from pranet_client.pictures import ColorMatrix, ColorRange, Picture, PixelFormat, RawPicture
 else:
     # Imported at first use: the service uses some of these modules, and would otherwise spend 94 ms importing httpx.
     _HOMES = {
@@ -35,6 +35,8 @@ else:
         "RequestFailed": "errors",
         "TlsError": "errors",
         "StreamConfig": "pb.pranet.v1.segmentation_pb2",
+        "ColorMatrix": "pictures",
+        "ColorRange": "pictures",
         "Picture": "pictures",
         "PixelFormat": "pictures",
         "RawPicture": "pictures",
@@ -52,6 +54,8 @@ __all__ = [
     "AsyncClient",
     "Client",
     "ClientError",
+    "ColorMatrix",
+    "ColorRange",
     "Picture",
     "PixelFormat",
     "RawPicture",

@@ -18,6 +18,7 @@ from service.commands.video.pyav import SourceError, load_av, reason
 SILENT_SECONDS = 5.0  # how long a source may send nothing: at first, and before it is connected again
 FIRST_PAUSE_SECONDS = 0.25  # before the second connection; doubled each time until one delivers a frame
 LONGEST_PAUSE_SECONDS = 8.0
+ADVICE = "check the address, the camera and the network"
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +53,12 @@ class Live:
         self._until = until
         self._network = "://" in name
         self._closed = threading.Event()
-        self._opened: tuple[Any, Any] | None = self._open()
-        self.fps = float(self._opened[1].average_rate or 0.0)  # frames a second; 0: not said
+        try:
+            opened = self._open()
+        except SourceError as error:
+            raise SourceError(f"{error}; {ADVICE}") from None
+        self._opened: tuple[Any, Any] | None = opened
+        self.fps = float(opened[1].average_rate or 0.0)  # frames a second; 0: not said
 
     def close(self) -> None:
         """Stop; ``pictures`` ends within ``SILENT_SECONDS``."""
@@ -76,7 +81,7 @@ class Live:
             except SourceError as error:
                 why = str(error)
             if not self._network or time.monotonic() + pause > self._until:
-                raise SourceError(f"{why}; check the camera and the network")
+                raise SourceError(f"{why}; {ADVICE}")
             if delivered:
                 log.warning("%s; connecting again", why)
             delivered = False
@@ -110,13 +115,14 @@ class Live:
             raise self._error(error, began) from None
         if not container.streams.video:
             container.close()
-            raise SourceError(f"{self._shown} sends no video; give the address of a video stream")
+            raise SourceError(f"{self._shown} sends no video")
         stream = container.streams.video[0]
         stream.thread_type = "SLICE"  # threading by frame delays video by one frame per thread
         return container, stream
 
     def _error(self, error: Exception, began: float) -> SourceError:
         """Say what happened; FFmpeg calls silence an exit or invalid data, depending on where it waited."""
-        if self._network and time.monotonic() - began >= SILENT_SECONDS:
+        late = time.monotonic() - began >= SILENT_SECONDS or isinstance(error, self._av.error.ExitError)
+        if self._network and late:
             return SourceError(f"{self._shown} sent nothing for {SILENT_SECONDS:g} s")
         return SourceError(f"{self._shown} cannot be read as video: {reason(error)}")
