@@ -53,12 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--output", choices=outputs, default="mask", help="kind of output (default: mask)")
     add("--depth", type=int, choices=(8, 16), default=8, help="bits per pixel of a probability (default: 8)")
     add("--roi", default="full", help="full, auto (without the black border), or x,y,w,h (default: full)")
-    add(
-        "--save-masks",
-        type=Path,
-        metavar="PATH",
-        help=f"with --out X.mp4: folder for the masks, or X{LINES}: one line of JSON per frame",
-    )
+    beside = f"with --out X.mp4: folder for the masks, or X{LINES}: one line of JSON per frame"
+    add("--save-masks", type=Path, metavar="PATH", help=beside)
     add("--omit-empty", action="store_true", help="leave frames without a polyp out of a DICOM Segmentation")
     add_flags(parser, SETTINGS)
 

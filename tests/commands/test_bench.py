@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -115,6 +116,22 @@ def test_a_report_names_the_machine_and_can_be_drawn(tmp_path: Path) -> None:
     assert content["rows"][0]["frames_per_second"] == 10.0
     assert {path.name for path in tmp_path.glob("*.png")} == {"http-latency.png", "http-curve.png"}
     assert report.table(rows).splitlines()[2].startswith("| 1 at once | 2       | 0      | 10.0     |")
+
+
+def test_charts_show_answered_and_dropped_frames_apart_and_the_target(tmp_path: Path, patched: Patches) -> None:
+    figure = pytest.importorskip("matplotlib.figure", reason="no matplotlib")
+    drawn: list[Any] = []
+    patched(figure.Figure, "savefig", lambda self, *_, **__: drawn.append(self.axes[0]))
+    answers = [Answer(0.0, 0.1), Answer(0.0, 0.3), Answer(0.0, 0.9, dropped=True), Answer(0.0, 5.0, "failed")]
+    rows = [Row("2 at 30/s", 2, 1, 10.0, 1.0, 2.0, 3.0, 4.0, None, dropped=1)]
+    report.write(tmp_path, "streams", rows, {"2 at 30/s": answers}, slo_ms=120.0)
+    histogram, curve = drawn
+    names = {text.get_text() for text in histogram.get_legend().get_texts()}
+    assert names == {"2 at 30/s, answered", "2 at 30/s, dropped", "target, 120 ms"}
+    assert report.waits(answers) == (pytest.approx([100, 300]), pytest.approx([900]))
+    assert (histogram.get_xlabel(), histogram.get_ylabel()) == ("latency, ms", "frames")
+    assert [text.get_text() for text in curve.texts] == ["2 at 30/s, 1 dropped"]
+    assert [line.get_ydata()[0] for line in curve.lines][-1] == 120
 
 
 async def test_streams_are_measured_by_the_ages_of_their_frames() -> None:

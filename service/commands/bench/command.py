@@ -213,7 +213,7 @@ def _streams(arguments: argparse.Namespace) -> int:
     most = asyncio.run(_counts(session, images, arguments))
     if most is not None:
         print(f"{most} streams have a p99 age within {arguments.slo_ms:g} ms, with {arguments.answered:.0%} of masks")
-    facts = {"images": str(arguments.images), "most_streams": most}
+    facts = {"images": str(arguments.images), "most_streams": most, "slo_ms": arguments.slo_ms}
     return _finish(arguments, "streams", session.rows, session.answers, **facts)
 
 

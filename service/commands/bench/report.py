@@ -110,7 +110,7 @@ def write(out: Path, name: str, rows: Sequence[Row], answers: Mapping[str, Seque
     """
     write_json(out / f"{name}.json", rows, **facts)
     if answers:
-        _draw(out, name, rows, answers)
+        _draw(out, name, rows, answers, facts.get("slo_ms"))
 
 
 def write_json(path: Path, rows: Sequence[Row] | Sequence[Fidelity], **facts: Any) -> None:
@@ -120,17 +120,24 @@ def write_json(path: Path, rows: Sequence[Row] | Sequence[Fidelity], **facts: An
     path.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def _draw(out: Path, name: str, rows: Sequence[Row], answers: Mapping[str, Sequence[Answer]]) -> None:
+def _draw(
+    out: Path, name: str, rows: Sequence[Row], answers: Mapping[str, Sequence[Answer]], slo_ms: float | None
+) -> None:
     try:
         from matplotlib.figure import Figure  # optional extra
     except ImportError:
         raise BenchError(f"plots need matplotlib: {how_to_install('bench')}") from None
     histogram = Figure(figsize=(8, 4.5), layout="constrained")
     axes = histogram.subplots()
-    for load, each in answers.items():
-        latencies = [1e3 * (answer.done - answer.due) for answer in each if not answer.error]
-        axes.hist(latencies, bins=60, histtype="step", label=load)
-    axes.set(xlabel="latency, ms", ylabel="answers", title=f"pranet bench {name}")
+    for number, (load, each) in enumerate(answers.items()):
+        latencies, drops = waits(each)
+        colour = f"C{number % 10}"  # of matplotlib's cycle
+        axes.hist(latencies, bins=60, histtype="step", color=colour, label=f"{load}, answered")
+        if drops:
+            axes.hist(drops, bins=60, histtype="step", linestyle=":", color=colour, label=f"{load}, dropped")
+    if slo_ms is not None:
+        axes.axvline(slo_ms, color="black", linestyle="--", label=f"target, {slo_ms:g} ms")
+    axes.set(xlabel="latency, ms", ylabel="frames", title=f"pranet bench {name}")
     axes.legend()
     histogram.savefig(out / f"{name}-latency.png", dpi=120)
     curve = Figure(figsize=(8, 4.5), layout="constrained")
@@ -139,10 +146,21 @@ def _draw(out: Path, name: str, rows: Sequence[Row], answers: Mapping[str, Seque
         points = [(row.frames_per_second, getattr(row, percentile)) for row in rows]
         axes.plot(*zip(*points, strict=True), marker="o", label=COLUMNS[percentile])
     for row in rows:
-        axes.annotate(row.load, (row.frames_per_second, row.p50_ms), textcoords="offset points", xytext=(4, 4))
+        drops_of = f", {row.dropped} dropped" if row.dropped else ""
+        at = (row.frames_per_second, row.p50_ms)
+        axes.annotate(row.load + drops_of, at, textcoords="offset points", xytext=(4, 4))
+    if slo_ms is not None:
+        axes.axhline(slo_ms, color="black", linestyle="--", label=f"target, {slo_ms:g} ms")
     axes.set(xlabel="frames answered per second", ylabel="latency, ms", title=f"pranet bench {name}")
     axes.legend()
     curve.savefig(out / f"{name}-curve.png", dpi=120)
+
+
+def waits(answers: Sequence[Answer]) -> tuple[list[float], list[float]]:
+    """Return the milliseconds after which frames were answered, and those after which others were dropped."""
+    good = [answer for answer in answers if not answer.error]
+    latencies = [1e3 * (answer.done - answer.due) for answer in good if not answer.dropped]
+    return latencies, [1e3 * (answer.done - answer.due) for answer in good if answer.dropped]
 
 
 def _text(value: str | float | None) -> str:
