@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import struct
+import tracemalloc
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import pytest
 from google.protobuf import descriptor_pool
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
+from service.errors import TooManyBytes
+from service.oip import rest_messages
 from service.pb.inference import open_inference_pb2 as pb
 from service.pb.inference import open_inference_pb2_grpc as pb_grpc
 from service.runtime import Phase
@@ -290,6 +293,27 @@ async def test_of_millions_of_faults_few_are_found_and_told(body: bytes, words: 
     assert answer.status_code == 400
     assert words in answer.json()["error"]
     assert len(answer.content) < 1000
+
+
+@pytest.mark.parametrize("part", [b"[]", b"{}", b'{"a":1}', b"1", b'""'])
+def test_json_of_many_parts_is_refused_before_it_is_parsed(part: bytes) -> None:
+    """The parser makes an object of each part, and holds the interpreter meanwhile."""
+    raw = b'{"inputs": [' + b",".join([part] * (rest_messages.MAX_JSON_BYTES // (len(part) + 2))) + b"]}"
+    tracemalloc.start()
+    try:
+        with pytest.raises(TooManyBytes, match=r"send the tensors in binary"):
+            rest_messages.parse(raw, None, 4)
+        assert tracemalloc.get_traced_memory()[1] < 10_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_picture_of_640x480_has_room_in_json() -> None:
+    pixels = np.full((1, 480, 640, 3), 200, np.uint8)
+    for data in (pixels.tolist(), pixels.ravel().tolist()):
+        tensor = {"name": "image", "datatype": "UINT8", "shape": [1, 480, 640, 3], "data": data}
+        _, pictures = rest_messages.parse(json.dumps({"inputs": [tensor]}).encode(), None, 4)
+        assert len(pictures) == 1
 
 
 async def test_json_of_any_depth_is_refused_as_wrong() -> None:
