@@ -176,6 +176,7 @@ def _reload_on_sighup(stop: asyncio.Event, reload: asyncio.Event) -> None:
             reload.set()
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, receive)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])  # ``main`` has blocked it
 
 
 def _announce(service: Service, port: int, grpc_port: int) -> None:

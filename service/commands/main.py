@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -34,6 +35,12 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells count
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; errors that the user can fix are one line on standard error."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if argv is None and words[:1] == ["serve"]:
+        # A SIGHUP would end the process until ``serve`` handles it, which is some imports later: it waits so long.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+    if not words:
+        _parser(words).print_help()
+        return 0
     try:
         arguments = _parser(words).parse_args(words)
         code: int = arguments.run(arguments)

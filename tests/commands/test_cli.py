@@ -53,3 +53,28 @@ def test_a_command_whose_extra_is_not_installed_says_how_to_get_it(
     monkeypatch.setitem(COMMANDS, "evaluate", ("package_that_is_not_here", "judge weights"))
     assert main(["evaluate"]) == 2
     assert "evaluate needs package_that_is_not_here" in capsys.readouterr().err
+
+
+def test_the_command_alone_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"    {name} " in shown for name in COMMANDS)
+
+
+EARLY_SIGHUP = """
+import importlib, os, signal, sys
+importing = importlib.import_module
+def interrupted(name, package=None):
+    os.kill(os.getpid(), signal.SIGHUP)
+    return importing(name, package)
+importlib.import_module = interrupted
+from service.commands.main import main
+sys.argv = ["pranet", "serve", "--weights", "/gone.safetensors"]
+sys.exit(main())
+"""
+
+
+def test_a_sighup_before_the_server_handles_it_does_not_end_the_start() -> None:
+    done = subprocess.run([sys.executable, "-c", EARLY_SIGHUP], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "pranet: weights file /gone.safetensors" in done.stderr
