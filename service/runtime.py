@@ -18,10 +18,9 @@ from service.batching.admission import Admission
 from service.batching.batcher import HANG_SECONDS, Batcher
 from service.batching.device_thread import in_device_thread
 from service.calls import Calls
-from service.frames.cpu_pool import CpuPool
 from service.frames.frame import Inference, rehearse
 from service.frames.model_slot import PREPARE_SECONDS, ModelSlot
-from service.frames.segmenter import Segmenter, inference
+from service.frames.segmenter import CpuPool, Segmenter, inference
 from service.frames.side_outputs import SideOutputs
 from service.observability import tracing
 from service.observability.metrics import Metrics

@@ -8,7 +8,6 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from service.errors import InvalidRequest
-from service.http.body import in_time
 
 MULTIPART = "multipart/form-data"
 FILE_FIELD = "file"
@@ -35,20 +34,17 @@ class _InMemoryParser(MultiPartParser):
             file.close()
 
 
-async def read_form(
-    request: Request, body: AsyncGenerator[bytes, None], most: int, deadline: float, advice: str
-) -> Form:
+async def read_form(request: Request, body: AsyncGenerator[bytes, None], most: int, advice: str) -> Form:
     """Read a form of at most ``most`` files; ``Request.form`` has no limits on bytes and time.
 
     Raises:
         InvalidRequest: the form is invalid; the message ends with ``advice``.
-        ServiceError: the same as from ``read_body``.
+        ServiceError: the same as from ``body``.
 
     """
     parser = _InMemoryParser(request.headers, body, max_files=most, max_fields=MAX_FIELDS)
     try:
-        async with in_time(deadline):
-            form = await parser.parse()
+        form = await parser.parse()
         parts = form.multi_items()
         files = [
             (name, part.filename or "", await _taken(part)) for name, part in parts if isinstance(part, UploadFile)

@@ -32,8 +32,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.calls import Calls, Transport
 from service.errors import HeadTooLarge, HeadTooSlow, InvalidRequest, ServiceError
-from service.http.body import FAULT
 from service.http.middleware import CLIENT_LEFT, REST
+from service.http.request import FAULT
 
 HEAD_SECONDS = 10.0
 MAX_HEAD_BYTES = 32 * 1024

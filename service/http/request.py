@@ -1,19 +1,26 @@
-"""Reads an HTTP request: its call, its query, and its picture or archive; ``body`` and ``form`` read the bytes."""
+"""Reads an HTTP request: its call, its query, and its body within limits of bytes and time.
 
+The limits of a body apply to the bytes that are received, and to those that they unpack to (``Content-Encoding``).
+"""
+
+import asyncio
 import io
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from service.calls import Call
-from service.errors import InvalidRequest, TooManyBytes, UnsupportedImage
+from service.errors import BodyTooSlow, ClientLeft, CodedBody, InvalidRequest, TooManyBytes, UnsupportedImage
 from service.frames.codec import READABLE
-from service.http.body import chunks, read_body
+from service.http.coding import CODINGS, READABLE_CODINGS, Unpacker
 from service.http.form import FILE_FIELD, MULTIPART, Fields, read_form
 from service.options import refuse_repeated
 
 MULTIPART_OVERHEAD_BYTES = 16 * 1024  # boundaries, part headers and fields around one file
 MAX_PARTS = 10_000  # of a multipart archive
+FAULT = "fault"  # key in a request's state: the error in its body, set by ``service.http.protocol``
 # Content types that say nothing about the body: none; any bytes; and what ``curl --data-binary`` and Python's urllib
 # send unless they are told another one.
 UNSPECIFIC = ("", "application/octet-stream", "application/x-www-form-urlencoded")
@@ -34,8 +41,15 @@ def checked_call(request: Request) -> Call:
         InvalidParameter: a parameter is given twice.
 
     """
-    refuse_repeated(name for name, _ in request.query_params.multi_items())
+    names = [name for name, _ in request.query_params.multi_items()]
+    if len(set(names)) < len(names):
+        refuse_repeated(names)
     return call_of(request)
+
+
+def accepts_anything(request: Request) -> bool:
+    """Tell whether the client takes any media type, as most do; there is nothing to negotiate then."""
+    return request.headers.getlist("accept") in ([], ["*/*"])
 
 
 def content_type(request: Request) -> str:
@@ -61,7 +75,8 @@ async def read_image(request: Request, max_bytes: int, deadline: float) -> tuple
     too_many = partial(TooManyBytes.of_image, max_bytes)
     if kind == MULTIPART:
         body = chunks(request, max_bytes + MULTIPART_OVERHEAD_BYTES, too_many)
-        form = await read_form(request, body, 1, deadline, f"send one part named {FILE_FIELD!r}")
+        async with in_time(deadline):
+            form = await read_form(request, body, 1, f"send one part named {FILE_FIELD!r}")
         image = next((content for name, _, content in form.files if name == FILE_FIELD), None)
         if image is None:
             raise InvalidRequest(
@@ -97,8 +112,102 @@ async def read_parts(request: Request, max_bytes: int, deadline: float) -> tuple
 
     """
     body = chunks(request, max_bytes, partial(_too_large, max_bytes))
-    form = await read_form(request, body, MAX_PARTS, deadline, "send each picture as a file part")
+    async with in_time(deadline):
+        form = await read_form(request, body, MAX_PARTS, "send each picture as a file part")
     return [(name, content) for _, name, content in form.files], form.fields
+
+
+async def read_body(
+    request: Request,
+    limit: int,
+    deadline: float,
+    too_many: Callable[[], TooManyBytes],
+    into: io.BytesIO | None = None,
+) -> bytes:
+    """Read a whole body of at most ``limit`` bytes, or append it to ``into`` and return nothing.
+
+    Raises:
+        CodedBody: the body has a ``Content-Encoding`` other than gzip and deflate.
+        TooManyBytes: the body is larger, packed or unpacked; a declared length is checked before the body is read.
+        BodyTooSlow: ``deadline`` (loop time, seconds) passed.
+        InvalidRequest: the chunked encoding is invalid, or the content coding is damaged.
+        ClientLeft: the client closed the connection.
+
+    """
+    async with in_time(deadline):
+        if into is None:
+            return b"".join([chunk async for chunk in chunks(request, limit, too_many)])
+        async for chunk in chunks(request, limit, too_many):
+            into.write(chunk)
+        return b""
+
+
+@asynccontextmanager
+async def in_time(deadline: float) -> AsyncIterator[None]:
+    """Limit the time in which the body is read.
+
+    Raises:
+        BodyTooSlow: ``deadline`` (loop time, seconds) passed inside the block.
+
+    """
+    try:
+        async with asyncio.timeout_at(deadline):
+            yield
+    except TimeoutError:
+        raise BodyTooSlow("the body did not arrive before the deadline of the request; send it faster") from None
+
+
+def coding_of(request: Request) -> str:
+    """Return the content coding of the body; empty if it has none.
+
+    Raises:
+        CodedBody: it has another coding than gzip and deflate, or several.
+
+    """
+    listed = ",".join(request.headers.getlist("content-encoding"))
+    codings = [name for each in listed.lower().split(",") if (name := each.strip()) not in ("", "identity")]
+    if len(codings) > 1 or any(name not in CODINGS for name in codings):
+        raise CodedBody(
+            f"the body has the Content-Encoding {', '.join(codings)[:80]}; send it with one of {READABLE_CODINGS}, "
+            "or without"
+        )
+    return codings[0] if codings else ""
+
+
+async def chunks(request: Request, limit: int, too_many: Callable[[], TooManyBytes]) -> AsyncGenerator[bytes, None]:
+    """Yield the body as it comes, unpacked; ``too_many`` makes the error for more than ``limit`` bytes."""
+    coding = coding_of(request)
+    received = _received(request, limit, too_many)
+    if not coding:
+        async for chunk in received:
+            yield chunk
+        return
+    size, unpacker = 0, Unpacker(coding)
+    async for packed in received:
+        unpacker.packed += packed
+        while part := await asyncio.to_thread(unpacker.next):
+            size += len(part)
+            if size > limit:
+                raise too_many()
+            yield part
+    unpacker.check_end()
+
+
+async def _received(request: Request, limit: int, too_many: Callable[[], TooManyBytes]) -> AsyncGenerator[bytes, None]:
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit:
+        raise too_many()  # ``HttpProtocol`` discards the body, so that the client can read the answer
+    size = 0
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > limit:
+                raise too_many()
+            yield chunk
+    except ClientDisconnect:
+        raise ClientLeft("the client closed the connection while it sent the body") from None
+    if fault := getattr(request.state, FAULT, None):
+        raise fault
 
 
 def _too_large(max_bytes: int) -> TooManyBytes:

@@ -13,8 +13,7 @@ from pranet_client.pictures import Picture
 from service.calls import Call
 from service.errors import InvalidRequest, TooManyBytes, UnknownRoute
 from service.frames.frame import Segmentation
-from service.http.body import read_body
-from service.http.request import call_of
+from service.http.request import call_of, read_body
 from service.oip import model, parameters
 from service.oip.inference import Inferred, check_sizes, infer
 from service.oip.rest_messages import HEADER_LENGTH, IndexBody, InferBody, parse, write

@@ -23,7 +23,6 @@ from service.archives.members import Member, from_parts, from_zip
 from service.calls import Call
 from service.errors import ClientLeft, ServiceError, UnsupportedImage
 from service.frames.frame import Options, Output, Segmentation
-from service.http.accept import accept_of, preferred
 from service.http.form import MULTIPART, Fields
 from service.http.request import UNSPECIFIC, content_type, read_parts, read_zip
 from service.rest.errors import PROBLEM_TYPE
@@ -40,15 +39,16 @@ class ArchiveResponse(Response):
 
     def __init__(
         self,
-        request: Request,
         call: Call,
         members: Sequence[Member],
         options: Options,
         service: Service,
         held: contextlib.ExitStack,
+        *,
+        mixed: bool,
     ) -> None:
-        """Prepare the response in the format that ``Accept`` asks for; ``held`` is closed after the last answer."""
-        self._boundary = uuid.uuid4().hex if preferred(accept_of(request), ANSWER_TYPES) == MIXED else ""
+        """Prepare the response, ``multipart/mixed`` or NDJSON; ``held`` is closed after the last answer."""
+        self._boundary = uuid.uuid4().hex if mixed else ""
         media_type = f"{MIXED}; boundary={self._boundary}" if self._boundary else NDJSON
         super().__init__(media_type=media_type, headers={"x-pictures": str(len(members))})
         del self.headers["content-length"]
@@ -78,7 +78,9 @@ class ArchiveResponse(Response):
             await send({"type": "http.response.body", "body": end})
 
 
-async def respond(request: Request, call: Call, options: Callable[[Fields], Options], service: Service) -> Response:
+async def respond(
+    request: Request, call: Call, options: Callable[[Fields], Options], service: Service, *, mixed: bool
+) -> Response:
     """Read an archive; return the response that segments its pictures while it is sent.
 
     Args:
@@ -86,6 +88,7 @@ async def respond(request: Request, call: Call, options: Callable[[Fields], Opti
         call: the call of the request.
         options: returns the options of the pictures for the fields of the form, if the archive is one.
         service: segments the pictures.
+        mixed: answer as ``multipart/mixed`` instead of NDJSON.
 
     Raises:
         QueueFull: ``MAX_ARCHIVES`` archives are in progress.
@@ -95,7 +98,7 @@ async def respond(request: Request, call: Call, options: Callable[[Fields], Opti
     with contextlib.ExitStack() as held:
         held.enter_context(service.archives.place())
         members, fields = await _members(request, service, call.deadline)
-        return ArchiveResponse(request, call, members, options(fields), service, held.pop_all())
+        return ArchiveResponse(call, members, options(fields), service, held.pop_all(), mixed=mixed)
     raise AssertionError("unreachable")
 
 

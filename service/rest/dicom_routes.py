@@ -11,8 +11,8 @@ from service.archives.archive import ARCHIVE_TIMEOUT_SECONDS
 from service.batching.queue import Priority
 from service.dicom import extra
 from service.frames.frame import Frame, Options, Segmentation
-from service.http.body import coding_of
-from service.http.request import call_of, read_zip
+from service.http.accept import accept_of, preferred
+from service.http.request import call_of, coding_of, read_zip
 from service.rest import archive_routes
 from service.runtime import Service
 
@@ -74,9 +74,9 @@ async def respond(
             return Response(made.content, media_type=extra.MEDIA_TYPE, headers=headers)
         if several:
             archive_options = replace(options, priority=Priority.ARCHIVE)
-            return archive_routes.ArchiveResponse(
-                request, call, work.members([read]), archive_options, service, held.pop_all()
-            )
+            mixed = preferred(accept_of(request), archive_routes.ANSWER_TYPES) == archive_routes.MIXED
+            members = work.members([read])
+            return archive_routes.ArchiveResponse(call, members, archive_options, service, held.pop_all(), mixed=mixed)
         frame = Frame(source=read.frames[0], options=options, deadline=deadline)
         return await service.segmenter.segment(frame)
     raise AssertionError("unreachable")

@@ -18,7 +18,7 @@ from service.frames.frame import Frame, Options, Output, Segmentation
 from service.http.accept import accept_of, by_preference, negotiated, preferred
 from service.http.form import FILE_FIELD, MULTIPART, Fields
 from service.http.middleware import HANDSHAKE, REST, TIMEOUT_HEADER, HttpCalls
-from service.http.request import call_of, checked_call, content_type, read_image
+from service.http.request import accepts_anything, call_of, checked_call, content_type, read_image
 from service.oip import rest as oip
 from service.oip.rest_messages import HEADER_LENGTH
 from service.options import FrameOptions, with_fields
@@ -186,10 +186,10 @@ async def segment(request: Request, query: Annotated[SegmentQuery, Query()]) -> 
     if content_type(request) == DICOM_TYPE:
         return await _object(request, query, service)
     image, fields = await read_image(request, service.settings.max_image_bytes, call.deadline)
-    asked = with_fields(query, fields)
+    asked = with_fields(query, fields) if fields else query
     if asked.of_segmentation:
         raise InvalidParameter(f"a DICOM Segmentation needs a DICOM object; send one as Content-Type: {DICOM_TYPE}")
-    kind = None if asked.output else negotiated(request, (PNG_TYPE, JSON_TYPE))
+    kind = None if asked.output or accepts_anything(request) else negotiated(request, (PNG_TYPE, JSON_TYPE))
     frame = Frame(source=image, options=_options(asked, kind, service), deadline=call.deadline)
     return _answer(await service.segmenter.segment(frame), call)
 
@@ -215,16 +215,18 @@ async def segment_batch(request: Request, query: Annotated[FrameOptions, Query()
     """Answer each image of a zip or multipart form as soon as it is ready, as NDJSON or ``multipart/mixed``."""
     service: Service = request.app.state.service
     call = checked_call(request)
-    negotiated(request, archive_routes.ANSWER_TYPES)
-    kind = preferred(accept_of(request), (PNG_TYPE, JSON_TYPE))
+    kind, mixed = None, False
+    if not accepts_anything(request):
+        mixed = negotiated(request, archive_routes.ANSWER_TYPES) == archive_routes.MIXED
+        kind = preferred(accept_of(request), (PNG_TYPE, JSON_TYPE))
 
     def options(fields: Fields) -> Options:
-        asked = with_fields(query, fields)
+        asked = with_fields(query, fields) if fields else query
         if asked.output == "maps":
             raise InvalidParameter("output=maps is not available for archives; send single images to POST /segment")
         return _options(asked, kind, service, Priority.ARCHIVE)
 
-    return await archive_routes.respond(request, call, options, service)
+    return await archive_routes.respond(request, call, options, service, mixed=mixed)
 
 
 async def livez() -> dict[str, str]:

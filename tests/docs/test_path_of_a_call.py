@@ -5,10 +5,10 @@ import pytest
 from tools.trace_call import CALLS, traced
 
 MOST = {  # moves, files
-    "segment": (60, 17),
+    "segment": (60, 16),
     "rpc": (50, 16),
     "infer": (75, 23),
-    "archive": (80, 24),
+    "archive": (75, 23),
 }
 
 

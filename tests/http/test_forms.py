@@ -45,7 +45,7 @@ async def test_fields_of_an_archives_form_are_options_of_all_its_pictures(it: Ru
 @pytest.mark.parametrize(
     ("form", "query", "advice"),
     [
-        ({"threshold": "7"}, {}, "the form: threshold is '7', but it should be less than or equal to 1"),
+        ({"threshold": "7"}, {}, "the form: threshold is 7, but it should be less than or equal to 1"),
         ({"treshold": "0.3"}, {}, "treshold is unknown; the known names are threshold, output"),
         ({"threshold": ["0.3", "0.3"]}, {}, "threshold is given 2 times; give it once"),
         ({"threshold": "0.3"}, {"threshold": "0.4"}, "threshold differs between the form and the query"),

@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from model.cores import usable_cores
 from model.transforms import Floats, Pixels
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
-from service.frames import cpu_pool
+from service.frames import segmenter
 from tests.support.patching import Patches
 from tests.support.pictures import Mask, dice, encoded, mask_of, red_box
 from tests.support.predictors import RedPredictor
@@ -283,7 +283,7 @@ async def test_decoding_that_hangs_on_every_thread_is_said_until_one_returns(pat
                 assert (await running.rest.get("/readyz")).status_code == 200
                 assert (await rest(running, NEIGHBOURS[0]))[0] == 504
             assert (await running.rest.get("/readyz")).status_code == 200  # no call is that old yet
-            patched(cpu_pool, "STUCK_SECONDS", 0.0)
+            patched(segmenter, "STUCK_SECONDS", 0.0)
             for answer in (await running.rest.get("/readyz"), await running.rest.post("/segment", content=b"x")):
                 assert (answer.status_code, answer.json()["type"]) == (503, "urn:pranet:error:not-ready")
                 assert "decodes pictures is stuck" in answer.json()["detail"]
