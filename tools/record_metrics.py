@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import py_sod_metrics as independent
 
-from tests.support.mask_cases import Levels, Mask, cases
+from tests.support.cases.masks import Levels, Mask, cases
 from tests.support.pictures import DATA
 
 CURVES = {

@@ -10,7 +10,7 @@ from model.evaluation import maps, protocols
 from model.evaluation.metrics import overlap
 from model.evaluation.metrics.boundary import boundary_error
 from model.training.data.pairs import read_mask
-from tests.support.mask_cases import Levels, Mask, cases
+from tests.support.cases.masks import Levels, Mask, cases
 from tests.support.pictures import DATA
 
 RECORDED = json.loads((DATA / "metrics.json").read_text())

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.support.picture_cases import BAD, GOOD
+from tests.support.cases.pictures import BAD, GOOD
 from tests.support.pictures import SAMPLES, annotation, dice, mask_of
 from tests.support.processes import Server, resident_bytes
 

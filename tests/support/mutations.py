@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable, Sequence
 
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
-from tests.support.picture_cases import BAD, ODD
+from tests.support.cases.pictures import BAD, ODD
 from tests.support.pictures import encoded, red_box
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"

@@ -12,8 +12,8 @@ from PIL.ImageFile import ImageFile
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from service.calls import Call
 from service.http.middleware import REST
+from tests.support.cases.pictures import BAD, GOOD, png_that_declares
 from tests.support.patching import Patches
-from tests.support.picture_cases import BAD, GOOD, png_that_declares
 from tests.support.predictors import RedPredictor
 from tests.support.serving import Running, serving
 

@@ -9,7 +9,7 @@ from PIL import Image
 from PIL.Image import Transpose
 
 from service.frames import codec
-from tests.support.picture_cases import HEIGHT, ODD, WIDTH, white_boxes
+from tests.support.cases.pictures import HEIGHT, ODD, WIDTH, white_boxes
 from tests.support.pictures import Mask, dice, encoded, mask_of
 from tests.support.predictors import RedPredictor
 from tests.support.serving import Running, serving

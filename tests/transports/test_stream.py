@@ -2,7 +2,6 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from io import BytesIO
 
@@ -18,7 +17,7 @@ from service.errors import ClientLeft, DeadlineExceeded, Draining, InvalidReques
 from service.frames import frame as frame_module
 from service.frames.frame import Frame, Inference, MaskFormat, Options, Segmentation
 from service.frames.regions import Box
-from service.frames.segmenter import Segmenter, inference
+from service.frames.segmenter import CpuPool, Segmenter, inference
 from service.observability.metrics import OUTCOMES, Metrics
 from service.observability.tracing import Tracing
 from service.streams.frame import Drop, StreamFrame
@@ -133,7 +132,7 @@ class Bench:
 @contextlib.asynccontextmanager
 async def bench(*, places: int = 256, window: int = 4, max_streams: int = 4) -> AsyncIterator[Bench]:
     predictor, metrics, admission = GatedPredictor(), Metrics(), Admission(places)
-    with ThreadPoolExecutor(2) as pool:
+    with CpuPool() as pool:
         async with Batcher(inference(predictor), max_batch_size=8, hang_seconds=PATIENCE) as batcher:
             segmenter = Segmenter(batcher, admission, pool, metrics, Tracing(), max_image_pixels=10_000)
             streams = Streams(segmenter, metrics, max_streams=max_streams, window=window, frame_timeout=PATIENCE)
