@@ -60,8 +60,8 @@ def compare(
     max_pixels: int,
     device: str,
     cache_dir: Path | None,
-    input_size: int,
     out: Path | None,
+    input_size: int = SIZE,
 ) -> Iterator[Fidelity]:
     """Yield a line for each available engine and requested precision.
 
