@@ -123,7 +123,7 @@ class Recorder:
 
     def __init__(self, memory: Memory) -> None:
         self.run = memory.run
-        self.sizes = BUCKETS
+        self.sizes, self.input_size = BUCKETS, 352
 
 
 @pytest.mark.parametrize(
