@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pranet_client.client import Client
     from pranet_client.connection import Reply, VideoFrame
     from pranet_client.credentials import NO_ACCESS, Access
-    from pranet_client.errors import ClientError, RequestFailed, TlsError
+    from pranet_client.errors import ClientError, InvalidInput, RequestFailed, TlsError
     from pranet_client.pb.pranet.v1.segmentation_pb2 import StreamConfig
     from pranet_client.pictures import Picture, PixelFormat, RawPicture
 else:
@@ -32,6 +32,7 @@ else:
         "NO_ACCESS": "credentials",
         "Access": "credentials",
         "ClientError": "errors",
+        "InvalidInput": "errors",
         "RequestFailed": "errors",
         "TlsError": "errors",
         "StreamConfig": "pb.pranet.v1.segmentation_pb2",
@@ -52,6 +53,7 @@ __all__ = [
     "AsyncClient",
     "Client",
     "ClientError",
+    "InvalidInput",
     "Picture",
     "PixelFormat",
     "RawPicture",

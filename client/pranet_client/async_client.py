@@ -1,10 +1,11 @@
 """The client for programs with an event loop: pictures over REST, video over gRPC with reconnection."""
 
 import asyncio
+import contextlib
 import math
 import time
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -12,11 +13,12 @@ from typing import Any, Self
 import grpc
 import httpx
 
-from pranet_client.connection import Connection, Reply, VideoFrame
+from pranet_client.connection import Connection, Reply, Sent, VideoFrame, to_sent
 from pranet_client.credentials import NO_ACCESS, Access
 from pranet_client.errors import RequestFailed
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from pranet_client.reconnection import Reconnection
+from pranet_client.sources import Source
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 DEFAULT_TARGET = "127.0.0.1:8001"
@@ -59,6 +61,10 @@ class AsyncClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections."""
         await self._rest.aclose()
 
     async def segment(self, image: bytes, **query: str | float) -> Segmented:
@@ -79,54 +85,51 @@ class AsyncClient:
         raise RequestFailed(cause, str(problem.get("detail", answer.text)))
 
     async def stream(
-        self, frames: AsyncIterable[VideoFrame], config: pb.StreamConfig | None = None, until: float = math.inf
-    ) -> AsyncIterator[Reply]:
+        self,
+        frames: AsyncIterable[VideoFrame] | Iterable[VideoFrame],
+        config: pb.StreamConfig | None = None,
+        until: float = math.inf,
+    ) -> AsyncGenerator[Reply, None]:
         """Stream frames and yield one reply for each, in order.
 
         If the connection breaks, the client connects again. Frames without an answer are then sent again under
         ``POLICY_EVERY``; under ``POLICY_LATEST`` their outcome is ``lost``.
 
         Args:
-            frames: in the order in which they were captured.
+            frames: in the order in which they were captured. A plain iterable is read in a thread, so it may block.
+                A generator is closed at the end.
             config: policy, threshold, smoothing; by default those of the service.
             until: a time of ``time.monotonic``, seconds, after which the client does not reconnect.
 
         Raises:
             RequestFailed: the service refuses the stream, does not answer within the first 10 s, or disconnected and
                 was not back by ``until``.
+            InvalidInput: a frame is of a wrong type, or ``frames`` cannot be iterated.
+            BaseException: what ``frames`` itself raised. The service has a second to answer the frames before it.
 
         """
         config = config or pb.StreamConfig()
-        pending: asyncio.Queue[VideoFrame | None] = asyncio.Queue(1)
-        unanswered: deque[VideoFrame] = deque()
-        feeding = asyncio.create_task(_feed(frames, pending))
+        unanswered: deque[Sent] = deque()
+        source = Source(frames, to_sent)
         reconnection = Reconnection(self._target, until)
         try:
             while True:
-                connection = Connection(self._access, self._target, config, pending, unanswered)
+                connection = Connection(self._access, self._target, config, source, unanswered)
                 try:
-                    async for reply in connection.replies():
-                        reconnection.succeeded()
-                        yield reply
-                    await feeding
+                    async with contextlib.aclosing(connection.replies()) as replies:
+                        async for reply in replies:
+                            reconnection.succeeded()
+                            yield reply
                     return
                 except grpc.aio.AioRpcError as error:
+                    source.check()
                     pause = reconnection.failed(error)
                 if config.policy != pb.POLICY_EVERY:
                     while unanswered:
-                        frame = unanswered.popleft()
+                        frame = unanswered.popleft().frame
                         yield Reply(frame, "lost", time.monotonic() - frame.captured, None)
-                await asyncio.sleep(pause)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(source.failed.wait(), pause)
+                source.check()
         finally:
-            feeding.cancel()
-            await asyncio.gather(feeding, return_exceptions=True)
-
-
-async def _feed(frames: AsyncIterable[VideoFrame], pending: asyncio.Queue[VideoFrame | None]) -> None:
-    try:
-        async for frame in frames:
-            await pending.put(frame)
-    except Exception:
-        await pending.put(None)  # earlier frames are answered before ``stream`` raises this error
-        raise
-    await pending.put(None)
+            await source.close()

@@ -3,17 +3,18 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
 
 from pranet_client.credentials import Access
+from pranet_client.errors import InvalidInput
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
-from pranet_client.pictures import Picture, PixelFormat
+from pranet_client.pictures import Picture, PixelFormat, RawPicture
+from pranet_client.sources import Source
 
 CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", -1),
@@ -25,6 +26,7 @@ CHANNEL_OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),  # otherwise a new channel inherits the back-off of a failed one
 )
 PIXEL_FORMATS = {PixelFormat.RGB24: pb.PIXEL_FORMAT_RGB24, PixelFormat.NV12: pb.PIXEL_FORMAT_NV12}
+LAST_ANSWERS_SECONDS = 1.0  # how long the answers of earlier frames are awaited after the source of frames failed
 DROP_NAMES = {
     pb.DROP_REASON_STALE: "stale",
     pb.DROP_REASON_DEADLINE: "deadline",
@@ -51,6 +53,14 @@ class Reply:
     response: pb.StreamResponse | None  # None if the frame was lost
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A frame and the message that carries it, which a second connection sends again."""
+
+    frame: VideoFrame
+    request: pb.StreamRequest
+
+
 class Connection:
     """Sends the frames that an earlier connection left unanswered, then the pending ones.
 
@@ -58,7 +68,7 @@ class Connection:
         access: token and TLS files.
         target: HOST:PORT.
         config: the stream's first message.
-        pending: frames to send; None ends the stream.
+        source: frames to send.
         unanswered: frames sent and not answered yet, oldest first; the next connection sends them if this one breaks.
 
     """
@@ -68,47 +78,79 @@ class Connection:
         access: Access,
         target: str,
         config: pb.StreamConfig,
-        pending: asyncio.Queue[VideoFrame | None],
-        unanswered: deque[VideoFrame],
+        source: Source[Sent],
+        unanswered: deque[Sent],
     ) -> None:
         self._access = access
         self._target = target
         self._config = config
-        self._pending = pending
+        self._source = source
         self._unanswered = unanswered
 
-    async def replies(self) -> AsyncIterator[Reply]:
-        """Yield a reply for each frame until the frames end.
+    async def replies(self) -> AsyncGenerator[Reply, None]:
+        """Yield a reply for each frame until the frames end, or for ``LAST_ANSWERS_SECONDS`` after their source failed.
 
         Raises:
             AioRpcError: the connection broke, or the service refused the stream.
+            BaseException: the error of the source.
 
         """
         async with self._access.channel(self._target, CHANNEL_OPTIONS) as channel:
             stub = pb_grpc.SegmentationServiceStub(channel)  # type: ignore[no-untyped-call]
             call = stub.SegmentStream(metadata=self._access.metadata())
-            sending = asyncio.create_task(self._send(call))
+            tasks = [asyncio.create_task(self._send(call)), asyncio.create_task(self._end_after_failure(call))]
             try:
                 async for response in call:
-                    frame = self._unanswered.popleft()
+                    frame = self._unanswered.popleft().frame
                     yield Reply(frame, _outcome(response), time.monotonic() - frame.captured, response)
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task and task.cancelling():  # otherwise ``_end_after_failure`` cancelled the call
+                    raise
             finally:
-                sending.cancel()
                 call.cancel()
-                await asyncio.gather(sending, return_exceptions=True)
+                for each in tasks:
+                    each.cancel()
+                await asyncio.wait(tasks)
+            self._source.check()
+
+    async def _end_after_failure(self, call: Any) -> None:
+        """Cancel the call if the source failed and the service does not answer what was sent before."""
+        await self._source.failed.wait()
+        await asyncio.sleep(LAST_ANSWERS_SECONDS)
+        call.cancel()
 
     async def _send(self, call: Any) -> None:
-        with suppress(
-            asyncio.InvalidStateError, grpc.aio.AioRpcError
-        ):  # the call has ended; ``replies`` raises the reason
+        try:
             await call.write(pb.StreamRequest(config=self._config))
-            for frame in tuple(self._unanswered):
-                await call.write(_request(frame))
-            while (pending := await self._pending.get()) is not None:
+            for sent in tuple(self._unanswered):
+                await call.write(sent.request)
+            while (pending := await self._source.pending.get()) is not None:
                 self._unanswered.append(pending)
-                await call.write(_request(pending))
-            self._pending.put_nowait(None)  # so that the next connection ends too, if this one breaks
+                await call.write(pending.request)
+            self._source.pending.put_nowait(None)  # so that the next connection ends too, if this one breaks
             await call.done_writing()
+        except (asyncio.InvalidStateError, grpc.aio.AioRpcError):
+            pass  # the call has ended; ``replies`` raises the reason
+        except Exception as error:
+            self._source.fail(error)  # nobody would send the rest
+
+
+def to_sent(frame: VideoFrame) -> Sent:
+    """Return a frame with its message.
+
+    Raises:
+        InvalidInput: it is no ``VideoFrame``, or a field of it has a wrong type or value.
+
+    """
+    if not isinstance(frame, VideoFrame):
+        raise InvalidInput(f"a frame is a {type(frame).__name__}; give VideoFrame")
+    if not isinstance(frame.picture, bytes | RawPicture):
+        raise InvalidInput(f"the picture of a VideoFrame is a {type(frame.picture).__name__}; give bytes or RawPicture")
+    try:
+        return Sent(frame, _request(frame))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidInput(f"a VideoFrame has a wrong value ({error}); see its fields' types and units") from error
 
 
 def _request(frame: VideoFrame) -> pb.StreamRequest:

@@ -1,6 +1,7 @@
 """The errors of the client.
 
 ClientError
+├── InvalidInput      what was given is no picture, or no iterable of them
 ├── TlsError          a certificate, key or authority file cannot be used
 └── RequestFailed     the service refused the request, failed on it, or cannot be reached
 """
@@ -13,6 +14,10 @@ UNREACHABLE = "unreachable"
 
 class ClientError(Exception):
     """Base of every error of this package; the message is one line that says what is wrong and what to do."""
+
+
+class InvalidInput(ClientError, ValueError):
+    """What was given is no picture, or no iterable of pictures; the message says what to give instead."""
 
 
 class TlsError(ClientError):

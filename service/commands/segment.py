@@ -11,7 +11,7 @@ import uvloop
 from tqdm import tqdm
 
 from model.errors import UserError
-from pranet_client.client import in_thread
+from pranet_client.sources import in_thread
 from service.answers import SegmentationBody
 from service.archives import archive as archives
 from service.batching.device_thread import exit_if_abandoned
