@@ -4,17 +4,23 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from pranet_client.credentials import Access
 from pranet_client.errors import InvalidInput
+from pranet_client.inputs import Image, to_picture
+from pranet_client.masks import read_mask
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from pranet_client.pictures import Picture, PixelFormat, RawPicture
 from pranet_client.sources import Source
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", -1),
@@ -51,6 +57,17 @@ class Reply:
     outcome: str  # answered, stale, deadline, overload, failed, or lost (the connection broke before its answer)
     age_seconds: float  # from capture to the arrival of the answer, by this machine's clock, including all delays
     response: pb.StreamResponse | None  # None if the frame was lost
+    image: Any = None  # what was given to ``stream`` for this frame
+
+    @property
+    def mask(self) -> "npt.NDArray[np.uint8] | None":
+        """Return the answered mask, uint8 (H, W): 255 on polyps, 0 elsewhere; None if there is no mask.
+
+        Raises:
+            InvalidInput: NumPy is not installed, or Pillow, which reads ``MASK_FORMAT_PNG``.
+
+        """
+        return None if self.response is None or self.outcome != "answered" else read_mask(self.response.mask)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +75,12 @@ class Sent:
     """A frame and the message that carries it, which a second connection sends again."""
 
     frame: VideoFrame
+    image: Any  # what the caller gave
     request: pb.StreamRequest
+
+    def reply(self, outcome: str, response: pb.StreamResponse | None) -> Reply:
+        """Return the reply that has come now."""
+        return Reply(self.frame, outcome, time.monotonic() - self.frame.captured, response, self.image)
 
 
 class Connection:
@@ -101,8 +123,7 @@ class Connection:
             tasks = [asyncio.create_task(self._send(call)), asyncio.create_task(self._end_after_failure(call))]
             try:
                 async for response in call:
-                    frame = self._unanswered.popleft().frame
-                    yield Reply(frame, _outcome(response), time.monotonic() - frame.captured, response)
+                    yield self._unanswered.popleft().reply(_outcome(response), response)
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 if task and task.cancelling():  # otherwise ``_end_after_failure`` cancelled the call
@@ -136,20 +157,21 @@ class Connection:
             self._source.fail(error)  # nobody would send the rest
 
 
-def to_sent(frame: VideoFrame) -> Sent:
-    """Return a frame with its message.
+def to_sent(image: "VideoFrame | Image | RawPicture", number: int) -> Sent:
+    """Return a frame with its message; a bare picture gets its number as id, and is captured now.
 
     Raises:
-        InvalidInput: it is no ``VideoFrame``, or a field of it has a wrong type or value.
+        InvalidInput: it is no picture or ``VideoFrame``, or a field of it has a wrong type or value.
 
     """
-    if not isinstance(frame, VideoFrame):
-        raise InvalidInput(f"a frame is a {type(frame).__name__}; give VideoFrame")
-    if not isinstance(frame.picture, bytes | RawPicture):
-        raise InvalidInput(f"the picture of a VideoFrame is a {type(frame.picture).__name__}; give bytes or RawPicture")
+    if isinstance(image, VideoFrame):
+        frame = replace(image, picture=to_picture(image.picture))
+    else:
+        captured = time.monotonic()
+        frame = VideoFrame(number, to_picture(image), captured)
     try:
-        return Sent(frame, _request(frame))
-    except (TypeError, ValueError, OverflowError) as error:
+        return Sent(frame, image, _request(frame))
+    except (TypeError, ValueError, OverflowError, KeyError) as error:
         raise InvalidInput(f"a VideoFrame has a wrong value ({error}); see its fields' types and units") from error
 
 

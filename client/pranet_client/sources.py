@@ -5,7 +5,7 @@ import contextlib
 import queue
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from pranet_client.errors import InvalidInput
 
@@ -31,6 +31,23 @@ def iterate(items: AsyncIterable[T] | Iterable[T]) -> AsyncIterator[T]:
             "also for a single picture: [picture]"
         )
     return in_thread(items)
+
+
+@contextlib.asynccontextmanager
+async def opened(items: AsyncIterable[T] | Iterable[T]) -> AsyncIterator[AsyncIterator[T]]:
+    """Iterate inside the block; at its end, close the iterator if it can be closed.
+
+    Raises:
+        InvalidInput: see ``iterate``.
+
+    """
+    iterator = iterate(items)
+    try:
+        yield iterator
+    finally:
+        if close := getattr(iterator, "aclose", None):
+            with contextlib.suppress(Exception):  # the caller has its outcome already
+                await close()
 
 
 async def in_thread(items: Iterable[T]) -> AsyncIterator[T]:
@@ -99,8 +116,7 @@ class Source(Generic[S]):
         self.pending: asyncio.Queue[S | None] = asyncio.Queue(1)  # None ends the stream
         self.error: BaseException | None = None
         self.failed = asyncio.Event()
-        self._iterator: AsyncIterator[Any] = iterate(frames)
-        self._reading = asyncio.create_task(self._read(prepare))
+        self._reading = asyncio.create_task(self._read(frames, prepare))
 
     def fail(self, error: BaseException) -> None:
         """End the stream with an error."""
@@ -116,15 +132,13 @@ class Source(Generic[S]):
         """Stop reading, and close the iterator if it can be closed."""
         self._reading.cancel()
         await asyncio.wait([self._reading])
-        if close := getattr(self._iterator, "aclose", None):
-            with contextlib.suppress(Exception):  # the stream has its outcome already
-                await close()
 
-    async def _read(self, prepare: Callable[[Any], S]) -> None:
+    async def _read(self, frames: AsyncIterable[T] | Iterable[T], prepare: Callable[[T], S]) -> None:
         task = asyncio.current_task()
         try:
-            async for item in self._iterator:
-                await self.pending.put(prepare(item))
+            async with opened(frames) as iterator:
+                async for item in iterator:
+                    await self.pending.put(prepare(item))
         except BaseException as error:
             if task and task.cancelling():  # by ``close``
                 return

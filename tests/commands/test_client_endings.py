@@ -42,7 +42,7 @@ def yielding(wrong: Any) -> Callable[[], Iterator[Any]]:
 WRONG: dict[str, tuple[Callable[[], Any], type[BaseException], str]] = {
     "object": (yielding(object()), InvalidInput, "object"),
     "none": (yielding(None), InvalidInput, "NoneType"),
-    "no-bytes": (yielding(VideoFrame(1, "frame.jpg", 0.0)), InvalidInput, "bytes or RawPicture"),  # type: ignore[arg-type]
+    "no-file": (yielding(VideoFrame(1, "frame.jpg", 0.0)), InvalidInput, "frame.jpg cannot be read"),  # type: ignore[arg-type]
     "raw-of-str": (yielding(VideoFrame(1, RawPicture(None, 1, 1, 3, "abc"), 0.0)), InvalidInput, "wrong value"),  # type: ignore[arg-type]
     "negative-id": (yielding(VideoFrame(-1, PICTURE, 0.0)), InvalidInput, "wrong value"),
     "time-nan": (yielding(VideoFrame(1, PICTURE, float("nan"))), InvalidInput, "wrong value"),
