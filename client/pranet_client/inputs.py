@@ -76,7 +76,9 @@ def require(library: str) -> Any:
     try:
         return importlib.import_module(library)
     except ImportError:
-        raise InvalidInput(f"this needs {library}; run: pip install 'pranet-client[images]'") from None
+        raise InvalidInput(
+            f"this needs {library}; install the extra images of this package, or: pip install numpy pillow"
+        ) from None
 
 
 def _read(path: Path) -> bytes:

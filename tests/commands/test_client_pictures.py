@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import io
+import re
 import subprocess
 import sys
 import threading
@@ -10,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -25,12 +27,14 @@ from pranet_client import (
     VideoFrame,
 )
 from service.readiness import Phase
+from tests.support.patching import Patches
 from tests.support.pictures import ROOT, encoded, mask_of, red_box
 from tests.support.predictors import PATIENCE, GatedPredictor
 from tests.support.serving import Running, serving, until
 
 BOX = red_box(64, 48, (16, 12, 48, 36))
 PICTURE, ARRAY = encoded(BOX), np.asarray(BOX)
+PAGE = ROOT / "docs" / "python.md"
 EVERY = StreamConfig(policy="POLICY_EVERY")
 URL = "http://127.0.0.1"
 
@@ -304,6 +308,37 @@ async def test_streams_go_to_the_host_of_the_url_by_default(url: str, target: st
         assert client._target == target
 
 
+WITHOUT = """
+import sys
+sys.modules.update(dict.fromkeys(("numpy", "PIL", "PIL.Image")))  # their import fails
+from pranet_client import Client, InvalidInput
+with Client("{url}", "{address}") as client:
+    done = client.segment("{file}")
+    assert client.render("{file}").startswith(b"\\x89PNG")
+    (reply,) = client.stream(["{file}"])
+    for ask in (lambda: done.mask, lambda: reply.mask):
+        try:
+            ask()
+        except InvalidInput as error:
+            print(done.polyps[0].bounding_box, reply.outcome, error)
+"""
+
+
+async def test_without_numpy_and_pillow_only_arrays_are_missing(file: Path) -> None:
+    async with serving() as it:
+        code = WITHOUT.format(url=f"{URL}:{it.port}", address=f"127.0.0.1:{it.grpc_port}", file=file)
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-c", code],
+            env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT / "client")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("[16, 12, 32, 24] answered this needs numpy; install") == 2
+
+
 TYPED = """
 import numpy as np
 from pranet_client import AsyncClient, Client, Reply, Segmentation
@@ -337,3 +372,27 @@ def test_a_strict_type_checker_sees_right_and_wrong_calls(tmp_path: Path) -> Non
     )
     wrong = {int(line.split(":")[1]) for line in checked.stdout.splitlines() if line.startswith("typed.py:")}
     assert {line for line in wrong if ": error" in checked.stdout} == {9, 10, 11, 12}, checked.stdout
+
+
+async def test_the_camera_loop_of_the_documentation_shows_each_answered_frame_with_its_mask(
+    tmp_path: Path, patched: Patches
+) -> None:
+    """The loop as it stands on the page, with a video file for the camera and a list for the screen."""
+    (block,) = [each for each in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL) if "imshow" in each]
+    video, shown = tmp_path / "camera.avi", list[Any]()
+    writer = cv2.VideoWriter(str(video), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
+    for _ in range(3):
+        writer.write(ARRAY[:, :, ::-1])
+    writer.release()
+    patched("cv2", "imshow", lambda name, picture: shown.append(picture))
+    patched("cv2", "waitKey", lambda milliseconds: -1)
+    async with serving() as it:
+        here = block.replace("VideoCapture(0)", f"VideoCapture({str(video)!r})")
+        here = here.replace("127.0.0.1:8000", f"127.0.0.1:{it.port}")
+        here = here.replace("127.0.0.1:8001", f"127.0.0.1:{it.grpc_port}")
+        await asyncio.to_thread(exec, here, {})
+    assert 1 <= len(shown) <= 3
+    inside, outside = shown[-1][24, 32], shown[-1][4, 4]
+    assert inside[1] == 255  # green
+    assert inside[2] > 200  # on red, which OpenCV has last
+    assert outside.max() < 60
