@@ -27,8 +27,8 @@ from service.settings import Settings, add_flags, from_command_line
 OBJECT = ".dcm"  # of DICOM
 SUFFIXES = PICTURES | VIDEOS | {OBJECT}
 SETTINGS = (
-    "weights", "device", "engine", "precision", "threshold", "max_batch_size", "max_image_bytes", "max_image_pixels",
-    "log_level",
+    "weights", "device", "engine", "precision", "input_size", "threshold", "max_batch_size", "max_image_bytes",
+    "max_image_pixels", "log_level",
 )  # fmt: skip
 AT_ONCE_PER_BATCH = 2  # one batch on the device while the next is decoded
 

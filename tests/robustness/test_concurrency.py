@@ -5,6 +5,7 @@ import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 import httpx
 import numpy as np
 import pytest
@@ -14,15 +15,17 @@ from PIL.Image import Transpose
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from tests.support.pictures import SAMPLES, Mask, annotation, dice, encoded, mask_of
-from tests.support.processes import Server, clients, pranet
+from tests.support.processes import clients, pranet, server
 
 CLIENTS = 64
+PICTURES = 24  # each is sent by two or three clients
+SMALL = ("--input-size", 256, "--log-level", "warning")  # many pictures, few seconds
 ALIKE = 0.8  # Dice from which two masks could be taken for each other
 FAR_APART = 0.65  # Dice up to which two annotations promise masks that differ
 SIZES = ((64, 64), (320, 240), (640, 480), (720, 576), (1280, 720), (1920, 1080))
 FORMATS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
 TURNS = (None, *Transpose)
-SHIFTS = (-0.3, -0.15, 0.0, 0.15, 0.3)  # of the side
+SHIFTS = (-0.3, 0.0, 0.3)  # of the side
 
 
 @dataclass(frozen=True)
@@ -37,13 +40,13 @@ class Case:
 def cases(tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
     """Choose pictures whose expected masks differ pairwise, so that a swapped answer shows."""
     folder, out = tmp_path_factory.mktemp("pictures"), tmp_path_factory.mktemp("masks")
-    files = [_write(folder, number, picture) for number, picture in enumerate(_candidates())]
-    done = pranet("segment", folder, "-o", out, "--log-level", "warning")
+    files = [_write(folder, number, picture) for number, picture in enumerate(_candidates()[: PICTURES + 8])]
+    done = pranet("segment", folder, "-o", out, *SMALL)
     assert done.returncode == 0, done.stderr
     masks = [mask_of((out / f"{file.stem}.png").read_bytes()) for file in files]
     chosen = _apart([Image.fromarray(mask) for mask in masks], ALIKE)
-    assert len(chosen) >= CLIENTS, f"only {len(chosen)} of {len(files)} masks differ"
-    return [Case(files[number].read_bytes(), masks[number]) for number in chosen[:CLIENTS]]
+    assert len(chosen) >= PICTURES, f"only {len(chosen)} of {len(files)} masks differ"
+    return [Case(files[number].read_bytes(), masks[number]) for number in chosen[:PICTURES]]
 
 
 def _candidates() -> list[Image.Image]:
@@ -83,27 +86,34 @@ def _write(folder: Path, number: int, picture: Image.Image) -> Path:
 
 
 @pytest.mark.slow
-async def test_64_clients_each_get_the_mask_that_the_command_makes(cases: list[Case], server: Server) -> None:
-    async with clients(server) as (rest, channel):
-        stub = pb_grpc.SegmentationServiceStub(channel)
-        before = await _batches(rest)
-
-        async def over_rest(image: bytes) -> bytes:
-            headers = {"x-request-timeout-ms": "30000"}
-            return (await rest.post("/segment", content=image, headers=headers)).raise_for_status().content
-
-        async def over_grpc(image: bytes) -> bytes:
-            return bytes((await stub.Segment(pb.SegmentRequest(image=image), timeout=120)).png)
-
-        calls = [(over_grpc if number % 2 else over_rest)(case.image) for number, case in enumerate(cases)]
-        answers = await asyncio.gather(*calls)
-        after = await _batches(rest)
-    same = [float((mask_of(answer) == case.expected).mean()) for answer, case in zip(answers, cases, strict=True)]
+async def test_64_clients_each_get_the_mask_that_the_command_makes(cases: list[Case]) -> None:
+    sent = [cases[number % PICTURES] for number in range(CLIENTS)]
+    with server(*SMALL, "--request-timeout-ms", 300_000) as small:  # machines are busy
+        async with clients(small) as (rest, channel):
+            before = await _batches(rest)
+            answers = await _asked([case.image for case in sent], rest, channel)
+            after = await _batches(rest)
+    same = [float((mask_of(answer) == case.expected).mean()) for answer, case in zip(answers, sent, strict=True)]
     frames, batches = (late - early for early, late in zip(before, after, strict=True))
     print(f"\nleast share of equal pixels {min(same):.4f}, mean batch {frames / batches:.2f}", end="")
     assert min(same) >= 0.99
     assert frames == CLIENTS
     assert frames / batches > 1.5
+
+
+async def _asked(images: list[bytes], rest: httpx.AsyncClient, channel: grpc.aio.Channel) -> list[bytes]:
+    """Send all pictures at once, every second one over gRPC, and return the masks as PNG."""
+    stub = pb_grpc.SegmentationServiceStub(channel)
+
+    async def over_rest(image: bytes) -> bytes:
+        return (await rest.post("/segment", content=image)).raise_for_status().content
+
+    async def over_grpc(image: bytes) -> bytes:
+        return bytes((await stub.Segment(pb.SegmentRequest(image=image), timeout=300)).png)
+
+    return await asyncio.gather(
+        *((over_grpc if number % 2 else over_rest)(image) for number, image in enumerate(images))
+    )
 
 
 async def _batches(rest: httpx.AsyncClient) -> tuple[float, float]:

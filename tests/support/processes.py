@@ -82,7 +82,7 @@ async def clients(server: Server) -> AsyncIterator[tuple[httpx.AsyncClient, grpc
     """Connect a client of each protocol that may have any number of calls open."""
     limits = httpx.Limits(max_connections=None)
     async with (
-        httpx.AsyncClient(base_url=server.url, timeout=120, trust_env=False, limits=limits) as rest,
+        httpx.AsyncClient(base_url=server.url, timeout=300, trust_env=False, limits=limits) as rest,
         grpc.aio.insecure_channel(server.grpc_address) as channel,
     ):
         yield rest, channel
