@@ -100,7 +100,8 @@ async def running(
     authentication = Authentication(
         settings.api_tokens_file, rate_limit=settings.rate_limit, concurrency=settings.token_concurrency
     )
-    metrics.tokens_current.set_function(authentication.current)
+    tls = RenewableTls(files) if files else None
+    _watch_access(metrics, authentication, tls)
     _watch_gpu(metrics, factory.resolve_device(settings.device))
     max_batch_size = settings.max_batch_size or factory.default_batch_size(settings.device)
     async with contextlib.AsyncExitStack() as stack:
@@ -130,7 +131,7 @@ async def running(
             readiness,
             metrics,
             Calls(authentication, readiness, metrics, traces, timeout_seconds=settings.request_timeout_ms / 1e3),
-            RenewableTls(files) if files else None,
+            tls,
         )
 
 
@@ -203,6 +204,19 @@ def _archives(
         # Two batches, so that the device is never idle; at most half of the queue, so that other requests find room.
         at_once=max(1, min(2 * max_batch_size, settings.max_queue_size // 2)),
     )
+
+
+def _watch_access(metrics: Metrics, authentication: Authentication, tls: RenewableTls | None) -> None:
+    metrics.tokens_current.set_function(authentication.current)
+    metrics.token_end.set_function(authentication.next_end)
+    if tls is not None:
+        metrics.certificates_current.set_function(lambda: tls.current)
+        for name in tls.ends:
+            metrics.certificate_end.labels(name).set_function(functools.partial(_end_of, tls, name))
+
+
+def _end_of(tls: RenewableTls, certificate: str) -> float:
+    return tls.ends[certificate]
 
 
 def _watch_gpu(metrics: Metrics, device: str) -> None:

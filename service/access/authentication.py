@@ -1,5 +1,6 @@
 """Authentication and rate limits of a call; REST, WebSocket and gRPC all use this one decision."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,10 @@ class Authentication:
     def current(self) -> bool:
         """Return whether the tokens in force are those of the file as it is now; True without a file."""
         return self._tokens is None or self._tokens.usable()
+
+    def next_end(self) -> float:
+        """Return when the next valid token ends, in seconds since 1970; infinity if none does."""
+        return math.inf if self._tokens is None else self._tokens.end()
 
     @contextmanager
     def admitted(self, authorizations: Sequence[str]) -> Iterator[None]:

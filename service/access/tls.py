@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from cryptography import x509
 
 from pranet_client.errors import TlsError
 from pranet_client.tls import load_authorities, load_identity
@@ -43,6 +44,16 @@ class ServerTls:
             load_authorities(context, self.client_ca)
         return context
 
+    def ends(self) -> dict[str, float]:
+        """Return when the first certificate of each file ends, in seconds since 1970.
+
+        Raises:
+            TlsError: a file holds no certificate.
+
+        """
+        files = {"server": self.cert} | ({"client-ca": self.client_ca} if self.client_ca else {})
+        return {name: _end(file) for name, file in files.items()}
+
     def configuration(self) -> grpc.ServerCertificateConfiguration:
         """Return the configuration for gRPC, whose library allows only TLS 1.2 and 1.3.
 
@@ -55,6 +66,13 @@ class ServerTls:
             [(self.key.read_bytes(), self.cert.read_bytes())],
             self.client_ca.read_bytes() if self.client_ca else None,
         )
+
+
+def _end(file: Path) -> float:
+    try:
+        return min(each.not_valid_after_utc.timestamp() for each in x509.load_pem_x509_certificates(file.read_bytes()))
+    except ValueError as error:
+        raise TlsError(f"{file} holds a certificate that cannot be read ({error}); write it anew as PEM") from error
 
 
 class _Following(ssl.SSLContext):
@@ -81,16 +99,18 @@ class RenewableTls:
 
     def __init__(self, files: ServerTls) -> None:
         self._files = files
-        self._context, self._configuration = files.context(), files.configuration()
+        self._context, self._configuration, self.ends = files.context(), files.configuration(), files.ends()
+        self.current = True  # whether the files could be used when they were last read
 
     def renew(self) -> bool:
         """Read the files again for new connections; return False, and keep the old ones, if they cannot be used."""
         try:
-            context, configuration = self._files.context(), self._files.configuration()
+            context, configuration, ends = self._files.context(), self._files.configuration(), self._files.ends()
         except (TlsError, OSError) as error:
             log.error("the new certificate cannot be used, so the old one stays in use: %s", error)
+            self.current = False
             return False
-        self._context, self._configuration = context, configuration
+        self._context, self._configuration, self.ends, self.current = context, configuration, ends, True
         log.warning("new connections use the certificate in %s", self._files.cert)
         return True
 

@@ -10,12 +10,13 @@ Tokens of ``pranet tokens add`` have 256 random bits and cannot be guessed, so a
 import hashlib
 import hmac
 import logging
+import math
 import os
 import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from model.errors import UserError
@@ -128,6 +129,15 @@ class Tokens:
         """Return whether the tokens in force are those of the file as it is now."""
         self._follow()
         return self._fault is None
+
+    def end(self) -> float:
+        """Return when the next valid token ends, in seconds since 1970; infinity if none does."""
+        self._follow()
+        today = self._today()
+        days = [token.last_day for token in self._tokens if token.last_day and token.last_day >= today]
+        if not days:
+            return math.inf
+        return datetime.combine(min(days) + timedelta(days=1), datetime.min.time(), UTC).timestamp()
 
     def _follow(self) -> None:
         """Read the file again if it has changed; a broken file is logged once, and the old tokens stay valid."""

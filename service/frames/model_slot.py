@@ -56,6 +56,7 @@ class ModelSlot:
             reason = f"{type(error).__name__}: {error}"
             log.error("the reload failed, %s stays in use (%s)", self.ref.model_id, reason)
             self._metrics.reloads.labels("refused").inc()
+            self._metrics.weights_current.set(0)
             return False
         old = self.ref.model_id
         self._batcher.infer = inference(predictor)
@@ -63,6 +64,7 @@ class ModelSlot:
         if self._side_outputs is not None:
             self._side_outputs.forget()
         self._metrics.reloads.labels("taken").inc()
+        self._metrics.weights_current.set(1)
         log.warning("reloaded: %s replaces %s", self.ref.model_id, old)
         return True
 

@@ -1,5 +1,6 @@
 """Prometheus metrics of one service, in seconds and bytes; each service has its own registry."""
 
+import math
 import re
 import time
 from bisect import bisect_left
@@ -130,6 +131,25 @@ class Metrics:
             registry=registry,
         )
         self.tokens_current.set(1)
+        self.token_end = Gauge(
+            "pranet_token_end_timestamp_seconds",
+            "When the next valid token ends, in seconds since 1970; +Inf if none does.",
+            registry=registry,
+        )
+        self.token_end.set(math.inf)
+        self.certificates_current = Gauge(
+            "pranet_certificates_current",
+            "1 while the certificate files in use are those last read, or TLS is off; 0 after a renewal that failed.",
+            registry=registry,
+        )
+        self.certificates_current.set(1)
+        self.certificate_end = Gauge(
+            "pranet_certificate_end_timestamp_seconds",
+            "When the first certificate of the server's chain, or of the authorities of clients, ends, in seconds "
+            "since 1970.",
+            ("certificate",),
+            registry=registry,
+        )
 
     def _of_the_device(self, registry: CollectorRegistry) -> None:
         self.model_info = Gauge(
@@ -146,6 +166,12 @@ class Metrics:
         )
         for outcome in ("taken", "refused"):
             self.reloads.labels(outcome)
+        self.weights_current = Gauge(
+            "pranet_weights_current",
+            "0 after a reload of the weights file that was refused, else 1.",
+            registry=registry,
+        )
+        self.weights_current.set(1)
         self.gpu_utilization = Gauge(
             "pranet_gpu_utilization_ratio", "Fraction of time in which the GPU was busy.", ("gpu",), registry=registry
         )
@@ -191,10 +217,6 @@ class Metrics:
             for outcome in OUTCOMES:
                 self.frames.labels(slot, outcome)
 
-    def stream(self, slot: int) -> "StreamMetrics":
-        """Return the metrics of the stream in ``slot`` (0 to MAX_STREAMS - 1)."""
-        return StreamMetrics(self, str(slot))
-
     def exposition(self, accept: str = "") -> tuple[bytes, str]:
         """Return all metrics and their content type: OpenMetrics if ``accept`` asks for it, else Prometheus' text.
 
@@ -206,45 +228,3 @@ class Metrics:
         known = [each for each in accept.split(",") if not OTHER_VERSION.search(each)]
         encode, content_type = choose_encoder(",".join(known))
         return encode(self.registry), content_type
-
-
-class StreamMetrics:
-    """Metrics of one stream; once it has ended, received = answered + dropped + failed + abandoned."""
-
-    def __init__(self, metrics: Metrics, slot: str) -> None:
-        self._metrics = metrics
-        self._received = metrics.frames_received.labels(slot)
-        self._age = metrics.frame_age.labels(slot)
-        self._gap = metrics.frame_gap.labels(slot)
-        self._outcomes = {name: metrics.frames.labels(slot, name) for name in OUTCOMES}
-        self._open = 0  # received, without an outcome yet
-        self._last_mask: float | None = None  # monotonic clock, seconds
-
-    def received(self) -> None:
-        """Count a frame that the client has sent."""
-        self._open += 1
-        self._received.inc()
-
-    def answered(self, age: float) -> None:
-        """Count a mask that was sent ``age`` seconds after the capture of its frame."""
-        now = time.monotonic()
-        self._age.observe(age)
-        if self._last_mask is not None:
-            self._gap.observe(now - self._last_mask)
-        self._last_mask = now
-        self.count("answered")
-
-    def count(self, outcome: str) -> None:
-        """Count the outcome of a frame, one of ``OUTCOMES``."""
-        self._open -= 1
-        self._outcomes[outcome].inc()
-
-    def failed(self, error: ServiceError) -> None:
-        """Count a frame that failed, and its cause."""
-        self.count("failed")
-        self._metrics.reject(error)
-
-    def close(self, outcome: str) -> None:
-        """Count the same outcome for all frames that are open when the stream ends."""
-        self._outcomes[outcome].inc(self._open)
-        self._open = 0

@@ -10,6 +10,7 @@ from service.access import rate_limits
 from service.errors import BodyTooSlow, Draining, InvalidRequest, TooManyStreams
 from service.frames.segmenter import Segmenter
 from service.observability.metrics import Metrics
+from service.observability.stream_metrics import StreamMetrics
 from service.streams.stream import Stream, StreamOptions
 
 T = TypeVar("T")
@@ -71,7 +72,7 @@ class Streams:
             yield Stream(
                 self._segmenter,
                 options,
-                self._metrics.stream(slot),
+                StreamMetrics(self._metrics, str(slot)),
                 self.draining,
                 allowance=rate_limits.current(),
                 window=self.window,

@@ -21,7 +21,7 @@ from service.access.rate_limits import Allowance
 from service.errors import ClientLeft, Draining, InternalError, QueueFull, RateLimited, ReadTooSlowly, ServiceError
 from service.frames.frame import Frame, Options, Segmentation
 from service.frames.segmenter import Segmenter
-from service.observability.metrics import StreamMetrics
+from service.observability.stream_metrics import StreamMetrics
 from service.streams.capture_clock import ClockMapping
 from service.streams.frame import Drop, Outcome, StreamFrame
 from service.streams.temporal import Memory

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,13 @@ from PIL import Image
 
 from model.engines.cuda import device_metrics
 from model.transforms import Pixels
+from model.weights.weights_file import CheckpointError
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from service.errors import ServiceError
 from service.observability.metrics import OUTCOMES, Metrics
 from service.observability.stage_times import STAGES
 from service.runtime import Phase
+from tests.support.certificates import Authority
 from tests.support.pictures import ROOT, encoded
 from tests.support.predictors import RedPredictor
 from tests.support.serving import PATIENCE, Running, serving
@@ -39,7 +42,8 @@ DASHBOARD = json.loads((ROOT / "docker" / "grafana" / "pranet.json").read_text()
 PANELS: list[dict[str, Any]] = DASHBOARD["panels"]
 QUERIES = [(panel["title"], target["expr"]) for panel in PANELS for target in panel["targets"]]
 GPU_QUERIES = [(title, query) for title, query in QUERIES if "pranet_gpu_" in query]
-ENDINGS = {"PranetDown", "PranetNotReady", "PranetTokensFile"}
+FILES = {"PranetTokensFile", "PranetCertificateFiles", "PranetWeightsFile", "PranetCertificateEnds", "PranetTokenEnds"}
+ENDINGS = {"PranetDown", "PranetNotReady"} | FILES
 SCRAPES = 60  # seconds before a Prometheus that scrapes every half second must have seen what happened
 
 needs_prometheus = pytest.mark.skipif(not shutil.which("promtool"), reason="no Prometheus (apt install prometheus)")
@@ -125,11 +129,13 @@ class Prometheus:
 
 
 @contextlib.asynccontextmanager
-async def scraping(target: str, folder: Path) -> AsyncIterator[Prometheus]:
+async def scraping(target: str, folder: Path, ca: Path | None = None) -> AsyncIterator[Prometheus]:
     """Scrape a service by the project's own configuration, but often, and with alerts that do not wait."""
     config = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())
     config["global"] = {"scrape_interval": "500ms", "evaluation_interval": "500ms"}
     config["scrape_configs"][0]["static_configs"][0]["targets"] = [target]
+    if ca:
+        config["scrape_configs"][0] |= {"scheme": "https", "tls_config": {"ca_file": str(ca)}}
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     rules = [{**rule, "for": "0s"} for rule in RULES]
     (folder / "alerts.yml").write_text(yaml.safe_dump({"groups": [{"name": "pranet", "rules": rules}]}))
@@ -220,15 +226,35 @@ async def test_prometheus_answers_every_query_of_the_dashboard_and_fires_every_a
         await seen(lambda: fires(prometheus, {"PranetDown"}))
 
 
+def lost() -> RedPredictor:
+    raise CheckpointError(Path("new.safetensors"), "is empty")
+
+
 @needs_prometheus
 @pytest.mark.slow
-async def test_a_real_prometheus_fires_when_the_tokens_file_cannot_be_used(tmp_path: Path) -> None:
+async def test_a_real_prometheus_fires_for_files_that_end_or_cannot_be_used(tmp_path: Path) -> None:
+    today = datetime.now(UTC)
     tokens = written(tmp_path / "tokens", f"prometheus:{'0' * 64}")
+    authority = Authority(tmp_path)
+    cert, key = authority.issue("127.0.0.1", not_after=today + timedelta(days=20))
+    settings = {"tls_cert": cert, "tls_key": key, "api_tokens_file": tokens, "public_metrics": True}
     async with (
-        serving(api_tokens_file=tokens, public_metrics=True) as running,
-        scraping(f"127.0.0.1:{running.port}", tmp_path) as prometheus,
+        serving(load=lost, **settings) as running,
+        scraping(f"127.0.0.1:{running.port}", tmp_path, authority.pem) as prometheus,
     ):
         await seen(lambda: prometheus.query("pranet_tokens_current == 1"))
-        assert "PranetTokensFile" not in await prometheus.firing()
+        assert not await prometheus.firing() & FILES
+        for new, place in zip(
+            authority.issue("127.0.0.1", not_after=today + timedelta(days=10)), (cert, key), strict=True
+        ):
+            new.replace(place)
+        assert running.service.tls is not None
+        assert running.service.tls.renew()
+        written(tokens, f"prometheus:{'0' * 64}:{today.date()}")
+        await seen(lambda: fires(prometheus, {"PranetCertificateEnds", "PranetTokenEnds"}))
+        assert not await prometheus.firing() & {"PranetCertificateFiles", "PranetTokensFile", "PranetWeightsFile"}
+        cert.write_text("not yet written")
+        assert not running.service.tls.renew()
+        assert not await running.service.model_slot.reload()
         written(tokens, "prometheus:a-token-in-clear")
-        await seen(lambda: fires(prometheus, {"PranetTokensFile"}))
+        await seen(lambda: fires(prometheus, FILES))

@@ -68,6 +68,7 @@ async def test_everything_that_names_the_weights_names_the_new_ones_after_a_relo
         assert await it.service.model_slot.reload()
         assert await named(it) == {"blue-11111111"}
         assert reloads(it) == (1, 0)
+        assert it.metric("pranet_weights_current") == 1
         assert not mask_of((await it.rest.post("/segment", content=PICTURE)).content).any()  # nothing is blue in it
 
 
@@ -96,6 +97,7 @@ async def test_weights_that_cannot_serve_leave_the_old_ones_serving(
         assert await named(it) == {"red-00000000"}
         assert (await it.rest.get("/readyz")).status_code == 200
         assert reloads(it) == (0, 1)
+        assert it.metric("pranet_weights_current") == 0
 
 
 async def test_requests_are_answered_while_new_weights_are_being_loaded() -> None:

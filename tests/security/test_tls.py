@@ -8,11 +8,13 @@ import ssl
 import warnings
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import pytest
 import trustme
+from cryptography import x509
 
 from pranet_client.credentials import NO_ACCESS
 from pranet_client.errors import TlsError
@@ -202,6 +204,31 @@ async def test_a_broken_pair_leaves_the_old_one_in_use_and_says_so_once(
         assert "the old one stays in use" in line
         assert str(settings["tls_cert"]) in line
         assert await ask(it, authority.client()) == "ok"
+
+
+async def test_metrics_say_when_the_first_certificate_of_each_file_ends_and_that_a_renewal_failed(
+    authority: Authority,
+) -> None:
+    end = datetime(2040, 5, 6, 7, 8, 9, tzinfo=UTC)
+    cert, key = authority.issue("127.0.0.1", not_after=end)
+    later = authority.ca.cert_pem.bytes()
+    cert.write_bytes(cert.read_bytes() + later)  # the chain's other certificate ends later
+    async with serving(tls_cert=cert, tls_key=key, tls_client_ca=authority.pem) as it:
+        ends = [
+            it.metric("pranet_certificate_end_timestamp_seconds", {"certificate": c}) for c in ("server", "client-ca")
+        ]
+        of_authority = x509.load_pem_x509_certificate(later).not_valid_after_utc
+        assert ends == [end.timestamp(), of_authority.timestamp()]
+        assert it.metric("pranet_certificates_current") == 1
+        whole = cert.read_bytes()
+        cert.write_text("not yet written")
+        assert it.service.tls is not None
+        assert not it.service.tls.renew()
+        assert it.metric("pranet_certificates_current") == 0
+        assert it.metric("pranet_certificate_end_timestamp_seconds", {"certificate": "server"}) == end.timestamp()
+        cert.write_bytes(whole)
+        assert it.service.tls.renew()
+        assert it.metric("pranet_certificates_current") == 1
 
 
 @pytest.mark.parametrize("ask", TRANSPORTS, ids=lambda ask: ask.__name__)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 
 import grpc
@@ -313,6 +313,14 @@ def test_weights_that_are_replaced_keep_owner_group_mode_and_access_list(tmp_pat
     assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (OWNER, GROUP, 0o640)
     assert os.getxattr(path, "user.origin") == b"clinic"
     assert path.read_bytes() == b"new"
+
+
+async def test_metrics_say_when_the_next_valid_token_ends(tokens: Path) -> None:
+    async with serving(api_tokens_file=tokens) as it:
+        midnight = datetime.combine(TODAY + timedelta(days=1), time(), UTC)  # TODAY is the last day of one of them
+        assert it.metric("pranet_token_end_timestamp_seconds") == midnight.timestamp()
+        write(tokens, line("expired", last_day=YESTERDAY), line("good"))
+        assert it.metric("pranet_token_end_timestamp_seconds") == math.inf
 
 
 @pytest.mark.parametrize("broken", [["good:secret-in-clear"], [line("a"), line("a")]])
