@@ -21,7 +21,16 @@ from tools.readme_tables import PAGES, marks, tables, with_tables
 README = ROOT / "README.md"
 LINKING = (
     *PAGES,
-    *(ROOT / name for name in ("CHANGELOG.md", "client/README.md", "weights/README.md", "service/samples/README.md")),
+    *(
+        ROOT / name
+        for name in (
+            "CHANGELOG.md",
+            "SECURITY.md",
+            "client/README.md",
+            "weights/README.md",
+            "service/samples/README.md",
+        )
+    ),
 )
 BLOCK = re.compile(r"(?:<!-- not run: (?P<reason>[^>]+) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)```", re.DOTALL)
 LANGUAGES = {"bash", "python", "json", "text"}  # of which the first two are run
