@@ -137,9 +137,10 @@ async def listening(service: Service) -> AsyncIterator[tuple[int, int]]:
 def _bound(host: str, port: int, name: str) -> socket.socket:
     """Return a socket that listens on the port; ``name`` is the port's setting, for the error message."""
     try:
-        return socket.create_server(
-            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048
-        )
+        if ":" not in host:
+            return socket.create_server((host, port), backlog=2048)
+        both = host == "::" and socket.has_dualstack_ipv6()  # as gRPC does
+        return socket.create_server((host, port), family=socket.AF_INET6, backlog=2048, dualstack_ipv6=both)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else "the host name is unknown"
         if error.errno in (errno.EADDRINUSE, errno.EACCES):
