@@ -37,7 +37,7 @@ class Settings(BaseModel):
 
     host: str = Field(
         "127.0.0.1",
-        description="Address on which REST and gRPC listen: 0.0.0.0 (of the Docker image) for all of IPv4, :: for IPv6 too.",
+        description="Address of REST and gRPC: 0.0.0.0 for all of IPv4 (Docker image), :: for IPv6 too.",
     )
     port: int = Field(8000, ge=0, le=65535, description="REST port; 0 picks a free one.")
     grpc_port: int = Field(8001, ge=0, le=65535, description="gRPC port; 0 picks a free one.")

@@ -13,7 +13,7 @@ from tests.support.patching import Patches, patching
 from tests.support.pictures import ROOT
 
 # What a CI machine may lack: the rest is installed by `.ci/run`.
-HARDWARE = {"no CUDA", "this processor has no bfloat16"}
+HARDWARE = {"no CUDA", "this processor has no bfloat16", "this machine has no IPv6"}
 
 # `make test` runs the tests; a make that a test runs must not take itself for a part of it.
 for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
