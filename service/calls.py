@@ -238,12 +238,18 @@ class Calls:
         if call.span.is_recording():
             call.span.update_name(call.name)
             call.span.set_attribute(transport.attribute, transport.number(code))
+            method, _, route = call.name.partition(" ")
+            if route:  # never the path itself, which may hold a patient's name
+                http = "GET" if method == "WS" else method
+                call.span.set_attributes({"http.request.method": http, "http.route": route})
             if code.startswith(transport.failures):
                 call.span.set_status(StatusCode.ERROR)
         call.span.end()
         level = logging.DEBUG if call.is_quiet else logging.INFO
         took = (seconds or 0.0) * 1e3
-        log.log(level, "%s %s %s %.1f ms id=%s", transport.name, call.name, code, took, call.request_id)
+        fields = {"transport": transport.name, "call": call.name, "code": code, "duration_ms": round(took, 1)}
+        text = "%s %s %s %.1f ms id=%s"
+        log.log(level, text, transport.name, call.name, code, took, call.request_id, extra={"fields": fields})
 
 
 def request_id_from(given: str) -> str:

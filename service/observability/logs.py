@@ -19,7 +19,10 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")  # of the cal
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats records as JSON, one object per line, with the ids of the current request and trace."""
+    """Formats records as JSON, one object per line, with the ids of the current request and trace.
+
+    The ``fields`` of a record become members: in the access log ``transport``, ``call``, ``code`` and ``duration_ms``.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the JSON object of a record; times are in UTC, exceptions under ``exception``."""
@@ -29,6 +32,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **getattr(record, "fields", {}),
         }
         if call := request_id.get():
             line["request_id"] = call

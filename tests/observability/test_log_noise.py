@@ -82,3 +82,11 @@ async def test_what_is_no_http_is_one_line(running: Running, written: io.StringI
         await reader.read()
     (line,) = logged(written)
     assert line.startswith("rest - 400")
+
+
+async def test_a_line_of_the_access_log_has_its_parts_as_members(running: Running, written: io.StringIO) -> None:
+    await running.rest.get("/info", headers={"x-request-id": "case-7"})
+    (line,) = [each for each in map(json.loads, written.getvalue().splitlines()) if each["logger"] == "pranet.access"]
+    parts = {name: line[name] for name in ("transport", "call", "code", "request_id")}
+    assert parts == {"transport": "rest", "call": "GET /info", "code": "200", "request_id": "case-7"}
+    assert line["message"] == f"rest GET /info 200 {line['duration_ms']:.1f} ms id=case-7"

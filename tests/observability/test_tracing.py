@@ -90,7 +90,12 @@ async def test_a_rest_request_is_one_span_in_its_clients_trace_with_every_stage_
     assert (request.trace_id.hex(), request.parent_span_id.hex()) == (TRACE_ID, PARENT_ID)
     assert answer.headers["traceparent"] == f"00-{TRACE_ID}-{request.span_id.hex()}-01"
     assert receiver.under(request) == EVERY_FRAME
-    assert attributes(request) == {"pranet.request_id": "case-7", "http.response.status_code": 200}
+    assert attributes(request) == {
+        "pranet.request_id": "case-7",
+        "http.response.status_code": 200,
+        "http.request.method": "POST",
+        "http.route": "/segment",
+    }
     assert receiver.resource["service.name"] == "pranet"
 
 
