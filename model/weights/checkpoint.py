@@ -5,12 +5,8 @@ They are written as safetensors. With "int8" storage each convolution weight tak
 has a float32 scale under ``<name>.scale``. Loading expands them to float32; the network does not compute in int8.
 """
 
-import io
 import json
 import math
-import pickle
-import warnings
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +18,7 @@ import torch
 from torch import Tensor
 
 from model.network.pranet import PraNet
+from model.weights import torch_file
 from model.weights.weights_file import (
     DIGEST_KEY,
     NO_DIGEST,
@@ -38,7 +35,6 @@ State = dict[str, Tensor]
 Storage = Literal["int8", "fp16", "fp32"]
 
 SCALE_SUFFIX = ".scale"
-ADVICE = ("Weights only load failed", "Please file an issue")  # how PyTorch's lines begin that name no fault
 INT8_LIMIT = 127  # symmetric range: -128 is not used
 UNUSED_PREFIX = "resnet.fc."  # ImageNet classifier: in the published files, but not part of PraNet
 COUNTER_SUFFIX = ".num_batches_tracked"  # counts training batches; optional in a file
@@ -67,7 +63,7 @@ def load(path: Path) -> Checkpoint:
 
     """
     data = read(path)
-    raw = _parse_torch(path, data) if is_torch_file(data) else _parse_safetensors(path, data)
+    raw = torch_file.parse(path, data) if is_torch_file(data) else _parse_safetensors(path, data)
     file = of_bytes(path, data)
     stored = _published_names(path, raw)
     _check_names_and_shapes(path, stored)
@@ -138,36 +134,6 @@ def _sorted_header(data: bytes) -> bytes:
     return data[:8] + text.ljust(end - 8) + data[end:]
 
 
-def _parse_torch(path: Path, data: bytes) -> dict[str, Any]:
-    try:
-        with warnings.catch_warnings(action="ignore"):  # about old file formats; real faults raise errors
-            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        damaged = data[:2] == b"PK" and zipfile.ZipFile(io.BytesIO(data)).testzip()  # PyTorch does not verify checksums
-    except Exception as error:  # a damaged or malicious pickle can raise anything
-        raise CheckpointError(
-            path, f"is a damaged or unsafe PyTorch file ({_cause(error)}); save its state_dict again"
-        ) from error
-    if damaged:
-        raise CheckpointError(path, f"is damaged: {damaged} does not match its checksum; download or copy it again")
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise CheckpointError(
-            path,
-            f"contains a {type(content).__name__}, not a dictionary of named tensors; save the network's state_dict",
-        )
-    return content
-
-
-def _cause(error: Exception) -> str:
-    """Return the sentence of PyTorch's message that names the fault; others advise unsafe loading."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    if isinstance(error, pickle.UnpicklingError):
-        lines = [line for line in lines if not line.startswith(ADVICE)]
-    sentence = lines[0].partition(". ")[0] if lines else type(error).__name__
-    return sentence.strip().rstrip(".")[:200]
-
-
 def _parse_safetensors(path: Path, data: bytes) -> dict[str, Any]:
     try:
         return dict(safetensors.torch.load(data))
@@ -176,9 +142,9 @@ def _parse_safetensors(path: Path, data: bytes) -> dict[str, Any]:
 
 
 def _published_names(path: Path, raw: Mapping[str, Any]) -> State:
-    """Strip the prefix ``module.`` of DataParallel, drop the unused classifier, and require dense tensors."""
-    names = {name: name.removeprefix("module.") for name in raw}
-    state = {names[name]: value for name, value in raw.items() if not names[name].startswith(UNUSED_PREFIX)}
+    """Strip the prefixes of wrappers, drop the unused classifier, and require dense tensors."""
+    named = torch_file.stripped(path, raw)
+    state = {name: value for name, value in named.items() if not name.startswith(UNUSED_PREFIX)}
     odd = [name for name, value in state.items() if not isinstance(value, Tensor) or value.layout is not torch.strided]
     if odd:
         raise CheckpointError(path, f"contains values that are not dense tensors: {_some(odd)}")

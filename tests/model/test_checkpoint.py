@@ -3,6 +3,7 @@
 import os
 import pickle
 import struct
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,14 @@ def test_a_published_file_loads_unchanged(tmp_path: Path, published: State) -> N
         pytest.param(
             lambda state: {"state_dict": {f"module.{name}": value for name, value in state.items()}}, id="both"
         ),
+        pytest.param(lambda state: {f"_orig_mod.{name}": value for name, value in state.items()}, id="compiled"),
+        pytest.param(lambda state: {f"model.{name}": value for name, value in state.items()}, id="held by a module"),
+        pytest.param(
+            lambda state: {f"module._orig_mod.net.{name}": value for name, value in state.items()}, id="all of these"
+        ),
+        pytest.param(lambda state: {"model": state, "optimizer": {"state": {}}}, id="model"),
+        pytest.param(lambda state: {"model_state_dict": state, "epoch": 3}, id="model_state_dict"),
+        pytest.param(lambda state: {"net": {"state_dict": state}, "acc": 0.9}, id="net"),
         pytest.param(
             lambda state: {name: value for name, value in state.items() if ".fc." not in name}, id="no classifier"
         ),
@@ -143,8 +152,14 @@ STATES: dict[str, tuple[Callable[[State], Any], str]] = {
     "numbers for names": (lambda state: dict(enumerate(state.values())), "not a dictionary of named tensors"),
     "code": (
         lambda state: state | {"run": _Code()},
-        "(Trying to load unsupported GLOBAL posix.system",
+        "holds an object of posix.system, which only code can load",
     ),
+    "a module": (lambda state: torch.nn.Linear(2, 2), "holds an object of torch.nn.modules.linear.Linear"),
+    "a module in a wrapper": (
+        lambda state: {"model": torch.nn.Linear(2, 2)},
+        "save the weights alone: torch.save(network.state_dict(), 'weights.pth')",
+    ),
+    "a name twice": (lambda state: state | {f"module.{FIRST}": state[FIRST]}, f"holds {FIRST} twice"),
 }
 
 
@@ -157,6 +172,12 @@ def test_a_pth_file_is_refused_with_its_name_and_the_reason(
     torch.save(make(thin), tmp_path / "bad.pth")
     assert reason in _refusal(tmp_path / "bad.pth")
     assert not (tmp_path / "executed").exists()
+
+
+def test_a_scripted_network_is_refused_with_the_way_to_its_weights(tmp_path: Path) -> None:
+    with warnings.catch_warnings(action="ignore"):  # scripts are deprecated in newer releases
+        torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "bad.pth")
+    assert "save torch.jit.load(FILE).state_dict()" in _refusal(tmp_path / "bad.pth")
 
 
 def _safetensors(state: State) -> bytes:
