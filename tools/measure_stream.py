@@ -66,7 +66,7 @@ async def closed_loop(client: AsyncClient, pictures: list[bytes], seconds: float
     """Return the pictures per second of one client that waits for each answer."""
     began, count = time.monotonic(), 0
     while time.monotonic() - began < seconds:
-        await client.segment(pictures[count % len(pictures)])
+        await client.render(pictures[count % len(pictures)])
         count += 1
     return count / (time.monotonic() - began)
 

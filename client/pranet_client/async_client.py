@@ -1,56 +1,65 @@
 """The client for programs with an event loop: pictures over REST, video over gRPC with reconnection."""
 
 import asyncio
+import contextlib
+import itertools
+import json
 import math
-import time
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from types import TracebackType
-from typing import Any, Self
+from typing import Literal, Self, TypeAlias
 
 import grpc
-import httpx
 
-from pranet_client.connection import Connection, Reply, VideoFrame
+from pranet_client.answers import BatchAnswer, Info, Segmentation
+from pranet_client.connection import Connection, Reply, Sent, VideoFrame, to_sent
 from pranet_client.credentials import NO_ACCESS, Access
-from pranet_client.errors import RequestFailed
+from pranet_client.inputs import Image, to_file
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pictures import RawPicture
 from pranet_client.reconnection import Reconnection
+from pranet_client.rest import Rest, problem
+from pranet_client.sources import Source, opened
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 DEFAULT_TARGET = "127.0.0.1:8001"
-TIMEOUT_SECONDS = 60.0  # of one picture
+GRPC_PORT = 8001
+TIMEOUT_SECONDS = 60.0
+RETRIES = 2
 
-
-@dataclass(frozen=True, slots=True)
-class Segmented:
-    """The answer for one picture: a PNG, or JSON for ``output="json"``."""
-
-    content: bytes
-    headers: httpx.Headers
-
-    def json(self) -> Any:
-        """Return the parsed content of ``output="json"``."""
-        return httpx.Response(200, content=self.content).json()
+Frame: TypeAlias = "Image | RawPicture | VideoFrame"
 
 
 class AsyncClient:
-    """Calls one service; use it as ``async with``.
+    """Calls one service; use it as ``async with``, or ``aclose`` it.
 
     Args:
         url: the REST interface, such as ``http://127.0.0.1:8000``.
-        target: HOST:PORT of the gRPC interface.
+        target: HOST:PORT of the gRPC interface, for streams; by default port 8001 of the same host.
         access: token and TLS files, if the service requires them.
+        timeout: seconds that one picture may take, with all attempts; of a batch, each wait for an answer.
+        retries: how often a request is sent again if its connection was closed, or the service answered 429 or 503; it
+            waits as long as ``Retry-After`` says. A service that is not there is not waited for.
 
     Raises:
         TlsError: a file that ``access`` names cannot be used.
 
     """
 
-    def __init__(self, url: str = DEFAULT_URL, target: str = DEFAULT_TARGET, access: Access = NO_ACCESS) -> None:
-        self._rest = access.http(url, timeout=TIMEOUT_SECONDS)
-        self._target = target
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        target: str | None = None,
+        access: Access = NO_ACCESS,
+        *,
+        timeout: float = TIMEOUT_SECONDS,
+        retries: int = RETRIES,
+    ) -> None:
+        self._http = access.http(url, timeout=timeout)
+        self._rest = Rest(self._http, timeout, retries)
+        host = self._http.base_url.host
+        self._target = target or f"{f'[{host}]' if ':' in host else host}:{GRPC_PORT}"
         self._access = access
 
     async def __aenter__(self) -> Self:
@@ -59,74 +68,149 @@ class AsyncClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._rest.aclose()
+        await self.aclose()
 
-    async def segment(self, image: bytes, **query: str | float) -> Segmented:
-        """Segment one encoded picture; ``query`` holds REST's parameters: threshold, output, depth, roi.
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def segment(self, image: Image, *, threshold: float | None = None, roi: str | None = None) -> Segmentation:
+        """Segment one picture.
+
+        Args:
+            image: a path, the bytes of a picture file, an array (H, W, 3) of uint8 in RGB, or a Pillow image.
+            threshold: probability above which a pixel is polyp, 0 to 1; by default the service's own.
+            roi: ``full``, ``auto`` (without the black surround), or ``x,y,w,h`` in pixels.
 
         Raises:
-            RequestFailed: the service refused the picture, failed on it, or cannot be reached.
+            InvalidInput: ``image`` is no picture.
+            RequestFailed: the service refused the picture, failed on it, was too slow, or cannot be reached.
 
         """
-        try:
-            answer = await self._rest.post("/segment", content=image, params=query)
-        except httpx.TransportError as error:
-            raise RequestFailed.unreachable(str(self._rest.base_url), str(error) or type(error).__name__) from error
-        if answer.is_success:
-            return Segmented(answer.content, answer.headers)
-        problem = answer.json() if "json" in answer.headers.get("content-type", "") else {}
-        cause = str(problem.get("type", f"http-{answer.status_code}")).removeprefix("urn:pranet:error:")
-        raise RequestFailed(cause, str(problem.get("detail", answer.text)))
+        query = _query(output="json", threshold=threshold, roi=roi)
+        file = await asyncio.to_thread(to_file, image)
+        return Segmentation.parse((await self._rest.request("POST", "/segment", params=query, content=file)).json())
+
+    async def render(
+        self,
+        image: Image,
+        output: Literal["mask", "probability", "overlay", "maps"] = "mask",
+        *,
+        threshold: float | None = None,
+        roi: str | None = None,
+        depth: Literal[8, 16] | None = None,
+    ) -> bytes:
+        """Segment one picture and return the PNG that the service makes of it, which needs no NumPy here.
+
+        Args:
+            image: see ``segment``.
+            output: what the PNG shows; see docs/rest.md.
+            threshold: see ``segment``.
+            roi: see ``segment``.
+            depth: bits of a probability.
+
+        Raises:
+            ClientError: see ``segment``.
+
+        """
+        query = _query(output=output, threshold=threshold, roi=roi, depth=depth)
+        file = await asyncio.to_thread(to_file, image)
+        return (await self._rest.request("POST", "/segment", params=query, content=file)).content
+
+    async def batch(
+        self,
+        images: AsyncIterable[Image] | Iterable[Image],
+        *,
+        threshold: float | None = None,
+        roi: str | None = None,
+    ) -> AsyncGenerator[BatchAnswer, None]:
+        """Segment many pictures in one request, and yield an answer for each, in order, as soon as it is ready.
+
+        All pictures are read, and held in memory, before the first is sent.
+
+        Args:
+            images: pictures as ``segment`` takes them; a plain iterable is read in a thread.
+            threshold: see ``segment``.
+            roi: see ``segment``.
+
+        Raises:
+            InvalidInput: one of ``images`` is no picture, or they cannot be iterated.
+            RequestFailed: the batch as a whole was refused, failed or broke off.
+            BaseException: what ``images`` itself raised.
+
+        """
+        async with opened(images) as iterator:
+            contents = [await asyncio.to_thread(to_file, image) async for image in iterator]
+        if not contents:
+            return
+        files = [("file", (str(number), content)) for number, content in enumerate(contents)]
+        query = _query(output="json", threshold=threshold, roi=roi)
+        async with self._rest.opened("POST", "/segment/batch", params=query, files=files) as answer:
+            async for line in answer.aiter_lines():
+                body = json.loads(line)
+                done = Segmentation.parse(body["segmentation"]) if "segmentation" in body else None
+                yield BatchAnswer(body["index"], done, None if done else problem(body["error"]))
+
+    async def info(self) -> Info:
+        """Return the weights that answer now, and the limits of the service.
+
+        Raises:
+            RequestFailed: the service cannot be reached, or refuses.
+
+        """
+        return Info.parse((await self._rest.request("GET", "/info")).json())
 
     async def stream(
-        self, frames: AsyncIterable[VideoFrame], config: pb.StreamConfig | None = None, until: float = math.inf
-    ) -> AsyncIterator[Reply]:
+        self,
+        frames: AsyncIterable[Frame] | Iterable[Frame],
+        config: pb.StreamConfig | None = None,
+        until: float = math.inf,
+    ) -> AsyncGenerator[Reply, None]:
         """Stream frames and yield one reply for each, in order.
 
         If the connection breaks, the client connects again. Frames without an answer are then sent again under
         ``POLICY_EVERY``; under ``POLICY_LATEST`` their outcome is ``lost``.
 
         Args:
-            frames: in the order in which they were captured.
+            frames: pictures as ``segment`` takes them, or ``VideoFrame`` and ``RawPicture``, in the order in which they
+                were captured. A bare picture is numbered from 0 and counts as captured when it is read. A plain
+                iterable is read in a thread, so it may block. A generator is closed at the end.
             config: policy, threshold, smoothing; by default those of the service.
             until: a time of ``time.monotonic``, seconds, after which the client does not reconnect.
 
         Raises:
             RequestFailed: the service refuses the stream, does not answer within the first 10 s, or disconnected and
                 was not back by ``until``.
+            InvalidInput: a frame is of a wrong type, or ``frames`` cannot be iterated.
+            BaseException: what ``frames`` itself raised. The service has a second to answer the frames before it.
 
         """
         config = config or pb.StreamConfig()
-        pending: asyncio.Queue[VideoFrame | None] = asyncio.Queue(1)
-        unanswered: deque[VideoFrame] = deque()
-        feeding = asyncio.create_task(_feed(frames, pending))
+        unanswered: deque[Sent] = deque()
+        numbers = itertools.count()
+        source = Source(frames, lambda frame: to_sent(frame, next(numbers)))
         reconnection = Reconnection(self._target, until)
         try:
             while True:
-                connection = Connection(self._access, self._target, config, pending, unanswered)
+                connection = Connection(self._access, self._target, config, source, unanswered)
                 try:
-                    async for reply in connection.replies():
-                        reconnection.succeeded()
-                        yield reply
-                    await feeding
+                    async with contextlib.aclosing(connection.replies()) as replies:
+                        async for reply in replies:
+                            reconnection.succeeded()
+                            yield reply
                     return
                 except grpc.aio.AioRpcError as error:
+                    source.check()
                     pause = reconnection.failed(error)
                 if config.policy != pb.POLICY_EVERY:
                     while unanswered:
-                        frame = unanswered.popleft()
-                        yield Reply(frame, "lost", time.monotonic() - frame.captured, None)
-                await asyncio.sleep(pause)
+                        yield unanswered.popleft().reply("lost", None)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(source.failed.wait(), pause)
+                source.check()
         finally:
-            feeding.cancel()
-            await asyncio.gather(feeding, return_exceptions=True)
+            await source.close()
 
 
-async def _feed(frames: AsyncIterable[VideoFrame], pending: asyncio.Queue[VideoFrame | None]) -> None:
-    try:
-        async for frame in frames:
-            await pending.put(frame)
-    except Exception:
-        await pending.put(None)  # earlier frames are answered before ``stream`` raises this error
-        raise
-    await pending.put(None)
+def _query(**options: str | float | None) -> dict[str, str | float]:
+    return {name: value for name, value in options.items() if value is not None}

@@ -1,25 +1,28 @@
 """The client for programs without an event loop."""
 
-import asyncio
 import math
-import queue
-import threading
-from collections.abc import AsyncIterator, Iterable, Iterator
+import weakref
+from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self, TypeVar
 
-from pranet_client.async_client import DEFAULT_TARGET, DEFAULT_URL, AsyncClient, Segmented
-from pranet_client.connection import Reply, VideoFrame
+from pranet_client.answers import BatchAnswer, Info, Segmentation
+from pranet_client.async_client import DEFAULT_URL, RETRIES, TIMEOUT_SECONDS, AsyncClient, Frame
+from pranet_client.connection import Reply
 from pranet_client.credentials import NO_ACCESS, Access
+from pranet_client.inputs import Image
+from pranet_client.loop_thread import LoopThread
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+
+T = TypeVar("T")
 
 
 class Client:
-    """Calls one service; use it as ``with``. It runs an event loop in a separate thread.
+    """Calls one service. Use it as ``with``, or ``close`` it; it runs an event loop in a thread.
 
         with Client() as client:
-            png = client.segment(Path("frame.jpg").read_bytes()).content
-            for reply in client.stream(frames):          # an iterable of VideoFrame
+            mask = client.segment("frame.jpg").mask
+            for reply in client.stream(frames):          # an iterable, such as a generator that reads a camera
                 print(reply.frame.frame_id, reply.outcome, reply.age_seconds)
 
         Client("https://host:8000", "host:8001", Access(token, ca=Path("ca.pem")))     # with a token and TLS
@@ -27,52 +30,84 @@ class Client:
     Arguments and errors are those of ``AsyncClient``.
     """
 
-    def __init__(self, url: str = DEFAULT_URL, target: str = DEFAULT_TARGET, access: Access = NO_ACCESS) -> None:
-        self._address = (url, target, access)
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        target: str | None = None,
+        access: Access = NO_ACCESS,
+        *,
+        timeout: float = TIMEOUT_SECONDS,
+        retries: int = RETRIES,
+    ) -> None:
+        self._client = AsyncClient(url, target, access, timeout=timeout, retries=retries)
+        self._loop = LoopThread()
+        self._closing = weakref.finalize(self, _close, self._client, self._loop)  # also at the end of the program
 
     def __enter__(self) -> Self:
-        self._client = AsyncClient(*self._address)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="pranet-client", daemon=True)
-        self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        asyncio.run_coroutine_threadsafe(self._client.__aexit__(None, None, None), self._loop).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        self.close()
 
-    def segment(self, image: bytes, **query: str | float) -> Segmented:
-        """Segment one encoded picture; see ``AsyncClient.segment``."""
-        return asyncio.run_coroutine_threadsafe(self._client.segment(image, **query), self._loop).result()
+    def close(self) -> None:
+        """End streams that are open, and all connections."""
+        self._closing()
+
+    def segment(self, image: Image, *, threshold: float | None = None, roi: str | None = None) -> Segmentation:
+        """Segment one picture; see ``AsyncClient.segment``."""
+        return self._loop.call(self._client.segment(image, threshold=threshold, roi=roi))
+
+    def render(
+        self,
+        image: Image,
+        output: Literal["mask", "probability", "overlay", "maps"] = "mask",
+        *,
+        threshold: float | None = None,
+        roi: str | None = None,
+        depth: Literal[8, 16] | None = None,
+    ) -> bytes:
+        """Return the PNG that the service makes of one picture; see ``AsyncClient.render``."""
+        return self._loop.call(self._client.render(image, output, threshold=threshold, roi=roi, depth=depth))
+
+    def batch(
+        self,
+        images: AsyncIterable[Image] | Iterable[Image],
+        *,
+        threshold: float | None = None,
+        roi: str | None = None,
+    ) -> Generator[BatchAnswer, None, None]:
+        """Segment many pictures in one request; see ``AsyncClient.batch``."""
+        return self._follow(self._client.batch(images, threshold=threshold, roi=roi))
+
+    def info(self) -> Info:
+        """Return the weights that answer now, and the limits of the service; see ``AsyncClient.info``."""
+        return self._loop.call(self._client.info())
 
     def stream(
-        self, frames: Iterable[VideoFrame], config: pb.StreamConfig | None = None, until: float = math.inf
-    ) -> Iterator[Reply]:
-        """Stream frames and yield one reply for each; see ``AsyncClient.stream``. A thread reads ``frames``."""
-        replies: queue.SimpleQueue[Reply | None] = queue.SimpleQueue()
+        self,
+        frames: AsyncIterable[Frame] | Iterable[Frame],
+        config: pb.StreamConfig | None = None,
+        until: float = math.inf,
+    ) -> Generator[Reply, None, None]:
+        """Stream frames and yield one reply for each; see ``AsyncClient.stream``."""
+        return self._follow(self._client.stream(frames, config, until))
 
-        async def run() -> None:
-            try:
-                async for reply in self._client.stream(in_thread(frames), config, until):
-                    replies.put(reply)
-            finally:
-                replies.put(None)
+    def _follow(self, answers: AsyncGenerator[T, None]) -> Generator[T, None, None]:
+        async def following() -> T | None:  # begins the generator inside the loop, which then also ends it
+            return await anext(answers, None)
 
-        running = asyncio.run_coroutine_threadsafe(run(), self._loop)
         try:
-            while (reply := replies.get()) is not None:
-                yield reply
-            running.result()
+            while (answer := self._loop.call(following())) is not None:
+                yield answer
         finally:
-            running.cancel()
+            if self._closing.alive:  # otherwise ``close`` has ended it
+                self._loop.call(answers.aclose())
 
 
-async def in_thread(frames: Iterable[VideoFrame]) -> AsyncIterator[VideoFrame]:
-    """Read an iterable that may block, such as a camera, without blocking the event loop."""
-    iterator = iter(frames)
-    while (frame := await asyncio.to_thread(next, iterator, None)) is not None:
-        yield frame
+def _close(client: AsyncClient, loop: LoopThread) -> None:
+    try:
+        loop.call(client.aclose())
+    finally:
+        loop.close()

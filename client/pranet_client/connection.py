@@ -3,17 +3,24 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from pranet_client.credentials import Access
+from pranet_client.errors import InvalidInput
+from pranet_client.inputs import Image, to_picture
+from pranet_client.masks import read_mask
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
-from pranet_client.pictures import ColorMatrix, ColorRange, Picture, PixelFormat
+from pranet_client.pictures import ColorMatrix, ColorRange, Picture, PixelFormat, RawPicture
+from pranet_client.sources import Source
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", -1),
@@ -39,6 +46,7 @@ MATRICES = {
     ColorMatrix.BT2020: pb.COLOR_MATRIX_BT2020,
 }
 RANGES = {ColorRange.LIMITED: pb.COLOR_RANGE_LIMITED, ColorRange.FULL: pb.COLOR_RANGE_FULL}
+LAST_ANSWERS_SECONDS = 1.0  # how long the answers of earlier frames are awaited after the source of frames failed
 DROP_NAMES = {
     pb.DROP_REASON_STALE: "stale",
     pb.DROP_REASON_DEADLINE: "deadline",
@@ -64,6 +72,30 @@ class Reply:
     outcome: str  # answered, stale, deadline, overload, failed, or lost (the connection broke before its answer)
     age_seconds: float  # from capture to the arrival of the answer, by this machine's clock, including all delays
     response: pb.StreamResponse | None  # None if the frame was lost
+    image: Any = None  # what was given to ``stream`` for this frame
+
+    @property
+    def mask(self) -> "npt.NDArray[np.uint8] | None":
+        """Return the answered mask, uint8 (H, W): 255 on polyps, 0 elsewhere; None if there is no mask.
+
+        Raises:
+            InvalidInput: NumPy is not installed, or Pillow, which reads ``MASK_FORMAT_PNG``.
+
+        """
+        return None if self.response is None or self.outcome != "answered" else read_mask(self.response.mask)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A frame and the message that carries it, which a second connection sends again."""
+
+    frame: VideoFrame
+    image: Any  # what the caller gave
+    request: pb.StreamRequest
+
+    def reply(self, outcome: str, response: pb.StreamResponse | None) -> Reply:
+        """Return the reply that has come now."""
+        return Reply(self.frame, outcome, time.monotonic() - self.frame.captured, response, self.image)
 
 
 class Connection:
@@ -73,7 +105,7 @@ class Connection:
         access: token and TLS files.
         target: HOST:PORT.
         config: the stream's first message.
-        pending: frames to send; None ends the stream.
+        source: frames to send.
         unanswered: frames sent and not answered yet, oldest first; the next connection sends them if this one breaks.
 
     """
@@ -83,47 +115,79 @@ class Connection:
         access: Access,
         target: str,
         config: pb.StreamConfig,
-        pending: asyncio.Queue[VideoFrame | None],
-        unanswered: deque[VideoFrame],
+        source: Source[Sent],
+        unanswered: deque[Sent],
     ) -> None:
         self._access = access
         self._target = target
         self._config = config
-        self._pending = pending
+        self._source = source
         self._unanswered = unanswered
 
-    async def replies(self) -> AsyncIterator[Reply]:
-        """Yield a reply for each frame until the frames end.
+    async def replies(self) -> AsyncGenerator[Reply, None]:
+        """Yield a reply for each frame until the frames end, or for ``LAST_ANSWERS_SECONDS`` after their source failed.
 
         Raises:
             AioRpcError: the connection broke, or the service refused the stream.
+            BaseException: the error of the source.
 
         """
         async with self._access.channel(self._target, CHANNEL_OPTIONS) as channel:
             stub = pb_grpc.SegmentationServiceStub(channel)  # type: ignore[no-untyped-call]
             call = stub.SegmentStream(metadata=self._access.metadata())
-            sending = asyncio.create_task(self._send(call))
+            tasks = [asyncio.create_task(self._send(call)), asyncio.create_task(self._end_after_failure(call))]
             try:
                 async for response in call:
-                    frame = self._unanswered.popleft()
-                    yield Reply(frame, _outcome(response), time.monotonic() - frame.captured, response)
+                    yield self._unanswered.popleft().reply(_outcome(response), response)
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task and task.cancelling():  # otherwise ``_end_after_failure`` cancelled the call
+                    raise
             finally:
-                sending.cancel()
                 call.cancel()
-                await asyncio.gather(sending, return_exceptions=True)
+                for each in tasks:
+                    each.cancel()
+                await asyncio.wait(tasks)
+            self._source.check()
+
+    async def _end_after_failure(self, call: Any) -> None:
+        """Cancel the call if the source failed and the service does not answer what was sent before."""
+        await self._source.failed.wait()
+        await asyncio.sleep(LAST_ANSWERS_SECONDS)
+        call.cancel()
 
     async def _send(self, call: Any) -> None:
-        with suppress(
-            asyncio.InvalidStateError, grpc.aio.AioRpcError
-        ):  # the call has ended; ``replies`` raises the reason
+        try:
             await call.write(pb.StreamRequest(config=self._config))
-            for frame in tuple(self._unanswered):
-                await call.write(_request(frame))
-            while (pending := await self._pending.get()) is not None:
+            for sent in tuple(self._unanswered):
+                await call.write(sent.request)
+            while (pending := await self._source.pending.get()) is not None:
                 self._unanswered.append(pending)
-                await call.write(_request(pending))
-            self._pending.put_nowait(None)  # so that the next connection ends too, if this one breaks
+                await call.write(pending.request)
+            self._source.pending.put_nowait(None)  # so that the next connection ends too, if this one breaks
             await call.done_writing()
+        except (asyncio.InvalidStateError, grpc.aio.AioRpcError):
+            pass  # the call has ended; ``replies`` raises the reason
+        except Exception as error:
+            self._source.fail(error)  # nobody would send the rest
+
+
+def to_sent(image: "VideoFrame | Image | RawPicture", number: int) -> Sent:
+    """Return a frame with its message; a bare picture gets its number as id, and is captured now.
+
+    Raises:
+        InvalidInput: it is no picture or ``VideoFrame``, or a field of it has a wrong type or value.
+
+    """
+    if isinstance(image, VideoFrame):
+        frame = replace(image, picture=to_picture(image.picture))
+    else:
+        captured = time.monotonic()
+        frame = VideoFrame(number, to_picture(image), captured)
+    try:
+        return Sent(frame, image, _request(frame))
+    except (TypeError, ValueError, OverflowError, KeyError) as error:
+        raise InvalidInput(f"a VideoFrame has a wrong value ({error}); see its fields' types and units") from error
 
 
 def _request(frame: VideoFrame) -> pb.StreamRequest:

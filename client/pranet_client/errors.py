@@ -1,6 +1,7 @@
 """The errors of the client.
 
 ClientError
+├── InvalidInput      what was given is no picture, or no iterable of them
 ├── TlsError          a certificate, key or authority file cannot be used
 └── RequestFailed     the service refused the request, failed on it, or cannot be reached
 """
@@ -15,21 +16,42 @@ class ClientError(Exception):
     """Base of every error of this package; the message is one line that says what is wrong and what to do."""
 
 
+class InvalidInput(ClientError, ValueError):
+    """What was given is no picture, or no iterable of pictures; the message says what to give instead."""
+
+
 class TlsError(ClientError):
     """A certificate, key or authority file cannot be used; the message names the file."""
 
 
 class RequestFailed(ClientError):
-    """The service refused the request, failed on it, or cannot be reached.
+    """The service refused the request, failed on it, was too slow, or cannot be reached.
 
-    ``cause`` is the end of the service's problem type, such as ``queue-full``. It is ``unreachable`` if there was no
-    answer, and ``http-502`` or the name of a gRPC status if a proxy answered. ``detail`` is a sentence for people.
+    Args:
+        cause: the end of the service's problem type, such as ``queue-full``; ``unreachable`` if there was no answer,
+            ``timeout`` if it did not come in time, ``http-502`` or the name of a gRPC status if a proxy answered.
+        detail: a sentence for people.
+        status: the HTTP status, or the name of the gRPC status of a stream; None without an answer.
+        retry_after: seconds after which the service asks to try again; None if it does not.
+        request_id: the id under which the service logged the request; None if there is none.
+
     """
 
-    def __init__(self, cause: str, detail: str) -> None:
+    def __init__(
+        self,
+        cause: str,
+        detail: str,
+        *,
+        status: int | str | None = None,
+        retry_after: float | None = None,
+        request_id: str | None = None,
+    ) -> None:
         super().__init__(f"{cause}: {detail}")
         self.cause = cause
         self.detail = detail
+        self.status = status
+        self.retry_after = retry_after
+        self.request_id = request_id
 
     @classmethod
     def unreachable(cls, address: str, reason: str) -> Self:

@@ -62,9 +62,20 @@ def request_failed(target: str, error: grpc.aio.AioRpcError) -> RequestFailed:
     """Convert the gRPC error of a call to ``target``."""
     if error.code() is grpc.StatusCode.UNAVAILABLE and not _cause(error):
         return RequestFailed.unreachable(target, error.details() or "")
-    return RequestFailed(_cause(error) or error.code().name.lower(), error.details() or "")
+    metadata = _metadata(error)
+    return RequestFailed(
+        _cause(error) or error.code().name.lower(),
+        error.details() or "",
+        status=error.code().name,
+        retry_after=float(metadata["retry-after"]) if "retry-after" in metadata else None,
+        request_id=metadata.get("x-request-id"),
+    )
 
 
 def _cause(error: grpc.aio.AioRpcError) -> str:
     """Return the cause that the service gave; empty if the error comes from gRPC itself."""
-    return str(dict(error.trailing_metadata() or ()).get(ERROR_METADATA_KEY, ""))
+    return _metadata(error).get(ERROR_METADATA_KEY, "")
+
+
+def _metadata(error: grpc.aio.AioRpcError) -> dict[str, str]:
+    return {name: str(value) for name, value in error.trailing_metadata() or ()}

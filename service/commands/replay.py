@@ -5,7 +5,7 @@ from pathlib import Path
 
 import uvloop
 
-from pranet_client.client import in_thread
+from pranet_client.sources import in_thread
 from service.commands import recording
 from service.commands.access import access_of
 from service.commands.recording import Comparison

@@ -12,10 +12,10 @@ from pathlib import Path
 import uvloop
 
 from pranet_client.async_client import DEFAULT_TARGET, AsyncClient
-from pranet_client.client import in_thread
 from pranet_client.connection import Reply, VideoFrame
 from pranet_client.credentials import NO_ACCESS, Access
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.sources import in_thread
 from service.commands.access import access_of, add_access_options
 from service.commands.recording import Recorder
 from service.commands.stream_statistics import StreamStatistics

@@ -55,8 +55,8 @@ async def endless() -> AsyncIterator[VideoFrame]:
 
 async def test_a_picture_is_segmented_and_a_refusal_names_its_cause() -> None:
     async with serving() as it, AsyncClient(f"http://127.0.0.1:{it.port}") as client:
-        assert mask_of((await client.segment(PICTURE)).content).sum() == 32 * 24
-        assert (await client.segment(PICTURE, output="json")).json()["width"] == 64
+        assert mask_of(await client.render(PICTURE)).sum() == 32 * 24
+        assert (await client.segment(PICTURE)).width == 64
         with pytest.raises(RequestFailed, match="image"):
             await client.segment(b"<html></html>")
 
@@ -174,7 +174,7 @@ async def test_a_client_reconnects_and_sends_again_or_counts_as_lost_what_was_on
 async def test_the_same_works_without_an_event_loop() -> None:
     def run(url: str, address: str) -> tuple[bytes, list[Reply]]:
         with Client(url, address) as client:
-            png = client.segment(PICTURE).content
+            png = client.render(PICTURE)
             return png, list(client.stream((frame(number) for number in range(3)), EVERY))
 
     async with serving() as it:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from model.transforms import Pixels
 from pranet_client.async_client import AsyncClient
-from pranet_client.client import in_thread
+from pranet_client.sources import in_thread
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from service.commands import recording
 from service.commands.main import main

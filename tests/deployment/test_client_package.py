@@ -19,7 +19,13 @@ from tests.support.serving import serving
 CLIENT = ROOT / "client"
 PACKAGE = CLIENT / "pranet_client"
 EXAMPLES = re.findall(r"```python\n(.*?)```", (CLIENT / "README.md").read_text(), flags=re.DOTALL)
-DISTRIBUTIONS = {"google": "protobuf", "grpc": "grpcio", "httpx": "httpx"}  # by the name that is imported
+DISTRIBUTIONS = {
+    "google": "protobuf",
+    "grpc": "grpcio",
+    "httpx": "httpx",
+    "numpy": "numpy",
+    "PIL": "pillow",
+}  # by the name that is imported
 FOREIGN = ("cv2", "model", "numpy", "openvino", "service", "torch")
 IMPORT_ALL = f"""
 import sys
@@ -82,7 +88,8 @@ def test_it_declares_what_it_imports() -> None:
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             imported |= {name.partition(".")[0] for name in names}
     needed = {DISTRIBUTIONS[name] for name in imported - sys.stdlib_module_names - {"pranet_client"}}
-    assert {each.name for each in requirements(CLIENT)} == needed
+    declared = tomllib.loads((CLIENT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["images"]
+    assert {each.name for each in requirements(CLIENT)} | {Requirement(each).name for each in declared} == needed
 
 
 @pytest.mark.parametrize("project", [ROOT, CLIENT], ids=["service", "client"])
