@@ -15,7 +15,7 @@ from service import __version__
 COMMANDS = {
     "serve": ("service.app", "serve REST, gRPC and Prometheus metrics"),
     "health": ("service.commands.health", "check whether the server on this machine accepts new work"),
-    "segment": ("service.commands.segment", "segment files and folders without a server"),
+    "segment": ("service.commands.segment.command", "segment files and folders without a server"),
     "stream": ("service.commands.stream", "stream video to a server"),
     "replay": ("service.commands.replay", "stream a recorded session again and compare the masks"),
     "tokens": ("service.commands.tokens", "create and revoke the bearer tokens of a server"),

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from service.commands.main import main
-from service.commands.segment import NothingToDo, plan
+from service.commands.segment.command import NothingToDo, plan
 from tests.support import videos
 from tests.support.pictures import ROOT
 from tests.support.processes import START_SECONDS, pranet
@@ -88,7 +88,8 @@ def test_an_empty_folder_is_said_to_be_empty(tmp_path: Path) -> None:
 HANGING = """
 import sys, threading
 from service import runtime
-from service.commands import main, segment
+from service.commands import main
+from service.commands.segment import command as segment
 from tests.support.predictors import RedPredictor
 
 segment.load_predictor = lambda settings: RedPredictor(lambda frames: threading.Event().wait())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from service.commands.segment import NothingToDo
+from service.commands.segment.command import NothingToDo
 from service.commands.video.source import PICTURES
 
 JPEG_QUALITY = 90

@@ -14,8 +14,8 @@ from tqdm import tqdm
 from model.errors import UserError
 from service.archives import archive as archives
 from service.batching.device_thread import exit_if_abandoned
+from service.commands.segment.videos import LINES, OVERLAYS, Results, asked, content, segment_video, suffix_of
 from service.commands.video.pyav import SourceError
-from service.commands.video.segmenting import LINES, OVERLAYS, Results, asked, content, segment_video, suffix_of
 from service.commands.video.source import PICTURES, VIDEOS, open_source
 from service.dicom import extra
 from service.errors import ServiceError
