@@ -101,6 +101,7 @@ async def running(
     authentication = Authentication(
         settings.api_tokens_file, rate_limit=settings.rate_limit, concurrency=settings.token_concurrency
     )
+    metrics.tokens_current.set_function(authentication.current)
     _watch_gpu(metrics, factory.resolve_device(settings.device))
     max_batch_size = settings.max_batch_size or factory.default_batch_size(settings.device)
     async with contextlib.AsyncExitStack() as stack:

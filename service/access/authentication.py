@@ -25,6 +25,10 @@ class Authentication:
         self.required = self._tokens is not None
         self._limits = Limits(rate_limit, concurrency)
 
+    def current(self) -> bool:
+        """Return whether the tokens in force are those of the file as it is now; True without a file."""
+        return self._tokens is None or self._tokens.usable()
+
     @contextmanager
     def admitted(self, authorizations: Sequence[str]) -> Iterator[None]:
         """Admit a caller for the duration of the block, by the values of its ``Authorization`` headers.

@@ -12,6 +12,7 @@ import hmac
 import logging
 import os
 import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -22,6 +23,10 @@ from service.errors import Unauthenticated
 
 NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
 DIGEST = re.compile(r"[0-9a-f]{64}")
+
+SETTLED_NS = 2_000_000_000  # the coarsest tick of a file system's clock
+
+Stamp = tuple[int, int, int]  # time of the last change of content, owner or mode, ns; size, bytes; inode
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +94,7 @@ class Tokens:
     def __init__(self, path: Path, today: Callable[[], date] = today) -> None:
         self._path = path
         self._today = today
+        self._fault: str | None = None  # of the file as it is now
         try:
             self._stamp = self._stamped()
             self._tokens = parse(path.read_text())
@@ -118,21 +124,43 @@ class Tokens:
             )
         return found.name
 
+    def usable(self) -> bool:
+        """Return whether the tokens in force are those of the file as it is now."""
+        self._follow()
+        return self._fault is None
+
     def _follow(self) -> None:
         """Read the file again if it has changed; a broken file is logged once, and the old tokens stay valid."""
         stamp = self._stamped()
-        if stamp == self._stamp:
+        if stamp is not None and stamp == self._stamp:
             return
-        self._stamp = stamp
         try:
-            self._tokens = parse(self._path.read_text())
-            log.info("API_TOKENS_FILE was read again: %d tokens are valid", len(self._tokens))
+            tokens = self._newest()
         except (OSError, UnicodeDecodeError, TokensError) as error:
-            log.error("the new API_TOKENS_FILE cannot be used, so the old tokens stay valid: %s", error)
+            self._stamp = None if isinstance(error, OSError) else stamp  # it may be readable at the next try
+            if self._fault != (fault := str(error)):
+                log.error("the new API_TOKENS_FILE cannot be used, so the old tokens stay valid: %s", fault)
+            self._fault = fault
+            return
+        if tokens != self._tokens or self._fault:
+            log.info("API_TOKENS_FILE was read again: %d tokens are valid", len(tokens))
+        self._stamp, self._tokens, self._fault = stamp, tokens, None
 
-    def _stamped(self) -> tuple[int, int, int] | None:
+    def _newest(self) -> list[Token]:
+        with self._path.open() as file:
+            if os.fstat(file.fileno()).st_nlink == 0:  # Docker mounts a file by its inode, whatever replaces it
+                raise TokensError("it was replaced, but a mount still shows the old file; mount its folder instead")
+            return parse(file.read())
+
+    def _stamped(self) -> Stamp | None:
+        """Return what changes with the file or the right to read it; None if it cannot be seen, or changed just now.
+
+        The clock of a file system is coarse: a second change within one of its ticks leaves the time as it is.
+        """
         try:
             status = os.stat(self._path)  # follows symbolic links, which Kubernetes swaps to update a mounted secret
         except OSError:
             return None
-        return status.st_mtime_ns, status.st_size, status.st_ino
+        if abs(time.time_ns() - status.st_ctime_ns) < SETTLED_NS:
+            return None
+        return status.st_ctime_ns, status.st_size, status.st_ino

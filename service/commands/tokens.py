@@ -1,35 +1,38 @@
 """``pranet tokens``: creates and revokes bearer tokens in a file; a running server notices changes of the file."""
 
 import argparse
-import os
 import secrets
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
+from model import files
 from model.errors import UserError
-from service.access.tokens import NAME, Token, TokensError, digest_of, parse
+from service.access.tokens import NAME, Token, TokensError, digest_of, parse, today
 from service.settings import add_flags, from_command_line
 
 HEADER = "# name:SHA-256 of the token in hex:last day of validity (UTC), optional"
+YEAR = timedelta(days=365)
 PREFIX = "pranet_"  # lets scanners recognise a leaked token
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare ``add`` and ``remove``."""
+    """Declare ``add``, ``remove`` and ``list``."""
     actions = parser.add_subparsers(metavar="WHAT", required=True)
     adding = actions.add_parser("add", help="create a token and print it once; the file stores only its hash")
-    adding.add_argument("--expires", type=date.fromisoformat, metavar="YYYY-MM-DD", help="last day of validity (UTC)")
+    adding.add_argument("--expires", type=_last_day, metavar="YYYY-MM-DD", help="last day of validity (UTC)")
     removing = actions.add_parser("remove", help="revoke a token")
-    for action, act in ((adding, _add), (removing, _remove)):
+    listing = actions.add_parser("list", help="list the holders, and how long their tokens are valid")
+    for action in (adding, removing):
         action.add_argument(
             "name", metavar="NAME", help="name of its holder: letters, digits, dots, dashes, underscores"
         )
+    for action, act in ((adding, _add), (removing, _remove), (listing, _list)):
         add_flags(action, ("api_tokens_file",))
-        action.set_defaults(act=act)
+        action.set_defaults(act=act, done="read" if action is listing else "changed")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Add or remove a token; return the exit code.
+    """Add, remove or list tokens; return the exit code.
 
     Raises:
         UserError: no token file is given.
@@ -42,7 +45,9 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         code: int = arguments.act(arguments, path)
     except OSError as error:
-        raise TokensError(f"{path} cannot be changed ({error.strerror}); check the path and its permissions") from error
+        raise TokensError(
+            f"{path} cannot be {arguments.done} ({error.strerror}); check the path and its permissions"
+        ) from error
     return code
 
 
@@ -56,7 +61,7 @@ def _add(arguments: argparse.Namespace, path: Path) -> int:
         raise TokensError(f"{arguments.name} already has a token; use another name, or remove it first")
     secret = PREFIX + secrets.token_urlsafe(32)
     line = Token(arguments.name, digest_of(secret), arguments.expires).line()
-    _replace(path, f"{text.rstrip()}\n{line}\n")
+    files.write(path, f"{text.rstrip()}\n{line}\n", mode=files.PRIVATE)
     print(secret)
     return 0
 
@@ -66,19 +71,33 @@ def _remove(arguments: argparse.Namespace, path: Path) -> int:
     if arguments.name not in (token.name for token in parse(text)):
         raise TokensError(f"{path} has no token of {arguments.name}; give a name from the file")
     kept = [line for line in text.splitlines() if line.strip().partition(":")[0] != arguments.name]
-    _replace(path, "\n".join([*kept, ""]))
+    files.write(path, "\n".join([*kept, ""]), mode=files.PRIVATE)
     return 0
 
 
-def _replace(path: Path, text: str) -> None:
-    """Replace the file atomically: a server that reads it meanwhile sees either the old or the new content."""
-    path = path.resolve()
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
-    new = path.with_name(f".{path.name}.new")
-    new.unlink(missing_ok=True)
-    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        os.fchmod(file.fileno(), mode)
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
+def _list(arguments: argparse.Namespace, path: Path) -> int:
+    for token in parse(path.read_text()):
+        if token.last_day is None:
+            validity = "does not expire"
+        else:
+            validity = f"{'expired after' if token.last_day < today() else 'valid until'} {token.last_day}"
+        print(f"{token.name:<24} {validity}")
+    return 0
+
+
+def _last_day(text: str) -> date:
+    """Parse ``--expires``.
+
+    Raises:
+        ArgumentTypeError: it is no date, or one in the past.
+
+    """
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no date; give the last day of validity as YYYY-MM-DD, such as {today() + YEAR}"
+        ) from None
+    if day < today():
+        raise argparse.ArgumentTypeError(f"{day} is past, so the token would never be valid; today is {today()} in UTC")
+    return day

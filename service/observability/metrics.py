@@ -94,6 +94,13 @@ class Metrics:
         self.ready = Gauge(
             "pranet_ready", "1 while the service accepts new work, else 0; the same as /readyz.", registry=registry
         )
+        self.tokens_current = Gauge(
+            "pranet_tokens_current",
+            "1 while the tokens in force are those of the tokens file, or none is needed; 0 while the file cannot be "
+            "read or used, so that a removed token may still be valid.",
+            registry=registry,
+        )
+        self.tokens_current.set(1)
 
     def _of_the_device(self, registry: CollectorRegistry) -> None:
         self.model_info = Gauge(

@@ -39,7 +39,7 @@ DASHBOARD = json.loads((ROOT / "docker" / "grafana" / "pranet.json").read_text()
 PANELS: list[dict[str, Any]] = DASHBOARD["panels"]
 QUERIES = [(panel["title"], target["expr"]) for panel in PANELS for target in panel["targets"]]
 GPU_QUERIES = [(title, query) for title, query in QUERIES if "pranet_gpu_" in query]
-ENDINGS = {"PranetDown", "PranetNotReady"}
+ENDINGS = {"PranetDown", "PranetNotReady", "PranetTokensFile"}
 SCRAPES = 60  # seconds before a Prometheus that scrapes every half second must have seen what happened
 
 needs_prometheus = pytest.mark.skipif(not shutil.which("promtool"), reason="no Prometheus (apt install prometheus)")
@@ -146,6 +146,11 @@ async def scraping(target: str, folder: Path) -> AsyncIterator[Prometheus]:
             await process.wait()
 
 
+def written(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
 def stumble(frames: Pixels) -> None:
     """Fail on black frames, and take longer than the budget of a frame's age over white ones."""
     levels = frames.reshape(len(frames), -1)
@@ -213,3 +218,17 @@ async def test_prometheus_answers_every_query_of_the_dashboard_and_fires_every_a
         await seen(lambda: fires(prometheus, {"PranetNotReady"}))
         await service.aclose()
         await seen(lambda: fires(prometheus, {"PranetDown"}))
+
+
+@needs_prometheus
+@pytest.mark.slow
+async def test_a_real_prometheus_fires_when_the_tokens_file_cannot_be_used(tmp_path: Path) -> None:
+    tokens = written(tmp_path / "tokens", f"prometheus:{'0' * 64}")
+    async with (
+        serving(api_tokens_file=tokens, public_metrics=True) as running,
+        scraping(f"127.0.0.1:{running.port}", tmp_path) as prometheus,
+    ):
+        await seen(lambda: prometheus.query("pranet_tokens_current == 1"))
+        assert "PranetTokensFile" not in await prometheus.firing()
+        written(tokens, "prometheus:a-token-in-clear")
+        await seen(lambda: fires(prometheus, {"PranetTokensFile"}))

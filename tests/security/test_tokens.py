@@ -1,9 +1,15 @@
 """Who has a valid token is let in, over every transport; nobody else is, to any route that is not listed as open."""
 
+import contextlib
 import hashlib
 import logging
 import math
 import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,13 +22,14 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 from websockets.typing import Subprotocol
 
+from model import files
 from pranet_client.credentials import NO_ACCESS, Access
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service.access.tokens import Tokens, TokensError, parse
 from service.commands import main as cli
 from tests.support.callers import TRANSPORTS, Ask, grpc_unary, rest, socket
-from tests.support.pictures import encoded, red_box
+from tests.support.pictures import ROOT, encoded, red_box
 from tests.support.serving import Running, serving
 
 TODAY = datetime.now(UTC).date()
@@ -192,6 +199,164 @@ def test_the_command_makes_tokens_that_only_their_holders_know(
     assert cli.main(["tokens", "remove", "room-3", *given]) == 2
     assert cli.main(["tokens", "remove", "room-1", *given]) == 0
     assert [token.name for token in parse(path.read_text())] == ["room-2"]
+
+
+@pytest.mark.parametrize("text", ["tomorrow", str(YESTERDAY), "2030-02-30"])
+def test_a_day_that_is_none_or_past_is_refused_with_what_to_give(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "tokens"
+    with pytest.raises(SystemExit) as left:
+        cli.main(["tokens", "add", "room-1", "--expires", text, "--api-tokens-file", str(path)])
+    told = capsys.readouterr().err
+    assert left.value.code == 2
+    assert "argument --expires" in told
+    assert text in told
+    assert (f"today is {TODAY}" if text == str(YESTERDAY) else "YYYY-MM-DD, such as") in told
+    assert "isoformat" not in told
+    assert not path.exists()
+
+
+def test_the_command_lists_holders_and_how_long_they_may_call(tokens: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["tokens", "list", "--api-tokens-file", str(tokens)]) == 0
+    listed = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    assert listed == [
+        ["good", "does not expire"],
+        ["today", f"valid until {TODAY}"],
+        ["expired", f"expired after {YESTERDAY}"],
+    ]
+    assert cli.main(["tokens", "list", "--api-tokens-file", str(tokens / "none")]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+
+
+ROOT_RUNS = os.geteuid() == 0  # as root, the file is another user's; else owner and group are this user's
+OWNER, GROUP = (4000, 4712) if ROOT_RUNS else (os.getuid(), os.getgid())
+READER = """
+import os, sys
+from pathlib import Path
+
+from service.access.tokens import Tokens
+from service.errors import Unauthenticated
+
+if os.geteuid() == 0:
+    os.setgroups([]), os.setgid(4712), os.setuid(4711)
+tokens = Tokens(Path(sys.argv[1]))
+for token in sys.stdin:
+    try:
+        print(tokens.holder(token.strip()), tokens.usable(), flush=True)
+    except Unauthenticated:
+        print("refused", tokens.usable(), flush=True)
+"""
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """Return a tokens file of another owner that a service reads by its group; not below a folder of root's alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        path = Path(folder) / "tokens"
+        write(path, line("good"), line("other"))
+        os.chown(path, OWNER, GROUP)
+        path.chmod(0o640)
+        yield path
+
+
+@contextlib.contextmanager
+def reader(path: Path) -> Iterator[Callable[[str], str]]:
+    """Read the file in a process of the service's user; yield what asks it for a token."""
+    with subprocess.Popen(
+        [sys.executable, "-c", READER, path], cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+
+        def ask(token: str) -> str:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            print(token, file=process.stdin, flush=True)
+            return process.stdout.readline().strip()
+
+        yield ask
+
+
+def test_a_token_that_root_removes_is_refused_by_a_service_that_reads_by_its_group(
+    shared: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    link = shared.with_name("link")
+    link.symlink_to(shared)
+    given = ["--api-tokens-file", str(link)]
+    with reader(link) as ask:
+        assert (ask("good"), ask("other")) == ("good True", "other True")
+        assert cli.main(["tokens", "remove", "good", *given]) == 0
+        assert (ask("good"), ask("other")) == ("refused True", "other True")
+        assert cli.main(["tokens", "add", "new", *given]) == 0
+        assert ask(capsys.readouterr().out.strip()) == "new True"
+        status = shared.stat()
+        assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (OWNER, GROUP, 0o640)
+        assert link.is_symlink()
+
+        shared.chmod(0)
+        assert ask("other") == "other False"
+        if ROOT_RUNS:  # who may read it still
+            assert cli.main(["tokens", "remove", "other", *given]) == 0
+            assert ask("other") == "other False"
+        shared.chmod(0o640)  # changes no content, and no time of the content
+        assert ask("other") == ("refused True" if ROOT_RUNS else "other True")
+
+
+def test_weights_that_are_replaced_keep_owner_group_mode_and_access_list(tmp_path: Path) -> None:
+    path = tmp_path / "w"
+    path.write_bytes(b"old")
+    os.chown(path, OWNER, GROUP)
+    path.chmod(0o640)
+    os.setxattr(path, "user.origin", b"clinic")
+    files.write(path, b"new")
+    status = path.stat()
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (OWNER, GROUP, 0o640)
+    assert os.getxattr(path, "user.origin") == b"clinic"
+    assert path.read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("broken", [["good:secret-in-clear"], [line("a"), line("a")]])
+async def test_metrics_say_that_the_tokens_file_cannot_be_used(broken: list[str], tokens: Path) -> None:
+    async with serving(api_tokens_file=tokens) as it:
+        assert it.metric("pranet_tokens_current") == 1
+        write(tokens, *broken)
+        assert it.metric("pranet_tokens_current") == 0
+        write(tokens, line("good"))
+        assert it.metric("pranet_tokens_current") == 1
+    async with serving() as it:
+        assert it.metric("pranet_tokens_current") == 1
+
+
+def test_a_file_that_a_mount_still_shows_after_it_was_replaced_is_noticed(
+    tokens: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with tokens.open() as file:
+        read = Tokens(Path(f"/proc/self/fd/{file.fileno()}"))
+        assert read.usable()
+        assert cli.main(["tokens", "remove", "good", "--api-tokens-file", str(tokens)]) == 0
+        assert not read.usable()
+    assert "mount its folder" in capsys.readouterr().err
+
+
+def test_two_changes_within_a_tick_of_the_clock_are_both_seen(tokens: Path) -> None:
+    read = Tokens(tokens)
+    status = tokens.stat()
+    for name in ("one", "two"):
+        write(tokens, line(name))
+        os.utime(tokens, ns=(status.st_atime_ns, status.st_mtime_ns))
+        assert read.holder(name) == name
+
+
+def test_a_killed_change_leaves_the_tokens_as_they_were(tokens: Path) -> None:
+    before = tokens.read_bytes()
+    for what in (("add", "room-1"), ("remove", "good")):
+        kill = "import os, signal; os.replace = lambda *paths: os.kill(os.getpid(), signal.SIGKILL)"
+        program = f"{kill}; from service.commands.main import main; main()"
+        command = [sys.executable, "-c", program, "tokens", *what, "--api-tokens-file", tokens]
+        assert subprocess.run(command, cwd=ROOT, check=False).returncode == -signal.SIGKILL
+        assert tokens.read_bytes() == before
+    assert cli.main(["tokens", "remove", "good", "--api-tokens-file", str(tokens)]) == 0
+    assert os.listdir(tokens.parent) == ["tokens"]
 
 
 async def test_a_browsers_token_is_never_chosen_as_the_subprotocol(tokens: Path) -> None:
