@@ -12,20 +12,24 @@ from pathlib import Path
 import numpy as np
 import uvloop
 
+from model import files
+from model.files import Targets
 from pranet_client.async_client import DEFAULT_TARGET, AsyncClient
 from pranet_client.client import in_thread
 from pranet_client.connection import Reply, VideoFrame
 from pranet_client.credentials import NO_ACCESS, Access
+from pranet_client.errors import ClientError
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from service.commands.access import access_of, add_access_options
 from service.commands.recording import Recorder
 from service.commands.stream_statistics import StreamStatistics
-from service.commands.video import VideoWriter, open_source, paced
+from service.commands.video import SourceError, VideoWriter, open_source, paced
 from service.frames import codec
 from service.frames.shapes import draw_overlay
 
 POLICIES = {"latest": pb.POLICY_LATEST, "every": pb.POLICY_EVERY}
 LINE_SECONDS = 1.0  # between two lines of statistics
+ENDINGS = (KeyboardInterrupt, ClientError, SourceError)  # of a stream, after which its video is kept
 MAX_PIXELS = 178_000_000  # of a frame on which outlines are drawn
 
 Take = Callable[[Reply], None]
@@ -69,17 +73,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, metavar="FILE.mp4", help="write a video of the frames with the outlines of polyps")
     add("--save-masks", type=Path, metavar="DIR", help="write the mask of every answered frame")
     add("--record", type=Path, metavar="DIR", help="keep frames, answers and timings, for pranet replay")
+    files.add_overwrite(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Stream until the source ends; return 1 if a frame failed or was not answered in order.
 
     Raises:
+        TargetError: an output is an input, exists already, or cannot be written.
         SourceError: the source cannot be read, or the output cannot be written.
         AccessError: the token cannot be read.
         RequestFailed: the server refuses the stream or cannot be reached.
 
     """
+    _check(arguments)
     source = open_source(arguments.source, raw=arguments.raw)
     frames = paced(source, arguments.fps, arguments.seconds, hold=arguments.policy == "latest" or bool(arguments.fps))
     with contextlib.ExitStack() as stack:
@@ -141,13 +148,27 @@ async def _show(statistics: StreamStatistics) -> None:
 
 def _takers(arguments: argparse.Namespace, fps: float, stack: contextlib.ExitStack) -> Iterator[Take]:
     if arguments.out:
-        writer = stack.enter_context(VideoWriter(arguments.out, fps))
+        stack.enter_context(files.writing("--out", arguments.out))
+        draft = stack.enter_context(files.replacing(arguments.out, partial=ENDINGS))
+        writer = stack.enter_context(VideoWriter(draft, fps))
         yield lambda reply: _draw(reply, writer)
     if arguments.save_masks:
+        stack.enter_context(files.writing("--save-masks", arguments.save_masks))
         arguments.save_masks.mkdir(parents=True, exist_ok=True)
         yield lambda reply: _save_mask(reply, arguments.save_masks)
     if arguments.record:
+        stack.enter_context(files.writing("--record", arguments.record))
         yield stack.enter_context(Recorder(arguments.record)).take
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse to write over the source, over a video that is there, or into a folder that holds another session."""
+    targets = Targets.of(arguments, "out", "save_masks", "record", also=[Path(arguments.source)])
+    if arguments.out:
+        targets.wants("--out", arguments.out)
+    for flag, folder in (("--save-masks", arguments.save_masks), ("--record", arguments.record)):
+        if folder:
+            targets.empty(flag, folder)
 
 
 def _draw(reply: Reply, writer: VideoWriter) -> None:
@@ -160,4 +181,4 @@ def _draw(reply: Reply, writer: VideoWriter) -> None:
 
 def _save_mask(reply: Reply, folder: Path) -> None:
     if reply.response is not None and reply.outcome == "answered":
-        (folder / f"{reply.frame.frame_id:08d}.png").write_bytes(reply.response.mask.png)
+        files.write(folder / f"{reply.frame.frame_id:08d}.png", reply.response.mask.png, durable=False)

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from model import files
 from model.errors import UserError
 from model.transforms import Pixels
 from pranet_client.connection import VideoFrame
@@ -50,10 +51,10 @@ def open_source(name: str, *, raw: bool = False) -> Source:
     if name.startswith(DEMO):
         return Source(itertools.cycle(sweep()), DEFAULT_FPS, live=False)
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURES)
-        if not files:
+        pictures = files.listed(path, PICTURES)
+        if not pictures:
             raise SourceError(f"{path} holds no pictures; give a folder with {', '.join(sorted(PICTURES))} files")
-        return Source((file.read_bytes() for file in files), DEFAULT_FPS, live=False)
+        return Source((file.read_bytes() for file in pictures), DEFAULT_FPS, live=False)
     if "://" not in name and not path.exists():
         raise SourceError(
             f"{name} does not exist; give a file, a folder of frames, /dev/videoN, an rtsp:// address or {DEMO}"

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from service.commands.segment import SUFFIXES, NothingToDo
+from model.files import listed
+from service.commands.jobs import SUFFIXES, NothingToDo
 
 JPEG_QUALITY = 90
 SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
@@ -33,7 +34,7 @@ def read(folder: Path, size: tuple[int, int] | None = None) -> list[bytes]:
         NothingToDo: the folder holds no picture.
 
     """
-    files = sorted(file for file in folder.glob("*") if file.suffix.lower() in SUFFIXES)
+    files = listed(folder, SUFFIXES)
     if not files:
         raise NothingToDo(f"no picture found in {folder}; give --images a folder of pictures")
     return [file.read_bytes() if size is None else _jpeg(file, size) for file in files]
