@@ -6,10 +6,14 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from model import files
 from model.errors import UserError
 from model.evaluation import comparison
+from model.files import Targets
 from model.training.data.pairs import read_names
 from model.weights import checkpoint
+
+OUT = "OUT"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,9 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     converting = actions.add_parser("convert", help="write a file as safetensors in another storage")
     converting.add_argument("file", type=Path)
-    converting.add_argument("out", type=Path)
+    converting.add_argument("out", type=Path, metavar=OUT)
     converting.add_argument("--storage", choices=("int8", "fp16", "fp32"), default="int8", help="default: int8")
     converting.add_argument("--name", help="name of the weights in answers")
+    files.add_overwrite(converting)
     converting.set_defaults(act=_convert)
 
     comparing = actions.add_parser("compare", help="compare the masks of two files on annotated pictures")
@@ -39,10 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     blending = actions.add_parser("blend", help="average weights before and after fine-tuning")
     blending.add_argument("one", type=Path)
     blending.add_argument("other", type=Path)
-    blending.add_argument("out", type=Path)
+    blending.add_argument("out", type=Path, metavar=OUT)
     blending.add_argument(
         "--share", type=float, default=0.5, help="share of OTHER in the result, 0 to 1 (default: 0.5)"
     )
+    files.add_overwrite(blending)
     blending.set_defaults(act=_blend)
 
 
@@ -51,6 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises:
         CheckpointError: a file cannot be used.
+        TargetError: the output is an input, exists already, or cannot be written.
         UserError: there are no pictures to compare on, or the share is not from 0 to 1.
 
     """
@@ -71,19 +78,25 @@ def _inspect(arguments: argparse.Namespace) -> int:
 
 
 def _convert(arguments: argparse.Namespace) -> int:
+    _target(arguments)
     loaded = checkpoint.load(arguments.file)
     metadata = dict(loaded.metadata)
     if arguments.name:
         metadata["name"] = arguments.name
-    checkpoint.save(arguments.out, loaded.state, arguments.storage, metadata)
+    with files.writing(OUT, arguments.out):
+        checkpoint.save(arguments.out, loaded.state, arguments.storage, metadata)
     return _inspect(argparse.Namespace(file=arguments.out))
+
+
+def _target(arguments: argparse.Namespace) -> None:
+    Targets.of(arguments, "out").wants(OUT, arguments.out)
 
 
 def _compare(arguments: argparse.Namespace) -> int:
     names = read_names(arguments.only) if arguments.only else set()
-    files = comparison.pairs(arguments.images, arguments.masks, frozenset(Path(name).stem for name in names))
+    pairs = comparison.pairs(arguments.images, arguments.masks, frozenset(Path(name).stem for name in names))
     one, other = (checkpoint.load(file) for file in (arguments.one, arguments.other))
-    found = comparison.compare(one, other, tqdm(files, unit="image", disable=None))
+    found = comparison.compare(one, other, tqdm(pairs, unit="image", disable=None))
     print(f"pictures            {found.pictures}")
     print(f"Dice of the masks   {found.agreement:.4f}")
     print(f"Dice with the truth {found.one:.4f} and {found.other:.4f} ({found.other - found.one:+.4f})")
@@ -95,11 +108,13 @@ def _blend(arguments: argparse.Namespace) -> int:
     share = arguments.share
     if not 0 <= share <= 1:
         raise UserError(f"--share is {share}; give a number from 0 to 1")
+    _target(arguments)
     one, other = (checkpoint.load(file) for file in (arguments.one, arguments.other))
     state = {
         name: torch.lerp(value, other.state[name], share) if value.is_floating_point() else value
         for name, value in one.state.items()
     }
     origin = f"{1 - share:g} of {one.model_id}, {share:g} of {other.model_id}"
-    checkpoint.save(arguments.out, state, "fp32", {"name": "blend", "blend": origin})
+    with files.writing(OUT, arguments.out):
+        checkpoint.save(arguments.out, state, "fp32", {"name": "blend", "blend": origin})
     return _inspect(argparse.Namespace(file=arguments.out))

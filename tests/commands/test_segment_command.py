@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from service.commands.main import main
-from service.commands.segment.command import NothingToDo, plan
+from service.commands.segment.jobs import NothingToDo, plan
 from tests.support import videos
 from tests.support.pictures import ROOT
 from tests.support.processes import START_SECONDS, pranet
@@ -35,18 +35,48 @@ def test_a_folder_keeps_its_tree_and_other_files_are_left_alone(tmp_path: Path) 
     for name in ("a.jpg", "deep/er/b.PNG", "notes.txt"):
         touch(tmp_path / "in" / name)
     jobs = plan([tmp_path / "in"], tmp_path / "out", ".png")
-    assert sorted(jobs.values()) == [tmp_path / "out/a.png", tmp_path / "out/deep/er/b.png"]
+    assert [job.target for job in jobs] == [tmp_path / "out/a.jpg.png", tmp_path / "out/deep/er/b.PNG.png"]
 
 
-def test_two_pictures_of_one_stem_are_both_written(tmp_path: Path) -> None:
-    sources = [touch(tmp_path / "x.jpg"), touch(tmp_path / "x.png")]
-    assert sorted(plan(sources, tmp_path, ".png").values()) == [tmp_path / "x.png", tmp_path / "x.png.png"]
+def test_the_name_of_an_output_depends_on_its_own_picture_only(tmp_path: Path) -> None:
+    sources = [touch(tmp_path / "in" / name) for name in ("x.png", "x.jpg", "x.mp4", "x.dcm")]
+    alone = [plan([source], tmp_path, ".png")[0].target for source in sources]
+    assert [job.target for job in plan(sources, tmp_path, ".png")] == alone
+    assert alone == [tmp_path / f"{source.name}.png" for source in sources]
 
 
 def test_pictures_that_would_overwrite_each_other_are_refused(tmp_path: Path) -> None:
-    sources = [touch(tmp_path / folder / "x.jpg") for folder in ("a", "b", "c")]
-    with pytest.raises(NothingToDo, match="different folders"):
+    sources = [touch(tmp_path / folder / "x.jpg") for folder in ("a", "b")]
+    with pytest.raises(NothingToDo, match=r"a/x\.jpg and .*b/x\.jpg would both be written to .*out/x\.jpg\.png"):
         plan(sources, tmp_path / "out", ".png")
+
+
+def test_a_picture_that_is_named_twice_is_done_once(tmp_path: Path) -> None:
+    picture = touch(tmp_path / "in" / "x.jpg")
+    assert len(plan([picture, tmp_path / "in", picture], tmp_path / "out", ".png")) == 1
+
+
+def test_a_run_never_takes_its_own_outputs_for_inputs(tmp_path: Path) -> None:
+    for name in ("x.jpg", "masks/x.jpg.png", ".x.jpg.draft.png", ".hidden/y.jpg"):
+        touch(tmp_path / name)
+    assert [job.source for job in plan([tmp_path], tmp_path / "masks", ".png")] == [tmp_path / "x.jpg"]
+
+
+def test_a_long_run_is_gone_on_with(tmp_path: Path) -> None:
+    pictures = tmp_path / "in"
+    pictures.mkdir()
+    for sample in SAMPLES.glob("polyp-*.jpg"):
+        shutil.copy(sample, pictures)
+    done = touch(tmp_path / "out" / "polyp-2.jpg.png")
+    assert pranet("segment", pictures, "-o", tmp_path / "out").returncode == 2
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [done.name]
+    again = pranet("segment", pictures, "-o", tmp_path / "out", "--skip-existing")
+    assert again.returncode == 0, again.stderr
+    assert "1 of 3 have their output already" in again.stderr
+    assert "2 of 2 segmented" in again.stderr
+    assert done.read_bytes() == b""
+    assert pranet("segment", pictures, "-o", tmp_path / "out", "--overwrite").returncode == 0
+    assert done.stat().st_size > 0
 
 
 def test_a_path_that_does_not_exist_is_named(tmp_path: Path) -> None:
@@ -63,10 +93,10 @@ def test_it_segments_files_and_reports_those_it_could_not(tmp_path: Path) -> Non
     assert done.returncode == 1
     assert "broken.jpg" in done.stderr
     assert f"1 of 2 segmented into {tmp_path / 'out'}" in done.stderr
-    answer = json.loads((tmp_path / "out" / "polyp-1.json").read_text())
+    answer = json.loads((tmp_path / "out" / "polyp-1.jpg.json").read_text())
     assert (answer["width"], answer["height"]) == pixels(SAMPLES / "polyp-1.jpg").shape[1::-1]
     assert answer["polyps"][0]["mean_probability"] > 0.9
-    assert not (tmp_path / "out" / "broken.json").exists()
+    assert not (tmp_path / "out" / "broken.jpg.json").exists()
 
 
 def test_its_masks_agree_with_the_annotations(tmp_path: Path) -> None:
@@ -74,7 +104,7 @@ def test_its_masks_agree_with_the_annotations(tmp_path: Path) -> None:
     done = pranet("segment", *samples, "-o", tmp_path)
     assert done.returncode == 0, done.stderr
     for sample in samples:
-        mask = pixels(tmp_path / f"{sample.stem}.png") > 0
+        mask = pixels(tmp_path / f"{sample.name}.png") > 0
         truth = pixels(ROOT / "tests" / "data" / f"{sample.stem}-mask.png")
         assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.9
 
@@ -89,10 +119,10 @@ HANGING = """
 import sys, threading
 from service import runtime
 from service.commands import main
-from service.commands.segment import command as segment
+from service.commands.segment import session
 from tests.support.predictors import RedPredictor
 
-segment.load_predictor = lambda settings: RedPredictor(lambda frames: threading.Event().wait())
+session.load_predictor = lambda settings: RedPredictor(lambda frames: threading.Event().wait())
 runtime._hang_seconds = lambda settings: 0.1
 sys.exit(main.main(["segment", *sys.argv[1:]]))
 """
@@ -153,8 +183,9 @@ def test_a_damaged_video_is_named_and_the_rest_is_done(tmp_path: Path) -> None:
     assert f"{folder / 'broken.mp4'}: " in done.stderr
     assert f"{folder / 'slides.wmv'}: " in done.stderr
     assert "4 of 6 segmented" in done.stderr
-    assert (tmp_path / "out" / "polyp-1.png").exists()
-    assert [len(list((tmp_path / "out" / str(number)).iterdir())) for number in range(3)] == [6, 6, 6]
+    assert (tmp_path / "out" / "polyp-1.jpg.png").exists()
+    frames = [tmp_path / "out" / f"{number}.mp4.frames" for number in range(3)]
+    assert [len(list(folder.iterdir())) for folder in frames] == [6, 6, 6]
 
 
 @pytest.mark.parametrize("arguments", [["a.mp4", "b.mp4"], ["a.mp4", "--output", "json"], ["."]])

@@ -252,11 +252,14 @@ def test_the_command_writes_masks_or_a_segmentation(tmp_path: Path) -> None:
     (tmp_path / "study.dcm").write_bytes(written(dicom([picture, black], RLELossless)))
     done = pranet("segment", tmp_path / "study.dcm", "-o", tmp_path / "out")
     assert done.returncode == 0, done.stderr
-    assert [file.name for file in sorted((tmp_path / "out/study").iterdir())] == ["00000000.png", "00000001.png"]
+    assert [file.name for file in sorted((tmp_path / "out/study.dcm.frames").iterdir())] == [
+        "00000000.png",
+        "00000001.png",
+    ]
     for flags, frames in (((), 2), (("--omit-empty",), 1)):
-        done = pranet("segment", tmp_path / "study.dcm", "--out", tmp_path / "seg.dcm", *flags)
+        done = pranet("segment", tmp_path / "study.dcm", "--out", tmp_path / f"seg-{frames}.dcm", *flags)
         assert done.returncode == 0, done.stderr
-        made = dcmread(tmp_path / "seg.dcm")
+        made = dcmread(tmp_path / f"seg-{frames}.dcm")
         assert (made.Modality, made.NumberOfFrames) == ("SEG", frames)
 
 

@@ -40,7 +40,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
     files = [_write(folder, number, picture) for number, picture in enumerate(_candidates())]
     done = pranet("segment", folder, "-o", out, "--log-level", "warning")
     assert done.returncode == 0, done.stderr
-    masks = [mask_of((out / f"{file.stem}.png").read_bytes()) for file in files]
+    masks = [mask_of((out / f"{file.name}.png").read_bytes()) for file in files]
     chosen = _apart([Image.fromarray(mask) for mask in masks], ALIKE)
     assert len(chosen) >= CLIENTS, f"only {len(chosen)} of {len(files)} masks differ"
     return [Case(files[number].read_bytes(), masks[number]) for number in chosen[:CLIENTS]]

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import contextlib
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -10,9 +11,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from model import transforms
+from model import files, transforms
 from model.engines.factory import PRECISIONS
 from model.engines.predictor import Predictor
+from model.files import Targets
 from model.training.data import sources
 from model.weights import checkpoint
 from pranet_client.async_client import AsyncClient
@@ -30,6 +32,7 @@ from service.settings import add_flags, from_command_line
 Number = TypeVar("Number", int, float)
 
 ENGINE_SETTINGS = ("weights", "device", "engine", "precision", "input_size", "cache_dir", "log_level")
+OUT = "--out"
 MAX_STREAMS = 64  # upper limit of the search with --slo-ms
 
 
@@ -63,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="precisions to compare (default: all)"
     )
     judging.add_argument("-o", "--out", type=Path, metavar="DIR", help="folder for JSON and the worst cases")
+    files.add_overwrite(judging)
     add_flags(judging, ("weights", "device", "input_size", "cache_dir", "log_level"))
     judging.set_defaults(act=_fidelity)
     for name in ("http", "grpc"):
@@ -99,6 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the chosen benchmark; the exit code is 1 if a request or frame failed.
 
     Raises:
+        TargetError: an output is an input, exists already, or cannot be written.
         UserError: no server answers, there is no picture, or a setting is wrong.
 
     """
@@ -123,9 +128,11 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=_number, default=8, help="length of each measurement (default: 8)")
     parser.add_argument("--warm-up", type=float, default=2, help="seconds before each measurement (default: 2)")
     parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="folder for JSON and plots")
+    files.add_overwrite(parser)
 
 
 def _engine(arguments: argparse.Namespace) -> int:
+    _check(arguments, report.names("engine"))
     predictor = load_predictor(from_command_line(arguments))
     predictor.warm_up(max(arguments.batch_sizes))
     rows = list(local.engine_rows(predictor, arguments.batch_sizes, arguments.warm_up, arguments.seconds))
@@ -133,6 +140,7 @@ def _engine(arguments: argparse.Namespace) -> int:
 
 
 def _pipeline(arguments: argparse.Namespace) -> int:
+    _check(arguments, report.names("pipeline"))
     images = pictures.read(arguments.images, arguments.size)
     predictor = load_predictor(from_command_line(arguments))
     predictor.warm_up(1)
@@ -151,37 +159,43 @@ def _parts(arguments: argparse.Namespace) -> int:
 
 
 def _overhead(arguments: argparse.Namespace) -> int:
+    _check(arguments, ["overhead.json"])
     images = pictures.read(arguments.images, arguments.size)
     measured, checkouts = overhead.run(arguments, images)
     print(report.aligned(overhead.table(measured, checkouts)))
     rows = [line.row for lines in measured.values() for line in lines]
     if arguments.out:
-        report.write_json(arguments.out / "overhead.json", rows, concurrency=arguments.concurrency)
+        with files.writing(OUT, arguments.out):
+            report.write_json(arguments.out / "overhead.json", rows, concurrency=arguments.concurrency)
     return 1 if any(row.failed for row in rows) else 0
 
 
 def _fidelity(arguments: argparse.Namespace) -> int:
-    loaded, files = from_command_line(arguments), sources.files_of(sources.selected(arguments))
+    loaded, pairs = from_command_line(arguments), sources.files_of(sources.selected(arguments))
+    earlier = [file.name for file in arguments.out.glob("worst-*.png")] if arguments.out else []
+    _check(arguments, ["fidelity.json", *earlier], [path for pair in pairs for path in (pair.image, pair.mask) if path])
     weights = checkpoint.load(loaded.weights_path)
-    lines = list(
-        fidelity.compare(
-            weights,
-            files,
-            arguments.precisions,
-            max_pixels=loaded.max_image_pixels,
-            device=loaded.device,
-            cache_dir=loaded.cache_path,
-            input_size=loaded.input_size,
-            out=arguments.out,
+    with files.writing(OUT, arguments.out) if arguments.out else contextlib.nullcontext():
+        lines = list(
+            fidelity.compare(
+                weights,
+                pairs,
+                arguments.precisions,
+                max_pixels=loaded.max_image_pixels,
+                device=loaded.device,
+                cache_dir=loaded.cache_path,
+                input_size=loaded.input_size,
+                out=arguments.out,
+            )
         )
-    )
+        if arguments.out:
+            report.write_json(arguments.out / "fidelity.json", lines, weights=weights.sha256, pictures=len(pairs))
     print(report.fidelity_table(lines))
-    if arguments.out:
-        report.write_json(arguments.out / "fidelity.json", lines, weights=weights.sha256, pictures=len(files))
     return 0
 
 
 def _server(name: str, arguments: argparse.Namespace) -> int:
+    _check(arguments, report.names(name))
     images = pictures.read(arguments.images, arguments.size)
     access = access_of(arguments)
     if name == "http":
@@ -207,6 +221,7 @@ async def _levels(session: Session, images: Sequence[bytes], arguments: argparse
 
 
 def _streams(arguments: argparse.Namespace) -> int:
+    _check(arguments, report.names("streams"))
     images = pictures.read(arguments.images, arguments.size)
     server = servers.rpc(arguments.url, arguments.address, access_of(arguments))
     session = Session(server, arguments.warm_up, arguments.seconds)
@@ -246,8 +261,16 @@ def _finish(
         if row.failed:
             print(f"pranet: {row.load}: {row.failed} failed, first: {row.first_error}", file=sys.stderr)
     if arguments.out:
-        report.write(arguments.out, name, rows, answers, **facts)
+        with files.writing(OUT, arguments.out):
+            report.write(arguments.out, name, rows, answers, **facts)
     return 1 if any(row.failed for row in rows) else 0
+
+
+def _check(arguments: argparse.Namespace, names: Sequence[str], also: Sequence[Path] = ()) -> None:
+    """Refuse to write over an input, or over earlier results."""
+    if arguments.out:
+        weights = [from_command_line(arguments).weights_path] if "weights" in arguments else []
+        Targets.of(arguments, "out", also=[*also, *weights]).folder(OUT, arguments.out, names)
 
 
 def _named(predictor: Predictor) -> str:

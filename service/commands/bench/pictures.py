@@ -7,8 +7,9 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from service.commands.segment.command import NothingToDo
-from service.commands.video.source import PICTURES
+from model.files import listed
+from service.commands.segment.jobs import NothingToDo
+from service.commands.video.suffixes import PICTURES
 
 JPEG_QUALITY = 90
 SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
@@ -34,7 +35,7 @@ def read(folder: Path, size: tuple[int, int] | None = None) -> list[bytes]:
         NothingToDo: the folder holds no picture.
 
     """
-    files = sorted(file for file in folder.glob("*") if file.suffix.lower() in PICTURES)
+    files = listed(folder, PICTURES)
     if not files:
         raise NothingToDo(f"no picture found in {folder}; give --images a folder of pictures")
     return [file.read_bytes() if size is None else _jpeg(file, size) for file in files]

@@ -6,16 +6,19 @@ import math
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Self, TextIO
+from typing import Any, Self, TextIO
 
 import numpy as np
 
+from model import files
 from model.transforms import Pixels
 from pranet_client.connection import VideoFrame
 from pranet_client.sources import in_thread
-from service.answers import SegmentationBody, describe
+from service.answers import describe
+from service.commands.segment.jobs import LINES, MASKS, OUT, frame
+from service.commands.segment.outputs import content, mask_of, suffix_of, write
 from service.commands.video.pyav import SourceError
 from service.commands.video.source import Source, paced
 from service.commands.video.writer import MAX_PIXELS, OverlayWriter
@@ -28,10 +31,7 @@ from service.streams.registry import Streams
 from service.streams.stream import StreamOptions
 from service.streams.window import Policy
 
-OVERLAYS = frozenset({".mp4", ".m4v", ".mov", ".mkv"})  # what ``--out`` may be for one video
-LINES = ".ndjson"
-
-Write = Callable[[Path, bytes], None]
+KEPT_AFTER = (SourceError,)  # what came before the damage of a video
 
 
 @dataclass(slots=True)
@@ -40,6 +40,7 @@ class Findings:
 
     frames: int = 0  # segmented
     failed: int = 0
+    passed: int = 0  # they had their output already
     with_polyp: int = 0
     first_seconds: float | None = None  # presentation time of the first frame with a polyp
 
@@ -52,11 +53,13 @@ class Findings:
 
     def summary(self) -> str:
         """Return the figures on one line."""
-        total = self.frames + self.failed
+        done = f"{self.frames} of {self.frames + self.failed + self.passed} frames"
+        if self.passed:
+            done += f" ({self.passed} had their output already)"
         if self.first_seconds is None:
-            return f"{self.frames} of {total} frames, no polyp found"
+            return f"{done}, no polyp found"
         share = self.with_polyp / self.frames
-        return f"{self.frames} of {total} frames, a polyp in {share:.1%} of them, first at {self.first_seconds:.2f} s"
+        return f"{done}, a polyp in {share:.1%} of them, first at {self.first_seconds:.2f} s"
 
 
 class Results:
@@ -67,72 +70,58 @@ class Results:
         overlay: a video of all frames with outlines; None: none.
         source: the video.
         options: what files shall hold.
-        write: writes the content of a file.
+
+    Raises:
+        TargetError: on entry, or from ``take``: something cannot be written; the message names its flag.
 
     """
 
-    def __init__(
-        self, masks: Path | None, overlay: Path | None, source: Source, options: Options, write: Write
-    ) -> None:
+    def __init__(self, masks: Path | None, overlay: Path | None, source: Source, options: Options) -> None:
         self._masks = masks
         self._overlay = overlay
         self._source = source
         self._output = options.output
         self._suffix = suffix_of(options)
-        self._write = write
+        self._flag = OUT if overlay is None else MASKS
         self._lines: TextIO | None = None
         self._video: OverlayWriter | None = None
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             if self._masks is not None and self._masks.suffix == LINES:
-                self._masks.parent.mkdir(parents=True, exist_ok=True)
-                self._lines = stack.enter_context(self._masks.open("w"))
+                _prepare(stack, self._flag, self._masks)
+                draft = stack.enter_context(files.replacing(self._masks, partial=KEPT_AFTER))
+                self._lines = stack.enter_context(draft.open("w"))
             if self._overlay is not None:
-                self._overlay.parent.mkdir(parents=True, exist_ok=True)
-                self._video = stack.enter_context(
-                    OverlayWriter(self._overlay, self._source.fps, self._source.time_base)
-                )
+                _prepare(stack, OUT, self._overlay)
+                video = OverlayWriter(self._overlay, self._source.fps, self._source.time_base, partial=KEPT_AFTER)
+                self._video = stack.enter_context(video)
             self._open = stack.pop_all()
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
-        self._open.close()
+    def __exit__(self, *exc_info: Any) -> None:
+        self._open.__exit__(*exc_info)
 
-    def take(self, frame: VideoFrame, outcome: Segmentation | ServiceError, mask: Pixels | None) -> None:
+    def take(self, shot: VideoFrame, outcome: Segmentation | ServiceError, mask: Pixels | None) -> None:
         """Write one frame; ``mask`` is uint8 (H, W), None if it failed."""
         if self._lines is not None:
-            print(_line(frame, outcome), file=self._lines)
+            print(_line(shot, outcome), file=self._lines)
         elif self._masks is not None and isinstance(outcome, Segmentation):
-            name = f"{frame.frame_id:08d}{self._suffix}"
-            self._write(self._masks / name, self._content(frame, outcome, mask, name))
+            path = frame(self._masks, shot.frame_id, self._suffix)
+            write(self._flag, path, self._content(shot, outcome, mask, path.name))
         if self._video is not None:
-            self._video.add(frame.picture, frame.presented or 0.0, mask)
+            self._video.add(shot.picture, shot.presented or 0.0, mask)
 
-    def _content(self, frame: VideoFrame, outcome: Segmentation, mask: Pixels | None, name: str) -> bytes:
+    def _content(self, shot: VideoFrame, outcome: Segmentation, mask: Pixels | None, name: str) -> bytes:
         if self._output is Output.OVERLAY and mask is not None:
-            picture = np.asarray(codec.to_rgb(frame.picture, MAX_PIXELS)[0])
+            picture = np.asarray(codec.to_rgb(shot.picture, MAX_PIXELS)[0])
             return codec.encode_png(shapes.draw_overlay(picture, mask))
         return content(outcome, name)
 
 
-def suffix_of(options: Options) -> str:
-    """Return the suffix of output files, ``.json`` or ``.png``."""
-    return ".json" if options.output is Output.JSON else ".png"
-
-
-def content(segmentation: Segmentation, name: str) -> bytes:
-    """Return what a file of an answer holds: PNG, or JSON with ``name`` as its request id."""
-    if segmentation.options.output is Output.JSON:
-        return SegmentationBody.of(segmentation, request_id=name).model_dump_json(indent=2).encode()
-    return segmentation.png
-
-
-def asked(options: Options, masks: Path | None) -> Options:
-    """Return what to ask of the network for each frame: what can be written, and also says where the polyps are."""
-    if masks is not None and masks.suffix == LINES:
-        return replace(options, output=Output.JSON)
-    return replace(options, output=Output.MASK) if options.output is Output.OVERLAY else options
+def _prepare(stack: ExitStack, flag: str, path: Path) -> None:
+    stack.enter_context(files.writing(flag, path))
+    path.parent.mkdir(parents=True, exist_ok=True)
 
 
 async def segment_video(
@@ -141,6 +130,7 @@ async def segment_video(
     results: Results,
     options: Options,
     done: Callable[[int, ServiceError | None], None],
+    wants: Callable[[int], bool] = lambda number: True,
 ) -> Findings:
     """Segment every frame of a video in order.
 
@@ -150,6 +140,7 @@ async def segment_video(
         results: open.
         options: see ``asked``.
         done: called with the number of each frame, and its error if it failed.
+        wants: says by its number whether a frame is to be segmented; others are passed by.
 
     Raises:
         SourceError: the video is damaged; the frames before were segmented.
@@ -161,23 +152,26 @@ async def segment_video(
     async def frames() -> AsyncIterator[StreamFrame]:
         nonlocal broken
         try:
-            async for frame in in_thread(paced(source, None, None, hold=False)):
-                sent.append(frame)
-                moment = round((frame.presented or 0.0) * 1e6)
-                yield StreamFrame(frame_id=frame.frame_id, source=frame.picture, presentation_time_us=moment)
+            async for shot in in_thread(paced(source, None, None, hold=False)):
+                if not await asyncio.to_thread(wants, shot.frame_id):
+                    findings.passed += 1
+                    continue
+                sent.append(shot)
+                moment = round((shot.presented or 0.0) * 1e6)
+                yield StreamFrame(frame_id=shot.frame_id, source=shot.picture, presentation_time_us=moment)
         except SourceError as error:  # ends the video, after the frames before it were answered
             broken = error
 
     async def take(answer: StreamFrame) -> None:
-        frame, outcome = sent.popleft(), answer.outcome
+        shot, outcome = sent.popleft(), answer.outcome
         assert isinstance(outcome, Segmentation | ServiceError)  # ``EVERY`` without a deadline drops nothing
-        mask = await asyncio.to_thread(_mask, outcome) if isinstance(outcome, Segmentation) else None
+        mask = await asyncio.to_thread(mask_of, outcome) if isinstance(outcome, Segmentation) else None
         if mask is None:
             findings.failed += 1
         else:
-            findings.count(frame.presented or 0.0, polyp=bool(mask.any()))
-        await asyncio.to_thread(results.take, frame, outcome, mask)
-        done(frame.frame_id, outcome if isinstance(outcome, ServiceError) else None)
+            findings.count(shot.presented or 0.0, polyp=bool(mask.any()))
+        await asyncio.to_thread(results.take, shot, outcome, mask)
+        done(shot.frame_id, outcome if isinstance(outcome, ServiceError) else None)
 
     # Limits of a server, on time and on the number of streams, mean nothing here.
     streams = Streams(
@@ -190,20 +184,9 @@ async def segment_video(
     return findings
 
 
-def _mask(segmentation: Segmentation) -> Pixels:
-    """Return the mask of an answer, uint8 (H, W), 255 for polyp."""
-    options = segmentation.options
-    if options.output is Output.JSON:
-        return shapes.from_run_lengths(segmentation.run_lengths, segmentation.width, segmentation.height)
-    levels = codec.read_mask(segmentation.png)
-    if options.output is Output.MASK:
-        return levels
-    return np.where(levels > options.threshold * (2**options.depth - 1), np.uint8(255), np.uint8(0))
-
-
-def _line(frame: VideoFrame, outcome: Segmentation | ServiceError) -> str:
+def _line(shot: VideoFrame, outcome: Segmentation | ServiceError) -> str:
     """Return a frame's line of X.ndjson: its number and time, and the JSON of its answer or its error."""
-    head = {"frame_id": frame.frame_id, "seconds": round(frame.presented or 0.0, 6)}
+    head = {"frame_id": shot.frame_id, "seconds": round(shot.presented or 0.0, 6)}
     if isinstance(outcome, ServiceError):
         return json.dumps(head | {"outcome": "failed", "cause": outcome.slug, "detail": outcome.detail})
     return json.dumps(head | {"outcome": "answered"} | describe(outcome))

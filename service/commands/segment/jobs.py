@@ -1,0 +1,121 @@
+"""What ``pranet segment`` reads and where it writes: one output for each picture, under a name of its own."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from model import files
+from model.errors import UserError
+from model.files import Targets
+from service.commands.video.suffixes import PICTURES, VIDEOS
+
+OBJECT = ".dcm"  # of DICOM
+SUFFIXES = PICTURES | VIDEOS | {OBJECT}  # of what is taken from a folder
+OVERLAYS = frozenset({".mp4", ".m4v", ".mov", ".mkv"})  # what ``--out`` may be for one video
+LINES = ".ndjson"
+OUT, MASKS = "--out", "--save-masks"
+
+
+class NothingToDo(UserError):
+    """The paths hold no picture or video, or the arguments do not fit together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A picture, video or DICOM object, and its output."""
+
+    source: Path
+    target: Path  # of a single picture; the frames of several go into ``folder``
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the frames of a video, or of a DICOM object with several."""
+        return self.target.with_suffix(".frames")
+
+    def frame(self, number: int) -> Path:
+        """Return the output of a frame of a video or object, by its number from 0."""
+        return frame(self.folder, number, self.target.suffix)
+
+    def wanted(self, targets: Targets) -> Self | None:
+        """Return the job, or None if its picture exists and ``--skip-existing`` was given.
+
+        One with several frames stays: each of its frames is looked at in its turn.
+
+        Raises:
+            TargetError: an output is an input, or it exists.
+
+        """
+        _holds_frames(OUT, self.folder, self.target.suffix, targets)
+        return self if targets.wants(OUT, self.target) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """A video that becomes one with outlines."""
+
+    source: Path
+    overlay: Path | None  # None: it is there already
+    masks: Path | None  # a folder of PNG files, or X.ndjson
+
+    def wanted(self, targets: Targets) -> "Drawing | None":
+        """Return what of it is to be written; None if all of it exists and ``--skip-existing`` was given.
+
+        Raises:
+            TargetError: an output is an input, or it exists.
+
+        """
+        overlay = self.overlay if self.overlay and targets.wants(OUT, self.overlay) else None
+        masks = self.masks
+        if masks and masks.suffix == LINES:
+            masks = masks if targets.wants(MASKS, masks) else None
+        elif masks:
+            targets.folder(MASKS, masks)
+            if _holds_frames(MASKS, masks, ".png", targets) and not overlay:
+                masks = None  # the overlay is made last
+        return Drawing(self.source, overlay, masks) if overlay or masks else None
+
+
+def frame(folder: Path, number: int, suffix: str) -> Path:
+    """Return the path of a frame's output, by its number from 0."""
+    return folder / f"{number:08d}{suffix}"
+
+
+def plan(paths: Iterable[Path], out: Path, suffix: str) -> list[Job]:
+    """Give each picture or video its output: its own name, in the tree of the folder it is in, with ``suffix`` added.
+
+    So the name depends on nothing else, such as another picture of the same stem. What lies in ``out`` is no input.
+
+    Raises:
+        NothingToDo: a path does not exist, or two pictures have the same name.
+
+    """
+    jobs: dict[Path, Job] = {}
+    for source, name in _named(paths, out):
+        target = out / f"{name}{suffix}"
+        other = jobs.setdefault(target, Job(source, target)).source
+        if not other.samefile(source):
+            raise NothingToDo(f"{other} and {source} would both be written to {target}; segment them one after another")
+    return list(jobs.values())
+
+
+def _named(paths: Iterable[Path], out: Path) -> Iterable[tuple[Path, Path]]:
+    for path in paths:
+        if path.is_dir():
+            for file in files.listed(path, SUFFIXES, deep=True, but=None if _same(path, out) else out):
+                yield file, file.relative_to(path)
+        elif path.exists():
+            yield path, Path(path.name)
+        else:
+            raise NothingToDo(f"{path} does not exist; give pictures, videos or folders of pictures")
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.resolve().is_relative_to(other.resolve())
+
+
+def _holds_frames(flag: str, folder: Path, suffix: str, targets: Targets) -> bool:
+    found = sorted(folder.glob(f"*{suffix}")) if folder.is_dir() else []
+    for each in found:
+        targets.wants(flag, each)
+    return bool(found)
