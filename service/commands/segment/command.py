@@ -10,7 +10,8 @@ import uvloop
 from model import files
 from model.files import Targets
 from service.batching.device_thread import exit_if_abandoned
-from service.commands.segment.jobs import LINES, OBJECT, OUT, OVERLAYS, Drawing, Job, NothingToDo, plan
+from service.commands.segment.jobs import LINES, OBJECT, OUT, OVERLAYS, Drawing, Job, NothingToDo, Series, named, plan
+from service.commands.segment.objects import Wanted
 from service.commands.segment.outputs import suffix_of
 from service.commands.segment.session import segment_all
 from service.frames.frame import Options, Output
@@ -18,7 +19,7 @@ from service.settings import add_flags, from_command_line
 
 SETTINGS = (
     "weights", "device", "engine", "precision", "threshold", "max_batch_size", "max_image_bytes", "max_image_pixels",
-    "log_level",
+    "max_archive_bytes", "log_level",
 )  # fmt: skip
 
 
@@ -32,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="DIR",
-        help="output folder; X.dcm: a DICOM Segmentation of one object; X.mp4: one video with outlines, without sound",
+        help="output folder; X.dcm: a DICOM Segmentation of one object or series; X.mp4: one video with outlines",
     )
     outputs = [each.value for each in Output if each is not Output.MAPS]  # maps would need a second network
     add("--output", choices=outputs, default="mask", help="kind of output (default: mask)")
@@ -41,6 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     beside = f"with --out X.mp4: folder for the masks, or X{LINES}: one line of JSON per frame"
     add("--save-masks", type=Path, metavar="PATH", help=beside)
     add("--omit-empty", action="store_true", help="leave frames without a polyp out of a DICOM Segmentation")
+    kinds, about = ("binary", "labelmap"), "one bit or one byte per pixel of a DICOM Segmentation (default: binary)"
+    add("--segmentation-type", choices=kinds, help=about)
     files.add_overwrite(parser, skip=True)
     add_flags(parser, SETTINGS)
 
@@ -59,12 +62,15 @@ def run(arguments: argparse.Namespace) -> int:
     settings = from_command_line(arguments)
     options = Options(settings.threshold, Output(arguments.output), arguments.depth, arguments.roi)
     out: Path = arguments.out
-    if arguments.omit_empty and out.suffix.lower() != OBJECT:
-        raise NothingToDo("--omit-empty applies to a DICOM Segmentation only; use it with --out X.dcm")
+    if (arguments.omit_empty or arguments.segmentation_type) and out.suffix.lower() != OBJECT:
+        flag = "--omit-empty" if arguments.omit_empty else "--segmentation-type"
+        raise NothingToDo(f"{flag} applies to a DICOM Segmentation only; use it with --out X.dcm")
     if arguments.save_masks and out.suffix.lower() not in OVERLAYS:
         raise NothingToDo("--save-masks applies to a video only; use it with --out X.mp4")
     found = _found(arguments, options)
-    targets = Targets([*(each.source for each in found), *arguments.paths, settings.weights_path], arguments)
+    targets = Targets(
+        [*(source for each in found for source in each.sources), *arguments.paths, settings.weights_path], arguments
+    )
     if out.suffix.lower() not in {OBJECT, *OVERLAYS}:
         targets.folder(OUT, out)
     todo = [kept for each in found if (kept := each.wanted(targets))]
@@ -72,29 +78,26 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"pranet: {passed} of {len(found)} have their output already", file=sys.stderr)
     failed = 0
     if todo:
-        failed = uvloop.run(segment_all(todo, options, settings, targets, omit_empty=arguments.omit_empty))
+        wanted = Wanted(arguments.segmentation_type or "binary", arguments.omit_empty)
+        failed = uvloop.run(segment_all(todo, options, wanted, settings, targets))
     print(f"pranet: {len(todo) - failed} of {len(todo)} segmented into {out}", file=sys.stderr)
     code = 1 if failed else 0
     exit_if_abandoned(code)
     return code
 
 
-def _found(arguments: argparse.Namespace, options: Options) -> Sequence[Job | Drawing]:
+def _found(arguments: argparse.Namespace, options: Options) -> Sequence[Job | Series | Drawing]:
     out: Path = arguments.out
     if out.suffix.lower() == OBJECT:
-        return [Job(_one_object(arguments.paths, options), out)]
+        if options.output is not Output.MASK:
+            raise NothingToDo("a DICOM Segmentation holds masks; leave --output out")
+        return [Series(tuple(dict.fromkeys(file for file, _ in named(arguments.paths, out))), out)]
     if out.suffix.lower() in OVERLAYS:
         return [Drawing(_one_video(arguments), out, arguments.save_masks)]
     found = plan(arguments.paths, out, suffix_of(options))
     if not found:
         raise NothingToDo("no picture found; give pictures, videos or DICOM objects, or folders of them")
     return found
-
-
-def _one_object(paths: list[Path], options: Options) -> Path:
-    if len(paths) != 1 or paths[0].suffix.lower() != OBJECT or options.output is not Output.MASK:
-        raise NothingToDo("a DICOM Segmentation holds the masks of one object; give one .dcm file, and no --output")
-    return paths[0]
 
 
 def _one_video(arguments: argparse.Namespace) -> Path:

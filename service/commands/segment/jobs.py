@@ -1,6 +1,6 @@
 """What ``pranet segment`` reads and where it writes: one output for each picture, under a name of its own."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -9,6 +9,7 @@ from model import files
 from model.errors import UserError
 from model.files import Targets
 from service.commands.video.suffixes import PICTURES, VIDEOS
+from service.dicom.magic import NEEDED_BYTES, is_object
 
 OBJECT = ".dcm"  # of DICOM
 SUFFIXES = PICTURES | VIDEOS | {OBJECT}  # of what is taken from a folder
@@ -27,6 +28,11 @@ class Job:
 
     source: Path
     target: Path  # of a single picture; the frames of several go into ``folder``
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """What is read."""
+        return (self.source,)
 
     @property
     def folder(self) -> Path:
@@ -51,12 +57,34 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class Series:
+    """DICOM objects that become one DICOM Segmentation."""
+
+    sources: tuple[Path, ...]
+    target: Path
+
+    def wanted(self, targets: Targets) -> Self | None:
+        """Return the job, or None if its output exists and ``--skip-existing`` was given.
+
+        Raises:
+            TargetError: the output is an input, or it exists.
+
+        """
+        return self if targets.wants(OUT, self.target) else None
+
+
+@dataclass(frozen=True, slots=True)
 class Drawing:
     """A video that becomes one with outlines."""
 
     source: Path
     overlay: Path | None  # None: it is there already
     masks: Path | None  # a folder of PNG files, or X.ndjson
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """What is read."""
+        return (self.source,)
 
     def wanted(self, targets: Targets) -> "Drawing | None":
         """Return what of it is to be written; None if all of it exists and ``--skip-existing`` was given.
@@ -91,7 +119,7 @@ def plan(paths: Iterable[Path], out: Path, suffix: str) -> list[Job]:
 
     """
     jobs: dict[Path, Job] = {}
-    for source, name in _named(paths, out):
+    for source, name in named(paths, out):
         target = out / f"{name}{suffix}"
         other = jobs.setdefault(target, Job(source, target)).source
         if not other.samefile(source):
@@ -99,15 +127,34 @@ def plan(paths: Iterable[Path], out: Path, suffix: str) -> list[Job]:
     return list(jobs.values())
 
 
-def _named(paths: Iterable[Path], out: Path) -> Iterable[tuple[Path, Path]]:
+def named(paths: Iterable[Path], out: Path) -> Iterator[tuple[Path, Path]]:
+    """Yield every file to segment, and its path below the folder in which it was found.
+
+    Raises:
+        NothingToDo: a path does not exist.
+
+    """
     for path in paths:
         if path.is_dir():
-            for file in files.listed(path, SUFFIXES, deep=True, but=None if _same(path, out) else out):
+            for file in files.listed(
+                path, SUFFIXES, deep=True, but=None if _same(path, out) else out, also=holds_object
+            ):
                 yield file, file.relative_to(path)
         elif path.exists():
             yield path, Path(path.name)
         else:
             raise NothingToDo(f"{path} does not exist; give pictures, videos or folders of pictures")
+
+
+def holds_object(path: Path) -> bool:
+    """Say whether a file can be read and is a DICOM object by its contents; media store objects without a suffix."""
+    if not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            return is_object(file.read(NEEDED_BYTES))
+    except OSError:
+        return False
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -44,17 +44,17 @@ def mask_of(segmentation: Segmentation) -> Pixels:
     return np.where(levels > options.threshold * (2**options.depth - 1), np.uint8(255), np.uint8(0))
 
 
-def read(path: Path, max_bytes: int) -> bytes:
+def read(path: Path, max_bytes: int, flag: str) -> bytes:
     """Return the content of a file.
 
     Raises:
-        SourceError: it cannot be read, or has more than ``max_bytes``.
+        SourceError: it cannot be read, or has more than ``max_bytes``; the message names ``flag``, which sets them.
 
     """
     try:
         size = path.stat().st_size
         if size > max_bytes:
-            raise SourceError(f"has {size} bytes, more than --max-image-bytes {max_bytes}")
+            raise SourceError(f"has {size} bytes, more than {max_bytes}; allow more with {flag}")
         return path.read_bytes()
     except OSError as error:
         raise SourceError(f"cannot be read: {error.strerror}") from error
