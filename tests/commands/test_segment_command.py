@@ -72,8 +72,7 @@ def test_a_long_run_is_gone_on_with(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [done.name]
     again = pranet("segment", pictures, "-o", tmp_path / "out", "--skip-existing")
     assert again.returncode == 0, again.stderr
-    assert "1 of 3 have their output already" in again.stderr
-    assert "2 of 2 segmented" in again.stderr
+    assert "2 pictures, 2 with a polyp, 0 failed, 1 passed by, which had their output" in again.stderr
     assert done.read_bytes() == b""
     assert pranet("segment", pictures, "-o", tmp_path / "out", "--overwrite").returncode == 0
     assert done.stat().st_size > 0
@@ -92,7 +91,7 @@ def test_it_segments_files_and_reports_those_it_could_not(tmp_path: Path) -> Non
     done = pranet("segment", folder, "-o", tmp_path / "out", "--output", "json")
     assert done.returncode == 1
     assert "broken.jpg" in done.stderr
-    assert f"1 of 2 segmented into {tmp_path / 'out'}" in done.stderr
+    assert "2 pictures, 1 with a polyp, 1 failed" in done.stderr
     answer = json.loads((tmp_path / "out" / "polyp-1.jpg.json").read_text())
     assert (answer["width"], answer["height"]) == pixels(SAMPLES / "polyp-1.jpg").shape[1::-1]
     assert answer["polyps"][0]["mean_probability"] > 0.9
@@ -132,7 +131,7 @@ def test_a_device_that_hangs_does_not_keep_the_command_from_ending(tmp_path: Pat
     command = [sys.executable, "-c", HANGING, SAMPLES / "polyp-1.jpg", "-o", tmp_path]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=START_SECONDS)
     assert done.returncode == 1
-    assert "0 of 1 segmented" in done.stderr
+    assert "1 picture, 0 with a polyp, 1 failed" in done.stderr
 
 
 def film(path: Path, count: int = 10) -> Path:
@@ -182,7 +181,7 @@ def test_a_damaged_video_is_named_and_the_rest_is_done(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert f"{folder / 'broken.mp4'}: " in done.stderr
     assert f"{folder / 'slides.wmv'}: " in done.stderr
-    assert "4 of 6 segmented" in done.stderr
+    assert "21 pictures, 7 with a polyp, 2 failed" in done.stderr
     assert (tmp_path / "out" / "polyp-1.jpg.png").exists()
     frames = [tmp_path / "out" / f"{number}.mp4.frames" for number in range(3)]
     assert [len(list(folder.iterdir())) for folder in frames] == [6, 6, 6]

@@ -5,40 +5,65 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import uvloop
-
 from model import files
 from model.files import Targets
-from service.batching.device_thread import exit_if_abandoned
-from service.commands.segment.jobs import LINES, OBJECT, OUT, OVERLAYS, Drawing, Job, NothingToDo, Series, named, plan
-from service.commands.segment.objects import Wanted
-from service.commands.segment.outputs import suffix_of
-from service.commands.segment.session import segment_all
-from service.frames.frame import Options, Output
+from service.commands.segment.inputs import DASH, listed_in, standard_input
+from service.commands.segment.jobs import (
+    LINES,
+    OBJECT,
+    OUT,
+    OVERLAYS,
+    AnyJob,
+    Drawing,
+    NothingToDo,
+    Series,
+    named,
+    plan,
+)
+from service.commands.segment.report import Report
+from service.commands.video.suffixes import VIDEOS
 from service.settings import add_flags, from_command_line
 
+OUTPUTS = ("mask", "probability", "overlay", "json")
 SETTINGS = (
     "weights", "device", "engine", "precision", "threshold", "max_batch_size", "max_image_bytes", "max_image_pixels",
     "max_archive_bytes", "log_level",
 )  # fmt: skip
+EXAMPLE = """\
+examples:
+  pranet segment pictures/ -o masks --csv findings.csv
+  pranet segment clip.mp4 -o overlay.mp4 --save-masks masks.ndjson
+  find /data -name '*.png' | pranet segment --from - -o masks --skip-existing
+  curl -s https://example.org/a.jpg | pranet segment - -o - > mask.png
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``pranet segment``."""
     add = parser.add_argument
-    add("paths", nargs="+", type=Path, metavar="PATH", help="picture, DICOM object, video, or folder of them")
+    add(
+        "paths",
+        nargs="*",
+        type=Path,
+        metavar="PATH",
+        help="picture, DICOM object, video, or folder of them; - is stdin",
+    )
+    add("--from", dest="lists", type=Path, action="append", default=[], metavar="FILE",
+        help="list of paths, one a line; - is stdin; repeatable")  # fmt: skip
     add(
         "-o",
         "--out",
         type=Path,
         required=True,
         metavar="DIR",
-        help="output folder; X.dcm: a DICOM Segmentation of one object or series; X.mp4: one video with outlines",
+        help="output folder; - for stdout, with one picture; X.dcm: a DICOM Segmentation of one object or series; "
+        "X.mp4: one video with outlines",
     )
-    outputs = [each.value for each in Output if each is not Output.MAPS]  # maps would need a second network
-    add("--output", choices=outputs, default="mask", help="kind of output (default: mask)")
+    add("--output", choices=OUTPUTS, default="mask", help="kind of output (default: mask)")
     add("--depth", type=int, choices=(8, 16), default=8, help="bits per pixel of a probability (default: 8)")
     add("--roi", default="full", help="full, auto (without the black border), or x,y,w,h (default: full)")
+    add("--jsonl", type=Path, metavar="FILE", help="write a line of JSON about each picture; - is stdout")
+    add("--csv", type=Path, metavar="FILE", help="write a row about each picture; - is stdout")
     beside = f"with --out X.mp4: folder for the masks, or X{LINES}: one line of JSON per frame"
     add("--save-masks", type=Path, metavar="PATH", help=beside)
     add("--omit-empty", action="store_true", help="leave frames without a polyp out of a DICOM Segmentation")
@@ -59,49 +84,70 @@ def run(arguments: argparse.Namespace) -> int:
         DeviceError: the device is not available.
 
     """
+    import uvloop
+
+    from service.batching.device_thread import exit_if_abandoned
+    from service.commands.segment.objects import Wanted
+    from service.commands.segment.session import segment_all
+    from service.frames.frame import Options, Output
+
     settings = from_command_line(arguments)
     options = Options(settings.threshold, Output(arguments.output), arguments.depth, arguments.roi)
     out: Path = arguments.out
-    if (arguments.omit_empty or arguments.segmentation_type) and out.suffix.lower() != OBJECT:
-        flag = "--omit-empty" if arguments.omit_empty else "--segmentation-type"
-        raise NothingToDo(f"{flag} applies to a DICOM Segmentation only; use it with --out X.dcm")
-    if arguments.save_masks and out.suffix.lower() not in OVERLAYS:
-        raise NothingToDo("--save-masks applies to a video only; use it with --out X.mp4")
-    found = _found(arguments, options)
-    targets = Targets(
-        [*(source for each in found for source in each.sources), *arguments.paths, settings.weights_path], arguments
-    )
-    if out.suffix.lower() not in {OBJECT, *OVERLAYS}:
+    _check(arguments)
+    paths = [standard_input(settings.max_archive_bytes) if path == DASH else path for path in arguments.paths]
+    listed = [path for file in arguments.lists for path in listed_in(file)]
+    found = _found(arguments, [*paths, *listed], listed)
+    inputs = [source for each in found for source in each.sources]
+    targets = Targets([*inputs, *paths, *listed, *arguments.lists, settings.weights_path], arguments)
+    if out != DASH and out.suffix.lower() not in {OBJECT, *OVERLAYS}:
         targets.folder(OUT, out)
     todo = [kept for each in found if (kept := each.wanted(targets))]
-    if passed := len(found) - len(todo):
-        print(f"pranet: {passed} of {len(found)} have their output already", file=sys.stderr)
-    failed = 0
-    if todo:
-        wanted = Wanted(arguments.segmentation_type or "binary", arguments.omit_empty)
-        failed = uvloop.run(segment_all(todo, options, wanted, settings, targets))
-    print(f"pranet: {len(todo) - failed} of {len(todo)} segmented into {out}", file=sys.stderr)
-    code = 1 if failed else 0
+    with Report(arguments.jsonl, arguments.csv, targets) as report:
+        report.passed = len(found) - len(todo)
+        if todo:
+            wanted = Wanted(arguments.segmentation_type or "binary", arguments.omit_empty)
+            uvloop.run(segment_all(todo, options, wanted, settings, targets, report))
+    print(f"pranet: {report.summary()}", file=sys.stderr)
+    code = 1 if report.failed else 0
     exit_if_abandoned(code)
     return code
 
 
-def _found(arguments: argparse.Namespace, options: Options) -> Sequence[Job | Series | Drawing]:
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse options that do not fit together."""
+    kind, series = arguments.out.suffix.lower(), arguments.out.suffix.lower() == OBJECT
+    given = {"--omit-empty": arguments.omit_empty, "--segmentation-type": arguments.segmentation_type}
+    for flag in (flag for flag, value in given.items() if value and not series):
+        raise NothingToDo(f"{flag} applies to a DICOM Segmentation only; use it with --out X.dcm")
+    if arguments.save_masks and kind not in OVERLAYS:
+        raise NothingToDo("--save-masks applies to a video only; use it with --out X.mp4")
+    if series and arguments.output != "mask":
+        raise NothingToDo("a DICOM Segmentation holds masks; leave --output out")
+    if series and (arguments.jsonl or arguments.csv):
+        raise NothingToDo("--jsonl and --csv have no rows for a DICOM Segmentation; use them with a folder as --out")
+    if [arguments.out, arguments.jsonl, arguments.csv].count(DASH) > 1:
+        raise NothingToDo("only one of --out, --jsonl and --csv can be -, standard output; give the others a file")
+    if [*arguments.paths, *arguments.lists].count(DASH) > 1:
+        raise NothingToDo("standard input can be read once; give - once")
+
+
+def _found(arguments: argparse.Namespace, paths: Sequence[Path], listed: Sequence[Path]) -> Sequence[AnyJob]:
     out: Path = arguments.out
     if out.suffix.lower() == OBJECT:
-        if options.output is not Output.MASK:
-            raise NothingToDo("a DICOM Segmentation holds masks; leave --output out")
-        return [Series(tuple(dict.fromkeys(file for file, _ in named(arguments.paths, out))), out)]
-    if out.suffix.lower() in OVERLAYS:
-        return [Drawing(_one_video(arguments), out, arguments.save_masks)]
-    found = plan(arguments.paths, out, suffix_of(options))
-    if not found:
+        found: Sequence[AnyJob] = [Series(tuple(dict.fromkeys(file for file, _ in named(paths, out))), out)]
+    elif out.suffix.lower() in OVERLAYS:
+        found = [Drawing(_one_video(arguments, paths), out, arguments.save_masks)]
+    else:
+        found = plan(paths, out, ".json" if arguments.output == "json" else ".png", set(listed))
+    if not found or not found[0].sources:
         raise NothingToDo("no picture found; give pictures, videos or DICOM objects, or folders of them")
+    if out == DASH and found[0].sources[0].suffix.lower() in VIDEOS:
+        raise NothingToDo("--out - takes one picture, not a video; give --out X.mp4, or a folder")
     return found
 
 
-def _one_video(arguments: argparse.Namespace) -> Path:
-    if len(arguments.paths) != 1 or not arguments.paths[0].is_file() or arguments.output not in ("mask", "overlay"):
+def _one_video(arguments: argparse.Namespace, paths: Sequence[Path]) -> Path:
+    if len(paths) != 1 or not paths[0].is_file() or arguments.output not in ("mask", "overlay"):
         raise NothingToDo(f"{arguments.out} holds one video with outlines; give one video file, and no --output")
-    source: Path = arguments.paths[0]
-    return source
+    return paths[0]

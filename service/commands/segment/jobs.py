@@ -1,6 +1,6 @@
 """What ``pranet segment`` reads and where it writes: one output for each picture, under a name of its own."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -8,6 +8,7 @@ from typing import Self
 from model import files
 from model.errors import UserError
 from model.files import Targets
+from service.commands.segment.inputs import DASH, OPEN_FILES, name_in_tree
 from service.commands.video.suffixes import PICTURES, VIDEOS
 from service.dicom.magic import NEEDED_BYTES, is_object
 
@@ -52,6 +53,8 @@ class Job:
             TargetError: an output is an input, or it exists.
 
         """
+        if self.target == DASH:
+            return self
         _holds_frames(OUT, self.folder, self.target.suffix, targets)
         return self if targets.wants(OUT, self.target) else None
 
@@ -104,31 +107,43 @@ class Drawing:
         return Drawing(self.source, overlay, masks) if overlay or masks else None
 
 
+AnyJob = Job | Series | Drawing
+
+
 def frame(folder: Path, number: int, suffix: str) -> Path:
     """Return the path of a frame's output, by its number from 0."""
     return folder / f"{number:08d}{suffix}"
 
 
-def plan(paths: Iterable[Path], out: Path, suffix: str) -> list[Job]:
+def plan(paths: Iterable[Path], out: Path, suffix: str, in_trees: Collection[Path] = ()) -> list[Job]:
     """Give each picture or video its output: its own name, in the tree of the folder it is in, with ``suffix`` added.
 
     So the name depends on nothing else, such as another picture of the same stem. What lies in ``out`` is no input.
+    See ``named`` for the arguments.
 
     Raises:
         NothingToDo: a path does not exist, or two pictures have the same name.
 
     """
     jobs: dict[Path, Job] = {}
-    for source, name in named(paths, out):
+    for source, name in named(paths, out, in_trees):
         target = out / f"{name}{suffix}"
+        target = DASH if out == DASH else target
         other = jobs.setdefault(target, Job(source, target)).source
         if not other.samefile(source):
+            if out == DASH:
+                raise NothingToDo("--out - takes one picture; give one, or a folder as --out")
             raise NothingToDo(f"{other} and {source} would both be written to {target}; segment them one after another")
     return list(jobs.values())
 
 
-def named(paths: Iterable[Path], out: Path) -> Iterator[tuple[Path, Path]]:
+def named(paths: Iterable[Path], out: Path, in_trees: Collection[Path] = ()) -> Iterator[tuple[Path, Path]]:
     """Yield every file to segment, and its path below the folder in which it was found.
+
+    Args:
+        paths: files and folders.
+        out: what lies in it is left out.
+        in_trees: the files among ``paths`` that keep their own folders.
 
     Raises:
         NothingToDo: a path does not exist.
@@ -140,8 +155,10 @@ def named(paths: Iterable[Path], out: Path) -> Iterator[tuple[Path, Path]]:
                 path, SUFFIXES, deep=True, but=None if _same(path, out) else out, also=holds_object
             ):
                 yield file, file.relative_to(path)
+        elif path.parent == OPEN_FILES:
+            yield path, Path("stdin")
         elif path.exists():
-            yield path, Path(path.name)
+            yield path, name_in_tree(path) if path in in_trees else Path(path.name)
         else:
             raise NothingToDo(f"{path} does not exist; give pictures, videos or folders of pictures")
 

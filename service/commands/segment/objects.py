@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from service.commands.segment.inputs import shown
 from service.commands.segment.jobs import OUT, Series, holds_object
 from service.commands.segment.outputs import read, write
 from service.commands.video.pyav import SourceError
@@ -53,12 +54,12 @@ async def read_objects(service: Service, sources: Sequence[Path], note: Note) ->
         except (ServiceError, SourceError) as error:
             if len(sources) == 1:
                 raise
-            raise SourceError(f"{source}: {error}") from error
+            raise SourceError(f"{shown(source)}: {error}") from error
     return found
 
 
-async def segment_series(service: Service, job: Series, options: Options, wanted: Wanted, note: Note) -> None:
-    """Segment all objects of a series into one DICOM Segmentation, in the order of their numbers.
+async def segment_series(service: Service, job: Series, options: Options, wanted: Wanted, note: Note) -> int:
+    """Segment all objects of a series into one DICOM Segmentation, in the order of their numbers; return their frames.
 
     Raises:
         SourceError: no object with pictures is there, or see ``read_objects``.
@@ -81,3 +82,4 @@ async def segment_series(service: Service, job: Series, options: Options, wanted
     if made.left_out:
         note(job.target, f"left out {', '.join(made.left_out)}, which break the DICOM standard")
     await asyncio.to_thread(write, OUT, job.target, made.content)
+    return sum(len(study.frames) for study in found)

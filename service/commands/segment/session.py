@@ -10,29 +10,31 @@ from typing import NoReturn
 from tqdm import tqdm
 
 from model.files import Targets
+from model.transforms import Pixels
 from service.archives import archive as archives
-from service.commands.segment.jobs import OBJECT, OUT, Drawing, Job, Series, holds_object
+from service.commands.segment.inputs import DASH, shown
+from service.commands.segment.jobs import OBJECT, OUT, AnyJob, Drawing, Job, Series, holds_object
 from service.commands.segment.objects import Wanted, read_objects, segment_series
-from service.commands.segment.outputs import asked, content, read, write
+from service.commands.segment.outputs import asked, content, mask_of, read, row_of, write
+from service.commands.segment.report import Report, Row
 from service.commands.segment.videos import Results, segment_video
 from service.commands.video.pyav import SourceError
 from service.commands.video.source import open_source
-from service.commands.video.suffixes import PICTURES, VIDEOS
+from service.commands.video.suffixes import VIDEOS
 from service.errors import ServiceError
+from service.frames.codec import Packed
 from service.frames.frame import Frame, Options, Segmentation
 from service.readiness import Phase
 from service.runtime import Service, load_predictor, running
 from service.settings import Settings
 
-AnyJob = Job | Series | Drawing
-
 AT_ONCE_PER_BATCH = 2  # one batch on the device while the next is decoded
 
 
 async def segment_all(
-    jobs: Sequence[AnyJob], options: Options, wanted: Wanted, settings: Settings, targets: Targets
-) -> int:
-    """Segment files at once, but videos one by one; return how many failed.
+    jobs: Sequence[AnyJob], options: Options, wanted: Wanted, settings: Settings, targets: Targets, report: Report
+) -> None:
+    """Segment files at once, but videos one by one.
 
     Raises:
         TargetError: an output cannot be written.
@@ -44,19 +46,13 @@ async def segment_all(
         service.readiness.enter(Phase.SERVING)  # without a warm-up: a slow first frame does not matter here
         places, one_video = asyncio.Semaphore(AT_ONCE_PER_BATCH * service.max_batch_size), asyncio.Lock()
         with tqdm(total=len(jobs), unit="frame", disable=None) as bar:
-            session = Session(service, options, wanted, targets, bar)
+            session = Session(service, options, wanted, targets, report, bar)
 
-            async def one(job: AnyJob) -> bool:
+            async def one(job: AnyJob) -> None:
                 async with one_video if _is_video(job) else places:
-                    return await session.segment(job)
+                    await session.segment(job)
 
-            outcomes = await asyncio.gather(*map(one, jobs))
-    return outcomes.count(False)
-
-
-def _other_object(path: Path) -> bool:
-    """Say whether a file is a DICOM object though its name says nothing of it."""
-    return path.suffix.lower() not in PICTURES and holds_object(path)
+            await asyncio.gather(*map(one, jobs))
 
 
 def _is_video(job: AnyJob) -> bool:
@@ -67,80 +63,105 @@ class Session:
     """One run over all jobs, each with the same options."""
 
     def __init__(
-        self, service: Service, options: Options, wanted: Wanted, targets: Targets, bar: "tqdm[NoReturn]"
+        self,
+        service: Service,
+        options: Options,
+        wanted: Wanted,
+        targets: Targets,
+        report: Report,
+        bar: "tqdm[NoReturn]",
     ) -> None:
         self._service = service
         self._options = options
+        self._asked = asked(options)
         self._wanted = wanted
         self._targets = targets
+        self._report = report
         self._bar = bar
 
-    async def segment(self, job: AnyJob) -> bool:
-        """Do one job; return whether all of it could be segmented, and say otherwise what could not."""
+    async def segment(self, job: AnyJob) -> None:
+        """Do one job, and report on it; say what could not be segmented."""
         try:
             if isinstance(job, Series):
-                await segment_series(self._service, job, self._options, self._wanted, self._note)
-                done = True
+                self._report.pictures += await segment_series(
+                    self._service, job, self._options, self._wanted, self._note
+                )
             elif isinstance(job, Drawing) or job.source.suffix.lower() in VIDEOS:
                 return await self._video(job)  # it moves the bar itself
-            elif job.source.suffix.lower() == OBJECT or await asyncio.to_thread(_other_object, job.source):
-                done = await self._object(job)
+            elif job.source.suffix.lower() == OBJECT or await asyncio.to_thread(holds_object, job.source):
+                await self._object(job)
             else:
-                done = await self._picture(job)
+                await self._picture(job)
         except (ServiceError, SourceError) as error:
-            done = self._note(job.target if isinstance(job, Series) else job.source, error)
+            self._failed(job.target if isinstance(job, Series) else job.source, None, error)
         self._bar.update()
-        return done
 
-    def _note(self, what: object, error: object) -> bool:
-        self._bar.write(f"{what}: {error}", file=sys.stderr)
-        return False
+    def _note(self, what: object, text: object) -> None:
+        self._bar.write(f"{what}: {text}", file=sys.stderr)
 
-    async def _picture(self, job: Job) -> bool:
+    def _failed(self, source: Path, number: int | None, error: object, *, counted_from: int = 0) -> None:
+        frame = "" if number is None else f", frame {number + counted_from}"
+        self._note(f"{shown(source)}{frame}", error)
+        self._report.add(Row(shown(source), number, error=str(error)))
+
+    async def _write(self, job: Job, path: Path, number: int | None, done: Segmentation, picture: Packed) -> None:
+        def make() -> Row:
+            mask = mask_of(done)
+            write(OUT, path, content(done, self._options, mask, picture, path.name))
+            return row_of(job.source, number, done, mask)
+
+        self._report.add(await asyncio.to_thread(make))
+
+    async def _picture(self, job: Job) -> None:
         image = await asyncio.to_thread(read, job.source, self._service.settings.max_image_bytes, "--max-image-bytes")
-        segmentation = await self._service.segmenter.segment(Frame(source=image, options=self._options))
-        await asyncio.to_thread(write, OUT, job.target, content(segmentation, job.source.name))
-        return True
+        done = await self._service.segmenter.segment(Frame(source=image, options=self._asked))
+        await self._write(job, job.target, None, done, lambda: image)
 
-    async def _video(self, job: Job | Drawing) -> bool:
+    async def _video(self, job: Job | Drawing) -> None:
         """Segment a video into a folder or lines of JSON, and an overlay; the bar counts its frames instead of it."""
 
-        def done(number: int, error: ServiceError | None) -> None:
+        def done(number: int, outcome: Segmentation | ServiceError, mask: Pixels | None) -> None:
             self._bar.update()
-            if error:
-                self._note(f"{job.source}, frame {number}", error)
+            if isinstance(outcome, ServiceError):
+                self._failed(job.source, number, outcome)
+            elif mask is not None:
+                self._report.add(row_of(job.source, number, outcome, mask))
 
         def wants(number: int) -> bool:
             return isinstance(job, Drawing) or self._targets.wants(OUT, job.frame(number))
 
-        opened = await asyncio.to_thread(open_source, str(job.source), raw=True)
-        expected = opened.count or 1
-        self._bar.total = (self._bar.total or 0) + expected - 1
         overlay, masks = (job.overlay, job.masks) if isinstance(job, Drawing) else (None, job.folder)
-        with Results(masks, overlay, opened, self._options) as results:
-            options = asked(self._options, masks)
-            findings = await segment_video(self._service, opened, results, options, done, wants)
+        try:
+            opened = await asyncio.to_thread(open_source, str(job.source), raw=True)
+            expected = opened.count or 1
+            self._bar.total = (self._bar.total or 0) + expected - 1
+            with Results(masks, overlay, opened, self._options) as results:
+                options = asked(self._options, masks)
+                findings = await segment_video(self._service, opened, results, options, done, wants)
+        except SourceError as error:
+            self._bar.update()
+            return self._failed(job.source, None, error)
+        self._report.passed += findings.passed
         self._bar.total = (self._bar.total or 0) + findings.frames + findings.failed - expected
-        self._bar.write(f"{job.source}: {findings.summary()}", file=sys.stderr)
-        return not findings.failed
+        self._note(shown(job.source), findings.summary())
 
-    async def _object(self, job: Job) -> bool:
+    async def _object(self, job: Job) -> None:
         """Segment a DICOM object into one picture, or a folder with one picture per frame."""
-        done = True
 
         async def keep(answer: archives.Answered) -> None:
-            nonlocal done
-            if isinstance(answer.outcome, Segmentation):
-                path = job.target if single else job.frame(answer.member.index)
-                await asyncio.to_thread(write, OUT, path, content(answer.outcome, path.name))
-            else:
-                done = self._note(f"{job.source}, frame {answer.member.name}", answer.outcome)
+            number = None if single else answer.member.index
+            if isinstance(answer.outcome, ServiceError):
+                return self._failed(job.source, number, answer.outcome, counted_from=1)  # as DICOM does
+            path = job.target if number is None else job.frame(number)
+            await self._write(job, path, number, answer.outcome, answer.member.read)
 
         found = await read_objects(self._service, [job.source], self._note)
         from service.dicom import work
 
         members = work.members(found)
         single = len(members) == 1
+        if job.target == DASH and len(members) > 1:
+            raise SourceError(f"has {len(members)} frames, and standard output takes one; give a folder as --out")
         todo = [each for each in members if single or self._targets.wants(OUT, job.frame(each.index))]
-        await self._service.archives.answer_all(todo, self._options, math.inf, keep)
-        return done
+        self._report.passed += len(members) - len(todo)
+        await self._service.archives.answer_all(todo, self._asked, math.inf, keep)

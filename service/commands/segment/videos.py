@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TextIO
 
-import numpy as np
-
 from model import files
 from model.transforms import Pixels
 from pranet_client.connection import VideoFrame
@@ -21,10 +19,9 @@ from service.commands.segment.jobs import LINES, MASKS, OUT, frame
 from service.commands.segment.outputs import content, mask_of, suffix_of, write
 from service.commands.video.pyav import SourceError
 from service.commands.video.source import Source, paced
-from service.commands.video.writer import MAX_PIXELS, OverlayWriter
+from service.commands.video.writer import OverlayWriter
 from service.errors import ServiceError
-from service.frames import codec, shapes
-from service.frames.frame import Options, Output, Segmentation
+from service.frames.frame import Options, Segmentation
 from service.runtime import Service
 from service.streams.frame import StreamFrame
 from service.streams.registry import Streams
@@ -80,8 +77,7 @@ class Results:
         self._masks = masks
         self._overlay = overlay
         self._source = source
-        self._output = options.output
-        self._suffix = suffix_of(options)
+        self._options = options
         self._flag = OUT if overlay is None else MASKS
         self._lines: TextIO | None = None
         self._video: OverlayWriter | None = None
@@ -107,16 +103,11 @@ class Results:
         if self._lines is not None:
             print(_line(shot, outcome), file=self._lines)
         elif self._masks is not None and isinstance(outcome, Segmentation):
-            path = frame(self._masks, shot.frame_id, self._suffix)
-            write(self._flag, path, self._content(shot, outcome, mask, path.name))
+            path = frame(self._masks, shot.frame_id, suffix_of(self._options))
+            assert mask is not None
+            write(self._flag, path, content(outcome, self._options, mask, lambda: shot.picture, path.name))
         if self._video is not None:
             self._video.add(shot.picture, shot.presented or 0.0, mask)
-
-    def _content(self, shot: VideoFrame, outcome: Segmentation, mask: Pixels | None, name: str) -> bytes:
-        if self._output is Output.OVERLAY and mask is not None:
-            picture = np.asarray(codec.to_rgb(shot.picture, MAX_PIXELS)[0])
-            return codec.encode_png(shapes.draw_overlay(picture, mask))
-        return content(outcome, name)
 
 
 def _prepare(stack: ExitStack, flag: str, path: Path) -> None:
@@ -129,7 +120,7 @@ async def segment_video(
     source: Source,
     results: Results,
     options: Options,
-    done: Callable[[int, ServiceError | None], None],
+    done: Callable[[int, Segmentation | ServiceError, Pixels | None], None],
     wants: Callable[[int], bool] = lambda number: True,
 ) -> Findings:
     """Segment every frame of a video in order.
@@ -139,7 +130,7 @@ async def segment_video(
         source: the video, with raw pictures.
         results: open.
         options: see ``asked``.
-        done: called with the number of each frame, and its error if it failed.
+        done: called with the number of each frame, its answer or error, and its mask.
         wants: says by its number whether a frame is to be segmented; others are passed by.
 
     Raises:
@@ -171,7 +162,7 @@ async def segment_video(
         else:
             findings.count(shot.presented or 0.0, polyp=bool(mask.any()))
         await asyncio.to_thread(results.take, shot, outcome, mask)
-        done(shot.frame_id, outcome if isinstance(outcome, ServiceError) else None)
+        done(shot.frame_id, outcome, mask)
 
     # Limits of a server, on time and on the number of streams, mean nothing here.
     streams = Streams(
