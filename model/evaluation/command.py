@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from model import files
 from model.engines import factory
@@ -15,7 +15,7 @@ from model.evaluation.bootstrap import Estimate
 from model.evaluation.calibration import Reliability
 from model.evaluation.maps import FolderMaps, Maps, NetworkMaps
 from model.evaluation.output import Judged
-from model.evaluation.protocols import THRESHOLD, Judgement
+from model.evaluation.protocols import Judgement
 from model.files import Targets
 from model.training.data import sources
 from model.training.data.pairs import PairFile, read_image, read_truth
@@ -23,31 +23,6 @@ from model.weights import checkpoint
 from model.weights.checkpoint import Checkpoint
 
 Groups = dict[str, dict[str, Estimate]]  # set -> metric -> mean over its pictures
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of ``pranet evaluate``."""
-    add = parser.add_argument
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--weights", type=Path, help="judge this weights file")
-    source.add_argument("--predictions", type=Path, help="judge the maps in this folder, named as the pictures are")
-    sources.add_arguments(parser)
-    add("--protocol", choices=get_args(protocols.Protocol), default="fixed")
-    add("--out", type=Path, help="folder for a page, tables as JSON and CSV, and pictures of cases")
-    add("--baseline", type=Path, help="pictures.csv of an earlier evaluation, for a paired comparison")
-    add("--crops", action="store_true", help="also look for false positives on polyp-free crops of the pictures")
-    add("--operating-points", action="store_true", help="also say what every threshold finds, and marks for nothing")
-    add("--boxes", action="store_true", help="also paint the black box of endoscopes in and out, and see what moves")
-    add("--calibrate", type=Path, metavar="FILE", help="fit the presence score, write weights with it")
-    add(
-        "--operate-at",
-        type=float,
-        default=THRESHOLD,
-        help="with --calibrate: weights that mark at 0.5 what these mark here",
-    )
-    files.add_overwrite(parser)
-    add("--device", default="auto")
-    add("--precision", default="fp32")
 
 
 def run(args: argparse.Namespace) -> int:

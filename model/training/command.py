@@ -29,36 +29,6 @@ LOG, CURVES = "log.jsonl", "curves.png"
 FILES = (state.FILE, loop.LAST, loop.BEST, LOG, CURVES, "run.json")  # of a run
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of ``pranet train``."""
-    add = parser.add_argument
-    add("recipe", help=f"a recipe of the package ({', '.join(recipe.names())}) or a TOML file")
-    sources.add_arguments(parser)
-    add("--out", type=Path, required=True, help="folder for weights, state and log")
-    add("--init", type=Path, help="start from these weights instead of random ones")
-    add("--backbone", type=Path, help="start from an ImageNet Res2Net-50 v1b in its published key names")
-    once = parser.add_mutually_exclusive_group()
-    once.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    once.add_argument("--overwrite", action="store_true", help="begin anew over the run in --out")
-    add("--validation", type=Path, help="list of names to validate on, and not to train on")
-    add("--validate-every", type=int, default=250, metavar="STEPS")
-    add("--save-every", type=int, default=100, metavar="STEPS")
-    add("--steps", type=int, help="train so many steps, whatever the recipe says")
-    add("--minutes", type=float, help="train so many minutes, whatever the recipe says")
-    add("--batch", type=int, help="samples a step, on a machine with less memory or time than the recipe's")
-    add("--precision", choices=("fp32", "bf16"), help="bf16 is slow where the processor does not compute in it")
-    add("--seed", type=int, help="another seed than the recipe's")
-    add(
-        "--leave-out",
-        action="append",
-        default=[],
-        metavar="SOURCE",
-        help="train without this one of --sources, and judge on it; repeatable, a run each",
-    )
-    add("--near-copies", action="store_true", help="train nothing; name pictures that are nearly those of --validation")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-
-
 def run(args: argparse.Namespace) -> int:
     """Carry out ``pranet train``; returns the exit status.
 
@@ -164,6 +134,8 @@ def _network(args: argparse.Namespace) -> PraNet:
 
 
 def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     with contextlib.suppress(RuntimeError, AssertionError):  # unknown; not there, or not in this build of PyTorch
         device = torch.empty(0, device=name).device
         if device.type in DEVICES:

@@ -19,29 +19,10 @@ from model.weights.checkpoint import Checkpoint
 from service.commands.video.suffixes import PICTURES
 from service.errors import ServiceError
 from service.frames import codec
-from service.settings import Settings, add_flags, from_command_line
+from service.settings import Settings, from_command_line
 
 CALIBRATION_PICTURES = 64
 OUT = "--out"
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of ``pranet export``."""
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--onnx", action="store_true", help="an ONNX file, checked against PyTorch")
-    what.add_argument("--triton", action="store_true", help="a model repository for NVIDIA Triton, with ONNX in it")
-    what.add_argument("--int8", action="store_true", help="the calibration for --precision int8; needs --calibrate")
-    parser.add_argument(
-        "--calibrate", type=Path, action="append", metavar="DIR", help="folder of typical pictures; repeatable"
-    )
-    parser.add_argument(
-        "--exclude", type=Path, metavar="FILE", help="list of pictures to leave out, such as those for validation"
-    )
-    parser.add_argument(
-        "-o", "--out", type=Path, metavar="PATH", help="default: pranet.onnx, model_repository, or beside the weights"
-    )
-    files.add_overwrite(parser)
-    add_flags(parser, ("weights", "max_image_pixels", "log_level"))
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -13,13 +13,13 @@ import uvloop
 
 from model import files
 from model.files import Targets
-from pranet_client.async_client import DEFAULT_TARGET, AsyncClient
+from pranet_client.async_client import AsyncClient
 from pranet_client.connection import Reply, VideoFrame
 from pranet_client.credentials import NO_ACCESS, Access
 from pranet_client.errors import ClientError
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from pranet_client.sources import in_thread
-from service.commands.access import access_of, add_access_options
+from service.commands.access import access_of
 from service.commands.recording import Recorder
 from service.commands.stream_statistics import StreamStatistics
 from service.commands.video.pyav import SourceError
@@ -28,30 +28,16 @@ from service.commands.video.writer import OverlayWriter
 from service.errors import ServiceError
 from service.frames import codec
 
-POLICIES = {"latest": pb.POLICY_LATEST, "every": pb.POLICY_EVERY}
 LINE_SECONDS = 1.0  # between two lines of statistics
 ENDINGS = (KeyboardInterrupt, ClientError, SourceError)  # of a stream, after which its video is kept
 
 Take = Callable[[Reply], None]
 
 
-def add_stream_options(parser: argparse.ArgumentParser, policy: str = "latest") -> None:
-    """Declare the options that configure a stream; ``replay`` shares them."""
-    add = parser.add_argument
-    add("--server", default=DEFAULT_TARGET, metavar="HOST:PORT", help=f"gRPC address (default: {DEFAULT_TARGET})")
-    add("--policy", choices=POLICIES, default=policy, help=f"latest (live) or every (default: {policy})")
-    add("--deadline-ms", type=float, default=0, help="from capture; later frames are dropped (default: 0, none)")
-    add("--threshold", type=float, help="probability above which a pixel is polyp (default: the server's)")
-    add("--smoothing-ms", type=float, default=0, help="time constant of smoothing over frames (default: 0, none)")
-    add("--hysteresis", action="store_true", help="show polyps later and longer, which reduces flicker")
-    add("--roi", default="full", help="full, auto (without the black border), or x,y,w,h (default: full)")
-    add_access_options(parser)
-
-
 def stream_config(arguments: argparse.Namespace) -> pb.StreamConfig:
     """Return the stream's first message, its configuration, from the command line."""
     config = pb.StreamConfig(
-        policy=POLICIES[arguments.policy],
+        policy=f"POLICY_{arguments.policy.upper()}",
         deadline_ms=arguments.deadline_ms,
         roi=arguments.roi,
         smoothing_ms=arguments.smoothing_ms,
@@ -60,20 +46,6 @@ def stream_config(arguments: argparse.Namespace) -> pb.StreamConfig:
     if arguments.threshold is not None:
         config.threshold = arguments.threshold
     return config
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of ``pranet stream``."""
-    add = parser.add_argument
-    add("source", metavar="SOURCE", help="video file, folder of frames, /dev/videoN, rtsp://..., or demo:")
-    add_stream_options(parser)
-    add("--fps", type=float, help="frames to send a second (default: as the source's times say)")
-    add("--seconds", type=float, help="stop after this many seconds (default: when the source ends)")
-    add("--raw", action="store_true", help="send video frames as raw RGB24 instead of JPEG")
-    add("--out", type=Path, metavar="FILE.mp4", help="write all frames with the newest outlines of polyps")
-    add("--save-masks", type=Path, metavar="DIR", help="write the mask of every answered frame")
-    add("--record", type=Path, metavar="DIR", help="keep frames, answers and timings, for pranet replay")
-    files.add_overwrite(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

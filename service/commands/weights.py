@@ -12,44 +12,7 @@ from model.evaluation import comparison
 from model.files import Targets
 from model.training.data.pairs import read_names
 from model.weights import checkpoint
-
-OUT = "OUT"
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare ``inspect``, ``convert``, ``compare`` and ``blend``."""
-    actions = parser.add_subparsers(metavar="ACTION", required=True)
-    inspecting = actions.add_parser("inspect", help="check a file and print its metadata")
-    inspecting.add_argument("file", type=Path)
-    inspecting.set_defaults(act=_inspect)
-
-    converting = actions.add_parser("convert", help="write a file as safetensors in another storage")
-    converting.add_argument("file", type=Path)
-    converting.add_argument("out", type=Path, metavar=OUT)
-    converting.add_argument("--storage", choices=("int8", "fp16", "fp32"), default="int8", help="default: int8")
-    converting.add_argument("--name", help="name of the weights in answers")
-    files.add_overwrite(converting)
-    converting.set_defaults(act=_convert)
-
-    comparing = actions.add_parser("compare", help="compare the masks of two files on annotated pictures")
-    comparing.add_argument("one", type=Path)
-    comparing.add_argument("other", type=Path)
-    comparing.add_argument("--images", nargs="+", type=Path, required=True, metavar="DIR", help="folders of pictures")
-    comparing.add_argument(
-        "--masks", nargs="+", type=Path, required=True, metavar="DIR", help="folders of masks with the same names"
-    )
-    comparing.add_argument("--only", type=Path, metavar="FILE", help="list of names to use, one per line")
-    comparing.set_defaults(act=_compare)
-
-    blending = actions.add_parser("blend", help="average weights before and after fine-tuning")
-    blending.add_argument("one", type=Path)
-    blending.add_argument("other", type=Path)
-    blending.add_argument("out", type=Path, metavar=OUT)
-    blending.add_argument(
-        "--share", type=float, default=0.5, help="share of OTHER in the result, 0 to 1 (default: 0.5)"
-    )
-    files.add_overwrite(blending)
-    blending.set_defaults(act=_blend)
+from service.commands.flags.weights import OUT
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -61,8 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
         UserError: there are no pictures to compare on, or the share is not from 0 to 1.
 
     """
-    code: int = arguments.act(arguments)
-    return code
+    return ACTIONS[arguments.act](arguments)
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
@@ -118,3 +80,6 @@ def _blend(arguments: argparse.Namespace) -> int:
     with files.writing(OUT, arguments.out):
         checkpoint.save(arguments.out, state, "fp32", {"name": "blend", "blend": origin})
     return _inspect(argparse.Namespace(file=arguments.out))
+
+
+ACTIONS = {"inspect": _inspect, "convert": _convert, "compare": _compare, "blend": _blend}

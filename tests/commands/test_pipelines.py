@@ -129,6 +129,7 @@ REFUSED = {
     ("v.mp4", "-o", "-"): "--out - takes one picture, not a video",
     ("a.jpg", "-o", "seg.dcm", "--csv", "rows"): "have no rows for a DICOM Segmentation",
     ("a.jpg", "-o", "out", "--csv", "a.jpg"): "--csv a.jpg is the input",
+    ("--from", "list", "-o", "out", "--jsonl", "list"): "--jsonl list is the input",
     ("a.jpg", "-o", "out", "--jsonl", "empty"): "--jsonl empty exists; give another path, or --overwrite",
 }
 
@@ -139,6 +140,7 @@ def test_what_does_not_fit_together_is_said(
 ) -> None:
     for name in ("empty", "v.mp4"):
         (pictures / name).touch()
+    (pictures / "list").write_text("a.jpg\n")
     monkeypatch.chdir(pictures)
     assert main(["segment", *words]) == 2
     assert REFUSED[words] in capsys.readouterr().err

@@ -66,6 +66,11 @@ COMMANDS = (
         made="v.mp4.frames/00000001.png",
     ),
     Command(
+        "segment-rows", "--csv", "frames/polyp-1.png", "rows.csv",
+        lambda place, source, out: ["segment", source, "-o", place / "rows-masks", "--csv", out, *FAST],
+        limit=32,
+    ),
+    Command(
         "segment-overlay", "--out", "v.mp4", "overlay.mp4",
         lambda _, source, out: ["segment", source, "-o", out, *FAST],
     ),

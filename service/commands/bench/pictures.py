@@ -1,8 +1,6 @@
 """The pictures that a benchmark sends: the files of a folder, or all scaled to one size and encoded beforehand."""
 
-import argparse
 import io
-import re
 from pathlib import Path
 
 from PIL import Image, ImageOps
@@ -12,20 +10,6 @@ from service.commands.segment.jobs import NothingToDo
 from service.commands.video.suffixes import PICTURES
 
 JPEG_QUALITY = 90
-SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
-
-
-def size(text: str) -> tuple[int, int]:
-    """Parse ``WIDTHxHEIGHT``.
-
-    Raises:
-        ArgumentTypeError: the text has another form.
-
-    """
-    found = SIZE.fullmatch(text)
-    if not found or not int(found[1]) or not int(found[2]):
-        raise argparse.ArgumentTypeError(f"{text!r} should be width and height in pixels, such as 1280x1024")
-    return int(found[1]), int(found[2])
 
 
 def read(folder: Path, size: tuple[int, int] | None = None) -> list[bytes]:
