@@ -196,3 +196,36 @@ def test_a_video_is_written_of_one_video_only(
     paths = [str(tmp_path / each) if each.endswith((".mp4", ".")) else each for each in arguments]
     assert main(["segment", *paths, "-o", str(tmp_path / "out.mp4")]) == 2
     assert "give one video file, and no --output" in capsys.readouterr().err
+
+
+CPU = ("--device", "cpu", "--engine", "torch")
+
+
+def test_the_frames_of_a_video_that_are_there_are_passed_by(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clip, frames = film(tmp_path / "clip.mp4", count=6), tmp_path / "out" / "clip.mp4.frames"
+    there = [touch(frames / f"{number:08d}.png") for number in (0, 4)]
+    words = ["segment", str(clip), "-o", str(tmp_path / "out"), *CPU]
+    assert main(words) == 2
+    assert "00000000.png exists" in capsys.readouterr().err
+    assert main([*words, "--skip-existing"]) == 0
+    told = capsys.readouterr().err
+    assert "4 of 6 frames (2 had their output already), a polyp in 25.0% of them, first at 0.50 s" in told
+    assert "4 pictures, 1 with a polyp, 0 failed, 2 passed by" in told
+    assert [file.read_bytes() for file in there] == [b"", b""]
+    assert len(list(frames.iterdir())) == 6
+
+
+def test_what_a_video_has_is_passed_by_and_what_it_lacks_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip, out, masks = film(tmp_path / "clip.mp4", count=6), touch(tmp_path / "out.mp4"), tmp_path / "masks"
+    words = ["segment", str(clip), "-o", str(out), "--save-masks", str(masks), "--skip-existing", *CPU]
+    assert main(words) == 0
+    assert len(list(masks.iterdir())) == 6
+    assert main(words) == 0
+    assert "0 pictures, 0 with a polyp, 0 failed, 1 passed by" in capsys.readouterr().err
+    out.unlink()
+    kept = {file: file.stat().st_mtime_ns for file in masks.iterdir()}
+    assert main(words) == 0
+    assert len(videos.read(out)[0]) == 6
+    assert {file: file.stat().st_mtime_ns for file in masks.iterdir()} == kept

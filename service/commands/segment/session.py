@@ -13,7 +13,7 @@ from model.files import Targets
 from model.transforms import Pixels
 from service.archives import archive as archives
 from service.commands.segment.inputs import DASH, shown
-from service.commands.segment.jobs import OBJECT, OUT, AnyJob, Drawing, Job, Series, holds_object
+from service.commands.segment.jobs import MASKS, OBJECT, OUT, AnyJob, Drawing, Job, Series, holds_object
 from service.commands.segment.objects import Wanted, read_objects, segment_series
 from service.commands.segment.outputs import asked, content, mask_of, read, row_of, write
 from service.commands.segment.report import Report, Row
@@ -130,12 +130,15 @@ class Session:
         def wants(number: int) -> bool:
             return isinstance(job, Drawing) or self._targets.wants(OUT, job.frame(number))
 
-        overlay, masks = (job.overlay, job.masks) if isinstance(job, Drawing) else (None, job.folder)
+        if isinstance(job, Drawing):
+            overlay, masks, flag = job.overlay, job.masks, MASKS
+        else:
+            overlay, masks, flag = None, job.folder, OUT
         try:
             opened = await asyncio.to_thread(open_source, str(job.source), raw=True)
             expected = opened.count or 1
             self._bar.total = (self._bar.total or 0) + expected - 1
-            with Results(masks, overlay, opened, self._options) as results:
+            with Results(masks, overlay, opened, self._options, flag, self._targets) as results:
                 options = asked(self._options, masks)
                 findings = await segment_video(self._service, opened, results, options, done, wants)
         except SourceError as error:

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, Self, TextIO
 
 from model import files
+from model.files import Targets
 from model.transforms import Pixels
 from pranet_client.connection import VideoFrame
 from pranet_client.sources import in_thread
 from service.answers import describe
-from service.commands.segment.jobs import LINES, MASKS, OUT, frame
+from service.commands.segment.jobs import LINES, OUT, frame
 from service.commands.segment.outputs import content, mask_of, suffix_of, write
 from service.commands.video.pyav import SourceError
 from service.commands.video.source import Source, paced
@@ -67,18 +68,29 @@ class Results:
         overlay: a video of all frames with outlines; None: none.
         source: the video.
         options: what files shall hold.
+        flag: names ``masks`` in errors.
+        targets: what may be written.
 
     Raises:
         TargetError: on entry, or from ``take``: something cannot be written; the message names its flag.
 
     """
 
-    def __init__(self, masks: Path | None, overlay: Path | None, source: Source, options: Options) -> None:
+    def __init__(
+        self,
+        masks: Path | None,
+        overlay: Path | None,
+        source: Source,
+        options: Options,
+        flag: str,
+        targets: Targets,
+    ) -> None:
         self._masks = masks
         self._overlay = overlay
         self._source = source
         self._options = options
-        self._flag = OUT if overlay is None else MASKS
+        self._flag = flag
+        self._targets = targets
         self._lines: TextIO | None = None
         self._video: OverlayWriter | None = None
 
@@ -105,7 +117,8 @@ class Results:
         elif self._masks is not None and isinstance(outcome, Segmentation):
             path = frame(self._masks, shot.frame_id, suffix_of(self._options))
             assert mask is not None
-            write(self._flag, path, content(outcome, self._options, mask, lambda: shot.picture, path.name))
+            if self._targets.wants(self._flag, path):
+                write(self._flag, path, content(outcome, self._options, mask, lambda: shot.picture, path.name))
         if self._video is not None:
             self._video.add(shot.picture, shot.presented or 0.0, mask)
 
