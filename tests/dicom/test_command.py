@@ -27,6 +27,7 @@ def test_the_command_writes_masks_or_a_segmentation(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         made = dcmread(tmp_path / f"seg-{frames}.dcm")
         assert (made.Modality, made.NumberOfFrames) == ("SEG", frames)
+        assert "pranet: 2 pictures, 1 with a polyp, 0 failed" in done.stderr
 
 
 def test_frames_are_left_out_of_a_segmentation_only(tmp_path: Path) -> None:

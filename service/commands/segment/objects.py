@@ -17,6 +17,7 @@ from service.frames.frame import Options
 from service.runtime import Service
 
 if TYPE_CHECKING:
+    from service.dicom.seg import Written
     from service.dicom.study import Study
 
 LIMIT = "--max-archive-bytes"
@@ -58,8 +59,8 @@ async def read_objects(service: Service, sources: Sequence[Path], note: Note) ->
     return found
 
 
-async def segment_series(service: Service, job: Series, options: Options, wanted: Wanted, note: Note) -> int:
-    """Segment all objects of a series into one DICOM Segmentation, in the order of their numbers; return their frames.
+async def segment_series(service: Service, job: Series, options: Options, wanted: Wanted, note: Note) -> "Written":
+    """Segment all objects of a series into one DICOM Segmentation, in the order of their numbers.
 
     Raises:
         SourceError: no object with pictures is there, or see ``read_objects``.
@@ -82,4 +83,4 @@ async def segment_series(service: Service, job: Series, options: Options, wanted
     if made.left_out:
         note(job.target, f"left out {', '.join(made.left_out)}, which break the DICOM standard")
     await asyncio.to_thread(write, OUT, job.target, made.content)
-    return sum(len(study.frames) for study in found)
+    return made

@@ -87,6 +87,11 @@ class Report:
         if self._table is not None:
             self._table.writerow(asdict(row).values())
 
+    def count(self, pictures: int, with_polyp: int) -> None:
+        """Count the frames of a DICOM Segmentation, which have no rows."""
+        self.pictures += pictures
+        self.with_polyp += with_polyp
+
     def summary(self) -> str:
         """Return the figures on one line."""
         counted = f"{self.pictures} picture{'' if self.pictures == 1 else 's'}"

@@ -83,9 +83,8 @@ class Session:
         """Do one job, and report on it; say what could not be segmented."""
         try:
             if isinstance(job, Series):
-                self._report.pictures += await segment_series(
-                    self._service, job, self._options, self._wanted, self._note
-                )
+                made = await segment_series(self._service, job, self._options, self._wanted, self._note)
+                self._report.count(made.frames, made.with_polyp)
             elif isinstance(job, Drawing) or job.source.suffix.lower() in VIDEOS:
                 return await self._video(job)  # it moves the bar itself
             elif job.source.suffix.lower() == OBJECT or await asyncio.to_thread(holds_object, job.source):
