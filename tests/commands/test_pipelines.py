@@ -128,6 +128,7 @@ REFUSED = {
     ("-o", "out"): "no picture found",
     ("v.mp4", "-o", "-"): "--out - takes one picture, not a video",
     ("a.jpg", "-o", "seg.dcm", "--csv", "rows"): "have no rows for a DICOM Segmentation",
+    ("a.jpg", "-o", "out", "--csv", "rows", "--jsonl", "rows"): "name the same file",
     ("a.jpg", "-o", "out", "--csv", "a.jpg"): "--csv a.jpg is the input",
     ("--from", "list", "-o", "out", "--jsonl", "list"): "--jsonl list is the input",
     ("a.jpg", "-o", "out", "--jsonl", "empty"): "--jsonl empty exists; give another path, or --overwrite",

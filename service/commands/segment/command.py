@@ -78,6 +78,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise NothingToDo("--jsonl and --csv have no rows for a DICOM Segmentation; use them with a folder as --out")
     if [arguments.out, arguments.jsonl, arguments.csv].count(DASH) > 1:
         raise NothingToDo("only one of --out, --jsonl and --csv can be -, standard output; give the others a file")
+    if arguments.csv and arguments.csv == arguments.jsonl:
+        raise NothingToDo("--csv and --jsonl name the same file; give each its own")
     if [*arguments.paths, *arguments.lists].count(DASH) > 1:
         raise NothingToDo("standard input can be read once; give - once")
 
