@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -186,4 +185,5 @@ def test_a_killed_run_is_gone_on_with(tmp_path: Path) -> None:
     assert not list(out.glob(".*"))
     sources = [row["source"] for row in csv.DictReader(table.read_text().splitlines())]
     assert len(sources) == len(set(sources))
-    assert {f"{name}.png" for name in map(os.path.basename, sources)} >= dict(outputs(out)).keys() - done.keys()
+    assert set(sources) <= {str(folder / f"{number}.png") for number in range(6)}
+    assert {f"{Path(source).name}.png" for source in sources} >= dict(outputs(out)).keys() - done.keys()
