@@ -51,7 +51,7 @@ def test_a_command_whose_extra_is_not_installed_says_how_to_get_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(COMMANDS, "evaluate", ("package_that_is_not_here", "judge weights"))
-    assert main(["evaluate"]) == 2
+    assert main(["evaluate", "--weights", "w"]) == 2
     assert "evaluate needs package_that_is_not_here" in capsys.readouterr().err
 
 
