@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from model import files
 from model.errors import UserError, how_to_install
 from model.network.normalisation import Normalised
 from model.rewrites.folding import fold_batch_norm
@@ -48,8 +49,13 @@ def write_onnx(checkpoint: Checkpoint, path: Path) -> float:
 
     """
     network = Normalised(fold_batch_norm(checkpoint.network())).eval()
-    frames = torch.zeros(2, 3, SIZE, SIZE, dtype=torch.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
+    with files.replacing(path) as draft:
+        return _write_checked(network, draft)
+
+
+def _write_checked(network: torch.nn.Module, path: Path) -> float:
+    frames = torch.zeros(2, 3, SIZE, SIZE, dtype=torch.uint8)
     try:
         import onnxruntime
 
@@ -71,7 +77,7 @@ def write_onnx(checkpoint: Checkpoint, path: Path) -> float:
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     differences = [_difference(network, session, _noise(count)) for count in (1, 3)]
     if max(differences) > TOLERANCE:
-        raise ExportError(f"a logit of {path} differs from PyTorch's by {max(differences):.3g}; do not use this file")
+        raise ExportError(f"a logit differs from PyTorch's by {max(differences):.3g}, so the file is not kept")
     return max(differences)
 
 
@@ -82,13 +88,19 @@ def write_triton(checkpoint: Checkpoint, repository: Path, name: str = "pranet",
         ExportError: see ``write_onnx``.
 
     """
-    difference = write_onnx(checkpoint, repository / name / "1" / "model.onnx")
+    model, description = (repository / each for each in triton_files(name))
+    difference = write_onnx(checkpoint, model)
     facts = {"name": name, "max_batch_size": max_batch_size, "input": INPUT, "output": OUTPUT, "size": SIZE}
     config = CONFIG.format(**facts) + "".join(
         WARM_UP.format(batch=batch, **facts) for batch in sorted({1, max_batch_size})
     )
-    (repository / name / "config.pbtxt").write_text(config)
+    files.write(description, config)
     return difference
+
+
+def triton_files(name: str = "pranet") -> tuple[str, str]:
+    """Return the files of a model in a repository for Triton: network and description, relative to the repository."""
+    return f"{name}/1/model.onnx", f"{name}/config.pbtxt"
 
 
 def _noise(count: int) -> Pixels:

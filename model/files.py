@@ -9,7 +9,7 @@ import errno
 import fcntl
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from model.errors import UserError
@@ -31,7 +31,14 @@ def natural(path: Path) -> tuple[list[list[str | int]], Path]:
     return [[int(piece) if index % 2 else piece for index, piece in enumerate(pieces)] for pieces in parts], path
 
 
-def listed(folder: Path, suffixes: Collection[str], *, deep: bool = False, but: Path | None = None) -> list[Path]:
+def listed(
+    folder: Path,
+    suffixes: Collection[str],
+    *,
+    deep: bool = False,
+    but: Path | None = None,
+    also: Callable[[Path], bool] = lambda file: False,
+) -> list[Path]:
     """Return the files of a folder in natural order, without hidden ones, such as drafts.
 
     Args:
@@ -39,10 +46,12 @@ def listed(folder: Path, suffixes: Collection[str], *, deep: bool = False, but: 
         suffixes: of the files to return, in lower case.
         deep: also list the folders in it.
         but: leave out what lies in this folder, such as a run's own output.
+        also: says whether to return a file of another suffix, for example by its contents.
 
     """
     found = (folder.rglob if deep else folder.glob)("*")
-    shown = [file for file in found if file.suffix.lower() in suffixes and not _hidden(file, folder) and file.is_file()]
+    shown = [file for file in found if not _hidden(file, folder) and file.is_file()]
+    shown = [file for file in shown if file.suffix.lower() in suffixes or also(file)]
     if but is not None and but.exists():
         shown = [file for file in shown if not file.resolve().is_relative_to(but.resolve())]
     return sorted(shown, key=natural)

@@ -25,7 +25,7 @@ from service.readiness import Phase
 from service.rest import routes
 from service.rpc import server as rpc
 from service.runtime import Service, load_predictor, running, warm_up
-from service.settings import Settings, add_flags, flag, from_command_line, variable
+from service.settings import Settings, flag, from_command_line, variable
 
 INFERENCE_DEAD = 3  # exit code: the device hangs or a slot failed; the supervisor should restart the service
 SAMPLE = SAMPLES / "polyp-1.jpg"
@@ -35,11 +35,6 @@ log = logging.getLogger(__name__)
 
 class StartError(UserError):
     """The service cannot start; the message says what to change."""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of ``pranet serve``: one flag for each setting."""
-    add_flags(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -18,6 +18,7 @@ from service.batching.admission import Admission
 from service.batching.batcher import HANG_SECONDS, Batcher
 from service.batching.device_thread import in_device_thread
 from service.calls import Calls
+from service.dicom import recognition
 from service.frames.frame import Inference, rehearse
 from service.frames.model_slot import PREPARE_SECONDS, ModelSlot
 from service.frames.segmenter import CpuPool, Segmenter, inference
@@ -179,6 +180,7 @@ def _segmenter(
         traces,
         max_image_pixels=settings.max_image_pixels,
         input_size=input_size,
+        unpack=recognition.unpacked,
         side_outputs=side_outputs,
     )
 

@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
@@ -219,7 +219,17 @@ def add_flags(parser: argparse.ArgumentParser, names: Iterable[str] | None = Non
     for name in names or Settings.model_fields:
         field = Settings.model_fields[name]
         text = f"{in_a_sentence(str(field.description))} (default: {default_text(field)})".replace("%", "%%")
-        group.add_argument(flag(name), dest=name, metavar="VALUE", help=text)
+        group.add_argument(flag(name), dest=name, metavar=_metavar(name, field), help=text)
+
+
+def _metavar(name: str, field: FieldInfo) -> str:
+    """Return the choices of a setting, or what its values are; ``load`` checks them, with those of variables."""
+    kinds = [kind for kind in get_args(field.annotation) or (field.annotation,) if kind is not type(None)]
+    if get_origin(field.annotation) is Literal:
+        return "{" + ",".join(map(str, kinds)) + "}"
+    return {bool: "{true,false}", int: "N", float: "NUMBER", Path: "PATH"}.get(
+        kinds[0], name.rpartition("_")[2].upper()
+    )
 
 
 def from_command_line(arguments: argparse.Namespace) -> Settings:

@@ -4,8 +4,9 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
+from model import files
 from model.engines import factory
 from model.engines.predictor import Predictor
 from model.errors import UserError
@@ -14,7 +15,8 @@ from model.evaluation.bootstrap import Estimate
 from model.evaluation.calibration import Reliability
 from model.evaluation.maps import FolderMaps, Maps, NetworkMaps
 from model.evaluation.output import Judged
-from model.evaluation.protocols import THRESHOLD, Judgement
+from model.evaluation.protocols import Judgement
+from model.files import Targets
 from model.training.data import sources
 from model.training.data.pairs import PairFile, read_image, read_truth
 from model.weights import checkpoint
@@ -23,64 +25,53 @@ from model.weights.checkpoint import Checkpoint
 Groups = dict[str, dict[str, Estimate]]  # set -> metric -> mean over its pictures
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of ``pranet evaluate``."""
-    add = parser.add_argument
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--weights", type=Path, help="judge this weights file")
-    source.add_argument("--predictions", type=Path, help="judge the maps in this folder, named as the pictures are")
-    sources.add_arguments(parser)
-    add("--protocol", choices=get_args(protocols.Protocol), default="fixed")
-    add("--out", type=Path, help="folder for a page, tables as JSON and CSV, and pictures of cases")
-    add("--baseline", type=Path, help="pictures.csv of an earlier evaluation, for a paired comparison")
-    add("--crops", action="store_true", help="also look for false positives on polyp-free crops of the pictures")
-    add("--operating-points", action="store_true", help="also say what every threshold finds, and marks for nothing")
-    add("--boxes", action="store_true", help="also paint the black box of endoscopes in and out, and see what moves")
-    add("--calibrate", type=Path, metavar="FILE", help="fit the presence score, write weights with it")
-    add(
-        "--operate-at",
-        type=float,
-        default=THRESHOLD,
-        help="with --calibrate: weights that mark at 0.5 what these mark here",
-    )
-    add("--device", default="auto")
-    add("--precision", default="fp32")
-
-
 def run(args: argparse.Namespace) -> int:
     """Carry out ``pranet evaluate``; returns the exit status.
 
     Raises:
+        TargetError: an output is an input, exists already, or cannot be written.
         UserError: pictures, lists or weights cannot be used, or arguments do not fit together.
 
     """
     by_set = sources.by_set(sources.selected(args))
-    files = [file for members in by_set.values() for file in members]
-    if args.calibrate and not (args.weights and (args.crops or any(file.mask is None for file in files))):
+    pairs = [file for members in by_set.values() for file in members]
+    if args.calibrate and not (args.weights and (args.crops or any(file.mask is None for file in pairs))):
         raise UserError(
             "--calibrate needs --weights and frames without a polyp; give --clean, --sources or --crops too"
         )
     if not 0 < args.operate_at < 1:
         raise UserError(f"--operate-at is {args.operate_at}; give a threshold between 0 and 1")
-    baseline = _baseline(args.baseline, files) if args.baseline else {}
+    _check(args, pairs)
+    baseline = _baseline(args.baseline, pairs) if args.baseline else {}
     content: dict[str, Any] = {"protocol": args.protocol}
-    subject = _Network.load(args, files) if args.weights else None
+    subject = _Network.load(args, pairs) if args.weights else None
     answers: Maps = subject.answers if subject else FolderMaps(args.predictions)
     judged, reliability = _judge(by_set, answers, args.protocol)
     content["sets"] = sets.rows({name: [each.judgement for each in members] for name, members in judged.items()})
     if subject:
-        content |= subject.description(files) | _presence(args, subject, judged)
+        content |= subject.description(pairs) | _presence(args, subject, judged)
         if args.boxes:
-            content["boxes"] = boxes.report(subject.predictor, files, subject.weights.presence)
+            content["boxes"] = boxes.report(subject.predictor, pairs, subject.weights.presence)
     content |= {"metrics": _groups(_judgements(judged)), "calibration_error": reliability.error}
     if args.operating_points:
-        content["operating_points"] = operating.points(files, answers)
+        content["operating_points"] = operating.points(pairs, answers)
     if args.baseline:
         content["gain"] = _groups(_gains(_judgements(judged), baseline))
     print(report.text(content))
     if args.out:
-        output.write(args.out, judged, answers, reliability, content)
+        with files.writing("--out", args.out):
+            output.write(args.out, judged, answers, reliability, content)
     return 0
+
+
+def _check(args: argparse.Namespace, pairs: Sequence[PairFile]) -> None:
+    """Refuse to write over an input, or over what is there."""
+    pictures = [path for file in pairs for path in (file.image, file.mask) if path]
+    targets = Targets.of(args, "out", "calibrate", also=pictures)
+    if args.out:
+        targets.folder("--out", args.out, output.FILES)
+    if args.calibrate:
+        targets.wants("--calibrate", args.calibrate)
 
 
 @dataclass(frozen=True)
@@ -111,9 +102,9 @@ def _judge(
 ) -> tuple[dict[str, list[Judged]], Reliability]:
     judged: dict[str, list[Judged]] = {}
     reliability = Reliability()
-    for name, files in by_set.items():
+    for name, pairs in by_set.items():
         judged[name] = []
-        for file in files:
+        for file in pairs:
             truth = read_truth(file) > 0
             probability = answers.probability(file, truth.shape[1], truth.shape[0])
             judged[name].append(Judged(file, protocols.judge(file.name, probability, truth, protocol)))
@@ -171,5 +162,6 @@ def _presence(args: argparse.Namespace, subject: _Network, judged: Mapping[str, 
         if not test.decidable:
             raise UserError("--calibrate needs frames with and without a polyp; these are all of one kind")
         state, presence = operating.moved(subject.weights.state, test.fit(), args.operate_at)
-        checkpoint.save(args.calibrate, state, "fp32", {**subject.weights.metadata, **presence.metadata()})
+        with files.writing("--calibrate", args.calibrate):
+            checkpoint.save(args.calibrate, state, "fp32", {**subject.weights.metadata, **presence.metadata()})
     return found

@@ -11,6 +11,7 @@ from model import transforms
 from model.dice import dice
 from model.engines.torch.predictor import TorchPredictor
 from model.errors import UserError
+from model.training.data.pairs import counterpart, pictures_in
 from model.transforms import Pixels
 from model.weights.checkpoint import Checkpoint
 
@@ -39,12 +40,12 @@ def pairs(images: Iterable[Path], masks: Iterable[Path], only: frozenset[str] = 
         UserError: no picture has an annotation.
 
     """
-    annotations = {file.stem: file for folder in masks for file in folder.iterdir()}
-    pictures = sorted(file for folder in images for file in folder.iterdir())
+    annotations = {file.stem: file for folder in masks for file in pictures_in(folder)}
+    pictures = [file for folder in images for file in pictures_in(folder)]
     found = [
-        (file, annotations[file.stem])
+        (file, annotation)
         for file in pictures
-        if file.stem in annotations and (not only or file.stem in only)
+        if (annotation := counterpart(file, annotations)) and (not only or file.stem in only)
     ]
     if not found:
         raise UserError("no picture in --images has an annotation of the same name in --masks; give other folders")

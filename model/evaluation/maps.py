@@ -34,7 +34,7 @@ class FolderMaps:
 
     def probability(self, file: PairFile, width: int, height: int) -> Array:
         """Read the map of a picture."""
-        return read_map(find_map(self._folder, file.image.stem), width, height)
+        return read_map(find_map(self._folder, file.image), width, height)
 
 
 class NetworkMaps:
@@ -62,17 +62,18 @@ def logits_of(predictor: Predictor, pictures: Iterable[Image.Image]) -> Iterator
         yield from predictor.predict(np.stack(waiting))
 
 
-def find_map(folder: Path, stem: str) -> Path:
-    """Find the map of a picture by its stem.
+def find_map(folder: Path, picture: Path) -> Path:
+    """Find the map of a picture ``a.jpg``: ``a.jpg.png``, as ``pranet segment`` names it, or ``a.png`` and the like.
 
     Raises:
         DatasetError: the folder has none.
 
     """
-    for suffix in sorted(SUFFIXES):
-        if (folder / f"{stem}{suffix}").exists():
-            return folder / f"{stem}{suffix}"
-    raise DatasetError(f"{folder}: no map for {stem}")
+    for name in (picture.name, picture.stem):
+        for suffix in sorted(SUFFIXES):
+            if (folder / f"{name}{suffix}").exists():
+                return folder / f"{name}{suffix}"
+    raise DatasetError(f"{folder}: no map for {picture.name}")
 
 
 def read_map(path: Path, width: int, height: int) -> Array:

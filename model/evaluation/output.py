@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from model import files
 from model.evaluation import operating, page, report, sets
 from model.evaluation.calibration import Reliability
 from model.evaluation.maps import Maps
@@ -17,6 +18,7 @@ from model.training.data.pairs import PairFile, read_image, read_truth
 from model.transforms import Pixels
 
 WORST = 8  # cases of each set on the page
+FILES = ("report.json", "report.html", "sets.csv", "pictures.csv", "cases.png", "reliability.png")
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ def write(
     reliability: Reliability,
     content: Mapping[str, Any],
 ) -> None:
-    """Write ``report.json``, ``report.html``, ``sets.csv``, ``pictures.csv``, ``cases.png`` and ``reliability.png``."""
+    """Write the ``FILES``, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = [sets.plain(row) for row in content["sets"]]
     named = {"sets": rows}
@@ -43,13 +45,14 @@ def write(
     report.write_json(folder / "report.json", {**content, **named})
     every = [each for members in judged.values() for each in members]
     report.write_csv(folder / "pictures.csv", [each.judgement for each in every])
-    with (folder / "sets.csv").open("w", newline="") as file:
+    with files.replacing(folder / "sets.csv") as draft, draft.open("w", newline="") as file:
         table = csv.DictWriter(file, rows[0].keys())
         table.writeheader()
         table.writerows(rows)
     report.reliability_diagram(folder / "reliability.png", {"pixels": reliability})
     shown = [every[index] for index in report.cases([each.judgement for each in every])]
-    Image.fromarray(report.contact_sheet([_tile(each, answers) for each in shown])).save(folder / "cases.png")
+    with files.replacing(folder / "cases.png") as draft:
+        Image.fromarray(report.contact_sheet([_tile(each, answers) for each in shown])).save(draft)
     _page(folder / "report.html", judged, answers, content)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from model import files
 from model.transforms import Pixels
 
 STYLE = """
@@ -36,9 +37,8 @@ def write(path: Path, title: str, tables: Mapping[str, str], cases: Mapping[str,
         figures = "".join(_figure(caption, picture) for caption, picture in pictures)
         parts.append(f"<h3>{escape(name)}</h3><div class='cases'>{figures}</div>")
     head = f"<meta charset='utf-8'><title>{escape(title)}</title><style>{STYLE}</style>"
-    path.write_text(f"<!doctype html><html lang='en'><head>{head}</head><body><h1>{escape(title)}</h1>")
-    with path.open("a") as file:
-        file.write("\n".join(parts) + "</body></html>\n")
+    start = f"<!doctype html><html lang='en'><head>{head}</head><body><h1>{escape(title)}</h1>"
+    files.write(path, start + "\n".join(parts) + "</body></html>\n")
 
 
 def _table(markdown: str) -> str:

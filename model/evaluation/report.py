@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from model import files
 from model.errors import UserError
 from model.evaluation import operating, sets
 from model.evaluation.bootstrap import Estimate
@@ -47,12 +48,12 @@ def text(content: Mapping[str, Any]) -> str:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write the whole report; an estimate becomes value, low and high."""
-    path.write_text(json.dumps(_plain(content), indent=2) + "\n")
+    files.write(path, json.dumps(_plain(content), indent=2) + "\n")
 
 
 def write_csv(path: Path, judgements: Sequence[Judgement]) -> None:
     """Write the metrics of each picture, one row a picture."""
-    with path.open("w", newline="") as file:
+    with files.replacing(path) as draft, draft.open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["name", *judgements[0].metrics])
         rows.writerows([j.name, *(f"{value:.6f}" for value in j.metrics.values())] for j in judgements)
@@ -111,7 +112,8 @@ def reliability_diagram(path: Path, curves: Mapping[str, Reliability]) -> None:
         axes.plot(*points, "o-", label=f"{name}, ECE {curve.error:.3f}")
     axes.set(xlabel="predicted probability", ylabel="observed frequency", xlim=(0, 1), ylim=(0, 1))
     axes.legend(fontsize="small")
-    figure.savefig(path, dpi=110)
+    with files.replacing(path) as draft:
+        figure.savefig(draft, dpi=110)
 
 
 def _plain(content: Any) -> Any:

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import torch
 
+from model import files
 from model.cores import usable_cores
 from model.engines.predictor import DeviceError
+from model.files import Targets
 from model.network.pranet import PraNet
 from model.training import backbone, journal, loop, recipe, state
 from model.training.data import near_copies, sources
@@ -23,40 +25,15 @@ from model.training.validation import judge, mean_dice, summarise
 from model.weights import checkpoint
 
 DEVICES = ("cpu", "cuda", "mps")
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of ``pranet train``."""
-    add = parser.add_argument
-    add("recipe", help=f"a recipe of the package ({', '.join(recipe.names())}) or a TOML file")
-    sources.add_arguments(parser)
-    add("--out", type=Path, required=True, help="folder for weights, state and log")
-    add("--init", type=Path, help="start from these weights instead of random ones")
-    add("--backbone", type=Path, help="start from an ImageNet Res2Net-50 v1b in its published key names")
-    add("--resume", action="store_true", help="go on with the run in --out")
-    add("--validation", type=Path, help="list of names to validate on, and not to train on")
-    add("--validate-every", type=int, default=250, metavar="STEPS")
-    add("--save-every", type=int, default=100, metavar="STEPS")
-    add("--steps", type=int, help="train so many steps, whatever the recipe says")
-    add("--minutes", type=float, help="train so many minutes, whatever the recipe says")
-    add("--batch", type=int, help="samples a step, on a machine with less memory or time than the recipe's")
-    add("--precision", choices=("fp32", "bf16"), help="bf16 is slow where the processor does not compute in it")
-    add("--seed", type=int, help="another seed than the recipe's")
-    add(
-        "--leave-out",
-        action="append",
-        default=[],
-        metavar="SOURCE",
-        help="train without this one of --sources, and judge on it; repeatable, a run each",
-    )
-    add("--near-copies", action="store_true", help="train nothing; name pictures that are nearly those of --validation")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+LOG, CURVES = "log.jsonl", "curves.png"
+FILES = (state.FILE, loop.LAST, loop.BEST, LOG, CURVES, "run.json")  # of a run
 
 
 def run(args: argparse.Namespace) -> int:
     """Carry out ``pranet train``; returns the exit status.
 
     Raises:
+        TargetError: a run is in --out already, or an input, or the folder cannot be written.
         UserError: recipe, pictures, lists, weights or device cannot be used, or there is nothing to resume.
 
     """
@@ -68,10 +45,22 @@ def run(args: argparse.Namespace) -> int:
     device = _device(args.device)
     held_out = read_names(args.validation) if args.validation else set()
     chosen = sources.select(sources.selected(args), held_out, None)
-    if args.leave_out:
-        return _leave_out(args, settings, chosen, device)
-    _train(args, settings, chosen, device, args.out)
+    runs = [args.out / f"without-{name}" for name in args.leave_out] or [args.out]
+    _check(args, chosen, runs)
+    with files.writing("--out", args.out):
+        if args.leave_out:
+            return _leave_out(args, settings, chosen, device)
+        _train(args, settings, chosen, device, args.out)
     return 0
+
+
+def _check(args: argparse.Namespace, chosen: Sequence[Source], runs: Sequence[Path]) -> None:
+    """Refuse to write over an input, or over another run."""
+    pictures = [path for file in sources.files_of(chosen) for path in (file.image, file.mask) if path]
+    targets = Targets.of(args, "out", also=[*pictures, Path(args.recipe)])
+    targets.folder("--out", args.out, ["left-out.json"] if args.leave_out else [])
+    for run in runs:
+        targets.folder("--out", run, FILES)
 
 
 def _train(
@@ -93,10 +82,10 @@ def _train(
         "sources": {source.name: {"pictures": len(source.files), "weight": source.weight} for source in chosen},
         "torch": str(torch.__version__),
     }
-    (out / "run.json").write_text(json.dumps(description, indent=2) + "\n")
-    log = journal.Journal(out / "log.jsonl", trainer.progress.step)
+    files.write(out / "run.json", json.dumps(description, indent=2) + "\n")
+    log = journal.Journal(out / LOG, trainer.progress.step)
     trainer.run(log, validate, args.validate_every, args.save_every)
-    journal.plot([log.path], out / "curves.png")
+    journal.plot([log.path], out / CURVES)
 
 
 def _leave_out(
@@ -111,13 +100,13 @@ def _leave_out(
     for name in args.leave_out:
         out = args.out / f"without-{name}"
         _train(args, settings, [source for source in chosen if source.name != name], device, out)
-        files = next(source.files for source in chosen if source.name == name)
+        left_out = next(source.files for source in chosen if source.name == name)
         for label, weights in (("before", args.init), ("after", out / loop.LAST)):
             network = checkpoint.load(weights).network().to(device)
-            summary = summarise(judge(network, files, device, settings.precision))
+            summary = summarise(judge(network, left_out, device, settings.precision))
             lines.append({"left_out": name, "weights": label, **summary._asdict()})
             print(f"{name}, {label}: {summary}", flush=True)
-    (args.out / "left-out.json").write_text(json.dumps(lines, indent=2) + "\n")
+    files.write(args.out / "left-out.json", json.dumps(lines, indent=2) + "\n")
     return 0
 
 
@@ -145,6 +134,8 @@ def _network(args: argparse.Namespace) -> PraNet:
 
 
 def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     with contextlib.suppress(RuntimeError, AssertionError):  # unknown; not there, or not in this build of PyTorch
         device = torch.empty(0, device=name).device
         if device.type in DEVICES:
@@ -156,5 +147,5 @@ def _validation(args: argparse.Namespace, device: torch.device, precision: str) 
     if args.validation is None:
         return None
     chosen = sources.select(sources.all_of(args), set(), read_names(args.validation))
-    files = sources.files_of(chosen)
-    return lambda network: mean_dice(network, files, device, precision)
+    pairs = sources.files_of(chosen)
+    return lambda network: mean_dice(network, pairs, device, precision)

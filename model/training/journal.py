@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from model import files
+
 SMOOTHING = 50  # steps over which the plotted loss is averaged
 
 
@@ -15,7 +17,7 @@ class Journal:
         """Open the log of a run that is at ``step``; what a broken run wrote after that is dropped."""
         self.path = path
         kept = [entry for entry in read(path) if entry["step"] <= step] if step else []
-        path.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
+        files.write(path, "".join(json.dumps(entry) + "\n" for entry in kept))
 
     def write(self, **entry: float) -> None:
         """Append an entry."""
@@ -52,7 +54,8 @@ def plot(logs: Sequence[Path], picture: Path) -> None:
         axes.set(title=title, xlabel="step")
         axes.grid(alpha=0.3)
     dice_axes.legend(fontsize="small")
-    figure.savefig(picture, dpi=110)
+    with files.replacing(picture) as draft:
+        figure.savefig(draft, dpi=110)
 
 
 def _smooth(values: Sequence[float]) -> list[float]:

@@ -65,9 +65,7 @@ class Trainer:
     def save_weights(self, path: Path) -> None:
         """Write the averaged weights as safetensors."""
         metadata = {"name": self.recipe.name, "steps": str(self.progress.step), "seed": str(self.recipe.seed)}
-        draft = path.with_suffix(".draft")
-        checkpoint.save(draft, self.average.network.state_dict(), "fp32", metadata)
-        draft.replace(path)
+        checkpoint.save(path, self.average.network.state_dict(), "fp32", metadata)
 
     def run(self, journal: Journal, validate: Validate | None, validate_every: int, save_every: int) -> None:
         """Train to the end of the recipe, journal each step, and validate and save every so many steps."""

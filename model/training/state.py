@@ -1,6 +1,5 @@
 """The state of an unfinished run on disk: everything that a resumed run needs to go on as if never broken."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from model import files
 from model.errors import UserError
 
 FILE = "state.pt"
@@ -26,12 +26,13 @@ def save(folder: Path, progress: Progress, **parts: nn.Module | torch.optim.Opti
     """Write ``state.pt`` so that a kill at any moment leaves either the old file or the new one."""
     content: dict[str, Any] = {name: part.state_dict() for name, part in parts.items()}
     content["progress"] = vars(progress)
-    draft = folder / f"{FILE}.draft"
-    with draft.open("wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(folder / FILE)
+    with files.replacing(folder / FILE) as draft, draft.open("wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:  # PyTorch's own, raised on top of that of a full disk
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def require(folder: Path) -> Path:

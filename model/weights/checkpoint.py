@@ -17,6 +17,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from model import files
 from model.network.pranet import PraNet
 from model.weights import torch_file
 from model.weights.weights_file import (
@@ -88,7 +89,7 @@ def of_file(weights: WeightsFile) -> Checkpoint:
 
 
 def save(path: Path, state: Mapping[str, Tensor], storage: Storage, metadata: Mapping[str, str]) -> None:
-    """Write parameters as safetensors.
+    """Write parameters as safetensors, whole or not at all.
 
     Args:
         path: the file to write.
@@ -97,7 +98,7 @@ def save(path: Path, state: Mapping[str, Tensor], storage: Storage, metadata: Ma
         metadata: entries for the header, such as the ``name`` in model ids.
 
     Raises:
-        CheckpointError: the file cannot be written.
+        OSError: the file cannot be written.
 
     """
     kept = {name: value for name, value in state.items() if not name.endswith(COUNTER_SUFFIX)}
@@ -108,10 +109,7 @@ def save(path: Path, state: Mapping[str, Tensor], storage: Storage, metadata: Ma
         else:
             stored[name] = value.to(torch.float16 if storage == "fp16" else torch.float32).contiguous()
     described = {**metadata, "storage": storage, DIGEST_KEY: NO_DIGEST}
-    try:
-        path.write_bytes(sealed(_sorted_header(safetensors.torch.save(stored, described))))
-    except OSError as error:
-        raise CheckpointError(path, f"cannot be written ({error.strerror}); choose another path") from error
+    files.write(path, sealed(_sorted_header(safetensors.torch.save(stored, described))))
 
 
 def storage_of(path: Path) -> dict[str, int]:

@@ -4,39 +4,25 @@ import argparse
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
-from model import transforms
+from model import files, transforms
 from model.errors import UserError, how_to_install
+from model.files import Targets, listed
 from model.training.data.pairs import read_names
 from model.transforms import Pixels
 from model.weights import checkpoint
 from model.weights.checkpoint import Checkpoint
-from service.commands.video.source import PICTURES
+from service.commands.video.suffixes import PICTURES
 from service.errors import ServiceError
 from service.frames import codec
-from service.settings import Settings, add_flags, from_command_line
+from service.settings import Settings, from_command_line
 
 CALIBRATION_PICTURES = 64
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of ``pranet export``."""
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--onnx", action="store_true", help="an ONNX file, checked against PyTorch")
-    what.add_argument("--triton", action="store_true", help="a model repository for NVIDIA Triton, with ONNX in it")
-    what.add_argument("--int8", action="store_true", help="the calibration for --precision int8; needs --calibrate")
-    parser.add_argument(
-        "--calibrate", type=Path, action="append", metavar="DIR", help="folder of typical pictures; repeatable"
-    )
-    parser.add_argument(
-        "--exclude", type=Path, metavar="FILE", help="list of pictures to leave out, such as those for validation"
-    )
-    parser.add_argument(
-        "-o", "--out", type=Path, metavar="PATH", help="default: pranet.onnx, model_repository, or beside the weights"
-    )
-    add_flags(parser, ("weights", "max_image_pixels", "log_level"))
+OUT = "--out"
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -44,42 +30,65 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises:
         CheckpointError: the weights cannot be used.
+        TargetError: the output is an input, exists already, or cannot be written.
         UserError: a library or the pictures are missing, or the export computes other logits than PyTorch.
 
     """
     settings = from_command_line(arguments)
+    out = _checked_target(arguments, settings)
     weights = checkpoint.load(settings.weights_path)
     if arguments.int8:
-        exclude = read_names(arguments.exclude) if arguments.exclude else set()
-        written = _calibrate(weights, arguments.calibrate, exclude, arguments.out, settings)
-        print(f"{written}: calibration of {weights.model_id}; put it beside the weights and use --precision int8")
+        found = _calibrated(weights, arguments, settings)
+        with files.writing(OUT, out):
+            _int8().save(out, found, weights)
+        print(f"{out}: calibration of {weights.model_id}; put it beside the weights and use --precision int8")
         return 0
     from model import export
 
-    write, default = (export.write_onnx, "pranet.onnx") if arguments.onnx else (export.write_triton, "model_repository")
-    out = arguments.out or Path(default)
-    print(f"{out}: {weights.model_id}; logits within {write(weights, out):.2g} of PyTorch's")
+    write = export.write_onnx if arguments.onnx else export.write_triton
+    with files.writing(OUT, out):
+        difference = write(weights, out)
+    print(f"{out}: {weights.model_id}; logits within {difference:.2g} of PyTorch's")
     return 0
 
 
-def _calibrate(
-    weights: Checkpoint, folders: list[Path] | None, exclude: set[str], out: Path | None, settings: Settings
-) -> Path:
-    try:
-        from model.engines.openvino import conversion as openvino_conversion
-        from model.engines.openvino import int8 as openvino_int8
-    except ImportError as error:
-        raise UserError(f"{error}; int8 needs OpenVINO, which runs on x86-64 processors") from error
-    if folders is None:
+def _checked_target(arguments: argparse.Namespace, settings: Settings) -> Path:
+    """Return where to write, which is no input and, without ``--overwrite``, not there yet."""
+    folders = arguments.calibrate or []
+    pictures = [file for folder in folders if folder.is_dir() for file in listed(folder, PICTURES, deep=True)]
+    targets = Targets.of(arguments, "out", also=[*pictures, settings.weights_path])
+    if arguments.triton:
+        repository: Path = arguments.out or Path("model_repository")
+        from model.export import triton_files
+
+        targets.folder(OUT, repository, triton_files())
+        return repository
+    default = Path("pranet.onnx") if arguments.onnx else settings.weights_path.with_suffix(_int8().SUFFIX)
+    out: Path = arguments.out or default
+    targets.wants(OUT, out)
+    return out
+
+
+def _calibrated(weights: Checkpoint, arguments: argparse.Namespace, settings: Settings) -> Any:
+    int8 = _int8()
+    if arguments.calibrate is None:
         raise UserError("--int8 needs --calibrate with a folder of typical pictures")
-    frames = list(_frames(folders, exclude, settings.max_image_pixels))
+    exclude = read_names(arguments.exclude) if arguments.exclude else set()
+    frames = list(_frames(arguments.calibrate, exclude, settings.max_image_pixels))
     try:
-        found = openvino_int8.calibrate(openvino_conversion.convert(weights), frames)
+        from model.engines.openvino import conversion
+
+        return int8.calibrate(conversion.convert(weights), frames)
     except ImportError as error:
         raise UserError(f"{error}; install what int8 needs: {how_to_install('int8')}") from error
-    path = out or openvino_int8.path_for(weights)
-    openvino_int8.save(path, found, weights)
-    return path
+
+
+def _int8() -> ModuleType:
+    try:
+        from model.engines.openvino import int8
+    except ImportError as error:
+        raise UserError(f"{error}; int8 needs OpenVINO, which runs on x86-64 processors") from error
+    return int8
 
 
 def _frames(folders: list[Path], exclude: set[str], max_pixels: int) -> Iterator[Pixels]:
@@ -90,17 +99,17 @@ def _frames(folders: list[Path], exclude: set[str], max_pixels: int) -> Iterator
 
     """
     for folder in folders:
-        files = [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in PICTURES]
-        files = [file for file in files if exclude.isdisjoint(_names(file))]
-        if not files:
+        pictures = listed(folder, PICTURES, deep=True)
+        pictures = [file for file in pictures if exclude.isdisjoint(_names(file))]
+        if not pictures:
             raise UserError(f"{folder} holds no pictures; give --calibrate a folder of them, not all excluded")
-        damaged, count = 0, min(len(files), CALIBRATION_PICTURES // len(folders))
-        for index in np.linspace(0, len(files) - 1, count).round().astype(int):
+        damaged, count = 0, min(len(pictures), CALIBRATION_PICTURES // len(folders))
+        for index in np.linspace(0, len(pictures) - 1, count).round().astype(int):
             try:
-                yield transforms.to_input(codec.decode(files[index].read_bytes(), max_pixels))
+                yield transforms.to_input(codec.decode(pictures[index].read_bytes(), max_pixels))
             except ServiceError as error:
                 damaged += 1
-                print(f"pranet: {files[index]} is left out: {error}", file=sys.stderr)
+                print(f"pranet: {pictures[index]} is left out: {error}", file=sys.stderr)
         if damaged == count:
             raise UserError(f"none of {count} pictures of {folder} can be decoded; give --calibrate other folders")
         if damaged:

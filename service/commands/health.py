@@ -8,14 +8,9 @@ import urllib.request
 
 from pranet_client.tls import load_authorities, load_identity
 from service.access.tls import of_server
-from service.settings import Settings, add_flags, from_command_line
+from service.settings import Settings, from_command_line
 
 TIMEOUT_SECONDS = 3.0
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of ``pranet health``: the server's address and its TLS files."""
-    add_flags(parser, ("host", "port", "tls_cert", "tls_key", "tls_client_ca"))
 
 
 def run(arguments: argparse.Namespace) -> int:

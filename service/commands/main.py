@@ -10,12 +10,11 @@ from model.errors import UserError
 from pranet_client.errors import ClientError
 from service import __version__
 
-# Each module has ``add_arguments(parser)`` and ``run(arguments) -> int``. It is imported only for its own command, so
-# that ``serve`` does not import the training code.
+# Each module has ``run(arguments) -> int``, and is imported only to run; ``_flags_of`` names the one with its flags.
 COMMANDS = {
     "serve": ("service.app", "serve REST, gRPC and Prometheus metrics"),
     "health": ("service.commands.health", "check whether the server on this machine accepts new work"),
-    "segment": ("service.commands.segment", "segment files and folders without a server"),
+    "segment": ("service.commands.segment.command", "segment files and folders without a server"),
     "stream": ("service.commands.stream", "stream video to a server"),
     "replay": ("service.commands.replay", "stream a recorded session again and compare the masks"),
     "tokens": ("service.commands.tokens", "create and revoke the bearer tokens of a server"),
@@ -43,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         arguments = _parser(words).parse_args(words)
-        code: int = arguments.run(arguments)
+        code: int = importlib.import_module(arguments.module).run(arguments)
     except (UserError, ClientError) as error:
         print(f"pranet: {error}", file=sys.stderr)
         return USAGE_ERROR
@@ -66,12 +65,24 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"pranet {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, (module, summary) in COMMANDS.items():
-        command = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         if name in words[:1]:
-            implementation = importlib.import_module(module)
-            command.set_defaults(run=implementation.run)
-            implementation.add_arguments(command)
+            declared = importlib.import_module(_flags_of(name))
+            command.epilog = declared.EXAMPLES
+            command.set_defaults(module=module)
+            declared.add_arguments(command)
     return parser
+
+
+def _flags_of(name: str) -> str:
+    """Return the module with ``add_arguments(parser)`` and ``EXAMPLES``; it imports nothing slow, so help is fast."""
+    in_model = {"train": "model.training.flags", "evaluate": "model.evaluation.flags"}
+    return in_model.get(name, f"service.commands.flags.{name}")
 
 
 if __name__ == "__main__":

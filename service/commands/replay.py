@@ -1,7 +1,6 @@
 """``pranet replay``: streams a recorded session again and compares the masks with the recorded ones."""
 
 import argparse
-from pathlib import Path
 
 import uvloop
 
@@ -9,13 +8,7 @@ from pranet_client.sources import in_thread
 from service.commands import recording
 from service.commands.access import access_of
 from service.commands.recording import Comparison
-from service.commands.stream import add_stream_options, follow, stream_config
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of ``pranet replay``."""
-    parser.add_argument("recording", type=Path, metavar="DIR", help="folder that pranet stream --record has written")
-    add_stream_options(parser, policy="every")
+from service.commands.stream import follow, stream_config
 
 
 def run(arguments: argparse.Namespace) -> int:

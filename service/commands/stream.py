@@ -11,42 +11,33 @@ from pathlib import Path
 
 import uvloop
 
-from pranet_client.async_client import DEFAULT_TARGET, AsyncClient
+from model import files
+from model.files import Targets
+from pranet_client.async_client import AsyncClient
 from pranet_client.connection import Reply, VideoFrame
 from pranet_client.credentials import NO_ACCESS, Access
+from pranet_client.errors import ClientError
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from pranet_client.sources import in_thread
-from service.commands.access import access_of, add_access_options
+from service.commands.access import access_of
 from service.commands.recording import Recorder
 from service.commands.stream_statistics import StreamStatistics
+from service.commands.video.pyav import SourceError
 from service.commands.video.source import Source, open_source, paced
 from service.commands.video.writer import OverlayWriter
 from service.errors import ServiceError
 from service.frames import codec
 
-POLICIES = {"latest": pb.POLICY_LATEST, "every": pb.POLICY_EVERY}
 LINE_SECONDS = 1.0  # between two lines of statistics
+ENDINGS = (KeyboardInterrupt, ClientError, SourceError)  # of a stream, after which its video is kept
 
 Take = Callable[[Reply], None]
-
-
-def add_stream_options(parser: argparse.ArgumentParser, policy: str = "latest") -> None:
-    """Declare the options that configure a stream; ``replay`` shares them."""
-    add = parser.add_argument
-    add("--server", default=DEFAULT_TARGET, metavar="HOST:PORT", help=f"gRPC address (default: {DEFAULT_TARGET})")
-    add("--policy", choices=POLICIES, default=policy, help=f"latest (live) or every (default: {policy})")
-    add("--deadline-ms", type=float, default=0, help="from capture; later frames are dropped (default: 0, none)")
-    add("--threshold", type=float, help="probability above which a pixel is polyp (default: the server's)")
-    add("--smoothing-ms", type=float, default=0, help="time constant of smoothing over frames (default: 0, none)")
-    add("--hysteresis", action="store_true", help="show polyps later and longer, which reduces flicker")
-    add("--roi", default="full", help="full, auto (without the black border), or x,y,w,h (default: full)")
-    add_access_options(parser)
 
 
 def stream_config(arguments: argparse.Namespace) -> pb.StreamConfig:
     """Return the stream's first message, its configuration, from the command line."""
     config = pb.StreamConfig(
-        policy=POLICIES[arguments.policy],
+        policy=f"POLICY_{arguments.policy.upper()}",
         deadline_ms=arguments.deadline_ms,
         roi=arguments.roi,
         smoothing_ms=arguments.smoothing_ms,
@@ -57,28 +48,17 @@ def stream_config(arguments: argparse.Namespace) -> pb.StreamConfig:
     return config
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of ``pranet stream``."""
-    add = parser.add_argument
-    add("source", metavar="SOURCE", help="video file, folder of frames, /dev/videoN, rtsp://..., or demo:")
-    add_stream_options(parser)
-    add("--fps", type=float, help="frames to send a second (default: as the source's times say)")
-    add("--seconds", type=float, help="stop after this many seconds (default: when the source ends)")
-    add("--raw", action="store_true", help="send video frames as raw RGB24 instead of JPEG")
-    add("--out", type=Path, metavar="FILE.mp4", help="write all frames with the newest outlines of polyps")
-    add("--save-masks", type=Path, metavar="DIR", help="write the mask of every answered frame")
-    add("--record", type=Path, metavar="DIR", help="keep frames, answers and timings, for pranet replay")
-
-
 def run(arguments: argparse.Namespace) -> int:
     """Stream until the source ends; return 1 if a frame failed or was not answered in order.
 
     Raises:
+        TargetError: an output is an input, exists already, or cannot be written.
         SourceError: the source cannot be read, or the output cannot be written.
         AccessError: the token cannot be read.
         RequestFailed: the server refuses the stream or cannot be reached.
 
     """
+    _check(arguments)
     until = time.monotonic() + (arguments.seconds or math.inf)
     source = open_source(arguments.source, raw=arguments.raw, fps=arguments.fps, until=until)
     frames = paced(source, arguments.fps, arguments.seconds, hold=arguments.policy == "latest" or bool(arguments.fps))
@@ -147,13 +127,26 @@ async def _show(statistics: StreamStatistics) -> None:
 
 def _takers(arguments: argparse.Namespace, source: Source, stack: contextlib.ExitStack) -> Iterator[Take]:
     if arguments.out:
-        writer = stack.enter_context(OverlayWriter(arguments.out, source.fps, source.time_base))
-        yield _Drawing(writer).take
+        stack.enter_context(files.writing("--out", arguments.out))
+        writer = OverlayWriter(arguments.out, source.fps, source.time_base, partial=ENDINGS)
+        yield _Drawing(stack.enter_context(writer)).take
     if arguments.save_masks:
+        stack.enter_context(files.writing("--save-masks", arguments.save_masks))
         arguments.save_masks.mkdir(parents=True, exist_ok=True)
         yield lambda reply: _save_mask(reply, arguments.save_masks)
     if arguments.record:
+        stack.enter_context(files.writing("--record", arguments.record))
         yield stack.enter_context(Recorder(arguments.record)).take
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse to write over the source, over a video that is there, or into a folder that holds another session."""
+    targets = Targets.of(arguments, "out", "save_masks", "record", also=[Path(arguments.source)])
+    if arguments.out:
+        targets.wants("--out", arguments.out)
+    for flag, folder in (("--save-masks", arguments.save_masks), ("--record", arguments.record)):
+        if folder:
+            targets.empty(flag, folder)
 
 
 class _Drawing:
@@ -177,4 +170,4 @@ class _Drawing:
 
 def _save_mask(reply: Reply, folder: Path) -> None:
     if reply.response is not None and reply.outcome == "answered":
-        (folder / f"{reply.frame.frame_id:08d}.png").write_bytes(reply.response.mask.png)
+        files.write(folder / f"{reply.frame.frame_id:08d}.png", reply.response.mask.png, durable=False)

@@ -2,33 +2,15 @@
 
 import argparse
 import secrets
-from datetime import date, timedelta
 from pathlib import Path
 
 from model import files
 from model.errors import UserError
 from service.access.tokens import NAME, Token, TokensError, digest_of, parse, today
-from service.settings import add_flags, from_command_line
+from service.settings import from_command_line
 
 HEADER = "# name:SHA-256 of the token in hex:last day of validity (UTC), optional"
-YEAR = timedelta(days=365)
 PREFIX = "pranet_"  # lets scanners recognise a leaked token
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare ``add``, ``remove`` and ``list``."""
-    actions = parser.add_subparsers(metavar="WHAT", required=True)
-    adding = actions.add_parser("add", help="create a token and print it once; the file stores only its hash")
-    adding.add_argument("--expires", type=_last_day, metavar="YYYY-MM-DD", help="last day of validity (UTC)")
-    removing = actions.add_parser("remove", help="revoke a token")
-    listing = actions.add_parser("list", help="list the holders, and how long their tokens are valid")
-    for action in (adding, removing):
-        action.add_argument(
-            "name", metavar="NAME", help="name of its holder: letters, digits, dots, dashes, underscores"
-        )
-    for action, act in ((adding, _add), (removing, _remove), (listing, _list)):
-        add_flags(action, ("api_tokens_file",))
-        action.set_defaults(act=act, done="read" if action is listing else "changed")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -43,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     if path is None:
         raise UserError("no token file is given; set --api-tokens-file FILE, or PRANET_API_TOKENS_FILE")
     try:
-        code: int = arguments.act(arguments, path)
+        code = ACTIONS[arguments.act](arguments, path)
     except OSError as error:
         raise TokensError(
             f"{path} cannot be {arguments.done} ({error.strerror}); check the path and its permissions"
@@ -85,19 +67,4 @@ def _list(arguments: argparse.Namespace, path: Path) -> int:
     return 0
 
 
-def _last_day(text: str) -> date:
-    """Parse ``--expires``.
-
-    Raises:
-        ArgumentTypeError: it is no date, or one in the past.
-
-    """
-    try:
-        day = date.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is no date; give the last day of validity as YYYY-MM-DD, such as {today() + YEAR}"
-        ) from None
-    if day < today():
-        raise argparse.ArgumentTypeError(f"{day} is past, so the token would never be valid; today is {today()} in UTC")
-    return day
+ACTIONS = {"add": _add, "remove": _remove, "list": _list}

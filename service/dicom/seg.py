@@ -41,6 +41,8 @@ class Written:
     """A Segmentation's file."""
 
     content: bytes
+    frames: int  # segmented, with or without a polyp
+    with_polyp: int
     left_out: tuple[str, ...]  # attributes of the patient and study whose values break the standard
 
 
@@ -100,7 +102,7 @@ def write(
     except Exception as error:  # highdicom raises many types of exceptions for unusual attributes
         reason = f"no Segmentation can be made of this DICOM object ({type(error).__name__}); request PNG or JSON"
         raise UndecodableImage(reason) from None
-    return Written(buffer.getvalue(), left_out)
+    return Written(buffer.getvalue(), len(masks), sum(mask.count(0) < len(mask) for mask in masks), left_out)
 
 
 def _of_one_frame(source: Dataset, mask: npt.NDArray[np.uint8], model: ModelRef, kind: Kind) -> hd.seg.Segmentation:

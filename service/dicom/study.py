@@ -9,26 +9,48 @@ import warnings
 from dataclasses import dataclass
 from functools import partial
 
-from pydicom import Dataset, config, dcmread
+from pydicom import Dataset, FileMetaDataset, config, dcmread
 from pydicom.encaps import get_frame
 from pydicom.filereader import _read_file_meta_info, read_preamble
 from pydicom.pixels.decoders.base import Decoder, get_decoder
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, RLELossless
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    MediaStorageDirectoryStorage,
+    ParametricMapStorage,
+    RLELossless,
+    RTDoseStorage,
+    SegmentationStorage,
+)
 
-from pranet_client.pictures import PixelFormat, RawPicture
+from pranet_client.pictures import Picture, PixelFormat, RawPicture
 from service.dicom import jpeg, pixels
 from service.dicom.codestream import declared_size
+from service.dicom.magic import is_object
 from service.errors import InvalidRequest, ServiceError, TooManyBytes, TooManyPixels, UndecodableImage, UnsupportedImage
 from service.frames.codec import Packed
 
 MAX_RLE_BYTES = 8 * 2**20  # of a frame; enough for 1920x1080. Run lengths can unpack to 64 times their size
 MAX_FRAMES = 100_000  # an hour of video; the number is only declared, but memory is allocated for each frame
+# Classes whose pixels are not what a camera saw.
+NO_PICTURES = (
+    SegmentationStorage,
+    UID("1.2.840.10008.5.1.4.1.1.66.7"),  # Label Map Segmentation Storage, which pydicom 3.0 does not know
+    ParametricMapStorage,
+    RTDoseStorage,
+)
 NEEDED = ("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored", "PixelData")
 
 config.settings.reading_validation_mode = config.IGNORE
 for package in ("pydicom", "highdicom"):
     logging.getLogger(package).setLevel(logging.CRITICAL + 1)
     warnings.filterwarnings("ignore", module=package)
+
+
+class NoPicture(UnsupportedImage):
+    """An object is of a class without pictures, such as a Segmentation: a folder or archive may pass it by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,19 +74,43 @@ def read(data: bytes, max_pixels: int) -> Study:
     if not data:
         raise InvalidRequest("the body is empty; send one DICOM object")
     try:
-        decoder = _decoder(_transfer_syntax(data))
-        return _checked(dcmread(io.BytesIO(data)), decoder, max_pixels)
+        meta = _meta(data)
+        if meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
+            raise NoPicture(
+                "this is a DICOMDIR, the directory of a medium, not a picture; send the files that it lists"
+            )
+        decoder = _decoder(UID(meta.TransferSyntaxUID))
+        dataset = dcmread(io.BytesIO(data), force=True)
+        dataset.file_meta = meta
+        return _checked(dataset, decoder, max_pixels)
     except ServiceError:
         raise
     except Exception as error:  # pydicom raises many types of exceptions for damaged files
         raise _damaged("object", error) from None
 
 
-def _transfer_syntax(data: bytes) -> UID:
-    """Return the transfer syntax from the file meta information, without reading the rest (PS3.10, 7.1)."""
+def only_frame(data: bytes, max_pixels: int) -> Picture:
+    """Return the picture of an object that has one frame.
+
+    Raises:
+        ServiceError: it has several (``UnsupportedImage``), or see ``read``.
+
+    """
+    frames = read(data, max_pixels).frames
+    if len(frames) > 1:
+        raise UnsupportedImage(f"the DICOM object has {len(frames)} frames, not one; send it alone to POST /segment")
+    return frames[0]()
+
+
+def _meta(data: bytes) -> FileMetaDataset:
+    """Return the file meta information, without reading the rest (PS3.10, 7.1), and make what is missing of it."""
     file = io.BytesIO(data)
-    read_preamble(file, force=False)
-    return UID(_read_file_meta_info(file).TransferSyntaxUID)
+    read_preamble(file, force=is_object(data))
+    meta = _read_file_meta_info(file)
+    if "TransferSyntaxUID" not in meta:
+        explicit = data[file.tell() + 4 : file.tell() + 6].isalpha()
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian if explicit else ImplicitVRLittleEndian
+    return meta
 
 
 def _decoder(syntax: UID) -> Decoder:
@@ -82,6 +128,10 @@ def _decoder(syntax: UID) -> Decoder:
 
 
 def _checked(dataset: Dataset, decoder: Decoder, max_pixels: int) -> Study:
+    kind = UID(str(dataset.get("SOPClassUID", "")))
+    no_image = kind.type == "SOP Class" and not {"Rows", "PixelData"}.intersection(dataset.dir())
+    if kind in NO_PICTURES or no_image:
+        raise NoPicture(f"the DICOM object is of the class {kind.name}, not a picture; send the pictures")
     missing = [name for name in NEEDED if name not in dataset]
     if missing:
         raise UndecodableImage(f"the DICOM object is not an image: it has no {', '.join(missing)}; send an image")

@@ -1,18 +1,19 @@
 """Segments the frames of a DICOM object, each separately or all of them into one DICOM Segmentation."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from math import inf
 
 from model.engines.predictor import ModelRef
-from service.archives.archive import Answered
+from service.archives.archive import Answered, Archives
 from service.archives.members import Member
 from service.batching.queue import Priority
 from service.dicom import seg
 from service.dicom.study import Study
 from service.errors import ServiceError
 from service.frames.frame import Frame, MaskFormat, Options, Output
-from service.runtime import Service
+from service.frames.segmenter import Segmenter
 
 
 def members(studies: Sequence[Study]) -> list[Member]:
@@ -21,8 +22,27 @@ def members(studies: Sequence[Study]) -> list[Member]:
     return [Member(index, str(index + 1), read) for index, read in enumerate(frames)]
 
 
+def in_order(studies: Iterable[Study]) -> list[Study]:
+    """Return the objects of a series by their numbers; those without one come last, as they were given."""
+
+    def number(study: Study) -> float:
+        try:
+            return int(study.dataset.InstanceNumber)
+        except (AttributeError, TypeError, ValueError):
+            return inf
+
+    return sorted(studies, key=number)
+
+
 async def segmentation(
-    studies: Sequence[Study], options: Options, service: Service, deadline: float, kind: seg.Kind, *, omit_empty: bool
+    studies: Sequence[Study],
+    options: Options,
+    segmenter: Segmenter,
+    archives: Archives,
+    deadline: float,
+    kind: seg.Kind,
+    *,
+    omit_empty: bool,
 ) -> seg.Written:
     """Return a DICOM Segmentation of all frames of objects; several frames have the priority of an archive.
 
@@ -45,10 +65,10 @@ async def segmentation(
     frames = [frame for study in studies for frame in study.frames]
     if len(frames) == 1:
         frame = Frame(source=frames[0], options=options, deadline=deadline)
-        await keep(Answered(members(studies)[0], await service.segmenter.segment(frame)))
+        await keep(Answered(members(studies)[0], await segmenter.segment(frame)))
     else:
         archive_options = replace(options, priority=Priority.ARCHIVE)
-        await service.archives.answer_all(members(studies), archive_options, deadline, keep)
+        await archives.answer_all(members(studies), archive_options, deadline, keep)
     return await asyncio.to_thread(seg.write, sources, masks, models[0], kind, omit_empty=omit_empty)
 
 

@@ -16,6 +16,7 @@ from service.errors import InvalidRequest, TooManyPixels, UndecodableImage, Unsu
 from service.frames import decode_limits, raw
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"RIFF")  # of JPEG, PNG and WebP, which nothing else begins with
 GIF_START = b"GIF8"
 READABLE = "JPEG, PNG, WebP, BMP or TIFF"
 PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 1)

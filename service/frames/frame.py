@@ -116,8 +116,19 @@ class Segmentation:
     arrays: dict[Output, Pixels | Floats] = field(default_factory=dict)  # (H, W): mask 0 or 255, probability 0 to 1
 
 
-def prepare(frame: Frame, max_pixels: int, input_size: int = SIZE) -> None:
-    """Decode a frame's picture and make the network's input, ``input_size`` pixels square; runs on a CPU thread.
+def prepare(
+    frame: Frame,
+    max_pixels: int,
+    input_size: int = SIZE,
+    unpack: Callable[[bytes, int], Picture] | None = None,
+) -> None:
+    """Decode a frame's picture and make the network's input; runs on a CPU thread.
+
+    Args:
+        frame: not yet decoded.
+        max_pixels: largest picture.
+        input_size: side of the network's square input, pixels.
+        unpack: is given what is none of the common pictures, and ``max_pixels``; returns a picture.
 
     Raises:
         ServiceError: the picture or the region of interest is refused.
@@ -129,6 +140,8 @@ def prepare(frame: Frame, max_pixels: int, input_size: int = SIZE) -> None:
     least_side = input_size if options.roi == regions.FULL and not drawn_on else 0
     with frame.stage("decode"):
         source = source() if callable(source) else source
+        if unpack and isinstance(source, bytes) and not source.startswith(codec.STARTS):
+            source = unpack(source, max_pixels)
         picture, (frame.width, frame.height) = codec.to_rgb(source, max_pixels, least_side)
         frame.source = None  # frees up to MAX_IMAGE_BYTES before the frame waits for the device
     with frame.stage("preprocess"):

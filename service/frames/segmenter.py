@@ -13,6 +13,7 @@ import numpy as np
 from model.cores import usable_cores
 from model.engines.predictor import Predictor
 from model.transforms import SIZE, Pixels
+from pranet_client.pictures import Picture
 from service.batching.admission import Admission
 from service.batching.batcher import Batcher, Infer
 from service.batching.queue import Priority
@@ -67,6 +68,7 @@ class Segmenter:
         *,
         max_image_pixels: int,
         input_size: int = SIZE,
+        unpack: Callable[[bytes, int], Picture] | None = None,
         side_outputs: SideOutputs | None = None,
     ) -> None:
         self._batcher = batcher
@@ -76,6 +78,7 @@ class Segmenter:
         self._tracing = tracing
         self._max_image_pixels = max_image_pixels
         self._input_size = input_size
+        self._unpack = unpack  # takes a picture out of what ``codec`` does not know
         self._side_outputs = side_outputs  # None: ``output=maps`` is disabled
         self._archive_threads = asyncio.Semaphore(max(1, usable_cores() // 2))
         self._in_flight = 0
@@ -113,7 +116,7 @@ class Segmenter:
                 self._admission.take(frame)
                 try:
                     self._metrics.decodes.inc()
-                    await self._run(frame, prepare, frame, self._max_image_pixels, self._input_size)
+                    await self._run(frame, prepare, frame, self._max_image_pixels, self._input_size, self._unpack)
                     await self._batcher.submit(frame)
                 finally:
                     if frame.release is not None:  # it failed or was cancelled before it reached the device

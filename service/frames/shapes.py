@@ -50,6 +50,12 @@ def _describe(
     )
 
 
+def count(mask: Pixels) -> int:
+    """Return the number of 8-connected regions of a mask (H, W)."""
+    labels: int = cv2.connectedComponents(mask, connectivity=8)[0]
+    return labels - 1
+
+
 def run_lengths(mask: Pixels) -> list[int]:
     """Return the counts of a mask (H, W) in COCO's uncompressed RLE: column by column, zeros first."""
     flat = (mask != 0).ravel(order="F")

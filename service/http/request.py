@@ -16,6 +16,7 @@ from service.errors import BodyTooSlow, ClientLeft, CodedBody, InvalidRequest, T
 from service.frames.codec import READABLE
 from service.http.coding import CODINGS, READABLE_CODINGS, Unpacker
 from service.http.form import FILE_FIELD, MULTIPART, Fields, read_form
+from service.http.related import RELATED, read_related
 from service.options import refuse_repeated
 
 MULTIPART_OVERHEAD_BYTES = 16 * 1024  # boundaries, part headers and fields around one file
@@ -58,7 +59,7 @@ def content_type(request: Request) -> str:
 
 
 async def read_image(request: Request, max_bytes: int, deadline: float) -> tuple[bytes, Fields]:
-    """Read the encoded image of a request: its body, or the file in its multipart form and the fields beside it.
+    """Read the encoded image of a request: its body, or the one in its multipart body and the fields beside it.
 
     Args:
         request: its body must not have been read.
@@ -66,8 +67,8 @@ async def read_image(request: Request, max_bytes: int, deadline: float) -> tuple
         deadline: loop time, seconds, by which the whole body must have arrived.
 
     Raises:
-        UnsupportedImage: the content type is neither an image nor a form.
-        InvalidRequest: the multipart form is invalid or has no file.
+        UnsupportedImage: the content type is neither an image nor multipart.
+        InvalidRequest: the multipart body is invalid, or has no file or several.
         ServiceError: the same as from ``read_body``.
 
     """
@@ -85,6 +86,15 @@ async def read_image(request: Request, max_bytes: int, deadline: float) -> tuple
         if len(image) > max_bytes:
             raise too_many()
         return image, form.fields
+    if kind == RELATED:
+        body = chunks(request, max_bytes + MULTIPART_OVERHEAD_BYTES, too_many)
+        async with in_time(deadline):
+            parts = await read_related(request, body, MAX_PARTS)
+        if len(parts) != 1:
+            raise InvalidRequest(f"the body has {len(parts)} parts; send one here, or all to POST /segment/batch")
+        if len(parts[0]) > max_bytes:
+            raise too_many()
+        return parts[0], []
     if not kind.startswith("image/") and kind not in UNSPECIFIC:
         advice = f"send {READABLE} with its image type, application/octet-stream or {MULTIPART}"
         raise UnsupportedImage(f"the content type {kind} is not supported; {advice}")
@@ -115,6 +125,20 @@ async def read_parts(request: Request, max_bytes: int, deadline: float) -> tuple
     async with in_time(deadline):
         form = await read_form(request, body, MAX_PARTS, "send each picture as a file part")
     return [(name, content) for _, name, content in form.files], form.fields
+
+
+async def read_related_parts(request: Request, max_bytes: int, deadline: float) -> list[tuple[str, bytes]]:
+    """Read a ``multipart/related`` body of at most ``max_bytes``: its parts, each named by its number from 1.
+
+    Raises:
+        InvalidRequest: the body is invalid, or has more than ``MAX_PARTS`` parts.
+        ServiceError: the same as from ``read_body``.
+
+    """
+    body = chunks(request, max_bytes, partial(_too_large, max_bytes))
+    async with in_time(deadline):
+        parts = await read_related(request, body, MAX_PARTS)
+    return [(str(number), part) for number, part in enumerate(parts, 1)]
 
 
 async def read_body(

@@ -6,8 +6,6 @@ import sys
 import time
 from contextvars import ContextVar
 
-from service.observability.tracing import current_trace_id
-
 QUIETER = {  # the lowest levels at which loggers of libraries are logged
     "PIL": logging.WARNING,
     "asyncio": logging.WARNING,
@@ -35,6 +33,10 @@ class JsonFormatter(logging.Formatter):
             **getattr(record, "fields", {}),
         }
         if call := request_id.get():
+            from service.observability.tracing import (
+                current_trace_id,  # a call has imported it; the help of a command not
+            )
+
             line["request_id"] = call
             if trace_id := current_trace_id():
                 line["trace_id"] = trace_id

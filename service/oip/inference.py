@@ -7,7 +7,8 @@ from typing import Self
 
 import numpy as np
 
-from pranet_client.pictures import Picture
+from pranet_client.pictures import Picture, RawPicture
+from service.dicom import recognition
 from service.errors import InvalidRequest, TooManyPixels
 from service.frames import codec
 from service.frames.frame import Frame, Options, Output, Segmentation
@@ -41,7 +42,7 @@ def check_sizes(pictures: Sequence[Picture], max_pixels: int) -> None:
         ServiceError: the header of a picture is refused.
 
     """
-    sizes = [codec.size(picture, max_pixels) for picture in pictures]
+    sizes = [_size(picture, max_pixels) for picture in pictures]
     if different := [size for size in sizes if size != sizes[0]]:
         (width, height), (other_width, other_height) = sizes[0], different[0]
         raise InvalidRequest(
@@ -50,6 +51,12 @@ def check_sizes(pictures: Sequence[Picture], max_pixels: int) -> None:
         )
     if sum(width * height for width, height in sizes) > max_pixels:
         raise TooManyPixels(f"the pictures together have more than {max_pixels} pixels (MAX_IMAGE_PIXELS); send fewer")
+
+
+def _size(picture: Picture, max_pixels: int) -> tuple[int, int]:
+    if isinstance(picture, RawPicture) or picture.startswith(codec.STARTS):
+        return codec.size(picture, max_pixels)
+    return recognition.size(picture, max_pixels)
 
 
 async def infer(

@@ -24,7 +24,8 @@ from service.calls import Call
 from service.errors import ClientLeft, ServiceError, UnsupportedImage
 from service.frames.frame import Options, Output, Segmentation
 from service.http.form import MULTIPART, Fields
-from service.http.request import UNSPECIFIC, content_type, read_parts, read_zip
+from service.http.related import RELATED
+from service.http.request import UNSPECIFIC, content_type, read_parts, read_related_parts, read_zip
 from service.rest.errors import PROBLEM_TYPE
 from service.runtime import Service
 
@@ -109,9 +110,12 @@ async def _members(request: Request, service: Service, deadline: float) -> tuple
     if kind == MULTIPART:
         parts, fields = await read_parts(request, limits.max_archive_bytes, deadline)
         return from_parts(parts, limits.max_image_bytes), fields
+    if kind == RELATED:
+        parts = await read_related_parts(request, limits.max_archive_bytes, deadline)
+        return from_parts(parts, limits.max_image_bytes), []
     if kind not in (*ZIP_TYPES, *UNSPECIFIC):
         raise UnsupportedImage(
-            f"the content type is {kind}, not that of an archive; send {ZIP_TYPES[0]} or {MULTIPART}"
+            f"the content type is {kind}, not that of an archive; send {ZIP_TYPES[0]}, {MULTIPART} or {RELATED}"
         )
     return from_zip(await read_zip(request, limits.max_archive_bytes, deadline), limits.max_image_bytes), []
 

@@ -17,6 +17,7 @@ from service.rest import archive_routes
 from service.runtime import Service
 
 if TYPE_CHECKING:
+    from service.dicom import seg
     from service.dicom.study import Study
 
 
@@ -32,12 +33,13 @@ class Wanted:
 
 
 async def respond(
-    request: Request, options: Options, service: Service, wanted: Wanted | None
+    request: Request, data: bytes | None, options: Options, service: Service, wanted: Wanted | None
 ) -> Response | Segmentation:
     """Segment a DICOM object.
 
     Args:
-        request: its body must not have been read.
+        request: its body is read here if there is no ``data``.
+        data: the object, where it had to be read before it was recognised.
         options: of its frames.
         service: segments them.
         wanted: a DICOM Segmentation of all frames; None for an answer for each.
@@ -57,10 +59,12 @@ async def respond(
     limits, call = service.settings, call_of(request)
     with contextlib.ExitStack() as held:
         declared = request.headers.get("content-length", "")
-        large = not declared.isdigit() or int(declared) > limits.max_image_bytes or bool(coding_of(request))
+        unknown = not declared.isdigit() or int(declared) > limits.max_image_bytes or bool(coding_of(request))
+        large = data is None and unknown
         if large:
             held.enter_context(service.archives.place())
-        data = (await read_zip(request, limits.max_archive_bytes, call.deadline)).getvalue()
+        if data is None:
+            data = (await read_zip(request, limits.max_archive_bytes, call.deadline)).getvalue()
         read: Study = await asyncio.to_thread(study.read, data, limits.max_image_pixels)
         del data
         several = len(read.frames) > 1
@@ -69,9 +73,10 @@ async def respond(
         deadline = call.set_deadline(ARCHIVE_TIMEOUT_SECONDS) if several else call.deadline
         if wanted:
             kind = seg.Kind(wanted.kind)
-            made = await work.segmentation([read], options, service, deadline, kind, omit_empty=wanted.omit_empty)
-            headers = {LEFT_OUT: ", ".join(made.left_out)} if made.left_out else {}
-            return Response(made.content, media_type=extra.MEDIA_TYPE, headers=headers)
+            made = await work.segmentation(
+                [read], options, service.segmenter, service.archives, deadline, kind, omit_empty=wanted.omit_empty
+            )
+            return _response(made)
         if several:
             archive_options = replace(options, priority=Priority.ARCHIVE)
             mixed = preferred(accept_of(request), archive_routes.ANSWER_TYPES) == archive_routes.MIXED
@@ -80,3 +85,8 @@ async def respond(
         frame = Frame(source=read.frames[0], options=options, deadline=deadline)
         return await service.segmenter.segment(frame)
     raise AssertionError("unreachable")
+
+
+def _response(made: "seg.Written") -> Response:
+    headers = {LEFT_OUT: ", ".join(made.left_out)} if made.left_out else {}
+    return Response(made.content, media_type=extra.MEDIA_TYPE, headers=headers)

@@ -13,11 +13,14 @@ from service.answers import ModelBody, SegmentationBody
 from service.batching.queue import Priority
 from service.calls import Call
 from service.dicom.extra import MEDIA_TYPE as DICOM_TYPE
+from service.dicom.magic import is_object
 from service.errors import InvalidParameter, UpgradeRequired
+from service.frames.codec import STARTS
 from service.frames.frame import Frame, Options, Output, Segmentation
 from service.http.accept import accept_of, by_preference, negotiated, preferred
 from service.http.form import FILE_FIELD, MULTIPART, Fields
 from service.http.middleware import HANDSHAKE, REST, TIMEOUT_HEADER, HttpCalls
+from service.http.related import RELATED
 from service.http.request import accepts_anything, call_of, checked_call, content_type, read_image
 from service.oip import rest as oip
 from service.oip.rest_messages import HEADER_LENGTH
@@ -76,20 +79,12 @@ class SegmentQuery(FrameOptions):
         return "omit_empty" if self.omit_empty else "segmentation_type" if self.segmentation_type else ""
 
 
-SEGMENTATION_OPTIONS = ("omit_empty", "segmentation_type")  # of a DICOM object, which no form holds
-
-
 def _form(file: dict[str, Any], options: type[FrameOptions]) -> dict[str, Any]:
     """Return the schema of a form of one file or several, whose other fields are the parameters of the query."""
-    fields = {
-        name: each
-        for name, each in options.model_json_schema()["properties"].items()
-        if name not in SEGMENTATION_OPTIONS
-    }
     return {
         "type": "object",
         "required": [FILE_FIELD],
-        "properties": {FILE_FIELD: file, **fields},
+        "properties": {FILE_FIELD: file, **options.model_json_schema()["properties"]},
         "additionalProperties": False,
     }
 
@@ -97,13 +92,14 @@ def _form(file: dict[str, Any], options: type[FrameOptions]) -> dict[str, Any]:
 REQUEST_BODY = {
     "required": True,
     "content": {kind: {"schema": BINARY} for kind in IMAGE_TYPES}
-    | {MULTIPART: {"schema": _form(BINARY, SegmentQuery)}},
+    | {MULTIPART: {"schema": _form(BINARY, SegmentQuery)}, RELATED: {"schema": BINARY}},
 }
 ARCHIVE_BODY = {
     "required": True,
     "content": {
         archive_routes.ZIP_TYPES[0]: {"schema": BINARY},
         MULTIPART: {"schema": _form({"type": "array", "items": BINARY}, FrameOptions)},
+        RELATED: {"schema": BINARY},
     },
 }
 
@@ -184,9 +180,11 @@ async def segment(request: Request, query: Annotated[SegmentQuery, Query()]) -> 
     service: Service = request.app.state.service
     call = checked_call(request)
     if content_type(request) == DICOM_TYPE:
-        return await _object(request, query, service)
+        return await _object(request, None, query, service)
     image, fields = await read_image(request, service.settings.max_image_bytes, call.deadline)
     asked = with_fields(query, fields) if fields else query
+    if not image.startswith(STARTS) and is_object(image):
+        return await _object(request, image, asked, service)
     if asked.of_segmentation:
         raise InvalidParameter(f"a DICOM Segmentation needs a DICOM object; send one as Content-Type: {DICOM_TYPE}")
     kind = None if asked.output or accepts_anything(request) else negotiated(request, (PNG_TYPE, JSON_TYPE))
@@ -194,7 +192,7 @@ async def segment(request: Request, query: Annotated[SegmentQuery, Query()]) -> 
     return _answer(await service.segmenter.segment(frame), call)
 
 
-async def _object(request: Request, query: SegmentQuery, service: Service) -> Response:
+async def _object(request: Request, data: bytes | None, query: SegmentQuery, service: Service) -> Response:
     if query.output is None:
         kind: str | None = negotiated(request, (PNG_TYPE, JSON_TYPE, DICOM_TYPE, *archive_routes.ANSWER_TYPES))
     else:  # more specific than Accept, which only chooses between this output and a Segmentation
@@ -207,7 +205,7 @@ async def _object(request: Request, query: SegmentQuery, service: Service) -> Re
             f"{query.of_segmentation} applies to a DICOM Segmentation only; add Accept: {DICOM_TYPE}"
         )
     options = _options(query, kind, service)
-    done = await dicom.respond(request, options, service, query.wanted if wants_dicom else None)
+    done = await dicom.respond(request, data, options, service, query.wanted if wants_dicom else None)
     return _answer(done, call_of(request)) if isinstance(done, Segmentation) else done
 
 

@@ -19,9 +19,10 @@ from service.commands.bench import fidelity, local, report, servers, streaming
 from service.commands.bench.errors import BenchError
 from service.commands.bench.load import closed_loop, open_loop, watched
 from service.commands.bench.measure import Answer, Row, Window, summarise
-from service.commands.bench.pictures import read, size
+from service.commands.bench.pictures import read
+from service.commands.flags.bench import size
 from service.commands.main import main
-from service.commands.segment import NothingToDo
+from service.commands.segment.jobs import NothingToDo
 from service.frames.codec import decode
 from tests.support.patching import Patches
 from tests.support.pictures import ROOT

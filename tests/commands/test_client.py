@@ -240,6 +240,6 @@ def test_a_video_is_segmented_locally_frame_by_frame(tmp_path: Path) -> None:
         for number, jpeg in enumerate(sweep()[:3]):
             writer.write(np.asarray(decode(jpeg, 10**6)), number / 25)
     assert main(["segment", str(video), "-o", str(tmp_path / "masks")]) == 0
-    masks = sorted((tmp_path / "masks" / "sweep").iterdir())
+    masks = sorted((tmp_path / "masks" / "sweep.mp4.frames").iterdir())
     assert [mask.name for mask in masks] == [f"{number:08d}.png" for number in range(3)]
     assert all(mask_of(mask.read_bytes()).any() for mask in masks)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from service.commands.main import main
-from service.commands.segment import NothingToDo, plan
+from service.commands.segment.jobs import NothingToDo, plan
 from tests.support import videos
 from tests.support.pictures import ROOT
 from tests.support.processes import START_SECONDS, pranet
@@ -35,18 +35,47 @@ def test_a_folder_keeps_its_tree_and_other_files_are_left_alone(tmp_path: Path) 
     for name in ("a.jpg", "deep/er/b.PNG", "notes.txt"):
         touch(tmp_path / "in" / name)
     jobs = plan([tmp_path / "in"], tmp_path / "out", ".png")
-    assert sorted(jobs.values()) == [tmp_path / "out/a.png", tmp_path / "out/deep/er/b.png"]
+    assert [job.target for job in jobs] == [tmp_path / "out/a.jpg.png", tmp_path / "out/deep/er/b.PNG.png"]
 
 
-def test_two_pictures_of_one_stem_are_both_written(tmp_path: Path) -> None:
-    sources = [touch(tmp_path / "x.jpg"), touch(tmp_path / "x.png")]
-    assert sorted(plan(sources, tmp_path, ".png").values()) == [tmp_path / "x.png", tmp_path / "x.png.png"]
+def test_the_name_of_an_output_depends_on_its_own_picture_only(tmp_path: Path) -> None:
+    sources = [touch(tmp_path / "in" / name) for name in ("x.png", "x.jpg", "x.mp4", "x.dcm")]
+    alone = [plan([source], tmp_path, ".png")[0].target for source in sources]
+    assert [job.target for job in plan(sources, tmp_path, ".png")] == alone
+    assert alone == [tmp_path / f"{source.name}.png" for source in sources]
 
 
 def test_pictures_that_would_overwrite_each_other_are_refused(tmp_path: Path) -> None:
-    sources = [touch(tmp_path / folder / "x.jpg") for folder in ("a", "b", "c")]
-    with pytest.raises(NothingToDo, match="different folders"):
+    sources = [touch(tmp_path / folder / "x.jpg") for folder in ("a", "b")]
+    with pytest.raises(NothingToDo, match=r"a/x\.jpg and .*b/x\.jpg would both be written to .*out/x\.jpg\.png"):
         plan(sources, tmp_path / "out", ".png")
+
+
+def test_a_picture_that_is_named_twice_is_done_once(tmp_path: Path) -> None:
+    picture = touch(tmp_path / "in" / "x.jpg")
+    assert len(plan([picture, tmp_path / "in", picture], tmp_path / "out", ".png")) == 1
+
+
+def test_a_run_never_takes_its_own_outputs_for_inputs(tmp_path: Path) -> None:
+    for name in ("x.jpg", "masks/x.jpg.png", ".x.jpg.draft.png", ".hidden/y.jpg"):
+        touch(tmp_path / name)
+    assert [job.source for job in plan([tmp_path], tmp_path / "masks", ".png")] == [tmp_path / "x.jpg"]
+
+
+def test_a_long_run_is_gone_on_with(tmp_path: Path) -> None:
+    pictures = tmp_path / "in"
+    pictures.mkdir()
+    for sample in SAMPLES.glob("polyp-*.jpg"):
+        shutil.copy(sample, pictures)
+    done = touch(tmp_path / "out" / "polyp-2.jpg.png")
+    assert pranet("segment", pictures, "-o", tmp_path / "out").returncode == 2
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [done.name]
+    again = pranet("segment", pictures, "-o", tmp_path / "out", "--skip-existing")
+    assert again.returncode == 0, again.stderr
+    assert "2 pictures, 2 with a polyp, 0 failed, 1 passed by, which had their output" in again.stderr
+    assert done.read_bytes() == b""
+    assert pranet("segment", pictures, "-o", tmp_path / "out", "--overwrite").returncode == 0
+    assert done.stat().st_size > 0
 
 
 def test_a_path_that_does_not_exist_is_named(tmp_path: Path) -> None:
@@ -62,11 +91,11 @@ def test_it_segments_files_and_reports_those_it_could_not(tmp_path: Path) -> Non
     done = pranet("segment", folder, "-o", tmp_path / "out", "--output", "json")
     assert done.returncode == 1
     assert "broken.jpg" in done.stderr
-    assert f"1 of 2 segmented into {tmp_path / 'out'}" in done.stderr
-    answer = json.loads((tmp_path / "out" / "polyp-1.json").read_text())
+    assert "2 pictures, 1 with a polyp, 1 failed" in done.stderr
+    answer = json.loads((tmp_path / "out" / "polyp-1.jpg.json").read_text())
     assert (answer["width"], answer["height"]) == pixels(SAMPLES / "polyp-1.jpg").shape[1::-1]
     assert answer["polyps"][0]["mean_probability"] > 0.9
-    assert not (tmp_path / "out" / "broken.json").exists()
+    assert not (tmp_path / "out" / "broken.jpg.json").exists()
 
 
 def test_its_masks_agree_with_the_annotations(tmp_path: Path) -> None:
@@ -74,7 +103,7 @@ def test_its_masks_agree_with_the_annotations(tmp_path: Path) -> None:
     done = pranet("segment", *samples, "-o", tmp_path)
     assert done.returncode == 0, done.stderr
     for sample in samples:
-        mask = pixels(tmp_path / f"{sample.stem}.png") > 0
+        mask = pixels(tmp_path / f"{sample.name}.png") > 0
         truth = pixels(ROOT / "tests" / "data" / f"{sample.stem}-mask.png")
         assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.9
 
@@ -88,10 +117,11 @@ def test_an_empty_folder_is_said_to_be_empty(tmp_path: Path) -> None:
 HANGING = """
 import sys, threading
 from service import runtime
-from service.commands import main, segment
+from service.commands import main
+from service.commands.segment import session
 from tests.support.predictors import RedPredictor
 
-segment.load_predictor = lambda settings: RedPredictor(lambda frames: threading.Event().wait())
+session.load_predictor = lambda settings: RedPredictor(lambda frames: threading.Event().wait())
 runtime._hang_seconds = lambda settings: 0.1
 sys.exit(main.main(["segment", *sys.argv[1:]]))
 """
@@ -101,7 +131,7 @@ def test_a_device_that_hangs_does_not_keep_the_command_from_ending(tmp_path: Pat
     command = [sys.executable, "-c", HANGING, SAMPLES / "polyp-1.jpg", "-o", tmp_path]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=START_SECONDS)
     assert done.returncode == 1
-    assert "0 of 1 segmented" in done.stderr
+    assert "1 picture, 0 with a polyp, 1 failed" in done.stderr
 
 
 def film(path: Path, count: int = 10) -> Path:
@@ -151,9 +181,10 @@ def test_a_damaged_video_is_named_and_the_rest_is_done(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert f"{folder / 'broken.mp4'}: " in done.stderr
     assert f"{folder / 'slides.wmv'}: " in done.stderr
-    assert "4 of 6 segmented" in done.stderr
-    assert (tmp_path / "out" / "polyp-1.png").exists()
-    assert [len(list((tmp_path / "out" / str(number)).iterdir())) for number in range(3)] == [6, 6, 6]
+    assert "21 pictures, 7 with a polyp, 2 failed" in done.stderr
+    assert (tmp_path / "out" / "polyp-1.jpg.png").exists()
+    frames = [tmp_path / "out" / f"{number}.mp4.frames" for number in range(3)]
+    assert [len(list(folder.iterdir())) for folder in frames] == [6, 6, 6]
 
 
 @pytest.mark.parametrize("arguments", [["a.mp4", "b.mp4"], ["a.mp4", "--output", "json"], ["."]])
@@ -165,3 +196,36 @@ def test_a_video_is_written_of_one_video_only(
     paths = [str(tmp_path / each) if each.endswith((".mp4", ".")) else each for each in arguments]
     assert main(["segment", *paths, "-o", str(tmp_path / "out.mp4")]) == 2
     assert "give one video file, and no --output" in capsys.readouterr().err
+
+
+CPU = ("--device", "cpu", "--engine", "torch")
+
+
+def test_the_frames_of_a_video_that_are_there_are_passed_by(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clip, frames = film(tmp_path / "clip.mp4", count=6), tmp_path / "out" / "clip.mp4.frames"
+    there = [touch(frames / f"{number:08d}.png") for number in (0, 4)]
+    words = ["segment", str(clip), "-o", str(tmp_path / "out"), *CPU]
+    assert main(words) == 2
+    assert "00000000.png exists" in capsys.readouterr().err
+    assert main([*words, "--skip-existing"]) == 0
+    told = capsys.readouterr().err
+    assert "4 of 6 frames (2 had their output already), a polyp in 25.0% of them, first at 0.50 s" in told
+    assert "4 pictures, 1 with a polyp, 0 failed, 2 passed by" in told
+    assert [file.read_bytes() for file in there] == [b"", b""]
+    assert len(list(frames.iterdir())) == 6
+
+
+def test_what_a_video_has_is_passed_by_and_what_it_lacks_is_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip, out, masks = film(tmp_path / "clip.mp4", count=6), touch(tmp_path / "out.mp4"), tmp_path / "masks"
+    words = ["segment", str(clip), "-o", str(out), "--save-masks", str(masks), "--skip-existing", *CPU]
+    assert main(words) == 0
+    assert len(list(masks.iterdir())) == 6
+    assert main(words) == 0
+    assert "0 pictures, 0 with a polyp, 0 failed, 1 passed by" in capsys.readouterr().err
+    out.unlink()
+    kept = {file: file.stat().st_mtime_ns for file in masks.iterdir()}
+    assert main(words) == 0
+    assert len(videos.read(out)[0]) == 6
+    assert {file: file.stat().st_mtime_ns for file in masks.iterdir()} == kept

@@ -33,4 +33,4 @@ def test_a_command_explains_itself_there(command: str, folder: Path) -> None:
 def test_a_picture_is_segmented_there(folder: Path) -> None:
     done = pranet(folder, "segment", SAMPLES[0], "-o", "masks")
     assert done.returncode == 0, done.stderr
-    assert (folder / "masks" / f"{SAMPLES[0].stem}.png").is_file()
+    assert (folder / "masks" / f"{SAMPLES[0].name}.png").is_file()

@@ -41,7 +41,7 @@ from tests.support.dicom_objects import (
 )
 from tests.support.patching import Patches
 from tests.support.pictures import SAMPLES, dice, encoded, mask_of, red_box, repeat_last_scan
-from tests.support.processes import Server, pranet
+from tests.support.processes import Server
 from tests.support.servers.otlp import receiving
 from tests.support.serving import serving
 
@@ -185,6 +185,8 @@ async def test_what_is_not_made_of_an_object_is_refused() -> None:
             ("?omit_empty=1", {}),
         ):
             assert (await sent(it, dicom(PICTURES[:1]), query, **headers)).status_code == 422, query
+        refused = await sent(it, encoded(PICTURES[0]), "?omit_empty=1", **{"content-type": "image/png"})
+        assert (refused.status_code, "needs a DICOM object" in refused.json()["detail"]) == (422, True)
 
 
 async def test_a_damaged_frame_harms_only_itself_but_makes_no_segmentation() -> None:
@@ -243,27 +245,6 @@ async def test_without_its_packages_the_answer_says_what_to_install(patched: Pat
         answer = await sent(it, body)
     assert answer.status_code == 415
     assert ".venv/bin/python -m pip install -e '.[dicom]'" in answer.json()["detail"]
-
-
-@pytest.mark.slow
-def test_the_command_writes_masks_or_a_segmentation(tmp_path: Path) -> None:
-    picture = Image.open(SAMPLES[0]).convert("RGB")
-    black = Image.new("RGB", picture.size)
-    (tmp_path / "study.dcm").write_bytes(written(dicom([picture, black], RLELossless)))
-    done = pranet("segment", tmp_path / "study.dcm", "-o", tmp_path / "out")
-    assert done.returncode == 0, done.stderr
-    assert [file.name for file in sorted((tmp_path / "out/study").iterdir())] == ["00000000.png", "00000001.png"]
-    for flags, frames in (((), 2), (("--omit-empty",), 1)):
-        done = pranet("segment", tmp_path / "study.dcm", "--out", tmp_path / "seg.dcm", *flags)
-        assert done.returncode == 0, done.stderr
-        made = dcmread(tmp_path / "seg.dcm")
-        assert (made.Modality, made.NumberOfFrames) == ("SEG", frames)
-
-
-def test_frames_are_left_out_of_a_segmentation_only(tmp_path: Path) -> None:
-    done = pranet("segment", SAMPLES[0], "-o", tmp_path / "out", "--omit-empty")
-    assert (done.returncode, (tmp_path / "out").exists()) == (2, False)
-    assert "--out X.dcm" in done.stderr
 
 
 async def test_a_deflated_object_is_refused_before_it_is_inflated(patched: Patches) -> None:

@@ -73,5 +73,7 @@ async def test_an_option_may_stand_in_form_and_query_if_both_agree(it: Running) 
 async def test_the_documentation_shows_the_fields_of_the_form(it: Running, route: str) -> None:
     body = (await it.rest.get("/openapi.json")).json()["paths"][route]["post"]["requestBody"]
     form = body["content"]["multipart/form-data"]["schema"]
-    assert form["properties"].keys() == {"file", "threshold", "output", "depth", "roi"}
+    of_objects = {"omit_empty", "segmentation_type"} if route == "/segment" else set()
+    assert form["properties"].keys() == {"file", "threshold", "output", "depth", "roi"} | of_objects
+    assert "multipart/related" in body["content"]
     assert form["additionalProperties"] is False

@@ -14,7 +14,7 @@ from PIL import Image
 from model import presence
 from model.engines import factory
 from model.errors import UserError
-from model.evaluation import bootstrap, boxes, calibration, clean, command, operating, protocols, report
+from model.evaluation import bootstrap, boxes, calibration, clean, command, flags, operating, protocols, report
 from model.evaluation.calibration import Reliability
 from model.evaluation.maps import FolderMaps
 from model.presence import Presence, statistic
@@ -39,7 +39,7 @@ def folders(tmp_path) -> tuple[Path, Path]:
 
 def evaluate(folders: tuple[Path, Path], *more: str) -> None:
     parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
+    flags.add_arguments(parser)
     images, masks = map(str, folders)
     assert command.run(parser.parse_args(["--images", images, "--masks", masks, "--device", "cpu", *more])) == 0
 
@@ -264,7 +264,7 @@ def sets(folders, tmp_path) -> list[str]:
 
 def evaluate_sets(arguments: list[str], *more: str) -> None:
     parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
+    flags.add_arguments(parser)
     assert command.run(parser.parse_args([*arguments, "--device", "cpu", *more])) == 0
 
 

@@ -10,7 +10,7 @@ from model.engines.openvino import int8 as openvino_int8
 from model.errors import UserError
 from model.weights import checkpoint
 from service.commands import export as command
-from service.settings import Settings
+from service.commands.main import main
 from tests.support.pictures import ROOT
 from tests.support.processes import pranet
 
@@ -45,12 +45,10 @@ def test_a_calibration_from_pictures_can_be_served(weights: Path, tmp_path: Path
     assert len(openvino_int8.load(moved).inputs) == len(openvino_int8.load(loaded).inputs)
 
 
-def test_int8_needs_pictures(weights: Path, tmp_path: Path) -> None:
-    loaded = checkpoint.load(weights)
-    with pytest.raises(UserError, match="needs --calibrate"):
-        command._calibrate(loaded, None, set(), None, Settings())
-    with pytest.raises(UserError, match="holds no pictures"):
-        command._calibrate(loaded, [tmp_path], set(), None, Settings())
+def test_int8_needs_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for given, told in (([], "needs --calibrate"), (["--calibrate", str(tmp_path)], "holds no pictures")):
+        assert main(["export", "--int8", "--out", str(tmp_path / "out"), *given]) == 2
+        assert told in capsys.readouterr().err
 
 
 def test_calibration_takes_pictures_from_the_whole_folder() -> None:

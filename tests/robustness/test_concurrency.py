@@ -43,7 +43,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> list[Case]:
     files = [_write(folder, number, picture) for number, picture in enumerate(_candidates()[: PICTURES + 8])]
     done = pranet("segment", folder, "-o", out, *SMALL)
     assert done.returncode == 0, done.stderr
-    masks = [mask_of((out / f"{file.stem}.png").read_bytes()) for file in files]
+    masks = [mask_of((out / f"{file.name}.png").read_bytes()) for file in files]
     chosen = _apart([Image.fromarray(mask) for mask in masks], ALIKE)
     assert len(chosen) >= PICTURES, f"only {len(chosen)} of {len(files)} masks differ"
     return [Case(files[number].read_bytes(), masks[number]) for number in chosen[:PICTURES]]

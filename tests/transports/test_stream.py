@@ -539,10 +539,10 @@ async def test_frames_that_are_decoded_out_of_order_are_remembered_in_order(patc
     second_is_inferred = threading.Event()
     prepare, seen = frame_module.prepare, []
 
-    def uneven(frame: Frame, max_pixels: int, input_size: int) -> None:
+    def uneven(frame: Frame, *rest: object) -> None:
         if frame.source is PICTURE:  # the first frame
             assert second_is_inferred.wait(PATIENCE)
-        prepare(frame, max_pixels, input_size)
+        prepare(frame, *rest)  # type: ignore[arg-type]
 
     class Recorded(Memory):
         def update(self, pixels: Pixels, box: Box, logits: Floats, captured: float) -> tuple[Floats, Status]:

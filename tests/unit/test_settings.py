@@ -60,9 +60,10 @@ def test_help_describes_settings_as_other_commands_describe_their_flags(capsys: 
     said = " ".join(capsys.readouterr().out.split())
     assert "Serve REST, gRPC and Prometheus metrics." in said
     assert (
-        "--host VALUE address on which REST and gRPC listen (0.0.0.0 in the Docker image) (default: 127.0.0.1)" in said
+        "--host HOST address on which REST and gRPC listen (0.0.0.0 in the Docker image) (default: 127.0.0.1)" in said
     )
-    assert "--port VALUE REST port; 0 picks a free one (default: 8000)" in said
+    assert "--maps {true,false} whether output=maps is available" in said
+    assert "--port N REST port; 0 picks a free one (default: 8000)" in said
 
 
 def test_every_invalid_value_is_reported_at_once() -> None:

@@ -25,6 +25,7 @@ import safetensors
 import safetensors.numpy
 from openvino import opset13 as opset
 
+from model import files
 from model.engines.predictor import DeviceError
 from model.transforms import Pixels
 from model.weights.weights_file import WeightsFile
@@ -79,7 +80,7 @@ def load(weights: WeightsFile) -> Calibration:
 def save(path: Path, calibration: Calibration, weights: WeightsFile) -> None:
     """Write the calibration of a weights file; other weights will refuse it."""
     metadata = {"format": FORMAT, "weights": weights.sha256, "inputs": json.dumps(calibration.inputs)}
-    path.write_bytes(safetensors.numpy.save({"ranges": calibration.ranges}, metadata))
+    files.write(path, safetensors.numpy.save({"ranges": calibration.ranges}, metadata))
 
 
 def calibrate(graph: ov.Model, frames: Iterable[Pixels]) -> Calibration:

@@ -1,5 +1,6 @@
 """Folders of pictures and masks -> pairs on disk -> pairs in memory, of any common format and size."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -8,6 +9,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
+from model import files
 from model.errors import UserError
 from model.transforms import Pixels
 
@@ -39,22 +41,27 @@ class Pair(NamedTuple):
 
 
 def find_pairs(images: Path, masks: Path) -> list[PairFile]:
-    """Match pictures and masks by stem, sorted; the data set is named after the folder above ``images``.
+    """Match pictures and masks by name, in natural order; the data set is named after the folder above ``images``.
 
     Raises:
         DatasetError: a folder is missing or empty, or a picture has no mask.
 
     """
     by_stem = {path.stem: path for path in pictures_in(masks)}
-    pictures = pictures_in(images)
-    orphans = [path.name for path in pictures if path.stem not in by_stem]
+    found = {path: counterpart(path, by_stem) for path in pictures_in(images)}
+    orphans = [path.name for path, mask in found.items() if mask is None]
     if orphans:
         raise DatasetError(f"{masks}: no mask for {orphans[0]}" + f" and {len(orphans) - 1} more" * (len(orphans) > 1))
-    return [PairFile(_name(path), path, by_stem[path.stem]) for path in pictures]
+    return [PairFile(_name(path), path, mask) for path, mask in found.items()]
+
+
+def counterpart(picture: Path, by_stem: Mapping[str, Path]) -> Path | None:
+    """Return the mask of a picture ``a.jpg``: ``a.jpg.png``, as ``pranet segment`` names it, or ``a`` of any kind."""
+    return by_stem.get(picture.name) or by_stem.get(picture.stem)
 
 
 def clean_frames(images: Path) -> list[PairFile]:
-    """Return the pictures of a folder of frames without a polyp, sorted.
+    """Return the pictures of a folder of frames without a polyp, in natural order.
 
     Raises:
         DatasetError: the folder is missing or empty.
@@ -138,7 +145,7 @@ def _name(picture: Path) -> str:
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """Return the pictures of a folder, sorted.
+    """Return the pictures of a folder in natural order.
 
     Raises:
         DatasetError: it is missing, or holds none.
@@ -146,7 +153,7 @@ def pictures_in(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise DatasetError(f"{folder}: no such folder")
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    found = files.listed(folder, SUFFIXES)
     if not found:
         raise DatasetError(f"{folder}: holds no pictures")
     return found

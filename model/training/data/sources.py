@@ -33,18 +33,6 @@ class Source:
     files: tuple[PairFile, ...]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments that name pictures, with masks or without a polyp."""
-    add = parser.add_argument
-    add("--sources", type=Path, help="TOML table of named sources: images, masks, stems and weight of each")
-    add("--data", type=Path, help="folder that the paths in --sources begin at; left out, that of the table")
-    add("--images", type=Path, action="append", default=[], help="folder of pictures; repeatable")
-    add("--masks", type=Path, action="append", default=[], help="its folder of masks, in the same order")
-    add("--clean", type=Path, action="append", default=[], help="folder of frames without a polyp; repeatable")
-    add("--exclude", type=Path, help="list of names to leave out")
-    add("--only", type=Path, help="list of names to keep")
-
-
 def all_of(args: argparse.Namespace) -> list[Source]:
     """Find the sources that the arguments name, before any list is applied.
 

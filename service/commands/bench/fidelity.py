@@ -13,6 +13,7 @@ from model import transforms
 from model.dice import dice
 from model.engines import factory
 from model.engines.predictor import DeviceError, Predictor
+from model.files import replacing
 from model.training.data.pairs import PairFile, read_image, read_truth
 from model.transforms import SIZE, Floats, Pixels
 from model.weights.checkpoint import Checkpoint
@@ -140,7 +141,8 @@ def draw(path: Path, case: Case, mask: Pixels) -> None:
         outlines, _ = cv2.findContours(each, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(pixels, outlines, -1, colour, 2)
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
+    with replacing(path) as draft:
+        Image.fromarray(pixels).save(draft)
 
 
 def _masks(predictor: Predictor, frames: Pixels, pictures: Sequence[Image.Image], batch: int) -> list[Pixels]:

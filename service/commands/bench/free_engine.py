@@ -47,7 +47,7 @@ def main() -> None:
     model = interface.ModelRef("free-00000000", "0" * 64, "free", "cpu", "fp32")
     app.load_predictor = lambda settings: FreeEngine(model)
     parser = argparse.ArgumentParser()
-    app.add_arguments(parser)
+    sys.modules["service.settings"].add_flags(parser)
     app.run(parser.parse_args(flags))
 
 

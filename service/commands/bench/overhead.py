@@ -115,19 +115,6 @@ async def measure(running: Running, over: str, images: Sequence[bytes], argument
     return Line(row, share * (row.server_cpu_ms or math.nan), spent)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what ``run`` reads."""
-    parser.add_argument(
-        "--against", type=Path, metavar="CHECKOUT", help="measure another checkout in turns with this one"
-    )
-    parser.add_argument("--over", nargs="+", choices=LOADS, default=list(LOADS), help="transports (default: all)")
-    parser.add_argument(
-        "--cores", nargs="+", type=int, default=[1], metavar="N", help="cores of the server (default: 1)"
-    )
-    parser.add_argument("--concurrency", type=int, default=16, metavar="N", help="frames in flight (default: 16)")
-    parser.add_argument("--rounds", type=int, default=2, metavar="N", help="measurements of each (default: 2)")
-
-
 def run(arguments: argparse.Namespace, images: Sequence[bytes]) -> tuple[Measured, list[str]]:
     """Measure all checkouts in turns; return what was measured, and the names of the checkouts.
 

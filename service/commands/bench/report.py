@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from model import files
 from model.cores import usable_cores
 from model.errors import how_to_install
 from service import __version__
@@ -101,14 +102,19 @@ def machine() -> dict[str, Any]:
     }
 
 
+def names(name: str) -> tuple[str, str, str]:
+    """Return the files of a benchmark: JSON, a histogram of latencies, and their percentiles over the load."""
+    return f"{name}.json", f"{name}-latency.png", f"{name}-curve.png"
+
+
 def write(out: Path, name: str, rows: Sequence[Row], answers: Mapping[str, Sequence[Answer]], **facts: Any) -> None:
-    """Write ``name.json`` and, if there are latencies, ``name-latency.png`` and ``name-curve.png``.
+    """Write the JSON of ``names`` and, if there are latencies, the plots.
 
     Raises:
         BenchError: matplotlib is not installed; the JSON is written anyway.
 
     """
-    write_json(out / f"{name}.json", rows, **facts)
+    write_json(out / names(name)[0], rows, **facts)
     if answers:
         _draw(out, name, rows, answers, facts.get("slo_ms"))
 
@@ -117,7 +123,7 @@ def write_json(path: Path, rows: Sequence[Row] | Sequence[Fidelity], **facts: An
     """Write the rows of a table as JSON, together with the machine that they were measured on."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {"machine": machine(), **facts, "rows": [asdict(row) for row in rows]}
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    files.write(path, json.dumps(content, indent=2) + "\n")
 
 
 def _draw(
@@ -127,6 +133,7 @@ def _draw(
         from matplotlib.figure import Figure  # optional extra
     except ImportError:
         raise BenchError(f"plots need matplotlib: {how_to_install('bench')}") from None
+    _, latency, curves = names(name)
     histogram = Figure(figsize=(8, 4.5), layout="constrained")
     axes = histogram.subplots()
     for number, (load, each) in enumerate(answers.items()):
@@ -139,7 +146,8 @@ def _draw(
         axes.axvline(slo_ms, color="black", linestyle="--", label=f"target, {slo_ms:g} ms")
     axes.set(xlabel="latency, ms", ylabel="frames", title=f"pranet bench {name}")
     axes.legend()
-    histogram.savefig(out / f"{name}-latency.png", dpi=120)
+    with files.replacing(out / latency) as draft:
+        histogram.savefig(draft, dpi=120)
     curve = Figure(figsize=(8, 4.5), layout="constrained")
     axes = curve.subplots()
     for percentile in ("p50_ms", "p99_ms"):
@@ -153,7 +161,8 @@ def _draw(
         axes.axhline(slo_ms, color="black", linestyle="--", label=f"target, {slo_ms:g} ms")
     axes.set(xlabel="frames answered per second", ylabel="latency, ms", title=f"pranet bench {name}")
     axes.legend()
-    curve.savefig(out / f"{name}-curve.png", dpi=120)
+    with files.replacing(out / curves) as draft:
+        curve.savefig(draft, dpi=120)
 
 
 def waits(answers: Sequence[Answer]) -> tuple[list[float], list[float]]:

@@ -8,17 +8,17 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from model import files
 from pranet_client.connection import VideoFrame
 from service.commands.video.decoding import TimedPicture, decoded
 from service.commands.video.demo import sweep
 from service.commands.video.live import Live
 from service.commands.video.pyav import SourceError, load_av, reason
+from service.commands.video.suffixes import PICTURES
 
 DEMO = "demo:"
 DEFAULT_FPS = 30.0  # of a source without a frame rate
 RTP_CLOCK = Fraction(1, 90_000)  # of video, seconds (RFC 3551): the time base of live sources
-PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
-VIDEOS = frozenset({".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".mts", ".m2ts"})
 
 
 class Source:
@@ -76,10 +76,10 @@ def open_source(name: str, *, raw: bool = False, fps: float | None = None, until
     if name.startswith(DEMO):
         return _pictures(itertools.cycle(sweep()), fps)
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURES)
-        if not files:
+        pictures = files.listed(path, PICTURES)
+        if not pictures:
             raise SourceError(f"{path} holds no pictures; give a folder with {', '.join(sorted(PICTURES))} files")
-        return _pictures((file.read_bytes() for file in files), fps)
+        return _pictures((file.read_bytes() for file in pictures), fps)
     if "://" in name or name.startswith("/dev/"):
         live = Live(name, raw=raw, until=until)
         return Source(live.pictures(), live.fps or DEFAULT_FPS, time_base=RTP_CLOCK, live=live)

@@ -1,11 +1,13 @@
 """Writes videos: H.264 in BT.709, with true presentation times, and with the newest mask outlined on every frame."""
 
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 
+from model import files
 from model.transforms import Pixels
 from pranet_client.pictures import Picture
 from service.commands.video.pyav import SourceError, load_av, reason
@@ -27,27 +29,41 @@ class VideoWriter:
         path: the file; its suffix chooses the container.
         fps: frame rate of the source, frames a second: how long the last picture is shown.
         time_base: the source's unit of time, seconds; None: one frame.
+        partial: exceptions after which the pictures before are kept; after others, what was there stays.
 
     Raises:
         SourceError: PyAV is not installed; on entry: the file cannot be written.
+        OSError: on exit: the disk is full.
 
     """
 
-    def __init__(self, path: Path, fps: float, time_base: Fraction | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        fps: float,
+        time_base: Fraction | None = None,
+        *,
+        partial: tuple[type[BaseException], ...] = (),
+    ) -> None:
         self._av = load_av()
         self._path = path
+        self._partial = partial
         self._rate = Fraction(fps).limit_denominator(1_001)
         self._time_base = time_base or 1 / self._rate
         self._stream: Any = None
         self._waiting: tuple[Any, int] | None = None  # a picture is encoded once it is known how long it is shown
 
     def __enter__(self) -> Self:
-        try:
-            self._container = self._av.open(str(self._path), "w")
-        except (self._av.FFmpegError, OSError, ValueError) as error:
-            raise SourceError(
-                f"{self._path} cannot be written as video ({reason(error)}); give a path such as out.mp4"
-            ) from error
+        with ExitStack() as stack:
+            draft = stack.enter_context(files.replacing(self._path, partial=self._partial))
+            try:
+                self._container = self._av.open(str(draft), "w")
+            except (self._av.FFmpegError, ValueError) as error:
+                raise SourceError(
+                    f"{self._path} cannot be written as video ({reason(error)}); give a path such as out.mp4"
+                ) from error
+            stack.callback(self._finish)
+            self._open = stack.pop_all()
         return self
 
     def write(self, pixels: Pixels, seconds: float) -> None:
@@ -57,20 +73,23 @@ class VideoWriter:
         """
         height, width = pixels.shape[0] & ~1, pixels.shape[1] & ~1
         if self._stream is None:
-            self._open(width, height)
+            self._begin(width, height)
         moment = round(seconds / self._time_base)
         if self._waiting is not None:
             moment = max(moment, self._waiting[1] + 1)
             self._encode(moment - self._waiting[1])
         self._waiting = self._frame(np.ascontiguousarray(pixels[:height, :width])), moment
 
-    def __exit__(self, *exc_info: object) -> None:
-        if self._waiting is not None:
-            self._encode(max(1, round(1 / self._rate / self._time_base)))
-            self._container.mux(self._stream.encode())
-        self._container.close()
+    def __exit__(self, *exc_info: Any) -> None:
+        self._open.__exit__(*exc_info)
 
-    def _open(self, width: int, height: int) -> None:
+    def _finish(self) -> None:
+        with self._container:
+            if self._waiting is not None:
+                self._encode(max(1, round(1 / self._rate / self._time_base)))
+                self._container.mux(self._stream.encode())
+
+    def _begin(self, width: int, height: int) -> None:
         self._stream = self._container.add_stream("libx264", rate=self._rate, options=ENCODER)
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
         context = self._stream.codec_context
@@ -102,15 +121,22 @@ class VideoWriter:
 class OverlayWriter:
     """Writes every frame of a video with the newest mask outlined; use it as ``with``. Arguments as ``VideoWriter``."""
 
-    def __init__(self, path: Path, fps: float, time_base: Fraction | None = None) -> None:
-        self._video = VideoWriter(path, fps, time_base)
+    def __init__(
+        self,
+        path: Path,
+        fps: float,
+        time_base: Fraction | None = None,
+        *,
+        partial: tuple[type[BaseException], ...] = (),
+    ) -> None:
+        self._video = VideoWriter(path, fps, time_base, partial=partial)
         self._mask: Pixels | None = None
 
     def __enter__(self) -> Self:
         self._video.__enter__()
         return self
 
-    def __exit__(self, *exc_info: object) -> None:
+    def __exit__(self, *exc_info: Any) -> None:
         self._video.__exit__(*exc_info)
 
     def add(self, picture: Picture, seconds: float, mask: Pixels | None) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from model.errors import UserError
 from model.network.pranet import Maps, PraNet
-from model.training import backbone, command, journal, loop, recipe
+from model.training import backbone, command, flags, journal, loop, recipe
 from model.training.data.batches import Batches, Pool
 from model.training.data.pairs import Pair
 from model.training.recipe import RECIPES, RecipeError, parse
@@ -85,14 +85,14 @@ def many(arguments, tmp_path) -> list[str]:
 
 def program(arguments: list[str]) -> list[str]:
     """Return the command line of a training in a process of its own."""
-    lines = "import argparse; from model.training import command; p = argparse.ArgumentParser();"
-    return [sys.executable, "-c", lines + "command.add_arguments(p); command.run(p.parse_args())", *arguments]
+    lines = "import argparse; from model.training import command, flags; p = argparse.ArgumentParser();"
+    return [sys.executable, "-c", lines + "flags.add_arguments(p); command.run(p.parse_args())", *arguments]
 
 
 def train(arguments: list[str], out: Path, *more: str) -> str:
     """Train and return the digest of the weights."""
     parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
+    flags.add_arguments(parser)
     assert command.run(parser.parse_args([*arguments, "--out", str(out), *more])) == 0
     return digest(out)
 
@@ -247,7 +247,7 @@ def test_a_run_on_many_sources_that_is_killed_resumes_as_if_it_had_not_been(many
 def test_each_source_is_left_out_in_turn_and_judged_before_and_after(many, tmp_path, capsys):
     start = ["--init", str(ROOT / "weights/pranet.safetensors"), "--leave-out", "samples", "--leave-out", "colon"]
     parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
+    flags.add_arguments(parser)
     assert command.run(parser.parse_args([*many, *start, "--out", str(tmp_path / "out"), "--steps", "1"])) == 0
     found = json.loads((tmp_path / "out" / "left-out.json").read_text())
     assert [(row["left_out"], row["weights"], row["polyps"], row["clean"]) for row in found] == [
@@ -275,7 +275,7 @@ def test_near_copies_across_a_split_are_named_and_nothing_is_trained(many, tmp_p
     bright.save(folder / f"{second.stem}.png")
     (tmp_path / "held-out.txt").write_text(f"samples/{second.stem}\n")
     parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
+    flags.add_arguments(parser)
     near = ["--near-copies", "--validation", str(tmp_path / "held-out.txt"), "--out", str(tmp_path / "out")]
     assert command.run(parser.parse_args([*many, *near])) == 1
     said = capsys.readouterr().out

@@ -13,6 +13,7 @@ from model.training.data import sources
 from model.training.data.batches import SMALL_POLYP, Batches, Pool
 from model.training.data.pairs import DatasetError, Pair, read_pair
 from model.training.data.sampler import BLOCK, Sampler
+from model.training.flags import add_sources
 from model.training.recipe import Phase, Recipe
 
 PLAIN = Recipe("plain", batch=4, learning_rate=1e-3, steps=10, phases=(Phase(0, (64,)),))
@@ -44,7 +45,7 @@ def data(tmp_path) -> Path:
 
 def arguments(*words: object) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    sources.add_arguments(parser)
+    add_sources(parser)
     return parser.parse_args([str(word) for word in words])
 
 

@@ -1,0 +1,156 @@
+"""Flags of ``pranet bench``."""
+
+import argparse
+import re
+from pathlib import Path
+from typing import TypeVar
+
+from model import files
+from model.training.flags import add_sources
+from service import SAMPLES
+from service.commands.flags.access import add_access_options
+from service.settings import add_flags
+
+ENGINE_SETTINGS = ("weights", "device", "engine", "precision", "input_size", "cache_dir", "log_level")
+PRECISIONS = ("fp32", "bf16", "fp16", "int8")  # of ``model.engines.factory``
+LOADS = ("rest", "grpc", "stream", "websocket")  # of ``bench.overhead_loads``
+SIZE = re.compile(r"(\d{1,5})x(\d{1,5})")
+EXAMPLES = """\
+examples:
+  pranet bench engine --precision int8 --out results
+  pranet bench http --concurrency 1,4,16
+  pranet bench streams --fps 30 --slo-ms 120
+"""
+
+Number = TypeVar("Number", int, float)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare ``engine``, ``pipeline``, ``parts``, ``overhead``, ``fidelity``, ``http``, ``grpc`` and ``streams``."""
+    actions = parser.add_subparsers(metavar="WHAT", required=True)
+    engine = actions.add_parser("engine", help="only the network, for each batch size")
+    engine.add_argument(
+        "--batch-sizes", type=_whole_numbers, default=[1, 2, 4, 8], metavar="N,N", help="default: 1,2,4,8"
+    )
+    pipeline = actions.add_parser("pipeline", help="from JPEG to PNG without a server: the upper limit for a server")
+    _add_images(pipeline)
+    around = actions.add_parser("parts", help="compare ways to decode, resize, threshold and encode")
+    _add_images(around)
+    add_flags(around, ENGINE_SETTINGS)
+    around.set_defaults(act="parts")
+    for alone, act in ((engine, "engine"), (pipeline, "pipeline")):
+        _add_common(alone)
+        add_flags(alone, ENGINE_SETTINGS)
+        alone.set_defaults(act=act)
+    cost = actions.add_parser("overhead", help="the whole service in front of an engine that costs nothing")
+    _add_overhead(cost)
+    _add_images(cost)
+    _add_common(cost)
+    cost.set_defaults(act="overhead")
+    judging = actions.add_parser(
+        "fidelity", help="compare the masks of every engine and precision with float32 PyTorch"
+    )
+    add_sources(judging)
+    judging.add_argument(
+        "--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="precisions to compare (default: all)"
+    )
+    judging.add_argument("-o", "--out", type=Path, metavar="DIR", help="folder for JSON and the worst cases")
+    files.add_overwrite(judging)
+    add_flags(judging, ("weights", "device", "input_size", "cache_dir", "log_level"))
+    judging.set_defaults(act="fidelity")
+    for name in ("http", "grpc"):
+        over = actions.add_parser(name, help=f"a running server over {name}")
+        _add_server(over)
+        over.add_argument(
+            "--concurrency", type=_whole_numbers, default=[1, 4, 16], metavar="N,N", help="default: 1,4,16"
+        )
+        over.add_argument("--rate", type=_numbers, metavar="N,N", help="open loop: requests per second")
+        over.add_argument("--poisson", action="store_true", help="with --rate: random (Poisson) arrivals")
+        _add_images(over)
+        _add_common(over)
+        over.set_defaults(act=name)
+    live = actions.add_parser("streams", help="video streams to a running server over grpc; latencies are frame ages")
+    _add_server(live)
+    live.add_argument("--streams", type=_whole_numbers, default=[1], metavar="N,N", help="default: 1")
+    live.add_argument("--fps", type=_number, default=30, help="frames per second of each stream (default: 30)")
+    live.add_argument(
+        "--slo-ms", type=_number, metavar="MS", help="find the largest number of streams with a p99 age within this"
+    )
+    live.add_argument(
+        "--answered",
+        type=float,
+        default=0.9,
+        metavar="SHARE",
+        help="with --slo-ms: least share of frames with a mask (default: 0.9)",
+    )
+    _add_images(live)
+    _add_common(live)
+    live.set_defaults(act="streams")
+
+
+def _add_server(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--url", default="http://127.0.0.1:8000", help="REST address; CPU time comes from its /metrics")
+    parser.add_argument("--address", default="127.0.0.1:8001", help="gRPC address")
+    add_access_options(parser)
+
+
+def _add_images(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--images", type=Path, default=SAMPLES, metavar="DIR", help="folder of pictures, used in rotation"
+    )
+    parser.add_argument("--size", type=size, metavar="WxH", help="first scale and crop them to this size")
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seconds", type=_number, default=8, help="length of each measurement (default: 8)")
+    parser.add_argument("--warm-up", type=float, default=2, help="seconds before each measurement (default: 2)")
+    parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="folder for JSON and plots")
+    files.add_overwrite(parser)
+
+
+def _add_overhead(parser: argparse.ArgumentParser) -> None:
+    """Declare what ``bench.overhead`` reads."""
+    parser.add_argument(
+        "--against", type=Path, metavar="CHECKOUT", help="measure another checkout in turns with this one"
+    )
+    parser.add_argument("--over", nargs="+", choices=LOADS, default=LOADS, help="transports (default: all)")
+    parser.add_argument(
+        "--cores", nargs="+", type=int, default=[1], metavar="N", help="cores of the server (default: 1)"
+    )
+    parser.add_argument("--concurrency", type=int, default=16, metavar="N", help="frames in flight (default: 16)")
+    parser.add_argument("--rounds", type=int, default=2, metavar="N", help="measurements of each (default: 2)")
+
+
+def size(text: str) -> tuple[int, int]:
+    """Parse ``WIDTHxHEIGHT``.
+
+    Raises:
+        ArgumentTypeError: the text has another form.
+
+    """
+    found = SIZE.fullmatch(text)
+    if not found or not int(found[1]) or not int(found[2]):
+        raise argparse.ArgumentTypeError(f"{text!r} should be width and height in pixels, such as 1280x1024")
+    return int(found[1]), int(found[2])
+
+
+def _number(text: str) -> float:
+    return _above_0(float(text))
+
+
+def _numbers(text: str) -> list[float]:
+    return [_above_0(float(part)) for part in text.split(",")]
+
+
+def _whole_numbers(text: str) -> list[int]:
+    return [_above_0(int(part)) for part in text.split(",")]
+
+
+def _above_0(number: Number) -> Number:
+    if not number > 0:
+        raise argparse.ArgumentTypeError(f"{number} should be greater than 0")
+    return number
+
+
+# argparse uses these names in its error messages.
+_number.__name__, _numbers.__name__, _whole_numbers.__name__ = "number", "list of numbers", "list of whole numbers"

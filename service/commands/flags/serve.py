@@ -1,0 +1,17 @@
+"""Flags of ``pranet serve``."""
+
+import argparse
+
+from service.settings import add_flags
+
+EXAMPLES = """\
+examples:
+  pranet serve
+  pranet serve --host 0.0.0.0 --api-tokens-file tokens --tls-cert cert.pem --tls-key key.pem
+  PRANET_PRECISION=int8 pranet serve
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare one flag for each setting."""
+    add_flags(parser)

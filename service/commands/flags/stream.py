@@ -1,0 +1,43 @@
+"""Flags of ``pranet stream``."""
+
+import argparse
+from pathlib import Path
+
+from model import files
+from service.commands.flags.access import add_access_options
+
+SERVER = "127.0.0.1:8001"
+POLICIES = ("latest", "every")  # POLICY_LATEST and POLICY_EVERY of ``segmentation.proto``
+EXAMPLES = """\
+examples:
+  pranet stream clip.mp4 --policy every --out overlay.mp4
+  pranet stream /dev/video0 --smoothing-ms 200 --record session
+  pranet stream rtsp://camera/stream --server gpu:8001 --token-file token --ca-file ca.pem
+"""
+
+
+def add_stream_options(parser: argparse.ArgumentParser, policy: str = "latest") -> None:
+    """Declare the options that configure a stream; ``replay`` shares them."""
+    add = parser.add_argument
+    add("--server", default=SERVER, metavar="HOST:PORT", help=f"gRPC address (default: {SERVER})")
+    add("--policy", choices=POLICIES, default=policy, help=f"latest (live) or every (default: {policy})")
+    add("--deadline-ms", type=float, default=0, help="from capture; later frames are dropped (default: 0, none)")
+    add("--threshold", type=float, help="probability above which a pixel is polyp (default: the server's)")
+    add("--smoothing-ms", type=float, default=0, help="time constant of smoothing over frames (default: 0, none)")
+    add("--hysteresis", action="store_true", help="show polyps later and longer, which reduces flicker")
+    add("--roi", default="full", help="full, auto (without the black border), or x,y,w,h (default: full)")
+    add_access_options(parser)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of ``pranet stream``."""
+    add = parser.add_argument
+    add("source", metavar="SOURCE", help="video file, folder of frames, /dev/videoN, rtsp://..., or demo:")
+    add_stream_options(parser)
+    add("--fps", type=float, help="frames to send a second (default: as the source's times say)")
+    add("--seconds", type=float, help="stop after this many seconds (default: when the source ends)")
+    add("--raw", action="store_true", help="send video frames as raw RGB24 instead of JPEG")
+    add("--out", type=Path, metavar="FILE.mp4", help="write all frames with the newest outlines of polyps")
+    add("--save-masks", type=Path, metavar="DIR", help="write the mask of every answered frame")
+    add("--record", type=Path, metavar="DIR", help="keep frames, answers and timings, for pranet replay")
+    files.add_overwrite(parser)

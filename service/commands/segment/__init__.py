@@ -1,0 +1,1 @@
+"""``pranet segment``: pictures, videos and DICOM objects, without a server."""

@@ -1,0 +1,185 @@
+"""What ``pranet segment`` reads and where it writes: one output for each picture, under a name of its own."""
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from model import files
+from model.errors import UserError
+from model.files import Targets
+from service.commands.segment.inputs import DASH, OPEN_FILES, name_in_tree
+from service.commands.video.suffixes import PICTURES, VIDEOS
+from service.dicom.magic import NEEDED_BYTES, is_object
+
+OBJECT = ".dcm"  # of DICOM
+SUFFIXES = PICTURES | VIDEOS | {OBJECT}  # of what is taken from a folder
+OVERLAYS = frozenset({".mp4", ".m4v", ".mov", ".mkv"})  # what ``--out`` may be for one video
+LINES = ".ndjson"
+OUT, MASKS = "--out", "--save-masks"
+
+
+class NothingToDo(UserError):
+    """The paths hold no picture or video, or the arguments do not fit together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A picture, video or DICOM object, and its output."""
+
+    source: Path
+    target: Path  # of a single picture; the frames of several go into ``folder``
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """What is read."""
+        return (self.source,)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the frames of a video, or of a DICOM object with several."""
+        return self.target.with_suffix(".frames")
+
+    def frame(self, number: int) -> Path:
+        """Return the output of a frame of a video or object, by its number from 0."""
+        return frame(self.folder, number, self.target.suffix)
+
+    def wanted(self, targets: Targets) -> Self | None:
+        """Return the job, or None if its picture exists and ``--skip-existing`` was given.
+
+        One with several frames stays: each of its frames is looked at in its turn.
+
+        Raises:
+            TargetError: an output is an input, or it exists.
+
+        """
+        if self.target == DASH:
+            return self
+        _holds_frames(OUT, self.folder, self.target.suffix, targets)
+        return self if targets.wants(OUT, self.target) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """DICOM objects that become one DICOM Segmentation."""
+
+    sources: tuple[Path, ...]
+    target: Path
+
+    def wanted(self, targets: Targets) -> Self | None:
+        """Return the job, or None if its output exists and ``--skip-existing`` was given.
+
+        Raises:
+            TargetError: the output is an input, or it exists.
+
+        """
+        return self if targets.wants(OUT, self.target) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """A video that becomes one with outlines."""
+
+    source: Path
+    overlay: Path | None  # None: it is there already
+    masks: Path | None  # a folder of PNG files, or X.ndjson
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """What is read."""
+        return (self.source,)
+
+    def wanted(self, targets: Targets) -> "Drawing | None":
+        """Return what of it is to be written; None if all of it exists and ``--skip-existing`` was given.
+
+        Raises:
+            TargetError: an output is an input, or it exists.
+
+        """
+        overlay = self.overlay if self.overlay and targets.wants(OUT, self.overlay) else None
+        masks = self.masks
+        if masks and masks.suffix == LINES:
+            masks = masks if targets.wants(MASKS, masks) else None
+        elif masks:
+            targets.folder(MASKS, masks)
+            if _holds_frames(MASKS, masks, ".png", targets) and not overlay:
+                masks = None  # the overlay is made last
+        return Drawing(self.source, overlay, masks) if overlay or masks else None
+
+
+AnyJob = Job | Series | Drawing
+
+
+def frame(folder: Path, number: int, suffix: str) -> Path:
+    """Return the path of a frame's output, by its number from 0."""
+    return folder / f"{number:08d}{suffix}"
+
+
+def plan(paths: Iterable[Path], out: Path, suffix: str, in_trees: Collection[Path] = ()) -> list[Job]:
+    """Give each picture or video its output: its own name, in the tree of the folder it is in, with ``suffix`` added.
+
+    So the name depends on nothing else, such as another picture of the same stem. What lies in ``out`` is no input.
+    See ``named`` for the arguments.
+
+    Raises:
+        NothingToDo: a path does not exist, or two pictures have the same name.
+
+    """
+    jobs: dict[Path, Job] = {}
+    for source, name in named(paths, out, in_trees):
+        target = out / f"{name}{suffix}"
+        target = DASH if out == DASH else target
+        other = jobs.setdefault(target, Job(source, target)).source
+        if not other.samefile(source):
+            if out == DASH:
+                raise NothingToDo("--out - takes one picture; give one, or a folder as --out")
+            raise NothingToDo(f"{other} and {source} would both be written to {target}; segment them one after another")
+    return list(jobs.values())
+
+
+def named(paths: Iterable[Path], out: Path, in_trees: Collection[Path] = ()) -> Iterator[tuple[Path, Path]]:
+    """Yield every file to segment, and its path below the folder in which it was found.
+
+    Args:
+        paths: files and folders.
+        out: what lies in it is left out.
+        in_trees: the files among ``paths`` that keep their own folders.
+
+    Raises:
+        NothingToDo: a path does not exist.
+
+    """
+    for path in paths:
+        if path.is_dir():
+            for file in files.listed(
+                path, SUFFIXES, deep=True, but=None if _same(path, out) else out, also=holds_object
+            ):
+                yield file, file.relative_to(path)
+        elif path.parent == OPEN_FILES:
+            yield path, Path("stdin")
+        elif path.exists():
+            yield path, name_in_tree(path) if path in in_trees else Path(path.name)
+        else:
+            raise NothingToDo(f"{path} does not exist; give pictures, videos or folders of pictures")
+
+
+def holds_object(path: Path) -> bool:
+    """Say whether a file can be read and is a DICOM object by its contents; media store objects without a suffix."""
+    if not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            return is_object(file.read(NEEDED_BYTES))
+    except OSError:
+        return False
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.resolve().is_relative_to(other.resolve())
+
+
+def _holds_frames(flag: str, folder: Path, suffix: str, targets: Targets) -> bool:
+    found = sorted(folder.glob(f"*{suffix}")) if folder.is_dir() else []
+    for each in found:
+        targets.wants(flag, each)
+    return bool(found)

@@ -1,0 +1,169 @@
+"""Segments what ``pranet segment`` found, on the data path of the service."""
+
+import asyncio
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from tqdm import tqdm
+
+from model.files import Targets
+from model.transforms import Pixels
+from service.archives import archive as archives
+from service.commands.segment.inputs import DASH, shown
+from service.commands.segment.jobs import MASKS, OBJECT, OUT, AnyJob, Drawing, Job, Series, holds_object
+from service.commands.segment.objects import Wanted, read_objects, segment_series
+from service.commands.segment.outputs import asked, content, mask_of, read, row_of, write
+from service.commands.segment.report import Report, Row
+from service.commands.segment.videos import Results, segment_video
+from service.commands.video.pyav import SourceError
+from service.commands.video.source import open_source
+from service.commands.video.suffixes import VIDEOS
+from service.errors import ServiceError
+from service.frames.codec import Packed
+from service.frames.frame import Frame, Options, Segmentation
+from service.readiness import Phase
+from service.runtime import Service, load_predictor, running
+from service.settings import Settings
+
+AT_ONCE_PER_BATCH = 2  # one batch on the device while the next is decoded
+
+
+async def segment_all(
+    jobs: Sequence[AnyJob], options: Options, wanted: Wanted, settings: Settings, targets: Targets, report: Report
+) -> None:
+    """Segment files at once, but videos one by one.
+
+    Raises:
+        TargetError: an output cannot be written.
+        CheckpointError: the weights cannot be used.
+        DeviceError: the device is not available.
+
+    """
+    async with running(settings, load_predictor(settings)) as service:
+        service.readiness.enter(Phase.SERVING)  # without a warm-up: a slow first frame does not matter here
+        places, one_video = asyncio.Semaphore(AT_ONCE_PER_BATCH * service.max_batch_size), asyncio.Lock()
+        with tqdm(total=len(jobs), unit="frame", disable=None) as bar:
+            session = Session(service, options, wanted, targets, report, bar)
+
+            async def one(job: AnyJob) -> None:
+                async with one_video if _is_video(job) else places:
+                    await session.segment(job)
+
+            await asyncio.gather(*map(one, jobs))
+
+
+def _is_video(job: AnyJob) -> bool:
+    return isinstance(job, Drawing) or (isinstance(job, Job) and job.source.suffix.lower() in VIDEOS)
+
+
+class Session:
+    """One run over all jobs, each with the same options."""
+
+    def __init__(
+        self,
+        service: Service,
+        options: Options,
+        wanted: Wanted,
+        targets: Targets,
+        report: Report,
+        bar: "tqdm[NoReturn]",
+    ) -> None:
+        self._service = service
+        self._options = options
+        self._asked = asked(options)
+        self._wanted = wanted
+        self._targets = targets
+        self._report = report
+        self._bar = bar
+
+    async def segment(self, job: AnyJob) -> None:
+        """Do one job, and report on it; say what could not be segmented."""
+        try:
+            if isinstance(job, Series):
+                made = await segment_series(self._service, job, self._options, self._wanted, self._note)
+                self._report.count(made.frames, made.with_polyp)
+            elif isinstance(job, Drawing) or job.source.suffix.lower() in VIDEOS:
+                return await self._video(job)  # it moves the bar itself
+            elif job.source.suffix.lower() == OBJECT or await asyncio.to_thread(holds_object, job.source):
+                await self._object(job)
+            else:
+                await self._picture(job)
+        except (ServiceError, SourceError) as error:
+            self._failed(job.target if isinstance(job, Series) else job.source, None, error)
+        self._bar.update()
+
+    def _note(self, what: object, text: object) -> None:
+        self._bar.write(f"{what}: {text}", file=sys.stderr)
+
+    def _failed(self, source: Path, number: int | None, error: object, *, counted_from: int = 0) -> None:
+        frame = "" if number is None else f", frame {number + counted_from}"
+        self._note(f"{shown(source)}{frame}", error)
+        self._report.add(Row(shown(source), number, error=str(error)))
+
+    async def _write(self, job: Job, path: Path, number: int | None, done: Segmentation, picture: Packed) -> None:
+        def make() -> Row:
+            mask = mask_of(done)
+            write(OUT, path, content(done, self._options, mask, picture, path.name))
+            return row_of(job.source, number, done, mask)
+
+        self._report.add(await asyncio.to_thread(make))
+
+    async def _picture(self, job: Job) -> None:
+        image = await asyncio.to_thread(read, job.source, self._service.settings.max_image_bytes, "--max-image-bytes")
+        done = await self._service.segmenter.segment(Frame(source=image, options=self._asked))
+        await self._write(job, job.target, None, done, lambda: image)
+
+    async def _video(self, job: Job | Drawing) -> None:
+        """Segment a video into a folder or lines of JSON, and an overlay; the bar counts its frames instead of it."""
+
+        def done(number: int, outcome: Segmentation | ServiceError, mask: Pixels | None) -> None:
+            self._bar.update()
+            if isinstance(outcome, ServiceError):
+                self._failed(job.source, number, outcome)
+            elif mask is not None:
+                self._report.add(row_of(job.source, number, outcome, mask))
+
+        def wants(number: int) -> bool:
+            return isinstance(job, Drawing) or self._targets.wants(OUT, job.frame(number))
+
+        if isinstance(job, Drawing):
+            overlay, masks, flag = job.overlay, job.masks, MASKS
+        else:
+            overlay, masks, flag = None, job.folder, OUT
+        try:
+            opened = await asyncio.to_thread(open_source, str(job.source), raw=True)
+            expected = opened.count or 1
+            self._bar.total = (self._bar.total or 0) + expected - 1
+            with Results(masks, overlay, opened, self._options, flag, self._targets) as results:
+                options = asked(self._options, masks)
+                findings = await segment_video(self._service, opened, results, options, done, wants)
+        except SourceError as error:
+            self._bar.update()
+            return self._failed(job.source, None, error)
+        self._report.passed += findings.passed
+        self._bar.total = (self._bar.total or 0) + findings.frames + findings.failed - expected
+        self._note(shown(job.source), findings.summary())
+
+    async def _object(self, job: Job) -> None:
+        """Segment a DICOM object into one picture, or a folder with one picture per frame."""
+
+        async def keep(answer: archives.Answered) -> None:
+            number = None if single else answer.member.index
+            if isinstance(answer.outcome, ServiceError):
+                return self._failed(job.source, number, answer.outcome, counted_from=1)  # as DICOM does
+            path = job.target if number is None else job.frame(number)
+            await self._write(job, path, number, answer.outcome, answer.member.read)
+
+        found = await read_objects(self._service, [job.source], self._note)
+        from service.dicom import work
+
+        members = work.members(found)
+        single = len(members) == 1
+        if job.target == DASH and len(members) > 1:
+            raise SourceError(f"has {len(members)} frames, and standard output takes one; give a folder as --out")
+        todo = [each for each in members if single or self._targets.wants(OUT, job.frame(each.index))]
+        self._report.passed += len(members) - len(todo)
+        await self._service.archives.answer_all(todo, self._asked, math.inf, keep)

@@ -1,0 +1,83 @@
+"""``pranet segment`` with DICOM: objects, media and series."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from pydicom import dcmread
+from pydicom.uid import JPEGBaseline8Bit, RLELossless, SegmentationStorage, generate_uid
+
+from tests.support.dicom_objects import dicom, valid, written
+from tests.support.pictures import SAMPLES
+from tests.support.processes import pranet
+
+
+@pytest.mark.slow
+def test_the_command_writes_masks_or_a_segmentation(tmp_path: Path) -> None:
+    picture = Image.open(SAMPLES[0]).convert("RGB")
+    black = Image.new("RGB", picture.size)
+    (tmp_path / "study.dcm").write_bytes(written(dicom([picture, black], RLELossless)))
+    done = pranet("segment", tmp_path / "study.dcm", "-o", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    frames_of_it = sorted((tmp_path / "out/study.dcm.frames").iterdir())
+    assert [file.name for file in frames_of_it] == ["00000000.png", "00000001.png"]
+    for flags, frames in (((), 2), (("--omit-empty",), 1)):
+        done = pranet("segment", tmp_path / "study.dcm", "--out", tmp_path / f"seg-{frames}.dcm", *flags)
+        assert done.returncode == 0, done.stderr
+        made = dcmread(tmp_path / f"seg-{frames}.dcm")
+        assert (made.Modality, made.NumberOfFrames) == ("SEG", frames)
+        assert "pranet: 2 pictures, 1 with a polyp, 0 failed" in done.stderr
+
+
+def test_frames_are_left_out_of_a_segmentation_only(tmp_path: Path) -> None:
+    done = pranet("segment", SAMPLES[0], "-o", tmp_path / "out", "--omit-empty")
+    assert (done.returncode, (tmp_path / "out").exists()) == (2, False)
+    assert "--out X.dcm" in done.stderr
+
+
+def folder_of_a_series(folder: Path) -> list[str]:
+    """Write three pictures of one series as media store them, with a Segmentation among them; return their UIDs."""
+    study, series = generate_uid(), generate_uid()
+    picture = Image.open(SAMPLES[0]).convert("RGB").resize((142, 124))
+    folder.mkdir()
+    uids = []
+    for number in (3, 1, 2):
+        made = dicom(
+            [picture], JPEGBaseline8Bit, StudyInstanceUID=study, SeriesInstanceUID=series, InstanceNumber=number
+        )
+        (folder / f"1.2.840.{4 - number}").write_bytes(written(made))
+        uids.append((number, made.SOPInstanceUID))
+    (folder / "SEG00001").write_bytes(written(dicom([picture], SOPClassUID=SegmentationStorage)))
+    return [uid for _, uid in sorted(uids)]
+
+
+def test_a_folder_of_a_medium_is_segmented_without_what_is_no_picture(tmp_path: Path) -> None:
+    folder_of_a_series(tmp_path / "in")
+    done = pranet("segment", tmp_path / "in", "-o", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [f"1.2.840.{n}.png" for n in (1, 2, 3)]
+    assert "SEG00001: passed by: the DICOM object is of the class Segmentation Storage" in done.stderr
+
+
+def test_a_folder_of_a_series_becomes_one_segmentation_in_the_order_of_its_numbers(tmp_path: Path) -> None:
+    uids = folder_of_a_series(tmp_path / "in")
+    shutil.copy(SAMPLES[0], tmp_path / "in")
+    done = pranet("segment", tmp_path / "in", "-o", tmp_path / "seg.dcm")
+    assert done.returncode == 0, done.stderr
+    assert "polyp-1.jpg: passed by: it is no DICOM object" in done.stderr
+    made = dcmread(tmp_path / "seg.dcm")
+    sources = [each.DerivationImageSequence[0].SourceImageSequence[0] for each in made.PerFrameFunctionalGroupsSequence]
+    assert [each.ReferencedSOPInstanceUID for each in sources] == uids
+    assert [
+        each.ReferencedSOPInstanceUID for each in made.ReferencedSeriesSequence[0].ReferencedInstanceSequence
+    ] == uids
+    assert made.pixel_array.sum() > 3 * 100
+    valid(tmp_path / "seg.dcm")
+
+
+def test_an_object_that_is_too_large_names_the_flag_that_allows_it(tmp_path: Path) -> None:
+    (tmp_path / "x.dcm").write_bytes(written(dicom([Image.new("RGB", (100, 80))])))
+    done = pranet("segment", tmp_path / "x.dcm", "-o", tmp_path / "out", "--max-archive-bytes", "20000")
+    assert done.returncode == 1
+    assert "allow more with --max-archive-bytes" in done.stderr
