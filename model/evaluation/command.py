@@ -15,8 +15,9 @@ from model.evaluation.calibration import Reliability
 from model.evaluation.maps import FolderMaps, Maps, NetworkMaps
 from model.evaluation.output import Judged
 from model.evaluation.protocols import THRESHOLD, Judgement
+from model.pictures.reading import read_image
 from model.training.data import sources
-from model.training.data.pairs import PairFile, read_image, read_truth
+from model.training.data.pairs import PairFile, read_truth
 from model.weights import checkpoint
 from model.weights.checkpoint import Checkpoint
 

@@ -8,7 +8,7 @@ import re
 from collections import deque
 from collections.abc import Iterator
 
-from service.errors import UnsupportedImage
+from service.errors import UndecodableImage, UnsupportedImage
 
 JPEG_START = b"\xff\xd8"
 PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -30,21 +30,24 @@ def check(data: bytes) -> None:
     """Refuse a JPEG or PNG that takes far more work than others of its size; nothing is decoded.
 
     Raises:
-        UnsupportedImage: it has more than ``MAX_SCANS`` scans, or than ``MAX_STEPS`` segments, chunks and bytes
+        UndecodableImage: it has more than ``MAX_SCANS`` scans, or than ``MAX_STEPS`` segments, chunks and bytes
             between them.
 
     """
-    if data.startswith(JPEG_START):
-        deque(jpeg_segments(data), maxlen=0)
-    elif data.startswith(PNG_START):
-        _check_png(data)
+    try:
+        if data.startswith(JPEG_START):
+            deque(jpeg_segments(data), maxlen=0)
+        elif data.startswith(PNG_START):
+            _check_png(data)
+    except UnsupportedImage as error:  # a frame of DICOM is refused as that; a picture of a known format is not
+        raise UndecodableImage(error.detail) from error
 
 
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
     """Yield the second byte of each marker and the offset of its parameters, up to the end of the image or data.
 
     Raises:
-        UnsupportedImage: see ``check``.
+        UnsupportedImage: it has more scans or steps than ``check`` allows.
 
     """
     at = steps = scans = 0

@@ -11,6 +11,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
+from model.pictures.reading import READABLE
 from service.calls import Call
 from service.errors import (
     BodyTooSlow,
@@ -21,7 +22,6 @@ from service.errors import (
     TooManyBytes,
     UnsupportedImage,
 )
-from service.frames.codec import READABLE
 
 MULTIPART = "multipart/form-data"
 MULTIPART_OVERHEAD_BYTES = 16 * 1024  # boundaries and part headers around one file
