@@ -15,8 +15,10 @@ from model.evaluation.calibration import Reliability
 from model.evaluation.maps import FolderMaps, Maps, NetworkMaps
 from model.evaluation.output import Judged
 from model.evaluation.protocols import THRESHOLD, Judgement
+from model.pictures import masks
+from model.pictures.reading import read_image
 from model.training.data import sources
-from model.training.data.pairs import PairFile, read_image, read_truth
+from model.training.data.pairs import PairFile, read_truth
 from model.weights import checkpoint
 from model.weights.checkpoint import Checkpoint
 
@@ -63,7 +65,10 @@ def run(args: argparse.Namespace) -> int:
     if not 0 < args.operate_at < 1:
         raise UserError(f"--operate-at is {args.operate_at}; give a threshold between 0 and 1")
     baseline = _baseline(args.baseline, files) if args.baseline else {}
-    content: dict[str, Any] = {"protocol": args.protocol}
+    content: dict[str, Any] = {
+        "protocol": args.protocol,
+        "masks": masks.levels_of(file.mask for file in files if file.mask is not None),
+    }
     subject = _Network.load(args, files) if args.weights else None
     answers: Maps = subject.answers if subject else FolderMaps(args.predictions)
     judged, reliability = _judge(by_set, answers, args.protocol)

@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from model.errors import UserError
 from model.evaluation import comparison
+from model.pictures import masks
 from model.training.data.pairs import read_names
 from model.weights import checkpoint
 
@@ -84,6 +85,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     files = comparison.pairs(arguments.images, arguments.masks, frozenset(Path(name).stem for name in names))
     one, other = (checkpoint.load(file) for file in (arguments.one, arguments.other))
     found = comparison.compare(one, other, tqdm(files, unit="image", disable=None))
+    print(masks.told(masks.levels_of(annotation for _, annotation in files)))
     print(f"pictures            {found.pictures}")
     print(f"Dice of the masks   {found.agreement:.4f}")
     print(f"Dice with the truth {found.one:.4f} and {found.other:.4f} ({found.other - found.one:+.4f})")

@@ -11,8 +11,8 @@ from PIL import Image
 
 from model.transforms import Pixels
 from pranet_client.async_client import AsyncClient
-from pranet_client.sources import in_thread
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.sources import in_thread
 from service.commands import recording
 from service.commands.main import main
 from service.commands.video.source import open_source, paced

@@ -5,8 +5,9 @@ import io
 import re
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
+from model.pictures.reading import read_image
 from service.commands.segment import NothingToDo
 from service.commands.video.source import PICTURES
 
@@ -42,6 +43,5 @@ def read(folder: Path, size: tuple[int, int] | None = None) -> list[bytes]:
 
 def _jpeg(file: Path, size: tuple[int, int]) -> bytes:
     buffer = io.BytesIO()
-    with Image.open(file) as picture:
-        ImageOps.fit(picture.convert("RGB"), size).save(buffer, "JPEG", quality=JPEG_QUALITY)
+    ImageOps.fit(read_image(file), size).save(buffer, "JPEG", quality=JPEG_QUALITY)
     return buffer.getvalue()

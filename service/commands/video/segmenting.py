@@ -13,8 +13,8 @@ from typing import Self, TextIO
 import numpy as np
 
 from model.transforms import Pixels
-from pranet_client.sources import in_thread
 from pranet_client.connection import VideoFrame
+from pranet_client.sources import in_thread
 from service.answers import SegmentationBody, describe
 from service.commands.video.pyav import SourceError
 from service.commands.video.source import Source, paced
