@@ -47,14 +47,26 @@ def explained(data: bytes, frame: Frame, error: Exception) -> UnreadablePicture:
     return damaged("JPEG", error)
 
 
-def with_colours(picture: JpegImageFile) -> Image.Image:
-    """Return a lossless JPEG, loaded as RGB, in the colours that it stores.
+def lossless(picture: JpegImageFile) -> Image.Image:
+    """Decode a lossless JPEG, in the colours that it stores.
 
-    The standard leaves them open. libjpeg-turbo goes by the markers JFIF and Adobe, and takes three components without
-    them for RGB. But chroma that pixels share is chroma, and FFmpeg says ``CS=ITU601`` in a comment of what is YCbCr.
+    The standard leaves them open. libjpeg-turbo 3 goes by the markers JFIF and Adobe and by the ids of the components;
+    where they say nothing, it takes what is lossless for RGB, as DICOM and scanners store it (``jdapimin.c``). FFmpeg
+    takes the same file for YCbCr, and writes such. Chroma that pixels share can only be chroma, so that is converted;
+    libjpeg-turbo itself converts nothing that is lossless (``jdcolor.c``).
     """
-    declared = picture.mode != "RGB" or "jfif" in picture.info or "adobe" in picture.info
+    if len(picture.layer) == 3 and _declares_luma(picture):
+        picture.draft("YCbCr", picture.size)  # no conversion
+    picture.load()
     shared = len({(across, down) for _, across, down, _ in picture.layer}) > 1
-    if declared or not (shared or picture.info.get("comment") == b"CS=ITU601"):
-        return picture
-    return Image.merge("YCbCr", picture.split()).convert("RGB")
+    if picture.mode == "RGB" and shared:
+        return Image.merge("YCbCr", picture.split()).convert("RGB")
+    return picture.convert("RGB") if picture.mode == "YCbCr" else picture
+
+
+def _declares_luma(picture: JpegImageFile) -> bool:
+    if "jfif" in picture.info:
+        return True
+    if "adobe" in picture.info:
+        return picture.info.get("adobe_transform") != 0
+    return [component for component, *_ in picture.layer] not in ([1, 2, 3], [*b"RGB"])

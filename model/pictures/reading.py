@@ -100,12 +100,14 @@ class Jpeg:
         try:
             if marker in jpeg.ARITHMETIC:
                 picture.decodermaxblock = len(self._data)  # at once: libjpeg cannot wait for more of such data
-            if least_side and marker != jpeg.LOSSLESS:  # which has no smaller sizes
+            if marker == jpeg.LOSSLESS:
+                return jpeg.lossless(picture)  # it has no smaller sizes
+            if least_side:
                 picture.draft(None, (least_side, least_side))
             picture.load()
         except DAMAGED as error:
             raise jpeg.explained(self._data, self._frame, error) from error
-        return jpeg.with_colours(picture) if marker == jpeg.LOSSLESS else picture
+        return picture
 
 
 def _frame(data: bytes) -> Frame:

@@ -106,23 +106,47 @@ def test_bit_fields_of_10_bits_are_read() -> None:
     assert (shown(bmp(pixels, (0x3FF00000, 0xFFC00, 0x3FF))) == np.asarray(COLOUR)).all()
 
 
-def lossless(picture: Image.Image, pixels: str) -> bytes:
-    """Write a JPEG of process 14, selection value 1 (SOF3)."""
+def lossless(planes: npt.NDArray[np.uint8], pixels: str) -> bytes:
+    """Write a JPEG of process 14, selection value 1 (SOF3) without JFIF or Adobe markers."""
     av = pytest.importorskip("av")
     codec = av.CodecContext.create("ljpeg", "w")
-    (codec.width, codec.height), codec.pix_fmt, codec.time_base = picture.size, pixels, Fraction(1, 25)
-    frame = av.VideoFrame.from_ndarray(np.asarray(picture).copy(), format="rgb24").reformat(format=pixels)
+    codec.height, codec.width = planes.shape[:2]
+    codec.pix_fmt, codec.time_base = pixels, Fraction(1, 25)
+    kind = "yuv444p" if pixels == "yuvj444p" else "rgb24"  # planes as they are, or to be converted
+    frame = av.VideoFrame.from_ndarray(
+        np.ascontiguousarray(np.moveaxis(planes, -1, 0) if kind == "yuv444p" else planes), format=kind
+    )
+    if kind == "yuv444p":
+        frame.color_range = 2  # full, so that the levels stay
+    frame = frame.reformat(format=pixels, src_color_range=2, dst_color_range=2)
     return b"".join(bytes(packet) for packet in codec.encode(frame) + codec.encode(None))
 
 
+LARGE = np.asarray(COLOUR.resize((720, 704)))
+LUMA = np.asarray(Image.fromarray(LARGE).convert("YCbCr"))
+JFIF = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
+LOSSLESS: dict[str, Callable[[], bytes]] = {
+    "shared chroma": lambda: lossless(LARGE, "yuvj420p"),
+    "RGB": lambda: lossless(LARGE, "yuvj444p"),
+    "YCbCr that JFIF declares": lambda: b"\xff\xd8" + JFIF + lossless(LUMA, "yuvj444p")[2:],
+}
+
+
 @pytest.mark.parametrize("least_side", [0, 352])
-@pytest.mark.parametrize("pixels", ["yuvj420p"])
-def test_lossless_jpeg_is_read_at_any_size(pixels: str, least_side: int) -> None:
-    large = COLOUR.resize((720, 704))
-    data = lossless(large, pixels)
+@pytest.mark.parametrize("kind", LOSSLESS)
+def test_lossless_jpeg_has_its_colours_at_any_size(kind: str, least_side: int) -> None:
+    data = LOSSLESS[kind]()
+    assert b"\xff\xc3" in data
     picture = opened(data).rgb(least_side)
-    assert picture.size == large.size
-    assert np.abs(np.asarray(picture).astype(int) - np.asarray(large)).mean() < 1
+    assert picture.size == LARGE.shape[1::-1]
+    assert np.abs(np.asarray(picture).astype(int) - LARGE).mean() < 1.5
+
+
+def test_lossless_jpeg_that_declares_no_colours_is_rgb_as_libjpeg_turbo_says() -> None:
+    data = lossless(LUMA, "yuvj444p")  # as FFmpeg writes it: nothing in the file tells it from RGB
+    seen = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    assert (shown(data) == seen).all()
+    assert (shown(data) == LUMA).all()
 
 
 def test_arithmetic_coding_is_read_whatever_its_length() -> None:
