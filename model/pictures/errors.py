@@ -4,8 +4,12 @@ import struct
 
 from model.errors import UserError
 
-# What Pillow raises for damaged files; EOFError and struct.error come from TIFF directories.
-DAMAGED = (OSError, ValueError, SyntaxError, LookupError, EOFError, TypeError, struct.error, MemoryError)
+# What Pillow raises for damaged files; EOFError, struct.error and ArithmeticError (an offset beyond 63 bits, a fraction
+# of 0) come from TIFF directories.
+DAMAGED = (
+    *(OSError, ValueError, SyntaxError, LookupError, EOFError, TypeError, struct.error, MemoryError),
+    ArithmeticError,
+)
 
 
 class PictureError(UserError):
