@@ -16,6 +16,7 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 OVERHEAD = 12  # bytes of a chunk's length, type and checksum
 DEPTH = 24  # where the header says how many bits a sample has
 ANCILLARY = 0x20  # bit of a chunk's first letter
+UNUSED = (b"iCCP", b"iTXt", b"zTXt")  # compressed, and of no use here: Pillow refuses a picture if they unpack to much
 
 
 class Png(PillowFile):
@@ -32,8 +33,8 @@ class Png(PillowFile):
             raise damaged("PNG", "its first 8 bytes are not a PNG's; transfer it as binary, not as text")
         if data[8:16] == b"\0\0\0\rIHDR" and 0 in (size := (_number(data, 16), _number(data, 20))):
             raise damaged("PNG", f"its header declares {size[0]}x{size[1]} pixels")
-        broken, exif = _verified(data)
-        self._data = _without(data, broken) if broken else data
+        dropped, exif = _verified(data)
+        self._data = _without(data, dropped) if dropped else data
         try:
             picture = PngImageFile(io.BytesIO(self._data))
             super().__init__(picture, exif)
@@ -42,14 +43,15 @@ class Png(PillowFile):
 
     def _loaded(self) -> Image.Image:
         picture = super()._loaded()
-        needs_alpha = "transparency" in picture.info and picture.mode in ("L", "RGB")
+        needs_alpha = "transparency" in picture.info and picture.mode in ("1", "L", "RGB")
         return self._with_alpha(picture) if needs_alpha else picture
 
     def _with_alpha(self, picture: Image.Image) -> Image.Image:
         """Mend the transparent level where Pillow would miss it: it counts in the bits of the file."""
         depth = self._data[DEPTH]
-        if picture.mode == "L" and depth < 8:
-            picture.info["transparency"] *= 255 // (2**depth - 1)
+        if picture.mode in ("1", "L"):
+            most = 2**depth - 1
+            picture.info["transparency"] = (picture.info["transparency"] & most) * 255 // most
         elif picture.mode == "RGB" and depth == 16:
             hidden = np.array(picture.info.pop("transparency")[::-1], np.uint16)
             stored = cv2.imdecode(np.frombuffer(self._data, np.uint8), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR)
@@ -59,9 +61,9 @@ class Png(PillowFile):
 
 
 def _verified(data: bytes) -> tuple[list[tuple[int, int]], bytes | None]:
-    """Return begin and end of the ancillary chunks whose checksum is wrong, and the EXIF block."""
+    """Return begin and end of the chunks that are left out, and the EXIF block."""
     view, at = memoryview(data), len(SIGNATURE)
-    broken: list[tuple[int, int]] = []
+    dropped: list[tuple[int, int]] = []
     exif, chunks = None, 0
     while at + OVERHEAD <= len(data):
         chunks += 1
@@ -74,13 +76,15 @@ def _verified(data: bytes) -> tuple[list[tuple[int, int]], bytes | None]:
         if zlib.crc32(view[at + 4 : end - 4]) != _number(data, end - 4):
             if not kind[0] & ANCILLARY:
                 raise damaged("PNG", f"the checksum of the chunk {kind.decode('latin-1')} at byte {at} is wrong")
-            broken.append((at, end))
+            dropped.append((at, end))
+        elif kind in UNUSED:
+            dropped.append((at, end))
         elif kind == b"eXIf":
             exif = data[at + 8 : end - 4]
         elif kind == b"IEND":
             break
         at = end
-    return broken, exif
+    return dropped, exif
 
 
 def _without(data: bytes, chunks: list[tuple[int, int]]) -> bytes:

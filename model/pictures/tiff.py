@@ -15,7 +15,6 @@ from model.pictures.tiff_directory import Directory
 from model.pictures.tiff_samples import Stored
 from model.transforms import Pixels
 
-UNASSOCIATED = 2  # ExtraSamples; associated alpha has its colours blended with black already
 LUMA = (0.299, 0.587, 0.114)  # YCbCrCoefficients, by default those of ITU-R BT.601
 FULL_RANGE = (0, 255, 128, 255, 128, 255)  # ReferenceBlackWhite
 WIDE = 65535  # white of what is stored signed or as floats
@@ -53,7 +52,7 @@ class Tiff:
             return Samples(stored[..., 0], white, _palette(directory))
         levels, white = _colours(stored, white, directory)
         at = tags.COLOURS[directory.photometric]
-        if directory.numbers(tags.EXTRA)[:1] == (UNASSOCIATED,) and stored.shape[2] > at:
+        if at < directory.used <= stored.shape[2]:
             levels = over_black(levels, stored[..., at], white)
         return Samples(levels, white)
 

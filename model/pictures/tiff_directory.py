@@ -22,6 +22,7 @@ COEFFICIENTS, SUBSAMPLING, REFERENCE = 529, 530, 532
 UNSIGNED, SIGNED, FLOAT = 1, 2, 3  # SampleFormat
 MIN_IS_WHITE, MIN_IS_BLACK, RGB, PALETTE, SEPARATED, YCBCR, CIELAB = 0, 1, 2, 3, 5, 6, 8
 COLOURS = {MIN_IS_WHITE: 1, MIN_IS_BLACK: 1, RGB: 3, PALETTE: 1, SEPARATED: 4, YCBCR: 3, CIELAB: 3}
+UNASSOCIATED = 2  # ExtraSamples; associated alpha has its colours blended with black already
 OTHER = {4: "a transparency mask", 9: "ICCLab", 10: "ITULab", 32803: "a colour filter array", 32844: "LogL",
          32845: "LogLuv", 34892: "linear raw"}  # fmt: skip
 CODED = {33003: "JPEG 2000", 33005: "JPEG 2000", 34712: "JPEG 2000", 34661: "JBIG", 34663: "MDI", 34676: "SGI LogLuv",
@@ -118,6 +119,11 @@ class Directory:
     def planes(self) -> int:
         """Planes that the samples are stored in."""
         return self.samples if self.number(PLANAR, 1) == 2 else 1
+
+    @cached_property
+    def used(self) -> int:
+        """Samples of a pixel that are shown: its colours, and alpha that they have to be blended by."""
+        return COLOURS[self.photometric] + (self.numbers(EXTRA)[:1] == (UNASSOCIATED,))
 
     @cached_property
     def subsampling(self) -> tuple[int, int]:

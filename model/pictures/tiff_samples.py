@@ -37,8 +37,8 @@ def read(data: bytes, directory: Directory) -> Stored:
     if directory.subsampling != (1, 1):
         return _subsampled(data, directory)
     width, height = directory.size
-    planes = directory.planes
-    across = directory.samples if planes == 1 else 1  # samples of a pixel in one plane
+    planes = min(directory.planes, directory.used)  # others may be empty
+    across = directory.samples if directory.planes == 1 else 1  # samples of a pixel in one plane
     tile = directory.number(tags.TILE_WIDTH, 0)
     if tile < 0 or tile > LARGEST_TILE:
         raise unsupported("TIFF", f"a tile of {tile} pixels across", tags.ADVICE)

@@ -86,6 +86,20 @@ def test_a_transparent_level_counts_in_the_bits_of_the_file(depth: int) -> None:
     assert (shown(png(levels, depth, 0, struct.pack(">H", 1)))[..., 0] == expected).all()
 
 
+@pytest.mark.parametrize(("hidden", "expected"), [(0, [0, 255]), (1, [0, 0]), (255, [0, 0])])
+def test_of_a_transparent_level_only_the_bits_of_the_file_count(hidden: int, expected: list[int]) -> None:
+    """PNG specification, 11.3.2.1: decoders must mask the other bits."""
+    assert shown(png(np.array([[0x40]], np.uint8), 1, 0, struct.pack(">H", hidden)))[0, :2, 0].tolist() == expected
+
+
+@pytest.mark.parametrize("kind", [b"iTXt", b"zTXt", b"iCCP"])
+def test_text_that_unpacks_to_much_does_not_cost_the_picture(kind: bytes) -> None:
+    start = b"XML:com.adobe.xmp\0\1\0\0\0" if kind == b"iTXt" else b"name\0\0"
+    large = chunk(kind, start + zlib.compress(bytes(2**21)))
+    data = encoded(COLOUR)
+    assert (shown(data[: SIGNATURE + 25] + large + data[SIGNATURE + 25 :]) == np.asarray(COLOUR)).all()
+
+
 def test_transparent_levels_of_16_bits_are_black() -> None:
     grey = np.array([[1000, 1001, 65535]], ">u2")
     assert shown(png(grey, 16, 0, struct.pack(">H", 65535)))[0, :, 0].tolist() == [4, 4, 0]

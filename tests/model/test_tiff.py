@@ -129,6 +129,14 @@ READ: dict[str, tuple[Callable[[], bytes], Array]] = {
         lambda: tiff({**rgb(16), 284: 2}, [wide(COLOUR[..., c]).tobytes() for c in range(3)]),
         COLOUR,
     ),
+    "grey beside a plane that is empty": (
+        lambda: tiff({258: [8, 8], 262: 1, 277: 2, 338: 0, 284: 2}, [GREY.tobytes(), b""]),
+        GREY,
+    ),
+    "grey and alpha in planes": (
+        lambda: tiff({258: [8, 8], 262: 1, 277: 2, 338: 2, 284: 2}, [GREY.tobytes(), ALPHA.tobytes()]),
+        BLENDED,
+    ),
     "RGB of 16 bits in planes, big-endian, in strips": (
         lambda: tiff(
             {**rgb(16), 284: 2, 278: 10},
