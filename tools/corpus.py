@@ -3,12 +3,13 @@
     python -m tools.corpus DIR
 
 The other readers are OpenCV, Pillow by itself, ImageMagick (``magick`` or ``convert``) and FFmpeg (PyAV), as far as
-they are installed. A row is printed for files that the service refuses although two of them agree on its pixels, or
-shows otherwise than two that agree. Readers agree if their pixels differ by ``MOST`` levels in the mean, or
-less. Exit status 0: no such file.
+they are installed. A row is printed for files that the service refuses although two of them agree on the pixels, or
+shows otherwise than two that agree. Readers agree if their pixels differ by at most ``MOST`` levels in the mean. Exit
+status 0: no such file.
 """
 
 import argparse
+import contextlib
 import io
 import itertools
 import shutil
@@ -32,6 +33,7 @@ MOST = 2.0  # levels of 255 that readers may differ by in the mean: decoders of 
 MAX_PIXELS = 64_000_000
 
 Pixels = npt.NDArray[np.uint8]  # RGB (H, W, 3), over black
+Readers = dict[str, Callable[[bytes], Pixels]]
 
 
 def by_opencv(data: bytes) -> Pixels:
@@ -68,11 +70,10 @@ def by_imagemagick(data: bytes) -> Pixels:
     return np.asarray(Image.open(io.BytesIO(done.stdout)).convert("RGB"))
 
 
-def readers() -> dict[str, Callable[[bytes], Pixels]]:
+def installed() -> Readers:
     """Return the readers that are installed."""
-    found: dict[str, Callable[[bytes], Pixels]] = {"OpenCV": by_opencv, "Pillow": by_pillow}
-    command = shutil.which("magick") or shutil.which("convert")
-    if command:
+    found: Readers = {"OpenCV": by_opencv, "Pillow": by_pillow}
+    if command := shutil.which("magick") or shutil.which("convert"):
         said = subprocess.run([command, "-version"], capture_output=True, text=True, check=False).stdout
         found |= {"ImageMagick": by_imagemagick} if "ImageMagick" in said else {}
     return found | ({"FFmpeg": by_ffmpeg} if find_spec("av") else {})
@@ -91,7 +92,7 @@ def difference(one: Pixels, other: Pixels) -> float:
     return float(np.abs(one.astype(np.int16) - other).mean()) if one.shape == other.shape else float("inf")
 
 
-def compare(data: bytes, name: str) -> Row | None:
+def compare(data: bytes, name: str, readers: Readers) -> Row | None:
     """Compare the service's pixels of one file with those of readers that agree; None if nothing speaks against it.
 
     Raises:
@@ -102,35 +103,32 @@ def compare(data: bytes, name: str) -> Row | None:
         ours: Pixels | str = np.asarray(opened(data, MAX_PIXELS).rgb())
     except UnknownFormat:
         raise
+    except PictureError as error:
+        ours = f"refused: {error}"
     except Exception as error:
-        ours = f"refused: {error}" if isinstance(error, PictureError) else repr(error)
-    seen = dict(_read(data))
+        return Row(name, f"fails: {error!r}", "")
+    seen = dict(_read(data, readers))
     pairs = [pair for pair in itertools.combinations(seen, 2) if difference(*(seen[each] for each in pair)) <= MOST]
-    if not pairs:
+    same = [] if isinstance(ours, str) else [each for each in seen if difference(ours, seen[each]) <= MOST]
+    if not pairs or any(each in pair for pair in pairs for each in same):
         return None
-    if isinstance(ours, str):
-        return Row(name, ours, ", ".join(pairs[0]))
-    same = [each for each in seen if difference(ours, seen[each]) <= MOST]
-    if any(each in pair for pair in pairs for each in same):
-        return None
-    return Row(name, f"shows what {', '.join(same) or 'nobody else'} shows", ", ".join(pairs[0]))
+    said = ours if isinstance(ours, str) else f"shows what {', '.join(same) or 'nobody else'} shows"
+    return Row(name, said, ", ".join(pairs[0]))
 
 
-def _read(data: bytes) -> Iterator[tuple[str, Pixels]]:
-    for name, reader in readers().items():
-        try:
+def _read(data: bytes, readers: Readers) -> Iterator[tuple[str, Pixels]]:
+    for name, reader in readers.items():
+        with contextlib.suppress(Exception):  # a reader may refuse as it likes
             yield name, reader(data)
-        except Exception:
-            continue
 
 
 def main(folder: Path) -> int:
     """Compare every file below a folder; returns the exit status."""
     warnings.simplefilter("ignore")
-    rows, read, unknown = [], 0, 0
+    rows, read, unknown, readers = [], 0, 0, installed()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         try:
-            row = compare(path.read_bytes(), str(path.relative_to(folder)))
+            row = compare(path.read_bytes(), str(path.relative_to(folder)), readers)
         except UnknownFormat:
             unknown += 1
             continue
@@ -140,7 +138,7 @@ def main(folder: Path) -> int:
     for (seen, agreed), members in itertools.groupby(sorted(rows, key=lambda row: row[1:]), key=lambda row: row[1:]):
         names = [row.name for row in members]
         print(f"| {len(names)} | {names[0]} | {seen} | {agreed} |")
-    print(f"\n{read} files compared with {', '.join(readers())}: {len(rows)} in the table; {unknown} of other formats")
+    print(f"\n{read} files compared with {', '.join(readers)}: {len(rows)} in the table; {unknown} of other formats")
     return int(bool(rows))
 
 

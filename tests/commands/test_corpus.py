@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support.patching import Patches
 from tests.support.pictures import SAMPLES, encoded
 from tools import corpus
 
 SAMPLE = Image.open(SAMPLES[0]).convert("RGB").reduce(8)
-READERS = {"OpenCV", "Pillow"}
 
 
 def test_readers_that_agree_leave_nothing_to_say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -39,8 +39,18 @@ def test_what_is_refused_or_shown_otherwise_has_a_row(tmp_path: Path, capsys: py
     assert "2 files compared" in said
 
 
-def test_other_pixels_than_two_readers_have_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_pixels_than_two_readers_have_are_told() -> None:
     white = np.full((SAMPLE.height, SAMPLE.width, 3), 255, np.uint8)
-    monkeypatch.setattr(corpus, "readers", lambda: {"one": lambda _: white, "other": lambda _: white})
-    assert corpus.compare(encoded(SAMPLE), "a") == ("a", "shows what nobody else shows", "one, other")
-    assert corpus.compare(encoded(Image.fromarray(white)), "b") is None
+    readers = {"one": lambda _: white, "other": lambda _: white, "third": lambda _: white - np.uint8(9)}
+    assert corpus.compare(encoded(SAMPLE), "a", readers) == ("a", "shows what nobody else shows", "one, other")
+    assert corpus.compare(encoded(Image.fromarray(white - np.uint8(9))), "b", readers).seen == "shows what third shows"
+    assert corpus.compare(encoded(Image.fromarray(white)), "c", readers) is None
+
+
+def test_a_fault_of_the_reader_has_a_row_and_ends_nothing(patched: Patches) -> None:
+    patched(corpus, "opened", _fault)
+    assert corpus.compare(encoded(SAMPLE), "a", {}) == ("a", "fails: RuntimeError('a fault')", "")
+
+
+def _fault(data: bytes, max_pixels: int) -> None:
+    raise RuntimeError("a fault")
