@@ -15,7 +15,7 @@
     ├── TooManyPixels         413 RESOURCE_EXHAUSTED   found in the header, before decoding
     ├── UnsupportedImage      415 INVALID_ARGUMENT     not a supported image format
     ├── CodedBody             415 INVALID_ARGUMENT     the body has a Content-Encoding that is not supported
-    ├── UndecodableImage      422 INVALID_ARGUMENT     damaged, in a supported format
+    ├── UndecodableImage      422 INVALID_ARGUMENT     damaged, or an unsupported variant of its format
     ├── InvalidParameter      422 INVALID_ARGUMENT
     ├── UpgradeRequired       426 FAILED_PRECONDITION  the stream's path needs a WebSocket
     ├── QueueFull             429 RESOURCE_EXHAUSTED   retry
@@ -161,7 +161,7 @@ class TooManyPixels(ServiceError):
 
 
 class UnsupportedImage(ServiceError):
-    """The body is not a still image in a supported format."""
+    """The body does not begin as a supported image format."""
 
     status, grpc, slug = 415, StatusCode.INVALID_ARGUMENT, "unsupported-image"
 
@@ -173,7 +173,7 @@ class CodedBody(ServiceError):
 
 
 class UndecodableImage(ServiceError):
-    """The image has a supported format, but is damaged."""
+    """The image is damaged, or of a variant of its format that is not supported; the detail says which."""
 
     status, grpc, slug = 422, StatusCode.INVALID_ARGUMENT, "undecodable-image"
 

@@ -42,7 +42,7 @@ class Presence(_Parsed):
 class Polyp(_Parsed):
     """One connected region of the mask; coordinates are pixels of the upright picture."""
 
-    polygon: Sequence[tuple[int, int]]  # outer outline, x, y
+    polygon: Sequence[tuple[int, int]]  # outer outline along the edges of pixels, x, y
     bounding_box: tuple[int, int, int, int]  # x, y, width, height
     area_fraction: float  # of the picture, 0 to 1
     centroid: tuple[float, float]  # x, y

@@ -14,10 +14,11 @@ from model.dice import dice
 from model.engines.predictor import Predictor
 from model.evaluation import bootstrap, maps
 from model.evaluation.protocols import THRESHOLD
+from model.pictures.reading import read_image
 from model.presence import Presence
 from model.training.augmentation import insets
 from model.training.augmentation.insets import Inset
-from model.training.data.pairs import PairFile, read_image, read_truth
+from model.training.data.pairs import PairFile, read_truth
 from model.transforms import Floats, Pixels
 
 SIDE = 1 / 3  # of a picture: width and height of the box painted into the lower left

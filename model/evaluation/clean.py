@@ -9,9 +9,10 @@ from PIL import Image
 
 from model.evaluation import bootstrap, calibration
 from model.evaluation.metrics.overlap import Array, Mask
+from model.pictures.reading import read_image
 from model.presence import Presence, statistic
 from model.training.augmentation import crops
-from model.training.data.pairs import PairFile, read_image, read_truth
+from model.training.data.pairs import PairFile, read_truth
 from model.training.validation import MARKED
 from model.transforms import Floats
 

@@ -17,8 +17,10 @@ from model.evaluation.maps import FolderMaps, Maps, NetworkMaps
 from model.evaluation.output import Judged
 from model.evaluation.protocols import Judgement
 from model.files import Targets
+from model.pictures import masks
+from model.pictures.reading import read_image
 from model.training.data import sources
-from model.training.data.pairs import PairFile, read_image, read_truth
+from model.training.data.pairs import PairFile, read_truth
 from model.weights import checkpoint
 from model.weights.checkpoint import Checkpoint
 
@@ -43,7 +45,10 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--operate-at is {args.operate_at}; give a threshold between 0 and 1")
     _check(args, pairs)
     baseline = _baseline(args.baseline, pairs) if args.baseline else {}
-    content: dict[str, Any] = {"protocol": args.protocol}
+    content: dict[str, Any] = {
+        "protocol": args.protocol,
+        "masks": masks.levels_of(pair.mask for pair in pairs if pair.mask is not None),
+    }
     subject = _Network.load(args, pairs) if args.weights else None
     answers: Maps = subject.answers if subject else FolderMaps(args.predictions)
     judged, reliability = _judge(by_set, answers, args.protocol)

@@ -11,6 +11,8 @@ from model import transforms
 from model.dice import dice
 from model.engines.torch.predictor import TorchPredictor
 from model.errors import UserError
+from model.pictures.masks import read_mask
+from model.pictures.reading import read_image
 from model.training.data.pairs import counterpart, pictures_in
 from model.transforms import Pixels
 from model.weights.checkpoint import Checkpoint
@@ -33,7 +35,7 @@ def pairs(images: Iterable[Path], masks: Iterable[Path], only: frozenset[str] = 
 
     Args:
         images: folders of pictures.
-        masks: folders of annotations, in which every pixel that is not black is polyp.
+        masks: folders of annotations, read as ``model.pictures.masks`` says.
         only: file names without extension to keep; all if empty.
 
     Raises:
@@ -61,8 +63,7 @@ def compare(one: Checkpoint, other: Checkpoint, files: Iterable[tuple[Path, Path
 
 def _scores(predictors: list[TorchPredictor], files: Iterable[tuple[Path, Path]]) -> Iterator[tuple[float, ...]]:
     for image, annotation in files:
-        picture = Image.open(image).convert("RGB")
-        truth = np.asarray(Image.open(annotation).convert("L"))
+        picture, truth = read_image(image), read_mask(annotation)
         first, second = (_segment(predictor, picture) for predictor in predictors)
         yield dice(first, second), dice(first, truth), dice(second, truth)
 

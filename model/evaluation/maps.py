@@ -12,7 +12,8 @@ from PIL import Image
 from model import transforms
 from model.engines.predictor import Predictor
 from model.evaluation.metrics.overlap import Array
-from model.training.data.pairs import SUFFIXES, DatasetError, PairFile, read_image
+from model.pictures.reading import read_image, read_samples
+from model.training.data.pairs import SUFFIXES, DatasetError, PairFile
 from model.transforms import Floats
 
 BATCH = 8
@@ -77,10 +78,17 @@ def find_map(folder: Path, picture: Path) -> Path:
 
 
 def read_map(path: Path, width: int, height: int) -> Array:
-    """Read a map of 1, 8 or 16 bits as float64 (height, width) in 0..1; one of another size is resized."""
-    with Image.open(path) as picture:
-        levels = np.asarray(picture if picture.mode.startswith("I;16") else picture.convert("L"))
-    probability = levels.astype(np.float64) / (65535 if levels.dtype == np.uint16 else 255)
+    """Read a map of any picture's format as float64 (height, width) in 0..1; one of another size is resized.
+
+    Raises:
+        PictureError: it cannot be read; the message names the file.
+
+    """
+    stored = read_samples(path)
+    if stored.palette is None and stored.levels.ndim == 2:
+        probability = stored.levels / np.float64(stored.white)
+    else:
+        probability = np.asarray(stored.rgb().convert("L")) / np.float64(255)
     if probability.shape != (height, width):
         probability = np.asarray(cv2.resize(probability, (width, height), interpolation=cv2.INTER_LINEAR))
     return probability

@@ -14,7 +14,8 @@ from model.evaluation import operating, page, report, sets
 from model.evaluation.calibration import Reliability
 from model.evaluation.maps import Maps
 from model.evaluation.protocols import Judgement
-from model.training.data.pairs import PairFile, read_image, read_truth
+from model.pictures.reading import read_image
+from model.training.data.pairs import PairFile, read_truth
 from model.transforms import Pixels
 
 WORST = 8  # cases of each set on the page

@@ -16,6 +16,7 @@ from model.evaluation.bootstrap import Estimate
 from model.evaluation.calibration import Reliability
 from model.evaluation.metrics.overlap import Array, Mask
 from model.evaluation.protocols import THRESHOLD, Judgement
+from model.pictures import masks
 from model.transforms import Pixels
 
 CELL = (320, 256)  # of the contact sheet: width and height, pixels
@@ -37,10 +38,12 @@ def text(content: Mapping[str, Any]) -> str:
     if "gain" in content:
         parts += ["", "gain over the baseline, paired:", table(content["gain"])]
     for key, values in content.items():
-        if key in ("metrics", "gain", "sets", "operating_points"):
+        if key in ("metrics", "gain", "sets", "operating_points", "masks"):
             continue
         named = [f"{name} {value}" for name, value in values.items()] if isinstance(values, Mapping) else [str(values)]
         parts.append(f"{key}: {', '.join(named)}")
+    if content.get("masks"):
+        parts.append(masks.told(content["masks"]))
     if "operating_points" in content:
         parts += ["", "what each threshold finds:", operating.table(content["operating_points"])]
     return "\n".join(parts)

@@ -15,6 +15,7 @@ from model.cores import usable_cores
 from model.engines.predictor import DeviceError
 from model.files import Targets
 from model.network.pranet import PraNet
+from model.pictures import masks
 from model.training import backbone, journal, loop, recipe, state
 from model.training.data import near_copies, sources
 from model.training.data.batches import Batches, Pool
@@ -69,6 +70,9 @@ def _train(
     """Train on the chosen sources into a folder."""
     if args.resume:
         state.require(out)
+    levels = masks.levels_of(file.mask for source in chosen for file in source.files if file.mask is not None)
+    if levels:
+        print(masks.told(levels), flush=True)
     validate = _validation(args, device, settings.precision)
     pools = [_read(source, settings) for source in chosen]
     out.mkdir(parents=True, exist_ok=True)
@@ -80,6 +84,7 @@ def _train(
         "recipe": dataclasses.asdict(settings),
         "pairs": sum(len(source.files) for source in chosen),
         "sources": {source.name: {"pictures": len(source.files), "weight": source.weight} for source in chosen},
+        "masks": levels,
         "torch": str(torch.__version__),
     }
     files.write(out / "run.json", json.dumps(description, indent=2) + "\n")

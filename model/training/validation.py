@@ -12,7 +12,8 @@ from model.cores import usable_cores
 from model.dice import dice
 from model.network.normalisation import normalise
 from model.network.pranet import PraNet
-from model.training.data.pairs import PairFile, read_image, read_truth
+from model.pictures.reading import read_image
+from model.training.data.pairs import PairFile, read_truth
 from model.training.loop import autocast
 
 BATCH = 8

@@ -10,6 +10,7 @@ from model import files
 from model.errors import UserError
 from model.evaluation import comparison
 from model.files import Targets
+from model.pictures import masks
 from model.training.data.pairs import read_names
 from model.weights import checkpoint
 from service.commands.flags.weights import OUT
@@ -59,6 +60,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     pairs = comparison.pairs(arguments.images, arguments.masks, frozenset(Path(name).stem for name in names))
     one, other = (checkpoint.load(file) for file in (arguments.one, arguments.other))
     found = comparison.compare(one, other, tqdm(pairs, unit="image", disable=None))
+    print(masks.told(masks.levels_of(annotation for _, annotation in pairs)))
     print(f"pictures            {found.pictures}")
     print(f"Dice of the masks   {found.agreement:.4f}")
     print(f"Dice with the truth {found.one:.4f} and {found.other:.4f} ({found.other - found.one:+.4f})")

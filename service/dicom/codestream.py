@@ -16,15 +16,16 @@ from pydicom.uid import (
     JPEGLSNearLossless,
 )
 
+from model.pictures.errors import UnreadablePicture
+from model.pictures.jpeg import FRAME_HEADERS
+from model.pictures.reading import JPEG_START, jpeg_segments
 from service.errors import UnsupportedImage
-from service.frames import decode_limits
 
 J2K_START = b"\xff\x4f\xff\x51"  # SOC and SIZ (ITU-T T.800, A.4 and A.5.1)
 JP2_CODESTREAM = b"jp2c"
 SIZ = struct.Struct(">8IH")  # right and bottom of the image, its offsets, tile size, tile offsets, components
 MAX_TILES = 8192  # tiles times components; OpenJPEG takes 4 KiB for each. 3840x2160 in RGB has 6,120 of 64x64
 BASELINE, EXTENDED, LOSSLESS, JPEG_LS = 0xC0, 0xC1, 0xC3, 0xF7  # SOF0, 1, 3 (ITU-T T.81, table B.1) and 55 (T.87)
-FRAME_HEADERS = {JPEG_LS, *range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # DHT, JPG and DAC lie between the SOFs
 # The coding processes of each transfer syntax (PS3.5, 8.2.1 and 8.2.3): progressive ones are in none.
 PROCESSES = {
     JPEGBaseline8Bit: (BASELINE, EXTENDED),
@@ -40,7 +41,7 @@ def declared_size(data: bytes, syntax: UID) -> tuple[int, int] | None:
     """Return the declared width and height of a frame; None if it has no valid header of its transfer syntax.
 
     Raises:
-        UnsupportedImage: a JPEG 2000 has more than ``MAX_TILES`` tiles.
+        UnsupportedImage: a JPEG 2000 has more than ``MAX_TILES`` tiles, or a JPEG more scans than the reader allows.
 
     """
     if syntax in PROCESSES:
@@ -63,13 +64,16 @@ def _jpeg_2000_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _jpeg_size(data: bytes, processes: tuple[int, ...]) -> tuple[int, int] | None:
-    if not data.startswith(decode_limits.JPEG_START):
+    if not data.startswith(JPEG_START):
         return None
     size = None
-    for marker, at in decode_limits.jpeg_segments(data):  # all of them, which also limits the number of scans
-        if marker in FRAME_HEADERS:
-            if size or marker not in processes:
-                return None
-            height, width = struct.unpack_from(">2H", data, at + 3)
-            size = width, height
+    try:
+        for marker, at in jpeg_segments(data):  # all of them, which also limits the number of scans
+            if marker in FRAME_HEADERS:
+                if size or marker not in processes:
+                    return None
+                height, width = struct.unpack_from(">2H", data, at + 3)
+                size = width, height
+    except UnreadablePicture as error:
+        raise UnsupportedImage(str(error)) from error
     return size

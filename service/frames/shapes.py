@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from model.transforms import Floats, Pixels, sigmoid
 
@@ -15,7 +16,7 @@ OUTLINE_COLOUR = (64, 255, 96)  # RGB; green does not occur in mucosa
 class Polyp:
     """One connected region of a mask, in pixels of the frame."""
 
-    polygon: list[tuple[int, int]]  # outer outline as (x, y)
+    polygon: list[tuple[int, int]]  # outer outline along the edges of pixels as (x, y), as COCO has it
     bounding_box: tuple[int, int, int, int]  # x, y, width, height
     area_fraction: float  # of the frame, 0..1
     centroid: tuple[float, float]  # x, y
@@ -38,11 +39,9 @@ def _describe(
 ) -> Polyp:
     x, y, width, height, area = (int(value) for value in stats)
     inside = labels[y : y + height, x : x + width] == label
-    outlines, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    outline = max(outlines, key=len)[:, 0, :] + (x, y)
     probability = sigmoid(logits[y : y + height, x : x + width][inside])
     return Polyp(
-        polygon=[(int(px), int(py)) for px, py in outline],
+        polygon=[(x + px, y + py) for px, py in _outline(inside)],
         bounding_box=(x, y, width, height),
         area_fraction=area / labels.size,
         centroid=(float(centroid[0]), float(centroid[1])),
@@ -54,6 +53,22 @@ def count(mask: Pixels) -> int:
     """Return the number of 8-connected regions of a mask (H, W)."""
     labels: int = cv2.connectedComponents(mask, connectivity=8)[0]
     return labels - 1
+
+
+def _outline(inside: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Return the outer outline of a connected region (H, W) as corners of pixels.
+
+    OpenCV's outline runs through the centres of pixels: drawn again, it lacks half a pixel all around, and a region one
+    pixel wide has no area. In a picture of twice the size each centre lies beside one corner of a pixel, which it is
+    moved to. Pixel (x, y) covers x to x + 1 and y to y + 1, as in the annotations of COCO.
+    """
+    doubled = np.repeat(np.repeat(inside.astype(np.uint8), 2, axis=0), 2, axis=1)
+    outlines, _ = cv2.findContours(doubled, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    corners = (outlines[0][:, 0, :] + 1) // 2
+    corners = corners[(corners != np.roll(corners, 1, axis=0)).any(axis=1)]
+    before, behind = corners - np.roll(corners, 1, axis=0), np.roll(corners, -1, axis=0) - corners
+    turns = before[:, 0] * behind[:, 1] != before[:, 1] * behind[:, 0]
+    return [(int(px), int(py)) for px, py in corners[turns]]
 
 
 def run_lengths(mask: Pixels) -> list[int]:

@@ -11,9 +11,9 @@ from functools import partial
 
 from starlette.requests import ClientDisconnect, Request
 
+from model.pictures.reading import READABLE
 from service.calls import Call
 from service.errors import BodyTooSlow, ClientLeft, CodedBody, InvalidRequest, TooManyBytes, UnsupportedImage
-from service.frames.codec import READABLE
 from service.http.coding import CODINGS, READABLE_CODINGS, Unpacker
 from service.http.form import FILE_FIELD, MULTIPART, Fields, read_form
 from service.http.related import RELATED, read_related

@@ -31,7 +31,8 @@ def test_two_files_are_compared_on_annotated_pictures(
     only.write_text("kvasir-seg/polyp-1\n")
     folders = ["--images", str(SAMPLES[0].parent), "--masks", str(masks), "--only", str(only)]
     assert main(["weights", "compare", str(weights), str(weights), *folders]) == 0
-    pictures, agreement, truth = capsys.readouterr().out.splitlines()
+    found, pictures, agreement, truth = capsys.readouterr().out.splitlines()
+    assert found == "masks: 1 with levels 0, 1"
     assert pictures.endswith(" 1")
     assert agreement.endswith(" 1.0000")
     assert truth.endswith("(+0.0000)")

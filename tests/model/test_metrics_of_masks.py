@@ -9,7 +9,7 @@ from PIL import Image
 from model.evaluation import maps, protocols
 from model.evaluation.metrics import overlap
 from model.evaluation.metrics.boundary import boundary_error
-from model.training.data.pairs import read_mask
+from model.pictures.masks import read_mask
 from tests.support.cases.masks import Levels, Mask, cases
 from tests.support.pictures import DATA
 

@@ -14,14 +14,15 @@ import numpy as np
 import pytest
 from google.protobuf import descriptor_pool
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from PIL import Image
 
 from service.errors import TooManyBytes
 from service.oip import rest_messages
 from service.pb.inference import open_inference_pb2 as pb
 from service.pb.inference import open_inference_pb2_grpc as pb_grpc
 from service.runtime import Phase
-from tests.support.pictures import encoded, red_box
-from tests.support.predictors import GatedPredictor
+from tests.support.pictures import dice, encoded, red_box
+from tests.support.predictors import GatedPredictor, RedPredictor
 from tests.support.serving import PATIENCE, Running, serving, until
 
 INFER = "/v2/models/pranet/infer"
@@ -322,3 +323,40 @@ async def test_json_of_any_depth_is_refused_as_wrong() -> None:
             answer = await it.rest.post(INFER, content=body)
             assert answer.status_code == 400
             assert "JSON" in answer.json()["error"]
+
+
+def turned(kind: str, **options: Any) -> bytes:
+    """Store the picture lying on its side, with the orientation that turns it upright."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded(PICTURE.transpose(Image.Transpose.ROTATE_90), kind, exif=exif, **options)
+
+
+TURNED = {
+    "TIFF": lambda: turned("TIFF"),
+    "TIFF of JPEG": lambda: turned("TIFF", compression="jpeg", quality=95),
+    "JPEG": lambda: turned("JPEG", quality=95),
+    "PNG": lambda: turned("PNG"),
+    "WebP": lambda: turned("WEBP", quality=95),
+}
+
+
+@pytest.mark.parametrize("kind", TURNED)
+async def test_pictures_of_equal_shown_size_fit_into_one_tensor_however_they_are_turned(kind: str) -> None:
+    pictures = (IMAGE, TURNED[kind](), TURNED[kind]())
+    async with serving(RedPredictor()) as it:
+        rest = await it.rest.post(INFER, json={"inputs": inputs(*pictures), "outputs": [{"name": "mask"}]})
+        rpc = await stub(it).ModelInfer(request(*pictures))
+    assert rest.status_code == 200, rest.text
+    (mask,) = rest.json()["outputs"]
+    assert mask["shape"] == list(rpc.outputs[0].shape) == [3, 48, 64]
+    masks = np.array(mask["data"], np.uint8).reshape(3, 48, 64) > 0
+    for each in masks:
+        assert dice(each, EXPECTED > 0) > 0.95
+
+
+async def test_sizes_that_differ_as_shown_are_refused_though_they_are_stored_alike() -> None:
+    upright = encoded(PICTURE.transpose(Image.Transpose.ROTATE_90))
+    async with serving() as it:
+        answer = await it.rest.post(INFER, json={"inputs": inputs(upright, TURNED["TIFF"]())})
+    assert (answer.status_code, "48x64 and 64x48" in answer.text) == (400, True)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from PIL.Image import Transpose
+from PIL.PngImagePlugin import PngInfo
 
 from service.frames import codec
 from tests.support.cases.pictures import HEIGHT, ODD, WIDTH, white_boxes
@@ -64,6 +65,20 @@ async def test_the_mask_has_the_geometry_that_a_person_sees(
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
     mask = await segmented(running, encoded(stored, kind, exif=exif))
+    assert mask.shape == (HEIGHT, WIDTH)
+    assert dice(mask, expected) > 0.97
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+async def test_an_orientation_that_only_xmp_states_turns_nothing_as_in_browsers(
+    running: Running, expected: Mask, kind: str
+) -> None:
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    options = {"pnginfo": PngInfo(), "xmp": xmp, "tiffinfo": {700: xmp}}
+    options["pnginfo"].add_itxt("XML:com.adobe.xmp", xmp.decode())
+    image = encoded(white_boxes(), kind, **options)
+    assert xmp in image
+    mask = await segmented(running, image)
     assert mask.shape == (HEIGHT, WIDTH)
     assert dice(mask, expected) > 0.97
 

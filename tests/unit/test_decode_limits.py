@@ -11,9 +11,9 @@ import pytest
 from PIL import Image, ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
-from service.errors import UndecodableImage, UnsupportedImage
+from model.pictures.limits import MAX_SCANS, MAX_STEPS
+from service.errors import UndecodableImage
 from service.frames import codec
-from service.frames.decode_limits import MAX_SCANS, MAX_STEPS
 from tests.support.patching import Patches
 from tests.support.pictures import encoded, red_box, repeat_last_scan
 
@@ -68,7 +68,7 @@ def test_a_bomb_is_refused_without_decoding_or_counting(patched: Patches, name: 
     make, advice = BOMBS[name]
     load, count = patched(ImageFile.ImageFile, "load"), patched(TiffImageFile, "n_frames")
     for read in (codec.decode, codec.size):
-        with pytest.raises(UnsupportedImage, match=advice):
+        with pytest.raises(UndecodableImage, match=advice):
             read(make(), MAX_PIXELS)
     assert (load.count, count.count) == (0, 0)
     codec.decode(PNG, MAX_PIXELS)

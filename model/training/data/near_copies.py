@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from model.cores import usable_cores
+from model.pictures.reading import read_image
 from model.training.data import sources
-from model.training.data.pairs import PairFile, read_image, read_names
+from model.training.data.pairs import PairFile, read_names
 
 Hash = npt.NDArray[np.bool_]
 

@@ -7,14 +7,15 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
 
 from model import files
 from model.errors import UserError
+from model.pictures.masks import read_mask
+from model.pictures.reading import read_image
 from model.transforms import Pixels
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
-MASK_LEVEL = 128  # an 8-bit mask is polyp from here on (JPEG masks are not exactly 0 and 255)
+HALF = 128  # of 255: a mask that was shrunk is polyp from here on
 
 
 class DatasetError(UserError):
@@ -90,34 +91,6 @@ def read_names(path: Path) -> set[str]:
     return {str(Path(line).with_suffix("")) if Path(line).suffix in SUFFIXES else line for line in lines if line}
 
 
-def read_image(path: Path) -> Image.Image:
-    """Open a picture as RGB, upright as a person sees it.
-
-    Raises:
-        DatasetError: it is damaged or no picture.
-
-    """
-    return _converted(path, "RGB")
-
-
-def read_mask(path: Path) -> Pixels:
-    """Read a mask of any format (1-bit, 8-bit, colour, JPEG) as uint8 (H, W) of 0 and 1.
-
-    Raises:
-        DatasetError: it is damaged or no picture.
-
-    """
-    return (np.asarray(_converted(path, "L")) >= MASK_LEVEL).astype(np.uint8)
-
-
-def _converted(path: Path, mode: str) -> Image.Image:
-    try:
-        with Image.open(path) as picture:
-            return ImageOps.exif_transpose(picture).convert(mode)
-    except (OSError, SyntaxError, ValueError) as error:  # whatever Pillow says of damaged files
-        raise DatasetError(f"{path} cannot be read ({error}); replace it, or leave it out by --exclude") from error
-
-
 def read_truth(file: PairFile) -> Pixels:
     """Read the mask of a pair as uint8 (H, W) of 0 and 1; a frame without one gets zeros in its own size."""
     if file.mask is not None:
@@ -135,7 +108,7 @@ def read_pair(file: PairFile, side: int) -> Pair:
     shrunk = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     if mask.shape != shrunk.shape[:2]:
         levels = cv2.resize(mask * np.uint8(255), size, interpolation=cv2.INTER_AREA)
-        mask = (levels >= MASK_LEVEL).astype(np.uint8)
+        mask = (levels >= HALF).astype(np.uint8)
     return Pair(np.ascontiguousarray(shrunk, dtype=np.uint8), mask)
 
 

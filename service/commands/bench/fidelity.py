@@ -14,7 +14,8 @@ from model.dice import dice
 from model.engines import factory
 from model.engines.predictor import DeviceError, Predictor
 from model.files import replacing
-from model.training.data.pairs import PairFile, read_image, read_truth
+from model.pictures.reading import read_image
+from model.training.data.pairs import PairFile, read_truth
 from model.transforms import SIZE, Floats, Pixels
 from model.weights.checkpoint import Checkpoint
 from service.frames.frame import Frame, prepare

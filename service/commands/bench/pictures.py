@@ -3,9 +3,10 @@
 import io
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
 from model.files import listed
+from model.pictures.reading import read_image
 from service.commands.segment.jobs import NothingToDo
 from service.commands.video.suffixes import PICTURES
 
@@ -27,6 +28,5 @@ def read(folder: Path, size: tuple[int, int] | None = None) -> list[bytes]:
 
 def _jpeg(file: Path, size: tuple[int, int]) -> bytes:
     buffer = io.BytesIO()
-    with Image.open(file) as picture:
-        ImageOps.fit(picture.convert("RGB"), size).save(buffer, "JPEG", quality=JPEG_QUALITY)
+    ImageOps.fit(read_image(file), size).save(buffer, "JPEG", quality=JPEG_QUALITY)
     return buffer.getvalue()

@@ -1,0 +1,22 @@
+"""Limits on the work of decoding a picture, by its markers and chunks: a thread that decodes cannot be stopped."""
+
+import os
+
+from model.pictures.errors import UnreadablePicture
+
+# A scan is a pass over all pixels, even if it has no bytes. libjpeg writes 10, or 18 for four channels.
+MAX_SCANS = 32
+os.environ.setdefault("LIBTIFF_JPEG_MAX_ALLOWED_SCAN_NUMBER", str(MAX_SCANS))  # for a JPEG inside a TIFF
+# Pillow takes a step in Python for each segment, chunk and byte between the segments of a JPEG's header: so many steps
+# take a quarter of a second. libpng writes a chunk for every 8 KiB.
+MAX_STEPS = 2**15
+
+
+def too_many_scans() -> UnreadablePicture:
+    """Return the error for a JPEG of more than ``MAX_SCANS`` scans."""
+    return UnreadablePicture(f"the JPEG has more than {MAX_SCANS} scans", "save it as baseline JPEG or PNG")
+
+
+def too_many_steps(kind: str, parts: str) -> UnreadablePicture:
+    """Return the error for a file of more than ``MAX_STEPS`` parts."""
+    return UnreadablePicture(f"the {kind} has more than {MAX_STEPS} {parts}", "save it again without metadata")
