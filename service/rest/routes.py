@@ -39,7 +39,8 @@ CORS_REQUEST_HEADERS = (
     "x-request-id",
     "traceparent",
 )
-CORS_ANSWER_HEADERS = ("x-request-id", "x-model", "server-timing", "retry-after", HEADER_LENGTH, dicom.LEFT_OUT)
+PRESENCE = "x-presence"  # probability that the picture shows a polyp, and the operating point: "0.973;threshold=0.5"
+CORS_ANSWER_HEADERS = ("x-request-id", "x-model", PRESENCE, "server-timing", "retry-after", HEADER_LENGTH, dicom.LEFT_OUT)
 # FastAPI's own telemetry would send paths, queries and exceptions to wherever OpenTelemetry's variables point.
 NO_TELEMETRY: Any = {"auto_configure": False, "tracing": False, "metrics": False, "logs": False}
 # Only for the API documentation; ``service.calls`` authenticates.
@@ -276,6 +277,8 @@ def _options(query: FrameOptions, kind: str | None, service: Service, priority: 
 
 def _answer(done: Segmentation, call: Call) -> Response:
     headers = {"x-model": done.model.model_id, "server-timing": done.times.server_timing()}
+    if done.presence is not None and done.model.presence is not None:  # as in JSON; RFC 9651 has three decimals
+        headers[PRESENCE] = f"{done.presence:.3f};threshold={round(done.model.presence.threshold, 3)}"
     if done.options.output is Output.JSON:
         body = SegmentationBody.of(done, call.request_id)
         return Response(body.model_dump_json(), media_type=JSON_TYPE, headers=headers)

@@ -69,7 +69,7 @@ async def test_a_sample_shows_its_polyp_and_the_threshold_acts_without_another_r
         await opened.fill("#threshold", "0.99")
         assert await opened.evaluate(GREEN) != marked
         assert it.metric("pranet_decodes_total") == requests
-        for button, name in (("#save-mask", "mask.png"), ("#save-json", "polyps.json")):
+        for button, name in (("#save-mask", "polyp-1-mask.png"), ("#save-json", "polyp-1-polyps.json")):
             async with opened.expect_download() as download:
                 await opened.click(button)
             assert (await download.value).suggested_filename == name
@@ -88,13 +88,12 @@ async def test_a_late_answer_for_an_earlier_picture_is_not_shown(tmp_path: Path)
     async with serving() as it, page(it, tmp_path) as opened:
         await opened.route("**/segment*", first_is_late)
         await opened.click("[data-sample='polyp-1.jpg']")
+        await playwright.expect(opened.locator("#status")).to_have_text("Segmenting…")
         await opened.click("[data-sample='polyp-2.jpg']")
         await segmented(opened)
         shown = await opened.evaluate(SHOWN)
-        async with opened.expect_response("**/segment*") as late:
-            release.set()
-        await (await late.value).finished()
-        await opened.wait_for_timeout(300)
+        release.set()
+        await opened.wait_for_timeout(500)
         assert await opened.evaluate(SHOWN) == shown
 
 

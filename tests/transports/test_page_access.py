@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 TODAY = datetime.now(UTC).date()
 UNAUTHENTICATED = "401"
-CREDENTIALS = {"wrong": "the token is unknown", "expired": "expired after", "not one": "This is no token"}
+CREDENTIALS = {"wrong": "The token is unknown", "expired": "expired after", "not one": "This is no token"}
 
 
 @pytest.fixture
