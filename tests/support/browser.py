@@ -1,5 +1,6 @@
 """The page in a fresh Chromium with a camera that shows the synthetic sweep."""
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -54,3 +55,10 @@ async def opened(url: str, folder: Path, **options: Any) -> AsyncIterator[tuple[
             yield page, faults
         finally:
             await context.close()
+
+
+async def until(page: Any, expression: str) -> None:
+    """Wait until a JavaScript expression is true; Playwright's own function needs a weaker Content-Security-Policy."""
+    async with asyncio.timeout(MILLISECONDS / 1000):
+        while not await page.evaluate(expression):  # noqa: ASYNC110 - nobody sets an event for it
+            await asyncio.sleep(0.1)

@@ -87,9 +87,9 @@ async def test_the_documentation_takes_the_token_that_its_calls_need(tokens: Pat
         await page.fill(".auth-container input", "good")
         await page.click(".auth-btn-wrapper .authorize")
         await page.click(".auth-btn-wrapper .btn-done")
-        await page.click("#operations-default-info_info_get .opblock-summary-control")
-        await page.click("#operations-default-info_info_get .try-out button")
-        await page.click("#operations-default-info_info_get .execute")
+        await page.click("#operations-Operation-info_info_get .opblock-summary-control")
+        await page.click("#operations-Operation-info_info_get .try-out button")
+        await page.click("#operations-Operation-info_info_get .execute")
         await playwright.expect(page.locator(".live-responses-table .microlight").first).to_contain_text(
             "weights_sha256"
         )
@@ -106,9 +106,9 @@ async def test_the_documentation_works_under_its_policy(tokens: Path, tmp_path: 
         serving(api_tokens_file=tokens) as it,
         browser.opened(f"http://127.0.0.1:{it.port}/docs", tmp_path) as (page, faults),
     ):
-        await page.click("#operations-default-livez_livez_get .opblock-summary-control")
-        await page.click("#operations-default-livez_livez_get .try-out button")
-        await page.click("#operations-default-livez_livez_get .execute")
+        await page.click("#operations-Operation-livez_livez_get .opblock-summary-control")
+        await page.click("#operations-Operation-livez_livez_get .try-out button")
+        await page.click("#operations-Operation-livez_livez_get .execute")
         await playwright.expect(page.locator(".live-responses-table .microlight").first).to_contain_text("alive")
         assert faults == []
         policy = (await it.rest.get("/docs")).headers["content-security-policy"]

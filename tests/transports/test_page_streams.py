@@ -70,7 +70,7 @@ async def test_a_service_that_is_killed_is_waited_for_and_used_again(tmp_path: P
     with fake_server("--port", port) as first:
         async with browser.opened(first.url, tmp_path) as (page, _):
             await page.click("#camera")
-            await page.wait_for_function(f"({GREEN})() > 0")
+            await browser.until(page, f"({GREEN})() > 0")
             await asyncio.to_thread(killed, first.process.kill, first.process.wait)
             await playwright.expect(page.locator(status)).to_contain_text("The connection to the service was lost.")
             await playwright.expect(page.locator(status)).to_contain_text("The service cannot be reached.")
@@ -79,7 +79,7 @@ async def test_a_service_that_is_killed_is_waited_for_and_used_again(tmp_path: P
             assert await page.evaluate(GREEN) == 0  # no mask that nobody renews
             with fake_server("--port", port):
                 await playwright.expect(page.locator(status)).to_have_text("Streaming.")
-                await page.wait_for_function(f"({GREEN})() > 0")
+                await browser.until(page, f"({GREEN})() > 0")
                 await page.click("#stop")
 
 

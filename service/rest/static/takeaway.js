@@ -59,9 +59,9 @@ function showPrograms(shown, { settings }) {
   byId("python").textContent = pythonOf(...given);
 }
 
-/** Copy a text; where browsers forbid that, which is on pages without TLS, select it. */
+/** Copy a text; where the browser forbids that, as on pages without TLS, select it. */
 async function copy(element) {
   getSelection().selectAllChildren(element);
-  await navigator.clipboard?.writeText(element.textContent);
-  say(navigator.clipboard ? "Copied." : "Selected: press Ctrl+C to copy.");
+  const copied = await navigator.clipboard?.writeText(element.textContent).then(() => true, () => false);
+  say(copied ? "Copied." : "Selected: press Ctrl+C to copy.");
 }
