@@ -7,6 +7,8 @@ from fastapi import FastAPI
 
 from service.oip import model
 from service.oip.rest import PREFIX
+from service.rest.archive_routes import NDJSON
+from service.rest.errors import PROBLEM_TYPE
 
 PROTOCOL_TAG = "Open Inference Protocol"
 JSON = "application/json"
@@ -57,21 +59,28 @@ EXAMPLES: dict[tuple[str, str], Any] = {  # of the JSON with which a route answe
     },
 }
 NDJSON_LINE = '{"index": 0, "name": "frame.jpg", "status": 200, "width": 616, "height": 529, "png": "iVBORw0KGgo…"}\n'
+METRICS_TYPES = ("text/plain", "application/openmetrics-text")
 METRICS = '# TYPE pranet_requests_total counter\npranet_requests_total{code="200",transport="rest"} 1.0\n'
+PROBLEM = {"$ref": "#/components/schemas/Problem"}
+FAULT = {
+    "type": "urn:pranet:error:unsupported-image",
+    "title": "Unsupported Media Type",
+    "status": 415,
+    "detail": "the body is not an image that is read here; send JPEG, PNG, WebP, BMP or TIFF",
+    "request_id": "715192701e354854a91f2a5a862b4a04",
+}
 REQUEST_HEADERS = [
     {
         "name": "X-Request-ID",
         "in": "header",
         "description": "Your id for the request; the service makes one if there is none. It is logged.",
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9_.:/+=@-]{1,128}$"},
-        "example": "frame-17",
     },
     {
         "name": "X-Request-Timeout-Ms",
         "in": "header",
         "description": "Milliseconds that you allow; at most the service's own limit.",
         "schema": {"type": "integer", "minimum": 1},
-        "example": 2000,
     },
 ]
 ANSWER_HEADERS = {
@@ -141,15 +150,15 @@ def _add_examples_and_headers(paths: dict[str, Any]) -> None:
             for status, answer in operation["responses"].items():
                 names = HEADERS_OF.get((method, path), ("X-Request-ID",)) if status == "200" else ("X-Request-ID",)
                 names += ("Retry-After",) if status in ("429", "503") else ()
+                if int(status) >= 400:
+                    answer["content"] = {PROBLEM_TYPE: {"schema": PROBLEM, "example": FAULT}}
                 answer["headers"] = {name: {"$ref": f"#/components/headers/{name}"} for name in names}
             if example := EXAMPLES.get((method, path)):
                 operation["responses"]["200"]["content"][JSON]["example"] = example
-    archive, metrics = (paths[path][method]["responses"]["200"]["content"] for path, method in NOT_JSON)
-    archive["application/x-ndjson"]["example"] = NDJSON_LINE
-    metrics["text/plain"] = {"schema": {"type": "string"}, "example": METRICS}
-
-
-NOT_JSON = (("/segment/batch", "post"), ("/metrics", "get"))
+    paths["/segment/batch"]["post"]["responses"]["200"]["content"][NDJSON]["example"] = NDJSON_LINE
+    paths["/metrics"]["get"]["responses"]["200"]["content"] = {
+        kind: {"schema": {"type": "string"}, "example": METRICS} for kind in METRICS_TYPES
+    }
 
 
 def _protocol(security: Any) -> dict[str, Any]:

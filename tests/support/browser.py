@@ -62,3 +62,11 @@ async def until(page: Any, expression: str) -> None:
     async with asyncio.timeout(MILLISECONDS / 1000):
         while not await page.evaluate(expression):  # noqa: ASYNC110 - nobody sets an event for it
             await asyncio.sleep(0.1)
+
+
+async def no_serious_fault(page: Any) -> None:
+    """Check a page's accessibility with axe."""
+    axe = pytest.importorskip("axe_playwright_python.async_playwright")
+    results = await axe.Axe().run(page)
+    serious = [fault for fault in results.response["violations"] if fault["impact"] in ("serious", "critical")]
+    assert [(fault["id"], [node["html"] for node in fault["nodes"]]) for fault in serious] == []

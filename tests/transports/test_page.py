@@ -20,7 +20,6 @@ from tests.support.predictors import RedPredictor
 from tests.support.serving import PATIENCE, Running, serving
 
 playwright = pytest.importorskip("playwright.async_api")
-axe = pytest.importorskip("axe_playwright_python.async_playwright")
 
 pytestmark = pytest.mark.slow
 
@@ -35,12 +34,6 @@ async def page(it: Running, folder: Path, host: str = "127.0.0.1", **options: An
         await playwright.expect(opened.locator("#model")).not_to_be_empty()
         yield opened
         assert [fault for fault in faults if "415" not in fault and "422" not in fault] == []  # a refused picture
-
-
-async def no_serious_fault(opened: Any) -> None:
-    results = await axe.Axe().run(opened)
-    serious = [fault for fault in results.response["violations"] if fault["impact"] in ("serious", "critical")]
-    assert [(fault["id"], [node["html"] for node in fault["nodes"]]) for fault in serious] == []
 
 
 async def segmented(opened: Any) -> None:
@@ -73,7 +66,7 @@ async def test_a_sample_shows_its_polyp_and_the_threshold_acts_without_another_r
             async with opened.expect_download() as download:
                 await opened.click(button)
             assert (await download.value).suggested_filename == name
-        await no_serious_fault(opened)
+        await browser.no_serious_fault(opened)
 
 
 async def test_a_late_answer_for_an_earlier_picture_is_not_shown(tmp_path: Path) -> None:
@@ -123,7 +116,7 @@ async def test_a_bad_file_shows_its_error(name: str, content: bytes, said: str, 
         (tmp_path / name).write_bytes(content)
         await opened.set_input_files("#file", tmp_path / name)
         await playwright.expect(opened.locator("#error")).to_contain_text(said)
-        await no_serious_fault(opened)
+        await browser.no_serious_fault(opened)
         await opened.click("[data-sample='polyp-1.jpg']")  # and the page goes on
         await segmented(opened)
         await playwright.expect(opened.locator("#error")).to_be_empty()
@@ -149,7 +142,7 @@ async def test_what_is_wrong_with_the_picture_is_shown_on_it(tmp_path: Path) -> 
     async with serving() as it, page(it, tmp_path) as opened:
         await opened.set_input_files("#file", film)
         await playwright.expect(opened.locator("#flags li").first).to_have_text("black")
-        await no_serious_fault(opened)
+        await browser.no_serious_fault(opened)
 
 
 def video(path: Path, colour: tuple[int, int, int]) -> None:
@@ -188,7 +181,7 @@ async def test_where_browsers_give_no_camera_the_page_says_that_it_needs_tls(tmp
     async with serving() as it, page(it, tmp_path, host="pranet.test") as opened:
         await playwright.expect(opened.locator("#insecure")).to_contain_text("needs TLS")
         await playwright.expect(opened.locator("#camera")).to_be_disabled()
-        await no_serious_fault(opened)
+        await browser.no_serious_fault(opened)
 
 
 async def test_a_camera_streams_for_ten_seconds_with_a_moving_rate(tmp_path: Path) -> None:
@@ -203,7 +196,7 @@ async def test_a_camera_streams_for_ten_seconds_with_a_moving_rate(tmp_path: Pat
         assert len(rates) > 1
         assert received == sorted(set(received))  # more every second
         assert await opened.evaluate(GREEN) >= 0
-        await no_serious_fault(opened)
+        await browser.no_serious_fault(opened)
         await opened.click("#stop")
         async with asyncio.timeout(PATIENCE):
             await it.service.streams.idle.wait()
@@ -228,7 +221,7 @@ async def test_the_page_as_it_looks(name: str, tmp_path: Path) -> None:
             await playwright.expect(opened.locator("#maps")).to_be_visible()
         overflow = await opened.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert overflow == 0
-        await no_serious_fault(opened)
+        await browser.no_serious_fault(opened)
         await opened.mouse.move(0, 0)
         picture = Path(os.environ.get("SCREENSHOTS", tmp_path)) / f"page-{name}.jpg"
         await opened.screenshot(path=picture, type="jpeg", quality=80, full_page=name != "phone")
