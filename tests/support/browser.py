@@ -69,4 +69,5 @@ async def no_serious_fault(page: Any) -> None:
     axe = pytest.importorskip("axe_playwright_python.async_playwright")
     results = await axe.Axe().run(page)
     serious = [fault for fault in results.response["violations"] if fault["impact"] in ("serious", "critical")]
-    assert [(fault["id"], [node["html"] for node in fault["nodes"]]) for fault in serious] == []
+    faults = [(fault["id"], [node["html"] for node in fault["nodes"]]) for fault in serious]
+    assert faults == [], faults
