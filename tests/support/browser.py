@@ -27,6 +27,14 @@ FLAGS = [
 ]
 MILLISECONDS = 3 * PATIENCE * 1000  # a browser and a network share two cores
 
+GREEN = """() => {
+    const canvas = document.getElementById("canvas");
+    const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+    let count = 0;
+    for (let i = 0; i < data.length; i += 4) count += data[i] === 64 && data[i + 1] === 255 && data[i + 2] === 96;
+    return count;
+}"""  # pixels of an outline
+
 
 @asynccontextmanager
 async def opened(url: str, folder: Path, **options: Any) -> AsyncIterator[tuple[Any, list[str]]]:

@@ -40,15 +40,6 @@ async def segmented(opened: Any) -> None:
     await playwright.expect(opened.locator("#status")).to_contain_text("Segmented in")
 
 
-GREEN = """() => {
-    const canvas = document.getElementById("canvas");
-    const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-    let count = 0;
-    for (let i = 0; i < data.length; i += 4) count += data[i] === 64 && data[i + 1] === 255 && data[i + 2] === 96;
-    return count;
-}"""
-
-
 SHOWN = "document.getElementById('canvas').toDataURL()"
 
 
@@ -56,11 +47,11 @@ async def test_a_sample_shows_its_polyp_and_the_threshold_acts_without_another_r
     async with serving() as it, page(it, tmp_path) as opened:
         await opened.click("[data-sample='polyp-1.jpg']")
         await segmented(opened)
-        marked = await opened.evaluate(GREEN)
+        marked = await opened.evaluate(browser.GREEN)
         assert marked > 0
         requests = it.metric("pranet_decodes_total")
         await opened.fill("#threshold", "0.99")
-        assert await opened.evaluate(GREEN) != marked
+        assert await opened.evaluate(browser.GREEN) != marked
         assert it.metric("pranet_decodes_total") == requests
         for button, name in (("#save-mask", "polyp-1-mask.png"), ("#save-json", "polyp-1-polyps.json")):
             async with opened.expect_download() as download:
@@ -128,7 +119,7 @@ async def test_a_video_file_is_streamed_with_its_polyps_and_each_frame_can_be_sa
     async with serving() as it, page(it, tmp_path) as opened:
         await opened.set_input_files("#file", film)
         await playwright.expect(opened.locator("#save-json")).to_be_enabled()
-        assert await opened.evaluate(GREEN) > 0
+        assert await opened.evaluate(browser.GREEN) > 0
         async with opened.expect_download() as download:
             await opened.click("#save-json")
         assert json.loads((await (await download.value).path()).read_text())["polyps"]
@@ -167,9 +158,9 @@ async def test_the_page_is_used_with_the_keyboard_alone(tmp_path: Path) -> None:
         await segmented(opened)
         for control in ("#file", "#camera", "[name=style]"):
             await tab_to(control)
-        marked = await opened.evaluate(GREEN)
+        marked = await opened.evaluate(browser.GREEN)
         await opened.keyboard.press("ArrowRight")  # mask without outline: blended, so no pure green
-        assert await opened.evaluate(GREEN) < marked
+        assert await opened.evaluate(browser.GREEN) < marked
         await tab_to("#threshold")
         await opened.keyboard.press("ArrowRight")
         assert await opened.text_content("#threshold-value") == "0.51"
@@ -195,7 +186,7 @@ async def test_a_camera_streams_for_ten_seconds_with_a_moving_rate(tmp_path: Pat
             received.append(int(await opened.text_content("#received")))
         assert len(rates) > 1
         assert received == sorted(set(received))  # more every second
-        assert await opened.evaluate(GREEN) >= 0
+        assert await opened.evaluate(browser.GREEN) >= 0
         await browser.no_serious_fault(opened)
         await opened.click("#stop")
         async with asyncio.timeout(PATIENCE):

@@ -73,6 +73,25 @@ async def test_a_new_picture_stands_there_at_once_without_anything_of_the_one_be
             await playwright.expect(page.locator(button)).to_be_disabled()
 
 
+async def test_an_answer_that_does_not_come_is_asked_for_again_and_said_in_a_sentence(tmp_path: Path) -> None:
+    busy = {"detail": "the queue is full; try again later"}
+    refusals = [
+        ("The service cannot be reached. Trying again", lambda route: route.abort("connectionrefused")),
+        ("The queue is full; try again later. Trying again", lambda route: route.fulfill(status=429, json=busy)),
+        ("A proxy in front of the service does not reach it.", lambda route: route.fulfill(status=502, body="<html>")),
+    ]
+    async with serving() as it, browser.opened(f"http://127.0.0.1:{it.port}/", tmp_path) as (page, _):
+        for sentence, refuse in refusals:
+            await page.route("**/segment*", refuse)
+            await page.click("[data-sample='polyp-1.jpg']")
+            await playwright.expect(page.locator("#status")).to_contain_text(sentence)
+            await playwright.expect(page.locator("#countdown")).to_have_text(re.compile(r" in \d s\."))
+            await playwright.expect(page.locator("#error")).to_be_empty()
+            await page.unroute("**/segment*")
+            await playwright.expect(page.locator("#status")).to_contain_text("Segmented in")
+            await playwright.expect(page.locator("#countdown")).to_be_empty()
+
+
 SIDE = 352  # pixels: the network's input, so that no resizing blurs an edge
 CORNER = (0, 0, 176, 176)  # a quarter of the picture
 SPOT = (300, 300, 320, 320)  # 0.3 %

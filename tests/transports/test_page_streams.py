@@ -19,13 +19,6 @@ playwright = pytest.importorskip("playwright.async_api")
 
 pytestmark = pytest.mark.slow
 
-GREEN = """() => {
-    const canvas = document.getElementById("canvas");
-    const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-    let count = 0;
-    for (let i = 0; i < data.length; i += 4) count += data[i] === 64 && data[i + 1] === 255 && data[i + 2] === 96;
-    return count;
-}"""
 SECONDS, RED_FROM = 4, 2  # of the film
 
 
@@ -70,16 +63,16 @@ async def test_a_service_that_is_killed_is_waited_for_and_used_again(tmp_path: P
     with fake_server("--port", port) as first:
         async with browser.opened(first.url, tmp_path) as (page, _):
             await page.click("#camera")
-            await browser.until(page, f"({GREEN})() > 0")
+            await browser.until(page, f"({browser.GREEN})() > 0")
             await asyncio.to_thread(killed, first.process.kill, first.process.wait)
             await playwright.expect(page.locator(status)).to_contain_text("The connection to the service was lost.")
             await playwright.expect(page.locator(status)).to_contain_text("The service cannot be reached.")
             await playwright.expect(page.locator("#countdown")).to_contain_text(" s.")
             await playwright.expect(page.locator("#save-mask")).to_be_disabled()
-            assert await page.evaluate(GREEN) == 0  # no mask that nobody renews
+            assert await page.evaluate(browser.GREEN) == 0  # no mask that nobody renews
             with fake_server("--port", port):
                 await playwright.expect(page.locator(status)).to_have_text("Streaming.")
-                await browser.until(page, f"({GREEN})() > 0")
+                await browser.until(page, f"({browser.GREEN})() > 0")
                 await page.click("#stop")
 
 
