@@ -154,6 +154,7 @@ function stream(video, name, signal) {
     },
     connected: () => say("Streaming."),
     lost() {
+      byId("fps").textContent = "0.0";
       if (shown) show({ name, picture: shown.picture }); // without a mask, which would grow old
     },
     waiting: wait,
