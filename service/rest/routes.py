@@ -1,5 +1,6 @@
 """The REST routes, such as ``POST /segment``; they only translate between HTTP and the data path."""
 
+from enum import Enum
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, Query, Request, Response
@@ -28,6 +29,7 @@ from service.options import FrameOptions, with_fields
 from service.rest import archive_routes, errors, websocket
 from service.rest import dicom_routes as dicom
 from service.rest.archive_routes import JSON_TYPE, PNG_TYPE
+from service.rest.documentation import Documented
 from service.rest.errors import PROBLEM_TYPE
 from service.rest.pages import add_pages
 from service.rest.schemas import Info, Problem
@@ -42,7 +44,16 @@ CORS_REQUEST_HEADERS = (
     "x-request-id",
     "traceparent",
 )
-CORS_ANSWER_HEADERS = ("x-request-id", "x-model", "server-timing", "retry-after", HEADER_LENGTH, dicom.LEFT_OUT)
+PRESENCE = "x-presence"  # probability that the picture shows a polyp, and the operating point: "0.973;threshold=0.5"
+CORS_ANSWER_HEADERS = (
+    "x-request-id",
+    "x-model",
+    PRESENCE,
+    "server-timing",
+    "retry-after",
+    HEADER_LENGTH,
+    dicom.LEFT_OUT,
+)
 # FastAPI's own telemetry would send paths, queries and exceptions to wherever OpenTelemetry's variables point.
 NO_TELEMETRY: Any = {"auto_configure": False, "tracing": False, "metrics": False, "logs": False}
 # Only for the API documentation; ``service.calls`` authenticates.
@@ -56,6 +67,17 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "content": {PROBLEM_TYPE: {}}}
     for status in (400, 401, 406, 408, 413, 415, 422, 429, 500, 503, 504)
 }
+
+
+OPERATION: list[str | Enum] = ["Operation"]
+STREAM_DESCRIPTION = """Open a WebSocket here; this page cannot.
+
+1. Send the configuration as text, such as `{"policy": "latest", "output": "json"}`.
+2. Send each frame as one binary message: the length of its JSON (4 bytes, little-endian), the JSON, such as
+   `{"frame_id": 1}`, and the picture.
+3. Each frame has one answer of the same form, in order: length, JSON, and the mask if there is one.
+
+With a token, offer the subprotocols `pranet.v1` and `pranet.bearer.TOKEN`."""
 
 
 class SegmentQuery(FrameOptions):
@@ -106,7 +128,7 @@ ARCHIVE_BODY = {
 
 def build(service: Service) -> FastAPI:
     """Return the ASGI application over a running service."""
-    app = FastAPI(
+    app = Documented(
         title="PraNet service",
         version=__version__,
         description="Real-time polyp segmentation in colonoscopy frames. Research use only; not a medical device.",
@@ -151,6 +173,7 @@ def _add_routes(app: FastAPI) -> None:
     app.post(
         "/segment",
         summary="Segment one image",
+        tags=["Segmentation"],
         response_class=Response,
         responses={200: {"model": SegmentationBody, "content": SEGMENT_ANSWERS}, **PROBLEMS},
         openapi_extra={"requestBody": REQUEST_BODY},
@@ -158,6 +181,7 @@ def _add_routes(app: FastAPI) -> None:
     app.post(
         "/segment/batch",
         summary="Segment an archive of images",
+        tags=["Segmentation"],
         response_class=Response,
         responses={
             200: {"content": {archive_routes.NDJSON: {"schema": BINARY}, archive_routes.MIXED: {"schema": BINARY}}},
@@ -165,12 +189,22 @@ def _add_routes(app: FastAPI) -> None:
         },
         openapi_extra={"requestBody": ARCHIVE_BODY},
     )(segment_batch)
-    app.get("/livez", summary="Liveness: the process answers")(livez)
-    app.get("/readyz", summary="Readiness: new work is accepted", responses={503: PROBLEMS[503]})(readyz)
-    app.get("/info", summary="Weights, engine and limits")(info)
-    app.get("/metrics", summary="Prometheus metrics", response_class=Response)(metrics)
+    app.get("/livez", tags=OPERATION, summary="Liveness: the process answers")(livez)
+    app.get("/readyz", tags=OPERATION, summary="Readiness: new work is accepted", responses={503: PROBLEMS[503]})(
+        readyz
+    )
+    app.get("/info", tags=OPERATION, summary="Weights, engine and limits")(info)
+    app.get("/metrics", tags=OPERATION, summary="Prometheus metrics", response_class=Response)(metrics)
     app.add_api_websocket_route("/stream", websocket.stream)
-    app.get("/stream", include_in_schema=False)(no_websocket)
+    app.get(
+        "/stream",
+        tags=["Live video"],
+        summary="Video stream over a WebSocket",
+        status_code=101,
+        response_class=Response,
+        responses={426: PROBLEMS[400]},
+        description=STREAM_DESCRIPTION,
+    )(no_websocket)
     app.add_route(oip.PREFIX, oip.server_metadata)
     app.mount(oip.PREFIX, oip.build(app.state.service))
 
@@ -274,6 +308,8 @@ def _options(query: FrameOptions, kind: str | None, service: Service, priority: 
 
 def _answer(done: Segmentation, call: Call) -> Response:
     headers = {"x-model": done.model.model_id, "server-timing": done.times.server_timing()}
+    if done.presence is not None and done.model.presence is not None:  # as in JSON; RFC 9651 has three decimals
+        headers[PRESENCE] = f"{done.presence:.3f};threshold={round(done.model.presence.threshold, 3)}"
     if done.options.output is Output.JSON:
         body = SegmentationBody.of(done, call.request_id)
         return Response(body.model_dump_json(), media_type=JSON_TYPE, headers=headers)

@@ -34,7 +34,17 @@ from tests.support.serving import Running, serving
 
 TODAY = datetime.now(UTC).date()
 YESTERDAY = TODAY - timedelta(days=1)
-OPEN = ["/", "/livez", "/readyz", "/docs", "/openapi.json", "/pages/live.js", "/samples/polyp-1.jpg"]
+OPEN = [
+    "/",
+    "/livez",
+    "/readyz",
+    "/v2/health/live",
+    "/v2/health/ready",
+    "/docs",
+    "/openapi.json",
+    "/pages/live.js",
+    "/samples/polyp-1.jpg",
+]
 CREDENTIALS = {
     "right": ("good", "ok"),
     "on its last day": ("today", "ok"),

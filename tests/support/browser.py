@@ -1,5 +1,6 @@
 """The page in a fresh Chromium with a camera that shows the synthetic sweep."""
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,6 +26,14 @@ FLAGS = [
     "--use-fake-device-for-media-stream",
 ]
 MILLISECONDS = 3 * PATIENCE * 1000  # a browser and a network share two cores
+
+GREEN = """() => {
+    const canvas = document.getElementById("canvas");
+    const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+    let count = 0;
+    for (let i = 0; i < data.length; i += 4) count += data[i] === 64 && data[i + 1] === 255 && data[i + 2] === 96;
+    return count;
+}"""  # pixels of an outline
 
 
 @asynccontextmanager
@@ -54,3 +63,19 @@ async def opened(url: str, folder: Path, **options: Any) -> AsyncIterator[tuple[
             yield page, faults
         finally:
             await context.close()
+
+
+async def until(page: Any, expression: str) -> None:
+    """Wait until a JavaScript expression is true; Playwright's own function needs a weaker Content-Security-Policy."""
+    async with asyncio.timeout(MILLISECONDS / 1000):
+        while not await page.evaluate(expression):  # noqa: ASYNC110 - nobody sets an event for it
+            await asyncio.sleep(0.1)
+
+
+async def no_serious_fault(page: Any) -> None:
+    """Check a page's accessibility with axe."""
+    axe = pytest.importorskip("axe_playwright_python.async_playwright")
+    results = await axe.Axe().run(page)
+    serious = [fault for fault in results.response["violations"] if fault["impact"] in ("serious", "critical")]
+    faults = [(fault["id"], [node["html"] for node in fault["nodes"]]) for fault in serious]
+    assert faults == [], faults

@@ -86,7 +86,9 @@ async def test_the_presence_score_comes_with_every_answer_where_the_weights_have
     async with serving(predictor) as it:
         body = (await it.rest.post("/segment", content=PICTURE, params={"output": "json"})).json()
         answer = await it.stub.Segment(pb.SegmentRequest(image=PICTURE))
+        headers = (await it.rest.post("/segment", content=PICTURE)).headers
     assert answer.HasField("presence") is weights_have_a_score
+    assert headers.get("x-presence") == (f"{expected:.3f};threshold=0.4" if weights_have_a_score else None)
     if weights_have_a_score:
         assert body["presence"] == {"score": pytest.approx(expected, rel=1e-4), "threshold": 0.4}
         assert (answer.presence.score, answer.presence.threshold) == pytest.approx((expected, 0.4), rel=1e-4)

@@ -1,4 +1,4 @@
-// A rolling chart of a stream in columns of half a second: masks a second, the mean time of each stage, and drops.
+// A rolling chart of a stream in columns of half a second: masks a second, the mean milliseconds of each stage, and drops.
 
 const STAGES = ["window", "decode", "preprocess", "queue", "infer", "post", "encode"];
 const COLOURS = ["#93a3ad", "#e0a04d", "#cdbb58", "#ad83bd", "#3c8fd0", "#48ad82", "#d2707f"];
@@ -8,12 +8,16 @@ const COLUMN_MS = 500;
 const COLUMNS = 60;
 const FPS_COLUMNS = 4; // over which a rate is taken
 const AGES = 160; // newest masks, whose median is shown
+const FRAME_MS = 33; // one frame of 30 a second
 const ANNOTATION_MS = 120; // the delay that a marketed colonoscopy CADe keeps
+const TICK_SECONDS = 10;
 // Places in CSS pixels.
 const GUTTER = 52; // for the labels
 const FPS_BAND = 52;
 const DROP_BAND = 14;
-const GAP = 14;
+const GAP = 20;
+const TIME_BAND = 18;
+const LABEL = 13; // height
 
 export class Chart {
   constructor(canvas, legend) {
@@ -78,13 +82,14 @@ export class Chart {
     const newest = this.columns.at(-1)?.number ?? 0;
     const leftOf = ({ number }) => width - (newest - number + 1) * step;
     this.drawRate(context, width, leftOf, step);
-    this.drawStages(context, width, height, leftOf, step);
+    this.drawStages(context, width, height - TIME_BAND, leftOf, step);
+    drawTimes(context, width, height, step);
   }
 
   drawRate(context, width, leftOf, step) {
     const rates = this.columns.map((column) => ({ left: leftOf(column), rate: this.fps(column.number) }));
     const highest = Math.max(5, ...rates.map(({ rate }) => rate));
-    rule(context, width, FPS_BAND, "0");
+    rule(context, width, FPS_BAND, "0 fps");
     rule(context, width, 8, `${Math.round(highest)} fps`);
     context.strokeStyle = FPS_COLOUR;
     context.lineWidth = 2;
@@ -99,9 +104,12 @@ export class Chart {
     const tallest = foot - FPS_BAND - GAP;
     const means = this.columns.map(({ masks, stages }) => stages.map((sum) => (masks ? sum / masks : 0)));
     const highest = Math.max(ANNOTATION_MS, ...means.map((stages) => stages.reduce((sum, time) => sum + time, 0)));
-    rule(context, width, foot, "");
-    rule(context, width, foot - (ANNOTATION_MS / highest) * tallest, `${ANNOTATION_MS} ms`);
-    if (highest > 1.5 * ANNOTATION_MS) rule(context, width, foot - tallest, `${(highest / 1000).toFixed(2)} s`);
+    const yOf = (milliseconds) => foot - (milliseconds / highest) * tallest;
+    const apart = (one, other) => Math.abs(yOf(one) - yOf(other)) >= LABEL;
+    rule(context, width, yOf(ANNOTATION_MS), `${ANNOTATION_MS} ms`, 0.5);
+    rule(context, width, yOf(FRAME_MS), apart(FRAME_MS, ANNOTATION_MS) && apart(FRAME_MS, 0) ? `${FRAME_MS} ms` : "", 0.5);
+    rule(context, width, foot, apart(0, ANNOTATION_MS) ? "0 ms" : "");
+    if (apart(highest, ANNOTATION_MS)) rule(context, width, yOf(highest), `${Math.round(highest)} ms`);
     this.columns.forEach((column, place) => {
       const left = leftOf(column);
       let top = foot;
@@ -117,14 +125,29 @@ export class Chart {
   }
 }
 
-/** Draw a faint line across, with its label in the gutter. */
-function rule(context, width, y, label) {
-  context.fillStyle = getComputedStyle(context.canvas.parentElement).color;
-  context.globalAlpha = 0.65;
-  context.fillText(label, 0, y + 4);
-  context.globalAlpha = 0.15;
+/** Draw a line across, with its label in the gutter. */
+function rule(context, width, y, label, strength = 0.15) {
+  write(context, label, 0, y + 4);
+  context.globalAlpha = strength;
   context.fillRect(GUTTER, Math.round(y), width - GUTTER, 1);
   context.globalAlpha = 1;
+}
+
+/** Write the seconds before the newest column below everything. */
+function drawTimes(context, width, height, step) {
+  const seconds = (COLUMNS * COLUMN_MS) / 1000;
+  for (let before = 0; before <= seconds; before += TICK_SECONDS) {
+    const x = width - (before * 1000 * step) / COLUMN_MS;
+    context.textAlign = before === 0 ? "right" : before === seconds ? "left" : "center";
+    write(context, before ? `\u2212${before} s` : "now", x, height - 3);
+  }
+  context.textAlign = "left";
+}
+
+function write(context, text, x, y) {
+  context.fillStyle = getComputedStyle(context.canvas.parentElement).color;
+  context.globalAlpha = 0.75;
+  context.fillText(text, x, y);
 }
 
 function timeOf(head, stage) {

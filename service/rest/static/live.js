@@ -1,20 +1,49 @@
 // The live page: sources, controls and results. The network is asked for probabilities, so that the threshold slider
 // acts at once, without another question to the service.
 
-import { headers, remember } from "/pages/access.js";
+import { remember } from "/pages/access.js";
 import { Chart } from "/pages/chart.js";
-import { outlineAndFill, probabilityOf } from "/pages/overlay.js";
+import { Found, polypIn } from "/pages/found.js";
+import { Gallery } from "/pages/gallery.js";
+import { takeFiles } from "/pages/intake.js";
+import { complain, explain, guarded, say, wait } from "/pages/messages.js";
+import { probabilityOf } from "/pages/overlay.js";
+import { Player } from "/pages/player.js";
+import { regionsOf } from "/pages/regions.js";
+import { save } from "/pages/results.js";
+import { call } from "/pages/service.js";
+import { blank, Still } from "/pages/stills.js";
 import { VideoStream } from "/pages/stream.js";
+import { offer, offerActions } from "/pages/takeaway.js";
+import { fromCamera, fromFile } from "/pages/videos.js";
+import { View } from "/pages/view.js";
 
 const byId = (id) => document.getElementById(id);
-const canvas = byId("canvas");
-const painter = canvas.getContext("2d");
-const chart = new Chart(byId("chart"), byId("legend"));
+const listen = (id, kind, action) => byId(id).addEventListener(kind, guarded(action));
 
-let shown = null; // {picture, probability: {width, height, levels}} on the canvas now
-let still = null; // the encoded picture, where the source is one
-let source = 0; // counts sources, so that the answer for an earlier one is not shown
-let stopSource = () => {};
+const chart = new Chart(byId("chart"), byId("legend"));
+const view = new View(byId("frame"), byId("canvas"), byId("plain"), byId("hint"));
+const found = new Found({ line: byId("found"), spoken: byId("spoken"), list: byId("polyps"), canvas: byId("canvas") }, (number) => {
+  chosen = number;
+  draw();
+});
+const player = new Player({
+  bar: byId("player"),
+  pause: byId("pause"),
+  back: byId("back"),
+  forward: byId("forward"),
+  seek: byId("seek"),
+  time: byId("time"),
+  first: byId("first"),
+});
+const gallery = new Gallery(
+  { section: byId("gallery"), summary: byId("gallery-summary"), rows: byId("rows"), saveAll: byId("save-zip") },
+  { chosen: (still) => guarded(choose)(still), segmented: showStill, waiting: wait, complain: explain },
+);
+
+let shown = null; // {name, picture}, and once it is segmented {probability, presence, quality, regions}
+let chosen = null; // number of the region that is marked
+let work = new AbortController(); // of all that is done for the present source; the next source aborts it
 
 const settings = () => ({
   style: document.querySelector("#style :checked").value,
@@ -22,25 +51,51 @@ const settings = () => ({
   opacity: Number(byId("opacity").value),
 });
 
-function draw() {
+/** Show a picture, with what was found in it if it is segmented. */
+function show(next) {
+  shown = next;
+  byId("tools").hidden = false;
+  offer(shown);
+  judge();
+}
+
+function judge() {
   if (!shown) return;
-  byId("hint").hidden = true;
-  canvas.hidden = false;
-  if (canvas.width !== shown.picture.width || canvas.height !== shown.picture.height) {
-    canvas.width = shown.picture.width;
-    canvas.height = shown.picture.height;
+  if (shown.probability) {
+    shown.regions = regionsOf(shown.probability, settings().threshold);
+    found.show(shown);
+  } else {
+    found.expect(shown.name);
   }
-  painter.drawImage(shown.picture, 0, 0);
-  if (shown.probability) painter.drawImage(outlineAndFill(shown.probability, settings()), 0, 0, canvas.width, canvas.height);
+  byId("polyps-card").hidden = shown.moving || !shown.regions?.length; // of a playing video it would jump
+  showFlags(shown.quality ?? []);
+  draw();
 }
 
-function say(text) {
-  byId("status").textContent = text;
+function draw() {
+  if (shown) view.draw(shown.picture, shown.probability, settings(), shown.regions?.[chosen]);
 }
 
-function complain(text) {
-  byId("error").textContent = text;
-  if (text) say("");
+/** Take away the picture and everything that was found in it. */
+function takeAway() {
+  shown = chosen = null;
+  view.clear();
+  found.clear();
+  showFlags([]);
+  byId("tools").hidden = byId("polyps-card").hidden = byId("maps").hidden = true;
+  offer(null);
+}
+
+/** Begin with another source: what belongs to the one before ends, and is taken away. */
+function renew() {
+  work.abort();
+  work = new AbortController();
+  takeAway();
+  gallery.clear();
+  complain("");
+  say("");
+  byId("live").hidden = byId("stop").hidden = true;
+  return work.signal;
 }
 
 function showFlags(flags) {
@@ -49,89 +104,46 @@ function showFlags(flags) {
   );
 }
 
-async function ask(query, image) {
-  const answer = await fetch(`/segment?${new URLSearchParams(query)}`, { method: "POST", headers: headers(), body: image });
-  return granted(answer);
+async function begin(files) {
+  const signal = renew();
+  if (files.length === 1 && files[0].type.startsWith("video/")) return play(fromFile(files[0], signal), files[0].name, signal);
+  await gallery.open([...files].map((file) => new Still(file)), () => settings().threshold, signal);
+  if (files.length > 1 && !signal.aborted && !byId("error").textContent) say(`${files.length} pictures are done.`);
 }
 
-async function granted(answer) {
-  if (answer.ok) return answer;
-  if (answer.status === 401) {
-    byId("access").hidden = false;
-    if (!headers().Authorization) throw new Error("This service asks for a token: enter it under Access.");
-  }
-  const problem = await answer.json().catch(() => ({}));
-  throw new Error(problem.detail ?? `the service answered ${answer.status}`);
-}
-
-async function begin(file) {
-  clear();
-  if (file.type.startsWith("video/")) await streamVideo(file);
-  else await segmentStill(file);
-}
-
-function clear() {
-  stopSource();
-  source += 1;
+async function choose(still) {
+  takeAway();
   complain("");
-  showFlags([]);
-  byId("maps").hidden = byId("live").hidden = true;
-  still = null;
+  const { signal } = work;
+  const current = () => !signal.aborted && gallery.chosen === still;
+  if (still.failure) explain(still.failure);
+  else if (!still.answer) say("Segmenting…");
+  const picture = await still.picture();
+  if (!current() || shown?.still === still) return;
+  if (picture) show({ name: still.name, picture, still });
+  if (still.answer) await showStill(still);
 }
 
-async function segmentStill(file) {
-  const mine = source;
-  say("Segmenting…");
-  const image = new Blob([file]); // without a type: the service looks at the bytes
-  const began = performance.now();
-  const answer = await ask({ output: "probability" }, image);
-  const probability = probabilityOf(await createImageBitmap(await answer.blob()));
-  const picture = await createImageBitmap(file).catch(() => {
-    throw new Error("The service can read this picture, but this browser cannot show it; convert it to PNG or JPEG.");
-  });
-  if (mine !== source) return;
-  shown = { picture, probability };
-  still = image;
-  enableResults(true);
-  draw();
-  say(`Segmented in ${Math.round(performance.now() - began)} ms.`);
+async function showStill(still) {
+  const { signal } = work;
+  const probability = await still.probability();
+  const picture = shown?.picture ?? (await still.picture());
+  if (signal.aborted || gallery.chosen !== still) return;
+  const { name, presence } = still;
+  show({ name, still, picture: picture ?? blank(probability), probability, presence });
+  const unseen = picture ? "" : " This browser cannot show the picture itself, so its polyps are drawn on black.";
+  say(`Segmented in ${still.milliseconds} ms.${unseen}`);
 }
 
-async function streamVideo(file) {
-  const video = document.createElement("video");
-  video.src = URL.createObjectURL(file);
-  video.loop = true;
-  await stream(video, source, () => URL.revokeObjectURL(video.src));
-}
-
-async function streamCamera() {
-  clear();
-  const mine = source;
-  const media = await navigator.mediaDevices.getUserMedia({ video: { width: 640, height: 480, facingMode: "environment" } });
-  const video = document.createElement("video");
-  video.srcObject = media;
-  await stream(video, mine, () => media.getTracks().forEach((track) => track.stop()));
-}
-
-async function stream(video, mine, release) {
-  video.muted = video.playsInline = true;
-  try {
-    await video.play();
-  } catch {
-    release();
-    throw new Error("This browser cannot play the video; convert it to H.264 or VP9, or use pranet stream.");
-  }
-  if (mine !== source) return release();
-  enableResults(false);
+/** Send what a playing video shows to the service, until the signal aborts. */
+function stream(video, name, signal) {
   byId("live").hidden = byId("stop").hidden = false;
   chart.clear();
-  say("Streaming.");
-  const live = new VideoStream(video, {
-    answered(picture, head, probability) {
-      shown = { picture, probability: probabilityOf(probability) };
-      draw();
-      showFlags(head.quality ?? []);
-      enableResults(true);
+  player.open(video, signal);
+  const on = {
+    answered(picture, head, probability, time) {
+      show({ name, picture, probability: probabilityOf(probability), presence: head.presence, quality: head.quality, moving: !video.paused });
+      player.saw(polypIn(shown.regions, shown.presence), time);
     },
     counted(head) {
       chart.add(head);
@@ -140,125 +152,90 @@ async function stream(video, mine, release) {
       byId("dropped").textContent = chart.dropped;
       byId("received").textContent = chart.received;
     },
-    refused: guarded(async () => {
-      stopSource();
-      await introduce();
-      throw new Error("The service refused the stream; try again.");
-    }),
-    ended(problem) {
-      stopSource();
-      complain(problem);
+    connected: () => say("Streaming."),
+    lost() {
+      byId("fps").textContent = "0.0";
+      if (shown) show({ name, picture: shown.picture }); // without a mask, which would grow old
     },
-  });
-  stopSource = () => {
-    stopSource = () => {};
-    live.close();
-    video.pause();
-    release();
-    byId("stop").hidden = true;
-    say("Stopped.");
+    waiting: wait,
+    reach: () => introduce(signal),
+    failed(error) {
+      if (!signal.aborted) stop();
+      explain(error);
+    },
   };
+  new VideoStream(video, on, signal);
 }
 
-function enableResults(enabled) {
-  for (const id of ["save-mask", "save-json", "show-maps"]) byId(id).disabled = !enabled;
+async function play(source, name, signal) {
+  const video = await source;
+  if (video) stream(video, name, signal);
 }
 
-function save(blob, name) {
-  const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(blob), download: name });
-  link.click();
-  URL.revokeObjectURL(link.href);
+/** End the stream; the last frame and its results stay. */
+function stop() {
+  work.abort();
+  work = new AbortController();
+  byId("stop").hidden = true;
+  if (shown) show({ ...shown, moving: false });
+  say("Stopped.");
 }
 
-function saveMask() {
-  const drawn = outlineAndFill(shown.probability, { ...settings(), style: "binary" });
-  drawn.toBlob((blob) => save(blob, "mask.png"));
-}
-
-/** Return the picture that is shown now, encoded; of a video the current frame. */
-const encoded = async () => still ?? shown.picture.convertToBlob({ type: "image/png" });
-
-async function saveJson() {
-  const answer = await ask({ output: "json", threshold: settings().threshold }, await encoded());
-  save(await answer.blob(), "polyps.json");
-}
-
-async function showMaps() {
-  say("Computing the four side outputs…");
-  const sheet = await createImageBitmap(await (await ask({ output: "maps" }, await encoded())).blob());
-  const width = sheet.width / 4;
-  document.querySelectorAll(".maps canvas").forEach((map, number) => {
-    map.width = width;
-    map.height = sheet.height;
-    map.getContext("2d").drawImage(sheet, number * width, 0, width, sheet.height, 0, 0, width, sheet.height);
-  });
-  byId("maps").hidden = false;
-  byId("maps").scrollIntoView({ block: "nearest" });
-  say("Side outputs S6 to S3.");
-}
-
-// Every action ends in a result or in one sentence for the reader.
-const guarded = (action) => (...given) =>
-  Promise.resolve(action(...given)).catch((error) => complain(error.message || String(error)));
-
-byId("samples").addEventListener(
-  "click",
-  guarded(async (event) => {
-    const sample = event.target.closest("[data-sample]");
-    if (sample) await begin(await (await fetch(`/samples/${sample.dataset.sample}`)).blob());
-  }),
-);
-byId("file").addEventListener("click", (event) => (event.target.value = "")); // the same file may be chosen again
-byId("file").addEventListener("change", guarded(async (event) => event.target.files[0] && begin(event.target.files[0])));
-byId("camera").addEventListener("click", guarded(streamCamera));
-byId("stop").addEventListener("click", () => stopSource());
-byId("save-mask").addEventListener("click", saveMask);
-byId("save-json").addEventListener("click", guarded(saveJson));
-byId("show-maps").addEventListener("click", guarded(showMaps));
-byId("style").addEventListener("change", draw);
+listen("samples", "click", async ({ target }) => {
+  const sample = target.closest("[data-sample]")?.dataset.sample;
+  if (!sample) return;
+  const signal = renew();
+  const answer = await call(`/samples/${sample}`, { signal, waiting: wait });
+  const file = new File([await answer.blob()], sample);
+  if (!signal.aborted) await begin([file]);
+});
+listen("camera", "click", () => {
+  const signal = renew();
+  return play(fromCamera(signal), "camera", signal);
+});
+listen("stop", "click", stop);
+listen("save-zip", "click", async () => save(await gallery.zip(settings()), "pranet-results.zip"));
+listen("style", "change", draw);
+listen("opacity", "input", draw);
+listen("threshold", "input", judge);
+listen("threshold", "change", () => gallery.judgeAgain(settings().threshold, work.signal));
 for (const id of ["threshold", "opacity"]) {
-  byId(id).addEventListener("input", () => {
-    byId(`${id}-value`).textContent = Number(byId(id).value).toFixed(2);
-    draw();
-  });
+  listen(id, "input", () => (byId(`${id}-value`).textContent = Number(byId(id).value).toFixed(2)));
 }
 
-const drop = byId("drop");
-for (const kind of ["dragover", "drop"]) {
-  window.addEventListener(kind, (event) => event.preventDefault()); // else a browser opens what is dropped, here or near
-}
-drop.addEventListener("dragover", () => drop.classList.add("over"));
-drop.addEventListener("dragleave", () => drop.classList.remove("over"));
-drop.addEventListener(
-  "drop",
-  guarded(async (event) => {
-    drop.classList.remove("over");
-    if (event.dataTransfer.files[0]) await begin(event.dataTransfer.files[0]);
-  }),
-);
-
+listen("zoom-in", "click", () => view.zoom(1.25));
+listen("zoom-out", "click", () => view.zoom(0.8));
+listen("fit", "click", () => view.fit());
+listen("side-by-side", "click", ({ target }) => {
+  target.ariaPressed = String(target.ariaPressed !== "true");
+  view.sideBySide(target.ariaPressed === "true");
+});
+listen("full-screen", "click", () => (document.fullscreenElement ? document.exitFullscreen() : byId("picture").requestFullscreen()));
+byId("full-screen").hidden = !document.fullscreenEnabled;
+offerActions({ shown: () => shown, settings, calling: () => ({ signal: work.signal, waiting: wait }) });
+takeFiles(byId("file"), byId("drop"), guarded(begin));
 byId("camera").disabled = !navigator.mediaDevices; // which browsers give to secure pages only
 byId("insecure").hidden = Boolean(navigator.mediaDevices);
 
-async function introduce() {
-  const { model, threshold } = await (await granted(await fetch("/info", { headers: headers() }))).json();
+/** Say which weights answer; waits until the service can be reached. */
+async function introduce(signal) {
+  const { model, threshold } = await (await call("/info", { signal, waiting: wait })).json();
   byId("access").hidden = true;
-  if (byId("model").textContent) return;
+  const first = !byId("model").textContent;
   byId("model").textContent = `${model.model_id} on ${model.device}, ${model.engine} ${model.precision}`;
+  if (!first) return;
   byId("threshold").value = threshold;
   byId("threshold").dispatchEvent(new Event("input"));
+  if (!shown) say("Ready.");
 }
 
-byId("access").addEventListener(
-  "submit",
-  guarded(async (event) => {
-    event.preventDefault();
-    remember(byId("token").value.trim());
-    await introduce();
-    byId("token").value = "";
-    complain("");
-    say("Ready.");
-  }),
-);
+listen("access", "submit", async (event) => {
+  event.preventDefault();
+  remember(byId("token").value.trim());
+  await introduce(work.signal);
+  byId("token").value = "";
+  complain("");
+  say("Ready.");
+});
 
-guarded(introduce)();
+guarded(introduce)(new AbortController().signal);

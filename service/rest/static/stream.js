@@ -1,47 +1,63 @@
-// Sends the frames of a playing <video> to WS /stream, and gives each answer back with the picture that it belongs to.
+// Sends the frames of a <video> to WS /stream, and gives each answer back with the picture that it belongs to.
 
 import { protocols } from "/pages/access.js";
+import { Backoff, countdown, sentence } from "/pages/service.js";
 
 const WIDTH = 640; // pixels that a frame is reduced to, if it has more
 const JPEG_QUALITY = 0.85;
 const FPS = 30;
 const BACKLOG_BYTES = 1_000_000; // unsent, above which a frame is left out: the network is the bottleneck
+const OURS = [1002, 1003, 1007, 1009]; // close codes that tell of a fault of what was sent: again would not help
+const LOST = "The connection to the service was lost.";
+const REFUSED = "The service did not accept the stream.";
 
 export class VideoStream {
-  /** `on` has answered(picture, head, probability), counted(head), refused() and ended(problem). */
-  constructor(video, on) {
-    this.video = video;
-    this.on = on;
+  /**
+   * `on` has answered(picture, head, probability, time), counted(head), connected(), lost() and waiting(reason, seconds),
+   * reach(), which resolves once the service can be reached, and failed(error), after which it is over.
+   * An abort of the signal closes the stream.
+   */
+  constructor(video, on, signal) {
+    Object.assign(this, { video, on, signal, backoff: new Backoff() });
+    signal.addEventListener("abort", () => this.socket?.close());
+    this.connect();
+  }
+
+  connect() {
+    const scheme = location.protocol === "https:" ? "wss:" : "ws:";
+    const socket = new WebSocket(`${scheme}//${location.host}/stream`, protocols());
+    socket.binaryType = "arraybuffer";
+    socket.onopen = () => this.start();
+    socket.onmessage = (event) => this.receive(event.data);
+    socket.onclose = (event) => this.end(event);
     this.pictures = new Map(); // by frame_id: what was sent and is not answered
     this.next = 0;
     this.problem = "";
-    const scheme = location.protocol === "https:" ? "wss:" : "ws:";
-    this.socket = new WebSocket(`${scheme}//${location.host}/stream`, protocols());
-    this.socket.binaryType = "arraybuffer";
-    this.socket.onopen = () => this.start();
-    this.socket.onmessage = (event) => this.receive(event.data);
-    this.socket.onclose = (event) => this.end(event);
+    this.timer = this.sent = undefined;
+    this.socket = socket;
   }
 
   start() {
     this.socket.send(JSON.stringify({ policy: "latest", output: "probability" }));
     this.timer = setInterval(() => this.send(), 1000 / FPS);
+    this.on.connected();
   }
 
   async send() {
-    if (this.encoding || this.socket.bufferedAmount > BACKLOG_BYTES || !this.video.videoWidth) return;
+    const { video, socket } = this;
+    if (this.encoding || socket.bufferedAmount > BACKLOG_BYTES || !video.videoWidth || video.seeking) return;
+    if (video.paused && this.sent === video.currentTime) return;
     this.encoding = true;
     const captured = performance.now();
-    const scale = Math.min(1, WIDTH / this.video.videoWidth);
-    const canvas = new OffscreenCanvas(this.video.videoWidth * scale, this.video.videoHeight * scale);
-    canvas.getContext("2d").drawImage(this.video, 0, 0, canvas.width, canvas.height);
-    const jpeg = await canvas.convertToBlob({ type: "image/jpeg", quality: JPEG_QUALITY });
+    const time = (this.sent = video.currentTime);
+    const picture = drawn(video);
+    const jpeg = await new Promise((resolve) => picture.toBlob(resolve, "image/jpeg", JPEG_QUALITY));
     const bytes = new Uint8Array(await jpeg.arrayBuffer());
     this.encoding = false;
-    if (this.socket.readyState !== WebSocket.OPEN) return;
+    if (socket !== this.socket || socket.readyState !== WebSocket.OPEN) return;
     const number = this.next++;
-    this.pictures.set(number, canvas);
-    this.socket.send(pack({ frame_id: number, capture_time_us: Math.round(captured * 1000) }, bytes));
+    this.pictures.set(number, { picture, time });
+    socket.send(pack({ frame_id: number, capture_time_us: Math.round(captured * 1000) }, bytes));
   }
 
   async receive(data) {
@@ -50,26 +66,44 @@ export class VideoStream {
       return;
     }
     const [head, payload] = unpack(data);
-    const picture = this.pictures.get(head.frame_id);
+    const { picture, time } = this.pictures.get(head.frame_id);
     this.pictures.delete(head.frame_id);
+    this.backoff.reset();
     this.on.counted(head);
-    if (head.outcome !== "answered") return;
+    if (head.outcome !== "answered") {
+      if (this.sent === time) this.sent = undefined; // a paused video gives no other frame
+      return;
+    }
+    const { socket } = this;
     const probability = await createImageBitmap(new Blob([payload], { type: "image/png" }));
-    this.on.answered(picture, head, probability);
+    if (!this.signal.aborted && socket === this.socket) this.on.answered(picture, head, probability, time);
   }
 
-  end(event) {
+  async end(event) {
     clearInterval(this.timer);
-    if (this.closed) return;
-    if (!this.timer) this.on.refused(); // a browser does not tell with which status
-    else this.on.ended(this.problem || `The connection was closed (${event.code}); start again.`);
+    if (this.signal.aborted) return;
+    const reason = this.problem ? sentence(this.problem) : this.timer ? LOST : REFUSED; // no browser tells why
+    this.socket = null;
+    this.on.lost();
+    try {
+      if (OURS.includes(event.code)) throw new Error(reason);
+      await countdown(reason, this.backoff.next(), this.on.waiting, this.signal);
+      await this.on.reach();
+      this.signal.throwIfAborted();
+      this.connect();
+    } catch (error) {
+      this.on.failed(error);
+    }
   }
+}
 
-  close() {
-    this.closed = true;
-    clearInterval(this.timer);
-    this.socket.close();
-  }
+/** Return a canvas with the frame that a video shows now, not wider than WIDTH. */
+function drawn(video) {
+  const scale = Math.min(1, WIDTH / video.videoWidth);
+  const [width, height] = [video.videoWidth, video.videoHeight].map((side) => Math.max(1, Math.round(side * scale)));
+  const canvas = Object.assign(document.createElement("canvas"), { width, height });
+  canvas.getContext("2d").drawImage(video, 0, 0, width, height);
+  return canvas;
 }
 
 function pack(head, payload) {

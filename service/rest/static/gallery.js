@@ -1,0 +1,149 @@
+// Several pictures: one row each, segmented a few at a time, and all results in one zip.
+
+import { polypIn, sentenceOf } from "/pages/found.js";
+import { regionsOf } from "/pages/regions.js";
+import { csv, maskOf, overlayOf, rowOf, stem } from "/pages/results.js";
+import { Unauthenticated } from "/pages/service.js";
+import { blank } from "/pages/stills.js";
+import { zip } from "/pages/zip.js";
+
+const AT_ONCE = 3; // requests, so that the service can batch them
+const THUMBNAIL = 72; // pixels, height
+
+export class Gallery {
+  /** `on` has chosen(still), segmented(still), waiting(reason, seconds) and complain(error). */
+  constructor({ section, summary, rows, saveAll }, on) {
+    Object.assign(this, { section, summary, list: rows, saveAll, on, stills: [] });
+    rows.addEventListener("keydown", (event) => this.key(event));
+  }
+
+  clear() {
+    this.stills = [];
+    this.chosen = null;
+    this.list.replaceChildren();
+    this.section.hidden = true;
+    this.summary.textContent = "";
+    this.saveAll.disabled = true;
+  }
+
+  /** Segment pictures and show the first; the list is shown for more than one. An abort of the signal ends it. */
+  async open(stills, threshold, signal) {
+    this.stills = stills;
+    this.section.hidden = stills.length < 2;
+    this.list.replaceChildren(...stills.map((still) => this.row(still)));
+    this.choose(stills[0]);
+    const waiting = [...stills];
+    const worker = async () => {
+      for (let still; (still = waiting.shift()) && !signal.aborted; ) await this.segment(still, threshold, signal, waiting);
+    };
+    await Promise.all(Array.from({ length: AT_ONCE }, worker));
+    if (!signal.aborted) this.saveAll.disabled = !stills.some(({ answer }) => answer);
+  }
+
+  async segment(still, threshold, signal, waiting) {
+    if (this.stills.length > 1) await this.thumbnail(still);
+    if (signal.aborted) return;
+    try {
+      await still.segment({ signal, waiting: this.on.waiting });
+      await this.judge(still, threshold());
+    } catch (error) {
+      if (error instanceof Unauthenticated) waiting.length = 0;
+      still.failure = error;
+      if (still === this.chosen && !signal.aborted) this.on.complain(error);
+    }
+    if (signal.aborted) return;
+    this.tell(still);
+    if (still === this.chosen && still.answer) await this.on.segmented(still);
+  }
+
+  /** Count the regions of a picture above a threshold. */
+  async judge(still, threshold) {
+    still.regions = regionsOf(await still.probability(), threshold).map(({ runs, ...region }) => region);
+  }
+
+  /** A new threshold: the findings of all rows change. */
+  async judgeAgain(threshold, signal) {
+    for (const still of this.stills.filter(({ answer }) => answer)) {
+      await this.judge(still, threshold);
+      if (signal.aborted) return;
+      this.tell(still);
+    }
+  }
+
+  row(still) {
+    const button = Object.assign(document.createElement("button"), { type: "button" });
+    const [name, finding] = [document.createElement("span"), document.createElement("span")];
+    still.thumbnail = Object.assign(document.createElement("canvas"), { width: 1, height: 1 });
+    still.thumbnail.ariaHidden = "true";
+    name.textContent = still.name;
+    Object.assign(finding, { className: "quiet", textContent: "Waiting" });
+    button.append(still.thumbnail, name, finding);
+    button.addEventListener("click", () => this.choose(still));
+    Object.assign(still, { button, finding });
+    const item = document.createElement("li");
+    item.append(button);
+    return item;
+  }
+
+  async thumbnail(still) {
+    const picture = await still.picture();
+    if (!picture) return;
+    still.thumbnail.height = THUMBNAIL;
+    still.thumbnail.width = Math.round((THUMBNAIL * picture.width) / picture.height);
+    still.thumbnail.getContext("2d").drawImage(picture, 0, 0, still.thumbnail.width, THUMBNAIL);
+    picture.close();
+  }
+
+  choose(still) {
+    this.chosen = still;
+    for (const each of this.stills) each.button.ariaCurrent = String(each === still);
+    this.on.chosen(still);
+  }
+
+  key(event) {
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    const rows = [...this.list.querySelectorAll("button")];
+    const next = rows[rows.indexOf(event.target) + step];
+    if (!next) return;
+    event.preventDefault();
+    next.focus();
+  }
+
+  tell(still) {
+    still.finding.textContent = still.failure ? still.failure.message : sentenceOf(still.regions, still.presence);
+    still.finding.classList.toggle("failed", Boolean(still.failure));
+    const done = this.stills.filter(({ answer }) => answer);
+    const failed = this.stills.filter(({ failure }) => failure).length;
+    const positive = done.filter(({ regions, presence }) => polypIn(regions ?? [], presence)).length;
+    const counts = [`${positive} with a polyp`, ...(failed ? [`${failed} failed`] : [])];
+    const progress = done.length + failed < this.stills.length ? `${done.length + failed} of ` : "";
+    this.summary.textContent = `${progress}${this.stills.length} pictures, ${counts.join(", ")}`;
+  }
+
+  /** Return a zip of all masks and overlays, one CSV and one JSON. */
+  async zip(settings) {
+    const files = [], rows = [], described = [];
+    const taken = new Set();
+    for (const still of this.stills) {
+      if (still.answer) await this.judge(still, settings.threshold);
+      const row = rowOf({ ...still, error: still.failure?.message }, settings.threshold);
+      rows.push(row);
+      described.push({ ...row, polyps: still.regions });
+      if (!still.answer) continue;
+      const [name, probability] = [unused(stem(still.name), taken), await still.probability()];
+      const picture = (await still.picture()) ?? blank(probability);
+      files.push([`masks/${name}.png`, await maskOf(probability, settings)]);
+      files.push([`overlays/${name}.png`, await overlayOf(picture, probability, settings)]);
+    }
+    files.push(["results.csv", new Blob([csv(rows)])], ["results.json", new Blob([JSON.stringify(described, null, 2)])]);
+    return zip(files);
+  }
+}
+
+/** Return a name that no other picture has, whatever the case: pictures of two folders may be called the same. */
+function unused(name, taken) {
+  let free = name;
+  for (let number = 2; taken.has(free.toLowerCase()); number += 1) free = `${name}-${number}`;
+  taken.add(free.toLowerCase());
+  return free;
+}

@@ -1,0 +1,46 @@
+// Pictures in files, and what the service found in them.
+
+import { probabilityOf } from "/pages/overlay.js";
+import { ask } from "/pages/service.js";
+
+export class Still {
+  constructor(file, name = file.name) {
+    this.file = file;
+    this.name = name || "picture";
+    this.image = new Blob([file]); // without a type: the service looks at the bytes
+    this.presence = null; // {score, threshold}, if the weights have such a score
+  }
+
+  /** Ask the service; `options` are those of its call. Throws as it does. */
+  async segment(options) {
+    const began = performance.now();
+    const answer = await ask({ output: "probability" }, this.image, options);
+    this.answer = await answer.blob();
+    this.presence = presenceOf(answer.headers.get("x-presence"));
+    this.model = answer.headers.get("x-model");
+    this.milliseconds = Math.round(performance.now() - began);
+  }
+
+  /** Return the upright picture, or null if this browser cannot show it. */
+  picture() {
+    return createImageBitmap(this.file).catch(() => null);
+  }
+
+  /** Return {width, height, levels}, which only a segmented picture has. */
+  async probability() {
+    return probabilityOf(await createImageBitmap(this.answer));
+  }
+}
+
+/** Return a black picture, for what the service can read but the browser cannot. */
+export function blank({ width, height }) {
+  const canvas = Object.assign(document.createElement("canvas"), { width, height });
+  canvas.getContext("2d").fillRect(0, 0, width, height);
+  return canvas;
+}
+
+/** Parse the header X-Presence: a score and its operating point, "0.973;threshold=0.5". */
+function presenceOf(header) {
+  const [score, threshold] = header?.split(";threshold=").map(Number) ?? [];
+  return header ? { score, threshold } : null;
+}

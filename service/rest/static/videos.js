@@ -1,0 +1,42 @@
+// Playing <video> elements of a file or the camera; an abort of the signal ends them and frees what they hold.
+
+const CAMERA_FAULTS = {
+  NotAllowedError: "The browser does not allow the camera: allow it beside the address, then press Camera again.",
+  NotFoundError: "No camera was found: connect one, then press Camera again.",
+  NotReadableError: "The camera cannot be read: close the program that uses it, then press Camera again.",
+};
+
+/** Return a playing video, or undefined if the signal aborted. Throws an Error with a sentence. */
+export async function fromFile(file, signal) {
+  const video = document.createElement("video");
+  video.src = URL.createObjectURL(file);
+  video.loop = true;
+  signal.addEventListener("abort", () => URL.revokeObjectURL(video.src));
+  return playing(video, signal);
+}
+
+/** Return the playing camera, or undefined if the signal aborted. Throws an Error with a sentence. */
+export async function fromCamera(signal) {
+  const wanted = { video: { width: 640, height: 480, facingMode: "environment" } };
+  const media = await navigator.mediaDevices.getUserMedia(wanted).catch((error) => {
+    throw CAMERA_FAULTS[error.name] ? new Error(CAMERA_FAULTS[error.name]) : error;
+  });
+  const release = () => media.getTracks().forEach((track) => track.stop());
+  if (signal.aborted) return release();
+  signal.addEventListener("abort", release);
+  const video = document.createElement("video");
+  video.srcObject = media;
+  return playing(video, signal);
+}
+
+async function playing(video, signal) {
+  video.muted = video.playsInline = true;
+  signal.addEventListener("abort", () => video.pause());
+  try {
+    await video.play();
+  } catch {
+    if (signal.aborted) return undefined;
+    throw new Error("This browser cannot play the video; convert it to H.264 or VP9, or use pranet stream.");
+  }
+  return signal.aborted ? undefined : video;
+}

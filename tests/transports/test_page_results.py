@@ -1,0 +1,251 @@
+"""What the page says it found, what it lets a reader take away, and that nothing of it belongs to another picture."""
+
+import asyncio
+import csv
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from model.presence import Presence
+from tests.support import browser
+from tests.support.pictures import ROOT, SAMPLES, encoded, red_box
+from tests.support.predictors import RedPredictor
+from tests.support.serving import Running, serving
+
+playwright = pytest.importorskip("playwright.async_api")
+
+pytestmark = pytest.mark.slow
+
+RESULTS = ("#save-mask", "#save-overlay", "#save-json", "#show-maps")
+PIXELS = """() => {
+    const canvas = document.getElementById("canvas");
+    const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+    let green = 0, sum = 0;
+    for (let i = 0; i < data.length; i += 4) {
+        green += data[i] === 64 && data[i + 1] === 255 && data[i + 2] === 96;
+        sum += data[i];
+    }
+    return { width: canvas.width, green, sum, hidden: !canvas.checkVisibility() };
+}"""
+
+
+async def test_a_new_picture_stands_there_at_once_without_anything_of_the_one_before(tmp_path: Path) -> None:
+    gate = asyncio.Event()
+    gate.set()
+
+    async def held(route: Any) -> None:
+        await gate.wait()
+        await route.continue_()
+
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    async with serving() as it, browser.opened(f"http://127.0.0.1:{it.port}/", tmp_path) as (page, _):
+        await page.route("**/segment*", held)
+        await page.set_input_files("#file", SAMPLES[0])
+        await playwright.expect(page.locator("#status")).to_contain_text("Segmented in")
+        first = await page.evaluate(PIXELS)
+        assert first["green"] > 0
+        gate.clear()
+        await page.set_input_files("#file", SAMPLES[1])
+        await playwright.expect(page.locator("#status")).to_contain_text("Segmenting")
+        for button in RESULTS:
+            await playwright.expect(page.locator(button)).to_be_disabled()
+        await browser.until(page, f"({PIXELS})().width !== {first['width']}")
+        second = await page.evaluate(PIXELS)
+        assert (second["green"], second["hidden"]) == (0, False)
+        gate.set()
+        await playwright.expect(page.locator("#status")).to_contain_text("Segmented in")
+        await browser.until(page, f"({PIXELS})().green > 0")
+        await page.set_input_files("#file", tmp_path / "bad.png")
+        await playwright.expect(page.locator("#error")).not_to_be_empty()
+        assert (await page.evaluate(PIXELS))["hidden"]
+        for button in RESULTS:
+            await playwright.expect(page.locator(button)).to_be_disabled()
+
+
+async def test_an_answer_that_does_not_come_is_asked_for_again_and_said_in_a_sentence(tmp_path: Path) -> None:
+    busy = {"detail": "the queue is full; try again later"}
+    refusals = [
+        ("The service cannot be reached. Trying again", lambda route: route.abort("connectionrefused")),
+        ("The queue is full; try again later. Trying again", lambda route: route.fulfill(status=429, json=busy)),
+        ("A proxy in front of the service does not reach it.", lambda route: route.fulfill(status=502, body="<html>")),
+    ]
+    async with serving() as it, browser.opened(f"http://127.0.0.1:{it.port}/", tmp_path) as (page, _):
+        for sentence, refuse in refusals:
+            await page.route("**/segment*", refuse)
+            await page.click("[data-sample='polyp-1.jpg']")
+            await playwright.expect(page.locator("#status")).to_contain_text(sentence)
+            await playwright.expect(page.locator("#countdown")).to_have_text(re.compile(r" in \d s\."))
+            await playwright.expect(page.locator("#error")).to_be_empty()
+            await page.unroute("**/segment*")
+            await playwright.expect(page.locator("#status")).to_contain_text("Segmented in")
+            await playwright.expect(page.locator("#countdown")).to_be_empty()
+
+
+SIDE = 352  # pixels: the network's input, so that no resizing blurs an edge
+CORNER = (0, 0, 176, 176)  # a quarter of the picture
+SPOT = (300, 300, 320, 320)  # 0.3 %
+
+
+@pytest.fixture
+def red_with_presence() -> RedPredictor:
+    """Score 0.97 for red anywhere, 0.01 for black; 0.50 and more means a polyp."""
+    predictor = RedPredictor()
+    predictor.model = replace(predictor.model, presence=Presence(0.5, -0.5))
+    return predictor
+
+
+async def test_the_page_says_what_it_found_to_readers_and_listeners(
+    red_with_presence: RedPredictor, tmp_path: Path
+) -> None:
+    two = red_box(SIDE, SIDE, CORNER)
+    two.paste((255, 0, 0), SPOT)
+    findings = {
+        "one.png": (red_box(SIDE, SIDE, CORNER), "1 polyp, 25.0 % of the picture, presence 0.97 (from 0.50 on)"),
+        "two.png": (two, "2 polyps, 25.3 % of the picture, presence 0.97 (from 0.50 on)"),
+        "none.png": (Image.new("RGB", (SIDE, SIDE)), "No polyp found, presence 0.01"),
+    }
+    async with (
+        serving(red_with_presence) as it,
+        browser.opened(f"http://127.0.0.1:{it.port}/", tmp_path) as (page, faults),
+    ):
+        for name, (picture, sentence) in findings.items():
+            picture.save(tmp_path / name)
+            await page.set_input_files("#file", tmp_path / name)
+            await playwright.expect(page.locator("#found")).to_have_text(sentence)
+            await playwright.expect(page.locator("#spoken[aria-live=polite]")).to_have_text(sentence)
+            await playwright.expect(page.locator("#canvas")).to_have_attribute("aria-label", f"{name}: {sentence}")
+        await playwright.expect(page.locator("#polyps li")).to_have_count(0)
+        await polyps_are_listed_and_marked(page, tmp_path / "two.png")
+        await the_view_is_changed_with_the_keyboard(page)
+        await programs_do_the_same(page, tmp_path)
+        await page.fill("#threshold", "0.99")  # the edge of no box is blurred, so that nothing else changes
+        await playwright.expect(page.locator("#found")).to_contain_text("2 polyps, 25.3 %")
+        assert faults == []
+
+
+async def polyps_are_listed_and_marked(page: Any, picture: Path) -> None:
+    await page.set_input_files("#file", picture)
+    polyps = page.locator("#polyps button")
+    await playwright.expect(polyps).to_have_text(
+        ["Polyp 1: 25.0 %, mean probability 1.00", "Polyp 2: 0.3 %, mean probability 1.00"]
+    )
+    unmarked = await page.evaluate(PIXELS)
+    for mark, leave in (("hover", "mouse.move(0, 0)"), ("focus", "blur")):
+        await getattr(polyps.nth(1), mark)()
+        assert (await page.evaluate(PIXELS))["sum"] != unmarked["sum"]
+        await (page.mouse.move(0, 0) if mark == "hover" else getattr(polyps.nth(1), leave)())
+        assert await page.evaluate(PIXELS) == unmarked
+
+
+async def the_view_is_changed_with_the_keyboard(page: Any) -> None:
+    await page.focus("#frame")
+    await page.keyboard.press("+")
+    await page.keyboard.press("ArrowRight")
+    placed = await page.evaluate("document.getElementById('canvas').style.transform")
+    assert "scale(1.25)" in placed
+    assert "translate(-40px" in placed
+    await page.keyboard.press("0")
+    assert await page.evaluate("document.getElementById('canvas').style.transform") == ""
+    await page.focus("#side-by-side")
+    await page.keyboard.press("Enter")
+    await playwright.expect(page.locator("#plain")).to_be_visible()
+    await page.keyboard.press("Enter")
+    await playwright.expect(page.locator("#plain")).to_be_hidden()
+    outlined = await page.evaluate(PIXELS)
+    await page.check("[name=style][value=heat]", force=True)
+    assert (await page.evaluate(PIXELS))["sum"] != outlined["sum"]
+    await page.check("[name=style][value=both]", force=True)
+
+
+async def programs_do_the_same(page: Any, folder: Path) -> None:
+    """The texts to copy are run as they are, beside the picture."""
+    await page.click("#programs summary")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "client")))}
+    for form, command in (("curl", ("bash", "-c")), ("python", (sys.executable, "-c"))):
+        await page.click(f"#copy-{form}")
+        await playwright.expect(page.locator("#status")).to_have_text(re.compile("Copied|Selected"))
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [*command, await page.text_content(f"#{form}")],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        count = len(json.loads(done.stdout)["polyps"]) if form == "curl" else int(done.stdout.split()[0])
+        assert count == 2
+
+
+GIVE = """([kind, files]) => {
+    const data = new DataTransfer();
+    for (const [name, bytes] of files) data.items.add(new File([Uint8Array.from(bytes)], name));
+    const event = kind === "paste" ? new ClipboardEvent(kind, { clipboardData: data, bubbles: true })
+        : new DragEvent(kind, { dataTransfer: data, bubbles: true });
+    document.getElementById("drop").dispatchEvent(event);
+}"""
+
+
+async def test_several_pictures_get_a_row_each_and_one_zip(red_with_presence: RedPredictor, tmp_path: Path) -> None:
+    files = {
+        "a, b.png": encoded(red_box(SIDE, SIDE, CORNER)),
+        "a, b.PNG": encoded(red_box(SIDE, SIDE, SPOT)),
+        "none.png": encoded(Image.new("RGB", (SIDE, SIDE))),
+        "bad.png": b"no picture",
+    }
+    chosen = [{"name": name, "mimeType": "image/png", "buffer": content} for name, content in files.items()]
+    given = [[name, list(content)] for name, content in files.items()]
+    async with (
+        serving(red_with_presence) as it,
+        browser.opened(f"http://127.0.0.1:{it.port}/", tmp_path) as (page, _),
+    ):
+        await page.evaluate(GIVE, ["paste", given])
+        await playwright.expect(page.locator("#rows button")).to_have_count(4)
+        await page.evaluate(GIVE, ["drop", given[:2]])  # in the middle of the ones before
+        await playwright.expect(page.locator("#gallery-summary")).to_have_text("2 pictures, 2 with a polyp")
+        await page.set_input_files("#file", chosen)
+        await playwright.expect(page.locator("#gallery-summary")).to_have_text("4 pictures, 2 with a polyp, 1 failed")
+        rows = page.locator("#rows button")
+        await playwright.expect(rows.nth(0)).to_contain_text("1 polyp, 25.0 % of the picture")
+        await playwright.expect(rows.nth(2)).to_contain_text("No polyp found, presence 0.01")
+        await playwright.expect(rows.nth(3)).to_contain_text("JPEG, PNG, WebP, BMP or TIFF")
+        await rows.nth(0).focus()
+        await page.keyboard.press("ArrowDown")
+        await page.keyboard.press("Enter")
+        await playwright.expect(page.locator("#found")).to_contain_text("1 polyp, 0.3 % of the picture")
+        async with page.expect_download() as download:
+            await page.click("#save-zip")
+        content = (await (await download.value).path()).read_bytes()
+        await the_zip_holds_what_the_service_says(it, content, files)
+
+
+async def the_zip_holds_what_the_service_says(it: Running, content: bytes, files: dict[str, bytes]) -> None:
+    archive = zipfile.ZipFile(io.BytesIO(content))
+    assert archive.testzip() is None
+    stems = ["a, b", "a, b-2", "none"]
+    pictures = [f"{folder}/{stem}.png" for stem in stems for folder in ("masks", "overlays")]
+    assert archive.namelist() == [*pictures, "results.csv", "results.json"]
+    for stem, picture in zip(stems, files.values(), strict=False):
+        mask = await it.rest.post("/segment", content=picture)
+        ours = np.asarray(Image.open(io.BytesIO(archive.read(f"masks/{stem}.png"))).convert("L"))
+        assert np.array_equal(ours, np.asarray(Image.open(io.BytesIO(mask.content)).convert("L")))
+    rows = list(csv.DictReader(io.StringIO(archive.read("results.csv").decode())))
+    assert [(row["name"], row["polyps"], row["presence"]) for row in rows[:3]] == [
+        ("a, b.png", "1", "0.97"),
+        ("a, b.PNG", "1", "0.659"),
+        ("none.png", "0", "0.011"),
+    ]
+    assert "send JPEG" in rows[3]["error"]
+    described = json.loads(archive.read("results.json"))
+    assert described[0]["polyps"][0]["bounding_box"] == [0, 0, 176, 176]

@@ -1,0 +1,81 @@
+"""Video on the page: pause, step, seek, and a service that goes away and comes back."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service.commands.video.writer import VideoWriter
+from tests.support import browser
+from tests.support.processes import fake_server
+from tests.support.serving import serving
+
+playwright = pytest.importorskip("playwright.async_api")
+
+pytestmark = pytest.mark.slow
+
+SECONDS, RED_FROM = 4, 2  # of the film
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
+    """Black for two seconds, then red for two."""
+    path = tmp_path / "film.mp4"
+    with VideoWriter(path, 30) as writer:
+        for number in range(SECONDS * 30):
+            colour = (255, 0, 0) if number >= RED_FROM * 30 else (0, 0, 0)
+            writer.write(np.full((240, 320, 3), colour, np.uint8), number / 30)
+    return path
+
+
+async def test_a_video_is_paused_stepped_and_sought_and_its_first_polyp_is_timed(film: Path, tmp_path: Path) -> None:
+    async with serving() as it, browser.opened(f"http://127.0.0.1:{it.port}/", tmp_path) as (page, faults):
+        await page.set_input_files("#file", film)
+        await playwright.expect(page.locator("#found")).to_contain_text("1 polyp, 100.0 % of the picture")
+        first = page.locator("#first")
+        assert RED_FROM <= float(await first.text_content()) <= SECONDS
+        await page.click("#pause")
+        await playwright.expect(page.locator("#pause")).to_have_text("Play")
+        await page.fill("#seek", "1")
+        await playwright.expect(page.locator("#found")).to_have_text("No polyp found. Quality: black")
+        await playwright.expect(page.locator("#time")).to_have_text("1.0 / 4.0 s")
+        await page.fill("#seek", str(RED_FROM))
+        await playwright.expect(page.locator("#found")).to_contain_text("1 polyp, 100.0 % of the picture")
+        await playwright.expect(first).to_have_text("2.0")
+        await playwright.expect(page.locator("#polyps li")).to_have_count(1)
+        await page.focus("#back")
+        for _ in range(3):
+            await page.keyboard.press("Enter")
+        await playwright.expect(page.locator("#found")).to_have_text("No polyp found. Quality: black")
+        await playwright.expect(page.locator("#spoken")).to_have_text("No polyp found. Quality: black")
+        assert faults == []
+
+
+async def test_a_service_that_is_killed_is_waited_for_and_used_again(tmp_path: Path) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as probe:
+        port = probe.getsockname()[1]
+    status = "#status"
+    with fake_server("--port", port) as first:
+        async with browser.opened(first.url, tmp_path) as (page, _):
+            await page.click("#camera")
+            await browser.until(page, f"({browser.GREEN})() > 0")
+            await asyncio.to_thread(killed, first.process.kill, first.process.wait)
+            await playwright.expect(page.locator(status)).to_contain_text("The connection to the service was lost.")
+            await playwright.expect(page.locator(status)).to_contain_text("The service cannot be reached.")
+            await playwright.expect(page.locator("#countdown")).to_contain_text(" s.")
+            await playwright.expect(page.locator("#save-mask")).to_be_disabled()
+            assert await page.evaluate(browser.GREEN) == 0  # no mask that nobody renews
+            with fake_server("--port", port):
+                await playwright.expect(page.locator(status)).to_have_text("Streaming.")
+                await browser.until(page, f"({browser.GREEN})() > 0")
+                await page.click("#stop")
+
+
+def killed(kill: Callable[[], None], wait: Callable[[], Any]) -> None:
+    kill()
+    wait()
