@@ -43,13 +43,13 @@ class Png(PillowFile):
 
     def _loaded(self) -> Image.Image:
         picture = super()._loaded()
-        needs_alpha = "transparency" in picture.info and picture.mode in ("1", "L", "RGB")
+        needs_alpha = "transparency" in picture.info and picture.mode in ("L", "RGB")
         return self._with_alpha(picture) if needs_alpha else picture
 
     def _with_alpha(self, picture: Image.Image) -> Image.Image:
         """Mend the transparent level where Pillow would miss it: it counts in the bits of the file."""
         depth = self._data[DEPTH]
-        if picture.mode in ("1", "L"):
+        if picture.mode == "L":
             most = 2**depth - 1
             picture.info["transparency"] = (picture.info["transparency"] & most) * 255 // most
         elif picture.mode == "RGB" and depth == 16:

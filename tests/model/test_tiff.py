@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from model.pictures.errors import UnreadablePicture
 from model.pictures.reading import opened
@@ -258,6 +258,10 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
         "inks other than CMYK",
     ),
     "half a strip": (lambda: tiff({**rgb(8), 279: 10**6}, [COLOUR.tobytes()]), "strip 0 ends at byte 1000016 .*again"),
+    "a directory beyond any file": (
+        lambda: b"II+\0" + struct.pack("<HHQ", 8, 0, 2**63) + bytes(64),
+        "damaged or incomplete .its directory",
+    ),
     "no palette": (lambda: tiff({258: 8, 262: 3}, [GREY.tobytes()]), "ColorMap has 0 entries for 8 bits"),
     "a tile too wide": (lambda: tiff({258: 8, 262: 1, 322: 2**20, 323: 16}, [GREY.tobytes()], tiled=True), "tile of"),
 }
@@ -284,10 +288,20 @@ def test_levels_are_scaled_to_the_nearest_of_eight_bits() -> None:
     assert eight_bits(np.array([0, 128, 129, 65535], np.uint16), 65535).tolist() == [0, 0, 1, 255]
 
 
-def test_an_orientation_turns_once_and_only_if_it_is_a_tag() -> None:
-    picture = opened(tiff({**rgb(8), 274: 6}, [COLOUR.tobytes()]))
-    assert picture.size == (HEIGHT, WIDTH)
-    assert (np.asarray(picture.rgb()) == np.rot90(COLOUR, -1)).all()
+@pytest.mark.parametrize("compression", ["raw", "jpeg"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_orientation_turns_size_picture_and_samples_once(orientation: int, compression: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded(Image.fromarray(COLOUR), exif=exif))))
+    data = encoded(Image.fromarray(COLOUR), "TIFF", exif=exif, compression=compression, quality=95)
+    picture = opened(data)
+    assert picture.size == picture.rgb().size == upright.size
+    for seen in (picture.rgb(), opened(data).samples().rgb()):
+        assert np.abs(np.asarray(seen).astype(int) - np.asarray(upright)).mean() < 6
+
+
+def test_an_orientation_that_stands_only_in_xmp_turns_no_tiff() -> None:
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/" tiff:Orientation="6"/>'
     for options in ({}, {"compression": "jpeg"}):
         buffer = io.BytesIO()
