@@ -1,6 +1,7 @@
 """The OpenAPI document: what FastAPI takes from the routes, and what it cannot see: headers, examples and ``/v2``."""
 
 from collections.abc import Iterator
+from enum import Enum
 from typing import Any
 
 from fastapi import FastAPI
@@ -10,6 +11,15 @@ from service.oip.rest import PREFIX
 from service.rest.archive_routes import NDJSON
 from service.rest.errors import PROBLEM_TYPE
 
+OPERATION: list[str | Enum] = ["Operation"]
+STREAM = """Open a WebSocket here; this page cannot.
+
+1. Send the configuration as text, such as `{"policy": "latest", "output": "json"}`.
+2. Send each frame as one binary message: the length of its JSON (4 bytes, little-endian), the JSON, such as
+   `{"frame_id": 1}`, and the picture.
+3. Each frame has one answer of the same form, in order: length, JSON, and the mask if there is one.
+
+With a token, offer the subprotocols `pranet.v1` and `pranet.bearer.TOKEN`."""
 PROTOCOL_TAG = "Open Inference Protocol"
 JSON = "application/json"
 ERRORS = ("400", "401", "404", "408", "413", "415", "422", "429", "500", "503", "504")

@@ -1,6 +1,5 @@
 """The REST routes, such as ``POST /segment``; they only translate between HTTP and the data path."""
 
-from enum import Enum
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, Query, Request, Response
@@ -29,7 +28,7 @@ from service.options import FrameOptions, with_fields
 from service.rest import archive_routes, errors, websocket
 from service.rest import dicom_routes as dicom
 from service.rest.archive_routes import JSON_TYPE, PNG_TYPE
-from service.rest.documentation import Documented
+from service.rest.documentation import OPERATION, STREAM, Documented
 from service.rest.errors import PROBLEM_TYPE
 from service.rest.pages import add_pages
 from service.rest.schemas import Info, Problem
@@ -67,17 +66,6 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "content": {PROBLEM_TYPE: {}}}
     for status in (400, 401, 406, 408, 413, 415, 422, 429, 500, 503, 504)
 }
-
-
-OPERATION: list[str | Enum] = ["Operation"]
-STREAM_DESCRIPTION = """Open a WebSocket here; this page cannot.
-
-1. Send the configuration as text, such as `{"policy": "latest", "output": "json"}`.
-2. Send each frame as one binary message: the length of its JSON (4 bytes, little-endian), the JSON, such as
-   `{"frame_id": 1}`, and the picture.
-3. Each frame has one answer of the same form, in order: length, JSON, and the mask if there is one.
-
-With a token, offer the subprotocols `pranet.v1` and `pranet.bearer.TOKEN`."""
 
 
 class SegmentQuery(FrameOptions):
@@ -203,7 +191,7 @@ def _add_routes(app: FastAPI) -> None:
         status_code=101,
         response_class=Response,
         responses={426: PROBLEMS[400]},
-        description=STREAM_DESCRIPTION,
+        description=STREAM,
     )(no_websocket)
     app.add_route(oip.PREFIX, oip.server_metadata)
     app.mount(oip.PREFIX, oip.build(app.state.service))
