@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from model.errors import UserError
-from model.evaluation import command, comparison
+from model.evaluation import command, comparison, flags
 from model.pictures.errors import PictureError
 from model.pictures.masks import levels_of, read_mask, told
 from model.training.data.pairs import find_pairs, read_pair, read_truth
@@ -96,7 +96,7 @@ def evaluated(folder: Path, images: Path, masks: Path) -> dict:
     maps.mkdir()
     Image.fromarray(TRUTH.astype(np.uint8) * np.uint8(255)).save(maps / "one.png")
     parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
+    flags.add_arguments(parser)
     given = {"images": images, "masks": masks, "predictions": maps, "out": folder / "out"}
     assert (
         command.run(parser.parse_args([part for key, path in given.items() for part in (f"--{key}", str(path))])) == 0
