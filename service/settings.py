@@ -8,10 +8,11 @@ import difflib
 import logging
 import os
 from collections.abc import Iterable, Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, Literal, Self, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from model.errors import UserError
@@ -124,6 +125,18 @@ class Settings(BaseModel):
     cors_origins: str | None = Field(
         None, description="Origins of other web pages that may call the service, comma-separated, or *."
     )
+    root_path: str = Field(
+        "",
+        pattern=r"^(/[\w.~-]+)*$",
+        description="Path below which a proxy serves the service, such as /pranet; the proxy may pass it on or not.",
+    )
+    trusted_proxies: str | None = Field(
+        None,
+        description=(
+            "Addresses or networks of proxies, comma-separated, whose X-Forwarded-Host and X-Forwarded-Proto are "
+            "believed; by default nobody's."
+        ),
+    )
     otlp_endpoint: str | None = Field(
         None,
         pattern=r"^https?://[^/\s]+/?$",
@@ -179,6 +192,18 @@ class Settings(BaseModel):
         except RuntimeError:
             return None
 
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, given: str | None) -> str | None:
+        for each in (given or "").split(","):
+            try:
+                ip_network(each.strip() or "::")
+            except ValueError:
+                raise ValueError(
+                    f"{each.strip()} is no address or network; give some as 10.0.0.7 or 10.0.0.0/24"
+                ) from None
+        return given
+
     @model_validator(mode="after")
     def _needs_each_other(self) -> Self:
         if (self.tls_cert is None) != (self.tls_key is None):
@@ -195,6 +220,11 @@ class Settings(BaseModel):
     def origins(self) -> list[str]:
         """The origins in ``cors_origins``, without trailing slashes."""
         return [origin.strip().rstrip("/") for origin in (self.cors_origins or "").split(",") if origin.strip()]
+
+    @property
+    def proxies(self) -> list[IPv4Network | IPv6Network]:
+        """The networks in ``trusted_proxies``."""
+        return [ip_network(each.strip()) for each in (self.trusted_proxies or "").split(",") if each.strip()]
 
 
 def load(environ: Mapping[str, str], flags: Mapping[str, Any]) -> tuple[Settings, list[str]]:

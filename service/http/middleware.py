@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.calls import Call, Calls, Transport
 from service.errors import Draining, ForeignOrigin, ServiceError, UnknownRoute
+from service.http.proxies import Network, as_sent
 from service.tasks import drop_tracebacks
 
 OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/v2/health/live", "/v2/health/ready", "/docs", "/openapi.json"})
@@ -60,11 +61,15 @@ class HttpCalls:
         errors: Mapping[str, ASGIApp],
         public_metrics: bool,
         origins: Sequence[str],
+        root_path: str = "",
+        proxies: Sequence[Network] = (),
     ) -> None:
         self._app = app
         self._calls = calls
         self._errors = errors
         self._origins = origins
+        self._root = root_path
+        self._proxies = proxies
         self._open = OPEN_PATHS | {"/metrics"} if public_metrics else OPEN_PATHS
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -72,6 +77,8 @@ class HttpCalls:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         if scope.get("method") == "HEAD":  # used by load balancers; the HTTP server omits the body of the answer
             scope = {**scope, "method": "GET"}
+        if self._root or self._proxies:
+            scope, headers = as_sent(scope, headers, self._root, self._proxies)
         state = scope.setdefault("state", {})
         call = state["call"] = self._call(scope, headers)
 
@@ -80,7 +87,7 @@ class HttpCalls:
         async def send_with_headers(message: Message) -> None:
             nonlocal answered
             if message["type"] in ("http.response.start", "websocket.accept"):
-                call.name = _route(scope) or call.name
+                call.name = self._route(scope) or call.name
             if message["type"] == "http.response.start":
                 answered, call.code = True, str(message["status"])
                 _add_headers(scope, MutableHeaders(scope=message), call)
@@ -91,7 +98,7 @@ class HttpCalls:
                 try:
                     await self._app(scope, receive, send_with_headers)
                 except BaseException:
-                    call.name = _route(scope) or call.name
+                    call.name = self._route(scope) or call.name
                     raise
         except asyncio.CancelledError:
             request = asyncio.current_task()
@@ -107,7 +114,7 @@ class HttpCalls:
                 await self._errors[scope["type"]](scope, receive, send_with_headers)
 
     def _call(self, scope: Scope, headers: Mapping[str, str]) -> Call:
-        path, is_socket = scope["path"], scope["type"] == "websocket"
+        path, is_socket = scope["path"].removeprefix(self._root), scope["type"] == "websocket"
         preflight = scope.get("method") == "OPTIONS" and bool(self._origins)  # CORS; browsers send it without a token
         return Call(
             transport=HANDSHAKE if is_socket else REST,
@@ -132,7 +139,9 @@ class HttpCalls:
         other than browsers send no ``Origin``.
         """
         is_socket = scope["type"] == "websocket"
-        if is_socket and scope["path"] not in STREAM_PATHS:  # other routes and mounts fail on a WebSocket
+        if (
+            is_socket and scope["path"].removeprefix(self._root) not in STREAM_PATHS
+        ):  # other routes and mounts fail on a WebSocket
             return UnknownRoute("this path accepts no WebSocket; the video stream is at /stream")
         origin = headers.get("origin")
         if origin is None or origin in self._origins or "*" in self._origins:
@@ -144,6 +153,14 @@ class HttpCalls:
                 f"pages of {origin} may not send to this service; ask its operator to add the origin to CORS_ORIGINS"
             )
         return None
+
+    def _route(self, scope: Scope) -> str:
+        """Return method and path of the matched route; never the client's own path, which may hold a patient's name."""
+        route = scope.get("route")
+        path = f"{scope.get('root_path', '').removeprefix(self._root)}{getattr(route, 'path', '')}"
+        if scope["type"] == "websocket":
+            return f"WS {path}" if route else ""
+        return f"{scope['method']} {path}" if scope["method"] in (getattr(route, "methods", None) or ()) else ""
 
 
 def _add_headers(scope: Scope, headers: MutableHeaders, call: Call) -> None:
@@ -164,12 +181,3 @@ def _authorizations(scope: Scope) -> list[str]:
     return [value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"] or [
         f"Bearer {each.removeprefix(TOKEN_PROTOCOL)}" for each in offered if each.startswith(TOKEN_PROTOCOL)
     ]
-
-
-def _route(scope: Scope) -> str:
-    """Return method and path of the matched route; never the client's own path, which may hold a patient's name."""
-    route = scope.get("route")
-    path = f"{scope.get('root_path', '')}{getattr(route, 'path', '')}"
-    if scope["type"] == "websocket":
-        return f"WS {path}" if route else ""
-    return f"{scope['method']} {path}" if scope["method"] in (getattr(route, "methods", None) or ()) else ""

@@ -34,12 +34,17 @@ def add_handlers(app: FastAPI) -> None:
 async def encode(scope: Scope, receive: Receive, send: Send) -> None:
     """Send the error that ended a request, in the format of the protocol to which its path belongs."""
     error: ServiceError = scope["state"]["error"]
-    if oip.is_below(scope["path"]):
+    if oip.is_below(_path(scope)):
         answer = JSONResponse({"error": error.detail}, error.status, headers=headers_of(error))
     else:
         problem = error.problem(scope["state"]["call"].request_id)
         answer = JSONResponse(problem, error.status, headers=headers_of(error), media_type=PROBLEM_TYPE)
     await answer(scope, receive, send)
+
+
+def _path(scope: Scope) -> str:
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("app_root_path", scope.get("root_path", "")))  # a mount lengthens the latter
 
 
 def headers_of(error: ServiceError) -> dict[str, str]:
@@ -72,8 +77,6 @@ async def _refuse_route(request: Request, error: Exception) -> Any:
         raise refusal from None
     if error.status_code != UnknownRoute.status:
         raise InvalidRequest(f"the request cannot be read ({error.detail}); see /docs") from None
-    if oip.is_below(request.url.path):
-        raise UnknownRoute(
-            f"the protocol has no path {request.url.path}; the model is at {oip.PREFIX}/models/pranet"
-        ) from None
+    if oip.is_below(path := _path(request.scope)):
+        raise UnknownRoute(f"the protocol has no path {path}; the model is at {oip.PREFIX}/models/pranet") from None
     raise UnknownRoute("this path does not exist; send images to POST /segment, see /docs") from None

@@ -154,6 +154,8 @@ def _add_middleware(app: FastAPI, service: Service) -> None:
         errors={"http": encode_error, "websocket": websocket.encode_error},
         public_metrics=settings.public_metrics,
         origins=settings.origins,
+        root_path=settings.root_path,
+        proxies=settings.proxies,
     )
 
 

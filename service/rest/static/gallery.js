@@ -1,11 +1,11 @@
 // Several pictures: one row each, segmented a few at a time, and all results in one zip.
 
-import { polypIn, sentenceOf } from "/pages/found.js";
-import { regionsOf } from "/pages/regions.js";
-import { csv, maskOf, overlayOf, rowOf, stem } from "/pages/results.js";
-import { Unauthenticated } from "/pages/service.js";
-import { blank } from "/pages/stills.js";
-import { zip } from "/pages/zip.js";
+import { polypIn, sentenceOf } from "./found.js";
+import { regionsOf } from "./regions.js";
+import { csv, maskOf, overlayOf, rowOf, stem } from "./results.js";
+import { Unauthenticated } from "./service.js";
+import { blank } from "./stills.js";
+import { zip } from "./zip.js";
 
 const AT_ONCE = 3; // requests, so that the service can batch them
 const THUMBNAIL = 72; // pixels, height

@@ -1,22 +1,22 @@
 // The live page: sources, controls and results. The network is asked for probabilities, so that the threshold slider
 // acts at once, without another question to the service.
 
-import { remember } from "/pages/access.js";
-import { Chart } from "/pages/chart.js";
-import { Found, polypIn } from "/pages/found.js";
-import { Gallery } from "/pages/gallery.js";
-import { takeFiles } from "/pages/intake.js";
-import { complain, explain, guarded, say, wait } from "/pages/messages.js";
-import { probabilityOf } from "/pages/overlay.js";
-import { Player } from "/pages/player.js";
-import { regionsOf } from "/pages/regions.js";
-import { save } from "/pages/results.js";
-import { call } from "/pages/service.js";
-import { blank, Still } from "/pages/stills.js";
-import { VideoStream } from "/pages/stream.js";
-import { offer, offerActions } from "/pages/takeaway.js";
-import { fromCamera, fromFile } from "/pages/videos.js";
-import { View } from "/pages/view.js";
+import { remember } from "./access.js";
+import { Chart } from "./chart.js";
+import { Found, polypIn } from "./found.js";
+import { Gallery } from "./gallery.js";
+import { takeFiles } from "./intake.js";
+import { complain, explain, guarded, say, wait } from "./messages.js";
+import { probabilityOf } from "./overlay.js";
+import { Player } from "./player.js";
+import { regionsOf } from "./regions.js";
+import { save } from "./results.js";
+import { call } from "./service.js";
+import { blank, Still } from "./stills.js";
+import { VideoStream } from "./stream.js";
+import { offer, offerActions } from "./takeaway.js";
+import { fromCamera, fromFile } from "./videos.js";
+import { View } from "./view.js";
 
 const byId = (id) => document.getElementById(id);
 const listen = (id, kind, action) => byId(id).addEventListener(kind, guarded(action));
@@ -185,7 +185,7 @@ listen("samples", "click", async ({ target }) => {
   const sample = target.closest("[data-sample]")?.dataset.sample;
   if (!sample) return;
   const signal = renew();
-  const answer = await call(`/samples/${sample}`, { signal, waiting: wait });
+  const answer = await call(`samples/${sample}`, { signal, waiting: wait });
   const file = new File([await answer.blob()], sample);
   if (!signal.aborted) await begin([file]);
 });
@@ -219,7 +219,7 @@ byId("insecure").hidden = Boolean(navigator.mediaDevices);
 
 /** Say which weights answer; waits until the service can be reached. */
 async function introduce(signal) {
-  const { model, threshold } = await (await call("/info", { signal, waiting: wait })).json();
+  const { model, threshold } = await (await call("info", { signal, waiting: wait })).json();
   byId("access").hidden = true;
   const first = !byId("model").textContent;
   byId("model").textContent = `${model.model_id} on ${model.device}, ${model.engine} ${model.precision}`;

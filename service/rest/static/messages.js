@@ -1,6 +1,6 @@
 // What the page says to its reader: what goes on, what is waited for, and what went wrong.
 
-import { Unauthenticated } from "/pages/service.js";
+import { Unauthenticated } from "./service.js";
 
 const byId = (id) => document.getElementById(id);
 

@@ -1,6 +1,7 @@
 // What a reader takes away: masks, overlays, tables, and the same call for a program.
 
-import { outlineAndFill } from "/pages/overlay.js";
+import { outlineAndFill } from "./overlay.js";
+import { address } from "./service.js";
 
 const COLUMNS = ["name", "polyps", "area_fraction", "presence", "presence_threshold", "threshold", "model", "error"];
 
@@ -57,7 +58,7 @@ function cell(value) {
 /** Return the call of a shell for a picture; with a token, where the service asks for one. */
 export function curlOf(name, threshold, token) {
   const given = token ? ' -H "Authorization: Bearer $PRANET_TOKEN"' : "";
-  return `curl -sS${given} --data-binary @${quoted(name)} '${location.origin}/segment?output=json&threshold=${threshold}'`;
+  return `curl -sS${given} --data-binary @${quoted(name)} '${address("segment")}?output=json&threshold=${threshold}'`;
 }
 
 const quoted = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
@@ -69,7 +70,7 @@ export function pythonOf(name, threshold, token) {
     ...(token ? ["import os", ""] : []),
     `from pranet_client import ${token ? "Access, " : ""}Client`,
     "",
-    `with Client("${location.origin}"${access}) as client:`,
+    `with Client("${address("").href.replace(/\/$/, "")}"${access}) as client:`,
     `    found = client.segment(${JSON.stringify(name)}, threshold=${threshold})`,
     "print(len(found.polyps), found.presence)",
     "",

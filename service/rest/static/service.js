@@ -1,6 +1,6 @@
 // Calls of the service: every failure becomes a sentence, and what may pass is tried again with longer and longer pauses.
 
-import { headers } from "/pages/access.js";
+import { headers } from "./access.js";
 
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 8000;
@@ -14,6 +14,8 @@ const UNKNOWN = {
   503: "The service is not available now.",
   504: "A proxy in front of the service got no answer in time.",
 };
+
+const ROOT = new URL("..", import.meta.url); // a proxy may serve the page below a path of its own
 
 export class Unauthenticated extends Error {}
 
@@ -68,15 +70,20 @@ export async function call(path, { signal, waiting, ...options }) {
   }
 }
 
+/** Return the address of a path of the service. */
+export function address(path) {
+  return new URL(path, ROOT);
+}
+
 /** Ask for one picture's segmentation. */
 export function ask(query, image, options) {
-  return call(`/segment?${new URLSearchParams(query)}`, { method: "POST", body: image, ...options });
+  return call(`segment?${new URLSearchParams(query)}`, { method: "POST", body: image, ...options });
 }
 
 async function attempt(path, options) {
   let answer;
   try {
-    answer = await fetch(path, { ...options, headers: headers() });
+    answer = await fetch(address(path), { ...options, headers: headers() });
   } catch (error) {
     if (!(error instanceof TypeError)) throw error; // a TypeError of fetch: no answer at all
     return { reason: UNREACHABLE, seconds: 0 };

@@ -1,7 +1,7 @@
 // Pictures in files, and what the service found in them.
 
-import { probabilityOf } from "/pages/overlay.js";
-import { ask } from "/pages/service.js";
+import { probabilityOf } from "./overlay.js";
+import { ask } from "./service.js";
 
 export class Still {
   constructor(file, name = file.name) {

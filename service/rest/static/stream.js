@@ -1,7 +1,7 @@
 // Sends the frames of a <video> to WS /stream, and gives each answer back with the picture that it belongs to.
 
-import { protocols } from "/pages/access.js";
-import { Backoff, countdown, sentence } from "/pages/service.js";
+import { protocols } from "./access.js";
+import { address, Backoff, countdown, sentence } from "./service.js";
 
 const WIDTH = 640; // pixels that a frame is reduced to, if it has more
 const JPEG_QUALITY = 0.85;
@@ -24,8 +24,9 @@ export class VideoStream {
   }
 
   connect() {
-    const scheme = location.protocol === "https:" ? "wss:" : "ws:";
-    const socket = new WebSocket(`${scheme}//${location.host}/stream`, protocols());
+    const stream = address("stream");
+    stream.protocol = stream.protocol.replace("http", "ws");
+    const socket = new WebSocket(stream, protocols());
     socket.binaryType = "arraybuffer";
     socket.onopen = () => this.start();
     socket.onmessage = (event) => this.receive(event.data);

@@ -1,9 +1,9 @@
 // The buttons below "Result": save what is shown, show its side outputs, copy the same call for a program.
 
-import { headers } from "/pages/access.js";
-import { guarded, say } from "/pages/messages.js";
-import { curlOf, maskOf, overlayOf, png, pythonOf, save, stem } from "/pages/results.js";
-import { ask } from "/pages/service.js";
+import { headers } from "./access.js";
+import { guarded, say } from "./messages.js";
+import { curlOf, maskOf, overlayOf, png, pythonOf, save, stem } from "./results.js";
+import { ask } from "./service.js";
 
 const byId = (id) => document.getElementById(id);
 const BUTTONS = ["save-mask", "save-overlay", "save-json", "show-maps"].map(byId);

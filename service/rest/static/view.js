@@ -1,6 +1,6 @@
 // The picture with its polyps: drawing, zoom and pan, side by side, full screen.
 
-import { highlighted, outlineAndFill } from "/pages/overlay.js";
+import { highlighted, outlineAndFill } from "./overlay.js";
 
 const LARGEST = 12; // times
 const STEP = 1.25;

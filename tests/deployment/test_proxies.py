@@ -1,0 +1,138 @@
+"""The service below a path of nginx and of HAProxy, by the configurations that the documentation gives."""
+
+import asyncio
+import contextlib
+import json
+import shutil
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from struct import pack
+
+import grpc
+import httpx
+import pytest
+from websockets.asyncio.client import connect
+
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
+from service.settings import SettingsError, load
+from tests.support import browser
+from tests.support.pictures import ROOT, encoded, mask_of, red_box
+from tests.support.serving import PATIENCE, Running, serving
+
+PICTURE = encoded(red_box(64, 48, (8, 8, 40, 40)))
+COMMANDS = {  # and the file that it runs by
+    "nginx": ("nginx.conf", ["nginx", "-p", ".", "-e", "error.log", "-g", "daemon off; pid nginx.pid;", "-c"]),
+    "haproxy": ("haproxy.cfg", ["haproxy", "-q", "-f"]),
+}
+BEHIND = {"root_path": "/pranet", "trusted_proxies": "127.0.0.1"}
+
+pytestmark = pytest.mark.slow
+
+
+@dataclass
+class Proxy:
+    """A running proxy; the address of the web server, and of gRPC."""
+
+    web: str
+    grpc: str
+
+
+@contextlib.asynccontextmanager
+async def proxied(name: str, running: Running, folder: Path) -> AsyncIterator[Proxy]:
+    """Run a proxy by the project's file, with the ports of a test."""
+    if not shutil.which(name):
+        pytest.skip(f"no {name}")
+    file, command = COMMANDS[name]
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
+        web, rpc = (f"127.0.0.1:{each.getsockname()[1]}" for each in (one, two))
+    text = (ROOT / "docker" / "proxies" / file).read_text()
+    ports = {"127.0.0.1:8000": f"127.0.0.1:{running.port}", "127.0.0.1:8001": f"127.0.0.1:{running.grpc_port}"}
+    listen, end = ("listen ", ("", ";")) if name == "nginx" else ("bind ", (":", ""))
+    ports |= {f"{listen}{end[0]}80{end[1]}": f"{listen}{web}{end[1]}", f"{listen}{end[0]}81 ": f"{listen}{rpc} "}
+    for usual, here in ports.items():
+        assert text.count(usual) == 1, usual
+        text = text.replace(usual, here)
+    if name == "nginx":
+        text = text.replace("http {", "http { access_log off;")
+    (folder / file).write_text(text)
+    process = await asyncio.create_subprocess_exec(*command, str(folder / file), cwd=folder)
+    try:
+        await listening(web, rpc)
+        yield Proxy(f"http://{web}/pranet/", rpc)
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def listening(*addresses: str) -> None:
+    async with asyncio.timeout(PATIENCE):
+        for address in addresses:
+            host, _, port = address.rpartition(":")
+            while True:
+                with contextlib.suppress(OSError):
+                    (await asyncio.open_connection(host, int(port)))[1].close()
+                    break
+                await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+async def test_behind_a_proxy_every_interface_works_below_its_path(name: str, tmp_path: Path) -> None:
+    async with serving(**BEHIND) as running, proxied(name, running, tmp_path) as proxy:
+        origin = proxy.web.removesuffix("/pranet/")
+        async with httpx.AsyncClient(base_url=proxy.web, trust_env=False, timeout=PATIENCE) as rest:
+            from_page = await rest.post("segment", content=PICTURE, headers={"origin": origin})
+            assert mask_of(from_page.raise_for_status().content).any()
+            assert (await rest.post("segment", content=PICTURE, headers={"origin": "http://other"})).status_code == 403
+            assert (await rest.get("v2/models/pranet")).json()["name"] == "pranet"
+            assert (await rest.get("v2/models/nosuch")).json()["error"]
+            assert (await rest.get("openapi.json")).json()["servers"] == [{"url": "/pranet"}]
+        stream = proxy.web.replace("http", "ws") + "stream"
+        async with connect(stream, origin=origin, proxy=None) as frames:
+            await frames.send(json.dumps({"policy": "every"}))
+            head = json.dumps({"frame_id": 1}).encode()
+            await frames.send(pack("<I", len(head)) + head + PICTURE)
+            assert b'"outcome": "answered"' in await frames.recv()
+        async with grpc.aio.insecure_channel(proxy.grpc) as channel:
+            answer = await pb_grpc.SegmentationServiceStub(channel).Segment(pb.SegmentRequest(image=PICTURE))
+            assert mask_of(answer.png).any()
+        assert running.metric("pranet_requests_total", {"transport": "rest", "code": "403"}) == 1
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+async def test_behind_a_proxy_the_pages_work_below_its_path(name: str, tmp_path: Path) -> None:
+    playwright = pytest.importorskip("playwright.async_api")
+    async with serving(**BEHIND) as running, proxied(name, running, tmp_path) as proxy:
+        async with browser.opened(proxy.web, tmp_path) as (opened, faults):
+            await opened.click("[data-sample='polyp-1.jpg']")
+            await playwright.expect(opened.locator("#status")).to_contain_text("Segmented in")
+            await opened.click("text=API documentation")
+            await playwright.expect(opened.locator("text=Segment one image")).to_be_visible()
+        assert faults == []
+
+
+async def test_nobody_but_a_named_proxy_is_believed() -> None:
+    headers = {"origin": "http://hospital", "x-forwarded-host": "hospital"}
+    for settings, status in (({}, 403), ({"trusted_proxies": "10.0.0.0/8"}, 403), (BEHIND, 200)):
+        async with serving(**settings) as running:
+            assert (await running.rest.post("/segment", content=PICTURE, headers=headers)).status_code == status
+            twice = {**headers, "x-forwarded-host": "hospital, other"}  # the last is the named proxy's own
+            assert (await running.rest.post("/segment", content=PICTURE, headers=twice)).status_code == 403
+
+
+async def test_behind_a_named_proxy_with_tls_the_answers_are_those_of_tls() -> None:
+    async with serving(**BEHIND) as running:
+        answer = await running.rest.get("/pranet/livez", headers={"x-forwarded-proto": "https"})
+        assert answer.headers["cross-origin-opener-policy"] == "same-origin"
+        assert "cross-origin-opener-policy" not in (await running.rest.get("/livez")).headers
+
+
+@pytest.mark.parametrize(
+    ("given", "advice"),
+    [({"PRANET_TRUSTED_PROXIES": "gateway"}, "give some as 10.0.0.7"), ({"PRANET_ROOT_PATH": "pranet/"}, "ROOT_PATH")],
+)
+def test_addresses_of_proxies_and_the_path_are_checked(given: dict[str, str], advice: str) -> None:
+    with pytest.raises(SettingsError, match=advice):
+        load(given, {})
