@@ -195,13 +195,11 @@ class Settings(BaseModel):
     @field_validator("trusted_proxies")
     @classmethod
     def _are_networks(cls, given: str | None) -> str | None:
-        for each in (given or "").split(","):
+        for each in _listed(given):
             try:
-                ip_network(each.strip() or "::")
+                ip_network(each)
             except ValueError:
-                raise ValueError(
-                    f"{each.strip()} is no address or network; give some as 10.0.0.7 or 10.0.0.0/24"
-                ) from None
+                raise ValueError(f"{each} is no address or network; give some as 10.0.0.7 or 10.0.0.0/24") from None
         return given
 
     @model_validator(mode="after")
@@ -219,12 +217,17 @@ class Settings(BaseModel):
     @property
     def origins(self) -> list[str]:
         """The origins in ``cors_origins``, without trailing slashes."""
-        return [origin.strip().rstrip("/") for origin in (self.cors_origins or "").split(",") if origin.strip()]
+        return [origin.rstrip("/") for origin in _listed(self.cors_origins)]
 
     @property
     def proxies(self) -> list[IPv4Network | IPv6Network]:
         """The networks in ``trusted_proxies``."""
-        return [ip_network(each.strip()) for each in (self.trusted_proxies or "").split(",") if each.strip()]
+        return [ip_network(each) for each in _listed(self.trusted_proxies)]
+
+
+def _listed(text: str | None) -> list[str]:
+    """Return the parts of a comma-separated setting."""
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
 def load(environ: Mapping[str, str], flags: Mapping[str, Any]) -> tuple[Settings, list[str]]:

@@ -66,6 +66,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._of_requests(self.registry)
+        self._of_access(self.registry)
         self._of_the_device(self.registry)
         self._of_streams(self.registry)
 
@@ -124,6 +125,8 @@ class Metrics:
         self.ready = Gauge(
             "pranet_ready", "1 while the service accepts new work, else 0; the same as /readyz.", registry=registry
         )
+
+    def _of_access(self, registry: CollectorRegistry) -> None:
         self.tokens_current = Gauge(
             "pranet_tokens_current",
             "1 while the tokens in force are those of the tokens file, or none is needed; 0 while the file cannot be "

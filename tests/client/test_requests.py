@@ -6,7 +6,6 @@ import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
-import numpy as np
 import pytest
 
 from pranet_client import (
@@ -15,14 +14,12 @@ from pranet_client import (
     StreamConfig,
 )
 from service.readiness import Phase
-from tests.support.pictures import ROOT, encoded, red_box
+from tests.support.pictures import encoded, red_box
 from tests.support.predictors import PATIENCE, GatedPredictor
 from tests.support.serving import Running, serving, until
 
 BOX = red_box(64, 48, (16, 12, 48, 36))
-PICTURE, ARRAY = encoded(BOX), np.asarray(BOX)
-PAGE = ROOT / "docs" / "python.md"
-EVERY = StreamConfig(policy="POLICY_EVERY")
+PICTURE = encoded(BOX)
 URL = "http://127.0.0.1"
 
 
