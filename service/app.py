@@ -19,13 +19,14 @@ import uvloop
 from model.engines.predictor import Predictor
 from model.errors import UserError
 from service import SAMPLES
+from service.configuration import from_command_line
 from service.http import server as http_server
 from service.oip import rpc as oip
 from service.readiness import Phase
 from service.rest import routes
 from service.rpc import server as rpc
 from service.runtime import Service, load_predictor, running, warm_up
-from service.settings import Settings, flag, from_command_line, variable
+from service.settings import Settings, flag, variable
 
 INFERENCE_DEAD = 3  # exit code: the device hangs or a slot failed; the supervisor should restart the service
 SAMPLE = SAMPLES / "polyp-1.jpg"

@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
+from service.configuration import markdown_table
 from service.errors import ServiceError
 from service.observability.metrics import Metrics
-from service.settings import markdown_table
 
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))

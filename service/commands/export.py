@@ -17,9 +17,10 @@ from model.transforms import Pixels
 from model.weights import checkpoint
 from model.weights.checkpoint import Checkpoint
 from service.commands.video.suffixes import PICTURES
+from service.configuration import from_command_line
 from service.errors import ServiceError
 from service.frames import codec
-from service.settings import Settings, from_command_line
+from service.settings import Settings
 
 CALIBRATION_PICTURES = 64
 OUT = "--out"

@@ -8,7 +8,8 @@ import urllib.request
 
 from pranet_client.tls import load_authorities, load_identity
 from service.access.tls import of_server
-from service.settings import Settings, from_command_line
+from service.configuration import from_command_line
+from service.settings import Settings
 
 TIMEOUT_SECONDS = 3.0
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from model import files
 from model.errors import UserError
 from service.access.tokens import NAME, Token, TokensError, digest_of, parse, today
-from service.settings import from_command_line
+from service.configuration import from_command_line
 
 HEADER = "# name:SHA-256 of the token in hex:last day of validity (UTC), optional"
 PREFIX = "pranet_"  # lets scanners recognise a leaked token

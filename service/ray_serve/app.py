@@ -26,7 +26,7 @@ from starlette.routing import Router
 from starlette.types import ASGIApp
 
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
-from service import settings
+from service import configuration
 from service.calls import Call
 from service.errors import TooManyBytes
 from service.oip import rpc as oip
@@ -37,6 +37,7 @@ from service.rest import routes
 from service.rpc.call import STREAM, UNARY, call_of, entered
 from service.rpc.servicer import Servicer
 from service.runtime import load_predictor, running, warm_up
+from service.settings import Settings, SettingsError
 
 HEALTH_SECONDS = 5.0  # between two health checks; Ray replaces a replica after three failures
 SERVICES = (
@@ -66,7 +67,7 @@ class Replica:
 
     async def __init__(self) -> None:  # type: ignore[misc]  # Ray awaits it
         self._lifetime = AsyncExitStack()
-        chosen = settings.from_command_line(Namespace())
+        chosen = configuration.from_command_line(Namespace())
         _check(chosen)
         predictor = await asyncio.to_thread(load_predictor, chosen)
         self._service = await self._lifetime.enter_async_context(running(chosen, predictor))
@@ -162,7 +163,7 @@ def app(scaling: Scaling) -> serve.Application:
         SettingsError: a setting is unknown or invalid, or TLS is on.
 
     """
-    chosen, _ = settings.load(os.environ, {})
+    chosen, _ = configuration.load(os.environ, {})
     _check(chosen)
     deployed = serve.deployment(
         name="pranet",
@@ -174,8 +175,8 @@ def app(scaling: Scaling) -> serve.Application:
     return deployed(serve.ingress()(Replica)).bind()
 
 
-def _check(chosen: settings.Settings) -> None:
+def _check(chosen: Settings) -> None:
     if chosen.tls_cert:  # otherwise the setting would be ignored silently
-        raise settings.SettingsError(
+        raise SettingsError(
             "TLS_CERT has no effect with Ray, whose proxy has the ports; unset it, and set ssl_certfile in http_options"
         )

@@ -1,10 +1,9 @@
 """The REST routes, such as ``POST /segment``; they only translate between HTTP and the data path."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.security import HTTPBearer
-from pydantic import Field
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
@@ -18,9 +17,8 @@ from service.errors import InvalidParameter, UpgradeRequired
 from service.frames.codec import STARTS
 from service.frames.frame import Frame, Options, Output, Segmentation
 from service.http.accept import accept_of, by_preference, negotiated, preferred
-from service.http.form import FILE_FIELD, MULTIPART, Fields
+from service.http.form import Fields
 from service.http.middleware import HANDSHAKE, REST, TIMEOUT_HEADER, HttpCalls
-from service.http.related import RELATED
 from service.http.request import accepts_anything, call_of, checked_call, content_type, read_image
 from service.oip import rest as oip
 from service.oip.rest_messages import HEADER_LENGTH
@@ -31,6 +29,7 @@ from service.rest.archive_routes import JSON_TYPE, PNG_TYPE
 from service.rest.documentation import OPERATION, STREAM, Documented
 from service.rest.errors import PROBLEM_TYPE
 from service.rest.pages import add_pages
+from service.rest.requests import ARCHIVE_ANSWERS, ARCHIVE_BODY, REQUEST_BODY, SEGMENT_ANSWERS, SegmentQuery
 from service.rest.schemas import Info, Problem
 from service.runtime import Service
 
@@ -57,60 +56,9 @@ CORS_ANSWER_HEADERS = (
 NO_TELEMETRY: Any = {"auto_configure": False, "tracing": False, "metrics": False, "logs": False}
 # Only for the API documentation; ``service.calls`` authenticates.
 SHOWN_TOKEN = HTTPBearer(auto_error=False, description="As `pranet tokens add` prints it.")
-BINARY = {"type": "string", "format": "binary"}
-IMAGE_TYPES = ("image/jpeg", PNG_TYPE, "image/webp", "image/bmp", "image/tiff", "application/octet-stream", DICOM_TYPE)
-SEGMENT_ANSWERS = {
-    kind: {"schema": BINARY} for kind in (PNG_TYPE, DICOM_TYPE, archive_routes.NDJSON, archive_routes.MIXED)
-}
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "content": {PROBLEM_TYPE: {}}}
     for status in (400, 401, 406, 408, 413, 415, 422, 429, 500, 503, 504)
-}
-
-
-class SegmentQuery(FrameOptions):
-    """Query parameters of ``POST /segment``."""
-
-    omit_empty: bool = Field(False, description="Leave frames without a polyp out of a DICOM Segmentation.")
-    segmentation_type: Literal["binary", "labelmap"] | None = Field(
-        None,
-        description="binary: a DICOM Segmentation with one bit a pixel (default). "
-        "labelmap: a Label Map Segmentation with one byte a pixel.",
-    )
-
-    @property
-    def wanted(self) -> dicom.Wanted:
-        """The DICOM Segmentation that the parameters describe."""
-        return dicom.Wanted(self.segmentation_type or "binary", self.omit_empty)
-
-    @property
-    def of_segmentation(self) -> str:
-        """Name of a given parameter that applies to a DICOM Segmentation only; empty if there is none."""
-        return "omit_empty" if self.omit_empty else "segmentation_type" if self.segmentation_type else ""
-
-
-def _form(file: dict[str, Any], options: type[FrameOptions]) -> dict[str, Any]:
-    """Return the schema of a form of one file or several, whose other fields are the parameters of the query."""
-    return {
-        "type": "object",
-        "required": [FILE_FIELD],
-        "properties": {FILE_FIELD: file, **options.model_json_schema()["properties"]},
-        "additionalProperties": False,
-    }
-
-
-REQUEST_BODY = {
-    "required": True,
-    "content": {kind: {"schema": BINARY} for kind in IMAGE_TYPES}
-    | {MULTIPART: {"schema": _form(BINARY, SegmentQuery)}, RELATED: {"schema": BINARY}},
-}
-ARCHIVE_BODY = {
-    "required": True,
-    "content": {
-        archive_routes.ZIP_TYPES[0]: {"schema": BINARY},
-        MULTIPART: {"schema": _form({"type": "array", "items": BINARY}, FrameOptions)},
-        RELATED: {"schema": BINARY},
-    },
 }
 
 
@@ -173,10 +121,7 @@ def _add_routes(app: FastAPI) -> None:
         summary="Segment an archive of images",
         tags=["Segmentation"],
         response_class=Response,
-        responses={
-            200: {"content": {archive_routes.NDJSON: {"schema": BINARY}, archive_routes.MIXED: {"schema": BINARY}}},
-            **PROBLEMS,
-        },
+        responses={200: {"content": ARCHIVE_ANSWERS}, **PROBLEMS},
         openapi_extra={"requestBody": ARCHIVE_BODY},
     )(segment_batch)
     app.get("/livez", tags=OPERATION, summary="Liveness: the process answers")(livez)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from service.settings import Settings, load
+from service.configuration import load
+from service.settings import Settings
 from tests.support.pictures import ROOT
 from tests.support.processes import SCRIPTS, check
 

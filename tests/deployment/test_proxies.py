@@ -17,7 +17,8 @@ from websockets.asyncio.client import connect
 
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
-from service.settings import SettingsError, load
+from service.configuration import load
+from service.settings import SettingsError
 from tests.support import browser
 from tests.support.pictures import ROOT, encoded, mask_of, red_box
 from tests.support.serving import PATIENCE, Running, serving

@@ -3,7 +3,8 @@
 import pytest
 
 from service.commands import main as cli
-from service.settings import Settings, SettingsError, load
+from service.configuration import load
+from service.settings import Settings, SettingsError
 from service.validation import in_a_sentence
 
 

@@ -23,9 +23,9 @@ from service.commands.bench.load import closed_loop, open_loop
 from service.commands.bench.measure import Answer, Row
 from service.commands.bench.session import Session
 from service.commands.bench.streaming import largest, streams
+from service.configuration import from_command_line
 from service.frames import codec
 from service.runtime import load_predictor
-from service.settings import from_command_line
 
 OUT = "--out"
 MAX_STREAMS = 64  # upper limit of the search with --slo-ms

@@ -9,7 +9,7 @@ from model import files
 from model.training.flags import add_sources
 from service import SAMPLES
 from service.commands.flags.access import add_access_options
-from service.settings import add_flags
+from service.configuration import add_flags
 
 ENGINE_SETTINGS = ("weights", "device", "engine", "precision", "input_size", "cache_dir", "log_level")
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")  # of ``model.engines.factory``

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from model import files
-from service.settings import add_flags
+from service.configuration import add_flags
 
 EXAMPLES = """\
 examples:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from service.settings import add_flags
+from service.configuration import add_flags
 
 EXAMPLES = """\
 example:

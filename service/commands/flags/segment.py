@@ -5,7 +5,7 @@ from pathlib import Path
 
 from model import files
 from service.commands.segment.jobs import LINES
-from service.settings import add_flags
+from service.configuration import add_flags
 
 OUTPUTS = ("mask", "probability", "overlay", "json")
 SETTINGS = (

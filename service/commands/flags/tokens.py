@@ -4,7 +4,7 @@ import argparse
 from datetime import date, timedelta
 
 from service.access.tokens import today
-from service.settings import add_flags
+from service.configuration import add_flags
 
 YEAR = timedelta(days=365)
 

@@ -20,7 +20,7 @@ from service.commands.segment.jobs import (
 )
 from service.commands.segment.report import Report
 from service.commands.video.suffixes import VIDEOS
-from service.settings import from_command_line
+from service.configuration import from_command_line
 
 
 def run(arguments: argparse.Namespace) -> int:
