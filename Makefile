@@ -15,7 +15,7 @@ BUNDLED := $(wildcard requirements/*.txt) pyproject.toml docker/install.sh docke
 	$(shell find model service client weights -type f ! -name '*.pyc')
 PIP_COMPILE := $(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --no-header -q
 
-.PHONY: serve extras triton-client test check lowest-check path fuzz soak peers ray-check training-check guards-check targets-check format lint types contracts proto proto-check readme lock bundle bundle-check image-check sbom audit clean
+.PHONY: serve extras triton-client test check lowest-check path fuzz soak peers ray-check training-check guards-check long-check format lint types contracts proto proto-check readme lock bundle bundle-check image-check sbom audit clean
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/pranet serve
@@ -68,9 +68,9 @@ ray-check: $(VENV)/.dev
 training-check: $(VENV)/.dev
 	$(BIN)/pytest -s tools/check_training.py
 
-# Every command that writes, killed and on a full disk, the slow ones too; some ten minutes.
-targets-check: $(VENV)/.dev
-	EVERY_COMMAND=1 OMP_WAIT_POLICY=passive $(BIN)/pytest -n 3 tests/commands/test_targets.py
+# The tests that `make test` leaves out because they take long and check what others check on other input; ten minutes.
+long-check: $(VENV)/.dev
+	OMP_WAIT_POLICY=passive $(BIN)/pytest -n 3 -m long
 
 # That tests fail when what prevents the known failures of such servers is taken out; some minutes.
 guards-check: $(VENV)/.dev

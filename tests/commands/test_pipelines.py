@@ -20,13 +20,13 @@ from tests.support.dicom_objects import dicom, written
 from tests.support.pictures import ROOT, SAMPLES, annotation, dice, mask_of
 from tests.support.processes import START_SECONDS
 
-FAST = ("--device", "cpu", "--engine", "torch")
+CPU = ("--device", "cpu")
 RUN = "import sys; from service.commands.main import main; sys.exit(main())"
 
 
 def piped(*words: object, stdin: bytes = b"", first: str = "") -> "subprocess.CompletedProcess[bytes]":
     """Run ``pranet segment`` after some lines of Python, with standard input."""
-    command = [sys.executable, "-c", f"{first}\n{RUN}", "segment", *map(str, words), *FAST]
+    command = [sys.executable, "-c", f"{first}\n{RUN}", "segment", *map(str, words), *CPU]
     return subprocess.run(command, cwd=ROOT, input=stdin, capture_output=True, check=False, timeout=START_SECONDS)
 
 
@@ -67,7 +67,7 @@ def test_every_picture_gets_a_row_and_the_end_says_how_many(
     pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, table = tmp_path / "out", tmp_path / "rows.csv"
-    assert main(["segment", str(pictures), "-o", str(out), "--csv", str(table), "--jsonl", "-", *FAST]) == 1
+    assert main(["segment", str(pictures), "-o", str(out), "--csv", str(table), "--jsonl", "-", *CPU]) == 1
     told = capsys.readouterr()
     lines = {Path(line["source"]).name: line for line in map(json.loads, told.out.splitlines())}
     assert sorted(lines) == ["a.jpg", "b.png", "c.jpg"]
@@ -92,7 +92,7 @@ def test_rows_do_not_depend_on_what_is_written(
     output: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["segment", str(pictures / "a.jpg"), "-o", str(tmp_path / "out"), "--output", output, "--jsonl", "-"]
-    assert main([*words, *FAST]) == 0
+    assert main([*words, *CPU]) == 0
     (row,) = map(json.loads, capsys.readouterr().out.splitlines())
     assert (row["polyps"], row["area"]) == (1, pytest.approx(annotation(SAMPLES[0]).mean(), rel=0.2))
 

@@ -198,7 +198,7 @@ def test_a_video_is_written_of_one_video_only(
     assert "give one video file, and no --output" in capsys.readouterr().err
 
 
-CPU = ("--device", "cpu", "--engine", "torch")
+CPU = ("--device", "cpu")
 
 
 def test_the_frames_of_a_video_that_are_there_are_passed_by(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,7 +23,6 @@ from tests.support.processes import Server
 RECIPE = "steps = 1\nbatch = 1\nlearning_rate = 1e-3\n[[phases]]\nstart = 0\nsizes = [64]\n"
 EARLIER = b"what was there"
 CPU = ("--device", "cpu")
-FAST = (*CPU, "--engine", "torch")
 
 Words = Callable[
     [Path, Path, Path], list[object]
@@ -54,34 +53,34 @@ def pairs(place: Path) -> list[object]:
 
 COMMANDS = (
     Command(
-        "segment", "--out", "frames", "masks", lambda _, source, out: ["segment", source, "-o", out, *FAST],
+        "segment", "--out", "frames", "masks", lambda _, source, out: ["segment", source, "-o", out, *CPU],
         made="polyp-1.png.png", takes_folder=True,
     ),
     Command(
         "segment-object", "--out", "study.dcm", "seg.dcm",
-        lambda _, source, out: ["segment", source, "--out", out, *FAST],
+        lambda _, source, out: ["segment", source, "--out", out, *CPU],
     ),
     Command(
-        "segment-video", "--out", "v.mp4", "masks", lambda _, source, out: ["segment", source, "-o", out, *FAST],
+        "segment-video", "--out", "v.mp4", "masks", lambda _, source, out: ["segment", source, "-o", out, *CPU],
         made="v.mp4.frames/00000001.png",
     ),
     Command(
         "segment-rows", "--csv", "frames/polyp-1.png", "rows.csv",
-        lambda place, source, out: ["segment", source, "-o", place / "rows-masks", "--csv", out, *FAST],
+        lambda place, source, out: ["segment", source, "-o", place / "rows-masks", "--csv", out, *CPU],
         limit=32,
     ),
     Command(
         "segment-overlay", "--out", "v.mp4", "overlay.mp4",
-        lambda _, source, out: ["segment", source, "-o", out, *FAST],
+        lambda _, source, out: ["segment", source, "-o", out, *CPU],
     ),
     Command(
         "segment-overlay-masks", "--save-masks", "v.mp4", "masks",
-        lambda place, source, out: ["segment", source, "-o", place / "o.mp4", "--save-masks", out, *FAST],
+        lambda place, source, out: ["segment", source, "-o", place / "o.mp4", "--save-masks", out, *CPU],
         made="00000001.png",
     ),
     Command(
         "segment-overlay-lines", "--save-masks", "v.mp4", "lines.ndjson",
-        lambda place, source, out: ["segment", source, "-o", place / "o.mp4", "--save-masks", out, *FAST],
+        lambda place, source, out: ["segment", source, "-o", place / "o.mp4", "--save-masks", out, *CPU],
     ),
     Command(
         "stream", "--out", "v.mp4", "out.mp4",
@@ -141,7 +140,7 @@ COMMANDS = (
     Command(
         "bench", "--out", "w.safetensors", "results",
         lambda _, source, out: [
-            "bench", "engine", "--weights", source, *FAST, "--batch-sizes", 1, "--seconds", 0.1, "--warm-up", 0,
+            "bench", "engine", "--weights", source, *CPU, "--batch-sizes", 1, "--seconds", 0.1, "--warm-up", 0,
             "-o", out,
         ],
         made="engine.json",
@@ -162,10 +161,10 @@ COMMANDS = (
         made="overhead.json", takes_folder=True,
     ),
 )  # fmt: skip
-# They take most of a minute of processor time, and write as others do. `make targets-check` tries them, too.
-SLOW = {"export-onnx", "export-triton", "export-int8", "train", "evaluate", "evaluate-calibrate", "bench-fidelity"}
-QUICK = [each for each in COMMANDS if "EVERY_COMMAND" in os.environ or each.name not in SLOW]
-REPLACING = [each for each in QUICK if each.name != "stream-record"]  # it grows, in a folder that was empty
+# One command of each way to write; `make long-check` tries all others, too.
+USUAL = {"segment", "segment-rows", "segment-overlay", "stream-masks", "blend"}
+EACH = [pytest.param(each, id=each.name, marks=[] if each.name in USUAL else pytest.mark.long) for each in COMMANDS]
+REPLACING = [each for each in EACH if each.id != "stream-record"]  # it grows, in a folder that was empty
 WAYS = ("same", "link", "hard link", "..")
 FOLDERS_OF_VIDEOS = ("segment-video", "segment-overlay-masks")
 NEVER = {
@@ -287,7 +286,7 @@ def test_no_command_replaces_what_is_there_unless_it_is_told_to(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", REPLACING, ids=str)
+@pytest.mark.parametrize("command", REPLACING)
 def test_a_kill_at_the_last_moment_leaves_what_was_there(command: Command, place: Path, server: Server) -> None:
     made = place / command.target / command.made
     if command.overwrites:
@@ -300,7 +299,7 @@ def test_a_kill_at_the_last_moment_leaves_what_was_there(command: Command, place
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", QUICK, ids=str)
+@pytest.mark.parametrize("command", EACH)
 def test_a_full_disk_leaves_what_was_there_and_is_said_with_the_flag(
     command: Command, place: Path, server: Server
 ) -> None:
@@ -318,7 +317,7 @@ def test_a_full_disk_leaves_what_was_there_and_is_said_with_the_flag(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [each for each in QUICK if each.overwrites], ids=str)
+@pytest.mark.parametrize("command", [each for each in EACH if each.values[0].overwrites])
 def test_what_is_there_is_replaced_when_that_is_asked_for(command: Command, place: Path, server: Server) -> None:
     made = there(place / command.target / command.made)
     assert main(replacing(command, place, server)) == 0

@@ -339,6 +339,7 @@ def test_an_operating_point_beyond_the_thresholds_is_refused(folders, tmp_path, 
         evaluate(folders, "--predictions", str(tmp_path), "--operate-at", threshold)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_presence_is_fitted_to_real_frames_without_a_polyp(sets, tmp_path, weights):
     calibrated = tmp_path / "calibrated.safetensors"

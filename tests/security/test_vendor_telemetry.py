@@ -1,16 +1,13 @@
 """Nothing that the service uses reports to anybody."""
 
-import importlib.util
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 import model
 from tests.support.pictures import ROOT
-from tests.support.processes import PROGRAM
 from tests.support.servers.name_server import names_asked, namespaces
 
 in_own_network = pytest.mark.skipif(not namespaces(), reason="this machine lets nobody make a network of their own")
@@ -37,17 +34,3 @@ def test_whoever_imports_the_network_turns_off_the_reports_of_onnx_runtime() -> 
 def test_names_that_a_command_looks_up_are_seen() -> None:
     look_up = "import contextlib, socket\nwith contextlib.suppress(OSError): socket.getaddrinfo('pranet.example', 80)"
     assert set(names_asked([sys.executable, "-c", look_up])) == {"pranet.example"}
-
-
-@in_own_network
-@pytest.mark.slow
-def test_an_export_reports_to_nobody(tmp_path: Path) -> None:
-    """ONNX Runtime 1.32 looks up its maker's server and keeps an identifier of the user, unless it is told not to."""
-    if importlib.util.find_spec("onnxruntime") is None:
-        pytest.skip("the extra export is not installed")
-    home, out = tmp_path / "home", tmp_path / "pranet.onnx"
-    home.mkdir()
-    command = [*PROGRAM, "export", "--onnx", "--out", out]
-    assert names_asked(command, HOME=str(home), XDG_CACHE_HOME=str(home / ".cache")) == []
-    assert [path for path in home.rglob("*") if path.is_file()] == []
-    assert out.stat().st_size

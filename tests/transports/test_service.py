@@ -147,12 +147,12 @@ def test_a_frame_takes_one_core() -> None:
 
 async def test_what_is_there_before_the_first_request_is_not_searched_for_garbage_again(running: Running) -> None:
     ports = (running.port, running.grpc_port)
+    gc.unfreeze()
     living = asyncio.create_task(app._serve_and_reload(running.service, RedPredictor(), ports, asyncio.Event()))
     try:
         await until(lambda: gc.get_freeze_count() > 0)
     finally:
         living.cancel()
-        gc.unfreeze()
 
 
 def test_the_bundled_weights_find_the_polyps_of_the_sample_frames(server: Server) -> None:
