@@ -145,7 +145,7 @@ def _device(name: str) -> torch.device:
         device = torch.empty(0, device=name).device
         if device.type in DEVICES:
             return device
-    raise DeviceError(f"device {name!r} is not to be had here; use --device cpu or cuda")
+    raise DeviceError(f"device {name!r} is not available on this machine; use --device cpu or cuda")
 
 
 def _validation(args: argparse.Namespace, device: torch.device, precision: str) -> loop.Validate | None:

@@ -28,64 +28,76 @@ Number = TypeVar("Number", int, float)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare ``engine``, ``pipeline``, ``parts``, ``overhead``, ``fidelity``, ``http``, ``grpc`` and ``streams``."""
     actions = parser.add_subparsers(metavar="WHAT", required=True)
-    engine = actions.add_parser("engine", help="only the network, for each batch size")
-    engine.add_argument(
+
+    def action(name: str, text: str) -> argparse.ArgumentParser:
+        added = actions.add_parser(name, help=text)
+        added.set_defaults(act=name)
+        return added
+
+    _add_engine(action("engine", "only the network, for each batch size"))
+    _add_pipeline(action("pipeline", "from JPEG to PNG without a server: the upper limit for a server"))
+    _add_parts(action("parts", "compare ways to decode, resize, threshold and encode"))
+    _add_overhead(action("overhead", "the whole service in front of an engine that costs nothing"))
+    _add_fidelity(action("fidelity", "compare the masks of every engine and precision with float32 PyTorch"))
+    for name in ("http", "grpc"):
+        _add_calls(action(name, f"a running server over {name}"))
+    _add_streams(action("streams", "video streams to a running server over grpc; latencies are frame ages"))
+
+
+def _add_engine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "--batch-sizes", type=_whole_numbers, default=[1, 2, 4, 8], metavar="N,N", help="default: 1,2,4,8"
     )
-    pipeline = actions.add_parser("pipeline", help="from JPEG to PNG without a server: the upper limit for a server")
-    _add_images(pipeline)
-    around = actions.add_parser("parts", help="compare ways to decode, resize, threshold and encode")
-    _add_images(around)
-    add_flags(around, ENGINE_SETTINGS)
-    around.set_defaults(act="parts")
-    for alone, act in ((engine, "engine"), (pipeline, "pipeline")):
-        _add_common(alone)
-        add_flags(alone, ENGINE_SETTINGS)
-        alone.set_defaults(act=act)
-    cost = actions.add_parser("overhead", help="the whole service in front of an engine that costs nothing")
-    _add_overhead(cost)
-    _add_images(cost)
-    _add_common(cost)
-    cost.set_defaults(act="overhead")
-    judging = actions.add_parser(
-        "fidelity", help="compare the masks of every engine and precision with float32 PyTorch"
-    )
-    add_sources(judging)
-    judging.add_argument(
+    _add_common(parser)
+    add_flags(parser, ENGINE_SETTINGS)
+
+
+def _add_pipeline(parser: argparse.ArgumentParser) -> None:
+    _add_images(parser)
+    _add_common(parser)
+    add_flags(parser, ENGINE_SETTINGS)
+
+
+def _add_parts(parser: argparse.ArgumentParser) -> None:
+    _add_images(parser)
+    add_flags(parser, ENGINE_SETTINGS)
+
+
+def _add_fidelity(parser: argparse.ArgumentParser) -> None:
+    add_sources(parser)
+    parser.add_argument(
         "--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="precisions to compare (default: all)"
     )
-    judging.add_argument("-o", "--out", type=Path, metavar="DIR", help="folder for JSON and the worst cases")
-    files.add_overwrite(judging)
-    add_flags(judging, ("weights", "device", "input_size", "cache_dir", "log_level"))
-    judging.set_defaults(act="fidelity")
-    for name in ("http", "grpc"):
-        over = actions.add_parser(name, help=f"a running server over {name}")
-        _add_server(over)
-        over.add_argument(
-            "--concurrency", type=_whole_numbers, default=[1, 4, 16], metavar="N,N", help="default: 1,4,16"
-        )
-        over.add_argument("--rate", type=_numbers, metavar="N,N", help="open loop: requests per second")
-        over.add_argument("--poisson", action="store_true", help="with --rate: random (Poisson) arrivals")
-        _add_images(over)
-        _add_common(over)
-        over.set_defaults(act=name)
-    live = actions.add_parser("streams", help="video streams to a running server over grpc; latencies are frame ages")
-    _add_server(live)
-    live.add_argument("--streams", type=_whole_numbers, default=[1], metavar="N,N", help="default: 1")
-    live.add_argument("--fps", type=_number, default=30, help="frames per second of each stream (default: 30)")
-    live.add_argument(
+    parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="folder for JSON and the worst cases")
+    files.add_overwrite(parser)
+    add_flags(parser, ("weights", "device", "input_size", "cache_dir", "log_level"))
+
+
+def _add_calls(parser: argparse.ArgumentParser) -> None:
+    _add_server(parser)
+    parser.add_argument("--concurrency", type=_whole_numbers, default=[1, 4, 16], metavar="N,N", help="default: 1,4,16")
+    parser.add_argument("--rate", type=_numbers, metavar="N,N", help="open loop: requests per second")
+    parser.add_argument("--poisson", action="store_true", help="with --rate: random (Poisson) arrivals")
+    _add_images(parser)
+    _add_common(parser)
+
+
+def _add_streams(parser: argparse.ArgumentParser) -> None:
+    _add_server(parser)
+    parser.add_argument("--streams", type=_whole_numbers, default=[1], metavar="N,N", help="default: 1")
+    parser.add_argument("--fps", type=_number, default=30, help="frames per second of each stream (default: 30)")
+    parser.add_argument(
         "--slo-ms", type=_number, metavar="MS", help="find the largest number of streams with a p99 age within this"
     )
-    live.add_argument(
+    parser.add_argument(
         "--answered",
         type=float,
         default=0.9,
         metavar="SHARE",
         help="with --slo-ms: least share of frames with a mask (default: 0.9)",
     )
-    _add_images(live)
-    _add_common(live)
-    live.set_defaults(act="streams")
+    _add_images(parser)
+    _add_common(parser)
 
 
 def _add_server(parser: argparse.ArgumentParser) -> None:
@@ -119,6 +131,8 @@ def _add_overhead(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--concurrency", type=int, default=16, metavar="N", help="frames in flight (default: 16)")
     parser.add_argument("--rounds", type=int, default=2, metavar="N", help="measurements of each (default: 2)")
+    _add_images(parser)
+    _add_common(parser)
 
 
 def size(text: str) -> tuple[int, int]:

@@ -135,9 +135,9 @@ def test_schedule_by_the_clock_begins_no_step_after_its_end(arguments, tmp_path)
         (["--validation", "others.txt"], "the lists of names leave none of 3 pictures; names are as samples/polyp-1"),
         (["--only", "others.txt"], "leave none of 3 pictures"),
         (["--images", "more"], "as many --masks as --images"),
-        (["--device", "nosuch"], "device 'nosuch' is not to be had here; use --device cpu or cuda"),
-        (["--device", "meta"], "device 'meta' is not to be had here"),
-        (["--device", "cuda:77"], "device 'cuda:77' is not to be had here"),
+        (["--device", "nosuch"], "device 'nosuch' is not available on this machine; use --device cpu or cuda"),
+        (["--device", "meta"], "device 'meta' is not available on this machine"),
+        (["--device", "cuda:77"], "device 'cuda:77' is not available on this machine"),
         (["--resume"], "out holds no run to resume; leave out --resume"),
     ],
 )
