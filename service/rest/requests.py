@@ -32,11 +32,6 @@ class SegmentQuery(FrameOptions):
         """The DICOM Segmentation that the parameters describe."""
         return Wanted(self.segmentation_type or "binary", self.omit_empty)
 
-    @property
-    def of_segmentation(self) -> str:
-        """Name of a given parameter that applies to a DICOM Segmentation only; empty if there is none."""
-        return "omit_empty" if self.omit_empty else "segmentation_type" if self.segmentation_type else ""
-
 
 def _form(file: dict[str, Any], options: type[FrameOptions]) -> dict[str, Any]:
     """Return the schema of a form of one file or several, whose other fields are the parameters of the query."""

@@ -154,7 +154,7 @@ async def segment(request: Request, query: Annotated[SegmentQuery, Query()]) -> 
     asked = with_fields(query, fields) if fields else query
     if not image.startswith(STARTS) and is_object(image):
         return await _object(request, image, asked, service)
-    if asked.of_segmentation:
+    if _of_segmentation(asked):
         raise InvalidParameter(f"a DICOM Segmentation needs a DICOM object; send one as Content-Type: {DICOM_TYPE}")
     kind = None if asked.output or accepts_anything(request) else negotiated(request, (PNG_TYPE, JSON_TYPE))
     frame = Frame(source=image, options=_options(asked, kind, service), deadline=call.deadline)
@@ -169,10 +169,8 @@ async def _object(request: Request, data: bytes | None, query: SegmentQuery, ser
     wants_dicom = kind == DICOM_TYPE
     if query.output == "maps" or (wants_dicom and query.output not in (None, "mask")):
         raise InvalidParameter(f"output={query.output} is not available for DICOM here; leave it out, or accept PNG")
-    if query.of_segmentation and not wants_dicom:
-        raise InvalidParameter(
-            f"{query.of_segmentation} applies to a DICOM Segmentation only; add Accept: {DICOM_TYPE}"
-        )
+    if (given := _of_segmentation(query)) and not wants_dicom:
+        raise InvalidParameter(f"{given} applies to a DICOM Segmentation only; add Accept: {DICOM_TYPE}")
     options = _options(query, kind, service)
     done = await dicom.respond(request, data, options, service, query.wanted if wants_dicom else None)
     return _answer(done, call_of(request)) if isinstance(done, Segmentation) else done
@@ -233,6 +231,11 @@ async def metrics(request: Request) -> Response:
 async def no_websocket() -> None:
     """Refuse a plain GET of the video stream."""
     raise UpgradeRequired("the video stream is a WebSocket; open one at this path, see docs/live-video.md")
+
+
+def _of_segmentation(query: SegmentQuery) -> str:
+    """Return the name of a given parameter that applies to a DICOM Segmentation only; empty if there is none."""
+    return "omit_empty" if query.omit_empty else "segmentation_type" if query.segmentation_type else ""
 
 
 def _options(query: FrameOptions, kind: str | None, service: Service, priority: Priority = Priority.SINGLE) -> Options:

@@ -19,8 +19,8 @@ from pranet_client import (
     Reply,
     StreamConfig,
     VideoFrame,
-    connection,
 )
+from tests.support.patching import Patches
 from tests.support.pictures import encoded, red_box
 from tests.support.predictors import PATIENCE, GatedPredictor
 from tests.support.serving import Running, serving, until
@@ -94,9 +94,9 @@ def address(it: Running) -> str:
 @pytest.mark.parametrize("name", WRONG)
 @pytest.mark.parametrize("iterable", ["plain", "async"])
 async def test_what_ends_the_frames_ends_the_stream_after_the_answers_of_those_before(
-    name: str, iterable: str, monkeypatch: pytest.MonkeyPatch
+    name: str, iterable: str, patched: Patches
 ) -> None:
-    monkeypatch.setattr(connection, "LAST_ANSWERS_SECONDS", PATIENCE)  # on a busy machine an answer takes its time
+    patched("pranet_client.connection", "LAST_ANSWERS_SECONDS", PATIENCE)  # on a busy machine an answer takes its time
     make, kind, says = WRONG[name]
     whole = make() if name in ("one-picture", "no-iterable") or iterable == "plain" else as_async(make())
     seen: list[Reply] = []
@@ -113,8 +113,8 @@ async def test_what_ends_the_frames_ends_the_stream_after_the_answers_of_those_b
 
 
 @pytest.mark.parametrize("name", WRONG)
-async def test_the_same_holds_without_an_event_loop(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "LAST_ANSWERS_SECONDS", PATIENCE)
+async def test_the_same_holds_without_an_event_loop(name: str, patched: Patches) -> None:
+    patched("pranet_client.connection", "LAST_ANSWERS_SECONDS", PATIENCE)
     make, kind, says = WRONG[name]
 
     def run(target: str) -> tuple[BaseException | None, int]:

@@ -47,7 +47,7 @@ def main() -> None:
     model = interface.ModelRef("free-00000000", "0" * 64, "free", "cpu", "fp32")
     app.load_predictor = lambda settings: FreeEngine(model)
     parser = argparse.ArgumentParser()
-    sys.modules["service.settings"].add_flags(parser)
+    importlib.import_module(app.from_command_line.__module__).add_flags(parser)  # earlier ones have both in settings
     app.run(parser.parse_args(flags))
 
 
