@@ -67,7 +67,7 @@ def add_overwrite(parser: argparse.ArgumentParser, *, skip: bool = False) -> Non
     group.add_argument("--overwrite", action="store_true", help="replace files that exist; inputs are never replaced")
     if skip:
         group.add_argument(
-            "--skip-existing", action="store_true", help="pass by what has its output already, to go on with a run"
+            "--skip-existing", action="store_true", help="skip inputs whose output exists, to continue a run"
         )
 
 
@@ -79,9 +79,9 @@ class Targets:
         self._skip: bool = getattr(arguments, "skip_existing", False)
         self._advice = "give another path, or --overwrite to replace it"
         if hasattr(arguments, "skip_existing"):
-            self._advice += ", or --skip-existing to pass it by"
+            self._advice += ", or --skip-existing to skip it"
         if hasattr(arguments, "resume"):
-            self._advice += ", or --resume to go on with that run"
+            self._advice += ", or --resume to continue that run"
         self._files: dict[Identity, Path] = {}
         self._folders: dict[Identity, Path] = {}
         for path in inputs:
@@ -137,7 +137,7 @@ class Targets:
         """
         self.folder(flag, path)
         if path.is_dir() and any(path.iterdir()):
-            raise TargetError(f"{flag} {path} is not empty; give a new folder, two sessions are never mixed in one")
+            raise TargetError(f"{flag} {path} is not empty; give a new folder: two sessions are never mixed in one")
 
     def _read(self, path: Path) -> None:
         if (found := _identity(path)) is None:
@@ -166,7 +166,7 @@ def writing(flag: str, path: Path) -> Iterator[None]:
         if error.errno not in FULL and not _names(error, path.parent):
             raise
         reason = f"{flag} {path} cannot be written ({error.strerror})"
-        raise TargetError(f"{reason}; make room, or give a path that can be written") from error
+        raise TargetError(f"{reason}; free some space, or give a path that can be written") from error
 
 
 def _names(error: OSError, folder: Path) -> bool:

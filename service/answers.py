@@ -24,9 +24,7 @@ class ModelBody(BaseModel):
 class PolypBody(BaseModel):
     """One connected region of the mask; coordinates are pixels of the upright image."""
 
-    polygon: list[tuple[int, int]] = Field(
-        description="Outer outline along the edges of pixels, (x, y), as COCO has it."
-    )
+    polygon: list[tuple[int, int]] = Field(description="Outer outline along the edges of pixels, (x, y), as in COCO.")
     bounding_box: tuple[int, int, int, int] = Field(description="x, y, width, height.")
     area_fraction: float = Field(description="Of the image, 0 to 1.")
     centroid: tuple[float, float] = Field(description="x, y.")

@@ -142,7 +142,7 @@ def _bound(host: str, port: int, name: str) -> socket.socket:
         if error.errno in (errno.EADDRINUSE, errno.EACCES):
             choice = f"port {port} of {host} cannot be opened ({reason}); choose another: "
         else:
-            choice = f"{host} is not an address of this machine ({reason}); choose one, or 0.0.0.0 for all: "
+            choice = f"{host} cannot be listened on ({reason}); choose an address of this machine, or 0.0.0.0 for all: "
             name = "host"
         raise StartError(f"{choice}{flag(name)}, or {variable(name)}") from error
 

@@ -206,7 +206,7 @@ class Calls:
         context.attach(context.set_value(STREAM, True, inside) if call.is_stream else inside)
 
     def expect(self, *transports: Transport) -> None:
-        """Begin the metrics of transports at 0."""
+        """Create the series of these transports at 0, so that Prometheus sees their first increase."""
         for transport in transports:
             self._metrics.request_duration.labels(transport.name)
             for code in {transport.ok, *map(transport.code, causes())}:

@@ -80,7 +80,9 @@ def markdown_table() -> str:
 
 def default_text(field: FieldInfo) -> str:
     """Return the default of a setting as users see it; ``none`` if it has none."""
-    return "none" if field.default is None else str(field.default)
+    if field.default in (None, ""):
+        return "none"
+    return str(field.default).lower() if isinstance(field.default, bool) else str(field.default)
 
 
 def _from_environment(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
@@ -90,7 +92,7 @@ def _from_environment(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[
         name = key.removeprefix(PREFIX).lower()
         if key.startswith(KUBERNETES_PREFIXES) or (name == "port" and "://" in environ[key]):
             warnings.append(
-                f"{key} looks like a Kubernetes service link and is ignored; avoid it by enableServiceLinks: false"
+                f"{key} looks like a Kubernetes service link and is ignored; set enableServiceLinks: false to avoid it"
             )
         elif name in Settings.model_fields:
             if environ[key]:  # an empty variable counts as unset, as compose files need it

@@ -78,7 +78,7 @@ class ServiceError(Exception):
 
 
 class InvalidRequest(ServiceError):
-    """The request is malformed; its picture was not looked at."""
+    """The request is malformed; the picture was not read."""
 
     status, grpc, slug = 400, StatusCode.INVALID_ARGUMENT, "invalid-request"
 
@@ -161,13 +161,13 @@ class TooManyPixels(ServiceError):
 
 
 class UnsupportedImage(ServiceError):
-    """The body does not begin as a supported image format."""
+    """The body does not start like a supported image format."""
 
     status, grpc, slug = 415, StatusCode.INVALID_ARGUMENT, "unsupported-image"
 
 
 class CodedBody(ServiceError):
-    """The body has a `Content-Encoding` other than gzip and deflate; `Accept-Encoding` lists what is read."""
+    """The body has a `Content-Encoding` other than gzip and deflate; `Accept-Encoding` lists the supported ones."""
 
     status, grpc, slug = 415, StatusCode.INVALID_ARGUMENT, "coded-body"
 

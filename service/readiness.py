@@ -64,4 +64,6 @@ class Readiness:
         if self.dead.is_set():
             raise NotReady("inference no longer answers; retry after the service has been restarted")
         if not self._decoding_answers():
-            raise NotReady("every thread that decodes pictures is stuck; retry after the service has been restarted")
+            raise NotReady(
+                "all threads that decode pictures are busy with pictures that take too long; retry in a moment"
+            )

@@ -189,13 +189,15 @@ class Settings(BaseModel):
             try:
                 ip_network(each)
             except ValueError:
-                raise ValueError(f"{each} is no address or network; give some as 10.0.0.7 or 10.0.0.0/24") from None
+                raise ValueError(
+                    f"{each} is not an address or network; give, for example, 10.0.0.7 or 10.0.0.0/24"
+                ) from None
         return given
 
     @model_validator(mode="after")
     def _needs_each_other(self) -> Self:
         if (self.tls_cert is None) != (self.tls_key is None):
-            raise ValueError("TLS_CERT and TLS_KEY need each other; set both or neither")
+            raise ValueError("set TLS_CERT and TLS_KEY together, or neither")
         if self.tls_client_ca and not self.tls_cert:
             raise ValueError("TLS_CLIENT_CA needs TLS_CERT and TLS_KEY; set them too, or unset TLS_CLIENT_CA")
         if (self.rate_limit or self.token_concurrency) and not self.api_tokens_file:

@@ -1,7 +1,7 @@
 """The errors of the client.
 
 ClientError
-├── InvalidInput      what was given is no picture, or no iterable of them
+├── InvalidInput      an argument is not a picture, or not an iterable of pictures
 ├── TlsError          a certificate, key or authority file cannot be used
 └── RequestFailed     the service refused the request, failed on it, or cannot be reached
 """

@@ -55,7 +55,7 @@ def to_picture(image: "Image | RawPicture") -> Picture:
         return image
     if isinstance(image, bytes | bytearray | memoryview):
         if not image:
-            raise InvalidInput(f"the picture has no bytes; {EXPECTED}")
+            raise InvalidInput(f"the picture is empty; {EXPECTED}")
         return bytes(image)
     if isinstance(image, str | os.PathLike):
         return _read(Path(image))
@@ -94,7 +94,9 @@ def _read(path: Path) -> bytes:
 def _of_array(array: "npt.NDArray[Any]") -> RawPicture:
     shape, kind = array.shape, array.dtype
     if advice := _advice(shape, str(kind)):
-        raise InvalidInput(f"an array of {kind} with shape {shape} is no picture of uint8 (H, W, 3) in RGB; {advice}")
+        raise InvalidInput(
+            f"an array of {kind} with shape {shape} is not a picture of uint8 (H, W, 3) in RGB; {advice}"
+        )
     return RawPicture(PixelFormat.RGB24, shape[1], shape[0], 3 * shape[1], array.tobytes())
 
 
@@ -119,7 +121,10 @@ def _of_pillow(image: "PillowImage.Image") -> RawPicture:
     from PIL import ImageOps
 
     if image.mode.startswith(NOT_8_BIT):
-        raise InvalidInput(f"a Pillow image of mode {image.mode} is not of 8 bits; scale it to 0 to 255, as L or RGB")
+        raise InvalidInput(
+            f"a Pillow image of mode {image.mode} does not have 8 bits a channel; scale it to 0 to 255, and convert it "
+            "to L or RGB"
+        )
     try:
         upright = ImageOps.exif_transpose(image).convert("RGB")
     except OSError as error:  # Pillow decodes at first use

@@ -50,7 +50,7 @@ class LoopThread:
             self._loop.call_soon_threadsafe(start)
         except RuntimeError:
             coroutine.close()
-            raise ClientError("this client is closed; make another one") from None
+            raise ClientError("this client is closed; create a new one") from None
         try:
             result, error = outcome.result()
         except BaseException:  # such as KeyboardInterrupt

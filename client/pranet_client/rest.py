@@ -1,4 +1,4 @@
-"""Requests over REST: in time, repeated only where that is safe, with errors that say what happened."""
+"""Requests over REST: in time, and repeated where that is safe, with errors that say what happened."""
 
 import asyncio
 from collections.abc import AsyncIterator

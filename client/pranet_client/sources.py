@@ -1,4 +1,4 @@
-"""Reads the frames of the caller, from an iterator that may block, fail, or yield what is no frame."""
+"""Reads the frames of the caller, from an iterator that may block, fail, or yield something that is not a frame."""
 
 import asyncio
 import contextlib

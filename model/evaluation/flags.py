@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of ``pranet evaluate``."""
     add = parser.add_argument
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--weights", type=Path, help="judge this weights file")
+    source.add_argument("--weights", type=Path, help="evaluate this weights file")
     source.add_argument("--predictions", type=Path, help="judge the maps in this folder, named as the pictures are")
     add_sources(parser)
     add("--protocol", choices=PROTOCOLS, default="fixed")

@@ -21,7 +21,7 @@ TIMED_FRAMES = 20
 
 
 class Maps(Protocol):
-    """Anybody's answers to a set of pictures."""
+    """Source of probability maps: a network, or a folder of files."""
 
     def probability(self, file: PairFile, width: int, height: int) -> Array:
         """Return the probability float64 (height, width), 0..1, of one of the pictures."""

@@ -1,4 +1,4 @@
-"""The two ways in which a set of maps is judged.
+"""The two ways to evaluate a set of maps.
 
 ``fixed``: threshold 0.5 on plain probabilities; two empty masks match perfectly, one empty is a complete miss.
 ``published``: as the MICCAI evaluation of PraNet does: each map is stretched by its own minimum and maximum, overlap

@@ -42,7 +42,9 @@ def run(args: argparse.Namespace) -> int:
         return near_copies.report(args)
     settings = _overridden(recipe.load(args.recipe), args)
     if (settings.freeze or settings.frozen_statistics) and not (args.init or args.backbone or args.resume):
-        raise RecipeError(f"recipe {settings.name} keeps a part of the weights as it is; say of which: --init FILE")
+        raise RecipeError(
+            f"recipe {settings.name} freezes a part of the network; give the weights to start from: --init FILE"
+        )
     device = _device(args.device)
     held_out = read_names(args.validation) if args.validation else set()
     chosen = sources.select(sources.selected(args), held_out, None)

@@ -22,15 +22,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--backbone", type=Path, help="start from an ImageNet Res2Net-50 v1b in its published key names")
     once = parser.add_mutually_exclusive_group()
     once.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    once.add_argument("--overwrite", action="store_true", help="begin anew over the run in --out")
+    once.add_argument("--overwrite", action="store_true", help="start over and replace the run in --out")
     add("--validation", type=Path, help="list of names to validate on, and not to train on")
     add("--validate-every", type=int, default=250, metavar="STEPS")
     add("--save-every", type=int, default=100, metavar="STEPS")
-    add("--steps", type=int, help="train so many steps, whatever the recipe says")
+    add("--steps", type=int, help="steps to train, instead of those of the recipe")
     add("--minutes", type=float, help="train so many minutes, whatever the recipe says")
     add("--batch", type=int, help="samples a step, on a machine with less memory or time than the recipe's")
     add("--precision", choices=("fp32", "bf16"), help="bf16 is slow where the processor does not compute in it")
-    add("--seed", type=int, help="another seed than the recipe's")
+    add("--seed", type=int, help="random seed, instead of the recipe's")
     add(
         "--leave-out",
         action="append",

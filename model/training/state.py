@@ -44,7 +44,7 @@ def require(folder: Path) -> Path:
     """
     path = folder / FILE
     if not path.is_file():
-        raise UserError(f"{folder} holds no run to resume; leave out --resume to begin one there")
+        raise UserError(f"{folder} holds no run to resume; leave out --resume to start one")
     return path
 
 

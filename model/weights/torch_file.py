@@ -1,4 +1,4 @@
-"""Files that PyTorch saved: read without running code in them, and freed from what training puts around weights.
+"""Files that PyTorch saved: read without running code in them, and without the wrappers that training code adds.
 
 Networks are saved inside a dictionary beside the optimiser (``WRAPPERS``), and under prefixes (``PREFIXES``) by
 ``torch.nn.DataParallel``, ``torch.compile`` and modules that hold the network.
@@ -75,7 +75,7 @@ def _fault(error: Exception) -> str:
     if SCRIPTED in text:
         return "is a TorchScript program, not weights; save torch.jit.load(FILE).state_dict() with torch.save"
     if isinstance(error, pickle.UnpicklingError) and (found := OBJECT.search(text)):
-        return f"holds an object of {found['name']}, which only code can load, so it is not loaded; {HOW}"
+        return f"holds an object of {found['name']}, which could run code, so it is not loaded; {HOW}"
     lines = [line for line in text.splitlines() if line.strip()]
     if isinstance(error, pickle.UnpicklingError):
         lines = [line for line in lines if not line.startswith(NO_FAULT)]

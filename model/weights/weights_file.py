@@ -83,7 +83,7 @@ def read(path: Path) -> bytes:
     if not data:
         raise CheckpointError(path, "is empty; download or copy it again")
     if len(data) > MAX_BYTES:
-        raise CheckpointError(path, f"has more than {MAX_BYTES} bytes, so it is not a PraNet; use another file")
+        raise CheckpointError(path, f"has more than {MAX_BYTES} bytes, which is too large for PraNet; use another file")
     return data
 
 

@@ -52,6 +52,6 @@ class Authentication:
             raise Unauthenticated("the request has several Authorization headers; send one")
         scheme, _, token = "".join(authorizations).strip().partition(" ")
         if scheme.lower() != SCHEME or not token.strip():
-            raise Unauthenticated(f"this service asks for a token; {HOW}")
+            raise Unauthenticated(f"this service requires a token; {HOW}")
         with spending(self._limits.of(self._tokens.holder(token.strip()))):
             yield

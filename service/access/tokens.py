@@ -159,7 +159,7 @@ class Tokens:
     def _newest(self) -> list[Token]:
         with self._path.open() as file:
             if os.fstat(file.fileno()).st_nlink == 0:  # Docker mounts a file by its inode, whatever replaces it
-                raise TokensError("it was replaced, but a mount still shows the old file; mount its folder instead")
+                raise TokensError("the mount still shows a file that was replaced; mount its folder instead")
             return parse(file.read())
 
     def _stamped(self) -> Stamp | None:

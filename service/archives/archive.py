@@ -50,7 +50,7 @@ class Archives:
 
         """
         if self.working >= self._max_archives:
-            raise QueueFull(f"{self.working} archives are in progress (MAX_ARCHIVES); retry when one is done")
+            raise QueueFull(f"{self.working} archives are in progress (MAX_ARCHIVES); retry later")
         self.working += 1
         try:
             yield

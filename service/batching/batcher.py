@@ -194,7 +194,11 @@ class Batcher(Generic[Item, Result]):
         self.abandoned -= 1
         seconds = time.perf_counter() - started
         self._pace.learn(frames, seconds)
-        log.warning("a call that counted as hung returned: %d frames took %.0f s; the device is slow", frames, seconds)
+        log.warning(
+            "a device call that was abandoned as hung has returned: %d frames took %.0f s; the device is slow",
+            frames,
+            seconds,
+        )
 
 
 def _nothing() -> None: ...

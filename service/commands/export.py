@@ -103,7 +103,9 @@ def _frames(folders: list[Path], exclude: set[str], max_pixels: int) -> Iterator
         pictures = listed(folder, PICTURES, deep=True)
         pictures = [file for file in pictures if exclude.isdisjoint(_names(file))]
         if not pictures:
-            raise UserError(f"{folder} holds no pictures; give --calibrate a folder of them, not all excluded")
+            raise UserError(
+                f"{folder} holds no pictures; give --calibrate a folder that has some, besides those of --exclude"
+            )
         damaged, count = 0, min(len(pictures), CALIBRATION_PICTURES // len(folders))
         for index in np.linspace(0, len(pictures) - 1, count).round().astype(int):
             try:

@@ -77,7 +77,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in (folder / ANSWERS).read_text().splitlines()]
     except (OSError, ValueError) as error:
         raise RecordingError(
-            f"{folder} holds no valid recording ({error}); give a folder that pranet stream --record has written"
+            f"{folder} is not a valid recording ({error}); give a folder that pranet stream --record has written"
         ) from error
 
 

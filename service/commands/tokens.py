@@ -51,7 +51,7 @@ def _add(arguments: argparse.Namespace, path: Path) -> int:
 def _remove(arguments: argparse.Namespace, path: Path) -> int:
     text = path.read_text()
     if arguments.name not in (token.name for token in parse(text)):
-        raise TokensError(f"{path} has no token of {arguments.name}; give a name from the file")
+        raise TokensError(f"{path} has no token named {arguments.name}; give a name from the file")
     kept = [line for line in text.splitlines() if line.strip().partition(":")[0] != arguments.name]
     files.write(path, "\n".join([*kept, ""]), mode=files.PRIVATE)
     return 0

@@ -63,7 +63,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     print(masks.told(masks.levels_of(annotation for _, annotation in pairs)))
     print(f"pictures            {found.pictures}")
     print(f"Dice of the masks   {found.agreement:.4f}")
-    print(f"Dice with the truth {found.one:.4f} and {found.other:.4f} ({found.other - found.one:+.4f})")
+    print(f"Dice with the annotations {found.one:.4f} and {found.other:.4f} ({found.other - found.one:+.4f})")
     return 0
 
 

@@ -21,5 +21,5 @@ def require() -> None:
     if any(importlib.util.find_spec(package) is None for package in PACKAGES):
         advice = f"the operator can add it: {how_to_install('dicom')}"
         if sys.version_info >= TOO_NEW:
-            advice = "it needs Python 3.13 or earlier, for want of a package of pyjpegls for later ones"
+            advice = "it needs Python 3.13 or earlier, because pyjpegls has no package for later ones"
         raise UnsupportedImage(f"DICOM support is not installed; {advice}")

@@ -35,6 +35,6 @@ def _is_lossy(source: Dataset) -> bool:
 
 
 def _ratio(source: Dataset) -> str:
-    """Return the size of the uncompressed pixels in that of the compressed ones."""
+    """Return the compression ratio: size of the uncompressed pixels by that of the compressed ones."""
     bits = source.Rows * source.Columns * source.SamplesPerPixel * source.BitsAllocated
     return f"{bits * int(source.get('NumberOfFrames') or 1) / 8 / max(1, len(source.PixelData)):.4g}"

@@ -18,7 +18,7 @@ UPRIGHT = [1, 0, 0, 0, 1, 0]  # rows run to the right, columns down
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """One frame of a source."""
+    """Reference from a Segmentation to one frame of a source object."""
 
     sop_class: str
     instance: str

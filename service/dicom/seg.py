@@ -63,7 +63,9 @@ def check(sources: Sequence[Dataset]) -> None:
             )
     for name in SHARED:
         if len({source.get(name) for source in sources}) > 1:
-            raise InvalidRequest(f"the objects differ in {name}, but a Segmentation is of one series; send one a call")
+            raise InvalidRequest(
+                f"the objects differ in {name}, but a Segmentation covers one series; send one series per request"
+            )
     first = sources[0]
     if sum(map(references.frames, sources)) * first.Rows * first.Columns > MAX_PIXELS:
         raise TooManyPixels(f"a Segmentation may have at most {MAX_PIXELS} pixels; request PNG, or send fewer frames")

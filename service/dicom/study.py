@@ -131,7 +131,7 @@ def _checked(dataset: Dataset, decoder: Decoder, max_pixels: int) -> Study:
     kind = UID(str(dataset.get("SOPClassUID", "")))
     no_image = kind.type == "SOP Class" and not {"Rows", "PixelData"}.intersection(dataset.dir())
     if kind in NO_PICTURES or no_image:
-        raise NoPicture(f"the DICOM object is of the class {kind.name}, not a picture; send the pictures")
+        raise NoPicture(f"the DICOM object has the SOP class {kind.name}, not a picture; send the pictures")
     missing = [name for name in NEEDED if name not in dataset]
     if missing:
         raise UndecodableImage(f"the DICOM object is not an image: it has no {', '.join(missing)}; send an image")
@@ -180,7 +180,7 @@ def _codestream(dataset: Dataset, decoder: Decoder, index: int, count: int) -> b
     frame: bytes = get_frame(dataset.PixelData, index, number_of_frames=count)
     if RLELossless == decoder.UID:  # its frames declare no size
         if len(frame) > MAX_RLE_BYTES:
-            raise TooManyBytes(f"the frame has more than {MAX_RLE_BYTES} bytes of run lengths; send JPEG 2000")
+            raise TooManyBytes(f"the frame has more than {MAX_RLE_BYTES} bytes of RLE data; send it as JPEG 2000")
         return frame
     declared = declared_size(frame, decoder.UID)
     if declared is None:

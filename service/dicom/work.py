@@ -73,7 +73,7 @@ async def segmentation(
 
 
 def _of_frame(error: ServiceError, name: str) -> ServiceError:
-    """Let an error say which frame it is about."""
+    """Put the number of the frame before the message of an error."""
     error.detail = f"frame {name}: {error.detail}"
     error.args = (error.detail,)
     return error

@@ -47,7 +47,7 @@ class SideOutputs:
 
     def _maps(self, pixels: Pixels, sha256: str) -> list[Pixels]:
         if not self._busy.acquire(blocking=False):
-            raise QueueFull("maps are computed for one picture at a time; retry")
+            raise QueueFull("another request for maps is in progress; retry")
         try:
             return self._network(sha256).of(pixels)
         finally:

@@ -76,5 +76,5 @@ def negotiated(request: Request, offered: Sequence[str]) -> str:
 
     """
     if (chosen := preferred(accept_of(request), offered)) is None:
-        raise NotAcceptable(f"the answer is not available as Accept asks; accept {', '.join(offered)}, or leave it out")
+        raise NotAcceptable(f"no type in Accept can be answered; accept {', '.join(offered)}, or leave it out")
     return chosen

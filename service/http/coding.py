@@ -36,7 +36,7 @@ class Unpacker:
                 if part or not self.packed:
                     return part
         except zlib.error as error:
-            raise InvalidRequest(f"the body is not valid {self._coding} ({error}); pack it again") from error
+            raise InvalidRequest(f"the body is not valid {self._coding} ({error}); compress it again") from error
 
     def check_end(self) -> None:
         """Check that the last member is complete.
@@ -46,4 +46,4 @@ class Unpacker:
 
         """
         if not self._zlib.eof:
-            raise InvalidRequest(f"the body ends inside its {self._coding} data; send all of it")
+            raise InvalidRequest(f"the {self._coding} data is incomplete; send the whole body")

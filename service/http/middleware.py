@@ -139,9 +139,8 @@ class HttpCalls:
         other than browsers send no ``Origin``.
         """
         is_socket = scope["type"] == "websocket"
-        if (
-            is_socket and scope["path"].removeprefix(self._root) not in STREAM_PATHS
-        ):  # other routes and mounts fail on a WebSocket
+        # Other routes and mounts fail on a WebSocket.
+        if is_socket and scope["path"].removeprefix(self._root) not in STREAM_PATHS:
             return UnknownRoute("this path accepts no WebSocket; the video stream is at /stream")
         origin = headers.get("origin")
         if origin is None or origin in self._origins or "*" in self._origins:
@@ -150,7 +149,8 @@ class HttpCalls:
             return None
         if origin.partition("://")[2] != headers.get("host"):
             return ForeignOrigin(
-                f"pages of {origin} may not send to this service; ask its operator to add the origin to CORS_ORIGINS"
+                f"pages of {origin} are not allowed to send requests to this service; ask its operator to add the "
+                "origin to CORS_ORIGINS"
             )
         return None
 

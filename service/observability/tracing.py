@@ -42,7 +42,7 @@ class Tracing:
         return headers["traceparent"]
 
     def record(self, made: float, times: StageTimes, failure: BaseException | None) -> None:
-        """Record the stages of one frame of the current call.
+        """Add a child span for each stage of one frame to the trace of the current call.
 
         Args:
             made: when the frame was created, ``time.perf_counter`` seconds.

@@ -87,7 +87,9 @@ def from_numbers(numbers: Array) -> bytes:
 
     """
     if numbers.size and (numbers.dtype.kind not in "iu" or numbers.min() < 0 or numbers.max() > 255):
-        raise InvalidRequest(f"the data of {INPUT!r} hold other values; send whole numbers from 0 to 255")
+        raise InvalidRequest(
+            f"the data of {INPUT!r} have values other than whole numbers; send whole numbers from 0 to 255"
+        )
     return numbers.astype(np.uint8).tobytes()
 
 
@@ -102,7 +104,8 @@ def _raw_pictures(image: Tensor) -> list[Picture]:
     size, given = math.prod(image.shape), len(image.data)
     if size != given:
         raise InvalidRequest(
-            f"{INPUT!r} has shape {list(image.shape)}, {size} elements, but its data have {given}; make them agree"
+            f"{INPUT!r} has shape {list(image.shape)}, {size} elements, but its data have {given}; "
+            "correct the shape or the data"
         )
     height, width = image.shape[1:3]
     stride = width * CHANNELS
@@ -120,7 +123,8 @@ def _encoded_pictures(image: Tensor) -> list[Picture]:
         raise InvalidRequest(f"BYTES {INPUT!r} has shape {list(image.shape)}; send [N] or [N, 1]")
     if len(image.data) != image.shape[0]:
         raise InvalidRequest(
-            f"{INPUT!r} has shape {list(image.shape)}, but its data have {len(image.data)} elements; make them agree"
+            f"{INPUT!r} has shape {list(image.shape)}, but its data have {len(image.data)} elements; "
+            "correct the shape or the data"
         )
     return list(image.data)
 

@@ -140,7 +140,7 @@ class Documented(FastAPI):
     """An application whose OpenAPI document also has headers, examples and the Open Inference Protocol."""
 
     def openapi(self) -> dict[str, Any]:
-        """Return the document; it is made once."""
+        """Return the OpenAPI document, which is built on first use."""
         if self.openapi_schema is None:
             document = super().openapi()
             document["components"]["headers"] = {

@@ -78,5 +78,7 @@ async def _refuse_route(request: Request, error: Exception) -> Any:
     if error.status_code != UnknownRoute.status:
         raise InvalidRequest(f"the request cannot be read ({error.detail}); see /docs") from None
     if oip.is_below(path := _path(request.scope)):
-        raise UnknownRoute(f"the protocol has no path {path}; the model is at {oip.PREFIX}/models/pranet") from None
+        raise UnknownRoute(
+            f"the Open Inference Protocol has no path {path}; the model is at {oip.PREFIX}/models/pranet"
+        ) from None
     raise UnknownRoute("this path does not exist; send images to POST /segment, see /docs") from None

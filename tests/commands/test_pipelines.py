@@ -179,7 +179,7 @@ def test_a_killed_run_is_gone_on_with(tmp_path: Path) -> None:
         rows.write("half a r")  # a kill in the middle of a row
     again = piped(*words, "--skip-existing")
     assert again.returncode == 0, again.stderr
-    assert b"4 pictures, 0 with a polyp, 0 failed, 2 passed by" in again.stderr
+    assert b"4 pictures, 0 with a polyp, 0 failed, 2 skipped" in again.stderr
     assert done.items() <= dict(outputs(out)).items()  # not written again
     assert [name for name, _ in outputs(out)] == [f"{number}.png.png" for number in range(6)]
     assert not list(out.glob(".*"))

@@ -72,7 +72,7 @@ def test_a_long_run_is_gone_on_with(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [done.name]
     again = pranet("segment", pictures, "-o", tmp_path / "out", "--skip-existing")
     assert again.returncode == 0, again.stderr
-    assert "2 pictures, 2 with a polyp, 0 failed, 1 passed by, which had their output" in again.stderr
+    assert "2 pictures, 2 with a polyp, 0 failed, 1 skipped (output exists)" in again.stderr
     assert done.read_bytes() == b""
     assert pranet("segment", pictures, "-o", tmp_path / "out", "--overwrite").returncode == 0
     assert done.stat().st_size > 0
@@ -210,7 +210,7 @@ def test_the_frames_of_a_video_that_are_there_are_passed_by(tmp_path: Path, caps
     assert main([*words, "--skip-existing"]) == 0
     told = capsys.readouterr().err
     assert "4 of 6 frames (2 had their output already), a polyp in 25.0% of them, first at 0.50 s" in told
-    assert "4 pictures, 1 with a polyp, 0 failed, 2 passed by" in told
+    assert "4 pictures, 1 with a polyp, 0 failed, 2 skipped" in told
     assert [file.read_bytes() for file in there] == [b"", b""]
     assert len(list(frames.iterdir())) == 6
 
@@ -223,7 +223,7 @@ def test_what_a_video_has_is_passed_by_and_what_it_lacks_is_made(
     assert main(words) == 0
     assert len(list(masks.iterdir())) == 6
     assert main(words) == 0
-    assert "0 pictures, 0 with a polyp, 0 failed, 1 passed by" in capsys.readouterr().err
+    assert "0 pictures, 0 with a polyp, 0 failed, 1 skipped" in capsys.readouterr().err
     out.unlink()
     kept = {file: file.stat().st_mtime_ns for file in masks.iterdir()}
     assert main(words) == 0

@@ -57,7 +57,7 @@ def test_a_folder_of_a_medium_is_segmented_without_what_is_no_picture(tmp_path: 
     done = pranet("segment", tmp_path / "in", "-o", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [f"1.2.840.{n}.png" for n in (1, 2, 3)]
-    assert "SEG00001: passed by: the DICOM object is of the class Segmentation Storage" in done.stderr
+    assert "SEG00001: skipped: the DICOM object has the SOP class Segmentation Storage" in done.stderr
 
 
 def test_a_folder_of_a_series_becomes_one_segmentation_in_the_order_of_its_numbers(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_a_folder_of_a_series_becomes_one_segmentation_in_the_order_of_its_numbe
     shutil.copy(SAMPLES[0], tmp_path / "in")
     done = pranet("segment", tmp_path / "in", "-o", tmp_path / "seg.dcm")
     assert done.returncode == 0, done.stderr
-    assert "polyp-1.jpg: passed by: it is no DICOM object" in done.stderr
+    assert "polyp-1.jpg: skipped: not a DICOM object" in done.stderr
     made = dcmread(tmp_path / "seg.dcm")
     sources = [each.DerivationImageSequence[0].SourceImageSequence[0] for each in made.PerFrameFunctionalGroupsSequence]
     assert [each.ReferencedSOPInstanceUID for each in sources] == uids

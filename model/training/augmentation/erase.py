@@ -38,7 +38,7 @@ def erase(image: Pixels, mask: Pixels, rng: np.random.Generator) -> Pixels | Non
 
 
 def _placement(width: int, height: int, rng: np.random.Generator) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """Mirror at random and shift by up to the size of the picture, never by nothing."""
+    """Mirror at random and shift by up to the size of the picture, never by zero."""
     mirror = np.where(rng.random(2) < 0.5, -1.0, 1.0)
     shift = rng.uniform(-0.7, 0.7, 2) * (width, height) + np.where(mirror < 0, (width - 1, height - 1), 0)
     return np.array([[mirror[0], 0, shift[0]], [0, mirror[1], shift[1]]])

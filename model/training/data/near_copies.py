@@ -42,7 +42,10 @@ def report(args: argparse.Namespace) -> int:
     validation = sources.files_of(sources.select(sources.all_of(args), set(), held_out))
     found = sorted(find(training, validation), key=lambda each: each.distance)
     for copy in found:
-        print(f"{copy.there} (validation) is nearly {copy.here}: {copy.distance:.1%} of {LOWEST**2 - 1} bits differ")
+        print(
+            f"{copy.there} (validation) is a near-copy of {copy.here}: "
+            f"{copy.distance:.1%} of {LOWEST**2 - 1} bits differ"
+        )
     print(f"{len(found)} near-copies between {len(training)} pictures of training and {len(validation)} of validation")
     return int(bool(found))
 

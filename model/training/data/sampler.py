@@ -35,7 +35,7 @@ class Sampler:
 
     @cached_property
     def _quotas(self) -> npt.NDArray[np.int64]:
-        """Samples of each source in a block, by largest remainders; none goes without."""
+        """Samples of each source in a block, by largest remainders; each source gets at least one."""
         shares = BLOCK * np.array(self.weights) / sum(self.weights)
         quotas = np.maximum(1, np.floor(shares)).astype(np.int64)
         while quotas.sum() != BLOCK:

@@ -73,7 +73,7 @@ def select(sources: list[Source], exclude: set[str], only: set[str] | None) -> l
     kept = [replace(source, files=tuple(filter(keep, source.files))) for source in sources]
     if not files_of(kept):
         names = [file.name for file in files_of(sources)]
-        raise DatasetError(f"the lists of names leave none of {len(names)} pictures; names are as {names[0]}")
+        raise DatasetError(f"the lists of names select none of {len(names)} pictures; names are as {names[0]}")
     return [source for source in kept if source.files]
 
 
@@ -103,7 +103,7 @@ def read(table: Path, data: Path) -> list[Source]:
     except (OSError, ValueError) as error:
         raise DatasetError(f"{table}: the table of sources cannot be read ({error})") from error
     if not sections:
-        raise DatasetError(f"{table}: names no source; begin one with [name]")
+        raise DatasetError(f"{table}: defines no source; begin one with [name]")
     return [_source(table, data, name, section) for name, section in sections.items()]
 
 

@@ -172,7 +172,7 @@ async def _until_ready(running: Running) -> None:
     async with httpx.AsyncClient(trust_env=False) as client:
         while time.monotonic() < end:
             if running.process.returncode is not None:
-                raise BenchError("the server ended before it was ready; its message stands above")
+                raise BenchError("the server ended before it was ready; see its message above")
             try:
                 if (await client.get(f"{running.at.url}/readyz")).is_success:
                     return

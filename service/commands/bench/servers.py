@@ -63,7 +63,7 @@ async def rpc(url: str, address: str, access: Access = NO_ACCESS) -> AsyncIterat
             request = pb.SegmentRequest(image=image)
             answer = await stub.Segment(request, timeout=TIMEOUT_SECONDS, metadata=access.metadata())
             if not answer.png.startswith(PNG_MAGIC):
-                raise BenchError("the answer holds no PNG")
+                raise BenchError("the answer is not a PNG")
 
         await _reached(client)
         yield Server(send, client)

@@ -122,9 +122,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 def _add_overhead(parser: argparse.ArgumentParser) -> None:
     """Declare what ``bench.overhead`` reads."""
-    parser.add_argument(
-        "--against", type=Path, metavar="CHECKOUT", help="measure another checkout in turns with this one"
-    )
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="alternate with another checkout")
     parser.add_argument("--over", nargs="+", choices=LOADS, default=LOADS, help="transports (default: all)")
     parser.add_argument(
         "--cores", nargs="+", type=int, default=[1], metavar="N", help="cores of the server (default: 1)"

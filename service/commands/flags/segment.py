@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from model import files
-from service.commands.segment.jobs import LINES
+from service.commands.video.suffixes import LINES
 from service.configuration import add_flags
 
 OUTPUTS = ("mask", "probability", "overlay", "json")

@@ -21,7 +21,12 @@ def add_stream_options(parser: argparse.ArgumentParser, policy: str = "latest") 
     add = parser.add_argument
     add("--server", default=SERVER, metavar="HOST:PORT", help=f"gRPC address (default: {SERVER})")
     add("--policy", choices=POLICIES, default=policy, help=f"latest (live) or every (default: {policy})")
-    add("--deadline-ms", type=float, default=0, help="from capture; later frames are dropped (default: 0, none)")
+    add(
+        "--deadline-ms",
+        type=float,
+        default=0,
+        help="drop frames that waited longer than this since their capture (default: 0, none)",
+    )
     add("--threshold", type=float, help="probability above which a pixel is polyp (default: the server's)")
     add("--smoothing-ms", type=float, default=0, help="time constant of smoothing over frames (default: 0, none)")
     add("--hysteresis", action="store_true", help="show polyps later and longer, which reduces flicker")

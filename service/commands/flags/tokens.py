@@ -35,15 +35,17 @@ def _last_day(text: str) -> date:
     """Parse ``--expires``.
 
     Raises:
-        ArgumentTypeError: it is no date, or one in the past.
+        ArgumentTypeError: it is not a date, or one in the past.
 
     """
     try:
         day = date.fromisoformat(text)
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no date; give the last day of validity as YYYY-MM-DD, such as {today() + YEAR}"
+            f"{text!r} is not a date; give the last day of validity as YYYY-MM-DD, such as {today() + YEAR}"
         ) from None
     if day < today():
-        raise argparse.ArgumentTypeError(f"{day} is past, so the token would never be valid; today is {today()} in UTC")
+        raise argparse.ArgumentTypeError(
+            f"{day} is in the past, so the token would never be valid; today is {today()} in UTC"
+        )
     return day

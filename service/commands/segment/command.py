@@ -73,7 +73,7 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.save_masks and kind not in OVERLAYS:
         raise NothingToDo("--save-masks applies to a video only; use it with --out X.mp4")
     if series and arguments.output != "mask":
-        raise NothingToDo("a DICOM Segmentation holds masks; leave --output out")
+        raise NothingToDo("a DICOM Segmentation holds masks only; leave out --output")
     if series and (arguments.jsonl or arguments.csv):
         raise NothingToDo("--jsonl and --csv have no rows for a DICOM Segmentation; use them with a folder as --out")
     if [arguments.out, arguments.jsonl, arguments.csv].count(DASH) > 1:

@@ -9,13 +9,12 @@ from model import files
 from model.errors import UserError
 from model.files import Targets
 from service.commands.segment.inputs import DASH, OPEN_FILES, name_in_tree
-from service.commands.video.suffixes import PICTURES, VIDEOS
+from service.commands.video.suffixes import LINES, PICTURES, VIDEOS
 from service.dicom.magic import NEEDED_BYTES, is_object
 
 OBJECT = ".dcm"  # of DICOM
 SUFFIXES = PICTURES | VIDEOS | {OBJECT}  # of what is taken from a folder
 OVERLAYS = frozenset({".mp4", ".m4v", ".mov", ".mkv"})  # what ``--out`` may be for one video
-LINES = ".ndjson"
 OUT, MASKS = "--out", "--save-masks"
 
 

@@ -51,7 +51,7 @@ async def read_objects(service: Service, sources: Sequence[Path], note: Note) ->
             found.append(await asyncio.to_thread(study.read, data, service.settings.max_image_pixels))
             room -= len(data)
         except study.NoPicture as error:
-            note(source, f"passed by: {error}")
+            note(source, f"skipped: {error}")
         except (ServiceError, SourceError) as error:
             if len(sources) == 1:
                 raise
@@ -70,7 +70,7 @@ async def segment_series(service: Service, job: Series, options: Options, wanted
     """
     objects = [source for source in job.sources if await asyncio.to_thread(holds_object, source)]
     for other in set(job.sources).difference(objects):
-        note(other, "passed by: it is no DICOM object")
+        note(other, "skipped: not a DICOM object")
     found = await read_objects(service, objects, note)
     if not found:
         raise SourceError("no DICOM object with pictures found; give one, or the folder of a series")
@@ -81,6 +81,6 @@ async def segment_series(service: Service, job: Series, options: Options, wanted
         work.in_order(found), options, segmenter, archives, math.inf, kind, omit_empty=wanted.omit_empty
     )
     if made.left_out:
-        note(job.target, f"left out {', '.join(made.left_out)}, which break the DICOM standard")
+        note(job.target, f"left out {', '.join(made.left_out)}, which do not follow the DICOM standard")
     await asyncio.to_thread(write, OUT, job.target, made.content)
     return made

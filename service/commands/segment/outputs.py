@@ -11,9 +11,9 @@ from model.files import TargetError
 from model.transforms import Pixels
 from service.answers import SegmentationBody
 from service.commands.segment.inputs import DASH, shown
-from service.commands.segment.jobs import LINES
 from service.commands.segment.report import Row
 from service.commands.video.pyav import SourceError
+from service.commands.video.suffixes import LINES
 from service.commands.video.writer import MAX_PIXELS
 from service.frames import codec, shapes
 from service.frames.codec import Packed

@@ -17,7 +17,7 @@ JSONL, CSV = "--jsonl", "--csv"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One picture."""
+    """A row of --csv or --jsonl: what was found in one picture or frame."""
 
     source: str
     frame: int | None = None  # number from 0, of a video or of a DICOM object with several frames
@@ -93,9 +93,9 @@ class Report:
         self.with_polyp += with_polyp
 
     def summary(self) -> str:
-        """Return the figures on one line."""
+        """Return the counts as one line for the user."""
         counted = f"{self.pictures} picture{'' if self.pictures == 1 else 's'}"
-        passed = f", {self.passed} passed by, which had their output" if self.passed else ""
+        passed = f", {self.passed} skipped (output exists)" if self.passed else ""
         return f"{counted}, {self.with_polyp} with a polyp, {self.failed} failed{passed}"
 
 

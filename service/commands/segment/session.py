@@ -45,7 +45,7 @@ async def segment_all(
     async with running(settings, load_predictor(settings)) as service:
         service.readiness.enter(Phase.SERVING)  # without a warm-up: a slow first frame does not matter here
         places, one_video = asyncio.Semaphore(AT_ONCE_PER_BATCH * service.max_batch_size), asyncio.Lock()
-        with tqdm(total=len(jobs), unit="frame", disable=None) as bar:
+        with tqdm(total=len(jobs), unit="file", disable=None) as bar:
             session = Session(service, options, wanted, targets, report, bar)
 
             async def one(job: AnyJob) -> None:

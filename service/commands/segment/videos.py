@@ -16,10 +16,11 @@ from model.transforms import Pixels
 from pranet_client.connection import VideoFrame
 from pranet_client.sources import in_thread
 from service.answers import describe
-from service.commands.segment.jobs import LINES, OUT, frame
+from service.commands.segment.jobs import OUT, frame
 from service.commands.segment.outputs import content, mask_of, suffix_of, write
 from service.commands.video.pyav import SourceError
 from service.commands.video.source import Source, paced
+from service.commands.video.suffixes import LINES
 from service.commands.video.writer import OverlayWriter
 from service.errors import ServiceError
 from service.frames.frame import Options, Segmentation
@@ -34,7 +35,7 @@ KEPT_AFTER = (SourceError,)  # what came before the damage of a video
 
 @dataclass(slots=True)
 class Findings:
-    """What was seen in a video."""
+    """Counts of the frames of a video, and the time of its first polyp."""
 
     frames: int = 0  # segmented
     failed: int = 0
@@ -50,7 +51,7 @@ class Findings:
             self.first_seconds = seconds
 
     def summary(self) -> str:
-        """Return the figures on one line."""
+        """Return the counts as one line for the user."""
         done = f"{self.frames} of {self.frames + self.failed + self.passed} frames"
         if self.passed:
             done += f" ({self.passed} had their output already)"
@@ -144,7 +145,7 @@ async def segment_video(
         results: open.
         options: see ``asked``.
         done: called with the number of each frame, its answer or error, and its mask.
-        wants: says by its number whether a frame is to be segmented; others are passed by.
+        wants: says by its number whether a frame is to be segmented; others are skipped.
 
     Raises:
         SourceError: the video is damaged; the frames before were segmented.

@@ -4,7 +4,7 @@ const KEY = "pranet-token";
 const SENDABLE = /^[\w.!#$%&'*+^`|~-]+$/; // RFC 9110's token: what a subprotocol may hold
 
 export function remember(token) {
-  if (!SENDABLE.test(token)) throw new Error("This is no token: paste it whole, without spaces or quotes.");
+  if (!SENDABLE.test(token)) throw new Error("This is not a token: paste all of it, without spaces or quotes.");
   sessionStorage.setItem(KEY, token);
 }
 

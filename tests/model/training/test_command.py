@@ -132,8 +132,8 @@ def test_schedule_by_the_clock_begins_no_step_after_its_end(arguments, tmp_path)
     ("more", "words"),
     [
         (["--validation", "nofile.txt"], "nofile.txt: the list of names cannot be read"),
-        (["--validation", "others.txt"], "the lists of names leave none of 3 pictures; names are as samples/polyp-1"),
-        (["--only", "others.txt"], "leave none of 3 pictures"),
+        (["--validation", "others.txt"], "the lists of names select none of 3 pictures; names are as samples/polyp-1"),
+        (["--only", "others.txt"], "select none of 3 pictures"),
         (["--images", "more"], "as many --masks as --images"),
         (["--device", "nosuch"], "device 'nosuch' is not available on this machine; use --device cpu or cuda"),
         (["--device", "meta"], "device 'meta' is not available on this machine"),
@@ -265,7 +265,7 @@ def test_near_copies_across_a_split_are_named_and_nothing_is_trained(many, tmp_p
     near = ["--near-copies", "--validation", str(tmp_path / "held-out.txt"), "--out", str(tmp_path / "out")]
     assert command.run(parser.parse_args([*many, *near])) == 1
     said = capsys.readouterr().out
-    assert f"samples/{second.stem} (validation) is nearly samples/{first.stem}" in said
+    assert f"samples/{second.stem} (validation) is a near-copy of samples/{first.stem}" in said
     assert "1 near-copies between 4 pictures of training and 1 of validation" in said
     assert not (tmp_path / "out").exists()
     (tmp_path / "held-out.txt").write_text("samples/polyp-3\n")
