@@ -13,7 +13,8 @@ from model import transforms
 from model.engines.predictor import Predictor
 from model.evaluation.metrics.overlap import Array
 from model.pictures.reading import read_image, read_samples
-from model.training.data.pairs import SUFFIXES, DatasetError, PairFile
+from model.pictures.suffixes import PICTURES
+from model.training.data.pairs import DatasetError, PairFile
 from model.transforms import Floats
 
 BATCH = 8
@@ -71,7 +72,7 @@ def find_map(folder: Path, picture: Path) -> Path:
 
     """
     for name in (picture.name, picture.stem):
-        for suffix in sorted(SUFFIXES):
+        for suffix in sorted(PICTURES):
             if (folder / f"{name}{suffix}").exists():
                 return folder / f"{name}{suffix}"
     raise DatasetError(f"{folder}: no map for {picture.name}")

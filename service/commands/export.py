@@ -12,11 +12,11 @@ import numpy as np
 from model import files, transforms
 from model.errors import UserError, how_to_install
 from model.files import Targets, listed
+from model.pictures.suffixes import PICTURES
 from model.training.data.pairs import read_names
 from model.transforms import Pixels
 from model.weights import checkpoint
 from model.weights.checkpoint import Checkpoint
-from service.commands.video.suffixes import PICTURES
 from service.configuration import from_command_line
 from service.errors import ServiceError
 from service.frames import codec

@@ -1,4 +1,4 @@
-"""Takes over what a Segmentation only copies of its source, so that a malformed attribute of the source does not fail the request.
+"""Copies attributes of the source into a Segmentation; a malformed one does not fail the request.
 
 Text is copied as it is. Values that have one right form are brought into it; those that have none are left out.
 """

@@ -1,4 +1,4 @@
-"""Undoes what a reverse proxy changes of a request: the path prefix, the host and the scheme: the path in front of the service's own, and the host.
+"""Undoes what a reverse proxy changes of a request: the path in front of the service's own, and the host.
 
 ``X-Forwarded-Host`` and ``X-Forwarded-Proto`` are believed from named proxies only: anybody can send them.
 """

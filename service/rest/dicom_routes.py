@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fastapi import Request, Response
@@ -10,6 +10,7 @@ from fastapi import Request, Response
 from service.archives.archive import ARCHIVE_TIMEOUT_SECONDS
 from service.batching.queue import Priority
 from service.dicom import extra
+from service.dicom.wanted import Wanted
 from service.frames.frame import Frame, Options, Segmentation
 from service.http.accept import accept_of, preferred
 from service.http.request import call_of, coding_of, read_zip
@@ -22,14 +23,6 @@ if TYPE_CHECKING:
 
 
 LEFT_OUT = "x-left-out"  # attributes of the source that a Segmentation leaves out
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """A DICOM Segmentation as a request asks for it."""
-
-    kind: str
-    omit_empty: bool
 
 
 async def respond(

@@ -12,9 +12,9 @@ from model import files
 from model.errors import UserError
 from model.pictures.masks import read_mask
 from model.pictures.reading import read_image
+from model.pictures.suffixes import PICTURES
 from model.transforms import Pixels
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 HALF = 128  # of 255: a mask that was shrunk is polyp from here on
 
 
@@ -88,7 +88,7 @@ def read_names(path: Path) -> set[str]:
     except (OSError, ValueError) as error:
         raise DatasetError(f"{path}: the list of names cannot be read ({error})") from error
     lines = (line.split("#")[0].strip() for line in text.splitlines())
-    return {str(Path(line).with_suffix("")) if Path(line).suffix in SUFFIXES else line for line in lines if line}
+    return {str(Path(line).with_suffix("")) if Path(line).suffix in PICTURES else line for line in lines if line}
 
 
 def read_truth(file: PairFile) -> Pixels:
@@ -126,7 +126,7 @@ def pictures_in(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise DatasetError(f"{folder}: no such folder")
-    found = files.listed(folder, SUFFIXES)
+    found = files.listed(folder, PICTURES)
     if not found:
         raise DatasetError(f"{folder}: holds no pictures")
     return found

@@ -7,8 +7,8 @@ from PIL import ImageOps
 
 from model.files import listed
 from model.pictures.reading import read_image
+from model.pictures.suffixes import PICTURES
 from service.commands.segment.jobs import NothingToDo
-from service.commands.video.suffixes import PICTURES
 
 JPEG_QUALITY = 90
 

@@ -37,8 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
     import uvloop
 
     from service.batching.device_thread import exit_if_abandoned
-    from service.commands.segment.objects import Wanted
     from service.commands.segment.session import segment_all
+    from service.dicom.wanted import Wanted
     from service.frames.frame import Options, Output
 
     settings = from_command_line(arguments)

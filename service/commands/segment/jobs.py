@@ -8,8 +8,9 @@ from typing import Self
 from model import files
 from model.errors import UserError
 from model.files import Targets
+from model.pictures.suffixes import PICTURES
 from service.commands.segment.inputs import DASH, OPEN_FILES, name_in_tree
-from service.commands.video.suffixes import LINES, PICTURES, VIDEOS
+from service.commands.video.suffixes import LINES, VIDEOS
 from service.dicom.magic import NEEDED_BYTES, is_object
 
 OBJECT = ".dcm"  # of DICOM

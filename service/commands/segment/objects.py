@@ -3,7 +3,6 @@
 import asyncio
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from service.commands.segment.jobs import OUT, Series, holds_object
 from service.commands.segment.outputs import read, write
 from service.commands.video.pyav import SourceError
 from service.dicom import extra
+from service.dicom.wanted import Wanted
 from service.errors import ServiceError
 from service.frames.frame import Options
 from service.runtime import Service
@@ -23,14 +23,6 @@ if TYPE_CHECKING:
 LIMIT = "--max-archive-bytes"
 
 Note = Callable[[object, object], object]  # tells about a file
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """The DICOM Segmentation to make."""
-
-    kind: str
-    omit_empty: bool
 
 
 async def read_objects(service: Service, sources: Sequence[Path], note: Note) -> "list[Study]":

@@ -14,13 +14,14 @@ from model.transforms import Pixels
 from service.archives import archive as archives
 from service.commands.segment.inputs import DASH, shown
 from service.commands.segment.jobs import MASKS, OBJECT, OUT, AnyJob, Drawing, Job, Series, holds_object
-from service.commands.segment.objects import Wanted, read_objects, segment_series
+from service.commands.segment.objects import read_objects, segment_series
 from service.commands.segment.outputs import asked, content, mask_of, read, row_of, write
 from service.commands.segment.report import Report, Row
 from service.commands.segment.videos import Results, segment_video
 from service.commands.video.pyav import SourceError
 from service.commands.video.source import open_source
 from service.commands.video.suffixes import VIDEOS
+from service.dicom.wanted import Wanted
 from service.errors import ServiceError
 from service.frames.codec import Packed
 from service.frames.frame import Frame, Options, Segmentation

@@ -1,5 +1,4 @@
-"""Suffixes of files: pictures and videos that are taken from a folder, and lists of masks."""
+"""Suffixes of files: videos that are taken from a folder, and lists of masks."""
 
 LINES = ".ndjson"  # one line of JSON for each frame
-PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 VIDEOS = frozenset({".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".mts", ".m2ts"})
