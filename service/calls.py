@@ -205,7 +205,7 @@ class Calls:
         inside = set_span_in_context(call.span)
         context.attach(context.set_value(STREAM, True, inside) if call.is_stream else inside)
 
-    def expect(self, *transports: Transport) -> None:
+    def initialise_series(self, *transports: Transport) -> None:
         """Create the series of these transports at 0, so that Prometheus sees their first increase."""
         for transport in transports:
             self._metrics.request_duration.labels(transport.name)

@@ -62,7 +62,7 @@ class Readiness:
         if self.phase is Phase.STARTING:
             raise NotReady("the service is warming up; retry in a moment")
         if self.dead.is_set():
-            raise NotReady("inference no longer answers; retry after the service has been restarted")
+            raise NotReady("inference no longer answers; the service will restart, so retry later")
         if not self._decoding_answers():
             raise NotReady(
                 "all threads that decode pictures are busy with pictures that take too long; retry in a moment"

@@ -19,7 +19,7 @@ from service.batching.batcher import HANG_SECONDS, Batcher
 from service.batching.device_thread import in_device_thread
 from service.calls import Calls
 from service.dicom import recognition
-from service.frames.frame import Inference, rehearse
+from service.frames.frame import Inference, warm_up_cpu
 from service.frames.model_slot import PREPARE_SECONDS, ModelSlot
 from service.frames.segmenter import CpuPool, Segmenter, inference
 from service.frames.side_outputs import SideOutputs
@@ -109,7 +109,7 @@ async def running(
         traces = await stack.enter_async_context(tracing.started(settings.traces_endpoint))
         pool = stack.enter_context(CpuPool())
         batcher = await stack.enter_async_context(_batcher(settings, predictor, max_batch_size, metrics, hang_seconds))
-        readiness = Readiness(batcher.dead, pool.answers)
+        readiness = Readiness(batcher.dead, pool.is_responsive)
         metrics.ready.set_function(lambda: readiness.ready)
         side_outputs = SideOutputs(settings.weights_path) if settings.maps else None
         segmenter = _segmenter(settings, batcher, pool, metrics, traces, side_outputs, predictor.model.input_size)
@@ -145,7 +145,7 @@ async def warm_up(service: Service, predictor: Predictor) -> None:
     """
     async with asyncio.timeout(PREPARE_SECONDS):
         await in_device_thread(predictor.warm_up, service.max_batch_size)
-    await asyncio.to_thread(rehearse)
+    await asyncio.to_thread(warm_up_cpu)
     if service.readiness.phase is Phase.STARTING:
         service.readiness.enter(Phase.SERVING)
 

@@ -1,8 +1,8 @@
 """Takes pictures out of DICOM objects wherever one picture is expected; pydicom is imported only for an object."""
 
 from pranet_client.pictures import Picture
-from service.dicom import extra
-from service.dicom.magic import is_object
+from service.dicom import availability
+from service.dicom.detection import is_object
 from service.frames import codec
 
 
@@ -15,7 +15,7 @@ def unpacked(data: bytes, max_pixels: int) -> Picture:
     """
     if not is_object(data):
         return data
-    extra.require()
+    availability.require()
     from service.dicom import study
 
     return study.only_frame(data, max_pixels)
@@ -30,7 +30,7 @@ def size(data: bytes, max_pixels: int) -> tuple[int, int]:
     """
     if not is_object(data):
         return codec.size(data, max_pixels)
-    extra.require()
+    availability.require()
     from service.dicom import study
 
     header = study.read(data, max_pixels).dataset

@@ -16,7 +16,7 @@ from pydicom.uid import UID, VLEndoscopicImageStorage
 
 from model.engines.predictor import ModelRef
 from service import __version__
-from service.dicom import copied, lossy, references
+from service.dicom import lossy, patient_attributes, references
 from service.errors import InvalidRequest, TooManyPixels, UndecodableImage
 
 MAX_PIXELS = 2**30  # of all frames together; each takes one byte while the object is built
@@ -94,7 +94,7 @@ def write(
     kept = kept or list(range(len(pixels)))
     try:
         made = _of_one_frame(first, pixels[0], model, kind)
-        left_out = copied.copy_patient_and_study(made, first)
+        left_out = patient_attributes.copy_patient_and_study(made, first)
         made.ContentCreatorName = None  # type 2, and it was no person
         lossy.state(made, sources)
         references.refer(made, references.of(sources), kept, labels=kind is Kind.LABELMAP)
@@ -118,7 +118,7 @@ def _of_one_frame(source: Dataset, mask: npt.NDArray[np.uint8], model: ModelRef,
     still.SOPClassUID = VLEndoscopicImageStorage
     for name in ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "Rows", "Columns"):
         setattr(still, name, source[name].value)
-    for name in copied.MAY_BE_EMPTY:
+    for name in patient_attributes.MAY_BE_EMPTY:
         setattr(still, name, None)
     return hd.seg.Segmentation(
         source_images=[still],

@@ -28,7 +28,7 @@ from pydicom.uid import (
 from pranet_client.pictures import Picture, PixelFormat, RawPicture
 from service.dicom import jpeg, pixels
 from service.dicom.codestream import declared_size
-from service.dicom.magic import is_object
+from service.dicom.detection import is_object
 from service.errors import InvalidRequest, ServiceError, TooManyBytes, TooManyPixels, UndecodableImage, UnsupportedImage
 from service.frames.codec import Packed
 

@@ -154,7 +154,7 @@ def prepare(
     frame.picture = picture if drawn_on else None
 
 
-def rehearse() -> None:
+def warm_up_cpu() -> None:
     """Prepare and render a black picture, so that no client waits for the first-use setup of libraries."""
     frame = Frame(source=codec.encode_png(np.zeros((SIZE, SIZE, 3), np.uint8)))
     prepare(frame, SIZE * SIZE)

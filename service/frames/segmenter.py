@@ -40,7 +40,7 @@ class CpuPool(ThreadPoolExecutor):
         """Run a function in a thread of the pool."""
         return await asyncio.get_running_loop().run_in_executor(self, self._timed, function, *args)
 
-    def answers(self) -> bool:
+    def is_responsive(self) -> bool:
         """Tell whether a thread is free or took up its call within the last ``STUCK_SECONDS``."""
         limit = time.monotonic() - STUCK_SECONDS
         stuck = sum(begun < limit for begun in tuple(self._begun.values()))

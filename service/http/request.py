@@ -14,9 +14,9 @@ from starlette.requests import ClientDisconnect, Request
 from model.pictures.reading import READABLE
 from service.calls import Call
 from service.errors import BodyTooSlow, ClientLeft, CodedBody, InvalidRequest, TooManyBytes, UnsupportedImage
-from service.http.coding import CODINGS, READABLE_CODINGS, Unpacker
+from service.http.content_encoding import CODINGS, READABLE_CODINGS, Unpacker
 from service.http.form import FILE_FIELD, MULTIPART, Fields, read_form
-from service.http.related import RELATED, read_related
+from service.http.multipart_related import RELATED, read_related
 from service.options import refuse_repeated
 
 MULTIPART_OVERHEAD_BYTES = 16 * 1024  # boundaries, part headers and fields around one file

@@ -213,7 +213,7 @@ class Metrics:
         """Count an error: of a call, of a picture in an archive, or of a frame or request in a stream."""
         self.rejected.labels(error.slug).inc()
 
-    def expect_streams(self, slots: int) -> None:
+    def initialise_stream_series(self, slots: int) -> None:
         """Begin the counters of so many streams at 0, of ``MOST_SLOTS`` at most."""
         for slot in map(str, range(min(slots, MOST_SLOTS))):
             self.frames_received.labels(slot)

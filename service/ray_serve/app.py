@@ -72,7 +72,7 @@ class Replica:
         predictor = await asyncio.to_thread(load_predictor, chosen)
         self._service = await self._lifetime.enter_async_context(running(chosen, predictor))
         self._lifetime.callback(self._service.readiness.enter, Phase.DRAINING)
-        self._service.calls.expect(UNARY, STREAM)
+        self._service.calls.initialise_series(UNARY, STREAM)
         self._rpc = Servicer(self._service)
         self._oip = oip.Servicer(self._service)
         await warm_up(self._service, predictor)

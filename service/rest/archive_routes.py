@@ -24,7 +24,7 @@ from service.calls import Call
 from service.errors import ClientLeft, ServiceError, UnsupportedImage
 from service.frames.frame import Options, Output, Segmentation
 from service.http.form import MULTIPART, Fields
-from service.http.related import RELATED
+from service.http.multipart_related import RELATED
 from service.http.request import UNSPECIFIC, content_type, read_parts, read_related_parts, read_zip
 from service.rest.errors import PROBLEM_TYPE
 from service.runtime import Service

@@ -9,7 +9,7 @@ from fastapi import Request, Response
 
 from service.archives.archive import ARCHIVE_TIMEOUT_SECONDS
 from service.batching.queue import Priority
-from service.dicom import extra
+from service.dicom import availability
 from service.dicom.wanted import Wanted
 from service.frames.frame import Frame, Options, Segmentation
 from service.http.accept import accept_of, preferred
@@ -46,7 +46,7 @@ async def respond(
         ServiceError: the object is refused.
 
     """
-    extra.require()
+    availability.require()
     from service.dicom import seg, study, work
 
     limits, call = service.settings, call_of(request)
@@ -82,4 +82,4 @@ async def respond(
 
 def _response(made: "seg.Written") -> Response:
     headers = {LEFT_OUT: ", ".join(made.left_out)} if made.left_out else {}
-    return Response(made.content, media_type=extra.MEDIA_TYPE, headers=headers)
+    return Response(made.content, media_type=availability.MEDIA_TYPE, headers=headers)

@@ -18,7 +18,7 @@ from service.errors import (
     UnknownRoute,
     UpgradeRequired,
 )
-from service.http.coding import READABLE_CODINGS
+from service.http.content_encoding import READABLE_CODINGS
 from service.oip import rest as oip
 from service.validation import describe_errors
 

@@ -4,10 +4,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from service.dicom.extra import MEDIA_TYPE as DICOM_TYPE
+from service.dicom.availability import MEDIA_TYPE as DICOM_TYPE
 from service.dicom.wanted import Wanted
 from service.http.form import FILE_FIELD, MULTIPART
-from service.http.related import RELATED
+from service.http.multipart_related import RELATED
 from service.options import FrameOptions
 from service.rest.archive_routes import ANSWER_TYPES, PNG_TYPE, ZIP_TYPES
 

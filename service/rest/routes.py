@@ -11,8 +11,8 @@ from service import __version__
 from service.answers import ModelBody, SegmentationBody
 from service.batching.queue import Priority
 from service.calls import Call
-from service.dicom.extra import MEDIA_TYPE as DICOM_TYPE
-from service.dicom.magic import is_object
+from service.dicom.availability import MEDIA_TYPE as DICOM_TYPE
+from service.dicom.detection import is_object
 from service.errors import InvalidParameter, UpgradeRequired
 from service.frames.codec import STARTS
 from service.frames.frame import Frame, Options, Output, Segmentation
@@ -75,7 +75,7 @@ def build(service: Service) -> FastAPI:
         dependencies=[Depends(SHOWN_TOKEN)] if service.settings.api_tokens_file else [],
     )
     app.state.service = service
-    service.calls.expect(REST, HANDSHAKE, websocket.STREAM)
+    service.calls.initialise_series(REST, HANDSHAKE, websocket.STREAM)
     errors.add_handlers(app)
     _add_middleware(app, service)
     _add_routes(app)

@@ -43,7 +43,7 @@ async def listening(service: Service, address: str, more: Mapping[str, AddTo]) -
         OSError: the address is taken, or does not belong to this machine.
 
     """
-    service.calls.expect(UNARY, STREAM)
+    service.calls.initialise_series(UNARY, STREAM)
     server = grpc.aio.server(
         interceptors=[
             CallInterceptor(

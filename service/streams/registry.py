@@ -32,7 +32,7 @@ class Streams:
         self.idle = asyncio.Event()  # set while no stream is open
         self.idle.set()
         metrics.streams_active.set_function(lambda: self.active)
-        metrics.expect_streams(max_streams)
+        metrics.initialise_stream_series(max_streams)
 
     async def first(self, messages: AsyncIterator[T]) -> T:
         """Wait for the first message of a stream, its configuration.

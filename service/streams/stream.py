@@ -24,7 +24,7 @@ from service.frames.segmenter import Segmenter
 from service.observability.stream_metrics import StreamMetrics
 from service.streams.capture_clock import ClockMapping
 from service.streams.frame import Drop, Outcome, StreamFrame
-from service.streams.temporal import Memory
+from service.streams.temporal import TemporalFilter
 from service.streams.window import Policy, Window
 from service.tasks import FirstErrorTaskGroup, drop_tracebacks
 
@@ -72,7 +72,7 @@ class Stream:
         self._frame_timeout = frame_timeout  # seconds from a frame's turn to its answer
         self._window = Window(options.policy, window)
         self._clock = ClockMapping()
-        self._memory = Memory(
+        self._filter = TemporalFilter(
             smoothing=options.smoothing_ms / 1e3, hysteresis=options.hysteresis, threshold=options.frame.threshold
         )
         limit = window if options.policy is Policy.EVERY else max(window, MAX_UNREAD)
@@ -175,7 +175,7 @@ class Stream:
         assert frame.result is not None
         await self._window.in_order(frame)
         logits, frame.status = await asyncio.to_thread(
-            self._memory.update, frame.item, frame.box, frame.result.logits, frame.moment
+            self._filter.update, frame.item, frame.box, frame.result.logits, frame.moment
         )
         frame.result = replace(frame.result, logits=logits)
         self._window.left_device(frame)

@@ -33,8 +33,8 @@ class Status:
     added_delay: float = 0.0  # caused by smoothing, seconds
 
 
-class Memory:
-    """The state of one stream.
+class TemporalFilter:
+    """Smoothing and hysteresis over the frames of one stream, and what their quality is judged by.
 
     Args:
         smoothing: time constant, seconds; 0: off.

@@ -11,7 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from service.dicom import extra
+from service.dicom import availability
 from service.errors import UnsupportedImage
 from tests.support.patching import Patches
 from tests.support.pictures import ROOT
@@ -101,7 +101,7 @@ def test_without_a_package_for_this_python_the_extra_is_installed_without_it(pat
         True,
         False,
     ]
-    patched(extra, "PACKAGES", ("no_such_package",))
-    patched(extra, "TOO_NEW", sys.version_info[:2])
+    patched(availability, "PACKAGES", ("no_such_package",))
+    patched(availability, "TOO_NEW", sys.version_info[:2])
     with pytest.raises(UnsupportedImage, match=r"needs Python 3\.13 or earlier"):
-        extra.require()
+        availability.require()

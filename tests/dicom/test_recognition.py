@@ -21,7 +21,7 @@ from pydicom.uid import (
 )
 
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
-from service.dicom.magic import is_object
+from service.dicom.detection import is_object
 from tests.support.dicom_objects import MASKS, PICTURES, dicom, segmentation, written
 from tests.support.pictures import dice, encoded, mask_of
 from tests.support.serving import serving

@@ -23,7 +23,7 @@ from service.observability.tracing import Tracing
 from service.streams.frame import Drop, StreamFrame
 from service.streams.registry import Streams
 from service.streams.stream import MAX_UNREAD, Stream, StreamOptions
-from service.streams.temporal import Memory, Status
+from service.streams.temporal import Status, TemporalFilter
 from service.streams.window import Policy
 from tests.support.patching import Patches, patching
 from tests.support.predictors import GatedPredictor
@@ -544,13 +544,13 @@ async def test_frames_that_are_decoded_out_of_order_are_remembered_in_order(patc
             assert second_is_inferred.wait(PATIENCE)
         prepare(frame, *rest)  # type: ignore[arg-type]
 
-    class Recorded(Memory):
+    class Recorded(TemporalFilter):
         def update(self, pixels: Pixels, box: Box, logits: Floats, captured: float) -> tuple[Floats, Status]:
             seen.append(captured)
             return super().update(pixels, box, logits, captured)
 
     patched("service.frames.segmenter", "prepare", uneven)
-    patched("service.streams.stream", "Memory", Recorded)
+    patched("service.streams.stream", "TemporalFilter", Recorded)
     async with bench() as it:
         it.predictor.open()
         sender, task = it.start(EVERY)

@@ -6,7 +6,7 @@ from model.transforms import SIZE, Floats, Pixels, to_input
 from service.frames.codec import decode
 from service.frames.regions import Box
 from service.streams.quality import FROZEN_SECONDS, Quality, judge
-from service.streams.temporal import GAP_SECONDS, MARGIN, Memory
+from service.streams.temporal import GAP_SECONDS, MARGIN, TemporalFilter
 from tests.support.pictures import SAMPLES
 
 WHOLE = Box(0, 0, SIZE, SIZE)
@@ -23,7 +23,7 @@ def flat(level: float) -> Floats:
     return np.full((SIZE, SIZE), level, np.float32)
 
 
-def shown(memory: Memory, levels: list[float], **fixed: Pixels) -> list[float]:
+def shown(memory: TemporalFilter, levels: list[float], **fixed: Pixels) -> list[float]:
     """Return what a memory makes of flat logits, a frame every 33 ms."""
     return [
         float(memory.update(fixed.get("pixels", scene()), WHOLE, flat(level), number * FRAME)[0][0, 0])
@@ -32,13 +32,13 @@ def shown(memory: Memory, levels: list[float], **fixed: Pixels) -> list[float]:
 
 
 def test_by_default_the_logits_are_left_alone_and_nothing_is_delayed() -> None:
-    memory = Memory()
+    memory = TemporalFilter()
     assert shown(memory, [1, -1, 1]) == [1, -1, 1]
     assert memory.update(scene(), WHOLE, flat(0), 1.0)[1].added_delay == 0
 
 
 def test_smoothing_approaches_a_step_with_its_time_constant_whatever_the_rate() -> None:
-    fast, slow = Memory(smoothing=0.2), Memory(smoothing=0.2)
+    fast, slow = TemporalFilter(smoothing=0.2), TemporalFilter(smoothing=0.2)
     for number in range(7):
         at_30_fps, _ = fast.update(scene(), WHOLE, flat(0.0 if number == 0 else 1.0), number * FRAME)
     for number in range(4):
@@ -48,7 +48,7 @@ def test_smoothing_approaches_a_step_with_its_time_constant_whatever_the_rate() 
 
 
 def test_smoothing_says_the_delay_that_it_adds() -> None:
-    memory = Memory(smoothing=0.2)
+    memory = TemporalFilter(smoothing=0.2)
     for number in range(3):
         _, status = memory.update(scene(), WHOLE, flat(0), number * FRAME)
     share = 1 - np.exp(-FRAME / 0.2)
@@ -61,7 +61,7 @@ def test_smoothing_says_the_delay_that_it_adds() -> None:
     ids=["scene cut", "another region", "gap"],
 )
 def test_the_past_is_forgotten_where_it_says_nothing(pixels: Pixels, box: Box, captured: float) -> None:
-    memory = Memory(smoothing=0.5, hysteresis=True)
+    memory = TemporalFilter(smoothing=0.5, hysteresis=True)
     memory.update(scene(), WHOLE, flat(5), 0.0)
     logits, status = memory.update(pixels, box, flat(-5), captured)
     assert logits[0, 0] == -5
@@ -69,7 +69,7 @@ def test_the_past_is_forgotten_where_it_says_nothing(pixels: Pixels, box: Box, c
 
 
 def test_with_hysteresis_a_polyp_appears_late_and_stays_until_it_is_surely_gone() -> None:
-    memory = Memory(hysteresis=True)
+    memory = TemporalFilter(hysteresis=True)
     levels = [0.5, MARGIN + 0.1, 0.1, -0.5, -MARGIN - 0.1, 0.5, MARGIN + 0.1]
     assert [level > 0 for level in shown(memory, levels)] == [False, True, True, True, False, False, True]
 
@@ -77,13 +77,15 @@ def test_with_hysteresis_a_polyp_appears_late_and_stays_until_it_is_surely_gone(
 def test_a_speck_is_no_polyp_for_hysteresis() -> None:
     logits = flat(-5)
     logits[:3, :3] = 5
-    shown_logits, _ = Memory(hysteresis=True).update(scene(), WHOLE, logits, 0.0)
+    shown_logits, _ = TemporalFilter(hysteresis=True).update(scene(), WHOLE, logits, 0.0)
     assert not (shown_logits > 0).any()
 
 
 def test_sample_frames_have_nothing_to_be_said_about() -> None:
     for sample in SAMPLES:
-        assert Memory().update(to_input(decode(sample.read_bytes(), 10**6)), WHOLE, flat(0), 0.0)[1].quality == ()
+        assert (
+            TemporalFilter().update(to_input(decode(sample.read_bytes(), 10**6)), WHOLE, flat(0), 0.0)[1].quality == ()
+        )
 
 
 def luma() -> Pixels:
@@ -105,7 +107,7 @@ def test_what_is_wrong_with_a_picture_is_named(spoilt: Pixels, flag: Quality) ->
 
 
 def test_a_picture_that_stands_still_is_frozen_until_it_moves() -> None:
-    memory, still = Memory(), scene()
+    memory, still = TemporalFilter(), scene()
     flags = [memory.update(still, WHOLE, flat(0), number * 0.1)[1].quality for number in range(8)]
     frozen = [Quality.FROZEN in each for each in flags]
     assert frozen == [number * 0.1 >= FROZEN_SECONDS for number in range(8)]

@@ -11,7 +11,7 @@ from model.files import Targets
 from model.pictures.suffixes import PICTURES
 from service.commands.segment.inputs import DASH, OPEN_FILES, name_in_tree
 from service.commands.video.suffixes import LINES, VIDEOS
-from service.dicom.magic import NEEDED_BYTES, is_object
+from service.dicom.detection import NEEDED_BYTES, is_object
 
 OBJECT = ".dcm"  # of DICOM
 SUFFIXES = PICTURES | VIDEOS | {OBJECT}  # of what is taken from a folder

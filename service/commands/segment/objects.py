@@ -10,7 +10,7 @@ from service.commands.segment.inputs import shown
 from service.commands.segment.jobs import OUT, Series, holds_object
 from service.commands.segment.outputs import read, write
 from service.commands.video.pyav import SourceError
-from service.dicom import extra
+from service.dicom import availability
 from service.dicom.wanted import Wanted
 from service.errors import ServiceError
 from service.frames.frame import Options
@@ -33,7 +33,7 @@ async def read_objects(service: Service, sources: Sequence[Path], note: Note) ->
         ServiceError: an object is refused, or DICOM is not installed.
 
     """
-    extra.require()
+    availability.require()
     from service.dicom import study
 
     found, room = [], service.settings.max_archive_bytes
