@@ -26,7 +26,7 @@ class PolypBody(BaseModel):
 
     polygon: list[tuple[int, int]] = Field(description="Outer outline along the edges of pixels, (x, y), as in COCO.")
     bounding_box: tuple[int, int, int, int] = Field(description="x, y, width, height.")
-    area_fraction: float = Field(description="Of the image, 0 to 1.")
+    area_fraction: float = Field(description="Share of the image, 0 to 1.")
     centroid: tuple[float, float] = Field(description="x, y.")
     mean_probability: float = Field(description="Over its pixels, 0 to 1.")
 
@@ -53,7 +53,7 @@ class PresenceBody(BaseModel):
     """Whether the frame shows a polyp at all."""
 
     score: float = Field(description="Calibrated probability, 0 to 1.")
-    threshold: float = Field(description="Operating point of the weights: a score from here up means a polyp.")
+    threshold: float = Field(description="Scores at or above this mean that the picture shows a polyp.")
 
     @classmethod
     def of(cls, segmentation: Segmentation) -> Self | None:

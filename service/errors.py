@@ -253,7 +253,9 @@ class InternalError(ServiceError):
     status, grpc, slug = 500, StatusCode.INTERNAL, "internal"
 
     def __init__(self, work: str) -> None:
-        super().__init__(f"the service failed on this {work}; retry, or ask the operator: the log has the cause")
+        super().__init__(
+            f"the service failed on this {work}; retry, or ask the operator: the log has the cause under this id"
+        )
 
 
 class NotReady(ServiceError):

@@ -29,7 +29,7 @@ class FrameOptions(BaseModel):
     )
     output: Literal["mask", "probability", "overlay", "json", "maps"] | None = Field(
         None,
-        description="mask: 0/255 PNG. probability: grey PNG. overlay: picture with outlines. json: shapes. "
+        description="mask: 0/255 PNG. probability: grey PNG. overlay: picture with outlines. json: polygons and boxes. "
         "maps: the side outputs S6 to S3 next to each other, grey PNG.",
     )
     depth: Depth = Field(8, description="Bits of a probability.")

@@ -25,8 +25,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, help="folder for a page, tables as JSON and CSV, and pictures of cases")
     add("--baseline", type=Path, help="pictures.csv of an earlier evaluation, for a paired comparison")
     add("--crops", action="store_true", help="also look for false positives on polyp-free crops of the pictures")
-    add("--operating-points", action="store_true", help="also say what every threshold finds, and marks for nothing")
-    add("--boxes", action="store_true", help="also paint the black box of endoscopes in and out, and see what moves")
+    add(
+        "--operating-points",
+        action="store_true",
+        help="also report what every threshold finds and misses, and what it marks wrongly",
+    )
+    add(
+        "--boxes",
+        action="store_true",
+        help="also test how much the black box of endoscopes changes the results, by painting it in and out",
+    )
     add("--calibrate", type=Path, metavar="FILE", help="fit the presence score, write weights with it")
     add(
         "--operate-at",

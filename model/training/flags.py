@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--init", type=Path, help="start from these weights instead of random ones")
     add("--backbone", type=Path, help="start from an ImageNet Res2Net-50 v1b in its published key names")
     once = parser.add_mutually_exclusive_group()
-    once.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    once.add_argument("--resume", action="store_true", help="continue the run in --out")
     once.add_argument("--overwrite", action="store_true", help="start over and replace the run in --out")
     add("--validation", type=Path, help="list of names to validate on, and not to train on")
     add("--validate-every", type=int, default=250, metavar="STEPS")

@@ -35,7 +35,8 @@ class Allowance:
         """
         if wait := self._seconds_short():
             raise RateLimited(
-                f"this token sends more than {self._rate:g} requests per second (RATE_LIMIT); send fewer", wait
+                f"this token sends more than {self._rate:g} requests per second (RATE_LIMIT); wait as Retry-After says",
+                wait,
             )
         self._left -= 1
 

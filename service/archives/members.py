@@ -92,7 +92,9 @@ def _check_directory(archive: io.BytesIO) -> None:
     if found + END.size + comment != len(tail):
         raise InvalidRequest("the zip is damaged at its end; create it again")
     if directory_bytes > MAX_DIRECTORY_BYTES:
-        raise TooManyBytes(f"the zip's directory has more than {MAX_DIRECTORY_BYTES} bytes; send several archives")
+        raise TooManyBytes(
+            f"the zip's directory has more than {MAX_DIRECTORY_BYTES} bytes; split it into several archives"
+        )
 
 
 def _checked(content: bytes, max_bytes: int) -> bytes:

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"pranet: {error}", file=sys.stderr)
         return USAGE_ERROR
     except ModuleNotFoundError as error:
-        advice = "which an optional extra installs: in the checkout, run make extras"
+        advice = "which is not installed; run make extras in the checkout"
         print(f"pranet: {words[0]} needs {error.name}, {advice}", file=sys.stderr)
         return USAGE_ERROR
     except OSError as error:

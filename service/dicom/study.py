@@ -186,7 +186,9 @@ def _codestream(dataset: Dataset, decoder: Decoder, index: int, count: int) -> b
     if declared is None:
         raise UndecodableImage(f"the frame is not encoded as {decoder.UID.name}; correct it, or send PNG")
     if declared != (dataset.Columns, dataset.Rows):
-        raise UndecodableImage("the frame differs in size from what the DICOM object declares; send it again")
+        raise UndecodableImage(
+            "the frame differs in size from what the DICOM object declares; correct Rows and Columns"
+        )
     return frame
 
 

@@ -195,8 +195,9 @@ def _encoded(frame: Frame, pixels: Any, logits: Floats) -> dict[str, Any]:
     if output is Output.JSON:
         found = shapes.find_polyps(pixels, _in_frame(logits, frame))
         return {"polyps": tuple(found), "run_lengths": tuple(shapes.run_lengths(pixels))}
-    if frame.picture is not None:
+    if output is Output.OVERLAY:
         return {"png": codec.encode_png(shapes.draw_overlay(np.asarray(frame.picture), pixels))}
+    assert output is Output.MASK, f"{output} is encoded nowhere"
     if mask_format is MaskFormat.RLE:
         return {"run_lengths": tuple(shapes.run_lengths(pixels))}
     if mask_format is MaskFormat.BITS:

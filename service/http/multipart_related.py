@@ -33,7 +33,7 @@ async def read_related(request: Request, body: AsyncGenerator[bytes, None], most
         async for chunk in body:
             parser.write(chunk)
             if len(parts) > most:
-                raise InvalidRequest(f"the body has more than {most} parts; send several smaller ones")
+                raise InvalidRequest(f"the body has more than {most} parts; split it into several requests")
     except FormParserError as error:
         raise InvalidRequest(f"the {RELATED} body is invalid ({error}); send each object as a part") from error
     if not ended:

@@ -235,4 +235,6 @@ async def _received(request: Request, limit: int, too_many: Callable[[], TooMany
 
 
 def _too_large(max_bytes: int) -> TooManyBytes:
-    return TooManyBytes(f"the archive has more than {max_bytes} bytes (MAX_ARCHIVE_BYTES); send several smaller ones")
+    return TooManyBytes(
+        f"the archive has more than {max_bytes} bytes (MAX_ARCHIVE_BYTES); split it into several requests"
+    )

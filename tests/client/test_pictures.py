@@ -60,7 +60,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "none": (None, "NoneType is no picture here; give a path"),
     "number": (5, "int is no picture"),
     "list": ([1, 2], "list is no picture"),
-    "empty": (b"", "no bytes"),
+    "empty": (b"", "the picture is empty"),
     "no-file": (Path("nothing.jpg"), "nothing.jpg cannot be read"),
     "folder": (ROOT, "cannot be read"),
     "empty-file": (Path("/dev/null"), "is empty"),
@@ -72,9 +72,9 @@ WRONG: dict[str, tuple[Any, str]] = {
     "channels-first": (ARRAY.transpose(2, 0, 1), r"array\.transpose\(1, 2, 0\)"),
     "many": (ARRAY[None], r"one by one"),
     "two-channels": (ARRAY[:, :, :2], r"uint8 \(H, W, 3\)"),
-    "no-rows": (ARRAY[:0], r"\(0, 64, 3\) is no picture"),
-    "pillow-16-bit": (Image.new("I;16", (4, 4)), "mode I;16 is not of 8 bits"),
-    "pillow-float": (Image.new("F", (4, 4)), "mode F is not of 8 bits"),
+    "no-rows": (ARRAY[:0], r"\(0, 64, 3\) is not a picture"),
+    "pillow-16-bit": (Image.new("I;16", (4, 4)), "mode I;16 does not have 8 bits a channel"),
+    "pillow-float": (Image.new("F", (4, 4)), "mode F does not have 8 bits a channel"),
 }
 
 

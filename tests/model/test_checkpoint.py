@@ -152,7 +152,7 @@ STATES: dict[str, tuple[Callable[[State], Any], str]] = {
     "numbers for names": (lambda state: dict(enumerate(state.values())), "not a dictionary of named tensors"),
     "code": (
         lambda state: state | {"run": _Code()},
-        "holds an object of posix.system, which only code can load",
+        "holds an object of posix.system, which could run code",
     ),
     "a module": (lambda state: torch.nn.Linear(2, 2), "holds an object of torch.nn.modules.linear.Linear"),
     "a module in a wrapper": (
@@ -249,7 +249,7 @@ def test_what_is_not_a_file_is_refused(tmp_path: Path) -> None:
 
 def test_an_endless_file_is_refused(patched: Patches) -> None:
     patched(weights_file, "MAX_BYTES", 2**20)
-    assert "it is not a PraNet" in _refusal(Path("/dev/zero"))
+    assert "which is too large for PraNet" in _refusal(Path("/dev/zero"))
 
 
 def test_an_unreadable_file_is_refused(patched: Patches) -> None:

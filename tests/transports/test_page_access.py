@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 TODAY = datetime.now(UTC).date()
 UNAUTHENTICATED = "401"
 TRACE = ("/trace/setting", "/trace/setting/{rest:path}")  # refused by name
-CREDENTIALS = {"wrong": "The token is unknown", "expired": "expired after", "not one": "This is no token"}
+CREDENTIALS = {"wrong": "The token is unknown", "expired": "expired after", "not one": "This is not a token"}
 
 
 @pytest.fixture
@@ -44,11 +44,11 @@ async def test_the_page_asks_for_a_token_and_works_with_a_right_one_only(tokens:
         browser.opened(f"http://127.0.0.1:{it.port}/", tmp_path) as opened,
     ):
         page, faults = opened
-        await playwright.expect(page.locator("#error")).to_contain_text("asks for a token")
+        await playwright.expect(page.locator("#error")).to_contain_text("requires a token")
         await page.click("[data-sample='polyp-1.jpg']")
-        await playwright.expect(page.locator("#error")).to_contain_text("asks for a token")
+        await playwright.expect(page.locator("#error")).to_contain_text("requires a token")
         await page.click("#camera")
-        await playwright.expect(page.locator("#error")).to_contain_text("asks for a token")
+        await playwright.expect(page.locator("#error")).to_contain_text("requires a token")
         for token, complaint in CREDENTIALS.items():
             await give(page, token)
             await playwright.expect(page.locator("#error")).to_contain_text(complaint)

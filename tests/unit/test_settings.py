@@ -95,7 +95,7 @@ def test_an_empty_variable_is_an_unset_one() -> None:
 @pytest.mark.parametrize(
     ("given", "advice"),
     [
-        ({"PRANET_TLS_CERT": "a.pem"}, "TLS_CERT and TLS_KEY need each other"),
+        ({"PRANET_TLS_CERT": "a.pem"}, "set TLS_CERT and TLS_KEY together"),
         ({"PRANET_TLS_CLIENT_CA": "ca.pem"}, "TLS_CLIENT_CA needs TLS_CERT"),
         ({"PRANET_RATE_LIMIT": "5"}, "set API_TOKENS_FILE too"),
         ({"PRANET_TOKEN_CONCURRENCY": "5"}, "set API_TOKENS_FILE too"),

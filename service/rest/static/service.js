@@ -96,7 +96,7 @@ async function attempt(path, options) {
 }
 
 async function reasonOf(answer) {
-  if (answer.status === 401 && !headers().Authorization) return "This service asks for a token: enter it under Access.";
+  if (answer.status === 401 && !headers().Authorization) return "This service requires a token: enter it under Access.";
   const problem = await answer.json().catch(() => ({})); // a proxy's own page is no JSON
   if (problem.detail) return sentence(problem.detail);
   return UNKNOWN[answer.status] ?? `The service gave an answer that this page does not expect (HTTP ${answer.status}); reload it.`;

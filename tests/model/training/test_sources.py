@@ -81,7 +81,7 @@ def test_listed_pictures_are_left_out_of_every_source(data):
     ("table", "words"),
     [
         ("[one", "the table of sources cannot be read"),
-        ("", "names no source"),
+        ("", "defines no source"),
         ("[one]\nmasks = 'clinic/masks'", "source one needs images"),
         ("[one]\nimages = 'clinic/images'\nshare = 2", "source one needs images and may have masks, stems and weight"),
         ("[one]\nimages = 'clinic/images'\nweight = 0", "source one weighs 0; give a number above 0"),
