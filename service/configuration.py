@@ -109,5 +109,7 @@ def _explain(fault: Any, values: Mapping[str, Any], flags: Mapping[str, Any]) ->
         return str(fault["msg"]).removeprefix("Value error, ")
     name = str(fault["loc"][0])
     given = variable(name) if flags.get(name) is None else flag(name)
+    if fault["type"] == "value_error":  # one of ours, which says all
+        return f"{given}: {fault['ctx']['error']}"
     right, meaning = expectation(fault, Settings), in_a_sentence(str(Settings.model_fields[name].description))
     return f"{given} is {shown(values[name])}, but {right}" + ("" if meaning in right else f" ({meaning})")

@@ -132,7 +132,10 @@ async def test_behind_a_named_proxy_with_tls_the_answers_are_those_of_tls() -> N
 
 @pytest.mark.parametrize(
     ("given", "advice"),
-    [({"PRANET_TRUSTED_PROXIES": "gateway"}, "give some as 10.0.0.7"), ({"PRANET_ROOT_PATH": "pranet/"}, "ROOT_PATH")],
+    [
+        ({"PRANET_TRUSTED_PROXIES": "gateway"}, "give, for example, 10.0.0.7"),
+        ({"PRANET_ROOT_PATH": "pranet/"}, "ROOT_PATH"),
+    ],
 )
 def test_addresses_of_proxies_and_the_path_are_checked(given: dict[str, str], advice: str) -> None:
     with pytest.raises(SettingsError, match=advice):
