@@ -105,11 +105,12 @@ def _from_environment(environ: Mapping[str, str]) -> tuple[dict[str, Any], list[
 
 
 def _explain(fault: Any, values: Mapping[str, Any], flags: Mapping[str, Any]) -> str:
+    ours = str(fault["ctx"]["error"]) if fault["type"] == "value_error" else ""  # which says all
     if not fault["loc"]:
-        return str(fault["msg"]).removeprefix("Value error, ")
+        return ours
     name = str(fault["loc"][0])
     given = variable(name) if flags.get(name) is None else flag(name)
-    if fault["type"] == "value_error":  # one of ours, which says all
-        return f"{given}: {fault['ctx']['error']}"
+    if ours:
+        return f"{given}: {ours}"
     right, meaning = expectation(fault, Settings), in_a_sentence(str(Settings.model_fields[name].description))
     return f"{given} is {shown(values[name])}, but {right}" + ("" if meaning in right else f" ({meaning})")

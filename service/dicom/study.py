@@ -131,7 +131,7 @@ def _checked(dataset: Dataset, decoder: Decoder, max_pixels: int) -> Study:
     kind = UID(str(dataset.get("SOPClassUID", "")))
     no_image = kind.type == "SOP Class" and not {"Rows", "PixelData"}.intersection(dataset.dir())
     if kind in NO_PICTURES or no_image:
-        raise NoPicture(f"the DICOM object has the SOP class {kind.name}, not a picture; send the pictures")
+        raise NoPicture(f"the DICOM object has the SOP class {kind.name}, which is not a picture; send the pictures")
     missing = [name for name in NEEDED if name not in dataset]
     if missing:
         raise UndecodableImage(f"the DICOM object is not an image: it has no {', '.join(missing)}; send an image")

@@ -88,7 +88,7 @@ def from_numbers(numbers: Array) -> bytes:
     """
     if numbers.size and (numbers.dtype.kind not in "iu" or numbers.min() < 0 or numbers.max() > 255):
         raise InvalidRequest(
-            f"the data of {INPUT!r} have values other than whole numbers; send whole numbers from 0 to 255"
+            f"the data of {INPUT!r} have other values than whole numbers from 0 to 255; send only those"
         )
     return numbers.astype(np.uint8).tobytes()
 

@@ -88,9 +88,7 @@ class Streams:
 
         """
         if not self._free:
-            raise TooManyStreams(
-                f"all {self.active} streams are open that may be open at once (MAX_STREAMS); close one, or retry"
-            )
+            raise TooManyStreams(f"all {self.active} streams are open that MAX_STREAMS allows; close one, or retry")
         slot = heapq.heappop(self._free)
         self.active += 1
         self.idle.clear()

@@ -10,16 +10,7 @@ from typing import Any
 
 import pytest
 
-from pranet_client import (
-    AsyncClient,
-    Client,
-    ClientError,
-    InvalidInput,
-    RawPicture,
-    Reply,
-    StreamConfig,
-    VideoFrame,
-)
+from pranet_client import AsyncClient, Client, ClientError, InvalidInput, RawPicture, Reply, StreamConfig, VideoFrame
 from tests.support.patching import Patches
 from tests.support.pictures import encoded, red_box
 from tests.support.predictors import PATIENCE, GatedPredictor

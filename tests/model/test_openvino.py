@@ -61,8 +61,8 @@ def test_it_computes_what_pytorch_computes(weights: Checkpoint, frames: np.ndarr
     assert ((logits > 0) == (expected > 0)).mean() > 0.9999
 
 
-def test_at_another_input_size_it_computes_what_pytorch_computes(weights: Checkpoint, tmp_path: Path) -> None:
-    size = 256
+@pytest.mark.parametrize("size", [256, pytest.param(512, marks=[pytest.mark.long, pytest.mark.slow])])
+def test_at_other_input_sizes_it_computes_what_pytorch_computes(weights: Checkpoint, tmp_path: Path, size: int) -> None:
     frames = np.stack([transforms.to_input(Image.open(sample), size) for sample in SAMPLES[:2]])
     engines = [
         factory.create(weights, device="cpu", engine=each, precision="fp32", cache_dir=tmp_path, input_size=size)

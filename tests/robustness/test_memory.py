@@ -1,4 +1,4 @@
-"""Thousands of bad requests leave nothing behind."""
+"""Ten thousand bad requests leave nothing behind."""
 
 import http.client
 import threading
@@ -15,7 +15,7 @@ from tests.support.pictures import SAMPLES, annotation, dice, mask_of
 from tests.support.processes import Server, resident_bytes
 
 CLIENTS = 4
-EARLY, ALL = 1_000, 5_000
+EARLY, ALL = 1_000, 10_000
 GROWTH = 1.05  # of resident memory, from the early requests to all of them
 LARGE = bytes(33 * 2**20)  # just above what is read
 

@@ -26,7 +26,7 @@ STATUSES = {400: "INVALID_ARGUMENT", 404: "NOT_FOUND", 413: "RESOURCE_EXHAUSTED"
             503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED"}  # fmt: skip
 PHASES = {
     "serving": "check_",
-    "network": "check_(one_encoded|four_arrays)",
+    "network": "check_(one_encoded|four_arrays|a_stream_of_50)",  # with answers that take their time
     "draining": "draining_",
 }
 FRAMES = 50
