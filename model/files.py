@@ -16,7 +16,7 @@ from model.errors import UserError
 
 NUMBER = re.compile(r"(\d+)")
 NEW, PRIVATE = 0o666, 0o600  # modes of a new file, before the umask, and of a draft of one that others may not read
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 Identity = tuple[int, int]  # device and inode: the same file under any path, link or hard link
 
@@ -163,10 +163,11 @@ def writing(flag: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in FULL and not _names(error, path.parent):
+        if error.errno not in (*FULL, errno.EROFS) and not _names(error, path.parent):
             raise
+        advice = "free some space" if error.errno in FULL else "check its folder and permissions"
         reason = f"{flag} {path} cannot be written ({error.strerror})"
-        raise TargetError(f"{reason}; free some space, or give a path that can be written") from error
+        raise TargetError(f"{reason}; {advice}, or give another path") from error
 
 
 def _names(error: OSError, folder: Path) -> bool:

@@ -19,6 +19,8 @@ import uvloop
 from model.engines.predictor import Predictor
 from model.errors import UserError
 from service import SAMPLES
+from service.access.tls import RenewableTls, of_server
+from service.access.tokens import Tokens
 from service.configuration import from_command_line
 from service.http import server as http_server
 from service.oip import rpc as oip
@@ -29,6 +31,7 @@ from service.runtime import Service, load_predictor, running, warm_up
 from service.settings import Settings, flag, variable
 
 INFERENCE_DEAD = 3  # exit code: the device hangs or a slot failed; the supervisor should restart the service
+CUT_OFF_SECONDS = 1.0  # for the errors of calls that are cut off to reach their clients
 SAMPLE = SAMPLES / "polyp-1.jpg"
 
 log = logging.getLogger(__name__)
@@ -46,16 +49,29 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises:
         SettingsError: a setting is unknown or invalid.
+        TokensError: the tokens file cannot be used; no port was opened.
         CheckpointError: the weights cannot be used; no port was opened.
         TlsError: the certificate or its key cannot be used; no port was opened.
         DeviceError: the device is not available; no port was opened.
         StartError: a port is taken, or the network cannot run on the device.
 
     """
-    code = uvloop.run(_serve(from_command_line(arguments)))
+    settings = from_command_line(arguments)
+    _check(settings)
+    code = uvloop.run(_serve(settings))
     logging.shutdown()
     # A normal interpreter exit would wait for a hung device thread, or crash when that thread returns during the exit.
     os._exit(code)
+
+
+def _check(settings: Settings) -> None:
+    """Find what is wrong with tokens, certificates and ports before the weights are loaded, which takes seconds."""
+    if settings.api_tokens_file:
+        Tokens(settings.api_tokens_file)
+    if files := of_server(settings):
+        RenewableTls(files)
+    with _bound(settings.host, settings.port, "port"), _bound(settings.host, settings.grpc_port, "grpc_port"):
+        pass
 
 
 async def _serve(settings: Settings) -> int:
@@ -202,12 +218,21 @@ async def _drain(service: Service) -> int:
     """Drain: refuse new work and wait until accepted requests are answered; return the exit code."""
     service.readiness.enter(Phase.DRAINING)
     service.streams.drain()
+    seconds = service.settings.drain_seconds
     try:
-        async with asyncio.timeout(service.settings.drain_seconds):
-            await service.streams.idle.wait()
-            await service.segmenter.idle.wait()
+        async with asyncio.timeout(seconds):
+            await service.calls.idle.wait()
     except TimeoutError:
-        log.error("%d frames were not answered within DRAIN_SECONDS", service.segmenter.in_flight)
+        log.error(
+            "%d requests and streams were cut off unanswered after %g s; raise %s, or lower %s so that fewer wait",
+            service.calls.cut_off(),
+            seconds,
+            variable("drain_seconds"),
+            variable("max_queue_size"),
+        )
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CUT_OFF_SECONDS):
+                await service.calls.idle.wait()
         return 1
     log.info("every accepted request was answered")
     return 0

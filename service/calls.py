@@ -40,6 +40,7 @@ from service.readiness import Readiness
 REQUEST_ID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)  # safe to echo into headers and logs
 MILLISECONDS = re.compile(r"0*([1-9][0-9]*)")
 MOST_DIGITS = 18  # longer timeouts exceed every limit anyway; int() refuses thousands of digits
+REPORTED_METHODS = {"WS": "GET", "HTTP": "_OTHER"}  # of WebSockets and unknown methods (OpenTelemetry, HTTP spans)
 UNKNOWN = "-"  # name of a call whose route or method does not exist
 LATE_SECONDS = 0.25  # the work itself watches the deadline; a call that does not is cancelled this much later
 
@@ -74,7 +75,6 @@ class Call:
     fault: ServiceError | None = None  # raised after authentication, so that strangers do not see it
     passes: tuple[type[Exception], ...] = ()  # raised by the transport's library once it has ended the call itself
     cancelled_by: Callable[[], type[ServiceError]] = lambda: ClientLeft  # the cause if the transport cancels the call
-    cut_off: Callable[[], bool] = lambda: False  # whether the end of the server cancels the call, not its client
 
     request_id: str = ""  # the client's, or a new one
     span: Span = INVALID_SPAN
@@ -83,6 +83,7 @@ class Call:
     deadline: float = 0.0  # loop time, seconds
     code: str = ""  # status code of the answer, once there is one
     _asked: float = 0.0  # requested timeout, seconds
+    _is_cut_off: bool = False  # by the end of the service
     _timeout: asyncio.Timeout = field(default_factory=lambda: asyncio.Timeout(None))
 
     @property
@@ -140,6 +141,10 @@ class Calls:
         self._tracing = traces
         self._untraced = Tracing()
         self._timeout_seconds = timeout_seconds  # default; ``Call.set_deadline`` changes it for one call
+        self._running: set[Call] = set()  # work inside the block
+        self._tasks: set[asyncio.Task[Any]] = set()  # of work; each ends once its answer or error is sent
+        self.idle = asyncio.Event()  # set while there is no work to answer
+        self.idle.set()
 
     @contextlib.asynccontextmanager
     async def enter(self, call: Call) -> AsyncIterator[Call]:
@@ -148,7 +153,7 @@ class Calls:
         Raises:
             Unauthenticated: the call has no valid token.
             RateLimited, TooManyAtOnce: the token has reached one of its limits.
-            NotReady, Draining: the service accepts no new work.
+            NotReady, Draining: the service accepts no new work, or ``cut_off`` ended the call.
             DeadlineExceeded: the block did not end before the deadline.
             InternalError: the block raised another exception, which is logged with its traceback.
             ServiceError: the block raised it.
@@ -167,7 +172,7 @@ class Calls:
                 async with asyncio.timeout_at(call.set_deadline(self._timeout_seconds) + LATE_SECONDS) as call._timeout:
                     yield call
         except asyncio.CancelledError:
-            failure = Draining if call.cut_off() else call.cancelled_by()
+            failure = call.cancelled_by()
             raise
         except ClientLeft:
             failure = call.cancelled_by()
@@ -179,8 +184,9 @@ class Calls:
             if isinstance(error, call.passes):
                 raise
             if isinstance(error, TimeoutError) and call._timeout.expired():
-                failure = DeadlineExceeded
-                raise DeadlineExceeded("the answer was not ready in time; retry, or allow more time") from None
+                late = _cut_off() if call._is_cut_off else _too_late()
+                failure = type(late)
+                raise late from None
             failure = InternalError
             log.exception("request %s failed", call.request_id)
             raise InternalError("request") from None
@@ -193,6 +199,8 @@ class Calls:
     def _begin(self, call: Call) -> None:
         """Assign the request id and start the trace. Each call has its own task, so nothing has to be reset."""
         call.arrived = asyncio.get_running_loop().time()
+        if call.is_work or call.is_stream:
+            self._watch(call)
         call.request_id = request_id_from(str(call.headers.get("x-request-id", "")))
         traces = self._untraced if call.is_quiet else self._tracing
         call.span = traces.tracer.start_span(
@@ -204,6 +212,26 @@ class Calls:
         logs.request_id.set(call.request_id)
         inside = set_span_in_context(call.span)
         context.attach(context.set_value(STREAM, True, inside) if call.is_stream else inside)
+
+    def _watch(self, call: Call) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._running.add(call)
+        self._tasks.add(task)
+        self.idle.clear()
+        task.add_done_callback(self._forget)
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.remove(task)
+        if not self._tasks:
+            self.idle.set()
+
+    def cut_off(self) -> int:
+        """End all calls that are still to be answered, each with ``Draining``; return their number."""
+        for call in self._running:
+            call._is_cut_off = True
+            call._timeout.reschedule(0.0)
+        return len(self._running)
 
     def initialise_series(self, *transports: Transport) -> None:
         """Create the series of these transports at 0, so that Prometheus sees their first increase."""
@@ -232,16 +260,18 @@ class Calls:
     def _finish(self, call: Call, seconds: float | None) -> None:
         """Count, time and log a finished call, and end its span; ``seconds`` is None if it was never timed."""
         transport, code = call.transport, call.code
+        self._running.discard(call)
         self._metrics.requests.labels(transport.name, code).inc()
         if seconds is not None:
             self._metrics.request_duration.labels(transport.name).observe(seconds)
         if call.span.is_recording():
-            call.span.update_name(call.name)
+            call.span.update_name(call.name.removesuffix(f" {UNKNOWN}"))
             call.span.set_attribute(transport.attribute, transport.number(code))
             method, _, route = call.name.partition(" ")
-            if route:  # never the path itself, which may hold a patient's name
-                http = "GET" if method == "WS" else method
-                call.span.set_attributes({"http.request.method": http, "http.route": route})
+            if route:
+                call.span.set_attribute("http.request.method", REPORTED_METHODS.get(method, method))
+            if route not in ("", UNKNOWN):  # never the path itself, which may hold a patient's name
+                call.span.set_attribute("http.route", route)
             if code.startswith(transport.failures):
                 call.span.set_status(StatusCode.ERROR)
         call.span.end()
@@ -250,6 +280,14 @@ class Calls:
         fields = {"transport": transport.name, "call": call.name, "code": code, "duration_ms": round(took, 1)}
         text = "%s %s %s %.1f ms id=%s"
         log.log(level, text, transport.name, call.name, code, took, call.request_id, extra={"fields": fields})
+
+
+def _cut_off() -> Draining:
+    return Draining("the service stopped before the answer was ready; send the request again")
+
+
+def _too_late() -> DeadlineExceeded:
+    return DeadlineExceeded("the answer was not ready in time; retry, or allow more time")
 
 
 def request_id_from(given: str) -> str:

@@ -28,7 +28,8 @@ def load(environ: Mapping[str, str], flags: Mapping[str, Any]) -> tuple[Settings
 
     """
     values, warnings = _from_environment(environ)
-    values.update({name: value for name, value in flags.items() if value is not None})
+    # Empty flags count as unset, as empty variables do: scripts pass variables of their own.
+    values.update({name: value for name, value in flags.items() if value not in (None, "")})
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:

@@ -266,7 +266,7 @@ class NotReady(ServiceError):
 
 
 class Draining(ServiceError):
-    """The service is shutting down and accepts no new work."""
+    """The service is shutting down: it accepts no new work, or it stopped before the answer was ready."""
 
     status, grpc, slug = 503, StatusCode.UNAVAILABLE, "draining"
     retry_after = RETRY_AFTER_SECONDS

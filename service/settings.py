@@ -4,6 +4,7 @@
 """
 
 import os
+import re
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Literal, Self
@@ -14,6 +15,8 @@ from model.errors import UserError
 
 PREFIX = "PRANET_"
 MEBIBYTE = 2**20
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]+/?", re.IGNORECASE)  # scheme, host and port (RFC 6454, section 6.2)
+RECEIVER = re.compile(r"https?://[^/\s]+/?")
 MESSAGE_OVERHEAD_BYTES = 64 * 1024  # room for everything in a message beside its picture
 
 
@@ -58,7 +61,7 @@ class Settings(BaseModel):
             "polyps; the weights are trained for 352."
         ),
     )
-    threshold: float = Field(0.5, gt=0, lt=1, description="Probability above which a pixel counts as polyp, 0 to 1.")
+    threshold: float = Field(0.5, ge=0, le=1, description="Probability above which a pixel counts as polyp, 0 to 1.")
     max_batch_size: int | None = Field(
         None, ge=1, le=256, description="Largest batch; by default 8 on a CPU and 32 on CUDA."
     )
@@ -129,7 +132,6 @@ class Settings(BaseModel):
     )
     otlp_endpoint: str | None = Field(
         None,
-        pattern=r"^https?://[^/\s]+/?$",
         description="OTLP receiver of traces over gRPC, http(s)://host:port; by default OTEL_EXPORTER_OTLP_ENDPOINT.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
@@ -182,6 +184,23 @@ class Settings(BaseModel):
         except RuntimeError:
             return None
 
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, given: str | None) -> str | None:
+        for each in _listed(given):
+            if each != "*" and not ORIGIN.fullmatch(each):
+                raise ValueError(
+                    f"{each} is not an origin; give, for example, https://viewer.example.org, or * for all"
+                )
+        return given
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _is_receiver(cls, given: str | None) -> str | None:
+        if given is not None and not RECEIVER.fullmatch(given):
+            raise ValueError(f"{given} is not the URL of a receiver; give, for example, http://collector:4317")
+        return given
+
     @field_validator("trusted_proxies")
     @classmethod
     def _are_networks(cls, given: str | None) -> str | None:
@@ -197,13 +216,13 @@ class Settings(BaseModel):
     @model_validator(mode="after")
     def _needs_each_other(self) -> Self:
         if (self.tls_cert is None) != (self.tls_key is None):
-            raise ValueError("set TLS_CERT and TLS_KEY together, or neither")
+            raise ValueError(f"set {_named('tls_cert')} and {_named('tls_key')} together, or neither")
         if self.tls_client_ca and not self.tls_cert:
-            raise ValueError("TLS_CLIENT_CA needs TLS_CERT and TLS_KEY; set them too, or unset TLS_CLIENT_CA")
+            needed = f"{_named('tls_cert')} and {_named('tls_key')}"
+            raise ValueError(f"{_named('tls_client_ca')} needs {needed}; set them too, or unset it")
         if (self.rate_limit or self.token_concurrency) and not self.api_tokens_file:
-            raise ValueError(
-                "RATE_LIMIT and TOKEN_CONCURRENCY limit each token; set API_TOKENS_FILE too, or unset them"
-            )
+            limit = "rate_limit" if self.rate_limit else "token_concurrency"
+            raise ValueError(f"{_named(limit)} limits each token; set {_named('api_tokens_file')} too, or unset it")
         return self
 
     @property
@@ -220,6 +239,10 @@ class Settings(BaseModel):
 def _listed(text: str | None) -> list[str]:
     """Return the parts of a comma-separated setting."""
     return [part.strip() for part in (text or "").split(",") if part.strip()]
+
+
+def _named(name: str) -> str:
+    return f"{flag(name)} ({variable(name)})"
 
 
 def variable(name: str) -> str:

@@ -25,6 +25,8 @@ def expectation(fault: Mapping[str, Any], model: type[BaseModel]) -> str:
     """Return a clause that says what a value should be, such as ``it should be greater than 0``."""
     if fault["type"] == "string_pattern_mismatch":
         return f"it should be {in_a_sentence(str(model.model_fields[str(fault['loc'][0])].description))}"
+    if fault["type"] == "bool_parsing":
+        return "it should be true or false"
     return str(fault["msg"]).partition(", unable to")[0].replace("Input", "it")
 
 

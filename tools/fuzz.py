@@ -103,7 +103,7 @@ async def fuzz(cases: range, seed: int) -> Findings:
                     found.faults.append(f"case {case}: no answer")
 
         await asyncio.gather(*(client() for _ in range(AT_ONCE)))
-        await asyncio.wait_for(it.service.segmenter.idle.wait(), HANG_SECONDS)
+        await asyncio.wait_for(it.service.calls.idle.wait(), HANG_SECONDS)
         for transport, code in (("rest", "500"), ("grpc", "INTERNAL"), ("grpc-stream", "INTERNAL")):
             if failed := it.metric("pranet_requests_total", {"transport": transport, "code": code}):
                 found.faults.append(f"the service counts {failed:.0f} {transport} requests as {code}")

@@ -79,7 +79,8 @@ def read(path: Path) -> bytes:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise CheckpointError(path, error.strerror or str(error)) from error
+        reason = error.strerror or str(error)
+        raise CheckpointError(path, f"cannot be read ({reason}); check the path and its permissions") from error
     if not data:
         raise CheckpointError(path, "is empty; download or copy it again")
     if len(data) > MAX_BYTES:

@@ -100,9 +100,12 @@ class Tokens:
             self._stamp = self._stamped()
             self._tokens = parse(path.read_text())
         except TokensError as error:
-            raise TokensError(f"API_TOKENS_FILE {path}: {error}") from error
-        except (OSError, UnicodeDecodeError) as error:
-            raise TokensError(f"API_TOKENS_FILE {path}: {error}; create it with `pranet tokens add`") from error
+            raise TokensError(f"the tokens file {path}: {error}") from error
+        except UnicodeDecodeError as error:
+            raise TokensError(f"the tokens file {path} is not text; `pranet tokens add` writes such a file") from error
+        except OSError as error:
+            advice = "create it with `pranet tokens add`, or correct PRANET_API_TOKENS_FILE"
+            raise TokensError(f"the tokens file {path} cannot be read ({error.strerror}); {advice}") from error
 
     def holder(self, given: str) -> str:
         """Return the name of a token's holder.

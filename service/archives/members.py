@@ -57,11 +57,13 @@ def from_zip(archive: io.BytesIO, max_bytes: int) -> list[Member]:
 
     """
     packed = archive.getbuffer().nbytes
+    if not packed:
+        raise InvalidRequest("the body is empty; send a zip or a multipart form")
     _check_directory(archive)
     try:
         opened = zipfile.ZipFile(archive)
     except BROKEN as error:
-        raise InvalidRequest(f"the zip is damaged ({error}); create it again") from error
+        raise InvalidRequest("the directory of the zip is damaged; create it again") from error
     files = [info for info in opened.infolist() if not info.is_dir()]
     if not files:
         raise InvalidRequest("the zip contains no file; add the pictures")
@@ -114,4 +116,4 @@ def _extract(archive: zipfile.ZipFile, info: zipfile.ZipInfo, max_bytes: int) ->
         with archive.open(info) as file:
             return file.read(info.file_size + 1)  # zipfile stops at the declared size, and verifies the checksum
     except BROKEN as error:
-        raise UndecodableImage(f"the file cannot be unpacked ({error}); create the zip again") from error
+        raise UndecodableImage("the file is damaged in the zip; create the zip again") from error

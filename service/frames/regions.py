@@ -51,7 +51,9 @@ def locate(picture: Image.Image, roi: str) -> Box:
         return _lit_field(picture)
     check(roi)
     box = Box(*map(int, roi.split(",")))
-    if min(box.width, box.height) < 1 or box.x + box.width > frame.width or box.y + box.height > frame.height:
+    if min(box.width, box.height) < 1:
+        raise InvalidParameter(f"roi {roi} is empty; send x,y,w,h with a width and height of at least 1 pixel")
+    if box.x + box.width > frame.width or box.y + box.height > frame.height:
         raise InvalidParameter(
             f"roi {roi} is not inside the picture of {frame.width}x{frame.height} pixels; send a box inside it, or auto"
         )

@@ -82,8 +82,6 @@ class Segmenter:
         self._side_outputs = side_outputs  # None: ``output=maps`` is disabled
         self._archive_threads = asyncio.Semaphore(max(1, usable_cores() // 2))
         self._in_flight = 0
-        self.idle = asyncio.Event()  # set while no frame is in flight
-        self.idle.set()
         metrics.queue_depth.set_function(lambda: admission.taken)
         metrics.in_flight.set_function(lambda: self._in_flight)
 
@@ -141,7 +139,6 @@ class Segmenter:
     def _counted(self, frame: Frame) -> Iterator[None]:
         """Count the frame as in flight during the block, and record its outcome and stage times at the end."""
         self._in_flight += 1
-        self.idle.clear()
         try:
             yield
         except BaseException as error:
@@ -151,8 +148,6 @@ class Segmenter:
             self._finish(frame, "answered", None)
         finally:
             self._in_flight -= 1
-            if not self._in_flight:
-                self.idle.set()
 
     def _finish(self, frame: Frame, outcome: str, failure: BaseException | None) -> None:
         ended = time.perf_counter()

@@ -76,5 +76,6 @@ def negotiated(request: Request, offered: Sequence[str]) -> str:
 
     """
     if (chosen := preferred(accept_of(request), offered)) is None:
-        raise NotAcceptable(f"no type in Accept can be answered; accept {', '.join(offered)}, or leave it out")
+        given = f"Accept: {accept_of(request)[:80]} names no type of this answer"
+        raise NotAcceptable(f"{given}; name one of {', '.join(offered)}, or leave the header out")
     return chosen

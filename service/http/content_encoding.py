@@ -36,7 +36,7 @@ class Unpacker:
                 if part or not self.packed:
                     return part
         except zlib.error as error:
-            raise InvalidRequest(f"the body is not valid {self._coding} ({error}); compress it again") from error
+            raise InvalidRequest(f"the body is not valid {self._coding}; compress it again") from error
 
     def check_end(self) -> None:
         """Check that the last member is complete.

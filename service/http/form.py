@@ -28,6 +28,12 @@ class _InMemoryParser(MultiPartParser):
 
     spool_max_size = 2**62
 
+    is_complete = False
+
+    def on_end(self) -> None:
+        """Note that the last boundary has come; a form that is cut off would lose its last part."""
+        self.is_complete = True
+
     def close(self) -> None:
         """Free parts that were not complete when the body ended."""
         for file in self._files_to_close_on_error:
@@ -45,15 +51,27 @@ async def read_form(request: Request, body: AsyncGenerator[bytes, None], most: i
     parser = _InMemoryParser(request.headers, body, max_files=most, max_fields=MAX_FIELDS)
     try:
         form = await parser.parse()
+        if not parser.is_complete:
+            raise MultiPartException("it ends before its last boundary")
         parts = form.multi_items()
         files = [
             (name, part.filename or "", await _taken(part)) for name, part in parts if isinstance(part, UploadFile)
         ]
         return Form(files, [(name, part) for name, part in parts if isinstance(part, str)])
     except (MultiPartException, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"the multipart form is invalid ({error}); {advice}") from error
+        raise InvalidRequest(f"the multipart form is invalid: {_reason(error, most)}; {advice}") from error
     finally:
         parser.close()
+
+
+def _reason(error: Exception, most: int) -> str:
+    """Return the library's reason, which is a sentence for programmers, as a clause."""
+    match str(error).split()[:2]:
+        case ["Missing", "boundary"]:
+            return "its Content-Type names no boundary, as HTTP libraries do if they write this header"
+        case ["Too", "many"]:
+            return f"it has more than {most} {'file' if most == 1 else 'files'}, or more than {MAX_FIELDS} fields"
+    return str(error)[:1].lower() + str(error)[1:].rstrip(".")
 
 
 async def _taken(part: UploadFile) -> bytes:

@@ -1,14 +1,14 @@
 """ASGI middleware: turns every HTTP request and WebSocket into a call, and adds security headers to every answer."""
 
-import asyncio
-from collections.abc import Mapping, Sequence
+import http
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.calls import Call, Calls, Transport
-from service.errors import Draining, ForeignOrigin, ServiceError, UnknownRoute
+from service.calls import UNKNOWN, Call, Calls, Transport
+from service.errors import ForeignOrigin, ServiceError, UnknownRoute
 from service.http.proxies import Network, as_sent
 from service.tasks import drop_tracebacks
 
@@ -17,8 +17,8 @@ OPEN_FOLDERS = ("/pages/", "/samples/", "/docs/assets/")  # static files of the 
 QUIET_PATHS = frozenset({"/livez", "/readyz", "/metrics"})  # polled all the time
 STREAM_PATHS = frozenset({"/stream"})  # the paths that accept a WebSocket
 STATE_PATHS = frozenset({"/v2/repository/index"})  # answered in every state of the service, like a GET
+METHODS = frozenset(http.HTTPMethod)  # named in logs and traces; another one was chosen by the client
 READING = frozenset({"GET", "HEAD", "OPTIONS"})  # safe for pages of other sites: browsers hide the answers from them
-CLIENT_LEFT = "client_left"  # in the state of a request: whether its cancellation means so
 TIMEOUT_HEADER = "x-request-timeout-ms"
 TOKEN_PROTOCOL = "pranet.bearer."  # prefix of the token in a WebSocket's subprotocols
 SAFE_HEADERS = {
@@ -50,6 +50,9 @@ class HttpCalls:
         errors: ASGI applications that encode the error of a request (``"http"``) and of a WebSocket (``"websocket"``).
         public_metrics: ``/metrics`` needs no token.
         origins: origins of other web pages that may send frames; ``*`` for all.
+        paths: paths of the application that logs and traces may name before a route has matched.
+        root_path: prefix of all paths, as behind a proxy.
+        proxies: addresses whose ``X-Forwarded-*`` headers are believed.
 
     """
 
@@ -61,6 +64,7 @@ class HttpCalls:
         errors: Mapping[str, ASGIApp],
         public_metrics: bool,
         origins: Sequence[str],
+        paths: Set[str] = frozenset(),
         root_path: str = "",
         proxies: Sequence[Network] = (),
     ) -> None:
@@ -68,6 +72,7 @@ class HttpCalls:
         self._calls = calls
         self._errors = errors
         self._origins = origins
+        self._paths = paths
         self._root = root_path
         self._proxies = proxies
         self._open = OPEN_PATHS | {"/metrics"} if public_metrics else OPEN_PATHS
@@ -100,13 +105,6 @@ class HttpCalls:
                 except BaseException:
                     call.name = self._route(scope) or call.name
                     raise
-        except asyncio.CancelledError:
-            request = asyncio.current_task()
-            if answered or scope["type"] != "http" or request is None or not call.cut_off():
-                raise
-            request.uncancel()  # the server ends; this is its last answer
-            state["error"] = Draining("the service stopped before the request was answered; send it again")
-            await self._errors["http"](scope, receive, send_with_headers)
         except ServiceError as error:
             drop_tracebacks(error)  # the request's state refers to the error: breaks the reference cycle
             if not answered:
@@ -118,7 +116,7 @@ class HttpCalls:
         preflight = scope.get("method") == "OPTIONS" and bool(self._origins)  # CORS; browsers send it without a token
         return Call(
             transport=HANDSHAKE if is_socket else REST,
-            name="WS" if is_socket else "HTTP",
+            name=self._unrouted(scope["method"] if not is_socket else "WS", path),
             headers=headers,
             authorizations=_authorizations(scope),
             timeout=headers.get(TIMEOUT_HEADER),
@@ -128,7 +126,6 @@ class HttpCalls:
             is_stream=is_socket,
             is_quiet=path in QUIET_PATHS,
             fault=self._fault(scope, headers),
-            cut_off=lambda: not scope["state"].get(CLIENT_LEFT, True),
         )
 
     def _fault(self, scope: Scope, headers: Mapping[str, str]) -> ServiceError | None:
@@ -153,6 +150,11 @@ class HttpCalls:
                 "origin to CORS_ORIGINS"
             )
         return None
+
+    def _unrouted(self, method: str, path: str) -> str:
+        """Return the name of a call before its route is known, of words that the service knows."""
+        known = method if method in METHODS or method == "WS" else "HTTP"
+        return f"{known} {path if path in self._paths else UNKNOWN}"
 
     def _route(self, scope: Scope) -> str:
         """Return method and path of the matched route; never the client's own path, which may hold a patient's name."""

@@ -21,18 +21,20 @@ The limits of the body are in ``service.http.body``.
 """
 
 import asyncio
+import contextlib
 import json
 import re
 import sys
 from http import HTTPStatus
 from typing import Any
 
+from httptools import HttpParserCallbackError, HttpParserInvalidMethodError
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.calls import Calls, Transport
 from service.errors import HeadTooLarge, HeadTooSlow, InvalidRequest, ServiceError
-from service.http.middleware import CLIENT_LEFT, REST
+from service.http.middleware import REST
 from service.http.request import FAULT
 
 HEAD_SECONDS = 10.0
@@ -55,7 +57,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._fault: ServiceError | None = None  # what is wrong with the head, for ``send_400_response``
         self._closed_for_reading = False  # malformed HTTP came: everything after it is ignored
         self._pending_error: ServiceError | None = None  # sent after the responses to earlier requests
-        self._requests: dict[asyncio.Task[Any], dict[str, Any]] = {}  # in progress
+        self._requests: set[asyncio.Task[Any]] = set()  # in progress
         self.app = self._tracked(self.app)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -67,8 +69,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Cancel the timer, and the work for a client that disconnected."""
         self._stop_timer()
         super().connection_lost(exc)
-        for request, state in self._requests.items():
-            state[CLIENT_LEFT] = True
+        for request in self._requests:
             request.cancel()
 
     def data_received(self, data: bytes) -> None:
@@ -134,11 +135,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer malformed HTTP with a problem document instead of uvicorn's plain text."""
-        reason = sys.exception()  # uvicorn calls this in the handler of the parser's error
-        self._refuse(
-            self._fault
-            or InvalidRequest(f"this is not a valid HTTP/1.1 request ({reason}); see RFC 9112, or use an HTTP library")
-        )
+        self._refuse(self._fault or _malformed(sys.exception()))  # uvicorn calls this in the handler of its error
 
     def _start_timer(self, seconds: float) -> None:
         if self._timer is None:
@@ -179,15 +176,12 @@ class HttpProtocol(HttpToolsProtocol):
         async def run(scope: Any, receive: Any, send: Any) -> None:
             request = asyncio.current_task()
             assert request is not None
-            self._requests[request] = scope["state"]
-            scope["state"][CLIENT_LEFT] = False
+            self._requests.add(request)
             try:
-                await app(scope, receive, send)
-            except asyncio.CancelledError:
-                if not scope["state"][CLIENT_LEFT]:
-                    raise
+                with contextlib.suppress(asyncio.CancelledError):  # the client left, or the server ends
+                    await app(scope, receive, send)
             finally:
-                del self._requests[request]
+                self._requests.remove(request)
 
         return run
 
@@ -201,6 +195,17 @@ def refuse(connection: asyncio.Transport, error: ServiceError, calls: Calls, tra
         f"content-length: {len(body)}\r\nx-request-id: {request_id}\r\nconnection: close\r\n\r\n"
     )
     connection.write(head.encode() + body)
+
+
+def _malformed(reason: BaseException | None) -> ServiceError:
+    if isinstance(reason, HttpParserInvalidMethodError):
+        return InvalidRequest(
+            "the request does not begin with a method of HTTP; use GET or POST, and check that Content-Length is the "
+            "size of the body before it"
+        )
+    if isinstance(reason, HttpParserCallbackError):  # raised by uvicorn, for CONNECT and other forms of a target
+        return InvalidRequest("the target of the request is not a path; send a path such as /segment")
+    return InvalidRequest(f"this is not a valid HTTP/1.1 request ({reason}); see RFC 9112, or use an HTTP library")
 
 
 def _too_large() -> HeadTooLarge:

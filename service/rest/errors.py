@@ -72,8 +72,9 @@ async def _refuse_parameters(request: Request, error: Exception) -> NoReturn:
 async def _refuse_route(request: Request, error: Exception) -> Any:
     assert isinstance(error, HTTPException)
     if error.status_code == MethodNotAllowed.status:
-        refusal = MethodNotAllowed(f"this path does not accept {request.method}; see /docs")
-        refusal.allow = (error.headers or {}).get("Allow", "")
+        allowed = (error.headers or {}).get("Allow", "")
+        refusal = MethodNotAllowed(f"this path does not accept {request.method}; send {allowed or 'another method'}")
+        refusal.allow = allowed
         raise refusal from None
     if error.status_code != UnknownRoute.status:
         raise InvalidRequest(f"the request cannot be read ({error.detail}); see /docs") from None

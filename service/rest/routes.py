@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.security import HTTPBearer
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from service import __version__
@@ -77,9 +78,9 @@ def build(service: Service) -> FastAPI:
     app.state.service = service
     service.calls.initialise_series(REST, HANDSHAKE, websocket.STREAM)
     errors.add_handlers(app)
-    _add_middleware(app, service)
     _add_routes(app)
     add_pages(app)
+    _add_middleware(app, service)
     return app
 
 
@@ -102,6 +103,7 @@ def _add_middleware(app: FastAPI, service: Service) -> None:
         errors={"http": encode_error, "websocket": websocket.encode_error},
         public_metrics=settings.public_metrics,
         origins=settings.origins,
+        paths={route.path for route in app.routes if isinstance(route, Route) and not route.param_convertors},
         root_path=settings.root_path,
         proxies=settings.proxies,
     )

@@ -42,6 +42,7 @@ CUT_OFF: dict[int, type[ServiceError]] = {  # close codes that uvicorn's WebSock
     1007: InvalidRequest,  # text that is not UTF-8
     1009: TooManyBytes,
 }
+ONLY_END = 'send frames as binary messages, and as text only {"end": true}; a new configuration needs a new stream'
 CLOSE_SECONDS = 1.0  # for the last messages of a connection
 SUBPROTOCOL = "pranet.v1"  # accepted out of those that a browser offers; another one holds the token
 
@@ -61,8 +62,8 @@ async def stream(websocket: WebSocket) -> None:
     async def frames() -> AsyncIterator[StreamFrame]:
         async for message in messages:
             if isinstance(message, str):
-                if parsed(message) != {"end": True}:
-                    raise InvalidRequest('the text does not end the stream; send {"end": true}, or binary frames')
+                if parsed(message, ONLY_END) != {"end": True}:
+                    raise InvalidRequest(f"the stream is configured already; {ONLY_END}")
                 return
             yield unpack(message)
 

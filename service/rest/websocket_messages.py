@@ -53,7 +53,8 @@ def stream_options(message: str | bytes, default_threshold: float) -> StreamOpti
     """
     if isinstance(message, bytes):
         raise InvalidRequest("the first message of a stream is its configuration; send it as JSON in a text message")
-    return read(StreamConfig, parsed(message), "the configuration: ").stream_options(default_threshold)
+    configuration = parsed(message, "send the configuration of the stream as a JSON object, such as {}")
+    return read(StreamConfig, configuration, "the configuration: ").stream_options(default_threshold)
 
 
 def unpack(message: bytes) -> StreamFrame:
@@ -106,8 +107,8 @@ def pack(frame: StreamFrame) -> bytes:
     return LENGTH.pack(len(text)) + text + payload
 
 
-def parsed(text: str) -> Any:
-    """Parse the JSON of a text message.
+def parsed(text: str, advice: str) -> Any:
+    """Parse the JSON of a text message; ``advice`` says what to send if it is none.
 
     Raises:
         InvalidRequest: the text is not JSON, or longer than ``MAX_JSON_BYTES``.
@@ -117,7 +118,7 @@ def parsed(text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:  # RecursionError: JSON that is nested too deeply
-        raise InvalidRequest("the text is not valid JSON; send a JSON object, or frames as binary messages") from error
+        raise InvalidRequest(f"the text is not valid JSON; {advice}") from error
 
 
 def _check_size(size: int) -> None:

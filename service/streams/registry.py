@@ -29,8 +29,6 @@ class Streams:
         self._free = list(range(max_streams))  # a heap, so that the lowest free slot is used first
         self.draining = asyncio.Event()  # set once the service shuts down
         self.active = 0
-        self.idle = asyncio.Event()  # set while no stream is open
-        self.idle.set()
         metrics.streams_active.set_function(lambda: self.active)
         metrics.initialise_stream_series(max_streams)
 
@@ -91,14 +89,11 @@ class Streams:
             raise TooManyStreams(f"all {self.active} streams are open that MAX_STREAMS allows; close one, or retry")
         slot = heapq.heappop(self._free)
         self.active += 1
-        self.idle.clear()
         try:
             yield slot
         finally:
             heapq.heappush(self._free, slot)
             self.active -= 1
-            if not self.active:
-                self.idle.set()
 
     def drain(self) -> None:
         """End all streams, also later ones, once their accepted frames are answered."""

@@ -69,7 +69,7 @@ async def nothing_left(it: Running) -> AsyncIterator[None]:
     yield
     await until(
         lambda: (
-            it.service.streams.idle.is_set()
+            not it.service.streams.active
             and not [task for task in asyncio.all_tasks() - tasks if "pranet_client" in str(task.get_coro())]
         )
     )

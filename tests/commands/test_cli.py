@@ -22,7 +22,8 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
 def test_an_error_of_the_user_is_one_line_and_exit_code_2() -> None:
     done = pranet("serve", "--weights", "/gone.safetensors")
     assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == "pranet: weights file /gone.safetensors: No such file or directory"
+    reason = "cannot be read (No such file or directory); check the path and its permissions"
+    assert done.stderr.splitlines()[-1] == f"pranet: weights file /gone.safetensors: {reason}"
     assert "Traceback" not in done.stderr
 
 

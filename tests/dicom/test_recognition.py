@@ -170,6 +170,6 @@ async def test_a_zip_of_a_medium_is_segmented_picture_by_picture_and_the_rest_is
     lines = {line["name"]: line for line in map(json.loads, answer.text.splitlines())}
     assert [line["status"] for line in lines.values()] == [200, 415, 415, 415, 415, 200]
     assert "directory of a medium" in lines["DICOMDIR"]["error"]["detail"]
-    assert "class Segmentation Storage, not a picture" in lines["SEG00001"]["error"]["detail"]
-    assert "class Basic Text SR Storage, not a picture" in lines["SR000001"]["error"]["detail"]
-    assert "class RT Dose Storage, not a picture" in lines["RD000001"]["error"]["detail"]
+    assert "class Segmentation Storage, which is not a picture" in lines["SEG00001"]["error"]["detail"]
+    assert "class Basic Text SR Storage, which is not a picture" in lines["SR000001"]["error"]["detail"]
+    assert "class RT Dose Storage, which is not a picture" in lines["RD000001"]["error"]["detail"]

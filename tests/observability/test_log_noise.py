@@ -90,3 +90,22 @@ async def test_a_line_of_the_access_log_has_its_parts_as_members(running: Runnin
     parts = {name: line[name] for name in ("transport", "call", "code", "request_id")}
     assert parts == {"transport": "rest", "call": "GET /info", "code": "200", "request_id": "case-7"}
     assert line["message"] == f"rest GET /info 200 {line['duration_ms']:.1f} ms id=case-7"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "logged_as"),
+    [
+        ("GET", "/v2", {}, "GET /v2 200"),
+        ("GET", "/openapi.json", {}, "GET /openapi.json 200"),
+        ("GET", "/Mueller-Hans", {}, "GET - 404"),
+        ("POST", "/info", {}, "POST /info 405"),
+        ("PROPFIND", "/segment", {}, "HTTP /segment 405"),
+        ("POST", "/segment", {"origin": "https://elsewhere.example"}, "POST /segment 403"),
+    ],
+)
+async def test_a_line_names_method_and_route_also_where_none_answered_but_never_a_path_that_the_client_made_up(
+    method: str, path: str, headers: dict[str, str], logged_as: str, running: Running, written: io.StringIO
+) -> None:
+    await running.rest.request(method, path, headers=headers)
+    (line,) = logged(written)
+    assert line.startswith(f"rest {logged_as}")

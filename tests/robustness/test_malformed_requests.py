@@ -36,6 +36,7 @@ REFUSED = {  # bytes, and how they are refused
     "two lengths": (POST + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n", 400, "invalid-request"),
     "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400, "invalid-request"),
     "a method of the client's own": (b"PATIENT /7 HTTP/1.1\r\n\r\n", 400, "invalid-request"),
+    "a target that is no path": (b"CONNECT host:443 HTTP/1.1\r\nHost: host\r\n\r\n", 400, "invalid-request"),
 }
 BROKEN = {  # requests that go wrong after their head
     "in the head's packet": (CHUNKED + b"not a size\r\n",),

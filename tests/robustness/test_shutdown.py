@@ -1,6 +1,7 @@
 """How ``pranet serve`` ends: accepted requests are answered first, on both protocols."""
 
 import asyncio
+import contextlib
 import json
 import os
 import pty
@@ -8,6 +9,7 @@ import signal
 import socket
 import struct
 import time
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -15,6 +17,7 @@ import httpx
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from PIL import Image
+from websockets.asyncio.client import connect
 
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
@@ -24,9 +27,12 @@ from tests.support import processes
 from tests.support.pictures import SAMPLES, encoded, mask_of
 from tests.support.processes import clients, pranet
 from tests.support.serving import PATIENCE, serving
+from tests.support.streaming import CONFIG, frame
+from tests.support.websocket import packed
 
 CALLERS = 12  # of each protocol: more than one batch, so that some wait when the signal comes
 IMAGE = SAMPLES[0].read_bytes()
+HANGING = encoded(Image.new("RGB", (8, 8), "lime"))  # the fake server never answers it
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
@@ -165,21 +171,86 @@ async def test_a_host_that_is_no_address_of_the_machine_is_refused_with_advice(h
 
 
 @pytest.mark.slow
-def test_serve_ends_with_2_and_one_line_when_a_port_is_taken() -> None:
+@pytest.mark.parametrize("wrong", ["--grpc-port", "--host", "--api-tokens-file", "--tls-cert"])
+def test_a_setting_that_cannot_work_ends_the_start_with_2_and_one_line_before_any_weights_are_loaded(
+    wrong: str, tmp_path: Path
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        done = pranet("serve", "--port", 0, "--grpc-port", taken.getsockname()[1], "--log-level", "error")
-    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+        given = {
+            "--grpc-port": ["--port", 0, "--grpc-port", taken.getsockname()[1]],
+            "--host": ["--host", "nowhere.invalid"],
+            "--api-tokens-file": ["--api-tokens-file", tmp_path / "gone"],
+            "--tls-cert": ["--tls-cert", tmp_path / "gone", "--tls-key", tmp_path / "gone"],
+        }[wrong]
+        done = pranet("serve", "--weights", tmp_path / "no-weights", *given)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("pranet: ")
+    assert "weights" not in line
 
 
-def test_a_request_that_the_end_cuts_off_is_told_so_in_the_form_of_all_errors() -> None:
-    head = b"POST /segment HTTP/1.1\r\nHost: pranet\r\nContent-Type: image/jpeg\r\nContent-Length: 9999\r\n\r\nhalf"
-    with processes.fake_server("--drain-seconds", "1") as server:
-        port = int(server.url.rpartition(":")[2])
-        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as client:
-            client.sendall(head)
-            time.sleep(0.3)  # until it is being read
+async def segmented(stub: pb_grpc.SegmentationServiceStub) -> None:
+    await stub.Segment(pb.SegmentRequest(image=HANGING))
+
+
+async def streamed(stub: pb_grpc.SegmentationServiceStub) -> None:
+    stream = stub.SegmentStream()
+    await stream.write(CONFIG)
+    await stream.write(frame(0, image=HANGING))
+    await stream.read()
+
+
+async def posted(rest: httpx.AsyncClient) -> dict[str, Any]:
+    answer = await rest.post("/segment", content=HANGING)
+    problem: dict[str, Any] = answer.json()
+    return problem | {"retry-after": answer.headers["retry-after"]}
+
+
+async def uploaded_half(server: processes.Server) -> bytes:
+    """Send half a picture; return the answer."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(server.url.rpartition(":")[2]))
+    with contextlib.closing(writer):
+        writer.write(b"POST /segment HTTP/1.1\r\nHost: pranet\r\nContent-Length: 9999\r\n\r\nhalf")
+        return await reader.read()
+
+
+async def over_a_websocket(server: processes.Server) -> str:
+    async with connect(f"{server.url.replace('http', 'ws')}/stream", proxy=None) as socket:
+        await socket.send("{}")
+        await socket.send(packed(0, HANGING))
+        return str(json.loads(await socket.recv())["type"])
+
+
+@pytest.mark.slow
+async def test_what_the_end_cuts_off_is_told_so_in_the_form_of_all_errors(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with (
+        log.open("w") as stderr,
+        processes.fake_server(
+            "--drain-seconds", "1", "--request-timeout-ms", "60000", HANG_SECONDS="60", stderr=stderr
+        ) as server,
+    ):
+        async with clients(server) as (rest, channel), asyncio.timeout(PATIENCE):
+            stub = pb_grpc.SegmentationServiceStub(channel)
+            calls = [asyncio.create_task(segmented(stub)), asyncio.create_task(streamed(stub))]
+            request, socket = asyncio.create_task(posted(rest)), asyncio.create_task(over_a_websocket(server))
+            upload = asyncio.create_task(uploaded_half(server))
+            while await in_flight(rest) < 4:
+                pass
             server.process.send_signal(signal.SIGTERM)
-            answer = client.makefile("rb").read()
-    status, body = answer.split(b"\r\n", 1)[0], answer.rpartition(b"\r\n\r\n")[2]
-    assert b" 503 " in status
-    assert json.loads(body)["type"] == "urn:pranet:error:draining"
+            problem = await request
+            assert (problem["type"], problem["status"]) == ("urn:pranet:error:draining", 503)
+            assert problem["retry-after"]
+            assert await socket == "urn:pranet:error:draining"
+            head, _, body = (await upload).rpartition(b"\r\n\r\n")
+            assert b" 503 " in head.split(b"\r\n")[0]
+            assert json.loads(body)["type"] == "urn:pranet:error:draining"
+            for call in calls:
+                with pytest.raises(grpc.aio.AioRpcError) as ended:
+                    await call
+                given = dict(ended.value.trailing_metadata() or ())
+                assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
+                assert (given["pranet-error"], given["retry-after"]) == ("draining", problem["retry-after"])
+            assert await asyncio.to_thread(server.process.wait, PATIENCE) == 1
+    (line,) = log.read_text().splitlines()
+    assert "5 requests and streams were cut off unanswered after 1 s; raise PRANET_DRAIN_SECONDS" in line

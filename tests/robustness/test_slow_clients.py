@@ -157,7 +157,7 @@ async def test_a_grpc_stream_whose_answers_are_not_read_ends() -> None:
 
         sending = asyncio.create_task(send())
         await until(lambda: it.metric("pranet_rejected_total", {"reason": "read-too-slowly"}) == 1)
-        await until(it.service.streams.idle.is_set)
+        await until(lambda: not it.service.streams.active)
         call.cancel()
         await asyncio.gather(sending, return_exceptions=True)
 
@@ -185,7 +185,7 @@ async def test_a_websocket_whose_answers_are_not_read_ends() -> None:
 
         sending = asyncio.create_task(send())
         await until(lambda: it.metric("pranet_rejected_total", {"reason": "read-too-slowly"}) == 1)
-        await until(it.service.streams.idle.is_set)
+        await until(lambda: not it.service.streams.active)
         opened.transport.abort()
         await asyncio.gather(sending, return_exceptions=True)
 

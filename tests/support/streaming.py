@@ -16,7 +16,7 @@ from service.observability.metrics import OUTCOMES
 from tests.support.patching import Patches, patching
 from tests.support.pictures import encoded, red_box
 from tests.support.predictors import GatedPredictor
-from tests.support.serving import PATIENCE, Running, serving
+from tests.support.serving import PATIENCE, Running, serving, until
 
 PICTURE = encoded(red_box(64, 48, (16, 12, 48, 36)))
 CONFIG = pb.StreamRequest(config=pb.StreamConfig())
@@ -81,8 +81,8 @@ class Held:
     async def nothing_left(self) -> None:
         """Wait until no stream is open and no frame in flight; then no task, queue entry or thread may be left."""
         async with asyncio.timeout(PATIENCE):
-            await self.it.service.streams.idle.wait()
-            await self.it.service.segmenter.idle.wait()
+            await self.it.service.calls.idle.wait()
+        await until(lambda: not self.it.service.segmenter.in_flight)
         assert self.it.metric("pranet_queue_depth") == 0
         assert not [task for task in asyncio.all_tasks() if "Stream." in str(task.get_coro())]
         new = [thread.name for thread in set(threading.enumerate()) - self._threads]

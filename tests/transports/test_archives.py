@@ -140,7 +140,7 @@ async def test_a_bomb_that_declares_less_is_stopped_at_what_it_declares() -> Non
 @pytest.mark.parametrize(
     ("archive", "status", "words"),
     [
-        (b"", 400, "not a zip"),
+        (b"", 400, "the body is empty; send a zip"),
         (b"PK nothing", 400, "not a zip"),
         (zipped({}), 400, "no file"),
         (zipped({"folder/": b""}), 400, "no file"),

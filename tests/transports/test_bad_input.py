@@ -46,7 +46,7 @@ REQUESTS: dict[str, tuple[dict[str, Any], int, str, str]] = {
     ),
     "a malformed region": ({"params": {"roi": "1,2,3"}}, 422, "invalid-parameter", "or x,y,w,h in pixels"),
     "a region outside": ({"params": {"roi": "0,0,65,48"}}, 422, "invalid-parameter", "not inside the picture of 64x48"),
-    "an empty region": ({"params": {"roi": "0,0,0,48"}}, 422, "invalid-parameter", "not inside the picture"),
+    "an empty region": ({"params": {"roi": "0,0,0,48"}}, 422, "invalid-parameter", "of at least 1 pixel"),
     "a region of other digits": ({"params": {"roi": "\u0660,\u0660,\u0668,\u0668"}}, 422, "invalid-parameter", "roi"),
     "a JSON body": ({"headers": {"content-type": "application/json"}}, 415, "unsupported-image", "octet-stream"),
     "a form of text": (
@@ -75,14 +75,14 @@ REQUESTS: dict[str, tuple[dict[str, Any], int, str, str]] = {
         "output is given 2",
     ),
     "another route": ({"url": "/segmentation"}, 404, "unknown-route", "POST /segment"),
-    "another method": ({"method": "PUT"}, 405, "method-not-allowed", "see /docs"),
+    "another method": ({"method": "PUT"}, 405, "method-not-allowed", "does not accept PUT; send POST"),
     "two dots": ({"url": "/pages/../../settings.py"}, 404, "unknown-route", "POST /segment"),
 }
 
 FORMS: dict[str, tuple[dict[str, Any], int, str, str]] = {
     "another field": ({"files": {"image": GOOD}}, 400, "invalid-request", "part named 'file'"),
     "text for the file": ({"data": {"file": "text"}, "files": {"other": GOOD}}, 400, "invalid-request", "'file'"),
-    "two files": ({"files": [("file", GOOD), ("file", GOOD)]}, 400, "invalid-request", "one part"),
+    "two files": ({"files": [("file", GOOD), ("file", GOOD)]}, 400, "invalid-request", "more than 1 file, or"),
     "nine fields": (
         {"files": {"file": GOOD}, "data": {str(number): "x" for number in range(9)}},
         400,
@@ -100,7 +100,7 @@ FORMS: dict[str, tuple[dict[str, Any], int, str, str]] = {
         {"content": GOOD, "headers": {"content-type": "multipart/form-data"}},
         400,
         "invalid-request",
-        "one part",
+        "names no boundary, as HTTP libraries do",
     ),
     "another boundary": (
         {"content": b"--a\r\n\r\n--a--\r\n", "headers": {"content-type": "multipart/form-data; boundary=b"}},
@@ -115,7 +115,7 @@ FORMS: dict[str, tuple[dict[str, Any], int, str, str]] = {
         },
         400,
         "invalid-request",
-        "no file part",
+        "ends before its last boundary",
     ),
     "an unknown charset": (
         {

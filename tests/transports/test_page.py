@@ -17,7 +17,7 @@ from service.settings import Settings
 from tests.support import browser
 from tests.support.pictures import SAMPLES
 from tests.support.predictors import RedPredictor
-from tests.support.serving import PATIENCE, Running, serving
+from tests.support.serving import Running, serving, until
 
 playwright = pytest.importorskip("playwright.async_api")
 
@@ -189,8 +189,7 @@ async def test_a_camera_streams_for_ten_seconds_with_a_moving_rate(tmp_path: Pat
         assert await opened.evaluate(browser.GREEN) >= 0
         await browser.no_serious_fault(opened)
         await opened.click("#stop")
-        async with asyncio.timeout(PATIENCE):
-            await it.service.streams.idle.wait()
+        await until(lambda: not it.service.streams.active)
 
 
 @pytest.mark.parametrize("name", SCREENSHOTS)

@@ -73,7 +73,7 @@ async def test_a_stale_frame_is_answered_as_dropped() -> None:
 async def test_a_malformed_stream_is_refused_with_its_cause(messages: list[pb.StreamRequest], cause: str) -> None:
     async with serving() as it:
         assert await status(it.stub.SegmentStream(iter(messages))) == (grpc.StatusCode.INVALID_ARGUMENT, cause)
-        assert it.service.streams.idle.is_set()
+        assert not it.service.streams.active
 
 
 async def test_bytes_that_are_no_message_end_a_stream_after_the_answers_to_its_frames() -> None:

@@ -77,6 +77,9 @@ async def test_a_malformed_stream_is_told_why_it_is_closed(messages: list[str | 
         ([json.dumps({"roi": "left"})], "roi is 'left', but it should be full, auto"),
         ([json.dumps({"threshold": 7})], "threshold is 7, but it should be less than or equal to 1"),
         (["[]"], "it should be a JSON object"),
+        ([""], "send the configuration of the stream as a JSON object, such as {}"),
+        ([EVERY, EVERY], "the stream is configured already; send frames as binary messages, and as text only {"),
+        ([EVERY, ""], "a new configuration needs a new stream"),
         ([EVERY, LENGTH.pack(2) + b"{}"], "frame_id is missing; send it"),
         ([EVERY, LENGTH.pack(2) + b"{]"], "send a JSON object with frame_id"),
         ([EVERY, packed(1, raw={"format": "rgb24"})], "raw.width is missing; send it"),
@@ -182,8 +185,7 @@ async def test_a_browser_that_vanished_is_cleaned_up_by_pings(loss: Loss, patche
         await socket.recv()
         assert it.service.streams.active == 1
         gone.set()
-        async with asyncio.timeout(PATIENCE):
-            await it.service.streams.idle.wait()
+        await until(lambda: not it.service.streams.active)
         check_identity(it)
         socket.transport.abort()
 

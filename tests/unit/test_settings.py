@@ -1,5 +1,7 @@
 """Settings come from one place, and a wrong one says what to do."""
 
+import re
+
 import pytest
 
 from service.commands import main as cli
@@ -92,13 +94,39 @@ def test_an_empty_variable_is_an_unset_one() -> None:
     assert load({"PRANET_WEIGHTS": ""}, {}) == (Settings(), [])
 
 
+def test_an_empty_flag_is_an_unset_one() -> None:
+    assert load({"PRANET_PORT": "9000"}, {"weights": "", "port": ""}) == (Settings(port=9000), [])
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (
+            {"PRANET_CORS_ORIGINS": "*, viewer"},
+            "PRANET_CORS_ORIGINS: viewer is not an origin; give, for example, https",
+        ),
+        ({"PRANET_CORS_ORIGINS": "https://a.example/path"}, "https://a.example/path is not an origin"),
+        ({"PRANET_OTLP_ENDPOINT": "collector:4317"}, "collector:4317 is not the URL of a receiver; give, for example"),
+        ({"PRANET_MAPS": "maybe"}, "PRANET_MAPS is 'maybe', but it should be true or false"),
+    ],
+)
+def test_a_value_that_cannot_work_is_refused_with_one_that_can(given: dict[str, str], told: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(told)):
+        load(given, {})
+
+
+def test_origins_are_those_of_pages_extensions_and_apps() -> None:
+    given = "https://a.example:8443/, http://127.0.0.1:3000, chrome-extension://abcdef, *"
+    assert load({"PRANET_CORS_ORIGINS": given}, {})[0].origins == [each.strip("/ ") for each in given.split(",")]
+
+
 @pytest.mark.parametrize(
     ("given", "advice"),
     [
-        ({"PRANET_TLS_CERT": "a.pem"}, "set TLS_CERT and TLS_KEY together"),
-        ({"PRANET_TLS_CLIENT_CA": "ca.pem"}, "TLS_CLIENT_CA needs TLS_CERT"),
-        ({"PRANET_RATE_LIMIT": "5"}, "set API_TOKENS_FILE too"),
-        ({"PRANET_TOKEN_CONCURRENCY": "5"}, "set API_TOKENS_FILE too"),
+        ({"PRANET_TLS_CERT": "a.pem"}, r"set --tls-cert \(PRANET_TLS_CERT\) and --tls-key \(PRANET_TLS_KEY\) together"),
+        ({"PRANET_TLS_CLIENT_CA": "ca.pem"}, r"PRANET_TLS_CLIENT_CA\) needs --tls-cert \(PRANET_TLS_CERT\) and"),
+        ({"PRANET_RATE_LIMIT": "5"}, r"^--rate-limit .* set --api-tokens-file \(PRANET_API_TOKENS_FILE\) too"),
+        ({"PRANET_TOKEN_CONCURRENCY": "5"}, r"^--token-concurrency .* set --api-tokens-file"),
     ],
 )
 def test_settings_that_need_each_other_say_so(given: dict[str, str], advice: str) -> None:
