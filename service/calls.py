@@ -42,6 +42,7 @@ MILLISECONDS = re.compile(r"0*([1-9][0-9]*)")
 MOST_DIGITS = 18  # longer timeouts exceed every limit anyway; int() refuses thousands of digits
 REPORTED_METHODS = {"WS": "GET", "HTTP": "_OTHER"}  # of WebSockets and unknown methods (OpenTelemetry, HTTP spans)
 UNKNOWN = "-"  # name of a call whose route or method does not exist
+CUT_OFF = "the service stopped before the answer was ready; send the request again"
 LATE_SECONDS = 0.25  # the work itself watches the deadline; a call that does not is cancelled this much later
 
 log = logging.getLogger("pranet.access")
@@ -184,7 +185,7 @@ class Calls:
             if isinstance(error, call.passes):
                 raise
             if isinstance(error, TimeoutError) and call._timeout.expired():
-                late = _cut_off() if call._is_cut_off else _too_late()
+                late = Draining(CUT_OFF) if call._is_cut_off else DeadlineExceeded()
                 failure = type(late)
                 raise late from None
             failure = InternalError
@@ -280,14 +281,6 @@ class Calls:
         fields = {"transport": transport.name, "call": call.name, "code": code, "duration_ms": round(took, 1)}
         text = "%s %s %s %.1f ms id=%s"
         log.log(level, text, transport.name, call.name, code, took, call.request_id, extra={"fields": fields})
-
-
-def _cut_off() -> Draining:
-    return Draining("the service stopped before the answer was ready; send the request again")
-
-
-def _too_late() -> DeadlineExceeded:
-    return DeadlineExceeded("the answer was not ready in time; retry, or allow more time")
 
 
 def request_id_from(given: str) -> str:

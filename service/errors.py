@@ -277,6 +277,9 @@ class DeadlineExceeded(ServiceError):
 
     status, grpc, slug = 504, StatusCode.DEADLINE_EXCEEDED, "deadline-exceeded"
 
+    def __init__(self, detail: str = "the answer was not ready in time; retry, or allow more time") -> None:
+        super().__init__(detail)
+
 
 def causes() -> list[type[ServiceError]]:
     """Return every cause for which a request can fail."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from model import files
+from model import targets
 from model.engines import factory
 from model.engines.predictor import Predictor
 from model.errors import UserError
@@ -16,9 +16,9 @@ from model.evaluation.calibration import Reliability
 from model.evaluation.maps import FolderMaps, Maps, NetworkMaps
 from model.evaluation.output import Judged
 from model.evaluation.protocols import Judgement
-from model.files import Targets
 from model.pictures import masks
 from model.pictures.reading import read_image
+from model.targets import Targets
 from model.training.data import sources
 from model.training.data.pairs import PairFile, read_truth
 from model.weights import checkpoint
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         content["gain"] = _groups(_gains(_judgements(judged), baseline))
     print(report.text(content))
     if args.out:
-        with files.writing("--out", args.out):
+        with targets.writing("--out", args.out):
             output.write(args.out, judged, answers, reliability, content)
     return 0
 
@@ -167,6 +167,6 @@ def _presence(args: argparse.Namespace, subject: _Network, judged: Mapping[str, 
         if not test.decidable:
             raise UserError("--calibrate needs frames with and without a polyp; these are all of one kind")
         state, presence = operating.moved(subject.weights.state, test.fit(), args.operate_at)
-        with files.writing("--calibrate", args.calibrate):
+        with targets.writing("--calibrate", args.calibrate):
             checkpoint.save(args.calibrate, state, "fp32", {**subject.weights.metadata, **presence.metadata()})
     return found

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from model import files
+from model import targets
 from model.training.flags import add_sources
 
 PROTOCOLS = ("fixed", "published")  # of ``model.evaluation.protocols``
@@ -42,6 +42,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0.5,
         help="with --calibrate: weights that mark at 0.5 what these mark here",
     )
-    files.add_overwrite(parser)
+    targets.add_overwrite(parser)
     add("--device", default="auto")
     add("--precision", default="fp32")

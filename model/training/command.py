@@ -10,12 +10,12 @@ from pathlib import Path
 
 import torch
 
-from model import files
+from model import files, targets
 from model.cores import usable_cores
 from model.engines.predictor import DeviceError
-from model.files import Targets
 from model.network.pranet import PraNet
 from model.pictures import masks
+from model.targets import Targets
 from model.training import backbone, journal, loop, recipe, state
 from model.training.data import near_copies, sources
 from model.training.data.batches import Batches, Pool
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     chosen = sources.select(sources.selected(args), held_out, None)
     runs = [args.out / f"without-{name}" for name in args.leave_out] or [args.out]
     _check(args, chosen, runs)
-    with files.writing("--out", args.out):
+    with targets.writing("--out", args.out):
         if args.leave_out:
             return _leave_out(args, settings, chosen, device)
         _train(args, settings, chosen, device, args.out)

@@ -117,7 +117,7 @@ class Batcher(Generic[Item, Result]):
             async with asyncio.timeout_at(entry.deadline):
                 await entry.answered
         except TimeoutError:
-            raise DeadlineExceeded("the frame was not segmented in time; retry, or allow more time") from None
+            raise DeadlineExceeded from None
         finally:
             if not entry.started:
                 self._queue.discard(entry)

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from model import files, transforms
+from model import targets, transforms
 from model.errors import UserError, how_to_install
-from model.files import Targets, listed
+from model.files import listed
 from model.pictures.suffixes import PICTURES
+from model.targets import Targets
 from model.training.data.pairs import read_names
 from model.transforms import Pixels
 from model.weights import checkpoint
@@ -40,14 +41,14 @@ def run(arguments: argparse.Namespace) -> int:
     weights = checkpoint.load(settings.weights_path)
     if arguments.int8:
         found = _calibrated(weights, arguments, settings)
-        with files.writing(OUT, out):
+        with targets.writing(OUT, out):
             _int8().save(out, found, weights)
         print(f"{out}: calibration of {weights.model_id}; put it beside the weights and use --precision int8")
         return 0
     from model import export
 
     write = export.write_onnx if arguments.onnx else export.write_triton
-    with files.writing(OUT, out):
+    with targets.writing(OUT, out):
         difference = write(weights, out)
     print(f"{out}: {weights.model_id}; logits within {difference:.2g} of PyTorch's")
     return 0

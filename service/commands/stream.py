@@ -11,8 +11,9 @@ from pathlib import Path
 
 import uvloop
 
-from model import files
-from model.files import Targets
+from model import files, targets
+from model.errors import SourceError
+from model.targets import Targets
 from pranet_client.async_client import AsyncClient
 from pranet_client.connection import Reply, VideoFrame
 from pranet_client.credentials import NO_ACCESS, Access
@@ -22,7 +23,6 @@ from pranet_client.sources import in_thread
 from service.commands.access import access_of
 from service.commands.recording import Recorder
 from service.commands.stream_statistics import StreamStatistics
-from service.commands.video.pyav import SourceError
 from service.commands.video.source import Source, open_source, paced
 from service.commands.video.writer import OverlayWriter
 from service.errors import ServiceError
@@ -127,15 +127,15 @@ async def _show(statistics: StreamStatistics) -> None:
 
 def _takers(arguments: argparse.Namespace, source: Source, stack: contextlib.ExitStack) -> Iterator[Take]:
     if arguments.out:
-        stack.enter_context(files.writing("--out", arguments.out))
+        stack.enter_context(targets.writing("--out", arguments.out))
         writer = OverlayWriter(arguments.out, source.fps, source.time_base, partial=ENDINGS)
         yield _Drawing(stack.enter_context(writer)).take
     if arguments.save_masks:
-        stack.enter_context(files.writing("--save-masks", arguments.save_masks))
+        stack.enter_context(targets.writing("--save-masks", arguments.save_masks))
         arguments.save_masks.mkdir(parents=True, exist_ok=True)
         yield lambda reply: _save_mask(reply, arguments.save_masks)
     if arguments.record:
-        stack.enter_context(files.writing("--record", arguments.record))
+        stack.enter_context(targets.writing("--record", arguments.record))
         yield stack.enter_context(Recorder(arguments.record)).take
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from model import files
+from model import targets
 from model.errors import UserError
 from model.evaluation import comparison
-from model.files import Targets
 from model.pictures import masks
+from model.targets import Targets
 from model.training.data.pairs import read_names
 from model.weights import checkpoint
 from service.commands.flags.weights import OUT
@@ -46,7 +46,7 @@ def _convert(arguments: argparse.Namespace) -> int:
     metadata = dict(loaded.metadata)
     if arguments.name:
         metadata["name"] = arguments.name
-    with files.writing(OUT, arguments.out):
+    with targets.writing(OUT, arguments.out):
         checkpoint.save(arguments.out, loaded.state, arguments.storage, metadata)
     return _inspect(argparse.Namespace(file=arguments.out))
 
@@ -79,7 +79,7 @@ def _blend(arguments: argparse.Namespace) -> int:
         for name, value in one.state.items()
     }
     origin = f"{1 - share:g} of {one.model_id}, {share:g} of {other.model_id}"
-    with files.writing(OUT, arguments.out):
+    with targets.writing(OUT, arguments.out):
         checkpoint.save(arguments.out, state, "fp32", {"name": "blend", "blend": origin})
     return _inspect(argparse.Namespace(file=arguments.out))
 

@@ -179,4 +179,4 @@ async def _within(deadline: float) -> AsyncIterator[None]:
         async with asyncio.timeout_at(deadline):
             yield
     except TimeoutError:
-        raise DeadlineExceeded("the frame was not segmented in time; retry, or allow more time") from None
+        raise DeadlineExceeded from None

@@ -9,6 +9,7 @@ from time import monotonic
 import numpy as np
 import pytest
 
+from model.errors import SourceError
 from pranet_client.async_client import AsyncClient
 from pranet_client.client import Client
 from pranet_client.connection import Reply, VideoFrame
@@ -17,7 +18,6 @@ from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from service.commands.main import main
 from service.commands.stream_statistics import StreamStatistics
 from service.commands.video.demo import sweep
-from service.commands.video.pyav import SourceError
 from service.commands.video.source import open_source, paced
 from service.commands.video.writer import VideoWriter
 from service.frames.codec import decode

@@ -13,10 +13,10 @@ from time import monotonic
 import pytest
 from PIL import Image
 
+from model.errors import SourceError
 from service.commands.main import main
 from service.commands.video import live
 from service.commands.video.live import Live, shown
-from service.commands.video.pyav import SourceError
 from tests.support import videos
 from tests.support.patching import Patches
 from tests.support.predictors import PATIENCE

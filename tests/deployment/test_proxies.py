@@ -106,7 +106,7 @@ async def test_behind_a_proxy_every_interface_works_below_its_path(name: str, tm
 async def test_behind_a_proxy_the_pages_work_below_its_path(name: str, tmp_path: Path) -> None:
     playwright = pytest.importorskip("playwright.async_api")
     async with serving(**BEHIND) as running, proxied(name, running, tmp_path) as proxy:
-        async with browser.opened(proxy.web, tmp_path) as (opened, faults):
+        async with browser.opened(proxy.web) as (opened, faults):
             await opened.click("[data-sample='polyp-1.jpg']")
             await playwright.expect(opened.locator("#status")).to_contain_text("Segmented in")
             await opened.click("text=API documentation")

@@ -61,7 +61,10 @@ async def test_every_check_passes_with_every_client(tmp_path: Path) -> None:
     assert len(outcomes) == 4 * WITH_FOUR + 2 * WITH_TWO  # none was lost
 
 
-async def test_the_real_network_answers_every_client_as_it_answers_rest(tmp_path: Path, server: Server) -> None:
+@pytest.mark.parametrize("phase", ["network", pytest.param("stream", marks=pytest.mark.long)])
+async def test_the_real_network_answers_every_client_as_it_answers_rest(
+    tmp_path: Path, server: Server, phase: str
+) -> None:
     pictures = [Image.open(sample).convert("RGB").resize(SIZE) for sample in SAMPLES]
     pictures.append(pictures[0].transpose(Image.Transpose.FLIP_LEFT_RIGHT))
     async with httpx.AsyncClient(base_url=server.url, timeout=60, trust_env=False) as rest:
@@ -70,5 +73,5 @@ async def test_the_real_network_answers_every_client_as_it_answers_rest(tmp_path
             for picture in pictures
         ]
     file = stored(tmp_path / "pictures.npz", pictures, masks, "PNG")
-    outcomes = await asyncio.to_thread(asked, server.url.removeprefix("http://"), server.grpc_address, file, "network")
+    outcomes = await asyncio.to_thread(asked, server.url.removeprefix("http://"), server.grpc_address, file, phase)
     assert {name: outcome for name, outcome in outcomes.items() if outcome != "passed"} == {}

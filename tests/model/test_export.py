@@ -56,6 +56,7 @@ def test_an_export_reports_to_nobody(exported: tuple[Path, Path, list[str]]) -> 
     assert [path for path in exported[1].rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_calibration_from_pictures_can_be_served(weights: Path, tmp_path: Path) -> None:
     pytest.importorskip("nncf", reason="the extra int8 is not installed")

@@ -122,7 +122,7 @@ async def _sent(server: Server, send: Send, picture: bytes) -> None:
         await send(server, picture)
     async with asyncio.timeout(IN_TIME):
         while await _metrics(server, "pranet_streams_active", "pranet_in_flight"):  # noqa: ASYNC110 - in another process
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
 
 
 async def _metrics(server: Server, *samples: str) -> float:

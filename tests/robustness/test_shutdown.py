@@ -41,13 +41,13 @@ async def in_flight(rest: httpx.AsyncClient) -> int:
     return int(float(text.rpartition("\npranet_in_flight ")[2].split()[0]))
 
 
-async def ask(rest: httpx.AsyncClient) -> tuple[float, bytes]:
-    answer = (await rest.post("/segment", content=IMAGE)).raise_for_status()
+async def ask(rest: httpx.AsyncClient, image: bytes = IMAGE) -> tuple[float, bytes]:
+    answer = (await rest.post("/segment", content=image)).raise_for_status()
     return time.monotonic(), answer.content
 
 
-async def call(channel: grpc.aio.Channel) -> tuple[float, bytes]:
-    answer = await pb_grpc.SegmentationServiceStub(channel).Segment(pb.SegmentRequest(image=IMAGE), timeout=120)
+async def call(channel: grpc.aio.Channel, image: bytes = IMAGE) -> tuple[float, bytes]:
+    answer = await pb_grpc.SegmentationServiceStub(channel).Segment(pb.SegmentRequest(image=image), timeout=120)
     return time.monotonic(), answer.png
 
 
@@ -95,15 +95,17 @@ async def test_sigterm_under_load_turns_readiness_off_answers_what_was_accepted_
 
 @pytest.mark.slow
 async def test_a_second_signal_ends_at_once() -> None:
-    with processes.server("--max-batch-size", 1) as server:
-        async with clients(server) as (rest, channel), asyncio.timeout(180):
-            work = await load(rest, channel)
+    with processes.fake_server("--max-batch-size", 1) as server:
+        async with clients(server) as (rest, channel), asyncio.timeout(PATIENCE):
+            work = [asyncio.create_task(ask(rest, HANGING)), asyncio.create_task(call(channel, HANGING))]
+            while await in_flight(rest) < len(work):
+                pass
             server.process.send_signal(signal.SIGTERM)
             await unready_at(rest)
             server.process.send_signal(signal.SIGINT)
             assert await asyncio.to_thread(server.process.wait, PATIENCE) == 128 + signal.SIGINT
             outcomes = await asyncio.gather(*work, return_exceptions=True)
-    assert any(isinstance(outcome, Exception) for outcome in outcomes)
+    assert all(isinstance(outcome, Exception) for outcome in outcomes)
 
 
 async def status(rest: httpx.AsyncClient, image: bytes) -> int:
@@ -146,7 +148,7 @@ async def test_an_answer_that_is_read_slowly_is_sent_to_its_end() -> None:
 @pytest.mark.slow
 async def test_a_service_whose_terminal_is_gone_drains_and_ends() -> None:
     leader, follower = pty.openpty()
-    with processes.server(stdin=follower) as server:
+    with processes.fake_server(stdin=follower) as server:
         os.close(follower)
         os.close(leader)
         server.process.send_signal(signal.SIGHUP)

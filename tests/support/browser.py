@@ -1,7 +1,13 @@
-"""The page in a fresh Chromium with a camera that shows the synthetic sweep."""
+"""The page in Chromium with a camera that shows the synthetic sweep."""
 
 import asyncio
+import atexit
+import functools
+import re
 import shutil
+import subprocess
+import tempfile
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,11 +19,19 @@ from service.commands.video.demo import sweep
 from tests.support.serving import PATIENCE
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+LISTENING = re.compile(r"DevTools listening on (ws://\S+)")
 FLAGS = [
+    "--headless",
+    "--remote-debugging-port=0",
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",
     "--no-first-run",
+    "--hide-scrollbars",
+    "--mute-audio",
+    "--disable-backgrounding-occluded-windows",
+    "--disable-renderer-backgrounding",
+    "--disable-dev-shm-usage",
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
@@ -37,23 +51,16 @@ GREEN = """() => {
 
 
 @asynccontextmanager
-async def opened(url: str, folder: Path, **options: Any) -> AsyncIterator[tuple[Any, list[str]]]:
-    """Open a page; yields it with the list of its console's errors, which grows."""
+async def opened(url: str, **options: Any) -> AsyncIterator[tuple[Any, list[str]]]:
+    """Open a page with a profile of its own; yields it with the list of its console's errors, which grows."""
     playwright = pytest.importorskip("playwright.async_api")
     if CHROMIUM is None:
         pytest.skip("no Chromium")
     playwright.expect.set_options(timeout=MILLISECONDS)
-    camera = folder / "camera.mjpeg"
-    camera.write_bytes(b"".join(sweep()))
     faults: list[str] = []
     async with playwright.async_playwright() as driver:
-        context = await driver.chromium.launch_persistent_context(
-            folder / "profile",
-            executable_path=CHROMIUM,
-            args=[*FLAGS, f"--use-file-for-fake-video-capture={camera}"],
-            permissions=["camera"],
-            **options,
-        )
+        chromium = await driver.chromium.connect_over_cdp(await asyncio.to_thread(_endpoint))
+        context = await chromium.new_context(permissions=["camera"], **options)
         try:
             page = await context.new_page()
             page.set_default_timeout(MILLISECONDS)
@@ -63,6 +70,25 @@ async def opened(url: str, folder: Path, **options: Any) -> AsyncIterator[tuple[
             yield page, faults
         finally:
             await context.close()
+
+
+@functools.cache
+def _endpoint() -> str:
+    """Start the one Chromium of this process, which takes seconds; return the address of its DevTools."""
+    folder = tempfile.TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    camera = Path(folder.name) / "camera.mjpeg"
+    camera.write_bytes(b"".join(sweep()))
+    command = [CHROMIUM, *FLAGS, f"--use-file-for-fake-video-capture={camera}", f"--user-data-dir={folder.name}"]
+    chromium = subprocess.Popen([*map(str, command)], stderr=subprocess.PIPE, text=True)
+    atexit.register(chromium.wait)
+    atexit.register(chromium.terminate)  # the last that is registered runs first
+    assert chromium.stderr is not None
+    for line in chromium.stderr:
+        if found := LISTENING.match(line):
+            threading.Thread(target=chromium.stderr.read, daemon=True).start()  # a full pipe would stop it
+            return found[1]
+    raise AssertionError(f"Chromium ended with {chromium.wait()}")
 
 
 async def until(page: Any, expression: str) -> None:

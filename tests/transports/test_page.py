@@ -28,9 +28,9 @@ SCREENSHOTS = {"light": (1200, 900), "dark": (1200, 1000), "phone": (390, 844)} 
 
 
 @asynccontextmanager
-async def page(it: Running, folder: Path, host: str = "127.0.0.1", **options: Any) -> AsyncIterator[Any]:
+async def page(it: Running, host: str = "127.0.0.1", **options: Any) -> AsyncIterator[Any]:
     """Open the page; no console error may occur."""
-    async with browser.opened(f"http://{host}:{it.port}/", folder, **options) as (opened, faults):
+    async with browser.opened(f"http://{host}:{it.port}/", **options) as (opened, faults):
         await playwright.expect(opened.locator("#model")).not_to_be_empty()
         yield opened
         assert [fault for fault in faults if "415" not in fault and "422" not in fault] == []  # a refused picture
@@ -43,8 +43,8 @@ async def segmented(opened: Any) -> None:
 SHOWN = "document.getElementById('canvas').toDataURL()"
 
 
-async def test_a_sample_shows_its_polyp_and_the_threshold_acts_without_another_request(tmp_path: Path) -> None:
-    async with serving() as it, page(it, tmp_path) as opened:
+async def test_a_sample_shows_its_polyp_and_the_threshold_acts_without_another_request() -> None:
+    async with serving() as it, page(it) as opened:
         await opened.click("[data-sample='polyp-1.jpg']")
         await segmented(opened)
         marked = await opened.evaluate(browser.GREEN)
@@ -60,7 +60,7 @@ async def test_a_sample_shows_its_polyp_and_the_threshold_acts_without_another_r
         await browser.no_serious_fault(opened)
 
 
-async def test_a_late_answer_for_an_earlier_picture_is_not_shown(tmp_path: Path) -> None:
+async def test_a_late_answer_for_an_earlier_picture_is_not_shown() -> None:
     release, asked = asyncio.Event(), []
 
     async def first_is_late(route: Any) -> None:
@@ -69,7 +69,7 @@ async def test_a_late_answer_for_an_earlier_picture_is_not_shown(tmp_path: Path)
             await release.wait()
         await route.continue_()
 
-    async with serving() as it, page(it, tmp_path) as opened:
+    async with serving() as it, page(it) as opened:
         await opened.route("**/segment*", first_is_late)
         await opened.click("[data-sample='polyp-1.jpg']")
         await playwright.expect(opened.locator("#status")).to_have_text("Segmenting…")
@@ -81,11 +81,11 @@ async def test_a_late_answer_for_an_earlier_picture_is_not_shown(tmp_path: Path)
         assert await opened.evaluate(SHOWN) == shown
 
 
-async def test_the_four_side_outputs_are_shown_next_to_each_other(tmp_path: Path, weights: Path) -> None:
+async def test_the_four_side_outputs_are_shown_next_to_each_other(weights: Path) -> None:
     predictor = RedPredictor()  # its masks, but maps of the bundled weights
     content = await asyncio.to_thread(weights.read_bytes)
     predictor.model = replace(predictor.model, weights_sha256=hashlib.sha256(content).hexdigest())
-    async with serving(predictor) as it, page(it, tmp_path) as opened:
+    async with serving(predictor) as it, page(it) as opened:
         await opened.set_input_files("#file", SAMPLES[0])
         await segmented(opened)
         await opened.click("#show-maps")
@@ -103,7 +103,7 @@ async def test_the_four_side_outputs_are_shown_next_to_each_other(tmp_path: Path
     ],
 )
 async def test_a_bad_file_shows_its_error(name: str, content: bytes, said: str, tmp_path: Path) -> None:
-    async with serving() as it, page(it, tmp_path) as opened:
+    async with serving() as it, page(it) as opened:
         (tmp_path / name).write_bytes(content)
         await opened.set_input_files("#file", tmp_path / name)
         await playwright.expect(opened.locator("#error")).to_contain_text(said)
@@ -116,7 +116,7 @@ async def test_a_bad_file_shows_its_error(name: str, content: bytes, said: str, 
 async def test_a_video_file_is_streamed_with_its_polyps_and_each_frame_can_be_saved(tmp_path: Path) -> None:
     film = tmp_path / "red.mp4"
     video(film, (255, 0, 0))
-    async with serving() as it, page(it, tmp_path) as opened:
+    async with serving() as it, page(it) as opened:
         await opened.set_input_files("#file", film)
         await playwright.expect(opened.locator("#save-json")).to_be_enabled()
         assert await opened.evaluate(browser.GREEN) > 0
@@ -130,7 +130,7 @@ async def test_a_video_file_is_streamed_with_its_polyps_and_each_frame_can_be_sa
 async def test_what_is_wrong_with_the_picture_is_shown_on_it(tmp_path: Path) -> None:
     film = tmp_path / "black.mp4"
     video(film, (0, 0, 0))
-    async with serving() as it, page(it, tmp_path) as opened:
+    async with serving() as it, page(it) as opened:
         await opened.set_input_files("#file", film)
         await playwright.expect(opened.locator("#flags li").first).to_have_text("black")
         await browser.no_serious_fault(opened)
@@ -143,8 +143,8 @@ def video(path: Path, colour: tuple[int, int, int]) -> None:
             writer.write(np.full((240, 320, 3), colour, np.uint8), number / 30)
 
 
-async def test_the_page_is_used_with_the_keyboard_alone(tmp_path: Path) -> None:
-    async with serving() as it, page(it, tmp_path) as opened:
+async def test_the_page_is_used_with_the_keyboard_alone() -> None:
+    async with serving() as it, page(it) as opened:
 
         async def tab_to(selector: str) -> None:
             for _ in range(20):
@@ -168,15 +168,15 @@ async def test_the_page_is_used_with_the_keyboard_alone(tmp_path: Path) -> None:
             await tab_to(control)
 
 
-async def test_where_browsers_give_no_camera_the_page_says_that_it_needs_tls(tmp_path: Path) -> None:
-    async with serving() as it, page(it, tmp_path, host="pranet.test") as opened:
+async def test_where_browsers_give_no_camera_the_page_says_that_it_needs_tls() -> None:
+    async with serving() as it, page(it, host="pranet.test") as opened:
         await playwright.expect(opened.locator("#insecure")).to_contain_text("needs TLS")
         await playwright.expect(opened.locator("#camera")).to_be_disabled()
         await browser.no_serious_fault(opened)
 
 
-async def test_a_camera_streams_for_ten_seconds_with_a_moving_rate(tmp_path: Path) -> None:
-    async with serving() as it, page(it, tmp_path) as opened:
+async def test_a_camera_streams_for_ten_seconds_with_a_moving_rate() -> None:
+    async with serving() as it, page(it) as opened:
         await opened.click("#camera")
         await playwright.expect(opened.locator("#fps")).not_to_have_text("0.0")
         rates, received = set(), []
@@ -198,7 +198,7 @@ async def test_the_page_as_it_looks(name: str, tmp_path: Path) -> None:
     width, height = SCREENSHOTS[name]
     options = {"viewport": {"width": width, "height": height}, "color_scheme": "dark" if name == "dark" else "light"}
     predictor = await asyncio.to_thread(load_predictor, Settings(device="cpu"))
-    async with serving(predictor) as it, page(it, tmp_path, **options) as opened:
+    async with serving(predictor) as it, page(it, **options) as opened:
         if name == "dark":
             await opened.click("#camera")
             while int(await opened.text_content("#received")) < LONG_STREAM:  # noqa: ASYNC110

@@ -38,10 +38,10 @@ async def give(page: Any, token: str) -> None:
     await page.click("#access button")
 
 
-async def test_the_page_asks_for_a_token_and_works_with_a_right_one_only(tokens: Path, tmp_path: Path) -> None:
+async def test_the_page_asks_for_a_token_and_works_with_a_right_one_only(tokens: Path) -> None:
     async with (
         serving(api_tokens_file=tokens) as it,
-        browser.opened(f"http://127.0.0.1:{it.port}/", tmp_path) as opened,
+        browser.opened(f"http://127.0.0.1:{it.port}/") as opened,
     ):
         page, faults = opened
         await playwright.expect(page.locator("#error")).to_contain_text("requires a token")
@@ -73,7 +73,7 @@ async def test_over_tls_pictures_and_camera_work_without_a_word_from_the_browser
     authority = Authority(tmp_path)
     async with (
         serving(**authority.server()) as it,
-        browser.opened(f"https://127.0.0.1:{it.port}/", tmp_path, ignore_https_errors=True) as (page, faults),
+        browser.opened(f"https://127.0.0.1:{it.port}/", ignore_https_errors=True) as (page, faults),
     ):
         await page.click("[data-sample='polyp-1.jpg']")
         await playwright.expect(page.locator("#status")).to_contain_text("Segmented in", timeout=MILLISECONDS)
@@ -82,10 +82,10 @@ async def test_over_tls_pictures_and_camera_work_without_a_word_from_the_browser
         assert faults == []
 
 
-async def test_the_documentation_takes_the_token_that_its_calls_need(tokens: Path, tmp_path: Path) -> None:
+async def test_the_documentation_takes_the_token_that_its_calls_need(tokens: Path) -> None:
     async with (
         serving(api_tokens_file=tokens) as it,
-        browser.opened(f"http://127.0.0.1:{it.port}/docs", tmp_path) as (page, faults),
+        browser.opened(f"http://127.0.0.1:{it.port}/docs") as (page, faults),
     ):
         await page.click(".scheme-container .authorize")
         await page.fill(".auth-container input", "good")
@@ -132,10 +132,10 @@ async def test_the_documentation_names_every_route_with_headers_and_examples_tha
         assert {name.lower() for name in described["headers"]} - {"x-presence"} <= set(answer.headers)
 
 
-async def test_the_documentation_works_under_its_policy(tokens: Path, tmp_path: Path) -> None:
+async def test_the_documentation_works_under_its_policy(tokens: Path) -> None:
     async with (
         serving(api_tokens_file=tokens) as it,
-        browser.opened(f"http://127.0.0.1:{it.port}/docs", tmp_path) as (page, faults),
+        browser.opened(f"http://127.0.0.1:{it.port}/docs") as (page, faults),
     ):
         await page.click("#operations-Operation-livez_livez_get .opblock-summary-control")
         for operation in ("segment_segment_post", "segment_batch_segment_batch_post"):

@@ -49,7 +49,7 @@ async def test_a_new_picture_stands_there_at_once_without_anything_of_the_one_be
         await route.continue_()
 
     (tmp_path / "bad.png").write_bytes(b"no picture")
-    async with serving() as it, browser.opened(f"http://127.0.0.1:{it.port}/", tmp_path) as (page, _):
+    async with serving() as it, browser.opened(f"http://127.0.0.1:{it.port}/") as (page, _):
         await page.route("**/segment*", held)
         await page.set_input_files("#file", SAMPLES[0])
         await playwright.expect(page.locator("#status")).to_contain_text("Segmented in")
@@ -73,14 +73,14 @@ async def test_a_new_picture_stands_there_at_once_without_anything_of_the_one_be
             await playwright.expect(page.locator(button)).to_be_disabled()
 
 
-async def test_an_answer_that_does_not_come_is_asked_for_again_and_said_in_a_sentence(tmp_path: Path) -> None:
+async def test_an_answer_that_does_not_come_is_asked_for_again_and_said_in_a_sentence() -> None:
     busy = {"detail": "the queue is full; try again later"}
     refusals = [
         ("The service cannot be reached. Trying again", lambda route: route.abort("connectionrefused")),
         ("The queue is full; try again later. Trying again", lambda route: route.fulfill(status=429, json=busy)),
         ("A proxy in front of the service does not reach it.", lambda route: route.fulfill(status=502, body="<html>")),
     ]
-    async with serving() as it, browser.opened(f"http://127.0.0.1:{it.port}/", tmp_path) as (page, _):
+    async with serving() as it, browser.opened(f"http://127.0.0.1:{it.port}/") as (page, _):
         for sentence, refuse in refusals:
             await page.route("**/segment*", refuse)
             await page.click("[data-sample='polyp-1.jpg']")
@@ -117,7 +117,7 @@ async def test_the_page_says_what_it_found_to_readers_and_listeners(
     }
     async with (
         serving(red_with_presence) as it,
-        browser.opened(f"http://127.0.0.1:{it.port}/", tmp_path) as (page, faults),
+        browser.opened(f"http://127.0.0.1:{it.port}/") as (page, faults),
     ):
         for name, (picture, sentence) in findings.items():
             picture.save(tmp_path / name)
@@ -197,7 +197,7 @@ GIVE = """([kind, files]) => {
 }"""
 
 
-async def test_several_pictures_get_a_row_each_and_one_zip(red_with_presence: RedPredictor, tmp_path: Path) -> None:
+async def test_several_pictures_get_a_row_each_and_one_zip(red_with_presence: RedPredictor) -> None:
     files = {
         "a, b.png": encoded(red_box(SIDE, SIDE, CORNER)),
         "a, b.PNG": encoded(red_box(SIDE, SIDE, SPOT)),
@@ -208,7 +208,7 @@ async def test_several_pictures_get_a_row_each_and_one_zip(red_with_presence: Re
     given = [[name, list(content)] for name, content in files.items()]
     async with (
         serving(red_with_presence) as it,
-        browser.opened(f"http://127.0.0.1:{it.port}/", tmp_path) as (page, _),
+        browser.opened(f"http://127.0.0.1:{it.port}/") as (page, _),
     ):
         await page.evaluate(GIVE, ["paste", given])
         await playwright.expect(page.locator("#rows button")).to_have_count(4)

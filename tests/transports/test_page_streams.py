@@ -33,8 +33,8 @@ def film(tmp_path: Path) -> Path:
     return path
 
 
-async def test_a_video_is_paused_stepped_and_sought_and_its_first_polyp_is_timed(film: Path, tmp_path: Path) -> None:
-    async with serving() as it, browser.opened(f"http://127.0.0.1:{it.port}/", tmp_path) as (page, faults):
+async def test_a_video_is_paused_stepped_and_sought_and_its_first_polyp_is_timed(film: Path) -> None:
+    async with serving() as it, browser.opened(f"http://127.0.0.1:{it.port}/") as (page, faults):
         await page.set_input_files("#file", film)
         await playwright.expect(page.locator("#found")).to_contain_text("1 polyp, 100.0 % of the picture")
         first = page.locator("#first")
@@ -56,12 +56,12 @@ async def test_a_video_is_paused_stepped_and_sought_and_its_first_polyp_is_timed
         assert faults == []
 
 
-async def test_a_service_that_is_killed_is_waited_for_and_used_again(tmp_path: Path) -> None:
+async def test_a_service_that_is_killed_is_waited_for_and_used_again() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as probe:
         port = probe.getsockname()[1]
     status = "#status"
     with fake_server("--port", port) as first:
-        async with browser.opened(first.url, tmp_path) as (page, _):
+        async with browser.opened(first.url) as (page, _):
             await page.click("#camera")
             await browser.until(page, f"({browser.GREEN})() > 0")
             await asyncio.to_thread(killed, first.process.kill, first.process.wait)

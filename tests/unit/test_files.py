@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from model import files
+from model.errors import TargetError
 from model.evaluation import comparison
-from model.files import TargetError, Targets
+from model.targets import Targets
 from model.training.data.pairs import clean_frames, find_pairs, pictures_in
 from service.commands import export
 from service.commands.bench import pictures

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from model import files, transforms
+from model import targets, transforms
 from model.engines.predictor import Predictor
-from model.files import Targets
+from model.targets import Targets
 from model.training.data import sources
 from model.weights import checkpoint
 from pranet_client.async_client import AsyncClient
@@ -76,7 +76,7 @@ def _overhead(arguments: argparse.Namespace) -> int:
     print(report.aligned(overhead.table(measured, checkouts)))
     rows = [line.row for lines in measured.values() for line in lines]
     if arguments.out:
-        with files.writing(OUT, arguments.out):
+        with targets.writing(OUT, arguments.out):
             report.write_json(arguments.out / "overhead.json", rows, concurrency=arguments.concurrency)
     return 1 if any(row.failed for row in rows) else 0
 
@@ -86,7 +86,7 @@ def _fidelity(arguments: argparse.Namespace) -> int:
     earlier = [file.name for file in arguments.out.glob("worst-*.png")] if arguments.out else []
     _check(arguments, ["fidelity.json", *earlier], [path for pair in pairs for path in (pair.image, pair.mask) if path])
     weights = checkpoint.load(loaded.weights_path)
-    with files.writing(OUT, arguments.out) if arguments.out else contextlib.nullcontext():
+    with targets.writing(OUT, arguments.out) if arguments.out else contextlib.nullcontext():
         lines = list(
             fidelity.compare(
                 weights,
@@ -172,7 +172,7 @@ def _finish(
         if row.failed:
             print(f"pranet: {row.load}: {row.failed} failed, first: {row.first_error}", file=sys.stderr)
     if arguments.out:
-        with files.writing(OUT, arguments.out):
+        with targets.writing(OUT, arguments.out):
             report.write(arguments.out, name, rows, answers, **facts)
     return 1 if any(row.failed for row in rows) else 0
 

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import TypeVar
 
-from model import files
+from model import targets
 from model.training.flags import add_sources
 from service import SAMPLES
 from service.commands.flags.access import add_access_options
@@ -69,7 +69,7 @@ def _add_fidelity(parser: argparse.ArgumentParser) -> None:
         "--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="precisions to compare (default: all)"
     )
     parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="folder for JSON and the worst cases")
-    files.add_overwrite(parser)
+    targets.add_overwrite(parser)
     add_flags(parser, ("weights", "device", "input_size", "cache_dir", "log_level"))
 
 
@@ -117,7 +117,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=_number, default=8, help="length of each measurement (default: 8)")
     parser.add_argument("--warm-up", type=float, default=2, help="seconds before each measurement (default: 2)")
     parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="folder for JSON and plots")
-    files.add_overwrite(parser)
+    targets.add_overwrite(parser)
 
 
 def _add_overhead(parser: argparse.ArgumentParser) -> None:

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from model import files
+from model import targets
 from service.configuration import add_flags
 
 EXAMPLES = """\
@@ -29,5 +29,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--out", type=Path, metavar="PATH", help="default: pranet.onnx, model_repository, or beside the weights"
     )
-    files.add_overwrite(parser)
+    targets.add_overwrite(parser)
     add_flags(parser, ("weights", "max_image_pixels", "log_level"))

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from model import files
+from model import targets
 from service.commands.video.suffixes import LINES
 from service.configuration import add_flags
 
@@ -53,5 +53,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--omit-empty", action="store_true", help="leave frames without a polyp out of a DICOM Segmentation")
     kinds, about = ("binary", "labelmap"), "one bit or one byte per pixel of a DICOM Segmentation (default: binary)"
     add("--segmentation-type", choices=kinds, help=about)
-    files.add_overwrite(parser, skip=True)
+    targets.add_overwrite(parser, skip=True)
     add_flags(parser, SETTINGS)

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from model import files
+from model import targets
 from service.commands.flags.access import add_access_options
 
 SERVER = "127.0.0.1:8001"
@@ -45,4 +45,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", type=Path, metavar="FILE.mp4", help="write all frames with the newest outlines of polyps")
     add("--save-masks", type=Path, metavar="DIR", help="write the mask of every answered frame")
     add("--record", type=Path, metavar="DIR", help="keep frames, answers and timings, for pranet replay")
-    files.add_overwrite(parser)
+    targets.add_overwrite(parser)

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from model import files
+from model import targets
 
 OUT = "OUT"
 EXAMPLES = """\
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     converting.add_argument("out", type=Path, metavar=OUT)
     converting.add_argument("--storage", choices=("int8", "fp16", "fp32"), default="int8", help="default: int8")
     converting.add_argument("--name", help="name of the weights in answers")
-    files.add_overwrite(converting)
+    targets.add_overwrite(converting)
     converting.set_defaults(act="convert")
 
     comparing = actions.add_parser("compare", help="compare the masks of two files on annotated pictures")
@@ -46,5 +46,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     blending.add_argument(
         "--share", type=float, default=0.5, help="share of OTHER in the result, 0 to 1 (default: 0.5)"
     )
-    files.add_overwrite(blending)
+    targets.add_overwrite(blending)
     blending.set_defaults(act="blend")

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from model.files import Targets
+from model.targets import Targets
 from service.commands.segment.inputs import DASH, listed_in, standard_input
 from service.commands.segment.jobs import (
     OBJECT,

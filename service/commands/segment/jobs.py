@@ -7,8 +7,8 @@ from typing import Self
 
 from model import files
 from model.errors import UserError
-from model.files import Targets
 from model.pictures.suffixes import PICTURES
+from model.targets import Targets
 from service.commands.segment.inputs import DASH, OPEN_FILES, name_in_tree
 from service.commands.video.suffixes import LINES, VIDEOS
 from service.dicom.detection import NEEDED_BYTES, is_object

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from model.errors import SourceError
 from service.commands.segment.inputs import shown
 from service.commands.segment.jobs import OUT, Series, holds_object
 from service.commands.segment.outputs import read, write
-from service.commands.video.pyav import SourceError
 from service.dicom import availability
 from service.dicom.wanted import Wanted
 from service.errors import ServiceError

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from model import files
-from model.files import TargetError
+from model import files, targets
+from model.errors import SourceError, TargetError
 from model.transforms import Pixels
 from service.answers import SegmentationBody
 from service.commands.segment.inputs import DASH, shown
 from service.commands.segment.report import Row
-from service.commands.video.pyav import SourceError
 from service.commands.video.suffixes import LINES
 from service.commands.video.writer import MAX_PIXELS
 from service.frames import codec, shapes
@@ -108,6 +107,6 @@ def write(flag: str, path: Path, content: bytes) -> None:
         except OSError as error:
             raise TargetError(f"{flag} - cannot be written ({error.strerror}); read standard output") from error
         return
-    with files.writing(flag, path):
+    with targets.writing(flag, path):
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write(path, content)

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self, TextIO
 
-from model import files
-from model.files import Targets
+from model import files, targets
+from model.targets import Targets
 from service.commands.segment.inputs import DASH
 
 JSONL, CSV = "--jsonl", "--csv"
@@ -69,7 +69,7 @@ class Report:
     def _opened(self, stack: ExitStack, flag: str, path: Path) -> TextIO:
         if path == DASH:
             return sys.stdout
-        stack.enter_context(files.writing(flag, path))
+        stack.enter_context(targets.writing(flag, path))
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and self._new[flag]:  # --overwrite
             path = stack.enter_context(files.replacing(path))

@@ -9,7 +9,8 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
-from model.files import Targets
+from model.errors import SourceError
+from model.targets import Targets
 from model.transforms import Pixels
 from service.archives import archive as archives
 from service.commands.segment.inputs import DASH, shown
@@ -18,7 +19,6 @@ from service.commands.segment.objects import read_objects, segment_series
 from service.commands.segment.outputs import asked, content, mask_of, read, row_of, write
 from service.commands.segment.report import Report, Row
 from service.commands.segment.videos import Results, segment_video
-from service.commands.video.pyav import SourceError
 from service.commands.video.source import open_source
 from service.commands.video.suffixes import VIDEOS
 from service.dicom.wanted import Wanted

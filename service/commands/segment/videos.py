@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TextIO
 
-from model import files
-from model.files import Targets
+from model import files, targets
+from model.errors import SourceError
+from model.targets import Targets
 from model.transforms import Pixels
 from pranet_client.connection import VideoFrame
 from pranet_client.sources import in_thread
 from service.answers import describe
 from service.commands.segment.jobs import OUT, frame
 from service.commands.segment.outputs import content, mask_of, suffix_of, write
-from service.commands.video.pyav import SourceError
 from service.commands.video.source import Source, paced
 from service.commands.video.suffixes import LINES
 from service.commands.video.writer import OverlayWriter
@@ -125,7 +125,7 @@ class Results:
 
 
 def _prepare(stack: ExitStack, flag: str, path: Path) -> None:
-    stack.enter_context(files.writing(flag, path))
+    stack.enter_context(targets.writing(flag, path))
     path.parent.mkdir(parents=True, exist_ok=True)
 
 

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
+from model.errors import SourceError
 from service.commands.video.decoding import TimedPicture, upright_picture
-from service.commands.video.pyav import SourceError, load_av, reason
+from service.commands.video.pyav import load_av, reason
 
 SILENT_SECONDS = 5.0  # how long a source may send nothing: at first, and before it is connected again
 FIRST_PAUSE_SECONDS = 0.25  # before the second connection; doubled each time until one delivers a frame

@@ -2,11 +2,7 @@
 
 from typing import Any
 
-from model.errors import UserError, how_to_install
-
-
-class SourceError(UserError):
-    """The source cannot be opened or read, or a video cannot be written."""
+from model.errors import SourceError, how_to_install
 
 
 def load_av() -> Any:

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from model import files
+from model.errors import SourceError
 from model.pictures.suffixes import PICTURES
 from pranet_client.connection import VideoFrame
 from service.commands.video.decoding import TimedPicture, decoded
 from service.commands.video.demo import sweep
 from service.commands.video.live import Live
-from service.commands.video.pyav import SourceError, load_av, reason
+from service.commands.video.pyav import load_av, reason
 
 DEMO = "demo:"
 DEFAULT_FPS = 30.0  # of a source without a frame rate

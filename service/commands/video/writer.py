@@ -8,9 +8,10 @@ from typing import Any, Self
 import numpy as np
 
 from model import files
+from model.errors import SourceError
 from model.transforms import Pixels
 from pranet_client.pictures import Picture
-from service.commands.video.pyav import SourceError, load_av, reason
+from service.commands.video.pyav import load_av, reason
 from service.frames import codec
 from service.frames.shapes import draw_overlay
 

@@ -2,7 +2,7 @@
 
 Runs in an environment of its own, because tritonclient needs an older protobuf than the service:
 
-    checks.py HTTP_ADDRESS GRPC_ADDRESS PICTURES.npz serving|network|draining
+    checks.py HTTP_ADDRESS GRPC_ADDRESS PICTURES.npz serving|network|stream|draining
 """
 
 import asyncio
@@ -26,7 +26,8 @@ STATUSES = {400: "INVALID_ARGUMENT", 404: "NOT_FOUND", 413: "RESOURCE_EXHAUSTED"
             503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED"}  # fmt: skip
 PHASES = {
     "serving": "check_",
-    "network": "check_(one_encoded|four_arrays|a_stream_of_50)",  # with answers that take their time
+    "network": "check_(one_encoded|four_arrays)",  # with answers that take their time
+    "stream": "check_a_stream_of_50",
     "draining": "draining_",
 }
 FRAMES = 50
