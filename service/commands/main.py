@@ -4,7 +4,7 @@ import argparse
 import importlib
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from model.errors import UserError
 from pranet_client.errors import ClientError
@@ -24,6 +24,7 @@ COMMANDS = {
         "measure engine, pipeline or server, and compare the masks of engines",
     ),
     "export": ("service.commands.export", "write ONNX, a Triton model repository, or the calibration that int8 needs"),
+    "completion": ("service.commands.completion", "print the script with which your shell completes commands"),
     "train": ("model.training.command", "train weights from a recipe"),
     "evaluate": ("model.evaluation.command", "evaluate weights or maps against annotated pictures"),
 }
@@ -38,10 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # A SIGHUP would end the process until ``serve`` handles it, which is some imports later: it waits so long.
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
     if not words:
-        _parser(words).print_help()
+        parser_of(()).print_help()
         return 0
     try:
-        arguments = _parser(words).parse_args(words)
+        arguments = parser_of(words[:1]).parse_args(words)
         code: int = importlib.import_module(arguments.module).run(arguments)
     except (UserError, ClientError) as error:
         print(f"pranet: {error}", file=sys.stderr)
@@ -60,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+def parser_of(flagged: Collection[str]) -> argparse.ArgumentParser:
+    """Return the parser of all commands; only those in ``flagged`` have their flags, which takes time to import."""
     parser = argparse.ArgumentParser(prog="pranet", description="Real-time polyp segmentation with PraNet.")
     parser.add_argument("--version", action="version", version=f"pranet {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -71,7 +73,7 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
             description=f"{summary[0].upper()}{summary[1:]}.",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        if name in words[:1]:
+        if name in flagged:
             declared = importlib.import_module(_flags_of(name))
             command.epilog = declared.EXAMPLES
             command.set_defaults(module=module)

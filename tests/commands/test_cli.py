@@ -7,8 +7,15 @@ from pathlib import Path
 import pytest
 
 from service.commands.main import COMMANDS, main
-from tests.support.pictures import SAMPLES
+from tests.support.pictures import ROOT, SAMPLES
 from tests.support.processes import pranet
+
+
+@pytest.fixture(scope="module")
+def completion(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    script = tmp_path_factory.mktemp("completion") / "pranet"
+    script.write_text(pranet("completion", "bash").stdout)
+    return script
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -54,6 +61,32 @@ def test_a_command_whose_extra_is_not_installed_says_how_to_get_it(
     monkeypatch.setitem(COMMANDS, "evaluate", ("package_that_is_not_here", "judge weights"))
     assert main(["evaluate", "--weights", "w"]) == 2
     assert "evaluate needs package_that_is_not_here" in capsys.readouterr().err
+
+
+COMPLETED = """
+source {script}
+complete -p pranet > /dev/null
+COMP_WORDS=({words}) COMP_CWORD={last}
+_shtab_pranet
+printf '%s\\n' "${{COMPREPLY[@]}}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("pranet se", {"serve", "segment"}),
+        ("pranet serve --prec", {"--precision"}),
+        ("pranet serve --log-level w", {"warning"}),
+        ("pranet tokens re", {"remove"}),
+        ("pranet segment serv", {"service"}),
+    ],
+)
+def test_bash_completes_commands_flags_choices_and_paths(words: str, offered: set[str], completion: Path) -> None:
+    last = len(words.split()) - 1
+    asked = COMPLETED.format(script=completion, words=words, last=last)
+    done = subprocess.run(["bash", "-c", asked], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) == offered
 
 
 def test_the_command_alone_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
