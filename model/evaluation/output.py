@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from model import files
-from model.evaluation import operating, page, report, sets
+from model.evaluation import contact_sheet, operating, page, report, sets
 from model.evaluation.calibration import Reliability
 from model.evaluation.maps import Maps
 from model.evaluation.protocols import Judgement
@@ -51,9 +50,12 @@ def write(
         table.writeheader()
         table.writerows(rows)
     report.reliability_diagram(folder / "reliability.png", {"pixels": reliability})
-    shown = [every[index] for index in report.cases([each.judgement for each in every])]
+    sheet = {
+        heading: [_labelled(every[index], answers) for index in indices]
+        for heading, indices in contact_sheet.cases([each.judgement for each in every]).items()
+    }
     with files.replacing(folder / "cases.png") as draft:
-        Image.fromarray(report.contact_sheet([_tile(each, answers) for each in shown])).save(draft)
+        contact_sheet.draw(sheet).save(draft)
     _page(folder / "report.html", judged, answers, content)
 
 
@@ -62,9 +64,7 @@ def _page(path: Path, judged: Mapping[str, Sequence[Judged]], answers: Maps, con
     if "operating_points" in content:
         tables["Operating points"] = operating.table(content["operating_points"])
     order = reversed([row.name for row in content["sets"]])
-    cases = {
-        name: [(_caption(each.judgement), _tile(each, answers)) for each in _worst(judged[name])] for name in order
-    }
+    cases = {name: [_labelled(each, answers) for each in _worst(judged[name])] for name in order}
     page.write(path, f"Evaluation of {content.get('weights', 'maps')}"[:40], tables, cases)
 
 
@@ -78,7 +78,11 @@ def _caption(judgement: Judgement) -> str:
     return f"{judgement.name}: no polyp, {judgement.found:.1%} of the picture marked"
 
 
+def _labelled(each: Judged, answers: Maps) -> tuple[str, Pixels]:
+    return _caption(each.judgement), _tile(each, answers)
+
+
 def _tile(each: Judged, answers: Maps) -> Pixels:
     image, truth = np.asarray(read_image(each.file.image)), read_truth(each.file) > 0
     probability = answers.probability(each.file, truth.shape[1], truth.shape[0])
-    return report.tile(image, probability, truth, each.judgement.metrics["dice"])
+    return contact_sheet.tile(image, probability, truth)

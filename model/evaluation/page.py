@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from model import files
+from model.evaluation.contact_sheet import LEGEND
 from model.transforms import Pixels
 
 STYLE = """
@@ -32,7 +33,7 @@ def write(path: Path, title: str, tables: Mapping[str, str], cases: Mapping[str,
 
     """
     parts = [f"<h2>{escape(heading)}</h2>{_table(markdown)}" for heading, markdown in tables.items()]
-    parts += ["<h2>Worst cases</h2><p>Green: the annotation. Magenta: what was found.</p>"]
+    parts += [f"<h2>Worst cases</h2><p>{LEGEND}</p>"]
     for name, pictures in cases.items():
         figures = "".join(_figure(caption, picture) for caption, picture in pictures)
         parts.append(f"<h3>{escape(name)}</h3><div class='cases'>{figures}</div>")

@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: a table, JSON, CSV, a contact sheet, and a reliability diagram."""
+"""What an evaluation leaves behind for programs and papers: a table, JSON, CSV, and a reliability diagram."""
 
 import csv
 import json
@@ -6,22 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-
 from model import files
 from model.errors import UserError
 from model.evaluation import operating, sets
 from model.evaluation.bootstrap import Estimate
 from model.evaluation.calibration import Reliability
-from model.evaluation.metrics.overlap import Array, Mask
-from model.evaluation.protocols import THRESHOLD, Judgement
+from model.evaluation.protocols import Judgement
 from model.pictures import masks
-from model.transforms import Pixels
-
-CELL = (320, 256)  # of the contact sheet: width and height, pixels
-COLUMNS = 4  # best, median and worst cases, so many of each
-TRUTH, FOUND = (0, 255, 0), (255, 64, 255)  # RGB of the outlines
 
 
 def table(groups: Mapping[str, Mapping[str, Estimate]]) -> str:
@@ -75,31 +66,6 @@ def read_csv(path: Path) -> dict[str, dict[str, float]]:
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         reason = f"{path} is not to be read as pictures.csv of an earlier evaluation ({type(error).__name__})"
         raise UserError(f"{reason}; give one that pranet evaluate --out has written") from error
-
-
-def cases(judgements: Sequence[Judgement]) -> list[int]:
-    """Return the indices of the best, the median and the worst pictures by Dice, a row of each."""
-    order = sorted(range(len(judgements)), key=lambda index: -judgements[index].metrics["dice"])
-    middle = max(0, len(order) // 2 - COLUMNS // 2)
-    return order[:COLUMNS] + order[middle : middle + COLUMNS] + order[-COLUMNS:]
-
-
-def tile(image: Pixels, probability: Array, truth: Mask, dice: float) -> Pixels:
-    """Draw truth (green) and mask (pink) as outlines on RGB (H, W, 3), with the Dice; one cell of the sheet."""
-    cell = np.ascontiguousarray(cv2.resize(image, CELL, interpolation=cv2.INTER_AREA), np.uint8)
-    for mask, colour in ((truth, TRUTH), (probability > THRESHOLD, FOUND)):
-        small = cv2.resize(mask.astype(np.uint8), CELL, interpolation=cv2.INTER_NEAREST)
-        outlines, _ = cv2.findContours(small, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(cell, outlines, -1, colour, 2)
-    cv2.putText(cell, f"{dice:.3f}", (8, CELL[1] - 10), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (255, 255, 255), 2, cv2.LINE_AA)
-    return cell
-
-
-def contact_sheet(tiles: Sequence[Pixels]) -> Pixels:
-    """Lay tiles out in rows of best, median and worst cases."""
-    rows = [tiles[start : start + COLUMNS] for start in range(0, len(tiles), COLUMNS)]
-    blank = np.zeros((CELL[1], CELL[0], 3), np.uint8)
-    return np.concatenate([np.concatenate([*row, *[blank] * (COLUMNS - len(row))], axis=1) for row in rows])
 
 
 def reliability_diagram(path: Path, curves: Mapping[str, Reliability]) -> None:

@@ -14,7 +14,17 @@ from PIL import Image
 from model import presence
 from model.engines import factory
 from model.errors import UserError
-from model.evaluation import bootstrap, boxes, calibration, clean, command, flags, operating, protocols, report
+from model.evaluation import (
+    bootstrap,
+    boxes,
+    calibration,
+    clean,
+    command,
+    contact_sheet,
+    flags,
+    operating,
+    protocols,
+)
 from model.evaluation.calibration import Reliability
 from model.evaluation.maps import FolderMaps
 from model.presence import Presence, statistic
@@ -242,10 +252,29 @@ def test_interval_of_a_rate_is_wilsons(hits, low, high):
     assert (estimate.low, estimate.high) == pytest.approx((low, high), abs=1e-4)
 
 
-def test_worst_cases_come_last_on_the_contact_sheet():
+def test_the_contact_sheet_has_rows_of_best_median_and_worst_pictures():
     judgements = [protocols.Judgement(str(i), {"dice": i / 20}, 0.1) for i in range(20)]
-    order = report.cases(judgements)
-    assert (order[0], order[-1], len(order)) == (19, 0, 12)
+    rows = contact_sheet.cases(judgements)
+    assert rows == {"Best": [19, 18, 17, 16], "Median": [11, 10, 9, 8], "Worst": [3, 2, 1, 0]}
+    assert contact_sheet.cases(judgements[:3]) == {"Pictures": [2, 1, 0]}
+
+
+def test_the_contact_sheet_names_its_colours_its_rows_and_its_pictures():
+    cell = np.zeros((contact_sheet.CELL[1], contact_sheet.CELL[0], 3), np.uint8)
+    caption = f"{'a long name of a set/' * 4}7: Dice 0.123"
+
+    def drawn(legend: bool, **rows: list[str]) -> np.ndarray:
+        sheet = contact_sheet.draw({heading: [(each, cell) for each in captions] for heading, captions in rows.items()})
+        return np.asarray(sheet.convert("L"))[0 if legend else contact_sheet.LINE :]
+
+    sheet = drawn(True, Best=["a: Dice 0.9", caption], Worst=["b: Dice 0.1"])
+    height, width = sheet.shape
+    assert (width, height) == (2 * 320, contact_sheet.LINE + 2 * (256 + 2 * contact_sheet.LINE))
+    assert (sheet[: contact_sheet.LINE] < 128).any()  # the legend
+    assert (drawn(False, Best=["a"]) != drawn(False, Worst=["a"])).any()
+    assert (drawn(False, Best=["a"]) != drawn(False, Best=["b"])).any()
+    assert (drawn(False, Best=[caption, ""]) == drawn(False, Best=["x" + caption, ""])).all()  # the end is kept
+    assert (drawn(False, Best=[caption, ""]) != drawn(False, Best=[caption + "4", ""])).any()
 
 
 @pytest.fixture
