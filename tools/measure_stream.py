@@ -23,8 +23,9 @@ import uvloop
 
 from model.transforms import SIZE
 from pranet_client.async_client import AsyncClient
-from pranet_client.connection import Reply, VideoFrame
+from pranet_client.connection import Reply
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pictures import VideoFrame
 from service.commands.stream_statistics import StreamStatistics
 from service.commands.video.demo import sweep
 from service.frames.regions import Box

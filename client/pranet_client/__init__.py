@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from pranet_client.answers import BatchAnswer, Info, Model, Polyp, Presence, Segmentation
     from pranet_client.async_client import AsyncClient
     from pranet_client.client import Client
-    from pranet_client.connection import Reply, VideoFrame
+    from pranet_client.connection import Reply
     from pranet_client.credentials import NO_ACCESS, Access
     from pranet_client.errors import ClientError, InvalidInput, RequestFailed, TlsError
     from pranet_client.pb.pranet.v1.segmentation_pb2 import StreamConfig
-    from pranet_client.pictures import ColorMatrix, ColorRange, Picture, PixelFormat, RawPicture
+    from pranet_client.pictures import ColorMatrix, ColorRange, Picture, PixelFormat, RawPicture, VideoFrame
 else:
     # Imported at first use: the service uses some of these modules, and would otherwise spend 94 ms importing httpx.
     _HOMES = {
@@ -32,7 +32,7 @@ else:
         "Segmentation": "answers",
         "Client": "client",
         "Reply": "connection",
-        "VideoFrame": "connection",
+        "VideoFrame": "pictures",
         "NO_ACCESS": "credentials",
         "Access": "credentials",
         "ClientError": "errors",

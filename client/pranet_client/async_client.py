@@ -13,11 +13,11 @@ from typing import Literal, Self, TypeAlias
 import grpc
 
 from pranet_client.answers import BatchAnswer, Info, Segmentation
-from pranet_client.connection import Connection, Reply, Sent, VideoFrame, to_sent
+from pranet_client.connection import Connection, Reply, Sent, to_sent
 from pranet_client.credentials import NO_ACCESS, Access
 from pranet_client.inputs import Image, to_file
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
-from pranet_client.pictures import RawPicture
+from pranet_client.pictures import RawPicture, VideoFrame
 from pranet_client.reconnection import Reconnection
 from pranet_client.rest import Rest, problem
 from pranet_client.sources import Source, opened

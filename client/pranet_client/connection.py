@@ -15,7 +15,7 @@ from pranet_client.inputs import Image, to_picture
 from pranet_client.masks import read_mask
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
-from pranet_client.pictures import ColorMatrix, ColorRange, Picture, PixelFormat, RawPicture
+from pranet_client.pictures import ColorMatrix, ColorRange, PixelFormat, RawPicture, VideoFrame
 from pranet_client.sources import Source
 
 if TYPE_CHECKING:
@@ -52,16 +52,6 @@ DROP_NAMES = {
     pb.DROP_REASON_DEADLINE: "deadline",
     pb.DROP_REASON_OVERLOAD: "overload",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class VideoFrame:
-    """One frame of a video."""
-
-    frame_id: int
-    picture: Picture
-    captured: float  # time.monotonic() of this machine, seconds
-    presented: float | None = None  # of a recording: its time in it, seconds, which smoothing counts by
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,3 +43,13 @@ class RawPicture:
 
 
 Picture = bytes | RawPicture  # bytes: JPEG, PNG, WebP, BMP or TIFF
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFrame:
+    """One frame of a video."""
+
+    frame_id: int
+    picture: Picture
+    captured: float  # time.monotonic() of this machine, seconds
+    presented: float | None = None  # of a recording: its time in it, seconds, which smoothing counts by

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from model.errors import UserError
-from pranet_client.connection import Reply, VideoFrame
-from pranet_client.pictures import ColorMatrix, ColorRange, Picture, PixelFormat, RawPicture
+from pranet_client.connection import Reply
+from pranet_client.pictures import ColorMatrix, ColorRange, Picture, PixelFormat, RawPicture, VideoFrame
 from service.frames.codec import read_mask
 
 ANSWERS = "answers.jsonl"

@@ -15,10 +15,11 @@ from model import files, targets
 from model.errors import SourceError
 from model.targets import Targets
 from pranet_client.async_client import AsyncClient
-from pranet_client.connection import Reply, VideoFrame
+from pranet_client.connection import Reply
 from pranet_client.credentials import NO_ACCESS, Access
 from pranet_client.errors import ClientError
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pictures import VideoFrame
 from pranet_client.sources import in_thread
 from service.commands.access import access_of
 from service.commands.recording import Recorder

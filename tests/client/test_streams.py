@@ -12,9 +12,10 @@ import pytest
 from model.errors import SourceError
 from pranet_client.async_client import AsyncClient
 from pranet_client.client import Client
-from pranet_client.connection import Reply, VideoFrame
+from pranet_client.connection import Reply
 from pranet_client.errors import RequestFailed
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pictures import VideoFrame
 from service.commands.main import main
 from service.commands.stream_statistics import StreamStatistics
 from service.commands.video.demo import sweep

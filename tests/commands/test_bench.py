@@ -13,8 +13,9 @@ from PIL import Image
 from model.engines.factory import PRECISIONS
 from model.training.data.pairs import PairFile
 from pranet_client.async_client import AsyncClient
-from pranet_client.connection import Reply, VideoFrame
+from pranet_client.connection import Reply
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pictures import VideoFrame
 from service.commands.bench import fidelity, local, report, servers, streaming
 from service.commands.bench.errors import BenchError
 from service.commands.bench.load import closed_loop, open_loop, watched

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image, ImageFilter
 
 from model.transforms import Pixels
-from pranet_client.connection import VideoFrame, _request
-from pranet_client.pictures import ColorMatrix, ColorRange, PixelFormat, RawPicture
+from pranet_client.connection import _request
+from pranet_client.pictures import ColorMatrix, ColorRange, PixelFormat, RawPicture, VideoFrame
 from service.errors import InvalidParameter, ServiceError, TooManyPixels
 from service.frames.codec import to_rgb
 from service.rest import websocket_messages

@@ -46,6 +46,7 @@ class OpenVinoPredictor:
         self._lock = threading.Lock()
         network = graph(weights, precision, cache_dir, input_size)
         self._alone = _Requests(network, floating, streams=1, threads=cores)
+        self._alone.compile()  # the other waits for ``warm_up``, or for the first load: a single picture needs none
         self._side_by_side = _Requests(network, floating, streams=self._streams, threads=cores)
 
     def warm_up(self, max_batch_size: int) -> None:
@@ -74,19 +75,37 @@ class OpenVinoPredictor:
 
 
 class _Requests:
-    """A compiled graph and its idle requests; a request is used by one thread at a time."""
+    """A graph that is compiled once, and its idle requests; a request is used by one thread at a time."""
 
     def __init__(self, network: ov.Model, floating: str, *, streams: int, threads: int) -> None:
-        options = {
+        self._network: ov.Model | None = network  # None once it is compiled
+        self._floating = floating
+        self._options = {
             "INFERENCE_PRECISION_HINT": HINTS[floating],
             "NUM_STREAMS": streams,
             "INFERENCE_NUM_THREADS": threads,
             "ENABLE_CPU_PINNING": False,  # both compilations would be pinned to the same cores
         }
-        self._compiled = ov.Core().compile_model(network, "CPU", options)
-        if self._compiled.get_property("INFERENCE_PRECISION_HINT") != HINTS[floating]:  # OpenVINO may ignore the hint
-            raise DeviceError(f"this processor does not support {floating}; use --precision fp32, int8 or auto")
+        self._compiled: ov.CompiledModel | None = None
+        self._lock = threading.Lock()
         self._idle: SimpleQueue[ov.InferRequest] = SimpleQueue()
+
+    def compile(self) -> ov.CompiledModel:
+        """Compile the graph if that is not done yet, which takes about a second; return it.
+
+        Raises:
+            DeviceError: the processor does not support the precision.
+
+        """
+        with self._lock:
+            if self._compiled is None:
+                compiled = ov.Core().compile_model(self._network, "CPU", self._options)
+                hint = self._options["INFERENCE_PRECISION_HINT"]
+                if compiled.get_property("INFERENCE_PRECISION_HINT") != hint:  # OpenVINO may ignore the hint
+                    advice = "use --precision fp32, int8 or auto"
+                    raise DeviceError(f"this processor does not support {self._floating}; {advice}")
+                self._compiled, self._network = compiled, None
+            return self._compiled
 
     def infer(self, frames: Pixels) -> Floats:
         """Map uint8 RGB (N, 3, S, S) to float32 logits (N, S, S), with one request for each frame."""
@@ -105,7 +124,7 @@ class _Requests:
         try:
             return self._idle.get_nowait()
         except Empty:
-            return self._compiled.create_infer_request()
+            return self.compile().create_infer_request()
 
 
 def _wait(requests: list[ov.InferRequest]) -> None:

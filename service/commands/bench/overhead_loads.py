@@ -11,8 +11,8 @@ from functools import partial
 from websockets.asyncio.client import connect
 
 from pranet_client.async_client import AsyncClient
-from pranet_client.connection import VideoFrame
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pictures import VideoFrame
 from service.commands.bench import servers
 from service.commands.bench.load import Load, closed_loop
 from service.commands.bench.measure import Answer

@@ -6,7 +6,8 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from pranet_client.async_client import AsyncClient
-from pranet_client.connection import Reply, VideoFrame
+from pranet_client.connection import Reply
+from pranet_client.pictures import VideoFrame
 from service.commands.bench.measure import Answer
 from service.commands.stream_statistics import DROPS
 

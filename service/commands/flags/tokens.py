@@ -3,7 +3,6 @@
 import argparse
 from datetime import date, timedelta
 
-from service.access.tokens import today
 from service.configuration import add_flags
 
 YEAR = timedelta(days=365)
@@ -38,6 +37,8 @@ def _last_day(text: str) -> date:
         ArgumentTypeError: it is not a date, or one in the past.
 
     """
+    from service.access.tokens import today  # here, because it imports gRPC, which help does not need
+
     try:
         day = date.fromisoformat(text)
     except ValueError:

@@ -14,7 +14,7 @@ from model import files, targets
 from model.errors import SourceError
 from model.targets import Targets
 from model.transforms import Pixels
-from pranet_client.connection import VideoFrame
+from pranet_client.pictures import VideoFrame
 from pranet_client.sources import in_thread
 from service.answers import describe
 from service.commands.segment.jobs import OUT, frame

@@ -11,7 +11,7 @@ from typing import Any
 from model import files
 from model.errors import SourceError
 from model.pictures.suffixes import PICTURES
-from pranet_client.connection import VideoFrame
+from pranet_client.pictures import VideoFrame
 from service.commands.video.decoding import TimedPicture, decoded
 from service.commands.video.demo import sweep
 from service.commands.video.live import Live
