@@ -28,9 +28,10 @@ extras: $(VENV)/.dev
 triton-client: $(TRITON)/.venv/.done $(TRITON)/.perf_analyzer/.done
 
 # Several processes compute at once: PyTorch's threads must not spin while they wait, on cores that others need.
-# Tests wait for servers and timers a third of the time, so two cores are busy with three processes.
+# Tests wait for servers and timers a third of the time, so two cores are busy with three processes. They start hundreds
+# of commands, each of which would compile the source again if it were not kept.
 test: $(VENV)/.dev
-	OMP_WAIT_POLICY=passive $(BIN)/pytest -n 3 --dist loadfile  # a file stays in one process: its tests share a server
+	PYTHONDONTWRITEBYTECODE= OMP_WAIT_POLICY=passive $(BIN)/pytest -n 3 --dist loadfile  # files share a server
 
 check: lint types contracts proto-check test
 

@@ -4,7 +4,7 @@ import argparse
 import difflib
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -37,13 +37,12 @@ def load(environ: Mapping[str, str], flags: Mapping[str, Any]) -> tuple[Settings
     return settings, warnings
 
 
-def add_flags(parser: argparse.ArgumentParser, names: Iterable[str] | None = None) -> None:
-    """Add a flag such as ``--max-batch-size`` for each named setting; for all settings by default."""
-    group = parser.add_argument_group("settings", "each can also be set as an environment variable, PRANET_NAME")
-    for name in names or Settings.model_fields:
-        field = Settings.model_fields[name]
-        text = f"{in_a_sentence(str(field.description))} (default: {default_text(field)})".replace("%", "%%")
-        group.add_argument(flag(name), dest=name, metavar=_metavar(name, field), help=text)
+def flag_texts() -> dict[str, tuple[str, str]]:
+    """Return what help says of each setting's flag: its choices or what it takes, and its meaning and default."""
+    return {
+        name: (_metavar(name, field), f"{in_a_sentence(str(field.description))} (default: {default_text(field)})")
+        for name, field in Settings.model_fields.items()
+    }
 
 
 def _metavar(name: str, field: FieldInfo) -> str:

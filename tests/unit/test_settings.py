@@ -8,6 +8,7 @@ from service.commands import main as cli
 from service.configuration import load
 from service.settings import Settings, SettingsError
 from service.validation import in_a_sentence
+from tools.readme_tables import SETTING_TEXTS, setting_texts
 
 
 def test_a_flag_wins_over_the_environment() -> None:
@@ -92,6 +93,10 @@ def test_kubernetes_service_links_are_ignored_with_a_warning(variable: str, valu
 
 def test_an_empty_variable_is_an_unset_one() -> None:
     assert load({"PRANET_WEIGHTS": ""}, {}) == (Settings(), [])
+
+
+def test_help_says_of_settings_what_their_fields_say() -> None:
+    assert SETTING_TEXTS.read_text() == setting_texts()  # else run `make readme`
 
 
 def test_an_empty_flag_is_an_unset_one() -> None:

@@ -47,8 +47,16 @@ def main() -> None:
     model = interface.ModelRef("free-00000000", "0" * 64, "free", "cpu", "fp32")
     app.load_predictor = lambda settings: FreeEngine(model)
     parser = argparse.ArgumentParser()
-    importlib.import_module(app.from_command_line.__module__).add_flags(parser)  # earlier ones have both in settings
+    _add_settings(parser, app)
     app.run(parser.parse_args(flags))
+
+
+def _add_settings(parser: argparse.ArgumentParser, app: Any) -> None:
+    """Declare the settings of the checkout; earlier ones do it where they read them."""
+    try:
+        importlib.import_module("service.commands.flags.settings").add_settings(parser)
+    except ModuleNotFoundError:
+        importlib.import_module(app.from_command_line.__module__).add_flags(parser)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from model import targets
 from model.training.flags import add_sources
 from service import SAMPLES
 from service.commands.flags.access import add_access_options
-from service.configuration import add_flags
+from service.commands.flags.settings import add_settings
 
 ENGINE_SETTINGS = ("weights", "device", "engine", "precision", "input_size", "cache_dir", "log_level")
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")  # of ``model.engines.factory``
@@ -49,18 +49,18 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
         "--batch-sizes", type=_whole_numbers, default=[1, 2, 4, 8], metavar="N,N", help="default: 1,2,4,8"
     )
     _add_common(parser)
-    add_flags(parser, ENGINE_SETTINGS)
+    add_settings(parser, ENGINE_SETTINGS)
 
 
 def _add_pipeline(parser: argparse.ArgumentParser) -> None:
     _add_images(parser)
     _add_common(parser)
-    add_flags(parser, ENGINE_SETTINGS)
+    add_settings(parser, ENGINE_SETTINGS)
 
 
 def _add_parts(parser: argparse.ArgumentParser) -> None:
     _add_images(parser)
-    add_flags(parser, ENGINE_SETTINGS)
+    add_settings(parser, ENGINE_SETTINGS)
 
 
 def _add_fidelity(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +70,7 @@ def _add_fidelity(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="folder for JSON and the worst cases")
     targets.add_overwrite(parser)
-    add_flags(parser, ("weights", "device", "input_size", "cache_dir", "log_level"))
+    add_settings(parser, ("weights", "device", "input_size", "cache_dir", "log_level"))
 
 
 def _add_calls(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from model import targets
-from service.configuration import add_flags
+from service.commands.flags.settings import add_settings
 
 EXAMPLES = """\
 examples:
@@ -30,4 +30,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--out", type=Path, metavar="PATH", help="default: pranet.onnx, model_repository, or beside the weights"
     )
     targets.add_overwrite(parser)
-    add_flags(parser, ("weights", "max_image_pixels", "log_level"))
+    add_settings(parser, ("weights", "max_image_pixels", "log_level"))

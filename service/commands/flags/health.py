@@ -2,7 +2,7 @@
 
 import argparse
 
-from service.configuration import add_flags
+from service.commands.flags.settings import add_settings
 
 EXAMPLES = """\
 example:
@@ -12,4 +12,4 @@ example:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the server's address and its TLS files."""
-    add_flags(parser, ("host", "port", "tls_cert", "tls_key", "tls_client_ca"))
+    add_settings(parser, ("host", "port", "tls_cert", "tls_key", "tls_client_ca"))

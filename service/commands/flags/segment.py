@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from model import targets
+from service.commands.flags.settings import add_settings
 from service.commands.video.suffixes import LINES
-from service.configuration import add_flags
 
 OUTPUTS = ("mask", "probability", "overlay", "json")
 SETTINGS = (
@@ -54,4 +54,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds, about = ("binary", "labelmap"), "one bit or one byte per pixel of a DICOM Segmentation (default: binary)"
     add("--segmentation-type", choices=kinds, help=about)
     targets.add_overwrite(parser, skip=True)
-    add_flags(parser, SETTINGS)
+    add_settings(parser, SETTINGS)

@@ -2,7 +2,7 @@
 
 import argparse
 
-from service.configuration import add_flags
+from service.commands.flags.settings import add_settings
 
 EXAMPLES = """\
 examples:
@@ -14,4 +14,4 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare one flag for each setting."""
-    add_flags(parser)
+    add_settings(parser)

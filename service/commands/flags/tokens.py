@@ -3,7 +3,7 @@
 import argparse
 from datetime import date, timedelta
 
-from service.configuration import add_flags
+from service.commands.flags.settings import add_settings
 
 YEAR = timedelta(days=365)
 
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "name", metavar="NAME", help="name of its holder: letters, digits, dots, dashes, underscores"
         )
     for action, act in ((adding, "add"), (removing, "remove"), (listing, "list")):
-        add_flags(action, ("api_tokens_file",))
+        add_settings(action, ("api_tokens_file",))
         action.set_defaults(act=act, done="read" if action is listing else "changed")
 
 
