@@ -119,7 +119,7 @@ def test_the_command_line_accepts_what_is_not_run(example: Example) -> None:
     for line in lines:
         if line.startswith(".venv/bin/pranet "):
             words = shlex.split(line)[1:]
-            main._parser(words).parse_args(words)
+            main.parser_of(words[:1]).parse_args(words)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -4,6 +4,7 @@ The graph takes one frame, uint8 (1, 3, 352, 352) by default, and normalises it 
 becomes several requests at once, because convolutions of this size keep a core busy with a single frame.
 """
 
+import logging
 import warnings
 
 import openvino as ov
@@ -17,6 +18,8 @@ from model.transforms import SIZE
 from model.weights import checkpoint
 from model.weights.weights_file import WeightsFile
 
+log = logging.getLogger(__name__)
+
 
 def convert(weights: WeightsFile, size: int = SIZE) -> ov.Model:
     """Convert weights to a graph: uint8 RGB (1, 3, size, size) to float32 logits of S3 (1, 1, size / 8, size / 8).
@@ -25,10 +28,12 @@ def convert(weights: WeightsFile, size: int = SIZE) -> ov.Model:
         CheckpointError: the weights file cannot be used.
 
     """
-    folded = fold_batch_norm(checkpoint.of_file(weights).network())
-    network = Centred(group_scales(fold_end_of_decoder(folded, size, size)))
+    network = checkpoint.of_file(weights).network()
+    log.info("converting %s for OpenVINO, which takes some seconds at the first start", weights.model_id)
+    folded = fold_batch_norm(network)
+    whole = Centred(group_scales(fold_end_of_decoder(folded, size, size)))
     example = torch.zeros(1, 3, size, size, dtype=torch.uint8)
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch 2.13 deprecates traces, but OpenVINO converts them fastest
-        traced = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]
+        traced = torch.jit.trace(whole, example, check_trace=False)  # type: ignore[no-untyped-call]
         return ov.convert_model(traced, example_input=example, input=[ov.PartialShape([1, 3, size, size])])

@@ -47,11 +47,6 @@ def graph(weights: WeightsFile, precision: str, cache_dir: Path | None, input_si
             log.warning("the cached graph %s cannot be read, so it is converted again: %s", kept, str(error)[:200])
     from model.engines.openvino.conversion import convert  # here, because it imports PyTorch, which takes seconds
 
-    log.info(
-        "converting %s for OpenVINO, which takes some seconds%s",
-        weights.model_id,
-        "" if kept is None else f"; kept in {kept}",
-    )
     made = convert(weights, input_size)
     if calibration is None:
         openvino_bfloat16.take_scales_out(made)
