@@ -11,7 +11,7 @@ PROTOC := $(BIN)/python -m grpc_tools.protoc
 out = --python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1)
 TRITON := tests/interoperability/triton_client
 BUNDLE := build/pranet-bundle
-BUNDLED := $(wildcard requirements/*.txt) pyproject.toml docker/install.sh docker/pranet.service \
+BUNDLED := $(wildcard requirements/*.txt) pyproject.toml docker/install.sh docker/pranet.service docker/pranet-secrets.conf \
 	$(shell find model service client weights -type f ! -name '*.pyc')
 PIP_COMPILE := $(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --no-header -q
 
@@ -140,7 +140,7 @@ dist/pranet-bundle.tar: $(VENV)/.serve $(BUNDLED)
 	$(PIP) download -q --only-binary :all: -d $(BUNDLE)/wheels $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -r requirements/torch.txt
 	$(PIP) download -q --no-deps --require-hashes --only-binary :all: -d $(BUNDLE)/wheels -r requirements/image.txt
 	$(PIP) wheel -q --no-deps -w $(BUNDLE)/wheels .
-	cp -r requirements docker/install.sh docker/pranet.service README.md docs LICENSE $(BUNDLE)
+	cp -r requirements docker/install.sh docker/pranet.service docker/pranet-secrets.conf README.md docs LICENSE $(BUNDLE)
 	$(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])' > $(BUNDLE)/python-version
 	cd $(BUNDLE) && find . -type f | sort | xargs sha256sum > ../SHA256SUMS && mv ../SHA256SUMS .
 	tar -C build -cf $@ pranet-bundle

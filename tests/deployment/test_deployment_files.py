@@ -138,6 +138,9 @@ def test_systemd_takes_the_unit_and_gives_it_time_to_drain(tmp_path: Path) -> No
     executable = "/opt/pranet/bin/pranet"
     assert executable in unit
     (tmp_path / "pranet.service").write_text(unit.replace(executable, "/bin/true"))  # it is not installed here
+    (tmp_path / "pranet.service.d").mkdir()
+    shutil.copy(DOCKER / "pranet-secrets.conf", tmp_path / "pranet.service.d" / "secrets.conf")
     check("systemd-analyze", "verify", "--man=no", tmp_path / "pranet.service")
+    assert "SupplementaryGroups=pranet-secrets" in (DOCKER / "pranet-secrets.conf").read_text()
     (patience,) = re.findall(r"^TimeoutStopSec=(\d+)$", unit, re.MULTILINE)
     assert int(patience) > DRAIN_SECONDS

@@ -38,7 +38,7 @@ FEW = 16  # examples that no test can run
 LINK = re.compile(r"\]\((?!https?:)(?P<path>[^)#\s]*)(?:#(?P<anchor>[^)\s]+))?\)")
 DEFINED = re.compile(r"\[`(?P<name>[\w.]+)`\]\((?P<path>[^)#]+\.(?:py|proto))\)")
 NAMED = re.compile(r"`((?:service|model|weights|proto|docker|docs|tests|tools|client)/[\w./-]*)`")
-FOLDERS = ("service", "model", "weights", "proto")  # that examples use
+FOLDERS = ("service", "model", "weights", "proto", "tests")  # that examples use
 
 
 @dataclass(frozen=True)
