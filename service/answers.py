@@ -5,6 +5,7 @@ from typing import Any, Self
 from pydantic import BaseModel, Field
 
 from service.frames.frame import Output, Segmentation
+from service.frames.quality import Quality
 from service.frames.shapes import Polyp
 
 
@@ -72,6 +73,7 @@ class SegmentationBody(BaseModel):
     polyps: list[PolypBody] = Field(description="Largest first.")
     rle: RunLengths
     presence: PresenceBody | None = Field(description="null if the weights have no such score.")
+    quality: list[Quality] = Field(description="Problems of the picture, such as blurred.")
     timings_ms: dict[str, float]
     batch_size: int = Field(description="Frames in the batch that held this one.")
     model: ModelBody
@@ -79,7 +81,7 @@ class SegmentationBody(BaseModel):
     @classmethod
     def of(cls, segmentation: Segmentation, request_id: str) -> Self:
         """Build the body for a frame that was segmented with ``Output.JSON``."""
-        return cls(request_id=request_id, **describe(segmentation))
+        return cls(request_id=request_id, quality=list(segmentation.quality), **describe(segmentation))
 
 
 def describe(segmentation: Segmentation) -> dict[str, Any]:

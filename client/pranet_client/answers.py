@@ -57,6 +57,7 @@ class Segmentation:
     height: int
     polyps: Sequence[Polyp]  # largest first
     presence: Presence | None  # None if the weights have no such score
+    quality: Sequence[str]  # problems of the picture: black, too_dark, saturated, blurred
     threshold: float  # probability above which a pixel is polyp
     times: Mapping[str, float]  # milliseconds by stage: decode, preprocess, queue, infer, post, encode, total
     model: Model
@@ -73,6 +74,7 @@ class Segmentation:
             height=body["height"],
             polyps=[Polyp.parse(each) for each in body["polyps"]],
             presence=presence and Presence.parse(presence),
+            quality=body.get("quality", ()),  # earlier services do not judge it
             threshold=body["threshold"],
             times=body["timings_ms"],
             model=Model.parse(body["model"]),

@@ -17,8 +17,9 @@ from model.engines.predictor import ModelRef
 from model.transforms import SIZE, Floats, Pixels
 from pranet_client.pictures import Picture
 from service.batching.queue import Entry, Priority
-from service.frames import codec, regions, shapes
+from service.frames import codec, quality, regions, shapes
 from service.frames.codec import Packed
+from service.frames.quality import Quality
 from service.frames.regions import Box
 from service.frames.shapes import Polyp
 from service.observability.stage_times import StageTimes
@@ -38,6 +39,9 @@ class Output(StrEnum):
     OVERLAY = "overlay"
     JSON = "json"
     MAPS = "maps"  # the four side outputs S6 to S3, side by side
+
+
+JUDGED = frozenset({Output.PROBABILITY, Output.JSON})  # outputs that report the quality of a picture
 
 
 class MaskFormat(StrEnum):
@@ -86,6 +90,7 @@ class Frame(Entry[Pixels, Inference]):
     height: int = 0
     box: Box = NOTHING  # region of the picture that the network gets
     picture: Image.Image | None = None  # kept only for an overlay
+    quality: tuple[Quality, ...] = ()  # problems of a picture that is not part of a stream, for ``JUDGED`` outputs
     maps: list[Pixels] = field(default_factory=list)  # S6, S5, S4 and S3 for ``output=maps``, uint8 (352, 352) each
 
     @contextmanager
@@ -109,6 +114,7 @@ class Segmentation:
     batch_size: int
     times: StageTimes
     presence: float | None = None  # probability that the frame shows a polyp; None if the weights have no such score
+    quality: tuple[Quality, ...] = ()  # problems of the picture; empty unless its output is in ``JUDGED``
     png: bytes = b""
     bits: bytes = b""
     polyps: tuple[Polyp, ...] = ()
@@ -151,6 +157,8 @@ def prepare(
             frame.box = regions.locate(picture, options.roi)
             seen = regions.crop(picture, frame.box)
         frame.item = transforms.to_input(seen, input_size)
+        if options.output in JUDGED and frame.refine is None:  # a stream judges its frames by those before them, too
+            frame.quality = tuple(quality.judge(quality.luma_of(frame.item)))
     frame.picture = picture if drawn_on else None
 
 
@@ -182,9 +190,8 @@ def render(frame: Frame) -> Segmentation:
     if not options.arrays:
         with frame.stage("encode"):
             content = _encoded(frame, pixels, logits)
-    return Segmentation(
-        frame.width, frame.height, options, result.model, frame.batch_size, frame.times, presence=score, **content
-    )
+    made = frame.width, frame.height, options, result.model, frame.batch_size, frame.times
+    return Segmentation(*made, presence=score, quality=frame.quality, **content)
 
 
 def _encoded(frame: Frame, pixels: Any, logits: Floats) -> dict[str, Any]:

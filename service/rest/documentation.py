@@ -49,6 +49,7 @@ SEGMENTATION = {
     ],
     "rle": {"size": [529, 616], "counts": [148390, 12, 177462]},
     "presence": {"score": 0.998, "threshold": 0.5},
+    "quality": [],
     "timings_ms": {"decode": 2.4, "preprocess": 1.9, "queue": 0.0, "infer": 80.0, "post": 0.8, "encode": 2.6},
     "batch_size": 1,
     "model": WEIGHTS,
@@ -97,12 +98,13 @@ ANSWER_HEADERS = {
     "X-Request-ID": ("The id of the request.", "e24af4d5733d44f4899ef46210fdbbe5"),
     "X-Model": ("The weights that made the answer.", "pranet-e93ac47e"),
     "X-Presence": ("Probability of a polyp, and from where on it means one; of one picture.", "0.998;threshold=0.5"),
+    "X-Quality": ("Problems of the picture, with output=json and probability.", "too_dark, blurred"),
     "Server-Timing": ("Milliseconds of each stage.", "decode;dur=2.4, infer;dur=80.0, total;dur=88.0"),
     "X-Pictures": ("Number of pictures in the archive.", "12"),
     "Retry-After": ("Seconds after which to try again.", "1"),
 }
 HEADERS_OF = {
-    ("post", "/segment"): ("X-Request-ID", "X-Model", "X-Presence", "Server-Timing"),
+    ("post", "/segment"): ("X-Request-ID", "X-Model", "X-Presence", "X-Quality", "Server-Timing"),
     ("post", "/segment/batch"): ("X-Request-ID", "X-Pictures"),
 }
 TENSOR = {"name": model.INPUT, "datatype": "BYTES", "shape": [1, 1]}

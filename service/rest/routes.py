@@ -44,10 +44,12 @@ CORS_REQUEST_HEADERS = (
     "traceparent",
 )
 PRESENCE = "x-presence"  # probability that the picture shows a polyp, and the operating point: "0.973;threshold=0.5"
+QUALITY = "x-quality"  # problems of the picture, of outputs in ``JUDGED``: "too_dark, blurred"
 CORS_ANSWER_HEADERS = (
     "x-request-id",
     "x-model",
     PRESENCE,
+    QUALITY,
     "server-timing",
     "retry-after",
     HEADER_LENGTH,
@@ -250,6 +252,8 @@ def _answer(done: Segmentation, call: Call) -> Response:
     headers = {"x-model": done.model.model_id, "server-timing": done.times.server_timing()}
     if done.presence is not None and done.model.presence is not None:  # as in JSON; RFC 9651 has three decimals
         headers[PRESENCE] = f"{done.presence:.3f};threshold={round(done.model.presence.threshold, 3)}"
+    if done.quality:
+        headers[QUALITY] = ", ".join(done.quality)
     if done.options.output is Output.JSON:
         body = SegmentationBody.of(done, call.request_id)
         return Response(body.model_dump_json(), media_type=JSON_TYPE, headers=headers)

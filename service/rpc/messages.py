@@ -8,10 +8,10 @@ from pranet_client.pictures import ColorMatrix, ColorRange, Picture, PixelFormat
 from service.errors import InvalidParameter, InvalidRequest, ServiceError
 from service.frames import raw, regions
 from service.frames.frame import MaskFormat, Options, Output, Segmentation
+from service.frames.quality import Quality
 from service.frames.shapes import Polyp
 from service.options import FrameOptions, StreamConfig, read
 from service.streams.frame import Drop, StreamFrame
-from service.streams.quality import Quality
 from service.streams.stream import StreamOptions
 from service.streams.window import Policy
 

@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 
 from model.transforms import Floats, Pixels, logit
+from service.frames.quality import Quality, Stillness, judge, luma_of
 from service.frames.regions import Box
-from service.streams.quality import Quality, Stillness, judge
 
 GAP_SECONDS = 1.0  # time without a frame after which the state is reset
 CUT_DIFFERENCE = 30.0  # mean absolute difference of reduced pictures, 0 to 255, above which it is another scene
@@ -64,7 +64,7 @@ class TemporalFilter:
             captured: capture time, seconds, by any monotonic clock; a step back is a gap.
 
         """
-        luma = np.asarray(cv2.cvtColor(pixels.transpose(1, 2, 0), cv2.COLOR_RGB2GRAY), dtype=np.uint8)
+        luma = luma_of(pixels)
         quality = judge(luma)
         if self._still.frozen(luma, captured):
             quality.append(Quality.FROZEN)

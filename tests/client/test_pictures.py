@@ -135,6 +135,7 @@ async def test_every_field_of_an_answer_is_what_the_service_says() -> None:
         assert list(polyp.bounding_box) == [16, 12, 32, 24]
         assert polyp.area_fraction == 0.25
         assert done.presence is None
+        assert list(done.quality) == ["blurred"]  # its box has one colour
         assert {"decode", "infer", "total"} <= set(done.times)
         assert done.model == info.model
         assert (info.model.engine, info.input_size, info.threshold) == ("fake", 352, it.service.settings.threshold)

@@ -129,7 +129,7 @@ async def test_the_documentation_names_every_route_with_headers_and_examples_tha
         answer = await it.rest.post("/segment?output=json", content=SAMPLES[0].read_bytes())
         described = document["paths"]["/segment"]["post"]["responses"]["200"]
         assert set(described["content"]["application/json"]["example"]) == set(answer.json())
-        assert {name.lower() for name in described["headers"]} - {"x-presence"} <= set(answer.headers)
+        assert {name.lower() for name in described["headers"]} - {"x-presence", "x-quality"} <= set(answer.headers)
 
 
 async def test_the_documentation_works_under_its_policy(tokens: Path) -> None:

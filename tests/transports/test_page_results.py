@@ -110,10 +110,11 @@ async def test_the_page_says_what_it_found_to_readers_and_listeners(
 ) -> None:
     two = red_box(SIDE, SIDE, CORNER)
     two.paste((255, 0, 0), SPOT)
+    score = "presence 0.97 (from 0.50 on)"
     findings = {
-        "one.png": (red_box(SIDE, SIDE, CORNER), "1 polyp, 25.0 % of the picture, presence 0.97 (from 0.50 on)"),
-        "two.png": (two, "2 polyps, 25.3 % of the picture, presence 0.97 (from 0.50 on)"),
-        "none.png": (Image.new("RGB", (SIDE, SIDE)), "No polyp found, presence 0.01"),
+        "one.png": (red_box(SIDE, SIDE, CORNER), f"1 polyp, 25.0 % of the picture, {score}. Quality: blurred"),
+        "two.png": (two, f"2 polyps, 25.3 % of the picture, {score}. Quality: blurred"),
+        "none.png": (Image.new("RGB", (SIDE, SIDE)), "No polyp found, presence 0.01. Quality: black"),
     }
     async with (
         serving(red_with_presence) as it,

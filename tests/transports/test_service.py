@@ -74,6 +74,29 @@ async def test_json_describes_the_mask_that_png_shows(running: Running) -> None:
     assert polyp["area_fraction"] == pytest.approx(mask.mean())
 
 
+@pytest.mark.parametrize(
+    ("picture", "problems"),
+    [
+        (SAMPLES[0].read_bytes(), []),
+        (encoded(Image.new("RGB", (64, 48))), ["black"]),
+        (encoded(Image.new("RGB", (64, 48), "white")), ["saturated", "blurred"]),
+        (encoded(Image.new("RGB", (64, 48), (40, 40, 40))), ["too_dark", "blurred"]),
+    ],
+    ids=["good", "black", "white", "grey"],
+)
+async def test_problems_of_a_picture_are_named_where_its_answer_has_room_for_them(
+    picture: bytes, problems: list[str], running: Running
+) -> None:
+    answers = {
+        output: await running.rest.post("/segment", content=picture, params={"output": output})
+        for output in ("json", "probability", "mask")
+    }
+    assert answers["json"].json()["quality"] == problems
+    for output in ("json", "probability"):
+        assert answers[output].headers.get("x-quality", "") == ", ".join(problems)
+    assert "x-quality" not in answers["mask"].headers
+
+
 @pytest.mark.parametrize("weights_have_a_score", [True, False])
 async def test_the_presence_score_comes_with_every_answer_where_the_weights_have_one(
     weights_have_a_score: bool,

@@ -4,8 +4,8 @@ import pytest
 
 from model.transforms import SIZE, Floats, Pixels, to_input
 from service.frames.codec import decode
+from service.frames.quality import FROZEN_SECONDS, Quality, judge
 from service.frames.regions import Box
-from service.streams.quality import FROZEN_SECONDS, Quality, judge
 from service.streams.temporal import GAP_SECONDS, MARGIN, TemporalFilter
 from tests.support.pictures import SAMPLES
 

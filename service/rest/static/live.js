@@ -129,8 +129,8 @@ async function showStill(still) {
   const probability = await still.probability();
   const picture = shown?.picture ?? (await still.picture());
   if (signal.aborted || gallery.chosen !== still) return;
-  const { name, presence } = still;
-  show({ name, still, picture: picture ?? blank(probability), probability, presence });
+  const { name, presence, quality } = still;
+  show({ name, still, picture: picture ?? blank(probability), probability, presence, quality });
   const unseen = picture ? "" : " This browser cannot show the picture itself, so its polyps are drawn on black.";
   say(`Segmented in ${still.milliseconds} ms.${unseen}`);
 }

@@ -8,6 +8,7 @@ export class Still {
     this.file = file;
     this.name = name || "picture";
     this.image = new Blob([file]); // without a type: the service looks at the bytes
+    this.quality = []; // problems of the picture
     this.presence = null; // {score, threshold}, if the weights have such a score
   }
 
@@ -17,6 +18,7 @@ export class Still {
     const answer = await ask({ output: "probability" }, this.image, options);
     this.answer = await answer.blob();
     this.presence = presenceOf(answer.headers.get("x-presence"));
+    this.quality = answer.headers.get("x-quality")?.split(", ") ?? [];
     this.model = answer.headers.get("x-model");
     this.milliseconds = Math.round(performance.now() - began);
   }

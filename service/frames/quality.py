@@ -29,6 +29,11 @@ class Quality(StrEnum):
     FROZEN = "frozen"
 
 
+def luma_of(pixels: Pixels) -> Pixels:
+    """Return the luma, uint8 (H, W), of RGB pixels, uint8 (3, H, W)."""
+    return np.asarray(cv2.cvtColor(pixels.transpose(1, 2, 0), cv2.COLOR_RGB2GRAY), dtype=np.uint8)
+
+
 def judge(luma: Pixels) -> list[Quality]:
     """Return the problems of one frame, from its luma, uint8 (H, W); ``Stillness`` finds frozen ones."""
     lit = luma > LIT
