@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 
@@ -123,8 +124,20 @@ async def test_a_video_file_is_streamed_with_its_polyps_and_each_frame_can_be_sa
         async with opened.expect_download() as download:
             await opened.click("#save-json")
         assert json.loads((await (await download.value).path()).read_text())["polyps"]
-        await opened.click("#stop")
+        await opened.click("#record")
+        await playwright.expect(opened.locator("#record")).to_have_text("Save recording")
+        await opened.wait_for_timeout(500)
+        async with opened.expect_download() as download:
+            await opened.click("#stop")  # which saves it, too
         await playwright.expect(opened.locator("#status")).to_have_text("Stopped.")
+        saved = await download.value
+        assert Path(saved.suggested_filename).stem == "red-polyps"
+        with av.open(await saved.path()) as recording:
+            frames = [each.to_ndarray(format="rgb24") for each in recording.decode(video=0)]
+    assert frames[-1].shape == (240, 320, 3)
+    red, green, blue = frames[-1].reshape(-1, 3).mean(axis=0)
+    assert red > 100 > blue
+    assert green > 20  # of what is marked
 
 
 async def test_what_is_wrong_with_the_picture_is_shown_on_it(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import { takeFiles } from "./intake.js";
 import { complain, explain, guarded, say, wait } from "./messages.js";
 import { probabilityOf } from "./overlay.js";
 import { Player } from "./player.js";
+import { Recorder } from "./recorder.js";
 import { regionsOf } from "./regions.js";
 import { save } from "./results.js";
 import { call } from "./service.js";
@@ -36,6 +37,7 @@ const player = new Player({
   time: byId("time"),
   first: byId("first"),
 });
+const recorder = new Recorder(byId("record"), byId("canvas"));
 const gallery = new Gallery(
   { section: byId("gallery"), summary: byId("gallery-summary"), rows: byId("rows"), saveAll: byId("save-zip") },
   { chosen: (still) => guarded(choose)(still), segmented: showStill, waiting: wait, complain: explain },
@@ -140,6 +142,7 @@ function stream(video, name, signal) {
   byId("live").hidden = byId("stop").hidden = false;
   chart.clear();
   player.open(video, signal);
+  recorder.open(name, signal);
   const on = {
     answered(picture, head, probability, time) {
       show({ name, picture, probability: probabilityOf(probability), presence: head.presence, quality: head.quality, moving: !video.paused });
