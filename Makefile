@@ -15,7 +15,7 @@ BUNDLED := $(wildcard requirements/*.txt) pyproject.toml docker/install.sh docke
 	$(shell find model service client weights -type f ! -name '*.pyc')
 PIP_COMPILE := $(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --no-header -q
 
-.PHONY: serve extras triton-client test check lowest-check path fuzz soak peers ray-check training-check guards-check long-check format lint types contracts proto proto-check readme lock bundle bundle-check image-check sbom audit clean
+.PHONY: serve extras triton-client test check lowest-check path fuzz soak lighthouse peers ray-check training-check guards-check long-check format lint types contracts proto proto-check readme lock bundle bundle-check image-check sbom audit clean
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/pranet serve
@@ -51,6 +51,10 @@ lowest-check:
 fuzz: $(VENV)/.dev
 	$(BIN)/python -m tools.fuzz
 
+# Lighthouse's scores of the page and of /docs. Needs Chromium, and npm with a network.
+lighthouse: $(VENV)/.dev
+	$(BIN)/python -m tools.measure.page
+
 # Ten minutes at 120 % of capacity, on a machine with nothing else to do.
 soak: $(VENV)/.dev
 	$(BIN)/python -m tools.soak
@@ -59,7 +63,7 @@ soak: $(VENV)/.dev
 #   make peers PRECISION=int8
 #   make peers AGAINST=../earlier   also measures the service of another checkout
 peers: $(VENV)/.dev tools/peers/.venv/.done
-	$(BIN)/python -m tools.measure_peers --precision $(PRECISION) $(if $(AGAINST),--against $(abspath $(AGAINST)))
+	$(BIN)/python -m tools.measure.peers --precision $(PRECISION) $(if $(AGAINST),--against $(abspath $(AGAINST)))
 
 # The service on Ray Serve, about a minute. Ray listens on every address, so it gets a network of its own. Needs iproute2.
 ray-check: $(VENV)/.dev

@@ -1,6 +1,6 @@
 """Measures the plain server, then one and two replicas behind Ray's proxy; run it on an idle machine.
 
-unshare --map-root-user --net sh -c 'ip link set lo up && PYTHONPATH=. .venv/bin/python -m tools.measure_ray'
+unshare --map-root-user --net sh -c 'ip link set lo up && PYTHONPATH=. .venv/bin/python -m tools.measure.ray'
 """
 
 import subprocess

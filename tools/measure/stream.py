@@ -1,10 +1,10 @@
 """Measures live video on a running ``pranet serve``; run it on an idle machine, from the root of the repository.
 
-python -m tools.measure_stream steady      one stream of 30 fps for a minute, against closed-loop POST /segment
-python -m tools.measure_stream overload    eight streams of 30 fps for five minutes, then one minute in which none is
+python -m tools.measure.stream steady      one stream of 30 fps for a minute, against closed-loop POST /segment
+python -m tools.measure.stream overload    eight streams of 30 fps for five minutes, then one minute in which none is
                                            dropped
-python -m tools.measure_stream priority    one stream of 10 fps alone, beside continuous archives, and alone again
-python -m tools.measure_stream flicker     smoothing and hysteresis on a flickering synthetic sequence; needs no server
+python -m tools.measure.stream priority    one stream of 10 fps alone, beside continuous archives, and alone again
+python -m tools.measure.stream flicker     smoothing and hysteresis on a flickering synthetic sequence; needs no server
 """
 
 import argparse
