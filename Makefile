@@ -29,9 +29,10 @@ triton-client: $(TRITON)/.venv/.done $(TRITON)/.perf_analyzer/.done
 
 # Several processes compute at once: PyTorch's threads must not spin while they wait, on cores that others need.
 # Tests wait for servers and timers a third of the time, so two cores are busy with three processes. They start hundreds
-# of commands, each of which would compile the source again if it were not kept.
+# of commands, each of which would compile the source again if it were not kept. Files are taken in their order: the last
+# ones, in tests/unit, are short, so that no process waits long for another.
 test: $(VENV)/.dev
-	PYTHONDONTWRITEBYTECODE= OMP_WAIT_POLICY=passive $(BIN)/pytest -n 3 --dist loadfile  # files share a server
+	PYTHONDONTWRITEBYTECODE= OMP_WAIT_POLICY=passive $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder  # files share a server
 
 check: lint types contracts proto-check test
 
