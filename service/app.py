@@ -31,6 +31,7 @@ from service.runtime import Service, load_predictor, running, warm_up
 from service.settings import Settings, flag, variable
 
 INFERENCE_DEAD = 3  # exit code: the device hangs or a slot failed; the supervisor should restart the service
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 CUT_OFF_SECONDS = 1.0  # for the errors of calls that are cut off to reach their clients
 SAMPLE = SAMPLES / "polyp-1.jpg"
 
@@ -70,6 +71,10 @@ def _check(settings: Settings) -> None:
         Tokens(settings.api_tokens_file)
     if files := of_server(settings):
         RenewableTls(files)
+    if not settings.api_tokens_file and settings.host not in LOOPBACK:
+        log.warning(
+            "whoever reaches %s may send requests, since no token is needed; see docs/security.md", settings.host
+        )
     with _bound(settings.host, settings.port, "port"), _bound(settings.host, settings.grpc_port, "grpc_port"):
         pass
 

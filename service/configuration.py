@@ -28,8 +28,10 @@ def load(environ: Mapping[str, str], flags: Mapping[str, Any]) -> tuple[Settings
 
     """
     values, warnings = _from_environment(environ)
-    # Empty flags count as unset, as empty variables do: scripts pass variables of their own.
-    values.update({name: value for name, value in flags.items() if value not in (None, "")})
+    for name, value in flags.items():
+        if value == "" and Settings.model_fields[name].default != "":  # of a script whose variable is not set
+            raise SettingsError(f"{flag(name)} is empty; give a value, or leave the flag out")
+    values.update({name: value for name, value in flags.items() if value is not None})
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:

@@ -16,6 +16,7 @@ from model.errors import UserError
 PREFIX = "PRANET_"
 MEBIBYTE = 2**20
 ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]+/?", re.IGNORECASE)  # scheme, host and port (RFC 6454, section 6.2)
+ROOT_PATH = re.compile(r"(/[\w.~-]+)*")
 RECEIVER = re.compile(r"https?://[^/\s]+/?")
 MESSAGE_OVERHEAD_BYTES = 64 * 1024  # room for everything in a message beside its picture
 
@@ -120,7 +121,6 @@ class Settings(BaseModel):
     )
     root_path: str = Field(
         "",
-        pattern=r"^(/[\w.~-]+)*$",
         description="Path below which a proxy serves the service, such as /pranet; the proxy may pass it on or not.",
     )
     trusted_proxies: str | None = Field(
@@ -192,6 +192,13 @@ class Settings(BaseModel):
                 raise ValueError(
                     f"{each} is not an origin; give, for example, https://viewer.example.org, or * for all"
                 )
+        return given
+
+    @field_validator("root_path")
+    @classmethod
+    def _is_path(cls, given: str) -> str:
+        if not ROOT_PATH.fullmatch(given):
+            raise ValueError(f"{given} is not a path that begins with a slash and ends without one, such as /pranet")
         return given
 
     @field_validator("otlp_endpoint")

@@ -24,6 +24,11 @@ class Access:
     cert: Path | None = None  # PEM: the client's certificate, for a server that requires one (mTLS)
     key: Path | None = None  # PEM: its private key
 
+    def __post_init__(self) -> None:
+        for name in ("ca", "cert", "key"):
+            if isinstance(given := getattr(self, name), str):
+                object.__setattr__(self, name, Path(given))
+
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """Return the token as gRPC metadata; HTTP headers have the same form."""
         return (("authorization", f"Bearer {self.token}"),) if self.token else ()

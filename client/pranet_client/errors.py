@@ -10,6 +10,7 @@ from typing import Self
 
 ERROR_METADATA_KEY = "pranet-error"  # the entry of gRPC's trailing metadata that names the cause
 UNREACHABLE = "unreachable"
+UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"  # in the reasons of OpenSSL
 
 
 class ClientError(Exception):
@@ -56,5 +57,8 @@ class RequestFailed(ClientError):
     @classmethod
     def unreachable(cls, address: str, reason: str) -> Self:
         """Return the error of a service that does not answer at ``address``."""
+        if UNTRUSTED in reason:
+            advice = "pass the authority that signed it: Access(ca=...), or --ca-file"
+            return cls(UNREACHABLE, f"the certificate of {address} is not trusted; {advice} ({reason})")
         advice = "check that it runs (pranet serve), its address and port, and whether it asks for TLS"
         return cls(UNREACHABLE, f"no service answers at {address}; {advice} ({reason})")

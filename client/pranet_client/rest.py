@@ -65,17 +65,22 @@ class Rest:
 
     async def _answer(self, end: float, request: httpx.Request) -> httpx.Response:
         left = self._retries
+        failure: Exception | None = None
         while True:
             pause = REPEAT_SECONDS
             try:
                 answer = await self._http.send(request, stream=True)
                 if answer.is_success:
                     return answer
-                failure: Exception = await _failure(answer)
-                pause = failure.retry_after or pause if isinstance(failure, RequestFailed) else pause
+                failure = refused = await _failure(answer)
+                pause = refused.retry_after or pause
                 repeatable = answer.status_code in REPEATED
+            except httpx.ConnectError:
+                if failure is None:
+                    raise
+                raise failure from None  # the service said why before it went away
             except BROKEN as error:
-                failure, repeatable, pause = error, True, 0.0
+                failure, repeatable, pause = failure or error, True, 0.0
             if not repeatable or not left or asyncio.get_running_loop().time() + pause > end:
                 raise failure
             left -= 1

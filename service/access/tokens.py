@@ -104,7 +104,7 @@ class Tokens:
         except UnicodeDecodeError as error:
             raise TokensError(f"the tokens file {path} is not text; `pranet tokens add` writes such a file") from error
         except OSError as error:
-            advice = "create it with `pranet tokens add`, or correct PRANET_API_TOKENS_FILE"
+            advice = "create it with `pranet tokens add`, or give another path"
             raise TokensError(f"the tokens file {path} cannot be read ({error.strerror}); {advice}") from error
 
     def holder(self, given: str) -> str:

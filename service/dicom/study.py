@@ -72,7 +72,7 @@ def read(data: bytes, max_pixels: int) -> Study:
 
     """
     if not data:
-        raise InvalidRequest("the body is empty; send one DICOM object")
+        raise InvalidRequest("the object is empty; send one DICOM object")
     try:
         meta = _meta(data)
         if meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:

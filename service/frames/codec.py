@@ -74,7 +74,7 @@ def decode(data: bytes, max_pixels: int) -> Image.Image:
 
 def _decode(data: bytes, max_pixels: int, least_side: int) -> tuple[Image.Image, tuple[int, int]]:
     if not data:
-        raise InvalidRequest(f"the body is empty; send one {READABLE} picture")
+        raise InvalidRequest(f"the picture is empty; send one {READABLE} picture")
     try:
         return reading.read(data, max_pixels, least_side)
     except PictureError as error:

@@ -57,7 +57,10 @@ async def read_form(request: Request, body: AsyncGenerator[bytes, None], most: i
         files = [
             (name, part.filename or "", await _taken(part)) for name, part in parts if isinstance(part, UploadFile)
         ]
-        return Form(files, [(name, part) for name, part in parts if isinstance(part, str)])
+        fields = [(name, part) for name, part in parts if isinstance(part, str)]
+        if any(name == FILE_FIELD for name, _ in fields):
+            raise MultiPartException(f"the part {FILE_FIELD!r} has no file name, so it is not taken for a file")
+        return Form(files, fields)
     except (MultiPartException, UnicodeDecodeError) as error:
         raise InvalidRequest(f"the multipart form is invalid: {_reason(error, most)}; {advice}") from error
     finally:
@@ -68,7 +71,7 @@ def _reason(error: Exception, most: int) -> str:
     """Return the library's reason, which is a sentence for programmers, as a clause."""
     match str(error).split()[:2]:
         case ["Missing", "boundary"]:
-            return "its Content-Type names no boundary, as HTTP libraries do if they write this header"
+            return "its Content-Type names no boundary; let your HTTP library write that header"
         case ["Too", "many"]:
             return f"it has more than {most} {'file' if most == 1 else 'files'}, or more than {MAX_FIELDS} fields"
     return str(error)[:1].lower() + str(error)[1:].rstrip(".")

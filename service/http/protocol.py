@@ -200,8 +200,8 @@ def refuse(connection: asyncio.Transport, error: ServiceError, calls: Calls, tra
 def _malformed(reason: BaseException | None) -> ServiceError:
     if isinstance(reason, HttpParserInvalidMethodError):
         return InvalidRequest(
-            "the request does not begin with a method of HTTP; use GET or POST, and check that Content-Length is the "
-            "size of the body before it"
+            "the request does not begin with a method of HTTP; use GET or POST. If it does, the body before it is "
+            "longer than its Content-Length"
         )
     if isinstance(reason, HttpParserCallbackError):  # raised by uvicorn, for CONNECT and other forms of a target
         return InvalidRequest("the target of the request is not a path; send a path such as /segment")

@@ -54,6 +54,8 @@ async def proxy(*answers: bytes) -> AsyncIterator[tuple[str, list[bytes]]]:
             writer.write(answer)
             await writer.drain()
         writer.close()
+        if not left:
+            server.close()
 
     async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
         yield f"{URL}:{server.sockets[0].getsockname()[1]}", asked
@@ -67,6 +69,7 @@ def said(status: int, body: bytes = b"", headers: str = "") -> bytes:
 REPEATS: dict[str, tuple[list[bytes], int, str | None]] = {  # answers, requests sent, error
     "busy": ([said(429, headers="retry-after: 0\r\n"), said(200, b"png")], 2, None),
     "closed": ([b"", said(200, b"png")], 2, None),
+    "busy-and-gone": ([said(503, headers="retry-after: 0\r\n")], 1, "http-503"),
     "closed-midway": ([said(200, b"png")[:-1], said(200, b"png")], 1, "unreachable"),
     "always": ([b""] * 3, 3, "unreachable"),
     "too-long-to-wait": ([said(503, headers="retry-after: 3600\r\n")], 1, "http-503"),

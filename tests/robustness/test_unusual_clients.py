@@ -200,7 +200,7 @@ async def test_an_empty_message_says_what_is_missing(running: Running) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await running.stub.Segment(pb.SegmentRequest())
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
-    assert "the body is empty" in (refused.value.details() or "")
+    assert "the picture is empty" in (refused.value.details() or "")
 
 
 async def test_bytes_that_are_no_message_are_refused(running: Running) -> None:

@@ -100,7 +100,7 @@ FORMS: dict[str, tuple[dict[str, Any], int, str, str]] = {
         {"content": GOOD, "headers": {"content-type": "multipart/form-data"}},
         400,
         "invalid-request",
-        "names no boundary, as HTTP libraries do",
+        "let your HTTP library write that header",
     ),
     "another boundary": (
         {"content": b"--a\r\n\r\n--a--\r\n", "headers": {"content-type": "multipart/form-data; boundary=b"}},
@@ -124,7 +124,7 @@ FORMS: dict[str, tuple[dict[str, Any], int, str, str]] = {
         },
         400,
         "invalid-request",
-        "no file part",
+        "the part 'file' has no file name",
     ),
 }
 

@@ -99,8 +99,11 @@ def test_help_says_of_settings_what_their_fields_say() -> None:
     assert SETTING_TEXTS.read_text() == setting_texts()  # else run `make readme`
 
 
-def test_an_empty_flag_is_an_unset_one() -> None:
-    assert load({"PRANET_PORT": "9000"}, {"weights": "", "port": ""}) == (Settings(port=9000), [])
+@pytest.mark.parametrize("name", ["api_tokens_file", "weights", "port"])
+def test_an_empty_flag_is_refused_lest_a_service_be_open_to_everybody(name: str) -> None:
+    with pytest.raises(SettingsError, match=f"^--{name.replace('_', '-')} is empty; give a value"):
+        load({}, {name: ""})
+    assert load({}, {"root_path": ""}) == (Settings(), [])
 
 
 @pytest.mark.parametrize(
