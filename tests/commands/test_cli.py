@@ -28,7 +28,7 @@ def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixtu
 
 
 def test_an_error_of_the_user_is_one_line_and_exit_code_2() -> None:
-    done = pranet("serve", "--weights", "/gone.safetensors")
+    done = pranet("serve", "--weights", "/gone.safetensors", "--port", 0, "--grpc-port", 0)
     assert done.returncode == 2
     reason = "cannot be read (No such file or directory); check the path and its permissions"
     assert done.stderr.splitlines()[-1] == f"pranet: weights file /gone.safetensors: {reason}"
@@ -104,7 +104,7 @@ def interrupted(name, package=None):
     return importing(name, package)
 importlib.import_module = interrupted
 from service.commands.main import main
-sys.argv = ["pranet", "serve", "--weights", "/gone.safetensors"]
+sys.argv = ["pranet", "serve", "--weights", "/gone.safetensors", "--port", "0", "--grpc-port", "0"]
 sys.exit(main())
 """
 
