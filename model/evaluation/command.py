@@ -83,6 +83,7 @@ def _check(args: argparse.Namespace, pairs: Sequence[PairFile]) -> None:
 class _Network:
     """The weights that are judged, and their answers."""
 
+    path: Path
     weights: Checkpoint
     predictor: Predictor
     answers: NetworkMaps
@@ -91,10 +92,11 @@ class _Network:
     def load(cls, args: argparse.Namespace, files: Sequence[PairFile]) -> "_Network":
         weights = checkpoint.load(args.weights)
         predictor = factory.create(weights, device=args.device, precision=args.precision)
-        return cls(weights, predictor, NetworkMaps(predictor, files))
+        return cls(args.weights, weights, predictor, NetworkMaps(predictor, files))
 
     def description(self, files: Sequence[PairFile]) -> dict[str, Any]:
         return {
+            "file": self.path.name,
             "weights": self.weights.sha256,
             "device": self.predictor.model.device,
             "precision": self.predictor.model.precision,

@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import numpy as np
 
 from model import files
 from model.evaluation import contact_sheet, operating, page, report, sets
+from model.evaluation.bootstrap import CONFIDENCE
 from model.evaluation.calibration import Reliability
 from model.evaluation.maps import Maps
-from model.evaluation.protocols import Judgement
+from model.evaluation.protocols import THRESHOLD, Judgement
 from model.pictures.reading import read_image
 from model.training.data.pairs import PairFile, read_truth
+from model.training.validation import MARKED, MISSED
 from model.transforms import Pixels
 
 WORST = 8  # cases of each set on the page
@@ -60,12 +63,25 @@ def write(
 
 
 def _page(path: Path, judged: Mapping[str, Sequence[Judged]], answers: Maps, content: Mapping[str, Any]) -> None:
-    tables = {"Sets, the worst last": sets.table(content["sets"])}
+    tables = {"Sets, the worst last": sets.table(content["sets"]), "All metrics": report.table(content["metrics"])}
     if "operating_points" in content:
         tables["Operating points"] = operating.table(content["operating_points"])
     order = reversed([row.name for row in content["sets"]])
     cases = {name: [_labelled(each, answers) for each in _worst(judged[name])] for name in order}
-    page.write(path, f"Evaluation of {content.get('weights', 'maps')}"[:40], tables, cases)
+    page.write(path, f"Evaluation of {content.get('file', 'maps')}", _about(content), tables, cases)
+
+
+def _about(content: Mapping[str, Any]) -> list[str]:
+    """Return what a reader of the page needs to know: what was judged, when and how, and what the words mean."""
+    judged = [f"{date.today()}, protocol {content['protocol']}, threshold {THRESHOLD}"]
+    if "weights" in content:
+        judged.append(f"SHA-256 of the weights {content['weights']}, {content['precision']} on {content['device']}")
+    return [
+        "; ".join(judged) + ".",
+        f"Brackets hold the {CONFIDENCE:.0%} confidence interval. Missed: share of the pictures with a polyp whose Dice is "
+        f"below {MISSED}. Without: pictures without a polyp. Marked: share of these with more than {MARKED:.1%} of the "
+        "picture marked. False polyps a frame: regions marked in one of these, on average.",
+    ]
 
 
 def _worst(judged: Sequence[Judged]) -> list[Judged]:

@@ -22,17 +22,25 @@ figcaption { font-size: 13px; overflow-wrap: anywhere }
 JPEG_QUALITY = 85
 
 
-def write(path: Path, title: str, tables: Mapping[str, str], cases: Mapping[str, Sequence[tuple[str, Pixels]]]) -> None:
+def write(
+    path: Path,
+    title: str,
+    about: Sequence[str],
+    tables: Mapping[str, str],
+    cases: Mapping[str, Sequence[tuple[str, Pixels]]],
+) -> None:
     """Write the page.
 
     Args:
         path: the HTML file.
         title: what was judged.
+        about: paragraphs below the title.
         tables: Markdown tables by heading.
         cases: of each set, captions and RGB pictures uint8 (H, W, 3), the worst first.
 
     """
-    parts = [f"<h2>{escape(heading)}</h2>{_table(markdown)}" for heading, markdown in tables.items()]
+    parts = [f"<p>{escape(paragraph)}</p>" for paragraph in about]
+    parts += [f"<h2>{escape(heading)}</h2>{_table(markdown)}" for heading, markdown in tables.items()]
     parts += [f"<h2>Worst cases</h2><p>{LEGEND}</p>"]
     for name, pictures in cases.items():
         figures = "".join(_figure(caption, picture) for caption, picture in pictures)

@@ -331,6 +331,8 @@ def test_the_page_shows_the_worst_cases_of_each_set_with_their_labels(sets, tmp_
     assert "colon/bright: no polyp, 2.6% of the picture marked" in page
     assert page.index("colon/bright") < page.index("colon/dark") < page.index(SAMPLES[0].stem)
     assert "Operating points" in page
+    assert "All metrics" in page
+    assert "Brackets hold the 95% confidence interval" in page
 
 
 def test_operating_points_say_what_each_threshold_finds_by_size(tmp_path):
