@@ -18,6 +18,7 @@ from model.training.data.pairs import DatasetError, PairFile
 from model.transforms import Floats
 
 BATCH = 8
+SAME_SHAPE = 0.02  # relative difference of width to height: a mask may be a smaller copy, rounded
 TIMED_FRAMES = 20
 
 
@@ -43,11 +44,26 @@ class NetworkMaps:
     """What a network says of pictures; ``logits`` (352, 352) by name."""
 
     def __init__(self, predictor: Predictor, files: Sequence[PairFile]) -> None:
-        frames = logits_of(predictor, (read_image(file.image) for file in files))
+        self._sizes: dict[str, tuple[int, int]] = {}
+        frames = logits_of(predictor, map(self._read, files))
         self.logits = dict(zip((file.name for file in files), frames, strict=True))
 
+    def _read(self, file: PairFile) -> Image.Image:
+        picture = read_image(file.image)
+        self._sizes[file.name] = picture.size
+        return picture
+
     def probability(self, file: PairFile, width: int, height: int) -> Array:
-        """Enlarge the network's map to the size of the picture."""
+        """Enlarge the network's map to the size of a picture's mask.
+
+        Raises:
+            DatasetError: the mask has another shape than the picture, so it belongs to another one.
+
+        """
+        of_picture = self._sizes[file.name]
+        if abs(width * of_picture[1] / (height * of_picture[0]) - 1) > SAME_SHAPE:
+            sizes = f"{width}x{height} pixels, and its picture {of_picture[0]}x{of_picture[1]}"
+            raise DatasetError(f"{file.mask}: the mask has {sizes}; give each picture its own mask")
         logits = transforms.upsample(self.logits[file.name], width, height)
         return transforms.sigmoid(logits).astype(np.float64)
 

@@ -78,9 +78,9 @@ def _about(content: Mapping[str, Any]) -> list[str]:
         judged.append(f"SHA-256 of the weights {content['weights']}, {content['precision']} on {content['device']}")
     return [
         "; ".join(judged) + ".",
-        f"Brackets hold the {CONFIDENCE:.0%} confidence interval. Missed: share of the pictures with a polyp whose Dice is "
-        f"below {MISSED}. Without: pictures without a polyp. Marked: share of these with more than {MARKED:.1%} of the "
-        "picture marked. False polyps a frame: regions marked in one of these, on average.",
+        f"Brackets hold the {CONFIDENCE:.0%} confidence interval. Missed: share of the pictures with a polyp of which "
+        f"Dice is below {MISSED}. Without: pictures without a polyp. Marked: share of these with over {MARKED:.1%} of "
+        "the picture marked. False polyps a frame: regions marked in one of these, on average.",
     ]
 
 

@@ -26,9 +26,9 @@ from model.evaluation import (
     protocols,
 )
 from model.evaluation.calibration import Reliability
-from model.evaluation.maps import FolderMaps
+from model.evaluation.maps import FolderMaps, NetworkMaps
 from model.presence import Presence, statistic
-from model.training.data.pairs import clean_frames, find_pairs
+from model.training.data.pairs import DatasetError, clean_frames, find_pairs
 from model.transforms import logit
 from model.weights import checkpoint
 from model.weights.checkpoint import Checkpoint
@@ -126,6 +126,26 @@ def test_a_baseline_that_is_none_is_said_before_anything_is_judged(folders, tmp_
 def test_a_folder_of_clean_pictures_that_is_none_is_named(folders, tmp_path, weights):
     with pytest.raises(UserError, match="nowhere: no such folder"):
         evaluate(folders, "--weights", str(weights), "--clean", str(tmp_path / "nowhere"))
+
+
+class Silent:
+    """Find nothing anywhere."""
+
+    def predict(self, frames):
+        return np.full((len(frames), *frames.shape[2:]), -9, np.float32)
+
+
+def test_the_mask_of_another_picture_is_refused_by_its_shape(folders):
+    images, masks = folders
+    mask = masks / f"{SAMPLES[0].stem}.png"
+    with Image.open(mask) as right:
+        smaller, other = right.resize((right.width // 2, right.height // 2)), right.resize((570, 530))
+    files = find_pairs(images, masks)[:1]
+    other.save(mask)
+    answers = NetworkMaps(Silent(), files)
+    with pytest.raises(DatasetError, match=r"the mask has 570x530 pixels, and its picture \d+x\d+; give each"):
+        answers.probability(files[0], *other.size)
+    assert answers.probability(files[0], *smaller.size).shape == smaller.size[::-1]
 
 
 @pytest.mark.slow
