@@ -71,12 +71,12 @@ def _check(settings: Settings) -> None:
         Tokens(settings.api_tokens_file)
     if files := of_server(settings):
         RenewableTls(files)
+    with _bound(settings.host, settings.port, "port"), _bound(settings.host, settings.grpc_port, "grpc_port"):
+        pass
     if not settings.api_tokens_file and settings.host not in LOOPBACK:
         log.warning(
             "whoever reaches %s may send requests, since no token is needed; see docs/security.md", settings.host
         )
-    with _bound(settings.host, settings.port, "port"), _bound(settings.host, settings.grpc_port, "grpc_port"):
-        pass
 
 
 async def _serve(settings: Settings) -> int:

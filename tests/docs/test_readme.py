@@ -8,13 +8,16 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from service.commands import main
+from tests.support import videos
 from tests.support.dicom_objects import dicom, written
-from tests.support.pictures import ROOT, SAMPLES
+from tests.support.patching import Patches
+from tests.support.pictures import ROOT, SAMPLES, annotation, dice
 from tests.support.processes import Server
 from tools.readme_tables import PAGES, marks, tables, with_tables
 
@@ -106,6 +109,21 @@ def test_every_example_works(example: Example, server: Server, folder: Path) -> 
     run(example, server, folder)
     if (mask := folder / "mask.png").exists():
         assert set(np.unique(np.asarray(Image.open(mask)))) == {0, 255}
+
+
+@pytest.mark.slow
+def test_a_camera_is_shown_with_its_polyps_until_it_ends(server: Server, tmp_path: Path, patched: Patches) -> None:
+    picture = cv2.imread(str(SAMPLES[0]))[:496, :568]  # even sides
+    video = videos.write(tmp_path / "camera.mp4", [picture[:, :, ::-1]] * 5)
+    shown: list[np.ndarray] = []
+    patched(cv2, "imshow", lambda _, frame: shown.append(frame))  # the headless package has no window
+    patched(cv2, "waitKey", lambda _: -1)
+    recipe = next(example.text for example in EXAMPLES if "VideoCapture" in example.text)
+    text = recipe.replace("VideoCapture(0)", f"VideoCapture({str(video)!r})")
+    text = text.replace("http://127.0.0.1:8000", server.url).replace("127.0.0.1:8001", server.grpc_address)
+    exec(compile(text, "docs/python.md", "exec"), {})  # what a reader would paste
+    assert shown
+    assert dice(shown[-1][:, :, 1] == 255, annotation(SAMPLES[0])[:496, :568]) > 0.7
 
 
 def test_few_examples_are_not_run_and_each_says_why() -> None:

@@ -22,6 +22,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 LISTENING = re.compile(r"DevTools listening on (ws://\S+)")
 FLAGS = [
     "--headless",
+    "--no-startup-window",  # nothing to wait for but the pages that tests open
     "--remote-debugging-port=0",
     "--no-sandbox",
     "--disable-gpu",
@@ -59,7 +60,7 @@ async def opened(url: str, **options: Any) -> AsyncIterator[tuple[Any, list[str]
     playwright.expect.set_options(timeout=MILLISECONDS)
     faults: list[str] = []
     async with playwright.async_playwright() as driver:
-        chromium = await driver.chromium.connect_over_cdp(await asyncio.to_thread(_endpoint))
+        chromium = await driver.chromium.connect_over_cdp(await asyncio.to_thread(_endpoint), timeout=MILLISECONDS)
         context = await chromium.new_context(permissions=["camera"], **options)
         try:
             page = await context.new_page()
