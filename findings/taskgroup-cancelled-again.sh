@@ -4,7 +4,7 @@
 # Guess:   a task that handles what its TaskGroup raised is done with the cancellation; the next await passes.
 # Truth:   up to Python 3.12 it does. From 3.13 on, a group that raises errors while its task is being cancelled cancels
 #          that task once more: the group's ExceptionGroup comes first, and the next await ends with CancelledError.
-# Versions: CPython 3.12 and 3.13, whichever are installed as python3.12 and python3.13
+# Versions: CPython 3.12.1 and 3.13.0, run without packages; it takes python3.12 and python3.13, and prints which they are
 # Matters: a wrapper that turns the group's errors into one left a cancellation behind, which ended gRPC's own task, with
 #          two raw tracebacks in the log for every client that left a stream. The wrapper now takes the second one, too.
 #

@@ -201,7 +201,12 @@ class Calls:
         """Assign the request id and start the trace. Each call has its own task, so nothing has to be reset."""
         call.arrived = asyncio.get_running_loop().time()
         if call.is_work or call.is_stream:
-            self._watch(call)
+            task = asyncio.current_task()
+            assert task is not None
+            self._running.add(call)
+            self._tasks.add(task)
+            self.idle.clear()
+            task.add_done_callback(self._forget)
         call.request_id = request_id_from(str(call.headers.get("x-request-id", "")))
         traces = self._untraced if call.is_quiet else self._tracing
         call.span = traces.tracer.start_span(
@@ -213,14 +218,6 @@ class Calls:
         logs.request_id.set(call.request_id)
         inside = set_span_in_context(call.span)
         context.attach(context.set_value(STREAM, True, inside) if call.is_stream else inside)
-
-    def _watch(self, call: Call) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._running.add(call)
-        self._tasks.add(task)
-        self.idle.clear()
-        task.add_done_callback(self._forget)
 
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._tasks.remove(task)

@@ -17,7 +17,7 @@ A head is the request line with the headers. What each part is for:
 * A connection with ``Connection: close`` is closed after the end of the body. uvicorn would close it right after an
   early response, such as 413, and ``urllib`` could not read that.
 
-The limits of the body are in ``service.http.body``.
+The limits of the body are in ``service.http.request``.
 """
 
 import asyncio
