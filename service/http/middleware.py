@@ -12,7 +12,9 @@ from service.errors import ForeignOrigin, ServiceError, UnknownRoute
 from service.http.proxies import Network, as_sent
 from service.tasks import drop_tracebacks
 
-OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/v2/health/live", "/v2/health/ready", "/docs", "/openapi.json"})
+OPEN_PATHS = frozenset(
+    {"/", "/livez", "/readyz", "/v2/health/live", "/v2/health/ready", "/docs", "/docs/try", "/openapi.json"}
+)
 OPEN_FOLDERS = ("/pages/", "/samples/", "/docs/assets/")  # static files of the web page
 QUIET_PATHS = frozenset({"/livez", "/readyz", "/metrics"})  # polled all the time
 STREAM_PATHS = frozenset({"/stream"})  # the paths that accept a WebSocket

@@ -1,9 +1,11 @@
-"""The web pages: the live demo and the interactive documentation; all their files are part of the package."""
+"""The web pages: the live demo and the documentation; all their files are part of the package."""
 
 from importlib.resources import files
 
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 from starlette.staticfiles import StaticFiles
+
+from service.rest import reference
 
 # No content from other hosts and no inline scripts; blob: lets the page show pictures that it holds in memory.
 PAGE_POLICY = (
@@ -17,6 +19,7 @@ def add_pages(app: FastAPI) -> None:
     """Add the routes of the pages and their static files."""
     app.get("/", include_in_schema=False)(live)
     app.get("/docs", include_in_schema=False)(docs)
+    app.get("/docs/try", include_in_schema=False)(try_requests)
     app.mount("/docs/assets", StaticFiles(packages=[("fastapi_offline", "static")]))
     app.mount("/pages", StaticFiles(packages=[("service", "rest/static")]))
     app.mount("/samples", StaticFiles(packages=[("service", "samples")]))
@@ -27,9 +30,15 @@ async def live() -> Response:
     return Response(_page("live.html"), media_type="text/html", headers=PAGE_HEADERS)
 
 
-async def docs() -> Response:
-    """Return the interactive API documentation, which works without internet access."""
-    return Response(_page("docs.html"), media_type="text/html", headers=PAGE_HEADERS)
+async def docs(request: Request) -> Response:
+    """Return the reference of all routes."""
+    page = reference.page(request.app, str(request.base_url))
+    return Response(page, media_type="text/html", headers=PAGE_HEADERS)
+
+
+async def try_requests() -> Response:
+    """Return Swagger UI, which sends requests; it works without internet access."""
+    return Response(_page("swagger.html"), media_type="text/html", headers=PAGE_HEADERS)
 
 
 def _page(name: str) -> str:

@@ -118,7 +118,9 @@ async def test_the_stream_without_a_websocket_asks_for_one(running: Running) -> 
     assert {"101", "426"} <= documented.keys()
 
 
-@pytest.mark.parametrize("path", ["/livez", "/readyz", "/info", "/metrics", "/", "/docs", "/v2", "/v2/models/pranet"])
+@pytest.mark.parametrize(
+    "path", ["/livez", "/readyz", "/info", "/metrics", "/", "/docs", "/docs/try", "/v2", "/v2/models/pranet"]
+)
 async def test_head_is_answered_as_get_without_the_body(running: Running, path: str) -> None:
     own = {"date", "x-request-id", "content-length"}  # of each answer
     answers = {method: await running.rest.request(method, path) for method in ("HEAD", "GET")}

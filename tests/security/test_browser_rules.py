@@ -14,7 +14,9 @@ ELSEWHERE = "https://elsewhere.example"
 PREFLIGHT = {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}
 
 
-@pytest.mark.parametrize("path", ["/", "/docs", "/livez", "/info", "/pages/live.js", "/nothing", "/metrics"])
+@pytest.mark.parametrize(
+    "path", ["/", "/docs", "/docs/try", "/livez", "/info", "/pages/live.js", "/nothing", "/metrics"]
+)
 async def test_every_answer_tells_browsers_to_be_careful(path: str) -> None:
     async with serving() as it:
         answer = await it.rest.get(path)

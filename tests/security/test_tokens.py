@@ -41,6 +41,7 @@ OPEN = [
     "/v2/health/live",
     "/v2/health/ready",
     "/docs",
+    "/docs/try",
     "/openapi.json",
     "/pages/live.js",
     "/samples/polyp-1.jpg",

@@ -1,5 +1,5 @@
 // Starts Swagger UI; in a file of its own, so that a Content-Security-Policy can forbid inline scripts.
-SwaggerUIBundle({ url: "openapi.json", dom_id: "#documentation", deepLinking: true });
+SwaggerUIBundle({ url: "../openapi.json", dom_id: "#documentation", deepLinking: true });
 
 // Levels of headings without a gap below the title's 1.
 const LEVELS = [["h3.opblock-tag, .models > h4", "2"], [".opblock-body h4", "3"], [".opblock-body h5", "4"]];

@@ -1,0 +1,157 @@
+"""The documentation of the routes: it is complete, true and accessible, and requests can be tried out."""
+
+import asyncio
+import html
+import os
+import re
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.access.tokens import Token, digest_of
+from service.oip import rest as oip
+from service.oip.model import UNSUPPORTED
+from tests.support import browser
+from tests.support.pictures import SAMPLES
+from tests.support.serving import serving
+
+playwright = pytest.importorskip("playwright.async_api")
+
+pytestmark = pytest.mark.slow
+
+TRACE = ("/trace/setting", "/trace/setting/{rest:path}")  # refused by name
+
+
+@pytest.fixture
+def tokens(tmp_path: Path) -> Path:
+    path = tmp_path / "tokens"
+    path.write_text(Token("good", digest_of("good")).line())
+    return path
+
+
+async def test_requests_that_are_tried_out_take_the_token_that_they_need(tokens: Path) -> None:
+    async with (
+        serving(api_tokens_file=tokens) as it,
+        browser.opened(f"http://127.0.0.1:{it.port}/docs/try") as (page, faults),
+    ):
+        await page.click(".scheme-container .authorize")
+        await page.fill(".auth-container input", "good")
+        await page.click(".auth-btn-wrapper .authorize")
+        await page.click(".auth-btn-wrapper .btn-done")
+        await page.click("#operations-Operation-info_info_get .opblock-summary-control")
+        await page.click("#operations-Operation-info_info_get .try-out button")
+        await page.click("#operations-Operation-info_info_get .execute")
+        await playwright.expect(page.locator(".live-responses-table .microlight").first).to_contain_text(
+            "weights_sha256"
+        )
+        assert faults == []
+
+
+async def test_without_tokens_the_documentation_asks_for_none() -> None:
+    async with serving() as it:
+        assert "securitySchemes" not in (await it.rest.get("/openapi.json")).json().get("components", {})
+
+
+async def test_the_documentation_names_every_route_with_headers_and_examples_that_are_true() -> None:
+    async with serving() as it:
+        document = (await it.rest.get("/openapi.json")).json()
+        mounted = {f"/v2{route.path}".rstrip("/") for route in oip.build(it.service).routes}
+        refused = {path for path in mounted if any(path.startswith(f"/v2/{begin}") for begin in UNSUPPORTED)}
+        assert mounted - refused - {f"/v2/models/{{name}}{tail}" for tail in TRACE} <= set(document["paths"])
+        assert {"/segment", "/segment/batch", "/stream", "/livez", "/readyz", "/info", "/metrics"} <= set(
+            document["paths"]
+        )
+        for path, operations in document["paths"].items():
+            body = operations.get("post", {}).get("requestBody", {}).get("content", {}).get("application/json", {})
+            for method, operation in operations.items():
+                example = (
+                    operation["responses"].get("200", {}).get("content", {}).get("application/json", {}).get("example")
+                )
+                if example is None or path == "/segment":
+                    continue
+                url = path.replace("{name}", "pranet").replace("{version}", "1")
+                answer = (await it.rest.request(method, url, json=body.get("example"))).json()
+                ours, theirs = (each[0] if isinstance(each, list) else each for each in (example, answer))
+                assert set(ours) <= set(theirs), path
+        answer = await it.rest.post("/segment?output=json", content=SAMPLES[0].read_bytes())
+        described = document["paths"]["/segment"]["post"]["responses"]["200"]
+        assert set(described["content"]["application/json"]["example"]) == set(answer.json())
+        assert {name.lower() for name in described["headers"]} - {"x-presence", "x-quality"} <= set(answer.headers)
+
+
+async def test_the_reference_shows_every_operation_without_a_script() -> None:
+    async with (
+        serving() as it,
+        browser.opened(f"http://127.0.0.1:{it.port}/docs", java_script_enabled=False) as (page, faults),
+    ):
+        for path, operations in (await it.rest.get("/openapi.json")).json()["paths"].items():
+            for method, operation in operations.items():
+                shown = page.locator(
+                    "section", has=page.get_by_role("heading", name=f"{method.upper()} {path}", exact=True)
+                )
+                await playwright.expect(shown).to_contain_text(operation["summary"])
+                written = await shown.inner_html()
+                named = [*operation.get("parameters", []), *({"name": name} for name in _headers(operation))]
+                assert [name["name"] for name in named if f"<code>{name['name']}</code>" not in written] == []
+        await page.get_by_role("link", name="Try requests").click()
+        await playwright.expect(page).to_have_url(f"http://127.0.0.1:{it.port}/docs/try")
+        assert faults == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_the_reference_is_accessible(scheme: str) -> None:
+    async with (
+        serving() as it,
+        browser.opened(f"http://127.0.0.1:{it.port}/docs", color_scheme=scheme) as (page, faults),
+    ):
+        await browser.no_serious_fault(page)
+        await page.set_viewport_size({"width": 320, "height": 640})
+        await browser.no_serious_fault(page)
+        assert await page.evaluate("document.documentElement.scrollWidth") == 320
+        assert faults == []
+
+
+async def test_commands_in_the_reference_are_answered(tokens: Path, tmp_path: Path) -> None:
+    shutil.copy(SAMPLES[0], tmp_path / "frame.jpg")
+    with zipfile.ZipFile(tmp_path / "frames.zip", "w") as archive:
+        archive.write(SAMPLES[0], "frame.jpg")
+    async with serving(api_tokens_file=tokens) as it:
+        page = html.unescape((await it.rest.get("/docs")).text)
+        commands = re.findall(r"<pre[^>]*>(curl .*?)</pre>", page)
+        assert len(commands) > 20
+        for command in commands:
+            shell = await asyncio.create_subprocess_shell(
+                f"{command} -sS --fail-with-body -o /dev/null",
+                cwd=tmp_path,
+                env={**os.environ, "TOKEN": "good"},
+                stderr=asyncio.subprocess.PIPE,
+            )
+            _, said = await shell.communicate()
+            assert (shell.returncode, said) == (0, b""), command
+
+
+async def test_requests_can_be_tried_out_under_the_policy_of_the_page(tokens: Path) -> None:
+    async with (
+        serving(api_tokens_file=tokens) as it,
+        browser.opened(f"http://127.0.0.1:{it.port}/docs/try") as (page, faults),
+    ):
+        await page.click("#operations-Operation-livez_livez_get .opblock-summary-control")
+        for operation in ("segment_segment_post", "segment_batch_segment_batch_post"):
+            await page.click(f"#operations-Segmentation-{operation} .opblock-summary-control")
+        await playwright.expect(page.locator("[data-param-name='threshold'] input").first).to_be_visible()
+        await browser.no_serious_fault(page)
+        await page.click("#operations-Operation-livez_livez_get .try-out button")
+        await page.click("#operations-Operation-livez_livez_get .execute")
+        await playwright.expect(page.locator(".live-responses-table .microlight").first).to_contain_text("alive")
+        assert faults == []
+        policy = (await it.rest.get("/docs/try")).headers["content-security-policy"]
+        assert "unsafe" not in policy
+
+
+def _headers(operation: dict[str, Any]) -> list[str]:
+    return [
+        name for status, answer in operation["responses"].items() if status < "4" for name in answer.get("headers", ())
+    ]
