@@ -107,6 +107,7 @@ proto-check: proto
 # Rewrites the tables in README.md and docs/ from the code.
 readme: $(VENV)/.dev
 	$(BIN)/python -m tools.readme_tables
+	$(BIN)/python -m tools.readme_picture
 
 # Pins every dependency but torch, for all platforms and Pythons, with hashes. Each file is under the ones before it: one
 # environment gets several of them.

@@ -19,6 +19,7 @@ from tests.support.dicom_objects import dicom, written
 from tests.support.patching import Patches
 from tests.support.pictures import ROOT, SAMPLES, annotation, dice
 from tests.support.processes import Server
+from tools import readme_picture
 from tools.readme_tables import PAGES, marks, tables, with_tables
 
 README = ROOT / "README.md"
@@ -148,6 +149,14 @@ def test_tables_say_what_the_code_does(page: Path) -> None:
 @pytest.mark.parametrize("name", tables())
 def test_every_table_stands_on_one_page(name: str) -> None:
     assert sum(page.read_text().count(mark) for page in PAGES for mark in marks(name)) == 2
+
+
+@pytest.mark.slow
+def test_the_picture_of_the_readme_shows_what_the_bundled_weights_find() -> None:
+    shown = np.asarray(Image.open(readme_picture.PICTURE), np.int16)
+    made = np.asarray(readme_picture.picture(), np.int16)
+    other = np.abs(shown - made).max(axis=2) > 60
+    assert other.sum() < 50, "run `make readme`"  # JPEG: 8 pixels; an outline of the weights before: 2,830
 
 
 def test_the_readme_is_short_and_begins_with_both_commands() -> None:
