@@ -15,7 +15,7 @@ BUNDLED := $(wildcard requirements/*.txt) pyproject.toml docker/install.sh docke
 	$(shell find model service client weights -type f ! -name '*.pyc')
 PIP_COMPILE := $(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --no-header -q
 
-.PHONY: serve extras triton-client test check lowest-check path fuzz soak lighthouse peers ray-check training-check guards-check long-check format lint types contracts proto proto-check readme lock bundle bundle-check image-check sbom audit clean
+.PHONY: serve extras triton-client test check lowest-check path fuzz soak lighthouse peers ray-check training-check guards-check long-check format lint types contracts proto proto-check readme lock bundle bundle-check image-check systemd-check sbom audit clean
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/pranet serve
@@ -159,6 +159,10 @@ bundle-check: bundle $(VENV)/.dev
 # Needs root, buildah and debootstrap.
 image-check: bundle $(VENV)/.dev
 	$(BIN)/pytest tools/check_image.py
+
+# Follows the recipe of docs/operations.md under a systemd in namespaces of its own. Needs root, systemd and openssl.
+systemd-check: bundle $(VENV)/.dev
+	$(BIN)/pytest tools/check_systemd.py
 
 clean:
 	rm -rf $(VENV) $(TRITON)/.venv $(TRITON)/.perf_analyzer tools/peers/.venv build dist *.egg-info client/build client/*.egg-info
