@@ -9,6 +9,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.calls import UNKNOWN, Call, Calls, Transport
 from service.errors import ForeignOrigin, ServiceError, UnknownRoute
+from service.http import content_encoding
+from service.http.content_encoding import PACKED_TYPES
 from service.http.proxies import Network, as_sent
 from service.tasks import drop_tracebacks
 
@@ -89,16 +91,20 @@ class HttpCalls:
         state = scope.setdefault("state", {})
         call = state["call"] = self._call(scope, headers)
 
-        answered = False
+        answered, forward = False, send
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal answered
+            nonlocal answered, forward
             if message["type"] in ("http.response.start", "websocket.accept"):
                 call.name = self._route(scope) or call.name
             if message["type"] == "http.response.start":
                 answered, call.code = True, str(message["status"])
-                _add_headers(scope, MutableHeaders(scope=message), call)
-            await send(message)
+                given = MutableHeaders(scope=message)
+                _add_headers(scope, given, call)
+                kind = given.get("content-type", "").partition(";")[0]
+                if kind in PACKED_TYPES and "accept-encoding" in headers and "content-range" not in given:
+                    forward = content_encoding.packed(send, headers["accept-encoding"])
+            await forward(message)
 
         try:
             async with self._calls.enter(call):

@@ -1,5 +1,6 @@
-"""Bodies that are packed (``Content-Encoding``) are read as plain ones, within the same limits."""
+"""Packed bodies (``Content-Encoding``) are read as plain ones, within the same limits; answers are packed too."""
 
+import base64
 import gzip
 import io
 import json
@@ -7,7 +8,9 @@ import tracemalloc
 import zipfile
 import zlib
 from collections.abc import AsyncIterator
+from typing import Any
 
+import httpx
 import pytest
 
 from tests.support.dicom_objects import PICTURES, dicom, written
@@ -133,3 +136,84 @@ async def test_clients_that_name_no_type_of_a_picture_have_its_bytes_looked_at(i
     assert (curl.status_code, curl.content) == (200, plain.content)
     archive = await it.rest.post("/segment/batch", content=zipped(), headers=URLENCODED)
     assert [json.loads(line)["status"] for line in archive.text.splitlines()] == [200]
+
+
+UNPACK = {"gzip": gzip.decompress, "deflate": zlib.decompress}
+LARGE = encoded(red_box(1200, 900, (100, 100, 700, 800)))  # its mask is above what is packed in the event loop
+
+
+async def raw(it: Running, method: str, path: str, accepted: str, **request: Any) -> tuple[httpx.Headers, bytes]:
+    """Return the headers and the bytes of an answer as they were sent."""
+    async with it.rest.stream(method, path, headers={"accept-encoding": accepted}, **request) as answer:
+        assert answer.status_code == 200
+        return answer.headers, b"".join([part async for part in answer.aiter_raw()])
+
+
+@pytest.mark.parametrize("coding", UNPACK)
+@pytest.mark.parametrize("path", ["/openapi.json", "/docs", "/docs/assets/swagger-ui-bundle.js", "/metrics"])
+async def test_text_is_packed_for_clients_that_ask_for_it(it: Running, path: str, coding: str) -> None:
+    headers, body = await raw(it, "GET", path, coding)
+    _, plain = await raw(it, "GET", path, "identity")
+    assert headers["content-encoding"] == coding
+    assert headers["vary"] == "Accept-Encoding"
+    assert len(body) < len(plain) / 2
+    assert int(headers.get("content-length", len(body))) == len(body)
+    assert path == "/metrics" or UNPACK[coding](body) == plain  # metrics change
+
+
+@pytest.mark.parametrize("coding", UNPACK)
+async def test_a_mask_in_json_and_one_of_the_inference_protocol_are_packed(it: Running, coding: str) -> None:
+    headers, body = await raw(it, "POST", "/segment?output=json", coding, content=LARGE)
+    assert headers["content-encoding"] == coding
+    assert json.loads(UNPACK[coding](body))["polyps"]
+    infer = {
+        "inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": [base64.b64encode(LARGE).decode()]}]
+    }
+    infer |= {"outputs": [{"name": "mask", "parameters": {"binary_data": True}}]}
+    headers, body = await raw(it, "POST", "/v2/models/pranet/infer", coding, json=infer)
+    assert len(body) < 20_000
+    content = UNPACK[coding](body)
+    header = json.loads(content[: int(headers["inference-header-content-length"])])
+    assert len(content) == int(headers["inference-header-content-length"]) + 1200 * 900
+    assert header["outputs"][0]["shape"] == [1, 900, 1200]
+
+
+@pytest.mark.parametrize(
+    ("accepted", "coding"),
+    {
+        "gzip, deflate": "gzip",
+        "deflate, gzip;q=0.5": "deflate",
+        "gzip;q=0": None,
+        "*": "gzip",
+        "*;q=0": None,
+        "br": None,
+        "identity, gzip;q=0.5": None,
+        "GZIP": "gzip",
+        "": None,
+    }.items(),
+)
+async def test_the_client_decides_whether_and_how_answers_are_packed(
+    it: Running, accepted: str, coding: str | None
+) -> None:
+    assert (await raw(it, "GET", "/openapi.json", accepted))[0].get("content-encoding") == coding
+
+
+async def test_pictures_and_short_answers_are_not_packed_again(it: Running) -> None:
+    for method, path, content in (("POST", "/segment", LARGE), ("GET", "/livez", None)):
+        assert "content-encoding" not in (await raw(it, method, path, "gzip", content=content))[0]
+
+
+async def test_a_packed_file_is_not_sent_again_to_who_has_it(it: Running) -> None:
+    headers, _ = await raw(it, "GET", "/pages/live.js", "gzip")
+    assert headers["etag"].startswith('W/"')
+    again = await it.rest.get("/pages/live.js", headers={"if-none-match": headers["etag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    part = await it.rest.get("/pages/live.js", headers={"range": "bytes=0-1999"})
+    assert (part.status_code, part.headers.get("content-encoding"), len(part.content)) == (206, None, 2000)
+
+
+async def test_lines_of_an_archive_are_sent_as_they_are_made(it: Running) -> None:
+    archive = {"content-type": "application/zip"}
+    async with it.rest.stream("POST", "/segment/batch", content=zipped(), headers=archive) as answer:
+        assert "content-encoding" not in answer.headers
+        assert [json.loads(line)["status"] async for line in answer.aiter_lines()] == [200]
