@@ -141,3 +141,33 @@ async def test_a_stream_whose_peer_vanished_is_cleaned_up_by_keepalive(
             await it.service.calls.idle.wait()
         check_identity(it)
     assert not [line for line in caplog.records if line.levelno >= logging.ERROR]
+
+
+def pinging(seconds: float) -> list[tuple[str, int]]:
+    """Return the options of a client that sends a ping at this interval, also while nothing else is sent."""
+    return [
+        ("grpc.keepalive_time_ms", round(seconds * 1e3)),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.use_local_subchannel_pool", 1),  # a connection of its own
+    ]
+
+
+async def test_a_client_that_pings_every_second_keeps_its_idle_stream() -> None:
+    async with serving() as it, grpc.aio.insecure_channel(f"127.0.0.1:{it.grpc_port}", pinging(1)) as channel:
+        call: Call = pb_grpc.SegmentationServiceStub(channel).SegmentStream()
+        await with_all_answers_taken(call)
+        await asyncio.sleep(5)  # gRPC's server ends the connection with the third ping that comes too early
+        await call.write(frame(1))
+        answer = await call.read()
+        assert isinstance(answer, pb.StreamResponse)
+        assert answer.frame_id == 1
+
+
+async def test_a_client_that_pings_more_often_than_is_allowed_is_disconnected(patched: Patches) -> None:
+    patched(rpc, "CLIENT_PING_SECONDS", 5.0)
+    async with serving() as it, grpc.aio.insecure_channel(f"127.0.0.1:{it.grpc_port}", pinging(1)) as channel:
+        call: Call = pb_grpc.SegmentationServiceStub(channel).SegmentStream()
+        await with_all_answers_taken(call)
+        async with asyncio.timeout(PATIENCE):
+            assert await call.code() is grpc.StatusCode.UNAVAILABLE
