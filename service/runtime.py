@@ -106,7 +106,7 @@ async def running(
     _watch_gpu(metrics, factory.resolve_device(settings.device))
     max_batch_size = settings.max_batch_size or factory.default_batch_size(settings.device)
     async with contextlib.AsyncExitStack() as stack:
-        traces = await stack.enter_async_context(tracing.started(settings.traces_endpoint))
+        traces = await stack.enter_async_context(tracing.started(settings.trace_receiver))
         pool = stack.enter_context(CpuPool())
         batcher = await stack.enter_async_context(_batcher(settings, predictor, max_batch_size, metrics, hang_seconds))
         readiness = Readiness(batcher.dead, pool.is_responsive)

@@ -12,6 +12,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from model.errors import UserError
+from service.observability.trace_receiver import GRPC, PROTOCOLS, TraceReceiver
 
 PREFIX = "PRANET_"
 MEBIBYTE = 2**20
@@ -132,7 +133,8 @@ class Settings(BaseModel):
     )
     otlp_endpoint: str | None = Field(
         None,
-        description="OTLP receiver of traces over gRPC, http(s)://host:port; by default OTEL_EXPORTER_OTLP_ENDPOINT.",
+        description="OTLP receiver of traces, http(s)://host:port; by default OTEL_EXPORTER_OTLP_ENDPOINT. "
+        "OTEL_EXPORTER_OTLP_PROTOCOL says how: grpc (the default) or http/protobuf.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Lowest severity that is logged."
@@ -145,23 +147,26 @@ class Settings(BaseModel):
         return self.weights or Path(__file__).parent.parent / "weights" / "pranet.safetensors"
 
     @property
-    def traces_endpoint(self) -> str | None:
-        """URL of the receiver of traces: the given one, or that of OpenTelemetry's own variables; None sends none.
+    def trace_receiver(self) -> TraceReceiver | None:
+        """The receiver of traces: the given one, or that of OpenTelemetry's own variables; None sends none.
 
         Raises:
-            SettingsError: OpenTelemetry's variables name a protocol other than gRPC.
+            SettingsError: OpenTelemetry's variables name a protocol that is not supported.
 
         """
         disabled = os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
         endpoint = self.otlp_endpoint or _from_opentelemetry("ENDPOINT")
         if not endpoint or disabled or os.environ.get("OTEL_TRACES_EXPORTER") == "none":
             return None
-        if (protocol := _from_opentelemetry("PROTOCOL")) not in (None, "grpc"):
+        protocol = _from_opentelemetry("PROTOCOL") or GRPC
+        if protocol not in PROTOCOLS:
             raise SettingsError(
-                f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol}, but traces are sent over grpc only; unset it, and use "
-                "the receiver's gRPC port, usually 4317"
+                f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol}, but traces are sent over {' or '.join(PROTOCOLS)}; "
+                "set one of these"
             )
-        return endpoint
+        if protocol == GRPC or (not self.otlp_endpoint and os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")):
+            return TraceReceiver(endpoint, protocol)
+        return TraceReceiver(f"{endpoint.removesuffix('/')}/v1/traces", protocol)
 
     @property
     def max_message_bytes(self) -> int:

@@ -1,4 +1,6 @@
-"""OpenTelemetry traces, sent to an OTLP receiver over gRPC. They hold times and outcomes, never data of the client.
+"""OpenTelemetry traces, sent to an OTLP receiver.
+
+They hold times and outcomes, never data of the client.
 
 Without a receiver nothing is recorded and the SDK is not imported. The API's no-op tracer still passes the client's
 trace id (W3C Trace Context) on to the logs. With a receiver, the SDK's environment variables apply: service name and
@@ -10,6 +12,7 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from opentelemetry import context, trace
 from opentelemetry.trace import Link, Span, StatusCode, Tracer, set_span_in_context
@@ -18,6 +21,10 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from service import __version__
 from service.errors import ServiceError
 from service.observability.stage_times import STAGES, StageTimes
+from service.observability.trace_receiver import GRPC, TraceReceiver
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace.export import SpanExporter
 
 FLUSH_SECONDS = 3.0  # how long the shutdown waits for the receiver to accept the last spans
 STREAM = "pranet.stream"  # key in the context of a call: it is a stream
@@ -80,24 +87,21 @@ def current_trace_id() -> str:
 
 
 @asynccontextmanager
-async def started(endpoint: str | None) -> AsyncIterator[Tracing]:
-    """Record traces inside the block and send them to the OTLP receiver at ``endpoint``, ``http(s)://host:port``.
-
-    With ``endpoint`` None, nothing is recorded.
+async def started(receiver: TraceReceiver | None) -> AsyncIterator[Tracing]:
+    """Record traces inside the block and send them to an OTLP receiver; without one, record nothing.
 
     Raises:
-        ModuleNotFoundError: an endpoint is given, but the extra ``otel`` is not installed.
+        ModuleNotFoundError: a receiver is given, but the extra ``otel`` is not installed.
 
     """
-    if endpoint is None:
+    if receiver is None:
         yield Tracing()
         return
-    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import OTELResourceDetector, Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    exporter = OTLPSpanExporter(endpoint)
+    exporter = _exporter(receiver)
     named = Resource({"service.name": "pranet", "service.version": __version__})
     provider = TracerProvider(resource=named.merge(OTELResourceDetector().detect()), shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(exporter))
@@ -108,6 +112,16 @@ async def started(endpoint: str | None) -> AsyncIterator[Tracing]:
         limit.start()
         await asyncio.to_thread(provider.shutdown)
         limit.cancel()
+
+
+def _exporter(receiver: TraceReceiver) -> "SpanExporter":
+    if receiver.protocol == GRPC:
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
+
+        return GrpcExporter(receiver.url)
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
+
+    return HttpExporter(receiver.url)
 
 
 def _ns(seconds: float) -> int:

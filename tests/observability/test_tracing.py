@@ -29,7 +29,7 @@ from service.settings import Settings, SettingsError
 from tests.support.patching import Patches
 from tests.support.pictures import ROOT, SAMPLES
 from tests.support.predictors import RedPredictor
-from tests.support.servers.otlp import Receiver, receiving
+from tests.support.servers.otlp import Receiver, receiving, receiving_over_http
 from tests.support.serving import PATIENCE, Running, serving
 
 IMAGE = SAMPLES[0].read_bytes()
@@ -266,6 +266,15 @@ async def test_a_receiver_that_is_gone_harms_no_answer_and_holds_up_no_end(
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://a:4317", "OTEL_SDK_DISABLED": "true"}, None, None),
         ({"OTEL_TRACES_EXPORTER": "none"}, "http://b:4317", None),
         ({"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, "http://b:4317", "http://b:4317"),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, "http://b:4318/", "http://b:4318/v1/traces"),
+        (
+            {
+                "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",
+                "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://t:4318/traces",
+            },
+            None,
+            "http://t:4318/traces",
+        ),
     ],
 )
 def test_traces_go_where_the_setting_or_opentelemetrys_variables_say(
@@ -273,13 +282,23 @@ def test_traces_go_where_the_setting_or_opentelemetrys_variables_say(
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert Settings(otlp_endpoint=flag).traces_endpoint == expected
+    receiver = Settings(otlp_endpoint=flag).trace_receiver
+    assert (receiver and receiver.url) == expected
 
 
-def test_another_protocol_than_grpc_is_refused_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_protocol_that_is_not_supported_is_refused_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json")
+    with pytest.raises(SettingsError, match="grpc or http/protobuf"):
+        _ = Settings(otlp_endpoint="http://a:4318").trace_receiver
+
+
+async def test_traces_go_over_http_if_opentelemetrys_variable_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
-    with pytest.raises(SettingsError, match="4317"):
-        _ = Settings(otlp_endpoint="http://a:4318").traces_endpoint
+    with receiving_over_http() as (receiver, endpoint):
+        async with serving(otlp_endpoint=endpoint) as running:
+            assert (await running.rest.post("/segment", content=IMAGE)).status_code == 200
+        assert receiver.under(receiver.named("POST /segment")) == EVERY_FRAME
+        assert receiver.resource["service.name"] == "pranet"
 
 
 def test_a_server_that_traces_nothing_imports_neither_sdk_nor_exporter() -> None:

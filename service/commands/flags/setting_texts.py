@@ -131,7 +131,7 @@ TEXTS = {
     ),
     "otlp_endpoint": (
         "ENDPOINT",
-        "OTLP receiver of traces over gRPC, http(s)://host:port; by default OTEL_EXPORTER_OTLP_ENDPOINT (default: none)",
+        "OTLP receiver of traces, http(s)://host:port; by default OTEL_EXPORTER_OTLP_ENDPOINT. OTEL_EXPORTER_OTLP_PROTOCOL says how: grpc (the default) or http/protobuf (default: none)",
     ),
     "log_level": (
         "{debug,info,warning,error}",

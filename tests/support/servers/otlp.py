@@ -1,8 +1,10 @@
 """An OTLP receiver of traces, as a collector has one."""
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import grpc
@@ -17,7 +19,7 @@ class Receiver(trace_service_pb2_grpc.TraceServiceServicer):
         self.spans: list[Span] = []
         self.resource: dict[str, str] = {}
 
-    def Export(self, request: Any, context: Any) -> Any:
+    def Export(self, request: Any, context: Any = None) -> Any:
         for resource in request.resource_spans:
             self.resource |= {pair.key: pair.value.string_value for pair in resource.resource.attributes}
             for scope in resource.scope_spans:
@@ -44,3 +46,29 @@ def receiving() -> Iterator[tuple[Receiver, str]]:
     server.start()
     yield receiver, f"http://127.0.0.1:{port}"
     server.stop(None).wait()
+
+
+@contextlib.contextmanager
+def receiving_over_http() -> Iterator[tuple[Receiver, str]]:
+    """Receive traces over HTTP inside the block; yields the receiver and its base URL."""
+    receiver = Receiver()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            if (self.path, self.headers["content-type"]) != ("/v1/traces", "application/x-protobuf"):
+                self.send_error(404)
+                return
+            answer = receiver.Export(trace_service_pb2.ExportTraceServiceRequest.FromString(body)).SerializeToString()
+            self.send_response(200)
+            self.send_header("content-length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield receiver, f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
