@@ -206,6 +206,7 @@ async def test_several_pictures_get_a_row_each_and_one_zip(red_with_presence: Re
         "bad.png": b"no picture",
     }
     chosen = [{"name": name, "mimeType": "image/png", "buffer": content} for name, content in files.items()]
+    film = {"name": "film.mp4", "mimeType": "video/mp4", "buffer": b"film"}
     given = [[name, list(content)] for name, content in files.items()]
     async with (
         serving(red_with_presence) as it,
@@ -217,6 +218,8 @@ async def test_several_pictures_get_a_row_each_and_one_zip(red_with_presence: Re
         await playwright.expect(page.locator("#gallery-summary")).to_have_text("2 pictures, 2 with a polyp")
         await page.set_input_files("#file", chosen)
         await playwright.expect(page.locator("#gallery-summary")).to_have_text("4 pictures, 2 with a polyp, 1 failed")
+        told = "3 of 4 pictures are segmented; the list says what is wrong with the others."
+        await playwright.expect(page.locator("#status")).to_have_text(told)
         rows = page.locator("#rows button")
         await playwright.expect(rows.nth(0)).to_contain_text("1 polyp, 25.0 % of the picture")
         await playwright.expect(rows.nth(2)).to_contain_text("No polyp found, presence 0.01")
@@ -229,6 +232,8 @@ async def test_several_pictures_get_a_row_each_and_one_zip(red_with_presence: Re
             await page.click("#save-zip")
         content = (await (await download.value).path()).read_bytes()
         await the_zip_holds_what_the_service_says(it, content, files)
+        await page.set_input_files("#file", [chosen[0], film])
+        await playwright.expect(rows.nth(1)).to_contain_text("This is a video; open it alone.")
 
 
 async def the_zip_holds_what_the_service_says(it: Running, content: bytes, files: dict[str, bytes]) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -56,6 +57,20 @@ async def test_a_video_is_paused_stepped_and_sought_and_its_first_polyp_is_timed
         assert faults == []
 
 
+async def test_each_frame_of_a_video_is_sent_once(tmp_path: Path) -> None:
+    rate = 5
+    with VideoWriter(tmp_path / "slow.mp4", rate) as writer:
+        for number in range(rate * 4):
+            writer.write(np.full((240, 320, 3), 10 * number, np.uint8), number / rate)
+    async with serving() as it, browser.opened(f"http://127.0.0.1:{it.port}/") as (page, faults):
+        began = time.monotonic()
+        await page.set_input_files("#file", tmp_path / "slow.mp4")
+        await browser.until(page, "Number(document.getElementById('received').textContent) > 12")
+        sent = int(await page.text_content("#received"))
+        assert sent <= rate * (time.monotonic() - began) + 2  # the page itself looks 30 times a second
+        assert faults == []
+
+
 async def test_a_service_that_is_killed_is_waited_for_and_used_again() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as probe:
         port = probe.getsockname()[1]
@@ -70,6 +85,7 @@ async def test_a_service_that_is_killed_is_waited_for_and_used_again() -> None:
             await playwright.expect(page.locator("#countdown")).to_contain_text(" s.")
             await playwright.expect(page.locator("#save-mask")).to_be_disabled()
             assert await page.evaluate(browser.GREEN) == 0  # no mask that nobody renews
+            await playwright.expect(page.locator("#age")).to_have_text("\N{EN DASH}")
             with fake_server("--port", port):
                 await playwright.expect(page.locator(status)).to_have_text("Streaming.")
                 await browser.until(page, f"({browser.GREEN})() > 0")

@@ -48,6 +48,11 @@ export class Chart {
     this.due ??= requestAnimationFrame(() => this.draw());
   }
 
+  /** The service is gone: the ages of its last masks say nothing about what comes. */
+  lost() {
+    this.ages = [];
+  }
+
   current() {
     const number = Math.floor(performance.now() / COLUMN_MS);
     if (this.columns.at(-1)?.number !== number) {
@@ -64,8 +69,10 @@ export class Chart {
     return recent.reduce((sum, { masks }) => sum + masks, 0) / Math.max(1, (before * COLUMN_MS - since) / 1000);
   }
 
+  /** Return the median age of the newest masks in whole milliseconds, "–" before there is one. */
   medianAge() {
-    return this.ages.toSorted((a, b) => a - b)[this.ages.length >> 1] ?? 0;
+    const ages = this.ages.toSorted((a, b) => a - b);
+    return ages.length ? Math.round(ages[ages.length >> 1]) : "–";
   }
 
   draw() {
@@ -87,7 +94,8 @@ export class Chart {
   }
 
   drawRate(context, width, leftOf, step) {
-    const rates = this.columns.map((column) => ({ left: leftOf(column), rate: this.fps(column.number) }));
+    const numbers = range(this.columns[0]?.number, this.columns.at(-1)?.number); // also those without an answer
+    const rates = numbers.map((number) => ({ left: leftOf({ number }), rate: this.fps(number) }));
     const highest = Math.max(5, ...rates.map(({ rate }) => rate));
     rule(context, width, FPS_BAND, "0 fps");
     rule(context, width, 8, `${Math.round(highest)} fps`);
@@ -123,6 +131,11 @@ export class Chart {
       context.fillRect(left, foot + 2, step - 1, share * (DROP_BAND - 4));
     });
   }
+}
+
+/** Return all whole numbers from first to last. */
+function range(first, last) {
+  return Array.from({ length: last === undefined ? 0 : last - first + 1 }, (_, place) => first + place);
 }
 
 /** Draw a line across, with its label in the gutter. */

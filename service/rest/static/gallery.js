@@ -120,6 +120,13 @@ export class Gallery {
     this.summary.textContent = `${progress}${this.stills.length} pictures, ${counts.join(", ")}`;
   }
 
+  /** Return a sentence about all pictures. */
+  told() {
+    const failed = this.stills.filter(({ failure }) => failure).length;
+    if (!failed) return `All ${this.stills.length} pictures are segmented.`;
+    return `${this.stills.length - failed} of ${this.stills.length} pictures are segmented; the list says what is wrong with the others.`;
+  }
+
   /** Return a zip of all masks and overlays, one CSV and one JSON. */
   async zip(settings) {
     const files = [], rows = [], described = [];

@@ -110,7 +110,7 @@ async function begin(files) {
   const signal = renew();
   if (files.length === 1 && files[0].type.startsWith("video/")) return play(fromFile(files[0], signal), files[0].name, signal);
   await gallery.open([...files].map((file) => new Still(file)), () => settings().threshold, signal);
-  if (files.length > 1 && !signal.aborted && !byId("error").textContent) say(`${files.length} pictures are done.`);
+  if (files.length > 1 && !signal.aborted && !byId("error").textContent) say(gallery.told());
 }
 
 async function choose(still) {
@@ -151,13 +151,15 @@ function stream(video, name, signal) {
     counted(head) {
       chart.add(head);
       byId("fps").textContent = chart.fps().toFixed(1);
-      byId("age").textContent = Math.round(chart.medianAge());
+      byId("age").textContent = chart.medianAge();
       byId("dropped").textContent = chart.dropped;
       byId("received").textContent = chart.received;
     },
     connected: () => say("Streaming."),
     lost() {
+      chart.lost();
       byId("fps").textContent = "0.0";
+      byId("age").textContent = chart.medianAge();
       if (shown) show({ name, picture: shown.picture }); // without a mask, which would grow old
     },
     waiting: wait,

@@ -14,6 +14,7 @@ export class Still {
 
   /** Ask the service; `options` are those of its call. Throws as it does. */
   async segment(options) {
+    if (this.file.type.startsWith("video/")) throw new Error("This is a video; open it alone.");
     const began = performance.now();
     const answer = await ask({ output: "probability" }, this.image, options);
     this.answer = await answer.blob();

@@ -20,7 +20,22 @@ export class VideoStream {
   constructor(video, on, signal) {
     Object.assign(this, { video, on, signal, backoff: new Backoff() });
     signal.addEventListener("abort", () => this.socket?.close());
+    this.shown = 0; // frames
+    this.watch();
     this.connect();
+  }
+
+  /** Count the frames that the video shows, so that none is sent twice. Browsers do not tell of a page that is hidden. */
+  watch() {
+    this.video.requestVideoFrameCallback?.(() => {
+      this.shown++;
+      if (!this.signal.aborted) this.watch();
+    });
+  }
+
+  get fresh() {
+    if (this.video.paused) return this.sent !== this.video.currentTime;
+    return !this.video.requestVideoFrameCallback || document.hidden || this.shown !== this.taken;
   }
 
   connect() {
@@ -47,8 +62,9 @@ export class VideoStream {
   async send() {
     const { video, socket } = this;
     if (this.encoding || socket.bufferedAmount > BACKLOG_BYTES || !video.videoWidth || video.seeking) return;
-    if (video.paused && this.sent === video.currentTime) return;
+    if (!this.fresh) return;
     this.encoding = true;
+    this.taken = this.shown;
     const captured = performance.now();
     const time = (this.sent = video.currentTime);
     const picture = drawn(video);
