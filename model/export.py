@@ -1,5 +1,6 @@
 """Export for other servers: an ONNX file that is checked against PyTorch, and a model repository for Triton."""
 
+import logging
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 INPUT, OUTPUT = "pixels", "logits"
+CHATTY = ("torch.onnx", "onnx_ir", "onnxscript")  # log each step, and that torchvision is not installed
 TOLERANCE = 0.01  # largest accepted difference of a logit between PyTorch and ONNX Runtime, both in float32
 CONFIG = """\
 name: "{name}"
@@ -61,6 +63,8 @@ def _write_checked(network: torch.nn.Module, path: Path) -> float:
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch warns of deprecations in its own code
+            for name in CHATTY:
+                logging.getLogger(name).setLevel(logging.ERROR)
             torch.onnx.export(
                 network,
                 (frames,),

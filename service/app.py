@@ -202,9 +202,13 @@ def _announce(service: Service, port: int, grpc_port: int) -> None:
     url = f"{'https' if service.settings.tls_cert else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
     ref = service.model
     ready = f"{url} (gRPC {grpc_port}), {ref.model_id} on {ref.device}, {ref.engine} {ref.precision}"
-    access = " --cacert CA.pem" * bool(service.settings.tls_cert)
+    tls_cert = service.settings.tls_cert
+    access = f" --cacert {shlex.quote(str(tls_cert))}" * bool(tls_cert)
     access += " -H 'Authorization: Bearer TOKEN'" * bool(service.settings.api_tokens_file)
     sample = shlex.quote(str(SAMPLE))
+    if service.settings.log_format == "json":  # for programs, which would not understand the lines below
+        log.info("ready: %s", ready)
+        return
     _print(
         f"\nPraNet is ready: {ready}\n"
         f"  curl{access} -H 'Content-Type: image/jpeg' --data-binary @{sample} {url}/segment -o mask.png\n"

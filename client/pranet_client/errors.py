@@ -10,6 +10,7 @@ from typing import Self
 
 ERROR_METADATA_KEY = "pranet-error"  # the entry of gRPC's trailing metadata that names the cause
 UNREACHABLE = "unreachable"
+OF_HTTP1 = ("http1", "SETTINGS")  # in what gRPC says of a port that speaks HTTP/1.1
 UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"  # in the reasons of OpenSSL
 
 
@@ -60,5 +61,8 @@ class RequestFailed(ClientError):
         if UNTRUSTED in reason:
             advice = "pass the authority that signed it: Access(ca=...), or --ca-file"
             return cls(UNREACHABLE, f"the certificate of {address} is not trusted; {advice} ({reason})")
+        if "://" in address or any(word in reason for word in OF_HTTP1):
+            advice = "streams need the gRPC port as HOST:PORT, usually HOST:8001, without http://"
+            return cls(UNREACHABLE, f"{address} is not the gRPC address of a service; {advice} ({reason})")
         advice = "check that it runs (pranet serve), its address and port, and whether it asks for TLS"
         return cls(UNREACHABLE, f"no service answers at {address}; {advice} ({reason})")

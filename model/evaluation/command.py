@@ -100,7 +100,7 @@ class _Network:
             "weights": self.weights.sha256,
             "device": self.predictor.model.device,
             "precision": self.predictor.model.precision,
-            "fps": maps.frames_per_second(self.predictor, read_image(files[0].image)),
+            "fps": round(maps.frames_per_second(self.predictor, read_image(files[0].image)), 1),
         }
 
 

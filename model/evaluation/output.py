@@ -81,6 +81,7 @@ def _about(content: Mapping[str, Any]) -> list[str]:
         f"Brackets hold the {CONFIDENCE:.0%} confidence interval. Missed: share of the pictures with a polyp of which "
         f"Dice is below {MISSED}. Without: pictures without a polyp. Marked: share of these with over {MARKED:.1%} of "
         "the picture marked. False polyps a frame: regions marked in one of these, on average.",
+        *sets.cautions(content["sets"]),
     ]
 
 

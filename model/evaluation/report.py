@@ -25,7 +25,7 @@ def table(groups: Mapping[str, Mapping[str, Estimate]]) -> str:
 
 def text(content: Mapping[str, Any]) -> str:
     """Lay a whole report out for a terminal."""
-    parts = [sets.table(content["sets"]), "", table(content["metrics"])]
+    parts = [sets.table(content["sets"]), *sets.cautions(content["sets"]), "", table(content["metrics"])]
     if "gain" in content:
         parts += ["", "gain over the baseline, paired:", table(content["gain"])]
     for key, values in content.items():

@@ -11,6 +11,8 @@ from model.evaluation.bootstrap import Estimate
 from model.evaluation.protocols import Judgement
 from model.training.validation import MARKED, MISSED
 
+FEW = 20  # pictures, below which a bootstrap over them covers less than it says
+
 
 @dataclass(frozen=True)
 class Row:
@@ -48,6 +50,13 @@ def _row(name: str, judgements: Sequence[Judgement]) -> Row:
         marked=bootstrap.rate(int((found > MARKED).sum()), len(found)) if len(found) else None,
         false_polyps=bootstrap.mean(regions) if len(found) else None,
     )
+
+
+def cautions(found: Sequence[Row]) -> list[str]:
+    """Return a sentence if a set is so small that its intervals mean little, and otherwise nothing."""
+    small = [row.name for row in found if row.polyps + row.clean < FEW]
+    text = f"With fewer than {FEW} pictures ({', '.join(small)}), intervals over pictures are too narrow: judge more."
+    return [text] if small else []
 
 
 def table(found: Sequence[Row]) -> str:

@@ -156,7 +156,7 @@ class Tokens:
             self._fault = fault
             return
         if tokens != self._tokens or self._fault:
-            log.info("API_TOKENS_FILE was read again: %d tokens are valid", len(tokens))
+            log.info("API_TOKENS_FILE was read again; valid tokens: %d", len(tokens))
         self._stamp, self._tokens, self._fault = stamp, tokens, None
 
     def _newest(self) -> list[Token]:

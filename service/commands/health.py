@@ -37,7 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"pranet: not ready: {error.read().decode(errors='replace')}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"pranet: {url} does not answer: {error}", file=sys.stderr)
+        advice = "check that it runs, and give the port and --tls-cert that it has, or the same PRANET_ variables"
+        print(f"pranet: {url} does not answer ({error}); {advice}", file=sys.stderr)
         return 1
     return 0
 

@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Collection, Sequence
 
-from model.errors import UserError
+from model.errors import UserError, how_to_install
 from pranet_client.errors import ClientError
 from service import __version__
 
@@ -28,6 +28,7 @@ COMMANDS = {
     "train": ("model.training.command", "train weights from a recipe"),
     "evaluate": ("model.evaluation.command", "evaluate weights or maps against annotated pictures"),
 }
+EXTRAS = {"train": "train", "evaluate": "train", "bench": "bench", "export": "export"}
 USAGE_ERROR = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
@@ -48,8 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"pranet: {error}", file=sys.stderr)
         return USAGE_ERROR
     except ModuleNotFoundError as error:
-        advice = "which is not installed; run make extras in the checkout"
-        print(f"pranet: {words[0]} needs {error.name}, {advice}", file=sys.stderr)
+        advice = how_to_install(EXTRAS[words[0]]) if words[0] in EXTRAS else "run make extras in the checkout"
+        print(f"pranet: {words[0]} needs {error.name}, which is not installed; {advice}", file=sys.stderr)
         return USAGE_ERROR
     except OSError as error:
         if error.filename is None:

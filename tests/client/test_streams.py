@@ -80,6 +80,17 @@ def test_a_stream_to_a_server_that_is_not_there_ends_with_one_line_that_says_wha
     assert said.out == ""
 
 
+@pytest.mark.parametrize("address", ["http://127.0.0.1:{grpc_port}", "127.0.0.1:{port}"])
+async def test_the_address_of_rest_is_told_from_that_of_a_stream(address: str, patched: Patches) -> None:
+    patched("pranet_client.reconnection", "FIRST_REPLY_SECONDS", 0.3)
+    async with (
+        serving() as it,
+        AsyncClient(target=address.format(grpc_port=it.grpc_port, port=it.port)) as client,
+    ):
+        with pytest.raises(RequestFailed, match="is not the gRPC address of a service; streams need the gRPC port"):
+            await anext(client.stream(some(1), EVERY))
+
+
 async def test_a_stream_that_is_refused_for_too_long_names_the_cause(patched: Patches) -> None:
     patched("pranet_client.reconnection", "FIRST_REPLY_SECONDS", 0.3)
     async with (

@@ -61,7 +61,9 @@ def test_a_command_whose_extra_is_not_installed_says_how_to_get_it(
 ) -> None:
     monkeypatch.setitem(COMMANDS, "evaluate", ("package_that_is_not_here", "judge weights"))
     assert main(["evaluate", "--weights", "w"]) == 2
-    assert "evaluate needs package_that_is_not_here" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "evaluate needs package_that_is_not_here" in said
+    assert said.endswith("pip install -e '.[train]'\n")
 
 
 COMPLETED = """

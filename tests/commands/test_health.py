@@ -32,7 +32,9 @@ async def test_it_is_1_where_nothing_listens(capfd: pytest.CaptureFixture[str]) 
     async with serving() as running:
         pass
     assert await health(running) == 1
-    assert "does not answer" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert "does not answer" in said
+    assert "the same PRANET_ variables" in said
 
 
 async def test_it_asks_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -353,6 +353,7 @@ def test_the_page_shows_the_worst_cases_of_each_set_with_their_labels(sets, tmp_
     assert "Operating points" in page
     assert "All metrics" in page
     assert "Brackets hold the 95% confidence interval" in page
+    assert "With fewer than 20 pictures (" in page
 
 
 def test_operating_points_say_what_each_threshold_finds_by_size(tmp_path):

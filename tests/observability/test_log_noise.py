@@ -5,9 +5,11 @@ import io
 import json
 import logging
 from collections.abc import AsyncIterator, Iterator
+from typing import Literal
 
 import pytest
 
+from service import app
 from service.observability import logs
 from tests.support.patching import Patches
 from tests.support.serving import Running, connected, serving, until
@@ -109,3 +111,13 @@ async def test_a_line_names_method_and_route_also_where_none_answered_but_never_
     await running.rest.request(method, path, headers=headers)
     (line,) = logged(written)
     assert line.startswith(f"rest {logged_as}")
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+async def test_a_log_for_programs_has_no_text_for_people_beside_it(
+    log_format: Literal["text", "json"], capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(log_format=log_format) as it:
+        app._announce(it.service, it.port, it.grpc_port)
+    assert ("PraNet is ready" in capfd.readouterr().out) == (log_format == "text")
+    assert any(line.getMessage().startswith("ready: http://") for line in caplog.records) == (log_format == "json")

@@ -101,15 +101,12 @@ async def test_the_reference_shows_every_operation_without_a_script() -> None:
         assert faults == []
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_the_reference_is_accessible(scheme: str) -> None:
-    async with (
-        serving() as it,
-        browser.opened(f"http://127.0.0.1:{it.port}/docs", color_scheme=scheme) as (page, faults),
-    ):
-        await browser.no_serious_fault(page)
+async def test_the_reference_is_accessible_in_both_schemes_and_fits_a_phone() -> None:
+    async with serving() as it, browser.opened(f"http://127.0.0.1:{it.port}/docs") as (page, faults):
+        for scheme in ("light", "dark"):
+            await page.emulate_media(color_scheme=scheme)
+            await browser.no_serious_fault(page)
         await page.set_viewport_size({"width": 320, "height": 640})
-        await browser.no_serious_fault(page)
         assert await page.evaluate("document.documentElement.scrollWidth") == 320
         assert faults == []
 
