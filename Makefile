@@ -114,8 +114,8 @@ readme: $(VENV)/.dev
 lock:
 	$(PIP) install -q uv
 	$(PIP_COMPILE) pyproject.toml -c requirements/torch.txt -o requirements/serve.txt
-	$(PIP_COMPILE) pyproject.toml -c requirements/torch.txt -c requirements/serve.txt --extra dicom --extra gpu --extra otel -o requirements/image.txt
-	$(PIP_COMPILE) pyproject.toml -c requirements/torch.txt -c requirements/image.txt --extra dicom --extra gpu --extra otel --extra ray -o requirements/ray.txt
+	$(PIP_COMPILE) pyproject.toml -c requirements/torch.txt -c requirements/serve.txt --extra dicom --extra gpu --extra otel --extra video -o requirements/image.txt
+	$(PIP_COMPILE) pyproject.toml -c requirements/torch.txt -c requirements/image.txt --extra dicom --extra gpu --extra otel --extra video --extra ray -o requirements/ray.txt
 	$(PIP_COMPILE) pyproject.toml -c requirements/torch.txt -c requirements/ray.txt --extra dev -o requirements/dev.txt
 	echo 'tritonclient[grpc,http]' | $(PIP_COMPILE) - -o $(TRITON)/requirements.txt
 	printf 'fastapi\nlitserve\nnumpy\nopenvino\npillow\npython-multipart\nuvicorn\n' | $(PIP_COMPILE) -c requirements/serve.txt - -o tools/peers/requirements.txt

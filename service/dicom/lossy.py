@@ -3,16 +3,36 @@
 from collections.abc import Sequence
 
 from pydicom import Dataset
-from pydicom.uid import JPEG2000, UID, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless
+from pydicom.uid import (
+    HEVCM10P51,
+    HEVCMP51,
+    JPEG2000,
+    MPEG2MPHL,
+    MPEG2MPHLF,
+    MPEG2MPML,
+    MPEG2MPMLF,
+    UID,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLSNearLossless,
+    MPEGTransferSyntaxes,
+)
 
+MPEG2 = (MPEG2MPML, MPEG2MPMLF, MPEG2MPHL, MPEG2MPHLF)
+H265 = (HEVCMP51, HEVCM10P51)
+H264 = tuple(set(MPEGTransferSyntaxes) - {*MPEG2, *H265})
 # The defined terms of the method (PS3.3, C.7.6.1.1.5.1).
 METHODS = {
     JPEGBaseline8Bit: "ISO_10918_1",
     JPEGExtended12Bit: "ISO_10918_1",
     JPEGLSNearLossless: "ISO_14495_1",
     JPEG2000: "ISO_15444_1",
+    **dict.fromkeys(MPEG2, "ISO_13818_2"),
+    **dict.fromkeys(H264, "ISO_14496_10"),
+    **dict.fromkeys(H265, "ISO_23008_2"),
 }
-ALWAYS = (JPEGBaseline8Bit, JPEGExtended12Bit)  # the others can be without loss, and their object may say so
+# The others can be without loss, and their object may say so.
+ALWAYS = (JPEGBaseline8Bit, JPEGExtended12Bit, *MPEG2, *H264, *H265)
 
 
 def state(made: Dataset, sources: Sequence[Dataset]) -> None:

@@ -26,7 +26,7 @@ from pydicom.uid import (
 )
 
 from pranet_client.pictures import Picture, PixelFormat, RawPicture
-from service.dicom import jpeg, pixels
+from service.dicom import jpeg, pixels, video
 from service.dicom.codestream import declared_size
 from service.dicom.detection import is_object
 from service.errors import InvalidRequest, ServiceError, TooManyBytes, TooManyPixels, UndecodableImage, UnsupportedImage
@@ -79,7 +79,8 @@ def read(data: bytes, max_pixels: int) -> Study:
             raise NoPicture(
                 "this is a DICOMDIR, the directory of a medium, not a picture; send the files that it lists"
             )
-        decoder = _decoder(UID(meta.TransferSyntaxUID))
+        syntax = UID(meta.TransferSyntaxUID)
+        decoder = None if syntax in video.SYNTAXES else _decoder(syntax)
         dataset = dcmread(io.BytesIO(data), force=True)
         dataset.file_meta = meta
         return _checked(dataset, decoder, max_pixels)
@@ -122,12 +123,14 @@ def _decoder(syntax: UID) -> Decoder:
     if decoder is None or not decoder.is_available:
         name = syntax.name if syntax.is_transfer_syntax else "unknown"
         raise UnsupportedImage(
-            f"the transfer syntax {name} is not supported; send uncompressed, RLE, JPEG, JPEG-LS or JPEG 2000"
+            f"the transfer syntax {name} is not supported; send uncompressed, RLE, JPEG, JPEG-LS, JPEG 2000 or "
+            "MPEG-2, H.264 or H.265 video"
         )
     return decoder
 
 
-def _checked(dataset: Dataset, decoder: Decoder, max_pixels: int) -> Study:
+def _checked(dataset: Dataset, decoder: Decoder | None, max_pixels: int) -> Study:
+    """Return an object whose header was checked; without a decoder, it is a video."""
     kind = UID(str(dataset.get("SOPClassUID", "")))
     no_image = kind.type == "SOP Class" and not {"Rows", "PixelData"}.intersection(dataset.dir())
     if kind in NO_PICTURES or no_image:
@@ -135,7 +138,8 @@ def _checked(dataset: Dataset, decoder: Decoder, max_pixels: int) -> Study:
     missing = [name for name in NEEDED if name not in dataset]
     if missing:
         raise UndecodableImage(f"the DICOM object is not an image: it has no {', '.join(missing)}; send an image")
-    pixels.check(dataset)
+    if decoder is not None:
+        pixels.check(dataset)
     if min(dataset.Rows, dataset.Columns) < 1:
         raise UndecodableImage("the DICOM object declares no rows or no columns; send an image")
     if dataset.Rows * dataset.Columns > max_pixels:
@@ -143,6 +147,9 @@ def _checked(dataset: Dataset, decoder: Decoder, max_pixels: int) -> Study:
     count = int(dataset.get("NumberOfFrames") or 1)
     if not 1 <= count <= MAX_FRAMES:
         raise UndecodableImage(f"the DICOM object declares {count} frames; send 1 to {MAX_FRAMES}")
+    if decoder is None:
+        opened = video.Video(dataset.PixelData, dataset.Columns, dataset.Rows, count)
+        return Study(dataset, tuple(partial(opened.frame, index) for index in range(count)))
     if not decoder.is_encapsulated:
         _check_length(dataset, count)
     return Study(dataset, tuple(partial(_frame, dataset, decoder, index, count) for index in range(count)))

@@ -162,7 +162,7 @@ MALFORMED: dict[str, tuple[Callable[[], bytes], int, str]] = {
     "many scans": (lambda: _of_codestream(repeat_last_scan(encoded(PICTURES[0], "JPEG"), 32)), 415, "32 scans"),
     "many tiles": (_of_small_tiles, 415, "8192 tiles"),
     "too large": (lambda: written(dicom(PICTURES[:1], Rows=60000, Columns=60000)), 413, "MAX_IMAGE_PIXELS"),
-    "video": (_as_video, 415, "MPEG-4 AVC/H.264 High Profile / Level 4.1"),
+    "no video": (_as_video, 422, "holds no video that can be read"),
 }
 
 

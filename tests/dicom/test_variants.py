@@ -12,10 +12,7 @@ import pytest
 from PIL import Image
 from pydicom import Dataset
 from pydicom.uid import (
-    HEVCMP51,
     JPEG2000,
-    MPEG2MPML,
-    MPEG4HP41,
     UID,
     ExplicitVRBigEndian,
     ImplicitVRLittleEndian,
@@ -183,9 +180,6 @@ UNREAD: dict[str, tuple[Callable[[], bytes], str]] = {
     **{
         syntax.name: (partial(_in, syntax), syntax.name)
         for syntax in (
-            MPEG2MPML,
-            MPEG4HP41,
-            HEVCMP51,
             JPEGLossless,
             SMPTEST211020UncompressedProgressiveActiveVideo,
         )

@@ -1,0 +1,120 @@
+"""Frames of a DICOM video: one stream of MPEG-2, H.264 or H.265, encapsulated as a whole (PS3.5, 8.2.5 to 8.2.9)."""
+
+import io
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from pydicom.encaps import generate_fragments
+from pydicom.uid import MPEGTransferSyntaxes
+
+from model.errors import how_to_install
+from pranet_client.pictures import RawPicture
+from service.errors import UndecodableImage, UnsupportedImage
+from service.frames.decoded_video import raw_picture, upright
+
+SYNTAXES = frozenset(MPEGTransferSyntaxes)
+# The demuxers that FFmpeg may choose by the first bytes. Others, such as those of playlists, would open further files.
+FORMATS = "h264,hevc,mov,mpeg,mpegts,mpegvideo"
+KEPT = 64  # frames that are decoded and not taken; the pictures of an archive are asked for nearly in order
+BLOCK = 64  # pixels to which coded sides may be rounded up
+OFFSET_BYTES = 4  # of an entry of the offset table
+
+
+class Video:
+    """A video that is decoded frame by frame, as its frames are asked for; each frame can be taken once."""
+
+    def __init__(self, pixel_data: bytes, width: int, height: int, count: int) -> None:
+        """Open the stream.
+
+        Args:
+            pixel_data: the encapsulated stream.
+            width: of each frame, pixels, as the object declares it.
+            height: of each frame, pixels.
+            count: declared number of frames.
+
+        Raises:
+            UnsupportedImage: PyAV is not installed.
+            UndecodableImage: the data are no video.
+
+        """
+        try:
+            import av
+        except ImportError:
+            advice = f"the operator can add PyAV: {how_to_install('video')}"
+            raise UnsupportedImage(f"DICOM video is not supported by this installation; {advice}") from None
+        self._size, self._count = (width, height), count
+        self._kept: dict[int, RawPicture] = {}
+        self._decoded = 0
+        self._failure: UndecodableImage | None = None
+        self._lock = threading.Lock()
+        most = -(-width // BLOCK) * -(-height // BLOCK) * BLOCK**2
+        limits = {"max_pixels": str(most)}
+        only = {"format_whitelist": FORMATS, "protocol_whitelist": "none"}
+        try:
+            container = av.open(io.BytesIO(_stream(pixel_data, count)), container_options=only, stream_options=[limits])
+            stream = container.streams.video[0]
+            stream.codec_context.options = limits
+            stream.codec_context.thread_count = 1  # the pool of threads has one for each core already
+            self._frames: Iterator[Any] = container.decode(stream)
+        except Exception as error:  # FFmpeg's errors have many types
+            raise UndecodableImage(
+                f"the DICOM object holds no video that can be read ({type(error).__name__}); send it again"
+            ) from None
+
+    def frame(self, index: int) -> RawPicture:
+        """Return the frame at ``index``, counted from 0.
+
+        Raises:
+            UndecodableImage: the video is damaged before or at this frame, has another number of frames than its object
+                declares, or frames of another size.
+
+        """
+        with self._lock:
+            while index not in self._kept:
+                self._kept[self._decoded] = self._next()
+                self._decoded += 1
+                self._kept.pop(self._decoded - 1 - KEPT, None)  # abandoned: its caller has left
+            picture = self._kept.pop(index)
+            if index == self._count - 1:
+                self._check_end()
+            return picture
+
+    def _next(self) -> RawPicture:
+        if self._failure is not None:
+            raise self._failure
+        try:
+            frame = next(self._frames, None)
+            pixels = None if frame is None else upright(frame)
+        except Exception as error:
+            reason = f"the DICOM video is damaged after frame {self._decoded} ({type(error).__name__}); send it again"
+            self._failure = UndecodableImage(reason)
+            raise self._failure from None
+        if pixels is None:
+            self._failure = self._miscounted(f"only {self._decoded}")
+            raise self._failure
+        if pixels.shape[1::-1] != self._size:
+            self._failure = UndecodableImage(
+                "the frames of the DICOM video differ in size from what its object declares; correct Rows and Columns"
+            )
+            raise self._failure
+        return raw_picture(pixels)
+
+    def _check_end(self) -> None:
+        try:
+            more = next(self._frames, None)
+        except Exception:
+            more = None  # what is damaged behind the last declared frame is none of them
+        if more is not None:
+            raise self._miscounted("more")
+
+    def _miscounted(self, found: str) -> UndecodableImage:
+        return UndecodableImage(
+            f"NumberOfFrames declares {self._count} frames, and the DICOM video has {found}; correct the number"
+        )
+
+
+def _stream(pixel_data: bytes, count: int) -> bytes:
+    """Return the stream in encapsulated pixel data; some writers leave out the offset table that goes before it."""
+    table, *rest = generate_fragments(io.BytesIO(pixel_data))
+    return b"".join([table, *rest] if len(table) > OFFSET_BYTES * count else rest)

@@ -1,0 +1,167 @@
+"""DICOM videos: an MPEG-2, H.264 or H.265 stream in an object, segmented frame by frame."""
+
+import base64
+import io
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+from pydicom import Dataset
+from pydicom.encaps import encapsulate, itemize_fragment
+from pydicom.uid import HEVCMP51, MPEG2MPML, MPEG4HP41, UID
+
+from service.dicom import study
+from service.errors import ServiceError
+from tests.support.dicom_objects import BOXES, dicom, segmentation, sent, valid, written
+from tests.support.pictures import SAMPLES, dice, mask_of, red_box
+from tests.support.serving import serving
+
+PICTURES = [red_box(160, 128, box) for box in BOXES]
+MASKS = [np.asarray(each)[..., 0] > 0 for each in PICTURES]
+NDJSON = {"accept": "application/x-ndjson"}
+CODINGS = {  # transfer syntax, container of FFmpeg, encoder
+    "MPEG-2 in a transport stream": (MPEG2MPML, "mpegts", "mpeg2video"),
+    "MPEG-2 alone": (MPEG2MPML, "mpeg2video", "mpeg2video"),
+    "H.264 in MP4": (MPEG4HP41, "mp4", "libx264"),
+    "H.264 in a transport stream": (MPEG4HP41, "mpegts", "libx264"),
+    "H.264 alone": (MPEG4HP41, "h264", "libx264"),
+    "H.265 alone": (HEVCMP51, "hevc", "libx265"),
+}
+
+
+def stream(pictures: Sequence[Image.Image], container: str = "h264", encoder: str = "libx264") -> bytes:
+    made = io.BytesIO()
+    with av.open(made, "w", format=container) as muxer:
+        track = muxer.add_stream(encoder, rate=25)
+        track.width, track.height = pictures[0].size
+        track.pix_fmt, track.bit_rate = "yuv420p", 4_000_000
+        for picture in pictures:
+            muxer.mux(track.encode(av.VideoFrame.from_ndarray(np.asarray(picture), format="rgb24")))
+        muxer.mux(track.encode())
+    return made.getvalue()
+
+
+def video(content: bytes, syntax: UID = MPEG4HP41, **attributes: Any) -> Dataset:
+    made = dicom(PICTURES, PhotometricInterpretation="YBR_PARTIAL_420")
+    made.PixelData = encapsulate([content])
+    made["PixelData"].is_undefined_length = True
+    made.file_meta.TransferSyntaxUID = syntax
+    for name, value in attributes.items():
+        setattr(made, name, value)
+    return made
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+async def test_each_frame_of_a_video_is_answered_with_its_mask(coding: str) -> None:
+    syntax, container, encoder = CODINGS[coding]
+    async with serving() as it:
+        answer = await sent(it, video(stream(PICTURES, container, encoder), syntax), "?output=mask", **NDJSON)
+    assert answer.status_code == 200, answer.text
+    lines = [json.loads(line) for line in answer.text.splitlines()]
+    assert [(line["name"], line["status"]) for line in lines] == [("1", 200), ("2", 200), ("3", 200)]
+    for line, mask in zip(lines, MASKS, strict=True):
+        assert dice(mask_of(base64.b64decode(line["png"])), mask) > 0.95
+
+
+async def test_a_segmentation_refers_to_the_frames_of_a_video(tmp_path: Path) -> None:
+    source = video(stream(PICTURES))
+    async with serving() as it:
+        answer = await sent(it, source, accept="application/dicom")
+    assert answer.status_code == 200, answer.text
+    made = segmentation(answer.content)
+    pixels = made.get_pixels_by_source_frame(source.SOPInstanceUID, [1, 2, 3])[..., 0]
+    assert [dice(each > 0, mask) > 0.95 for each, mask in zip(pixels, MASKS, strict=True)] == [True] * 3
+    assert (made.LossyImageCompression, made.LossyImageCompressionMethod) == ("01", "ISO_14496_10")
+    (tmp_path / "seg.dcm").write_bytes(answer.content)
+    valid(tmp_path / "seg.dcm")
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+async def test_a_video_may_lack_its_offset_table_or_have_one(frames: int) -> None:
+    content = stream(PICTURES)
+    content += bytes(len(content) % 2)
+    source = video(content)
+    half = len(content) // 4 * 2
+    parts = [content[:half], content[half:]] if frames == 2 else [content]
+    without = b"".join(map(itemize_fragment, parts))
+    for table in (b"", itemize_fragment(b""), itemize_fragment(bytes(4))):
+        source.PixelData = table + without
+        pictures = [frame() for frame in study.read(written(source), 10**6).frames]
+        assert [(picture.width, picture.height) for picture in pictures] == [(160, 128)] * 3
+
+
+BAD: dict[str, tuple[bytes, dict[str, Any], int, str]] = {
+    "no video": (b"no video at all" * 100, {}, 422, "holds no video that can be read"),
+    "a playlist, which would open another file": (b"#EXTM3U\n#EXTINF:1\n/dev/null\n", {}, 422, "holds no video"),
+    "a container that DICOM does not have": (stream(PICTURES, "matroska"), {}, 422, "holds no video"),
+    "a picture": (SAMPLES[0].read_bytes(), {}, 422, "holds no video"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+async def test_what_is_no_video_is_refused_as_a_whole(name: str) -> None:
+    content, attributes, status, reason = BAD[name]
+    async with serving() as it:
+        answer = await sent(it, video(content, **attributes), **NDJSON)
+    assert (answer.status_code, reason in answer.json()["detail"]) == (status, True), answer.text
+
+
+@pytest.mark.parametrize(
+    ("attributes", "right", "reason"),
+    [
+        ({"NumberOfFrames": 5}, 3, "declares 5 frames, and the DICOM video has only 3"),
+        ({"NumberOfFrames": 2}, 1, "declares 2 frames, and the DICOM video has more"),
+        ({"Rows": 120}, 0, "correct Rows and Columns"),
+    ],
+)
+async def test_frames_that_are_not_as_declared_are_accounted_for(
+    attributes: dict[str, int], right: int, reason: str
+) -> None:
+    async with serving() as it:
+        answer = await sent(it, video(stream(PICTURES), **attributes), **NDJSON)
+    lines = [json.loads(line) for line in answer.text.splitlines()]
+    assert len(lines) == attributes.get("NumberOfFrames", 3)
+    assert [line["status"] for line in lines] == [200] * right + [422] * (len(lines) - right)
+    assert all(reason in line["error"]["detail"] for line in lines[right:])
+
+
+async def test_a_video_that_breaks_off_is_answered_up_to_there() -> None:
+    content = stream([PICTURES[number % 3] for number in range(50)], "mpegts", "mpeg2video")
+    async with serving() as it:
+        answer = await sent(it, video(content[: len(content) // 2], NumberOfFrames=50), **NDJSON)
+    statuses = [json.loads(line)["status"] for line in answer.text.splitlines()]
+    assert len(statuses) == 50
+    assert 10 < statuses.index(422) < 40
+    assert set(statuses[statuses.index(422) :]) == {422}
+
+
+def test_frames_may_be_asked_for_out_of_order() -> None:
+    numbers = [number % 3 for number in range(12)]
+    frames = study.read(written(video(stream([PICTURES[each] for each in numbers]), NumberOfFrames=12)), 10**6).frames
+    for index in (3, 1, 0, 2, 11, *range(4, 11)):
+        picture = frames[index]()
+        red = np.frombuffer(picture.data, np.uint8).reshape(128, 160, 3)[..., 0] > 127
+        assert dice(red, MASKS[numbers[index]]) > 0.95
+
+
+def test_a_video_is_not_decoded_beyond_the_pixels_that_are_allowed() -> None:
+    with pytest.raises(ServiceError, match="MAX_IMAGE_PIXELS"):
+        study.read(written(video(stream(PICTURES))), 160 * 128 - 1)
+    large = stream([picture.resize((1280, 960)) for picture in PICTURES])
+    with pytest.raises(ServiceError, match="holds no video|is damaged"):  # before a frame is made of it
+        study.read(written(video(large)), 10**6).frames[0]()
+
+
+async def test_without_pyav_the_answer_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = written(video(stream(PICTURES)))
+    monkeypatch.setitem(sys.modules, "av", None)
+    async with serving() as it:
+        answer = await sent(it, body)
+    assert answer.status_code == 415
+    assert answer.json()["detail"].endswith("pip install -e '.[video]'")
