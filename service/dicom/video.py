@@ -1,5 +1,6 @@
 """Frames of a DICOM video: one stream of MPEG-2, H.264 or H.265, encapsulated as a whole (PS3.5, 8.2.5 to 8.2.9)."""
 
+import gc
 import io
 import threading
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pydicom.uid import MPEGTransferSyntaxes
 from model.errors import how_to_install
 from pranet_client.pictures import RawPicture
 from service.errors import UndecodableImage, UnsupportedImage
-from service.frames.decoded_video import raw_picture, upright
+from service.frames.decoded_video import Matrix, display_matrix, raw_picture, upright
 
 SYNTAXES = frozenset(MPEGTransferSyntaxes)
 # The demuxers that FFmpeg may choose by the first bytes. Others, such as those of playlists, would open further files.
@@ -46,13 +47,16 @@ class Video:
         self._size, self._count = (width, height), count
         self._kept: dict[int, RawPicture] = {}
         self._decoded = 0
+        self._matrix: Matrix | None = None
         self._failure: UndecodableImage | None = None
         self._lock = threading.Lock()
         most = -(-width // BLOCK) * -(-height // BLOCK) * BLOCK**2
         limits = {"max_pixels": str(most)}
         only = {"format_whitelist": FORMATS, "protocol_whitelist": "none"}
         try:
-            container = av.open(io.BytesIO(_stream(pixel_data, count)), container_options=only, stream_options=[limits])
+            source = io.BytesIO(_stream(pixel_data, count))
+            probed: Any = [limits]  # PyAV's stubs say ``list[str]``
+            container: Any = av.open(source, mode="r", container_options=only, stream_options=probed)
             stream = container.streams.video[0]
             stream.codec_context.options = limits
             stream.codec_context.thread_count = 1  # the pool of threads has one for each core already
@@ -80,12 +84,19 @@ class Video:
                 self._check_end()
             return picture
 
+    def _close(self) -> None:
+        """Free the decoder; container and stream of PyAV refer to each other, so they would stay until a collection."""
+        self._frames = iter(())
+        gc.collect()
+
     def _next(self) -> RawPicture:
         if self._failure is not None:
             raise self._failure
         try:
             frame = next(self._frames, None)
-            pixels = None if frame is None else upright(frame)
+            if frame is not None and not self._decoded:
+                self._matrix = display_matrix(frame)
+            pixels = None if frame is None else upright(frame, self._matrix)
         except Exception as error:
             reason = f"the DICOM video is damaged after frame {self._decoded} ({type(error).__name__}); send it again"
             self._failure = UndecodableImage(reason)
@@ -105,6 +116,7 @@ class Video:
             more = next(self._frames, None)
         except Exception:
             more = None  # what is damaged behind the last declared frame is none of them
+        self._close()
         if more is not None:
             raise self._miscounted("more")
 

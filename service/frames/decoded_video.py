@@ -12,18 +12,29 @@ from model.transforms import Pixels
 from pranet_client.pictures import PixelFormat, RawPicture
 
 BT709, UNSPECIFIED = 1, 2  # matrices of ITU-T H.273, table 4
+Matrix = tuple[int, ...]
+
 SD_ROWS = 576  # video without a tag is BT.709 above this, and BT.601 up to it, as players assume
 
 
-def upright(frame: Any) -> Pixels:
-    """Return a decoded frame of PyAV as uint8 RGB (H, W, 3), as a player shows it."""
+def display_matrix(frame: Any) -> Matrix | None:
+    """Return the first five numbers of the display matrix of a decoded frame, None if it has none.
+
+    Ask the first frame of a stream only: in PyAV 18, ``side_data`` and its frame refer to each other, so that each
+    frame stays in memory until the garbage collector runs.
+    """
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    return None if matrix is None else tuple(int(each) for each in np.frombuffer(bytes(matrix), np.int32)[:5])
+
+
+def upright(frame: Any, matrix: Matrix | None) -> Pixels:
+    """Return a decoded frame of PyAV as uint8 RGB (H, W, 3), as a player shows it with this display matrix."""
     if frame.colorspace == UNSPECIFIED and frame.height > SD_ROWS:
         frame.colorspace = BT709
     pixels = frame.to_ndarray(format="rgb24")
-    matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return np.asarray(pixels)
-    a, b, _, c, d = (int(each) for each in np.frombuffer(bytes(matrix), np.int32)[:5])
+    a, b, _, c, d = matrix
     turned = abs(b) + abs(c) > abs(a) + abs(d)
     if turned:
         pixels = pixels.transpose(1, 0, 2)

@@ -4,11 +4,12 @@ import base64
 import io
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import av
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,8 +19,10 @@ from pydicom.uid import HEVCMP51, MPEG2MPML, MPEG4HP41, UID
 
 from service.dicom import study
 from service.errors import ServiceError
-from tests.support.dicom_objects import BOXES, dicom, segmentation, sent, valid, written
+from tests.support import processes
+from tests.support.dicom_objects import BOXES, DICOM, dicom, segmentation, sent, valid, written
 from tests.support.pictures import SAMPLES, dice, mask_of, red_box
+from tests.support.processes import fake_server, resident_bytes
 from tests.support.serving import serving
 
 PICTURES = [red_box(160, 128, box) for box in BOXES]
@@ -154,8 +157,26 @@ def test_a_video_is_not_decoded_beyond_the_pixels_that_are_allowed() -> None:
     with pytest.raises(ServiceError, match="MAX_IMAGE_PIXELS"):
         study.read(written(video(stream(PICTURES))), 160 * 128 - 1)
     large = stream([picture.resize((1280, 960)) for picture in PICTURES])
-    with pytest.raises(ServiceError, match="holds no video|is damaged"):  # before a frame is made of it
+    with pytest.raises(ServiceError, match=r"holds no video|is damaged"):  # before a frame is made of it
         study.read(written(video(large)), 10**6).frames[0]()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("serve", "fewer"), [(fake_server, 50), pytest.param(processes.server, 1, marks=pytest.mark.long)]
+)
+def test_memory_does_not_grow_with_the_length_of_a_video(serve: Callable[[], Any], fewer: int) -> None:
+    with serve() as server:
+        peaks = []
+        for count in (fewer, 250):
+            pictures = [PICTURES[number % 3].resize((720, 576)) for number in range(count)]
+            body = written(video(stream(pictures), NumberOfFrames=count, Columns=720, Rows=576))
+            answer = httpx.post(f"{server.url}/segment", content=body, headers={**DICOM, **NDJSON}, timeout=600)
+            statuses = [json.loads(line)["status"] for line in answer.text.splitlines()] if count > 1 else [200]
+            assert (answer.status_code, statuses) == (200, [200] * count)
+            peaks.append(resident_bytes(server, peak=True))
+    print(f"\npeak with {fewer} frames {peaks[0] / 2**20:.0f} MiB, with 250 {peaks[1] / 2**20:.0f} MiB", end="")
+    assert peaks[1] <= 1.1 * peaks[0]
 
 
 async def test_without_pyav_the_answer_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,10 +88,10 @@ async def clients(server: Server) -> AsyncIterator[tuple[httpx.AsyncClient, grpc
         yield rest, channel
 
 
-def resident_bytes(server: Server) -> int:
-    """Return how much memory a server has now."""
+def resident_bytes(server: Server, *, peak: bool = False) -> int:
+    """Return how much memory a server has now, or the most it ever had."""
     status = Path(f"/proc/{server.process.pid}/status").read_text()
-    found = re.search(r"VmRSS:\s+(\d+) kB", status)
+    found = re.search(rf"{'VmHWM' if peak else 'VmRSS'}:\s+(\d+) kB", status)
     assert found
     return int(found[1]) * 1024
 

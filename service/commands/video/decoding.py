@@ -8,7 +8,7 @@ import cv2
 
 from pranet_client.pictures import Picture
 from service.commands.video.demo import jpeg
-from service.frames.decoded_video import raw_picture, upright
+from service.frames.decoded_video import Matrix, display_matrix, raw_picture, upright
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +29,18 @@ def decoded(container: Any, stream: Any, *, raw: bool, interval: float) -> Itera
         interval: seconds from a frame to the next, for frames that carry no time of their own.
 
     """
-    first, last = None, -interval
+    first, last, matrix = None, -interval, None
     for frame in container.decode(stream):
         if first is None:
-            first = frame.time or 0.0
+            first, matrix = frame.time or 0.0, display_matrix(frame)
         seconds = last + interval if frame.time is None else frame.time - first
         if seconds <= last:  # a damaged file: time never stands still or goes back in a player
             seconds = last + interval
         last = seconds
-        yield TimedPicture(upright_picture(frame, raw=raw), seconds)
+        yield TimedPicture(upright_picture(frame, matrix, raw=raw), seconds)
 
 
-def upright_picture(frame: Any, *, raw: bool) -> Picture:
+def upright_picture(frame: Any, matrix: Matrix | None, *, raw: bool) -> Picture:
     """Return a decoded frame of PyAV as a raw picture or as JPEG, as a player shows it."""
-    pixels = upright(frame)
+    pixels = upright(frame, matrix)
     return raw_picture(pixels) if raw else jpeg(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from model.errors import SourceError
 from service.commands.video.decoding import TimedPicture, upright_picture
 from service.commands.video.pyav import load_av, reason
+from service.frames.decoded_video import display_matrix
 
 SILENT_SECONDS = 5.0  # how long a source may send nothing: at first, and before it is connected again
 FIRST_PAUSE_SECONDS = 0.25  # before the second connection; doubled each time until one delivers a frame
@@ -91,13 +92,15 @@ class Live:
 
     def _delivered(self) -> Iterator[TimedPicture]:
         (container, stream), self._opened = self._opened or self._open(), None
+        matrix = None
         with container:
             began = time.monotonic()
             try:
-                for frame in container.decode(stream):
+                for number, frame in enumerate(container.decode(stream)):
                     if self._closed.is_set():
                         return
-                    yield TimedPicture(upright_picture(frame, raw=self._raw), None)
+                    matrix = matrix if number else display_matrix(frame)
+                    yield TimedPicture(upright_picture(frame, matrix, raw=self._raw), None)
                     began = time.monotonic()
             except self._av.FFmpegError as error:
                 raise self._error(error, began) from None  # the cause would show the address
