@@ -45,10 +45,10 @@ class Video:
             advice = f"the operator can add PyAV: {how_to_install('video')}"
             raise UnsupportedImage(f"DICOM video is not supported by this installation; {advice}") from None
         self._size, self._count = (width, height), count
-        self._kept: dict[int, RawPicture] = {}
+        self._kept: dict[int, RawPicture | None] = {}  # None: damaged
         self._decoded = 0
         self._matrix: Matrix | None = None
-        self._failure: UndecodableImage | None = None
+        self._failure = ""  # what is wrong with all frames from here on
         self._lock = threading.Lock()
         most = -(-width // BLOCK) * -(-height // BLOCK) * BLOCK**2
         limits = {"max_pixels": str(most)}
@@ -82,34 +82,37 @@ class Video:
             picture = self._kept.pop(index)
             if index == self._count - 1:
                 self._check_end()
-            return picture
+        if picture is None:
+            raise UndecodableImage("this frame of the DICOM video is damaged; send the video again")
+        return picture
 
     def _close(self) -> None:
         """Free the decoder; container and stream of PyAV refer to each other, so they would stay until a collection."""
         self._frames = iter(())
         gc.collect()
 
-    def _next(self) -> RawPicture:
-        if self._failure is not None:
-            raise self._failure
+    def _next(self) -> RawPicture | None:
+        if self._failure:
+            raise UndecodableImage(self._failure)  # a new one: each would keep the traceback of those before
         try:
             frame = next(self._frames, None)
             if frame is not None and not self._decoded:
                 self._matrix = display_matrix(frame)
             pixels = None if frame is None else upright(frame, self._matrix)
+            whole = frame is not None and not frame.is_corrupt
         except Exception as error:
-            reason = f"the DICOM video is damaged after frame {self._decoded} ({type(error).__name__}); send it again"
-            self._failure = UndecodableImage(reason)
-            raise self._failure from None
+            kind = type(error).__name__
+            self._failure = f"the DICOM video is damaged after frame {self._decoded} ({kind}); send it again"
+            raise UndecodableImage(self._failure) from None
         if pixels is None:
             self._failure = self._miscounted(f"only {self._decoded}")
-            raise self._failure
-        if pixels.shape[1::-1] != self._size:
-            self._failure = UndecodableImage(
+        elif pixels.shape[1::-1] != self._size:
+            self._failure = (
                 "the frames of the DICOM video differ in size from what its object declares; correct Rows and Columns"
             )
-            raise self._failure
-        return raw_picture(pixels)
+        else:
+            return raw_picture(pixels) if whole else None  # FFmpeg fills what is missing with pixels nearby
+        raise UndecodableImage(self._failure)
 
     def _check_end(self) -> None:
         try:
@@ -118,12 +121,10 @@ class Video:
             more = None  # what is damaged behind the last declared frame is none of them
         self._close()
         if more is not None:
-            raise self._miscounted("more")
+            raise UndecodableImage(self._miscounted("more"))
 
-    def _miscounted(self, found: str) -> UndecodableImage:
-        return UndecodableImage(
-            f"NumberOfFrames declares {self._count} frames, and the DICOM video has {found}; correct the number"
-        )
+    def _miscounted(self, found: str) -> str:
+        return f"NumberOfFrames declares {self._count} frames, and the DICOM video has {found}; correct the number"
 
 
 def _stream(pixel_data: bytes, count: int) -> bytes:

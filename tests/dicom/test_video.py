@@ -144,6 +144,21 @@ async def test_a_video_that_breaks_off_is_answered_up_to_there() -> None:
     assert set(statuses[statuses.index(422) :]) == {422}
 
 
+async def test_a_frame_whose_pixels_were_made_up_is_an_error_of_that_frame() -> None:
+    content = bytearray(stream([PICTURES[number % 3] for number in range(30)], "mpegts", "mpeg2video"))
+    middle = len(content) // 2
+    content[middle : middle + 100] = bytes(100)
+    async with serving() as it:
+        answer = await sent(it, video(bytes(content), NumberOfFrames=30), **NDJSON)
+    lines = [json.loads(line) for line in answer.text.splitlines()]
+    damaged = [line for line in lines if line["status"] != 200]
+    assert (len(lines), {line["status"] for line in damaged}) == (30, {422})
+    assert 1 <= len(damaged) < 20
+    for number, line in enumerate(lines):
+        if line["status"] == 200:
+            assert dice(mask_of(base64.b64decode(line["png"])), MASKS[number % 3]) > 0.95
+
+
 def test_frames_may_be_asked_for_out_of_order() -> None:
     numbers = [number % 3 for number in range(12)]
     frames = study.read(written(video(stream([PICTURES[each] for each in numbers]), NumberOfFrames=12)), 10**6).frames
