@@ -62,6 +62,8 @@ def test_a_run_never_takes_its_own_outputs_for_inputs(tmp_path: Path) -> None:
     assert [job.source for job in plan([tmp_path], tmp_path / "masks", ".png")] == [tmp_path / "x.jpg"]
 
 
+@pytest.mark.long
+@pytest.mark.slow
 def test_a_long_run_is_gone_on_with(tmp_path: Path) -> None:
     pictures = tmp_path / "in"
     pictures.mkdir()

@@ -22,7 +22,7 @@ from service.errors import ServiceError
 from tests.support import processes
 from tests.support.dicom_objects import BOXES, DICOM, dicom, segmentation, sent, valid, written
 from tests.support.pictures import SAMPLES, dice, mask_of, red_box
-from tests.support.processes import fake_server, resident_bytes
+from tests.support.processes import resident_bytes
 from tests.support.serving import serving
 
 PICTURES = [red_box(160, 128, box) for box in BOXES]
@@ -176,10 +176,9 @@ def test_a_video_is_not_decoded_beyond_the_pixels_that_are_allowed() -> None:
         study.read(written(video(large)), 10**6).frames[0]()
 
 
+@pytest.mark.long
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("serve", "fewer"), [(fake_server, 50), pytest.param(processes.server, 1, marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize(("serve", "fewer"), [(processes.fake_server, 50), (processes.server, 1)])
 def test_memory_does_not_grow_with_the_length_of_a_video(serve: Callable[[], Any], fewer: int) -> None:
     with serve() as server:
         peaks = []

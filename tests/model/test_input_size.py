@@ -23,6 +23,8 @@ async def test_a_smaller_input_finds_the_same_polyps_and_every_answer_names_its_
         assert (await it.stub.GetModelInfo(pb.GetModelInfoRequest())).input_size == 256
 
 
+@pytest.mark.long
+@pytest.mark.slow
 async def test_maps_and_a_reload_keep_the_input_size() -> None:
     async with serving(load_predictor(Settings.model_validate(CHOSEN)), **CHOSEN) as it:
         assert await it.service.model_slot.reload()

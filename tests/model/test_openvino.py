@@ -74,6 +74,8 @@ def test_at_other_input_sizes_it_computes_what_pytorch_computes(weights: Checkpo
     assert np.allclose(logits, expected, atol=0.05)
 
 
+@pytest.mark.long
+@pytest.mark.slow
 def test_each_input_size_has_a_cached_graph_of_its_own(weights: Checkpoint, tmp_path: Path) -> None:
     for size in (352, 256, 256):
         assert openvino_graph.graph(weights, "fp32", tmp_path, size).inputs[0].shape == [1, 3, size, size]

@@ -205,9 +205,10 @@ async def test_a_camera_streams_for_ten_seconds_with_a_moving_rate() -> None:
         await until(lambda: not it.service.streams.active)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", SCREENSHOTS)
 async def test_the_page_as_it_looks(name: str, tmp_path: Path) -> None:
-    """Leave a picture of the page in the folder SCREENSHOTS: the README's are ``SCREENSHOTS=tests/screenshots``."""
+    """Leave a picture of the page in the folder SCREENSHOTS (``-m long``): ``SCREENSHOTS=tests/screenshots``."""
     width, height = SCREENSHOTS[name]
     options = {"viewport": {"width": width, "height": height}, "color_scheme": "dark" if name == "dark" else "light"}
     predictor = await asyncio.to_thread(load_predictor, Settings(device="cpu"))
