@@ -135,7 +135,7 @@ async def test_an_answer_that_is_read_slowly_is_sent_to_its_end() -> None:
     content = head + struct.pack("<I", len(picture)) + picture
     with processes.fake_server() as server:
         async with clients(server) as (rest, _), asyncio.timeout(PATIENCE):
-            headers = {"inference-header-content-length": str(len(head))}
+            headers = {"inference-header-content-length": str(len(head)), "accept-encoding": "identity"}
             url = "/v2/models/pranet/infer"
             async with rest.stream("POST", url, content=content, headers=headers) as answer:
                 server.process.send_signal(signal.SIGTERM)
