@@ -264,6 +264,7 @@ async def use_too(client: AsyncClient) -> None:
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_strict_type_checker_sees_right_and_wrong_calls(tmp_path: Path) -> None:
     (tmp_path / "typed.py").write_text(TYPED)
