@@ -52,6 +52,9 @@ class Machine:
             (folder / name).mkdir()
         spaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--cgroup", "--uts", "--ipc"]
         self._boot = subprocess.Popen([*spaces, "sh", "-ec", BOOT, str(folder), str(BUNDLE), str(INIT)])
+
+    def boot(self) -> None:
+        """Wait until the machine runs."""
         wait(lambda: self.code("systemctl is-system-running") == 0, BOOT_SECONDS)
 
     def _inside(self, script: str) -> list[str]:
@@ -99,6 +102,7 @@ def machine() -> Iterator[Machine]:
     folder = Path(tempfile.mkdtemp(prefix="pranet-systemd-", dir=ROOT / "build"))
     machine = Machine(folder)
     try:
+        machine.boot()
         machine.run(f"cp -r /srv /root/bundle && cd /root/bundle && ./install.sh && {CERTIFICATE}")
         yield machine
     finally:

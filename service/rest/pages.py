@@ -30,8 +30,8 @@ async def live() -> Response:
     return Response(_page("live.html"), media_type="text/html", headers=PAGE_HEADERS)
 
 
-async def docs(request: Request) -> Response:
-    """Return the reference of all routes."""
+def docs(request: Request) -> Response:
+    """Return the reference of all routes; made in a thread, since it takes some milliseconds."""
     page = reference.page(request.app, str(request.base_url))
     return Response(page, media_type="text/html", headers=PAGE_HEADERS)
 

@@ -113,16 +113,21 @@ export class Gallery {
     still.finding.textContent = still.failure ? still.failure.message : sentenceOf(still.regions, still.presence);
     still.finding.classList.toggle("failed", Boolean(still.failure));
     const done = this.stills.filter(({ answer }) => answer);
-    const failed = this.stills.filter(({ failure }) => failure).length;
+    const { failed } = this;
     const positive = done.filter(({ regions, presence }) => polypIn(regions ?? [], presence)).length;
     const counts = [`${positive} with a polyp`, ...(failed ? [`${failed} failed`] : [])];
     const progress = done.length + failed < this.stills.length ? `${done.length + failed} of ` : "";
     this.summary.textContent = `${progress}${this.stills.length} pictures, ${counts.join(", ")}`;
   }
 
+  /** The number of pictures that the service refused. */
+  get failed() {
+    return this.stills.filter(({ failure }) => failure).length;
+  }
+
   /** Return a sentence about all pictures. */
   told() {
-    const failed = this.stills.filter(({ failure }) => failure).length;
+    const { failed } = this;
     if (!failed) return `All ${this.stills.length} pictures are segmented.`;
     return `${this.stills.length - failed} of ${this.stills.length} pictures are segmented; the list says what is wrong with the others.`;
   }
