@@ -1,5 +1,6 @@
 """Picture quality: cheap tests for frames on which a mask cannot be trusted, such as dark or blurred ones."""
 
+import math
 from enum import StrEnum
 
 import cv2
@@ -57,16 +58,18 @@ class Stillness:
     def __init__(self) -> None:
         self._last: Pixels | None = None
         self._since = 0.0  # capture time of the last change, seconds
+        self._captured = -math.inf  # of the last frame, seconds
 
     def frozen(self, luma: Pixels, captured: float) -> bool:
         """Tell whether the picture has not changed for ``FROZEN_SECONDS``.
 
         Args:
             luma: uint8 (H, W), of the next frame.
-            captured: its capture time, seconds.
+            captured: its capture time, seconds; after a step back, as in a recording that is sought, nothing is known.
 
         """
         last, self._last = self._last, luma
-        if last is None or float(cv2.absdiff(luma, last).mean()) > FROZEN_DIFFERENCE:
+        back, self._captured = captured < self._captured, captured
+        if last is None or back or float(cv2.absdiff(luma, last).mean()) > FROZEN_DIFFERENCE:
             self._since = captured
         return captured - self._since >= FROZEN_SECONDS

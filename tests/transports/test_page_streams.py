@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from service.commands.video.writer import VideoWriter
+from service.frames.quality import FROZEN_SECONDS
 from tests.support import browser
 from tests.support.processes import fake_server
 from tests.support.serving import serving
@@ -54,6 +55,11 @@ async def test_a_video_is_paused_stepped_and_sought_and_its_first_polyp_is_timed
             await page.keyboard.press("Enter")
         await playwright.expect(page.locator("#found")).to_have_text("No polyp found. Quality: black")
         await playwright.expect(page.locator("#spoken")).to_have_text("No polyp found. Quality: black")
+        await asyncio.sleep(FROZEN_SECONDS)  # black again then, but not because a cable stands still
+        received = int(await page.text_content("#received"))
+        await page.keyboard.press("Enter")
+        await browser.until(page, f"Number(document.getElementById('received').textContent) > {received}")
+        await playwright.expect(page.locator("#found")).to_have_text("No polyp found. Quality: black")
         assert faults == []
 
 

@@ -112,3 +112,10 @@ def test_a_picture_that_stands_still_is_frozen_until_it_moves() -> None:
     frozen = [Quality.FROZEN in each for each in flags]
     assert frozen == [number * 0.1 >= FROZEN_SECONDS for number in range(8)]
     assert Quality.FROZEN not in memory.update(scene(), WHOLE, flat(0), 0.8)[1].quality
+
+
+def test_after_a_step_back_in_a_recording_stillness_is_counted_anew() -> None:
+    memory, still = TemporalFilter(), scene()
+    memory.update(still, WHOLE, flat(0), 9)
+    flags = [memory.update(still, WHOLE, flat(0), 5 + number * 0.1)[1].quality for number in range(8)]
+    assert [Quality.FROZEN in each for each in flags] == [number * 0.1 >= FROZEN_SECONDS for number in range(8)]

@@ -72,9 +72,11 @@ export class VideoStream {
     const bytes = new Uint8Array(await jpeg.arrayBuffer());
     this.encoding = false;
     if (socket !== this.socket || socket.readyState !== WebSocket.OPEN) return;
-    const number = this.next++;
-    this.pictures.set(number, { picture, time });
-    socket.send(pack({ frame_id: number, capture_time_us: Math.round(captured * 1000) }, bytes));
+    const head = { frame_id: this.next++, capture_time_us: Math.round(captured * 1000) };
+    // A file is paused and sought in: its own time tells the service which frames follow each other.
+    if (Number.isFinite(video.duration)) head.presentation_time_us = Math.round(time * 1e6);
+    this.pictures.set(head.frame_id, { picture, time });
+    socket.send(pack(head, bytes));
   }
 
   async receive(data) {
