@@ -51,6 +51,16 @@ def _hidden(file: Path, folder: Path) -> bool:
     return any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
+def user_cache() -> Path | None:
+    """Return ``PRANET_CACHE_DIR`` or the folder of the user's cache (XDG Base Directory); None without a home."""
+    if given := os.environ.get("PRANET_CACHE_DIR"):
+        return Path(given)
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pranet"
+    except RuntimeError:
+        return None
+
+
 def write(path: Path, content: bytes | str, *, mode: int = NEW, durable: bool = True) -> None:
     """Write a file whole or not at all; text in UTF-8. See ``replacing``."""
     with replacing(path, mode=mode, durable=durable) as draft:

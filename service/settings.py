@@ -12,6 +12,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from model.errors import UserError
+from model.files import user_cache
 from service.observability.trace_receiver import GRPC, PROTOCOLS, TraceReceiver
 
 PREFIX = "PRANET_"
@@ -183,11 +184,8 @@ class Settings(BaseModel):
 
     @property
     def cache_path(self) -> Path | None:
-        """Folder of the cache: the given one, or the user's (XDG Base Directory); None if the user has no home."""
-        try:
-            return self.cache_dir or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pranet"
-        except RuntimeError:
-            return None
+        """Folder of the cache: the given one, or the user's; None if the user has no home."""
+        return self.cache_dir or user_cache()
 
     @field_validator("cors_origins")
     @classmethod

@@ -8,9 +8,11 @@ import importlib.util
 import platform
 import re
 from pathlib import Path
+from typing import Literal
 
 from model.cores import computes_bfloat16
 from model.engines.predictor import DeviceError, Predictor
+from model.files import user_cache
 from model.transforms import SIZE
 from model.weights.weights_file import WeightsFile
 
@@ -25,7 +27,7 @@ def create(
     device: str = "auto",
     engine: str = "auto",
     precision: str = "auto",
-    cache_dir: Path | None = None,
+    cache_dir: Path | Literal["auto"] | None = "auto",
     input_size: int = SIZE,
 ) -> Predictor:
     """Create the predictor for a weights file; call ``warm_up`` before its first batch.
@@ -35,7 +37,8 @@ def create(
         device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
         engine: ``auto`` (OpenVINO on an x86-64 CPU, else PyTorch), ``torch`` or ``openvino``.
         precision: ``auto``, ``fp32``, ``bf16``, ``fp16`` or ``int8`` (OpenVINO with a calibration beside the weights).
-        cache_dir: folder where an engine keeps its converted network for the next start; None disables the cache.
+        cache_dir: folder where an engine keeps its converted network for the next start, ``auto`` (``user_cache()``),
+            or None for no cache.
         input_size: side of the network's square input, pixels, one of ``SIZES``.
 
     Raises:
@@ -50,7 +53,8 @@ def create(
         from model.engines.openvino.predictor import OpenVinoPredictor  # not installed on every platform
 
         floating = resolve_precision(place, name, "auto") if arithmetic == "int8" else arithmetic
-        return OpenVinoPredictor(weights, arithmetic, floating, cache_dir, input_size)
+        kept = user_cache() if cache_dir == "auto" else cache_dir
+        return OpenVinoPredictor(weights, arithmetic, floating, kept, input_size)
     if place != "cpu":
         from model.engines.cuda.predictor import CudaPredictor
 

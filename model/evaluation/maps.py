@@ -19,7 +19,7 @@ from model.transforms import Floats
 
 BATCH = 8
 SAME_SHAPE = 0.02  # relative difference of width to height: a mask may be a smaller copy, rounded
-TIMED_FRAMES = 20
+TIMED_FRAMES, TIMED_SECONDS = 20, 2.0  # at most
 
 
 class Maps(Protocol):
@@ -114,8 +114,9 @@ def read_map(path: Path, width: int, height: int) -> Array:
 def frames_per_second(predictor: Predictor, picture: Image.Image) -> float:
     """Measure frames a second, one at a time: resize, network, and mask in the frame's own size; no file access."""
     predictor.warm_up(1)
-    began = time.perf_counter()
-    for _ in range(TIMED_FRAMES):
+    began, frames, seconds = time.perf_counter(), 0, 0.0
+    while frames < TIMED_FRAMES and seconds < TIMED_SECONDS:
         logits = predictor.predict(transforms.to_input(picture)[None])[0]
         transforms.to_mask(transforms.upsample(logits, *picture.size), 0.5)
-    return TIMED_FRAMES / (time.perf_counter() - began)
+        frames, seconds = frames + 1, time.perf_counter() - began
+    return frames / seconds
