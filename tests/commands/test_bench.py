@@ -253,6 +253,7 @@ def test_large_jpegs_are_also_judged_as_the_service_decodes_them(tmp_path: Path,
 SHORT = ["--seconds", "0.5", "--warm-up", "0.1", "--concurrency", "2"]
 
 
+@pytest.mark.long
 def test_overhead_is_measured_over_every_transport_against_another_checkout(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -48,6 +48,7 @@ def test_a_picture_goes_through_a_pipe() -> None:
     assert b"pranet: 1 picture, 1 with a polyp, 0 failed" in done.stderr
 
 
+@pytest.mark.long
 def test_dicom_and_video_go_through_a_pipe_too(tmp_path: Path) -> None:
     picture = Image.open(SAMPLES[0]).convert("RGB").resize((320, 240))
     done = piped("-", "-o", "-", "--output", "json", stdin=written(dicom([picture])))

@@ -31,6 +31,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list
     return repository, home, names_asked(command, HOME=str(home), XDG_CACHE_HOME=str(home / ".cache"))
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_a_triton_repository_names_the_inputs_and_outputs_of_its_network(
     exported: tuple[Path, Path, list[str]], weights: Path
@@ -49,6 +50,7 @@ def test_a_triton_repository_names_the_inputs_and_outputs_of_its_network(
         assert export._difference(network, session, frames) < export.TOLERANCE
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_an_export_reports_to_nobody(exported: tuple[Path, Path, list[str]]) -> None:
     """ONNX Runtime 1.32 looks up its maker's server and keeps an identifier of the user, unless it is told not to."""

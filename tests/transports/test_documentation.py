@@ -130,6 +130,7 @@ async def test_commands_in_the_reference_are_answered(tokens: Path, tmp_path: Pa
             assert (shell.returncode, said) == (0, b""), command
 
 
+@pytest.mark.long
 async def test_requests_can_be_tried_out_under_the_policy_of_the_page(tokens: Path) -> None:
     async with (
         serving(api_tokens_file=tokens) as it,

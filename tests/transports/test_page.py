@@ -188,6 +188,7 @@ async def test_where_browsers_give_no_camera_the_page_says_that_it_needs_tls() -
         await browser.no_serious_fault(opened)
 
 
+@pytest.mark.long
 async def test_a_camera_streams_for_ten_seconds_with_a_moving_rate() -> None:
     async with serving() as it, page(it) as opened:
         await opened.click("#camera")
