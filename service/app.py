@@ -11,8 +11,7 @@ import shlex
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Coroutine
-from typing import Any
+from collections.abc import AsyncIterator
 
 import uvloop
 
@@ -29,6 +28,7 @@ from service.rest import routes
 from service.rpc import server as rpc
 from service.runtime import Service, load_predictor, running, warm_up
 from service.settings import Settings, flag, variable
+from service.tasks import until_first_ends
 
 INFERENCE_DEAD = 3  # exit code: the device hangs or a slot failed; the supervisor should restart the service
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -87,7 +87,7 @@ async def _serve(settings: Settings) -> int:
         _stop_on_signals(stop)
         serving = _serve_and_reload(service, predictor, ports, reload)
         del predictor  # otherwise this reference would keep it in memory after a hot reload
-        await _until_first_ends(serving, stop.wait(), service.readiness.dead.wait())
+        await until_first_ends(serving, stop.wait(), service.readiness.dead.wait())
         code = await _drain(service)
         return INFERENCE_DEAD if service.readiness.dead.is_set() else code
 
@@ -115,16 +115,6 @@ async def _serve_and_reload(
         if service.tls is not None:
             await asyncio.to_thread(service.tls.renew)
         await service.model_slot.reload()
-
-
-async def _until_first_ends(*coroutines: Coroutine[Any, Any, object]) -> None:
-    """Run coroutines until the first one ends, and cancel the others; an exception of the first one is raised."""
-    tasks = [asyncio.create_task(each) for each in coroutines]
-    done, others = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in others:
-        task.cancel()
-    for task in done:
-        task.result()
 
 
 @contextlib.asynccontextmanager

@@ -47,6 +47,19 @@ async def _take_pending_cancellation() -> None:
             await asyncio.sleep(0)
 
 
+async def until_first_ends(*coroutines: Coroutine[Any, Any, object]) -> None:
+    """Run coroutines until the first one ends, and cancel the others; an exception of the first one is raised."""
+    tasks = [asyncio.create_task(each) for each in coroutines]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
+
+
 def drop_tracebacks(error: BaseException | None) -> None:
     """Remove the tracebacks of a handled error and of its causes, so that they do not keep the request in memory.
 

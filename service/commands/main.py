@@ -17,6 +17,7 @@ COMMANDS = {
     "segment": ("service.commands.segment.command", "segment files and folders without a server"),
     "stream": ("service.commands.stream", "stream video to a server"),
     "replay": ("service.commands.replay", "stream a recorded session again and compare the masks"),
+    "receive": ("service.commands.receive", "receive DICOM objects and store their Segmentations in a PACS"),
     "tokens": ("service.commands.tokens", "create and revoke the bearer tokens of a server"),
     "weights": ("service.commands.weights", "inspect, convert, compare and blend weights files"),
     "bench": (
@@ -28,7 +29,7 @@ COMMANDS = {
     "train": ("model.training.command", "train weights from a recipe"),
     "evaluate": ("model.evaluation.command", "evaluate weights or maps against annotated pictures"),
 }
-EXTRAS = {"train": "train", "evaluate": "train", "bench": "bench", "export": "export"}
+EXTRAS = {"train": "train", "evaluate": "train", "bench": "bench", "export": "export", "receive": "dicom"}
 USAGE_ERROR = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 

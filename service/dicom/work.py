@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from math import inf
 
+from pydicom import Dataset
+
 from model.engines.predictor import ModelRef
 from service.archives.archive import Answered, Archives
 from service.archives.members import Member
@@ -24,14 +26,15 @@ def members(studies: Sequence[Study]) -> list[Member]:
 
 def in_order(studies: Iterable[Study]) -> list[Study]:
     """Return the objects of a series by their numbers; those without one come last, as they were given."""
+    return sorted(studies, key=lambda study: number_of(study.dataset))
 
-    def number(study: Study) -> float:
-        try:
-            return int(study.dataset.InstanceNumber)
-        except (AttributeError, TypeError, ValueError):
-            return inf
 
-    return sorted(studies, key=number)
+def number_of(dataset: Dataset) -> float:
+    """Return the number of an object in its series; infinity if it has none."""
+    try:
+        return int(dataset.InstanceNumber)
+    except (AttributeError, TypeError, ValueError):
+        return inf
 
 
 async def segmentation(

@@ -9,6 +9,9 @@ from contextvars import ContextVar
 QUIETER = {  # the lowest levels at which loggers of libraries are logged
     "PIL": logging.WARNING,
     "asyncio": logging.WARNING,
+    "httpx": logging.WARNING,
+    "httpcore": logging.WARNING,
+    "pynetdicom": logging.ERROR,  # below, it tells of each message, and warns of faults of peers
     "uvicorn.error": logging.ERROR,  # warns of clients' faults, which this service answers and logs itself
     "python_multipart": logging.CRITICAL,  # quotes bytes of the request body
 }

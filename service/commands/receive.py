@@ -1,0 +1,132 @@
+"""``pranet receive``: a DICOM node that segments what it receives, and stores the Segmentations in a PACS."""
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Iterator
+
+import uvloop
+from prometheus_client import start_http_server
+
+from model.errors import UserError
+from service.access.tls import of_server
+from service.commands.access import access_of
+from service.configuration import from_command_line
+from service.dicom.wanted import Wanted
+from service.frames.frame import Options
+from service.pacs.metrics import NodeMetrics
+from service.pacs.node import Node
+from service.pacs.receiver import Receiver, ReceiverError
+from service.pacs.spool import Spool
+from service.pacs.stow import Pacs
+from service.readiness import Phase
+from service.runtime import load_predictor, running
+from service.settings import Settings
+from service.tasks import until_first_ends
+
+INFERENCE_DEAD = 3  # exit code, as that of ``pranet serve``
+LONGEST_TITLE = 16  # characters (PS3.5, 6.2)
+
+log = logging.getLogger(__name__)
+
+
+class TitleError(UserError):
+    """An AE title breaks the rules of DICOM."""
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Receive, segment and store until SIGTERM or SIGINT; what is not done then is done after the next start.
+
+    The process exits here: with 0, or with ``INFERENCE_DEAD`` if the device stopped answering.
+
+    Raises:
+        SettingsError: a setting is unknown or invalid.
+        TitleError: an AE title is too long or empty.
+        AccessError: the token cannot be read.
+        AddressError: the address of the PACS cannot be used.
+        SpoolError: the spool cannot be used.
+        ReceiverError: the port cannot be opened.
+        TlsError: the certificate or its key cannot be used.
+        CheckpointError: the weights cannot be used.
+        DeviceError: the device is not available.
+
+    """
+    settings = from_command_line(arguments)
+    for title in (arguments.ae_title, *arguments.caller):
+        if not 0 < len(title.strip()) <= LONGEST_TITLE or not title.isascii():
+            raise TitleError(f"{title!r} is no AE title; give 1 to {LONGEST_TITLE} ASCII characters")
+    code = uvloop.run(_receive(arguments, settings))
+    logging.shutdown()
+    os._exit(code)  # a normal exit would wait for a hung device thread
+
+
+async def _receive(arguments: argparse.Namespace, settings: Settings) -> int:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    with contextlib.closing(Spool(arguments.spool)) as spool:
+        async with (
+            Pacs(arguments.stow_url, access_of(arguments)) as pacs,
+            running(settings, await asyncio.to_thread(load_predictor, settings)) as service,
+        ):
+            service.readiness.enter(Phase.SERVING)  # the first objects wait for a slow first inference
+            options = Options(settings.threshold, roi=arguments.roi)
+            wanted = Wanted(arguments.segmentation_type, arguments.omit_empty)
+            metrics = NodeMetrics(service.metrics.registry, spool)
+            node = Node(service, spool, pacs, options, wanted, metrics)
+            await until_first_ends(_work(node, arguments), stop.wait(), service.readiness.dead.wait())
+            if service.readiness.dead.is_set():
+                log.error("the device has stopped answering; the spool keeps what is not segmented")
+                return INFERENCE_DEAD
+            log.info("stopped; the spool keeps %d Segmentations for the PACS", len(spool.to_store()))
+            return 0
+
+
+async def _work(node: Node, arguments: argparse.Namespace) -> None:
+    settings, arrived = node.service.settings, asyncio.Event()
+    files, loop = of_server(settings), asyncio.get_running_loop()
+    receiver = Receiver(
+        node.spool,
+        lambda: loop.call_soon_threadsafe(arrived.set),
+        ae_title=arguments.ae_title,
+        callers=arguments.caller,
+        max_bytes=settings.max_archive_bytes,
+        max_pixels=settings.max_image_pixels,
+        metrics=node.metrics,
+    )
+    port = receiver.listen(settings.host, arguments.dicom_port, files.context() if files else None)
+    log.info("ready: %s on port %d of %s, Segmentations go to %s",
+             arguments.ae_title, port, settings.host, node.pacs.url)  # fmt: skip
+    try:
+        with _metrics_served(node, arguments.metrics_port):
+            await node.run(arrived)
+    finally:
+        await asyncio.to_thread(receiver.stop)
+
+
+@contextlib.contextmanager
+def _metrics_served(node: Node, port: int | None) -> Iterator[None]:
+    """Serve the metrics at ``/metrics`` of a port inside the block.
+
+    Raises:
+        ReceiverError: the port cannot be opened.
+
+    """
+    if port is None:
+        yield
+        return
+    host, registry = node.service.settings.host, node.service.metrics.registry
+    try:
+        server, _ = start_http_server(port, host, registry)
+    except OSError as error:
+        raise ReceiverError(
+            f"port {port} of {host} cannot be opened ({error.strerror}); choose another --metrics-port"
+        ) from error
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()

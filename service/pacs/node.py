@@ -1,0 +1,167 @@
+"""Moves on what the spool holds: objects to the network, and their Segmentations to the PACS."""
+
+import asyncio
+import logging
+import math
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydicom import dcmread
+
+from service.dicom import references, seg, study, work
+from service.dicom.wanted import Wanted
+from service.errors import ServiceError
+from service.frames.frame import Options
+from service.pacs.metrics import REFUSED, STORED, NodeMetrics
+from service.pacs.spool import Spool
+from service.pacs.stow import Absent, Pacs, Refused
+from service.runtime import Service
+
+FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds between attempts to reach the PACS
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Node:
+    """Segments and stores until it is cancelled; then the spool keeps what is not done.
+
+    Args:
+        service: segments frames.
+        spool: what was received.
+        pacs: stores Segmentations.
+        options: of every frame.
+        wanted: the kind of Segmentation.
+        metrics: count what is stored.
+
+    """
+
+    service: Service
+    spool: Spool
+    pacs: Pacs
+    options: Options
+    wanted: Wanted
+    metrics: NodeMetrics
+
+    async def run(self, arrived: asyncio.Event) -> None:
+        """Work each time ``arrived`` is set, and on what the spool holds at the start.
+
+        Raises:
+            OSError: the spool cannot be read or written.
+
+        """
+        made = asyncio.Event()
+        arrived.set()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._segment_all(arrived, made))
+            tasks.create_task(self._store_all(made))
+
+    async def _segment_all(self, arrived: asyncio.Event, made: asyncio.Event) -> None:
+        while True:
+            made.set()
+            await arrived.wait()
+            arrived.clear()
+            for folder in self.spool.received():
+                await self._segment(folder)
+                made.set()
+
+    async def _segment(self, folder: Path) -> None:
+        """Make the Segmentations of the objects of one association."""
+        written: dict[str, bytes] = {}
+        for group in await asyncio.to_thread(groups, folder, self._max_bytes):
+            for files, result in await self._attempts(group):
+                if isinstance(result, ServiceError):
+                    kept = self.spool.fail(files, str(result))
+                    log.error("objects that were not segmented: %d; they lie in %s: %s", len(files), kept, result)
+                else:
+                    written[f"{len(written) + 1}.dcm"] = result.content
+                    log.info("objects segmented: %d, with %d frames", len(files), result.frames)
+        await asyncio.to_thread(self.spool.segmented, folder, written)
+
+    async def _attempts(self, group: list[Path]) -> "list[tuple[list[Path], seg.Written | ServiceError]]":
+        """Segment objects together; if that fails, each alone, so that one faulty object costs no other."""
+        result = await self._segmentation(group)
+        if isinstance(result, seg.Written) or len(group) == 1:
+            return [(group, result)]
+        return [([file], await self._segmentation([file])) for file in group]
+
+    async def _segmentation(self, files: list[Path]) -> "seg.Written | ServiceError":
+        try:
+            found = [await asyncio.to_thread(self._read, file) for file in files]
+            return await work.segmentation(
+                found,
+                self.options,
+                self.service.segmenter,
+                self.service.archives,
+                math.inf,
+                seg.Kind(self.wanted.kind),
+                omit_empty=self.wanted.omit_empty,
+            )
+        except ServiceError as error:
+            if self.service.readiness.dead.is_set():
+                await asyncio.get_running_loop().create_future()  # the command ends, and its restart segments them
+            return error
+
+    def _read(self, file: Path) -> study.Study:
+        return study.read(file.read_bytes(), self.service.settings.max_image_pixels)
+
+    @property
+    def _max_bytes(self) -> int:
+        return self.service.settings.max_archive_bytes
+
+    async def _store_all(self, made: asyncio.Event) -> None:
+        wait = FIRST_WAIT
+        while True:
+            made.clear()
+            absent = await self._store(self.spool.to_store())
+            if absent is None:
+                wait = FIRST_WAIT
+                await made.wait()
+                continue
+            log.warning("the PACS does not store Segmentations: %s; next attempt in %g s", absent, wait)
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, LONGEST_WAIT)
+
+    async def _store(self, files: Iterable[Path]) -> Absent | None:
+        """Store Segmentations; return why some have to wait."""
+        absent = None
+        for file in files:
+            try:
+                await self.pacs.store(await asyncio.to_thread(file.read_bytes))
+            except Refused as refusal:
+                kept = self.spool.fail([file], str(refusal))
+                self.metrics.segmentations.labels(REFUSED).inc()
+                log.error("the PACS refused a Segmentation, which lies in %s: %s", kept, refusal)
+            except Absent as reason:
+                absent = reason
+                if not reason.answered:
+                    break
+            else:
+                self.spool.stored(file)
+                self.metrics.segmentations.labels(STORED).inc()
+                log.info("the PACS stored a Segmentation")
+        return absent
+
+
+def groups(folder: Path, max_bytes: int) -> list[list[Path]]:
+    """Return which objects make one Segmentation: those of one series and size, in the order of their numbers.
+
+    Args:
+        folder: has the objects.
+        max_bytes: of the objects of a group, and so of memory; a larger object is a group of its own.
+
+    """
+    heads = {file: dcmread(file, stop_before_pixels=True) for file in sorted(folder.glob("*.dcm"))}
+    found: dict[Hashable, list[list[Path]]] = {}
+    room: dict[Hashable, tuple[int, int]] = {}
+    for file, head in sorted(heads.items(), key=lambda each: work.number_of(each[1])):
+        key = tuple(str(head.get(name)) for name in seg.SHARED)
+        size, pixels = file.stat().st_size, references.frames(head) * head.Rows * head.Columns
+        bytes_left, pixels_left = room.get(key, (0, 0))
+        if size > bytes_left or pixels > pixels_left:
+            found.setdefault(key, []).append([])
+            bytes_left, pixels_left = max_bytes, seg.MAX_PIXELS
+        found[key][-1].append(file)
+        room[key] = bytes_left - size, pixels_left - pixels
+    return [group for each in found.values() for group in each]

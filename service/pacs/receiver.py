@@ -1,0 +1,207 @@
+"""The Storage SCP (PS3.4, annex B): keeps each object that a peer sends in the spool, before it reports success."""
+
+import errno
+import logging
+import os
+import ssl
+import tempfile
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydicom import Dataset
+from pydicom.uid import (
+    UID,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000TransferSyntaxes,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLSTransferSyntaxes,
+    MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
+    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+    RLELossless,
+    SecondaryCaptureImageStorage,
+    VideoEndoscopicImageStorage,
+    VideoPhotographicImageStorage,
+    VLEndoscopicImageStorage,
+    VLPhotographicImageStorage,
+)
+from pynetdicom import AE, _config, evt
+from pynetdicom.association import Association
+from pynetdicom.events import Event
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made when the module is imported
+
+from model.errors import UserError
+from service.dicom import study, video
+from service.errors import ServiceError, TooManyBytes, UndecodableImage
+from service.pacs.metrics import RECEIVED, REFUSED, NodeMetrics
+from service.pacs.spool import Spool
+
+log = logging.getLogger(__name__)
+
+CLASSES = (
+    VLEndoscopicImageStorage,
+    VideoEndoscopicImageStorage,
+    VLPhotographicImageStorage,
+    VideoPhotographicImageStorage,
+    SecondaryCaptureImageStorage,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+    MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
+    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+)
+SYNTAXES = (
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    *JPEGLSTransferSyntaxes,
+    *JPEG2000TransferSyntaxes,
+    RLELossless,
+    *sorted(video.SYNTAXES),
+)
+# PS3.4, B.2.3: statuses of C-STORE.
+SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
+COMMENT_LENGTH = 64  # characters of an ErrorComment, as its value representation LO allows
+MAX_ASSOCIATIONS = 10
+NETWORK_SECONDS = 60.0  # after which a silent peer is cut off
+
+
+class ReceiverError(UserError):
+    """The address cannot be listened on."""
+
+
+class Receiver:
+    """Receives objects inside a ``with`` block, and calls ``arrived`` in another thread after each association.
+
+    Args:
+        spool: where objects are kept.
+        arrived: is told that ``spool.received()`` may have more.
+        ae_title: the AE title that peers must call.
+        callers: the AE titles of the peers that may store; empty for any.
+        max_bytes: of an object.
+        max_pixels: of a frame.
+        metrics: count what comes.
+
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        arrived: Callable[[], object],
+        *,
+        ae_title: str,
+        callers: Sequence[str],
+        max_bytes: int,
+        max_pixels: int,
+        metrics: NodeMetrics,
+    ) -> None:
+        self._spool, self._arrived = spool, arrived
+        self._max_bytes, self._max_pixels, self._metrics = max_bytes, max_pixels, metrics
+        self._folders: dict[Association, Path] = {}
+        self._closed: weakref.WeakSet[Association] = weakref.WeakSet()
+        self._lock = threading.Lock()
+        self._entity = AE(ae_title)
+        self._entity.require_called_aet = True
+        self._entity.require_calling_aet = list(callers)
+        self._entity.maximum_associations = MAX_ASSOCIATIONS
+        self._entity.network_timeout = NETWORK_SECONDS
+        self._entity.add_supported_context(Verification)
+        for sop_class in CLASSES:
+            self._entity.add_supported_context(sop_class, list(SYNTAXES))
+
+    def listen(self, host: str, port: int, tls: ssl.SSLContext | None) -> int:
+        """Start to receive; return the port, which the system chooses for 0.
+
+        Raises:
+            ReceiverError: the address cannot be listened on.
+
+        """
+        # pynetdicom writes an object to a temporary file while it arrives, instead of holding it in memory.
+        _config.STORE_RECV_CHUNKED_DATASET = True
+        tempfile.tempdir = str(self._spool.parts)
+        handlers: list[Any] = [
+            (evt.EVT_C_STORE, self._store),
+            (evt.EVT_CONN_CLOSE, self._ended),
+            (evt.EVT_REJECTED, self._rejected),
+        ]
+        try:
+            server = self._entity.start_server((host, port), block=False, ssl_context=tls, evt_handlers=handlers)
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else "the host name is unknown"
+            raise ReceiverError(
+                f"port {port} of {host} cannot be opened ({reason}); choose another --dicom-port, or --host"
+            ) from error
+        assert server is not None  # it is None for a server that blocks
+        return int(server.server_address[1])
+
+    def stop(self) -> None:
+        """Abort open associations: their peers have no success of what was not kept, and send it again."""
+        self._entity.shutdown()
+        with self._lock:
+            folders, self._folders = list(self._folders.values()), {}
+        for folder in folders:
+            self._spool.end(folder)
+
+    def _store(self, event: Event) -> Dataset | int:
+        uid = UID(str(event.request.AffectedSOPInstanceUID))  # type: ignore[union-attr]  # of a C-STORE
+        path = event.dataset_path
+        try:
+            self._keep(event.assoc, uid, path)
+            self._metrics.objects.labels(RECEIVED).inc()
+        except ServiceError as error:
+            self._metrics.objects.labels(REFUSED).inc()
+            log.warning("refused an object of %s: %s", _peer(event.assoc), error)
+            return _failure(CANNOT_UNDERSTAND, str(error))
+        except OSError as error:
+            self._metrics.objects.labels(REFUSED).inc()
+            log.error("an object of %s cannot be kept: %s", _peer(event.assoc), error.strerror)
+            return _failure(OUT_OF_RESOURCES, f"the spool cannot be written: {error.strerror}")
+        return SUCCESS
+
+    def _keep(self, association: Association, uid: UID, path: Path) -> None:
+        size = path.stat().st_size
+        if size > self._max_bytes:
+            raise TooManyBytes(f"{size} bytes are too many; raise --max-archive-bytes")
+        study.read(path.read_bytes(), self._max_pixels)
+        if not uid.is_valid:  # it becomes the name of a file
+            raise UndecodableImage("the SOP Instance UID is not valid; send a valid one")
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        with self._lock:
+            if association in self._closed:
+                raise ConnectionAbortedError(errno.ECONNABORTED, "the peer has left")
+            folder = self._folders.get(association) or self._spool.begin()
+            self._folders[association] = folder
+            path.rename(folder / f"{uid}.dcm")
+
+    def _ended(self, event: Event) -> None:
+        with self._lock:
+            self._closed.add(event.assoc)
+            folder = self._folders.pop(event.assoc, None)
+        if folder is not None:
+            log.info("objects received: %d, of %s", len(list(folder.iterdir())), _peer(event.assoc))
+            self._spool.end(folder)
+            self._arrived()
+
+    def _rejected(self, event: Event) -> None:
+        wanted = event.assoc.requestor.primitive
+        called = wanted.called_ae_title if wanted else "?"
+        log.warning("rejected an association of %s, which called %s", _peer(event.assoc), called)
+
+
+def _peer(association: Association) -> str:
+    requestor = association.requestor
+    return f"{requestor.ae_title or '?'} at {requestor.address}"
+
+
+def _failure(status: int, comment: str) -> Dataset:
+    answer = Dataset()
+    answer.Status = status
+    answer.ErrorComment = comment[:COMMENT_LENGTH]
+    return answer

@@ -1,0 +1,104 @@
+"""A crash at any moment leaves each object in one place, from which the next start goes on."""
+
+from pathlib import Path
+
+import pytest
+
+from service.pacs.spool import Spool, SpoolError
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path / "spool")
+
+
+def after_a_crash(spool: Spool) -> Spool:
+    """Return the spool that the next process makes of the same folder."""
+    spool.close()
+    return Spool(spool.path)
+
+
+def received(spool: Spool, *names: str) -> Path:
+    folder = spool.begin()
+    for name in names:
+        (folder / name).write_bytes(name.encode())
+    spool.end(folder)
+    return spool.received()[-1]
+
+
+def test_objects_of_an_association_that_a_crash_cuts_off_are_segmented(spool: Spool) -> None:
+    (spool.begin() / "1.dcm").write_bytes(b"1")
+    (spool.parts / "half").write_bytes(b"half an object, of which the peer has no success")
+    assert spool.received() == []
+    (folder,) = after_a_crash(spool).received()
+    assert [file.name for file in folder.iterdir()] == ["1.dcm"]
+    assert list(spool.parts.iterdir()) == []
+
+
+def test_an_association_without_objects_leaves_nothing(spool: Spool) -> None:
+    spool.end(spool.begin())
+    assert spool.received() == []
+
+
+def test_what_was_segmented_half_is_segmented_again(spool: Spool) -> None:
+    folder = received(spool, "1.dcm")
+    (folder / "made").mkdir()
+    (folder / "made" / "1.dcm").write_bytes(b"of the process that was killed")
+    again = after_a_crash(spool)
+    assert again.received() == [folder]
+    again.segmented(folder, {"1.dcm": b"whole"})
+    assert [file.read_bytes() for file in again.to_store()] == [b"whole"]
+
+
+def test_what_was_segmented_is_not_segmented_again(spool: Spool) -> None:
+    """The kill comes after the Segmentations are in their place, and before the objects are deleted."""
+    folder = received(spool, "1.dcm", "2.dcm")
+    (folder / "made").mkdir()
+    (folder / "made" / "1.dcm").write_bytes(b"whole")
+    (folder / "made").rename(spool.path / "segmented" / folder.name)
+    again = after_a_crash(spool)
+    assert again.received() == []
+    assert [file.read_bytes() for file in again.to_store()] == [b"whole"]
+
+
+def test_objects_go_once_their_segmentations_are_there_and_these_once_they_are_stored(spool: Spool) -> None:
+    first, second = received(spool, "1.dcm"), received(spool, "2.dcm", "3.dcm")
+    spool.segmented(first, {"1.dcm": b"of 1"})
+    spool.segmented(second, {"1.dcm": b"of 2", "2.dcm": b"of 3"})
+    assert spool.received() == []
+    assert [file.read_bytes() for file in spool.to_store()] == [b"of 1", b"of 2", b"of 3"]
+    for file in spool.to_store():
+        spool.stored(file)
+    assert sorted(path.name for path in spool.path.rglob("*")) == [
+        ".lock", "failed", "parts", "received", "receiving", "segmented",
+    ]  # fmt: skip
+
+
+def test_a_number_is_not_given_twice(spool: Spool) -> None:
+    """Otherwise what failed yesterday would lie among what fails today."""
+    spool.fail([received(spool, "1.dcm") / "1.dcm"], "it is damaged")
+    assert after_a_crash(spool).begin().name == "00000002"
+
+
+def test_what_fails_is_kept_beside_the_reason(spool: Spool) -> None:
+    folder = received(spool, "1.dcm", "2.dcm")
+    kept = spool.fail([folder / "2.dcm"], "frame 1 is damaged")
+    assert sorted(file.name for file in kept.iterdir()) == ["2.dcm", "reasons.txt"]
+    assert (kept / "reasons.txt").read_text() == "2.dcm: frame 1 is damaged\n"
+    assert [file.name for file in folder.iterdir()] == ["1.dcm"]
+
+
+def test_the_folder_is_private_since_objects_name_patients(spool: Spool) -> None:
+    folder = received(spool, "1.dcm")
+    assert {path.stat().st_mode & 0o077 for path in (spool.path / "received", folder)} == {0}
+
+
+def test_two_processes_never_share_a_folder(spool: Spool) -> None:
+    with pytest.raises(SpoolError, match="another process"):
+        Spool(spool.path)
+
+
+def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SpoolError, match=r"file.*folder"):
+        Spool(tmp_path / "file" / "spool")

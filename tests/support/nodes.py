@@ -1,0 +1,89 @@
+"""``pranet receive`` in this event loop, in front of a fake predictor, and a peer that sends to it."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydicom import Dataset
+from pynetdicom import AE
+
+from service.commands import receive
+from service.commands.main import parser_of
+from service.configuration import from_command_line
+from tests.support.patching import Patches
+from tests.support.predictors import PATIENCE, RedPredictor
+
+TITLE = "PRANET"
+
+
+def free_port() -> int:
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as probe:
+        return int(probe.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node that runs, and where its objects lie."""
+
+    port: int
+    spool: Path
+    running: "asyncio.Task[int]"
+
+    async def failed(self) -> list[str]:
+        """Return the lines of all reasons, once there is one."""
+        async with asyncio.timeout(PATIENCE):
+            while not (found := sorted((self.spool / "failed").glob("*/reasons.txt"))):  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        return [line for file in found for line in file.read_text().splitlines()]
+
+    def waiting(self) -> list[str]:
+        """Return the names of what the spool has besides its own folders."""
+        return sorted(file.name for file in self.spool.rglob("*") if file.is_file() and file.name != ".lock")
+
+
+@contextlib.asynccontextmanager
+async def receiving(
+    spool: Path, url: str, patched: Patches, *flags: object, predictor: RedPredictor | None = None
+) -> AsyncIterator[Node]:
+    """Run the command inside the block; it is stopped as by SIGTERM, but without the end of the process."""
+    patched(receive, "load_predictor", lambda settings: predictor or RedPredictor())
+    port = free_port()
+    words = ["receive", "--spool", spool, "--stow-url", url, "--dicom-port", port, *flags]
+    arguments = parser_of(["receive"]).parse_args(list(map(str, words)))
+    running = asyncio.create_task(receive._receive(arguments, from_command_line(arguments)))
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while not running.done():
+                with contextlib.suppress(ConnectionRefusedError):
+                    socket.create_connection(("127.0.0.1", port)).close()
+                    break
+                await asyncio.sleep(0.02)
+        if running.done():
+            running.result()
+        yield Node(port, spool, running)
+    finally:
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+
+
+async def sent(
+    port: int, objects: Iterable[Dataset], *, called: str = TITLE, calling: str = "ENDO"
+) -> Sequence[Dataset]:
+    """Send objects over one association; return the answers, none if the association was refused."""
+    return await asyncio.to_thread(_sent, port, list(objects), called, calling)
+
+
+def _sent(port: int, objects: list[Dataset], called: str, calling: str) -> list[Dataset]:
+    entity = AE(calling)
+    for sop_class, syntax in dict.fromkeys((each.SOPClassUID, each.file_meta.TransferSyntaxUID) for each in objects):
+        entity.add_requested_context(sop_class, syntax)
+    association = entity.associate("127.0.0.1", port, ae_title=called)
+    if not association.is_established:
+        return []
+    answers = [association.send_c_store(each) for each in objects]
+    association.release()
+    return answers
