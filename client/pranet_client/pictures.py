@@ -53,3 +53,4 @@ class VideoFrame:
     picture: Picture
     captured: float  # time.monotonic() of this machine, seconds
     presented: float | None = None  # of a recording: its time in it, seconds, which smoothing counts by
+    damaged: bool = False  # a part of it was lost, and its decoder made up the pixels

@@ -3,7 +3,6 @@
 import gc
 import io
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 from pydicom.encaps import generate_fragments
@@ -12,7 +11,7 @@ from pydicom.uid import MPEGTransferSyntaxes
 from model.errors import how_to_install
 from pranet_client.pictures import RawPicture
 from service.errors import UndecodableImage, UnsupportedImage
-from service.frames.decoded_video import Matrix, display_matrix, raw_picture, upright
+from service.frames.decoded_video import Matrix, display_matrix, frames_of, raw_picture, upright
 
 SYNTAXES = frozenset(MPEGTransferSyntaxes)
 # The demuxers that FFmpeg may choose by the first bytes. Others, such as those of playlists, would open further files.
@@ -60,7 +59,7 @@ class Video:
             stream = container.streams.video[0]
             stream.codec_context.options = limits
             stream.codec_context.thread_count = 1  # the pool of threads has one for each core already
-            self._frames: Iterator[Any] = container.decode(stream)
+            self._frames = frames_of(container, stream)
         except Exception as error:  # FFmpeg's errors have many types
             raise UndecodableImage(
                 f"the DICOM object holds no video that can be read ({type(error).__name__}); send it again"
@@ -95,11 +94,10 @@ class Video:
         if self._failure:
             raise UndecodableImage(self._failure)  # a new one: each would keep the traceback of those before
         try:
-            frame = next(self._frames, None)
+            frame, damaged = next(self._frames, (None, False))
             if frame is not None and not self._decoded:
                 self._matrix = display_matrix(frame)
             pixels = None if frame is None else upright(frame, self._matrix)
-            whole = frame is not None and not frame.is_corrupt
         except Exception as error:
             kind = type(error).__name__
             self._failure = f"the DICOM video is damaged after frame {self._decoded} ({kind}); send it again"
@@ -111,7 +109,7 @@ class Video:
                 "the frames of the DICOM video differ in size from what its object declares; correct Rows and Columns"
             )
         else:
-            return raw_picture(pixels) if whole else None  # FFmpeg fills what is missing with pixels nearby
+            return None if damaged else raw_picture(pixels)
         raise UndecodableImage(self._failure)
 
     def _check_end(self) -> None:

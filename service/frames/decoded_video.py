@@ -4,6 +4,8 @@ The display matrix is that of ISO/IEC 14496-12, 6.2.2: it maps a pixel (p, q) to
 quarters; another angle is taken as the nearest one.
 """
 
+import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,71 @@ BT709, UNSPECIFIED = 1, 2  # matrices of ITU-T H.273, table 4
 Matrix = tuple[int, ...]
 
 SD_ROWS = 576  # video without a tag is BT.709 above this, and BT.601 up to it, as players assume
+
+
+class Damage:
+    """Tells which decoded frames of PyAV show pixels that FFmpeg made up.
+
+    FFmpeg marks the frame whose own data it found damaged: neither those that refer to it, up to the next key frame,
+    nor one whose packet came cut, nor those behind a packet that it could not decode.
+    """
+
+    def __init__(self) -> None:
+        self._made_up = False
+        self._cut: list[float] = []  # presentation times of packets of which a part is missing
+        self._lost = -math.inf  # presentation time of the last packet that could not be decoded
+
+    def cut(self, packet: Any) -> None:
+        """Note that a part of a packet is missing."""
+        self._cut.append(_time(packet, -math.inf))
+
+    def lose(self, packet: Any) -> None:
+        """Note that a packet could not be decoded; threads tell of it later, so no earlier key frame is a new start."""
+        self._made_up, self._lost = True, _time(packet, -math.inf)
+
+    def shows_in(self, frame: Any) -> bool:
+        """Tell whether the next frame, in the order in which frames are shown, has such pixels."""
+        time = _time(frame, math.inf)
+        if frame.key_frame and time > self._lost:
+            self._made_up = False
+            self._cut = [each for each in self._cut if each >= time]
+        if any(each <= time for each in self._cut):
+            self._made_up, self._cut = True, [each for each in self._cut if each > time]
+        self._made_up |= frame.is_corrupt
+        return self._made_up
+
+
+def _time(timed: Any, unknown: float) -> float:
+    return unknown if timed.pts is None else float(timed.pts)
+
+
+def frames_of(container: Any, stream: Any, lost: Callable[[], None] | None = None) -> Iterator[tuple[Any, bool]]:
+    """Yield the frames of a stream of PyAV, each with whether a part of it is made up.
+
+    Args:
+        container: open.
+        stream: of the container.
+        lost: is called for each packet that cannot be decoded; the next ones are decoded, as in a player.
+
+    Raises:
+        InvalidDataError: a packet cannot be decoded, and there is no ``lost``.
+
+    """
+    from av.error import InvalidDataError
+
+    damage = Damage()
+    for packet in container.demux(stream):
+        if packet.is_corrupt:
+            damage.cut(packet)
+        try:
+            frames = packet.decode()
+        except InvalidDataError:
+            if lost is None:
+                raise
+            damage.lose(packet)
+            lost()
+        else:
+            yield from ((frame, damage.shows_in(frame)) for frame in frames)
 
 
 def display_matrix(frame: Any) -> Matrix | None:

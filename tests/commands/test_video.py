@@ -1,9 +1,11 @@
 """Video as players show it: turned, in its colours, at its times; and the videos that commands write."""
 
 import asyncio
+import re
 from fractions import Fraction
 from pathlib import Path
 from time import sleep
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,11 +17,14 @@ from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from pranet_client.sources import in_thread
 from service.commands import recording
 from service.commands.main import main
+from service.commands.segment import session
 from service.commands.video.source import open_source, paced
 from service.commands.video.writer import VideoWriter
 from service.frames.codec import to_rgb
+from service.frames.decoded_video import Damage
 from service.frames.shapes import OUTLINE_COLOUR
 from tests.support import videos
+from tests.support.patching import Patches
 from tests.support.pictures import red_box
 from tests.support.predictors import RedPredictor
 from tests.support.serving import serving
@@ -116,6 +121,67 @@ async def test_a_streams_video_has_every_frame_at_its_time_with_the_newest_mask(
     tinted = [bool(frame[60, 80, 1] > 30) for frame in frames]  # the polyp is red without its tint
     assert tinted[-1]
     assert tinted == sorted(tinted)  # none before the first mask, all after it
+
+
+@pytest.fixture(params=[("mp4", 100), ("ts", 1000)])
+def damaged(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Return a video of 30 frames of which bytes in the middle are lost."""
+    kind, lost = request.param
+    boxes = [red_box(160, 128, (number, 30, 100 + number, 90)) for number in range(30)]
+    film = videos.write(tmp_path / f"in.{kind}", boxes, gop=10)
+    content = bytearray(film.read_bytes())
+    begin = content.find(b"mdat") + 1
+    middle = begin + (len(content) - begin) // 2
+    content[middle : middle + lost] = bytes(lost)
+    film.write_bytes(content)
+    return film
+
+
+def test_a_damaged_video_is_segmented_to_its_end_but_for_pixels_that_a_decoder_made_up(
+    damaged: Path, tmp_path: Path, patched: Patches, capsys: pytest.CaptureFixture[str]
+) -> None:
+    patched(session, "load_predictor", lambda settings: RedPredictor())
+    assert main(["segment", str(damaged), "-o", str(tmp_path / "out")]) == 1
+    told = capsys.readouterr().err
+    refused = sorted(int(number) for number in re.findall(r"frame (\d+): this frame is damaged", told))
+    kept = sorted(int(file.stem) for file in (tmp_path / "out" / f"{damaged.name}.frames").iterdir())
+    assert sorted(refused + kept) == list(range(len(refused + kept)))
+    assert len(refused + kept) >= 28  # some have no picture at all
+    assert refused == list(range(refused[0], refused[0] + len(refused)))  # those that refer to it, too
+    assert 2 <= len(refused) < 10
+    assert len(kept) > 20
+    assert (damaged.suffix == ".mp4") == ("of its packets cannot be decoded" in told)
+
+
+def shown(damage: Damage, kinds: str) -> str:
+    """Return which frames are damaged (x), given which are key frames (K) and corrupt (c); their times count from 0."""
+    frames = [
+        SimpleNamespace(key_frame=kind == "K", is_corrupt=kind == "c", pts=time) for time, kind in enumerate(kinds)
+    ]
+    return "".join("x" if damage.shows_in(frame) else "." for frame in frames)
+
+
+def test_what_refers_to_a_damaged_frame_is_damaged_until_the_next_key_frame() -> None:
+    assert shown(Damage(), "K.c..K..") == "..xxx..."
+
+
+def test_a_cut_packet_damages_its_frame_and_not_those_that_threads_deliver_after_it() -> None:
+    damage = Damage()
+    damage.cut(SimpleNamespace(pts=4))
+    assert shown(damage, "K..K...K") == "....xxx."
+
+
+@pytest.mark.parametrize(("time", "expected"), [(3.5, "....xx.."), (5.5, "........")])
+def test_a_cut_packet_without_a_frame_damages_the_next_ones_up_to_a_key_frame(time: float, expected: str) -> None:
+    damage = Damage()
+    damage.cut(SimpleNamespace(pts=time))
+    assert shown(damage, "K.....K.") == expected
+
+
+def test_a_lost_packet_damages_all_up_to_the_first_key_frame_behind_it() -> None:
+    damage = Damage()
+    damage.lose(SimpleNamespace(pts=3))
+    assert shown(damage, "..K.K.") == "xxxx.."
 
 
 async def masks_of(film: str, fps: float | None, config: pb.StreamConfig) -> list[bytes]:

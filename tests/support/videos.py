@@ -22,6 +22,7 @@ def write(
     times: Sequence[int] = (),
     time_base: Fraction = Fraction(1, 25),
     matrix: int | None = None,
+    gop: int = 250,
 ) -> Path:
     """Write a lossless-looking H.264 video.
 
@@ -31,10 +32,11 @@ def write(
         times: presentation times in units of ``time_base``; by default one unit a frame.
         time_base: seconds.
         matrix: of ITU-T H.273, converted and tagged; None: BT.601 without a tag.
+        gop: frames from a key frame to the next.
 
     """
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25, options={"crf": "1", "preset": "ultrafast"})
+        stream = container.add_stream("libx264", rate=25, options={"crf": "1", "preset": "ultrafast", "g": str(gop)})
         stream.codec_context.time_base = time_base
         if matrix is not None:
             stream.codec_context.colorspace = matrix

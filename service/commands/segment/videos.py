@@ -14,7 +14,7 @@ from model import files, targets
 from model.errors import SourceError
 from model.targets import Targets
 from model.transforms import Pixels
-from pranet_client.pictures import VideoFrame
+from pranet_client.pictures import Picture, VideoFrame
 from pranet_client.sources import in_thread
 from service.answers import describe
 from service.commands.segment.jobs import OUT, frame
@@ -22,7 +22,7 @@ from service.commands.segment.outputs import content, mask_of, suffix_of, write
 from service.commands.video.source import Source, paced
 from service.commands.video.suffixes import LINES
 from service.commands.video.writer import OverlayWriter
-from service.errors import ServiceError
+from service.errors import ServiceError, UndecodableImage
 from service.frames.frame import Options, Segmentation
 from service.runtime import Service
 from service.streams.frame import StreamFrame
@@ -163,7 +163,8 @@ async def segment_video(
                     continue
                 sent.append(shot)
                 moment = round((shot.presented or 0.0) * 1e6)
-                yield StreamFrame(frame_id=shot.frame_id, source=shot.picture, presentation_time_us=moment)
+                picture = _refused if shot.damaged else shot.picture
+                yield StreamFrame(frame_id=shot.frame_id, source=picture, presentation_time_us=moment)
         except SourceError as error:  # ends the video, after the frames before it were answered
             broken = error
 
@@ -187,6 +188,11 @@ async def segment_video(
     if broken is not None:
         raise broken
     return findings
+
+
+def _refused() -> Picture:
+    """Stand for a frame that is damaged: a mask of pixels that a decoder made up would pass for a finding."""
+    raise UndecodableImage("this frame is damaged: a part of its pixels is lost; copy the video again")
 
 
 def _line(shot: VideoFrame, outcome: Segmentation | ServiceError) -> str:

@@ -1,6 +1,6 @@
 """Frames of a video as players show them, with their times."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +8,7 @@ import cv2
 
 from pranet_client.pictures import Picture
 from service.commands.video.demo import jpeg
-from service.frames.decoded_video import Matrix, display_matrix, raw_picture, upright
+from service.frames.decoded_video import Matrix, display_matrix, frames_of, raw_picture, upright
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,9 +17,12 @@ class TimedPicture:
 
     picture: Picture
     seconds: float | None  # presentation time, from the first frame; None: live, shown as it comes
+    damaged: bool = False  # a part was lost, and FFmpeg filled it with pixels nearby
 
 
-def decoded(container: Any, stream: Any, *, raw: bool, interval: float) -> Iterator[TimedPicture]:
+def decoded(
+    container: Any, stream: Any, *, raw: bool, interval: float, lost: Callable[[], None]
+) -> Iterator[TimedPicture]:
     """Decode a video stream of an open PyAV container.
 
     Args:
@@ -27,17 +30,18 @@ def decoded(container: Any, stream: Any, *, raw: bool, interval: float) -> Itera
         stream: its video stream.
         raw: yield raw pixels instead of JPEG.
         interval: seconds from a frame to the next, for frames that carry no time of their own.
+        lost: is called for each packet that cannot be decoded.
 
     """
     first, last, matrix = None, -interval, None
-    for frame in container.decode(stream):
+    for frame, damaged in frames_of(container, stream, lost):
         if first is None:
             first, matrix = frame.time or 0.0, display_matrix(frame)
         seconds = last + interval if frame.time is None else frame.time - first
         if seconds <= last:  # a damaged file: time never stands still or goes back in a player
             seconds = last + interval
         last = seconds
-        yield TimedPicture(upright_picture(frame, matrix, raw=raw), seconds)
+        yield TimedPicture(upright_picture(frame, matrix, raw=raw), seconds, damaged)
 
 
 def upright_picture(frame: Any, matrix: Matrix | None, *, raw: bool) -> Picture:

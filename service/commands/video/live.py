@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from model.errors import SourceError
 from service.commands.video.decoding import TimedPicture, upright_picture
 from service.commands.video.pyav import load_av, reason
-from service.frames.decoded_video import display_matrix
+from service.frames.decoded_video import display_matrix, frames_of
 
 SILENT_SECONDS = 5.0  # how long a source may send nothing: at first, and before it is connected again
 FIRST_PAUSE_SECONDS = 0.25  # before the second connection; doubled each time until one delivers a frame
@@ -96,14 +96,20 @@ class Live:
         with container:
             began = time.monotonic()
             try:
-                for number, frame in enumerate(container.decode(stream)):
+                frames = frames_of(container, stream, lambda: self._check(began))
+                for number, (frame, damaged) in enumerate(frames):
                     if self._closed.is_set():
                         return
                     matrix = matrix if number else display_matrix(frame)
-                    yield TimedPicture(upright_picture(frame, matrix, raw=self._raw), None)
+                    yield TimedPicture(upright_picture(frame, matrix, raw=self._raw), None, damaged)
                     began = time.monotonic()
             except self._av.FFmpegError as error:
                 raise self._error(error, began) from None  # the cause would show the address
+
+    def _check(self, began: float) -> None:
+        """Look at a packet that cannot be decoded, as the network loses some: live video goes on without it."""
+        if time.monotonic() - began >= SILENT_SECONDS:
+            raise SourceError(f"{self._shown} sent nothing that can be decoded for {SILENT_SECONDS:g} s")
 
     def _open(self) -> tuple[Any, Any]:
         options = {"rtsp_transport": "tcp", "fflags": "nobuffer"} if self._name.startswith("rtsp") else {}

@@ -109,7 +109,7 @@ def paced(source: Source, fps: float | None, limit_seconds: float | None, *, hol
             return
         if hold:
             time.sleep(max(0.0, due - time.monotonic()))
-        yield VideoFrame(number, shot.picture, time.monotonic(), shot.seconds)
+        yield VideoFrame(number, shot.picture, time.monotonic(), shot.seconds, shot.damaged)
 
 
 def _pictures(pictures: Iterable[bytes], fps: float | None) -> Source:
@@ -133,15 +133,24 @@ def _file(name: str, raw: bool) -> Source:
 
 
 def _frames(name: str, container: Any, stream: Any, raw: bool, fps: float) -> Iterator[TimedPicture]:
-    """Yield the frames of a file; errors name it."""
+    """Yield the frames of a file; errors name it, and come after all frames that can be decoded."""
     av = load_av()
-    number = 0
+    number, lost = 0, 0
+
+    def lose() -> None:
+        nonlocal lost
+        lost += 1
+
     try:
         with container:
-            for shot in decoded(container, stream, raw=raw, interval=1 / fps):
+            for shot in decoded(container, stream, raw=raw, interval=1 / fps, lost=lose):
                 number += 1
                 yield shot
     except av.FFmpegError as error:
         raise SourceError(f"{name} is damaged after frame {number}: {reason(error)}") from error
     if not number:
         raise SourceError(f"{name} holds no frame; give a video that plays")
+    if lost:
+        raise SourceError(
+            f"{name} is damaged: {lost} of its packets cannot be decoded, so their frames are missing; copy it again"
+        )
