@@ -138,6 +138,55 @@ GUARDS = [
         "pass",
         "transports/test_stream.py::test_under_every_a_client_that_does_not_read_is_not_read_from",
     ),
+    Guard(
+        "a faulty object costs the others of its series",
+        "service/pacs/node.py",
+        "return [([file], await self._segmentation([file])) for file in group]",
+        "return [(group, result)]",
+        "pacs/test_nothing_is_lost.py::test_one_object_with_damaged_pixels_is_kept_aside_and_the_others_are_segmented",
+    ),
+    Guard(
+        "a kill between two steps stores a Segmentation twice",
+        "service/pacs/spool.py",
+        "if (self._segmented / folder.name).exists():",
+        "if False:",
+        "pacs/test_spool.py::test_what_was_segmented_is_not_segmented_again",
+    ),
+    Guard(
+        "what an operator put back ends the node",
+        "service/pacs/node.py",
+        "except Exception:",
+        "except ZeroDivisionError:",
+        "pacs/test_nothing_is_lost.py::test_what_an_operator_puts_back_is_tried_again_whatever_it_is",
+    ),
+    Guard(
+        "a full disk ends the node",
+        "service/pacs/node.py",
+        "except OSError as error:",
+        "except ZeroDivisionError as error:",
+        "pacs/test_nothing_is_lost.py::test_a_full_disk_delays_segmentations_and_loses_no_object",
+    ),
+    Guard(
+        "pixels that a decoder made up get a mask",
+        "service/frames/decoded_video.py",
+        "self._made_up, self._cut = True,",
+        "self._made_up, self._cut = False,",
+        "commands/test_video.py::test_a_cut_packet_damages_its_frame_and_not_those_that_threads_deliver_after_it",
+    ),
+    Guard(
+        "a damaged packet ends a video",
+        "service/frames/decoded_video.py",
+        "if lost is None:",
+        "if True:",
+        "commands/test_video.py::test_a_damaged_video_is_segmented_to_its_end_but_for_pixels_that_a_decoder_made_up",
+    ),
+    Guard(
+        "a film that is sought is called frozen",
+        "service/frames/quality.py",
+        "last is None or back or",
+        "last is None or",
+        "unit/test_temporal.py::test_after_a_step_back_in_a_recording_stillness_is_counted_anew",
+    ),
 ]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 
 from service.dicom import references, seg, study, work
 from service.dicom.wanted import Wanted
@@ -45,12 +45,7 @@ class Node:
     metrics: NodeMetrics
 
     async def run(self, arrived: asyncio.Event) -> None:
-        """Work each time ``arrived`` is set, and on what the spool holds at the start.
-
-        Raises:
-            OSError: the spool cannot be read or written.
-
-        """
+        """Work each time ``arrived`` is set, and on what the spool holds at the start."""
         made = asyncio.Event()
         arrived.set()
         async with asyncio.TaskGroup() as tasks:
@@ -63,7 +58,12 @@ class Node:
             await arrived.wait()
             arrived.clear()
             for folder in self.spool.received():
-                await self._segment(folder)
+                try:
+                    await self._segment(folder)
+                except OSError as error:
+                    log.error("the spool cannot be used: %s; next attempt in %g s", error.strerror, LONGEST_WAIT)
+                    await asyncio.sleep(LONGEST_WAIT)
+                    arrived.set()
                 made.set()
 
     async def _segment(self, folder: Path) -> None:
@@ -152,10 +152,11 @@ def groups(folder: Path, max_bytes: int) -> list[list[Path]]:
         max_bytes: of the objects of a group, and so of memory; a larger object is a group of its own.
 
     """
-    heads = {file: dcmread(file, stop_before_pixels=True) for file in sorted(folder.glob("*.dcm"))}
-    found: dict[Hashable, list[list[Path]]] = {}
+    heads = {file: _head(file) for file in sorted(folder.glob("*.dcm"))}
+    found: dict[Hashable, list[list[Path]]] = {file: [[file]] for file, head in heads.items() if head is None}
     room: dict[Hashable, tuple[int, int]] = {}
-    for file, head in sorted(heads.items(), key=lambda each: work.number_of(each[1])):
+    readable = [(file, head) for file, head in heads.items() if head is not None]
+    for file, head in sorted(readable, key=lambda each: work.number_of(each[1])):
         key = tuple(str(head.get(name)) for name in seg.SHARED)
         size, pixels = file.stat().st_size, references.frames(head) * head.Rows * head.Columns
         bytes_left, pixels_left = room.get(key, (0, 0))
@@ -165,3 +166,12 @@ def groups(folder: Path, max_bytes: int) -> list[list[Path]]:
         found[key][-1].append(file)
         room[key] = bytes_left - size, pixels_left - pixels
     return [group for each in found.values() for group in each]
+
+
+def _head(file: Path) -> Dataset | None:
+    """Return an object without its pixels; None if an operator put there what is no such object."""
+    try:
+        head = dcmread(file, stop_before_pixels=True)
+        return head if {"Rows", "Columns"} <= set(head.dir()) else None
+    except Exception:  # pydicom raises many types of exceptions for damaged files
+        return None

@@ -70,6 +70,7 @@ SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
 COMMENT_LENGTH = 64  # characters of an ErrorComment, as its value representation LO allows
 MAX_ASSOCIATIONS = 10
 NETWORK_SECONDS = 60.0  # after which a silent peer is cut off
+PART_SECONDS = 2 * NETWORK_SECONDS  # after which nobody writes to a part of an object any more
 
 
 class ReceiverError(UserError):
@@ -106,6 +107,7 @@ class Receiver:
         self._folders: dict[Association, Path] = {}
         self._closed: weakref.WeakSet[Association] = weakref.WeakSet()
         self._lock = threading.Lock()
+        self._reading = threading.Lock()  # one object in memory at a time
         self._entity = AE(ae_title)
         self._entity.require_called_aet = True
         self._entity.require_calling_aet = list(callers)
@@ -168,7 +170,8 @@ class Receiver:
         size = path.stat().st_size
         if size > self._max_bytes:
             raise TooManyBytes(f"{size} bytes are too many; raise --max-archive-bytes")
-        study.read(path.read_bytes(), self._max_pixels)
+        with self._reading:
+            study.read(path.read_bytes(), self._max_pixels)
         if not uid.is_valid:  # it becomes the name of a file
             raise UndecodableImage("the SOP Instance UID is not valid; send a valid one")
         with path.open("rb") as file:
@@ -188,6 +191,7 @@ class Receiver:
             log.info("objects received: %d, of %s", len(list(folder.iterdir())), _peer(event.assoc))
             self._spool.end(folder)
             self._arrived()
+        self._spool.clear_parts(PART_SECONDS)
 
     def _rejected(self, event: Event) -> None:
         wanted = event.assoc.requestor.primitive

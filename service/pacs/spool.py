@@ -13,6 +13,7 @@ import fcntl
 import itertools
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -119,6 +120,13 @@ class Spool:
         """Return functions that count the objects in each place where they may wait."""
         places = (self._received, self._segmented, self._failed)
         return {place.name: partial(_objects, place) for place in places}
+
+    def clear_parts(self, seconds: float) -> None:
+        """Delete what is left of objects that broke off: parts that nobody has written to for so long."""
+        for part in self.parts.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # it has become an object
+                if time.time() - part.stat().st_mtime > seconds:
+                    part.unlink()
 
     def _leave(self, folder: Path) -> None:
         with contextlib.suppress(OSError):  # it holds other files

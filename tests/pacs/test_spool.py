@@ -1,5 +1,6 @@
 """A crash at any moment leaves each object in one place, from which the next start goes on."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,15 @@ def test_what_fails_is_kept_beside_the_reason(spool: Spool) -> None:
     assert sorted(file.name for file in kept.iterdir()) == ["2.dcm", "reasons.txt"]
     assert (kept / "reasons.txt").read_text() == "2.dcm: frame 1 is damaged\n"
     assert [file.name for file in folder.iterdir()] == ["1.dcm"]
+
+
+def test_parts_that_nobody_writes_to_any_more_are_deleted(spool: Spool) -> None:
+    old, new = spool.parts / "old.dcm", spool.parts / "new.dcm"
+    for part in (old, new):
+        part.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    spool.clear_parts(60)
+    assert list(spool.parts.iterdir()) == [new]
 
 
 def test_the_folder_is_private_since_objects_name_patients(spool: Spool) -> None:

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom import Dataset
+from pydicom.uid import generate_uid
 from pynetdicom import AE
 
 from service.commands import receive
 from service.commands.main import parser_of
 from service.configuration import from_command_line
+from tests.support.dicom_objects import PICTURES, dicom
 from tests.support.patching import Patches
 from tests.support.predictors import PATIENCE, RedPredictor
 
@@ -87,3 +89,17 @@ def _sent(port: int, objects: list[Dataset], called: str, calling: str) -> list[
     answers = [association.send_c_store(each) for each in objects]
     association.release()
     return answers
+
+
+def series() -> list[Dataset]:
+    """Return the three pictures, as objects of one series."""
+    study, uid = generate_uid(), generate_uid()
+    return [
+        dicom([picture], StudyInstanceUID=study, SeriesInstanceUID=uid, InstanceNumber=number)
+        for number, picture in enumerate(PICTURES, 1)
+    ]
+
+
+def sources(segmentation: Dataset) -> list[str]:
+    frames = segmentation.PerFrameFunctionalGroupsSequence
+    return [each.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID for each in frames]

@@ -1,0 +1,79 @@
+"""What a node refuses, and what its peer is told."""
+
+import errno
+from pathlib import Path
+
+import pytest
+from pydicom.uid import BasicTextSRStorage
+
+from service.pacs import receiver
+from service.pacs.spool import Spool
+from tests.support.dicom_objects import PICTURES, dicom
+from tests.support.nodes import receiving, sent, series, sources
+from tests.support.patching import Patches
+from tests.support.servers.stow import Stow
+from tests.support.serving import until
+
+SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
+
+
+async def test_what_cannot_be_segmented_is_refused_with_the_reason_and_costs_no_other_object(
+    pacs: Stow, tmp_path: Path, patched: Patches
+) -> None:
+    good, bad = series()[:2]
+    del bad.Rows
+    async with receiving(tmp_path / "spool", pacs.url, patched) as it:
+        answers = await sent(it.port, [bad, good])
+        await until(lambda: bool(pacs.stored) and not it.waiting())
+    assert [each.Status for each in answers] == [CANNOT_UNDERSTAND, SUCCESS]
+    assert "it has no Rows" in answers[0].ErrorComment
+    assert sources(pacs.stored[0]) == [good.SOPInstanceUID]
+
+
+async def test_a_larger_object_than_allowed_is_refused(pacs: Stow, tmp_path: Path, patched: Patches) -> None:
+    async with receiving(tmp_path / "spool", pacs.url, patched, "--max-archive-bytes", 10_000) as it:
+        (answer,) = await sent(it.port, series()[:1])
+        assert it.waiting() == []
+    assert answer.Status == CANNOT_UNDERSTAND
+    assert "--max-archive-bytes" in answer.ErrorComment
+
+
+async def test_a_report_gets_no_presentation_context(pacs: Stow, tmp_path: Path, patched: Patches) -> None:
+    report = dicom([PICTURES[0]], SOPClassUID=BasicTextSRStorage)
+    async with receiving(tmp_path / "spool", pacs.url, patched) as it:
+        assert await sent(it.port, [report]) == []
+
+
+@pytest.mark.parametrize(("called", "calling"), [("OTHER", "ENDO1"), ("PRANET", "ENDO3")])
+async def test_other_titles_than_the_agreed_ones_are_rejected(
+    pacs: Stow, tmp_path: Path, patched: Patches, called: str, calling: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with receiving(tmp_path / "spool", pacs.url, patched, "--caller", "ENDO1", "--caller", "ENDO2") as it:
+        assert await sent(it.port, series(), called=called, calling=calling) == []
+        assert len(await sent(it.port, series(), calling="ENDO2")) == 3
+    assert f"rejected an association of {calling} at 127.0.0.1, which called {called}" in capsys.readouterr().err
+
+
+async def test_what_cannot_be_kept_is_reported_to_its_peer(
+    pacs: Stow, tmp_path: Path, patched: Patches, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(spool: Spool) -> Path:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    patched(Spool, "begin", full)
+    async with receiving(tmp_path / "spool", pacs.url, patched) as it:
+        (answer,) = await sent(it.port, series()[:1])
+        assert it.waiting() == []
+    assert answer.Status == OUT_OF_RESOURCES
+    assert "No space left on device" in answer.ErrorComment
+    assert "cannot be kept: No space left on device" in capsys.readouterr().err
+
+
+async def test_what_is_left_of_an_object_that_broke_off_goes_with_the_next_association(
+    pacs: Stow, tmp_path: Path, patched: Patches
+) -> None:
+    patched(receiver, "PART_SECONDS", 0)
+    async with receiving(tmp_path / "spool", pacs.url, patched) as it:
+        (it.spool / "parts" / "half.dcm").write_bytes(b"half an object")
+        await sent(it.port, series())
+        await until(lambda: bool(pacs.stored) and not it.waiting())
