@@ -17,6 +17,6 @@ def too_many_scans() -> UnreadablePicture:
     return UnreadablePicture(f"the JPEG has more than {MAX_SCANS} scans", "save it as baseline JPEG or PNG")
 
 
-def too_many_steps(kind: str, parts: str) -> UnreadablePicture:
+def too_many_steps(kind: str, parts: str, advice: str = "save it again without metadata") -> UnreadablePicture:
     """Return the error for a file of more than ``MAX_STEPS`` parts."""
-    return UnreadablePicture(f"the {kind} has more than {MAX_STEPS} {parts}", "save it again without metadata")
+    return UnreadablePicture(f"the {kind} has more than {MAX_STEPS} {parts}", advice)

@@ -12,6 +12,7 @@ from typing import Self
 from PIL.TiffImagePlugin import COMPRESSION_INFO, IFDRational, ImageFileDirectory_v2
 
 from model.pictures.errors import DAMAGED, damaged, unsupported
+from model.pictures.limits import MAX_STEPS, too_many_steps
 
 WIDTH, LENGTH, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 256, 257, 258, 259, 262, 266
 STRIP_OFFSETS, ORIENTATION, SAMPLES, ROWS_PER_STRIP, STRIP_COUNTS = 273, 274, 277, 278, 279
@@ -19,6 +20,7 @@ LEAST, MOST, LEAST_TYPED, MOST_TYPED = 280, 281, 340, 341  # MinSampleValue, Max
 PLANAR, PREDICTOR, COLOR_MAP, INK_SET, EXTRA, FORMAT = 284, 317, 320, 332, 338, 339
 TILE_WIDTH, TILE_LENGTH, TILE_OFFSETS, TILE_COUNTS = 322, 323, 324, 325
 COEFFICIENTS, SUBSAMPLING, REFERENCE = 529, 530, 532
+MAX_VALUES = 64  # of a tag with some for each sample
 UNSIGNED, SIGNED, FLOAT = 1, 2, 3  # SampleFormat
 MIN_IS_WHITE, MIN_IS_BLACK, RGB, PALETTE, SEPARATED, YCBCR, CIELAB = 0, 1, 2, 3, 5, 6, 8
 COLOURS = {MIN_IS_WHITE: 1, MIN_IS_BLACK: 1, RGB: 3, PALETTE: 1, SEPARATED: 4, YCBCR: 3, CIELAB: 3}
@@ -28,6 +30,8 @@ OTHER = {4: "a transparency mask", 9: "ICCLab", 10: "ITULab", 32803: "a colour f
 CODED = {33003: "JPEG 2000", 33005: "JPEG 2000", 34712: "JPEG 2000", 34661: "JBIG", 34663: "MDI", 34676: "SGI LogLuv",
          34677: "SGI LogLuv", 34887: "LERC", 34892: "lossy JPEG", 50002: "JPEG XL", 22610: "JPEG XR"}  # fmt: skip
 BYTEWISE = frozenset((1, 5, 8, 32773, 32946, 34925, 50000))  # compressions of bytes, whatever the pixels mean
+PARTS = (STRIP_OFFSETS, STRIP_COUNTS, TILE_OFFSETS, TILE_COUNTS)
+VALUES = (BITS, FORMAT, EXTRA, COEFFICIENTS, SUBSAMPLING, REFERENCE, LEAST, MOST, LEAST_TYPED, MOST_TYPED)
 ADVICE = "send 8 or 16 bits per channel, uncompressed, LZW or deflate"
 
 
@@ -47,6 +51,9 @@ class Directory:
 
         """
         big = data[2:4] in (b"+\0", b"\0+")
+        order = "<" if data[:2] == b"II" else ">"
+        if _entries(data, order, big) > MAX_STEPS:
+            raise too_many_steps("TIFF", "tags")
         try:
             tags = ImageFileDirectory_v2(data[: 16 if big else 8])
             stream = io.BytesIO(data)
@@ -56,7 +63,7 @@ class Directory:
             tags.load(stream)
         except DAMAGED as error:
             raise damaged("TIFF", f"its directory: {error}") from error
-        found = cls(tags, "<" if data[:2] == b"II" else ">")
+        found = cls(tags, order)
         found._check(len(data))
         return found
 
@@ -73,6 +80,13 @@ class Directory:
             return tuple(float(value) if isinstance(value, IFDRational) else value for value in values)
         except ZeroDivisionError as error:
             raise damaged("TIFF", f"tag {tag} is a fraction of 0") from error
+
+    def _count(self, tag: int) -> int:
+        """Return how many values a tag has, without reading them."""
+        if tag not in self.tags.tagtype:
+            return 0
+        size, _ = self.tags._load_dispatch[self.tags.tagtype[tag]]
+        return len(self.tags._tagdata.get(tag, b"")) // size
 
     def number(self, tag: int, default: int) -> int:
         """Return the first value of a tag."""
@@ -143,6 +157,11 @@ class Directory:
         return self.compression in BYTEWISE
 
     def _check(self, size: int) -> None:
+        for tag, most in (*((part, MAX_STEPS) for part in PARTS), *((tag, MAX_VALUES) for tag in VALUES)):
+            if self._count(tag) > most:  # each is a step in Python, here or in Pillow
+                if tag in PARTS:
+                    raise too_many_steps("TIFF", "strips or tiles", "save it again in larger ones")
+                raise damaged("TIFF", f"tag {tag} has more than {MAX_VALUES} values")
         if min(self.size) < 1:
             raise damaged("TIFF", f"its directory declares {self.size[0]}x{self.size[1]} pixels")
         if self.tags.next not in (0, self.tags._offset):
@@ -183,6 +202,15 @@ class Directory:
             if offset + count > size:
                 part = f"{'tile' if tiled else 'strip'} {number} ends at byte {offset + count:.0f} of {size}"
                 raise damaged("TIFF", part)
+
+
+def _entries(data: bytes, order: str, big: bool) -> int:
+    """Return how many tags the first directory declares; 0 if it is cut off."""
+    try:
+        (at,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
+        return int(struct.unpack_from(order + ("Q" if big else "H"), data, at)[0])
+    except (struct.error, OverflowError):
+        return 0
 
 
 def relabelled(data: bytes, order: str, tags: dict[int, tuple[int, ...]]) -> bytes:

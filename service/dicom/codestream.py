@@ -19,12 +19,9 @@ from pydicom.uid import (
 from model.pictures.errors import UnreadablePicture
 from model.pictures.jpeg import FRAME_HEADERS
 from model.pictures.reading import JPEG_START, jpeg_segments
+from service.dicom import jpeg_2000
 from service.errors import UnsupportedImage
 
-J2K_START = b"\xff\x4f\xff\x51"  # SOC and SIZ (ITU-T T.800, A.4 and A.5.1)
-JP2_CODESTREAM = b"jp2c"
-SIZ = struct.Struct(">8IH")  # right and bottom of the image, its offsets, tile size, tile offsets, components
-MAX_TILES = 8192  # tiles times components; OpenJPEG takes 4 KiB for each. 3840x2160 in RGB has 6,120 of 64x64
 BASELINE, EXTENDED, LOSSLESS, JPEG_LS = 0xC0, 0xC1, 0xC3, 0xF7  # SOF0, 1, 3 (ITU-T T.81, table B.1) and 55 (T.87)
 # The coding processes of each transfer syntax (PS3.5, 8.2.1 and 8.2.3): progressive ones are in none.
 PROCESSES = {
@@ -41,26 +38,12 @@ def declared_size(data: bytes, syntax: UID) -> tuple[int, int] | None:
     """Return the declared width and height of a frame; None if it has no valid header of its transfer syntax.
 
     Raises:
-        UnsupportedImage: a JPEG 2000 has more than ``MAX_TILES`` tiles, or a JPEG more scans than the reader allows.
+        UnsupportedImage: a JPEG 2000 exceeds a limit of ``jpeg_2000``, or a JPEG has more scans than are allowed.
 
     """
     if syntax in PROCESSES:
         return _jpeg_size(data, PROCESSES[syntax])
-    return _jpeg_2000_size(data)
-
-
-def _jpeg_2000_size(data: bytes) -> tuple[int, int] | None:
-    start = 0 if data.startswith(J2K_START) else data.find(JP2_CODESTREAM) + len(JP2_CODESTREAM)
-    at = start + len(J2K_START) + 4  # after the fields for length and capabilities
-    if data[start : start + len(J2K_START)] != J2K_START or len(data) < at + SIZ.size:
-        return None
-    right, bottom, left, top, wide, high, tiles_left, tiles_top, components = SIZ.unpack_from(data, at)
-    if not wide or not high:
-        return None
-    tiles = -((tiles_left - right) // wide) * -((tiles_top - bottom) // high)
-    if tiles * components > MAX_TILES:
-        raise UnsupportedImage(f"the JPEG 2000 has more than {MAX_TILES} tiles times components; use larger tiles")
-    return right - left, bottom - top
+    return jpeg_2000.size(data)
 
 
 def _jpeg_size(data: bytes, processes: tuple[int, ...]) -> tuple[int, int] | None:

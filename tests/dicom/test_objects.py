@@ -25,7 +25,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from service.dicom.codestream import J2K_START
+from service.dicom.jpeg_2000 import START as J2K_START
 from tests.support.dicom_objects import (
     DICOM,
     LOSSLESS,

@@ -33,12 +33,26 @@ def after_start(inserted: bytes, jpeg: bytes = JPEG) -> bytes:
     return jpeg[:2] + inserted + jpeg[2:]
 
 
-def tiff(compression: int, strip: bytes, following: int = 0) -> bytes:
-    """Write a grey TIFF of 64x48 in one strip."""
+def tiff(compression: int, strip: bytes, following: int = 0, count: int = 8) -> bytes:
+    """Write a grey TIFF of 64x48 in one strip, whose directory declares ``count`` tags."""
     tags = ((256, 64), (257, 48), (258, 8), (259, compression), (262, 1), (273, 122), (278, 48), (279, len(strip)))
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
-    directory = struct.pack("<H", len(tags)) + entries + struct.pack("<I", following)
+    directory = struct.pack("<H", count) + entries + struct.pack("<I", following)
     return (struct.pack("<2sHI", b"II", 42, 8) + directory).ljust(122, b"\0") + strip
+
+
+def strips(rows: int, bits: int = 1) -> bytes:
+    """Write a grey TIFF 8 pixels wide, each row of which is a strip, all in the same place."""
+    places, lengths, eights = (8 + 2 + 12 * 9 + 4 + 4 * rows * at for at in range(3))
+    tags = (
+        (256, 1, 8), (257, 1, rows), (258, bits, 8 if bits == 1 else eights), (259, 1, 1), (262, 1, 1),
+        (273, rows, places), (277, 1, 1), (278, 1, 1), (279, rows, lengths),
+    )  # fmt: skip
+    entries = b"".join(struct.pack("<HHII", tag, 4, values, value) for tag, values, value in tags)
+    lists = (eights + 4 * bits,) * rows + (8,) * rows + (8,) * bits
+    return (
+        struct.pack("<2sHIH", b"II", 42, 8, 9) + entries + bytes(4) + struct.pack(f"<{len(lists)}I", *lists) + bytes(8)
+    )
 
 
 def run_lengths() -> bytes:
@@ -59,6 +73,13 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
     "fill bytes": (lambda: after_start(b"\xff" * MAX_STEPS), "segments, or bytes between"),
     "chunks": (lambda: PNG[:PNG_HEADER] + EMPTY_CHUNK * MAX_STEPS + PNG[PNG_HEADER:], "chunks; save it again"),
     "pictures": (lambda: tiff(1, bytes(64 * 48), following=8 + 64 * 48), "more than one picture"),
+    "strips": (lambda: strips(MAX_STEPS + 1), "strips or tiles; save it again in larger ones"),
+    "tags": (lambda: tiff(1, bytes(64 * 48), count=MAX_STEPS + 1), "tags; save it again"),
+    "tags of a BigTIFF": (
+        lambda: struct.pack("<2s3HQQ", b"II", 43, 8, 0, 16, 10**6) + bytes(40),
+        "tags; save it again",
+    ),
+    "values of a tag": (lambda: strips(48, bits=100), "tag 258 has more than 64 values"),
     "run lengths": (run_lengths, "send it uncompressed"),
 }
 
@@ -105,6 +126,7 @@ GOOD: dict[str, Callable[[], bytes]] = {
     "a PNG of OpenCV": lambda: by_opencv(".png"),
     "a PNG of Pillow": lambda: encoded(noise(2000, 1500).convert("RGB")),
     "a TIFF of JPEG": lambda: encoded(noise(1600, 1200), "TIFF", compression="jpeg"),
+    "a TIFF with a strip for each of many rows": lambda: strips(MAX_STEPS),
     "a TIFF of strips": lambda: encoded(noise(1600, 1200), "TIFF", compression="tiff_lzw"),
 }
 
