@@ -125,7 +125,7 @@ async def test_a_refused_stream_has_the_same_fields() -> None:
 async def test_a_service_that_is_not_there_is_not_taken_for_one_with_another_protocol() -> None:
     async with AsyncClient("http://127.0.0.1:1") as client:
         with pytest.raises(
-            RequestFailed, match="no service answers at http://127.0.0.1:1; check that it runs"
+            RequestFailed, match=r"no service answers at http://127\.0\.0\.1:1; check that it runs"
         ) as failed:
             await client.info()
     assert "gRPC" not in failed.value.detail
