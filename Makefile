@@ -15,7 +15,7 @@ BUNDLED := $(wildcard requirements/*.txt) pyproject.toml docker/install.sh docke
 	$(shell find model service client weights -type f ! -name '*.pyc')
 PIP_COMPILE := $(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --no-header -q
 
-.PHONY: serve extras triton-client test check lowest-check path fuzz soak lighthouse peers ray-check training-check guards-check long-check format lint types contracts proto proto-check readme lock bundle bundle-check image-check systemd-check sbom audit clean
+.PHONY: serve extras triton-client test check lowest-check path fuzz soak lighthouse peers annotation-check ray-check training-check guards-check long-check format lint types contracts proto proto-check readme lock bundle bundle-check image-check systemd-check sbom audit clean
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/pranet serve
@@ -69,6 +69,15 @@ peers: $(VENV)/.dev tools/peers/.venv/.done
 # The service on Ray Serve, about a minute. Ray listens on every address, so it gets a network of its own. Needs iproute2.
 ray-check: $(VENV)/.dev
 	unshare --map-root-user --net sh -c 'ip link set lo up && exec $(BIN)/pytest -W ignore tools/check_ray.py'
+
+# A real Label Studio with predictions of the service, in an environment of its own of 0.7 GB; some minutes.
+annotation-check: $(VENV)/.dev build/label-studio/.done
+	$(BIN)/pytest tools/check_annotation.py
+
+build/label-studio/.done:
+	$(PYTHON) -m venv build/label-studio
+	build/label-studio/bin/pip --disable-pip-version-check install -q label-studio==1.23.2 label-studio-sdk==2.1.2
+	touch $@
 
 # That training learns what its masks say, and only that; some minutes.
 training-check: $(VENV)/.dev

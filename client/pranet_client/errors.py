@@ -56,12 +56,12 @@ class RequestFailed(ClientError):
         self.request_id = request_id
 
     @classmethod
-    def unreachable(cls, address: str, reason: str) -> Self:
-        """Return the error of a service that does not answer at ``address``."""
+    def unreachable(cls, address: str, reason: str, *, grpc: bool = True) -> Self:
+        """Return the error of a service that does not answer at ``address``, over gRPC or REST."""
         if UNTRUSTED in reason:
             advice = "pass the authority that signed it: Access(ca=...), or --ca-file"
             return cls(UNREACHABLE, f"the certificate of {address} is not trusted; {advice} ({reason})")
-        if "://" in address or any(word in reason for word in OF_HTTP1):
+        if grpc and ("://" in address or any(word in reason for word in OF_HTTP1)):
             advice = "streams need the gRPC port as HOST:PORT, usually HOST:8001, without http://"
             return cls(UNREACHABLE, f"{address} is not the gRPC address of a service; {advice} ({reason})")
         advice = "check that it runs (pranet serve), its address and port, and whether it asks for TLS"

@@ -61,7 +61,8 @@ class Rest:
         except httpx.TimeoutException:
             raise self._too_slow() from None
         except httpx.TransportError as error:
-            raise RequestFailed.unreachable(str(self._http.base_url), str(error) or type(error).__name__) from error
+            reason = str(error) or type(error).__name__
+            raise RequestFailed.unreachable(str(self._http.base_url), reason, grpc=False) from error
 
     async def _answer(self, end: float, request: httpx.Request) -> httpx.Response:
         left = self._retries

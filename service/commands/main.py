@@ -16,6 +16,10 @@ COMMANDS = {
     "health": ("service.commands.health", "check whether the server on this machine accepts new work"),
     "segment": ("service.commands.segment.command", "segment files and folders without a server"),
     "stream": ("service.commands.stream", "stream video to a server"),
+    "label-studio": (
+        "service.commands.label_studio",
+        "pre-annotate the tasks of Label Studio with the masks of a server",
+    ),
     "replay": ("service.commands.replay", "stream a recorded session again and compare the masks"),
     "receive": ("service.commands.receive", "receive DICOM objects and store their Segmentations in a PACS"),
     "tokens": ("service.commands.tokens", "create and revoke the bearer tokens of a server"),
@@ -86,7 +90,7 @@ def parser_of(flagged: Collection[str]) -> argparse.ArgumentParser:
 def _flags_of(name: str) -> str:
     """Return the module with ``add_arguments(parser)`` and ``EXAMPLES``; it imports nothing slow, so help is fast."""
     in_model = {"train": "model.training.flags", "evaluate": "model.evaluation.flags"}
-    return in_model.get(name, f"service.commands.flags.{name}")
+    return in_model.get(name, f"service.commands.flags.{name.replace('-', '_')}")
 
 
 if __name__ == "__main__":

@@ -120,3 +120,12 @@ async def test_a_refused_stream_has_the_same_fields() -> None:
             [each async for each in client.stream([PICTURE], StreamConfig(threshold=7))]
         assert (refused.value.status, refused.value.retry_after) == ("INVALID_ARGUMENT", None)
         assert refused.value.request_id
+
+
+async def test_a_service_that_is_not_there_is_not_taken_for_one_with_another_protocol() -> None:
+    async with AsyncClient("http://127.0.0.1:1") as client:
+        with pytest.raises(
+            RequestFailed, match=r"no service answers at http://127\.0\.0\.1:1; check that it runs"
+        ) as failed:
+            await client.info()
+    assert "gRPC" not in failed.value.detail

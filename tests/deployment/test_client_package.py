@@ -20,6 +20,7 @@ CLIENT = ROOT / "client"
 PACKAGE = CLIENT / "pranet_client"
 EXAMPLES = re.findall(r"```python\n(.*?)```", (CLIENT / "README.md").read_text(), flags=re.DOTALL)
 DISTRIBUTIONS = {
+    "cvat_sdk": "cvat-sdk",
     "google": "protobuf",
     "grpc": "grpcio",
     "httpx": "httpx",
@@ -88,8 +89,9 @@ def test_it_declares_what_it_imports() -> None:
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             imported |= {name.partition(".")[0] for name in names}
     needed = {DISTRIBUTIONS[name] for name in imported - sys.stdlib_module_names - {"pranet_client"}}
-    declared = tomllib.loads((CLIENT / "pyproject.toml").read_text())["project"]["optional-dependencies"]["images"]
-    assert {each.name for each in requirements(CLIENT)} | {Requirement(each).name for each in declared} == needed
+    extras = tomllib.loads((CLIENT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    declared = {Requirement(each).name for extra in extras.values() for each in extra}
+    assert {each.name for each in requirements(CLIENT)} | declared == needed
 
 
 @pytest.mark.parametrize("project", [ROOT, CLIENT], ids=["service", "client"])
