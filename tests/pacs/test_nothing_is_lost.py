@@ -19,10 +19,10 @@ from service.pacs import node
 from service.pacs.spool import Spool
 from service.pacs.stow import REASONS
 from tests.support.dicom_objects import PICTURES, dicom
-from tests.support.nodes import free_port, receiving, sent, series, sources
 from tests.support.patching import Patches
 from tests.support.predictors import PATIENCE, RedPredictor
 from tests.support.processes import PROGRAM
+from tests.support.servers.dicom_node import free_port, receiving, sent, series, sources
 from tests.support.servers.orthanc import INSTALLED, USER, orthanc
 from tests.support.servers.stow import Stow, stow
 from tests.support.serving import until

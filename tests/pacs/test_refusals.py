@@ -9,8 +9,8 @@ from pydicom.uid import BasicTextSRStorage
 from service.pacs import receiver
 from service.pacs.spool import Spool
 from tests.support.dicom_objects import PICTURES, dicom
-from tests.support.nodes import receiving, sent, series, sources
 from tests.support.patching import Patches
+from tests.support.servers.dicom_node import receiving, sent, series, sources
 from tests.support.servers.stow import Stow
 from tests.support.serving import until
 
