@@ -266,6 +266,7 @@ def test_overhead_is_measured_over_every_transport_against_another_checkout(
     assert all(row["answered"] > 0 and row["server_cpu_ms"] > 0 for row in rows)
 
 
+@pytest.mark.long
 def test_overhead_says_that_a_checkout_does_not_start(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["bench", "overhead", "--against", str(tmp_path), "--rounds", "1", "--over", "rest", *SHORT]) == 2
     assert "is not a checkout of this service" in (told := capfd.readouterr().err)

@@ -217,6 +217,7 @@ def test_the_frames_of_a_video_that_are_there_are_passed_by(tmp_path: Path, caps
     assert len(list(frames.iterdir())) == 6
 
 
+@pytest.mark.long
 def test_what_a_video_has_is_passed_by_and_what_it_lacks_is_made(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -162,7 +162,7 @@ COMMANDS = (
     ),
 )  # fmt: skip
 # One command of each way to write; `make long-check` tries all others, too.
-USUAL = {"segment", "segment-rows", "segment-overlay", "stream-masks", "blend"}
+USUAL = {"segment", "segment-rows", "segment-overlay", "stream-masks", "convert"}
 EACH = [pytest.param(each, id=each.name, marks=[] if each.name in USUAL else pytest.mark.long) for each in COMMANDS]
 REPLACING = [each for each in EACH if each.id != "stream-record"]  # it grows, in a folder that was empty
 WAYS = ("same", "link", "hard link", "..")

@@ -26,6 +26,7 @@ def server() -> Iterator[Server]:
         yield running
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_every_operation_answers_as_documented_whatever_is_sent(server: Server) -> None:
     document = httpx.get(f"{server.url}/openapi.json", timeout=60, trust_env=False).json()

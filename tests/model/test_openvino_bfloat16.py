@@ -113,6 +113,7 @@ def test_a_sum_that_is_no_bias_is_left_as_it_is(patched: Patches) -> None:
         assert "Multiply" not in {each.get_type_name() for each in graph.get_ops()}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_random_weights_are_served_as_pytorch_computes_them(tmp_path: Path) -> None:
     torch.manual_seed(0)

@@ -77,6 +77,7 @@ async def test_each_frame_of_a_video_is_sent_once(tmp_path: Path) -> None:
         assert faults == []
 
 
+@pytest.mark.long
 async def test_a_service_that_is_killed_is_waited_for_and_used_again() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as probe:
         port = probe.getsockname()[1]

@@ -214,6 +214,7 @@ for order, made in zip(orders, batches.ordered(iter(orders), beside_gpu=True), s
 """
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_processes_make_the_same_batches_in_the_same_order():
     done = subprocess.run([sys.executable, "-c", BY_PROCESSES], cwd=ROOT, capture_output=True, text=True)
