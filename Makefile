@@ -10,12 +10,13 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PROTOC := $(BIN)/python -m grpc_tools.protoc
 out = --python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1)
 TRITON := tests/interoperability/triton_client
+KSERVE := tests/interoperability/kserve_client
 BUNDLE := build/pranet-bundle
 BUNDLED := $(wildcard requirements/*.txt) pyproject.toml docker/install.sh docker/pranet.service docker/pranet-secrets.conf \
 	$(shell find model service client weights -type f ! -name '*.pyc')
 PIP_COMPILE := $(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --no-header -q
 
-.PHONY: serve extras triton-client test check lowest-check path fuzz soak lighthouse peers annotation-check ray-check training-check guards-check long-check format lint types contracts proto proto-check readme lock bundle bundle-check image-check systemd-check sbom audit clean
+.PHONY: serve extras triton-client kserve-client test check lowest-check path fuzz soak lighthouse peers annotation-check ray-check training-check guards-check long-check format lint types contracts proto proto-check readme lock bundle bundle-check image-check systemd-check sbom audit clean
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/pranet serve
@@ -26,6 +27,9 @@ extras: $(VENV)/.dev
 # Triton's own clients and its perf_analyzer, for their tests, in environments of their own: the clients need an older
 # protobuf than the service, and later wheels' perf_analyzer needs a later libc than Debian 12 has.
 triton-client: $(TRITON)/.venv/.done $(TRITON)/.perf_analyzer/.done
+
+# KServe's SDK, some 0.5 GB, for its test in `make long-check`; it needs an older protobuf, too.
+kserve-client: $(KSERVE)/.venv/.done
 
 # Several processes compute at once: PyTorch's threads must not spin while they wait, on cores that others need.
 # Tests wait for servers and timers a third of the time, so two cores are busy with three processes. They start hundreds
@@ -127,6 +131,7 @@ lock:
 	$(PIP_COMPILE) pyproject.toml -c requirements/torch.txt -c requirements/image.txt --extra dicom --extra gpu --extra otel --extra video --extra ray -o requirements/ray.txt
 	$(PIP_COMPILE) pyproject.toml -c requirements/torch.txt -c requirements/ray.txt --extra dev -o requirements/dev.txt
 	echo 'tritonclient[grpc,http]' | $(PIP_COMPILE) - -o $(TRITON)/requirements.txt
+	echo 'kserve' | $(PIP_COMPILE) - -o $(KSERVE)/requirements.txt
 	printf 'fastapi\nlitserve\nnumpy\nopenvino\npillow\npython-multipart\nuvicorn\n' | $(PIP_COMPILE) -c requirements/serve.txt - -o tools/peers/requirements.txt
 	printf 'tritonclient==2.47.0\nnvidia-cuda-runtime-cu12\n' | $(PIP_COMPILE) --no-deps - -o $(TRITON)/perf_analyzer.txt
 
@@ -174,7 +179,7 @@ systemd-check: bundle $(VENV)/.dev
 	$(BIN)/pytest tools/check_systemd.py
 
 clean:
-	rm -rf $(VENV) $(TRITON)/.venv $(TRITON)/.perf_analyzer tools/peers/.venv build dist *.egg-info client/build client/*.egg-info
+	rm -rf $(VENV) $(TRITON)/.venv $(TRITON)/.perf_analyzer $(KSERVE)/.venv tools/peers/.venv build dist *.egg-info client/build client/*.egg-info
 
 $(VENV)/.torch: requirements/torch.txt
 	@command -v $(PYTHON) > /dev/null || { echo 'pranet: there is no $(PYTHON); install Python, or name one: make PYTHON=python3.12' >&2; exit 2; }
@@ -193,6 +198,11 @@ $(VENV)/.serve: $(VENV)/.torch requirements/serve.txt pyproject.toml
 $(TRITON)/.venv/.done: $(TRITON)/requirements.txt
 	$(PYTHON) -m venv $(TRITON)/.venv
 	$(TRITON)/.venv/bin/python -m pip install -q --no-deps --require-hashes -r $<
+	@touch $@
+
+$(KSERVE)/.venv/.done: $(KSERVE)/requirements.txt
+	$(PYTHON) -m venv $(KSERVE)/.venv
+	$(KSERVE)/.venv/bin/python -m pip install -q --no-deps --require-hashes -r $<
 	@touch $@
 
 $(TRITON)/.perf_analyzer/.done: $(TRITON)/perf_analyzer.txt

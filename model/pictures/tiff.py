@@ -49,7 +49,7 @@ class Tiff:
             return self._coded()
         stored, white = _unsigned(tiff_samples.read(self._data, directory), directory)
         if directory.photometric == tags.PALETTE:
-            return Samples(stored[..., 0], white, _palette(directory))
+            return _indexed(stored, white, directory)
         levels, white = _colours(stored, white, directory)
         at = tags.COLOURS[directory.photometric]
         if at < directory.used <= stored.shape[2]:
@@ -107,6 +107,15 @@ def _colours(stored: Levels, white: int, directory: Directory) -> tuple[Levels, 
             return _from_luma(eight_bits(stored, white), directory), 255
         case _:
             return _from_lab(stored, white), 255
+
+
+def _indexed(stored: Levels, white: int, directory: Directory) -> Samples:
+    """Return indices and their palette, or colours if some have to be blended."""
+    palette, indices = _palette(directory), stored[..., 0]
+    alpha = stored[..., 1] if 1 < directory.used <= stored.shape[2] else None
+    if alpha is None or (alpha == white).all():
+        return Samples(indices, white, palette)
+    return Samples(over_black(palette[indices], eight_bits(alpha, white), 255), 255)
 
 
 def _palette(directory: Directory) -> Pixels:

@@ -112,6 +112,7 @@ MIXED, EXPECTED_MIXED = palette(GREY, 257)
 NARROW, _ = palette(GREY, 1)
 FOUR = (GREY // 16).astype(np.uint8)
 ALPHA = np.where(np.arange(WIDTH)[None] < WIDTH // 2, 255, 51).astype(np.uint8) + np.zeros_like(GREY)
+BLENDED_MIXED = ((EXPECTED_MIXED.astype(int) * ALPHA[..., None] + 127) // 255).astype(np.uint8)
 BLENDED = ((GREY.astype(int) * ALPHA + 127) // 255).astype(np.uint8)
 INT16 = {258: 16, 262: 1, 339: 2}
 FLOATS = {258: 32, 262: 1, 339: 3}
@@ -180,6 +181,18 @@ READ: dict[str, tuple[Callable[[], bytes], Array]] = {
     ),
     "palette": (lambda: tiff(MIXED, [GREY.tobytes()]), EXPECTED_MIXED),
     "palette of 8 bits": (lambda: tiff(NARROW, [GREY.tobytes()]), EXPECTED_MIXED),
+    "palette with unassociated alpha": (
+        lambda: tiff({**MIXED, 258: [8, 8], 277: 2, 338: 2}, [np.stack([GREY, ALPHA], -1).tobytes()]),
+        BLENDED_MIXED,
+    ),
+    "palette with alpha in a plane": (
+        lambda: tiff({**MIXED, 258: [8, 8], 277: 2, 338: 2, 284: 2}, [GREY.tobytes(), ALPHA.tobytes()]),
+        BLENDED_MIXED,
+    ),
+    "palette with a sample that means nothing": (
+        lambda: tiff({**MIXED, 258: [8, 8], 277: 2, 338: 0}, [np.stack([GREY, ALPHA], -1).tobytes()]),
+        EXPECTED_MIXED,
+    ),
     "grey with associated alpha": (
         lambda: tiff({258: [8, 8], 262: 1, 277: 2, 338: 1}, [np.stack([BLENDED, ALPHA], -1).tobytes()]),
         BLENDED,
