@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import signal
+import threading
 from collections.abc import Iterator
 
 import uvloop
@@ -29,6 +30,7 @@ from service.tasks import until_first_ends
 
 INFERENCE_DEAD = 3  # exit code, as that of ``pranet serve``
 LONGEST_TITLE = 16  # characters (PS3.5, 6.2)
+SWEEP_SECONDS = 10.0
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     for title in (arguments.ae_title, *arguments.caller):
         if not 0 < len(title.strip()) <= LONGEST_TITLE or not title.isascii():
             raise TitleError(f"{title!r} is no AE title; give 1 to {LONGEST_TITLE} ASCII characters")
+    threading.excepthook = _failed_thread
     code = uvloop.run(_receive(arguments, settings))
     logging.shutdown()
     os._exit(code)  # a normal exit would wait for a hung device thread
@@ -81,7 +84,8 @@ async def _receive(arguments: argparse.Namespace, settings: Settings) -> int:
             if service.readiness.dead.is_set():
                 log.error("the device has stopped answering; the spool keeps what is not segmented")
                 return INFERENCE_DEAD
-            log.info("stopped; the spool keeps %d Segmentations for the PACS", len(spool.to_store()))
+            left = ", ".join(f"{place} {count()}" for place, count in spool.counts().items())
+            log.info("stopped; objects in the spool: %s", left)
             return 0
 
 
@@ -102,9 +106,21 @@ async def _work(node: Node, arguments: argparse.Namespace) -> None:
              arguments.ae_title, port, settings.host, node.pacs.url)  # fmt: skip
     try:
         with _metrics_served(node, arguments.metrics_port):
-            await node.run(arrived)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(node.run(arrived))
+                tasks.create_task(_sweep(receiver))
     finally:
         await asyncio.to_thread(receiver.stop)
+
+
+async def _sweep(receiver: Receiver) -> None:
+    while True:
+        await asyncio.sleep(SWEEP_SECONDS)
+        await asyncio.to_thread(receiver.sweep)
+
+
+def _failed_thread(failure: threading.ExceptHookArgs) -> None:
+    log.error("a thread of the DICOM port ended: %s", failure.exc_value)
 
 
 @contextlib.contextmanager

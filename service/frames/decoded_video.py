@@ -15,6 +15,7 @@ from pranet_client.pictures import PixelFormat, RawPicture
 
 BT709, UNSPECIFIED = 1, 2  # matrices of ITU-T H.273, table 4
 Matrix = tuple[int, ...]
+END, TAIL = b"\xff\xd9", 64  # the end of a JPEG, and how many bytes may lie around it
 
 SD_ROWS = 576  # video without a tag is BT.709 above this, and BT.601 up to it, as players assume
 
@@ -23,11 +24,11 @@ class Damage:
     """Tells which decoded frames of PyAV show pixels that FFmpeg made up.
 
     FFmpeg marks the frame whose own data it found damaged: neither those that refer to it, up to the next key frame,
-    nor one whose packet came cut, nor those behind a packet that it could not decode.
+    nor one whose packet came cut, nor those behind a packet that it could not decode, nor those before any key frame.
     """
 
     def __init__(self) -> None:
-        self._made_up = False
+        self._made_up = True  # until the first key frame
         self._cut: list[float] = []  # presentation times of packets of which a part is missing
         self._lost = -math.inf  # presentation time of the last packet that could not be decoded
 
@@ -69,9 +70,9 @@ def frames_of(container: Any, stream: Any, lost: Callable[[], None] | None = Non
     """
     from av.error import InvalidDataError
 
-    damage = Damage()
+    damage, jpeg = Damage(), stream.codec_context.name == "mjpeg"
     for packet in container.demux(stream):
-        if packet.is_corrupt:
+        if packet.is_corrupt or (jpeg and packet.size and END not in bytes(packet)[-TAIL:]):
             damage.cut(packet)
         try:
             frames = packet.decode()

@@ -1,6 +1,7 @@
 """Moves on what the spool holds: objects to the network, and their Segmentations to the PACS."""
 
 import asyncio
+import io
 import logging
 import math
 from collections.abc import Hashable, Iterable
@@ -14,7 +15,7 @@ from service.dicom.wanted import Wanted
 from service.errors import ServiceError
 from service.frames.frame import Options
 from service.pacs.metrics import REFUSED, STORED, NodeMetrics
-from service.pacs.spool import Spool
+from service.pacs.spool import Spool, objects
 from service.pacs.stow import Absent, Pacs, Refused
 from service.runtime import Service
 
@@ -114,12 +115,15 @@ class Node:
         wait = FIRST_WAIT
         while True:
             made.clear()
-            absent = await self._store(self.spool.to_store())
+            try:
+                absent = await self._store(self.spool.to_store())
+            except OSError as error:
+                absent = Absent(f"the spool cannot be used: {error.strerror}", answered=False)
             if absent is None:
                 wait = FIRST_WAIT
                 await made.wait()
                 continue
-            log.warning("the PACS does not store Segmentations: %s; next attempt in %g s", absent, wait)
+            log.warning("Segmentations are not stored: %s; next attempt in %g s", absent, wait)
             await asyncio.sleep(wait)
             wait = min(2 * wait, LONGEST_WAIT)
 
@@ -128,7 +132,7 @@ class Node:
         absent = None
         for file in files:
             try:
-                await self.pacs.store(await asyncio.to_thread(file.read_bytes))
+                await self.pacs.store(*await asyncio.to_thread(_with_uid, file))
             except Refused as refusal:
                 kept = self.spool.fail([file], str(refusal))
                 self.metrics.segmentations.labels(REFUSED).inc()
@@ -152,7 +156,7 @@ def groups(folder: Path, max_bytes: int) -> list[list[Path]]:
         max_bytes: of the objects of a group, and so of memory; a larger object is a group of its own.
 
     """
-    heads = {file: _head(file) for file in sorted(folder.glob("*.dcm"))}
+    heads = {file: _head(file) for file in objects(folder)}
     found: dict[Hashable, list[list[Path]]] = {file: [[file]] for file, head in heads.items() if head is None}
     room: dict[Hashable, tuple[int, int]] = {}
     readable = [(file, head) for file, head in heads.items() if head is not None]
@@ -166,6 +170,11 @@ def groups(folder: Path, max_bytes: int) -> list[list[Path]]:
         found[key][-1].append(file)
         room[key] = bytes_left - size, pixels_left - pixels
     return [group for each in found.values() for group in each]
+
+
+def _with_uid(file: Path) -> tuple[bytes, str]:
+    content = file.read_bytes()
+    return content, str(dcmread(io.BytesIO(content), stop_before_pixels=True).SOPInstanceUID)
 
 
 def _head(file: Path) -> Dataset | None:

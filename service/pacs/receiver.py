@@ -40,7 +40,7 @@ from model.errors import UserError
 from service.dicom import study, video
 from service.errors import ServiceError, TooManyBytes, UndecodableImage
 from service.pacs.metrics import RECEIVED, REFUSED, NodeMetrics
-from service.pacs.spool import Spool
+from service.pacs.spool import Spool, sync
 
 log = logging.getLogger(__name__)
 
@@ -182,16 +182,35 @@ class Receiver:
             folder = self._folders.get(association) or self._spool.begin()
             self._folders[association] = folder
             path.rename(folder / f"{uid}.dcm")
+        sync(folder)
+
+    def sweep(self) -> None:
+        """End associations whose thread is dead, and delete what is left of objects that broke off.
+
+        pynetdicom writes an object as it arrives in the thread that reads the network: a full disk ends it without a
+        word, to the peer too.
+        """
+        with self._lock:
+            dead = [association for association in self._folders if not association.dul.is_alive()]
+        for association in dead:
+            log.error("an association of %s broke off; is the disk of the spool full?", _peer(association))
+            if (connection := association.dul.socket) is not None:
+                connection.close()
+            self._end(association)
+        self._spool.clear_parts(PART_SECONDS)
 
     def _ended(self, event: Event) -> None:
+        self._end(event.assoc)
+        self._spool.clear_parts(PART_SECONDS)
+
+    def _end(self, association: Association) -> None:
         with self._lock:
-            self._closed.add(event.assoc)
-            folder = self._folders.pop(event.assoc, None)
+            self._closed.add(association)
+            folder = self._folders.pop(association, None)
         if folder is not None:
-            log.info("objects received: %d, of %s", len(list(folder.iterdir())), _peer(event.assoc))
+            log.info("objects received: %d, of %s", len(list(folder.iterdir())), _peer(association))
             self._spool.end(folder)
             self._arrived()
-        self._spool.clear_parts(PART_SECONDS)
 
     def _rejected(self, event: Event) -> None:
         wanted = event.assoc.requestor.primitive

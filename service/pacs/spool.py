@@ -2,6 +2,7 @@
 
     receiving/N/    objects of an association that is open
     received/N/     of one that has ended: they wait to be segmented
+    received/N.done/    those whose Segmentations, in ``made/``, are complete: it is about to go
     segmented/N/    Segmentations that the PACS has not stored yet
     failed/N/       objects that were not segmented and Segmentations that the PACS refused, with ``reasons.txt``
 
@@ -23,6 +24,7 @@ from model.errors import UserError
 PRIVATE = 0o700  # the objects name patients
 DIGITS = 8  # of a folder's number, so that names sort as numbers do
 REASONS = "reasons.txt"
+DONE = ".done"
 
 
 class SpoolError(UserError):
@@ -45,22 +47,26 @@ class Spool:
         self._segmented, self._failed = path / "segmented", path / "failed"
         self.parts = path / "parts"  # of objects that are arriving, on the same file system
         try:
-            shutil.rmtree(self.parts, ignore_errors=True)
-            for folder in (self._receiving, self._received, self._segmented, self._failed, self.parts):
-                folder.mkdir(PRIVATE, parents=True, exist_ok=True)
+            path.mkdir(PRIVATE, parents=True, exist_ok=True)
             self._lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(self.parts, ignore_errors=True)
+            for folder in (*self._places(), self.parts):
+                folder.mkdir(PRIVATE, exist_ok=True)
         except BlockingIOError as error:
             raise SpoolError(f"another process uses the spool {path}; give each its own --spool") from error
         except OSError as error:
             raise SpoolError(f"the spool {path} cannot be used ({error.strerror}); give a folder to write") from error
-        numbers = [int(each.name) for place in self._places() for each in place.iterdir() if each.name.isdigit()]
+        names = [each.name.removesuffix(DONE) for place in self._places() for each in place.iterdir()]
+        numbers = [int(name) for name in names if name.isdigit()]
         self._numbers = itertools.count(max(numbers, default=0) + 1)
+        for folder in self._received.glob(f"*{DONE}"):
+            self._finish(folder)
         for folder in self._numbered(self._receiving):
             self.end(folder)
-        for folder in self.received():
-            if (self._segmented / folder.name).exists():  # a crash came between the two steps of ``segmented``
-                shutil.rmtree(folder)
+        for folder in self.received():  # an operator may have put it back, while others of its number wait elsewhere
+            if any((place / folder.name).exists() for place in (self._segmented, self._failed)):
+                folder.rename(self._received / self._next())
 
     def close(self) -> None:
         """Let another process use the folder."""
@@ -68,7 +74,7 @@ class Spool:
 
     def begin(self) -> Path:
         """Return a new folder for the objects of an association."""
-        folder = self._receiving / f"{next(self._numbers):0{DIGITS}}"
+        folder = self._receiving / self._next()
         folder.mkdir(PRIVATE)
         return folder
 
@@ -90,13 +96,22 @@ class Spool:
         made.mkdir(PRIVATE)
         for name, content in segmentations.items():
             write_durably(made / name, content)
-        if segmentations:
-            made.rename(self._segmented / folder.name)
-        shutil.rmtree(folder)
+        done = folder.with_name(folder.name + DONE)
+        folder.rename(done)
+        sync(done.parent)
+        self._finish(done)
+
+    def _finish(self, done: Path) -> None:
+        """Move complete Segmentations on, and delete their objects; after a crash, the next start does it."""
+        made = done / "made"
+        if made.exists() and any(made.iterdir()):
+            made.rename(self._segmented / done.name.removesuffix(DONE))
+            sync(self._segmented)
+        shutil.rmtree(done)
 
     def to_store(self) -> list[Path]:
         """Return the Segmentations that the PACS has not stored yet, the oldest first."""
-        return [file for folder in self._numbered(self._segmented) for file in sorted(folder.iterdir())]
+        return [file for folder in self._numbered(self._segmented) for file in sorted(folder.glob("*.dcm"))]
 
     def stored(self, file: Path) -> None:
         """Delete a Segmentation that the PACS has stored."""
@@ -118,8 +133,7 @@ class Spool:
 
     def counts(self) -> dict[str, Callable[[], int]]:
         """Return functions that count the objects in each place where they may wait."""
-        places = (self._received, self._segmented, self._failed)
-        return {place.name: partial(_objects, place) for place in places}
+        return {place.name: partial(_objects, place) for place in self._places()}
 
     def clear_parts(self, seconds: float) -> None:
         """Delete what is left of objects that broke off: parts that nobody has written to for so long."""
@@ -127,6 +141,9 @@ class Spool:
             with contextlib.suppress(FileNotFoundError):  # it has become an object
                 if time.time() - part.stat().st_mtime > seconds:
                     part.unlink()
+
+    def _next(self) -> str:
+        return f"{next(self._numbers):0{DIGITS}}"
 
     def _leave(self, folder: Path) -> None:
         with contextlib.suppress(OSError):  # it holds other files
@@ -141,6 +158,20 @@ class Spool:
 
 def _objects(place: Path) -> int:
     return sum(1 for _ in place.glob("*/*.dcm"))
+
+
+def objects(folder: Path) -> list[Path]:
+    """Return the files of a folder, also those whose names an operator chose."""
+    return sorted(file for file in folder.iterdir() if file.is_file() and file.name != REASONS)
+
+
+def sync(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_durably(path: Path, content: bytes) -> None:

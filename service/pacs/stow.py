@@ -24,6 +24,7 @@ REFUSALS = frozenset(
 )
 STORED = frozenset({HTTPStatus.OK, HTTPStatus.ACCEPTED})
 FAILED_SEQUENCE, FAILURE_REASON = "00081198", "00081197"  # FailedSOPSequence, FailureReason
+REFERENCED_SEQUENCE, INSTANCE = "00081199", "00081155"  # ReferencedSOPSequence, ReferencedSOPInstanceUID
 OUT_OF_RESOURCES = range(0xA700, 0xA800)
 # PS3.18, table 10.5.3-1 and PS3.3, C.14.1.1: what a failure reason means.
 REASONS = {
@@ -82,8 +83,12 @@ class Pacs:
     async def __aexit__(self, *_: object) -> None:
         await self._client.aclose()
 
-    async def store(self, content: bytes) -> None:
+    async def store(self, content: bytes, uid: str) -> None:
         """Store one object.
+
+        Args:
+            content: its file.
+            uid: its SOP Instance UID.
 
         Raises:
             Refused: the PACS does not take it.
@@ -108,8 +113,23 @@ class Pacs:
         status = f"HTTP {answer.status_code}{text}"
         if answer.status_code in REFUSALS or (reason is not None and answer.status_code in STORED):
             raise Refused(status)
+        if answer.status_code in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            raise Absent(f"{status}, check --token-file", answered=True)
         if answer.status_code not in STORED:
-            raise Absent(status, answered=True)
+            raise Absent(f"{status}, check --stow-url", answered=True)
+        if not _names(answer, uid):  # as of a page to log in
+            raise Absent(f"{status}, but not as a DICOMweb server answers, check --stow-url", answered=True)
+
+
+def _names(answer: httpx.Response, uid: str) -> bool:
+    """Tell whether an answer says that the object of this UID was stored; not every server answers in JSON."""
+    try:
+        told: Any = answer.json()
+        return any(each[INSTANCE]["Value"] == [uid] for each in told[REFERENCED_SEQUENCE]["Value"])
+    except (LookupError, TypeError):
+        return False
+    except ValueError:
+        return "xml" in answer.headers.get("content-type", "") and uid in answer.text
 
 
 def _failure_reason(answer: httpx.Response) -> int | None:

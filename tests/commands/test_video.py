@@ -7,6 +7,7 @@ from pathlib import Path
 from time import sleep
 from types import SimpleNamespace
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -163,6 +164,7 @@ def shown(damage: Damage, kinds: str) -> str:
 
 def test_what_refers_to_a_damaged_frame_is_damaged_until_the_next_key_frame() -> None:
     assert shown(Damage(), "K.c..K..") == "..xxx..."
+    assert shown(Damage(), "..K.") == "xx.."  # nor has what comes before the first one anything to refer to
 
 
 def test_a_cut_packet_damages_its_frame_and_not_those_that_threads_deliver_after_it() -> None:
@@ -182,6 +184,21 @@ def test_a_lost_packet_damages_all_up_to_the_first_key_frame_behind_it() -> None
     damage = Damage()
     damage.lose(SimpleNamespace(pts=3))
     assert shown(damage, "..K.K.") == "xxxx.."
+
+
+def test_a_jpeg_that_is_cut_off_in_a_video_damages_its_frame_only(tmp_path: Path) -> None:
+    path = tmp_path / "cut.avi"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 160, 128, "yuvj420p"
+        for number in range(8):
+            picture = av.VideoFrame.from_ndarray(np.asarray(red_box(160, 128, (number, 30, 90, 90))), format="rgb24")
+            for packet in stream.encode(picture):
+                content = bytes(packet)
+                cut = av.Packet(content[: len(content) * 2 // 3] if number == 5 else content)
+                cut.stream, cut.pts, cut.dts, cut.time_base = stream, number, number, packet.time_base
+                container.mux(cut)
+    assert [shot.damaged for shot in open_source(str(path), raw=True).pictures] == [n == 5 for n in range(8)]
 
 
 async def masks_of(film: str, fps: float | None, config: pb.StreamConfig) -> list[bytes]:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from pydicom import dcmread
 from pydicom.uid import JPEGBaseline8Bit, generate_uid
+from pynetdicom import dimse_messages
 
 from service import runtime
 from service.commands import receive
@@ -67,8 +68,46 @@ async def test_segmentations_wait_for_a_pacs_that_is_away_and_for_one_that_has_n
             pacs.status = 200
             await until(lambda: bool(pacs.stored) and not it.waiting())
     told = capsys.readouterr().err
-    assert "does not store Segmentations: it is out of resources; next attempt in" in told
-    assert "does not store Segmentations: HTTP 503; next attempt in" in told
+    assert "Segmentations are not stored: it is out of resources; next attempt in" in told
+    assert "Segmentations are not stored: HTTP 503, check --stow-url; next attempt in" in told
+
+
+async def test_a_page_to_log_in_is_not_taken_for_a_pacs(
+    pacs: Stow, tmp_path: Path, patched: Patches, capsys: pytest.CaptureFixture[str]
+) -> None:
+    patched(node, "FIRST_WAIT", 0.05)
+    pacs.log_in = True
+    async with receiving(tmp_path / "spool", pacs.url, patched) as it:
+        await sent(it.port, series())
+        await until(lambda: len(pacs.headers) > 2)
+        assert it.waiting() == ["1.dcm"]
+        pacs.log_in, pacs.content_type = False, "application/dicom+xml"
+        await until(lambda: bool(pacs.stored) and not it.waiting())
+    assert "HTTP 200, but not as a DICOMweb server answers, check --stow-url" in capsys.readouterr().err
+
+
+async def test_a_disk_that_is_full_while_an_object_arrives_costs_none_of_those_before(
+    pacs: Stow, tmp_path: Path, patched: Patches, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    patched(receive, "SWEEP_SECONDS", 0.05)
+    monkeypatch.setattr(threading, "excepthook", receive._failed_thread)  # as the command does
+    real, made = dimse_messages.NamedTemporaryFile, []
+
+    def full(**options: Any) -> Any:
+        made.append(options)
+        if len(made) > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(**options)
+
+    patched(dimse_messages, "NamedTemporaryFile", full)
+    async with receiving(tmp_path / "spool", pacs.url, patched) as it:
+        answers = await sent(it.port, series())
+        await until(lambda: bool(pacs.stored) and not it.waiting())
+    assert [each.get("Status") for each in answers[:2]] == [0, None]
+    assert len(sources(pacs.stored[0])) == 1
+    told = capsys.readouterr().err
+    assert "a thread of the DICOM port ended: [Errno 28] No space left on device" in told
+    assert "broke off; is the disk of the spool full?" in told
 
 
 async def test_a_segmentation_that_the_pacs_refuses_is_kept_beside_the_reason(tmp_path: Path, patched: Patches) -> None:

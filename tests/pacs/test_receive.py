@@ -73,6 +73,7 @@ async def test_prometheus_sees_what_is_received_refused_stored_and_left(tmp_path
                 'objects_total{outcome="refused"} 1.0',
                 'segmentations_total{outcome="stored"} 0.0',
                 'segmentations_total{outcome="refused"} 1.0',
+                'spooled_objects{place="receiving"} 0.0',
                 'spooled_objects{place="received"} 0.0',
                 'spooled_objects{place="segmented"} 0.0',
                 'spooled_objects{place="failed"} 1.0',

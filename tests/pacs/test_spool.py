@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.pacs.spool import Spool, SpoolError
+from service.pacs.spool import Spool, SpoolError, objects
 
 
 @pytest.fixture
@@ -51,15 +51,33 @@ def test_what_was_segmented_half_is_segmented_again(spool: Spool) -> None:
     assert [file.read_bytes() for file in again.to_store()] == [b"whole"]
 
 
-def test_what_was_segmented_is_not_segmented_again(spool: Spool) -> None:
-    """The kill comes after the Segmentations are in their place, and before the objects are deleted."""
+@pytest.mark.parametrize("moved", [False, True])
+def test_what_was_segmented_is_not_segmented_again(spool: Spool, moved: bool) -> None:
+    """The kill comes after the Segmentations are complete or in their place, and before the objects are deleted."""
     folder = received(spool, "1.dcm", "2.dcm")
     (folder / "made").mkdir()
     (folder / "made" / "1.dcm").write_bytes(b"whole")
-    (folder / "made").rename(spool.path / "segmented" / folder.name)
+    done = folder.rename(folder.with_name(f"{folder.name}.done"))
+    if moved:
+        (done / "made").rename(spool.path / "segmented" / folder.name)
     again = after_a_crash(spool)
     assert again.received() == []
     assert [file.read_bytes() for file in again.to_store()] == [b"whole"]
+    assert not done.exists()
+    assert again.begin().name == "00000002"
+
+
+def test_what_an_operator_puts_back_is_never_taken_for_what_is_done(spool: Spool) -> None:
+    """Of one association, one object failed, and the Segmentation of the others waits for the PACS."""
+    folder = received(spool, "1.dcm", "2.dcm")
+    failed = spool.fail([folder / "2.dcm"], "it is damaged")
+    spool.segmented(folder, {"1.dcm": b"of 1"})
+    failed.rename(folder)
+    again = after_a_crash(spool)
+    (back,) = again.received()
+    assert [file.name for file in objects(back)] == ["2.dcm"]
+    again.segmented(back, {"1.dcm": b"of 2"})
+    assert [file.read_bytes() for file in again.to_store()] == [b"of 1", b"of 2"]
 
 
 def test_objects_go_once_their_segmentations_are_there_and_these_once_they_are_stored(spool: Spool) -> None:
@@ -104,8 +122,17 @@ def test_the_folder_is_private_since_objects_name_patients(spool: Spool) -> None
 
 
 def test_two_processes_never_share_a_folder(spool: Spool) -> None:
+    arriving = spool.parts / "arriving.dcm"
+    arriving.write_bytes(b"half")
     with pytest.raises(SpoolError, match="another process"):
         Spool(spool.path)
+    assert arriving.exists()
+
+
+def test_reasons_that_an_operator_moves_with_a_segmentation_are_not_stored(spool: Spool) -> None:
+    spool.segmented(received(spool, "1.dcm"), {"1.dcm": b"of 1"})
+    (spool.to_store()[0].parent / "reasons.txt").touch()
+    assert [file.name for file in spool.to_store()] == ["1.dcm"]
 
 
 def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:

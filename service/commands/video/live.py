@@ -127,7 +127,8 @@ class Live:
             container.close()
             raise SourceError(f"{self._shown} sends no video")
         stream = container.streams.video[0]
-        stream.thread_type = "SLICE"  # threading by frame delays video by one frame per thread
+        # Threading by frame delays video by one frame per thread; threads by slice do not tell of damage.
+        stream.codec_context.thread_count = 1
         return container, stream
 
     def _error(self, error: Exception, began: float) -> SourceError:

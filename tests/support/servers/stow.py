@@ -19,6 +19,8 @@ class Stow:
     port: int = 0
     status: int = 200
     reason: int | None = None  # FailureReason of the object
+    content_type: str = "application/dicom+json"
+    log_in: bool = False  # answer a page, as a proxy does in front of a PACS
     headers: list[dict[str, str]] = field(default_factory=list)
     stored: list[pydicom.Dataset] = field(default_factory=list)
 
@@ -26,11 +28,17 @@ class Stow:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/dicom-web"
 
-    @property
-    def body(self) -> dict[str, Any]:
-        if self.reason is None:
-            return {}
-        return {"00081198": {"vr": "SQ", "Value": [{"00081197": {"vr": "US", "Value": [self.reason]}}]}}
+    def body(self, uid: str) -> bytes:
+        """Return what tells of the object with this UID."""
+        if self.log_in:
+            return b"<html>Please log in</html>"
+        if "xml" in self.content_type:
+            return f"<NativeDicomModel><Value>{uid}</Value></NativeDicomModel>".encode()
+        told: dict[str, Any] = {"00081155": {"vr": "UI", "Value": [uid]}}
+        if self.reason is not None:
+            told["00081197"] = {"vr": "US", "Value": [self.reason]}
+        tag = "00081199" if self.reason is None else "00081198"
+        return json.dumps({tag: {"vr": "SQ", "Value": [told]}}).encode()
 
 
 @contextlib.contextmanager
@@ -43,13 +51,14 @@ def stow(status: int = 200, reason: int | None = None) -> Iterator[Stow]:
             assert self.path == "/dicom-web/studies"
             body = self.rfile.read(int(self.headers["content-length"]))
             it.headers.append({name.lower(): value for name, value in self.headers.items()})
-            if it.status == 200:
-                boundary = self.headers["content-type"].partition("boundary=")[2]
-                part = body.removeprefix(f"--{boundary}\r\n".encode()).removesuffix(f"\r\n--{boundary}--\r\n".encode())
-                it.stored.append(pydicom.dcmread(DicomBytesIO(part.partition(b"\r\n\r\n")[2])))
-            answer = json.dumps(it.body).encode()
+            boundary = self.headers["content-type"].partition("boundary=")[2]
+            part = body.removeprefix(f"--{boundary}\r\n".encode()).removesuffix(f"\r\n--{boundary}--\r\n".encode())
+            sent = pydicom.dcmread(DicomBytesIO(part.partition(b"\r\n\r\n")[2]))
+            if it.status == 200 and not it.log_in:
+                it.stored.append(sent)
+            answer = it.body(str(sent.SOPInstanceUID))
             self.send_response(it.status)
-            self.send_header("content-type", "application/dicom+json")
+            self.send_header("content-type", "text/html" if it.log_in else it.content_type)
             self.send_header("content-length", str(len(answer)))
             self.end_headers()
             self.wfile.write(answer)
