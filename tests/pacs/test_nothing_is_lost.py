@@ -87,10 +87,10 @@ async def test_a_page_to_log_in_is_not_taken_for_a_pacs(
 
 
 async def test_a_disk_that_is_full_while_an_object_arrives_costs_none_of_those_before(
-    pacs: Stow, tmp_path: Path, patched: Patches, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    pacs: Stow, tmp_path: Path, patched: Patches, capsys: pytest.CaptureFixture[str]
 ) -> None:
     patched(receive, "SWEEP_SECONDS", 0.05)
-    monkeypatch.setattr(threading, "excepthook", receive._failed_thread)  # as the command does
+    patched(threading, "excepthook", receive._failed_thread)  # as the command does
     real, made = dimse_messages.NamedTemporaryFile, []
 
     def full(**options: Any) -> Any:
