@@ -1,7 +1,9 @@
 """Video as players show it: turned, in its colours, at its times; and the videos that commands write."""
 
 import asyncio
+import contextlib
 import re
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from time import sleep
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from model.errors import SourceError
 from model.transforms import Pixels
 from pranet_client.async_client import AsyncClient
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
@@ -19,6 +22,8 @@ from pranet_client.sources import in_thread
 from service.commands import recording
 from service.commands.main import main
 from service.commands.segment import session
+from service.commands.video.decoding import TimedPicture
+from service.commands.video.live import Live
 from service.commands.video.source import open_source, paced
 from service.commands.video.writer import VideoWriter
 from service.frames.codec import to_rgb
@@ -152,6 +157,43 @@ def test_a_damaged_video_is_segmented_to_its_end_but_for_pixels_that_a_decoder_m
     assert 2 <= len(refused) < 10
     assert len(kept) > 20
     assert (damaged.suffix == ".mp4") == ("of its packets cannot be decoded" in told)
+
+
+@pytest.mark.parametrize("damaged", [("ts", 1000)], indirect=True)
+async def test_a_stream_goes_on_behind_damage_and_says_how_many_frames_it_hit(
+    damaged: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shots = list(open_source(str(damaged), raw=True).pictures)
+    hit = sum(shot.damaged for shot in shots)
+    async with serving() as it:
+        command = ["stream", str(damaged), "--server", f"127.0.0.1:{it.grpc_port}", "--policy", "every", "--raw"]
+        assert await asyncio.to_thread(main, command) == 0
+    told = capsys.readouterr()
+    assert hit > 1
+    assert f"{hit} frames came damaged: a part of their pixels is made up" in told.err
+    assert f"answered {len(shots)}" in told.out
+
+
+def test_live_video_tells_as_much_of_its_damage_as_a_file(tmp_path: Path) -> None:
+    """Threads by slice, which add no delay either, would hide it."""
+
+    def hit(pictures: Iterator[TimedPicture]) -> int:
+        count = 0
+        with contextlib.suppress(SourceError):  # at the end
+            for shot in pictures:
+                count += shot.damaged
+        return count
+
+    noise = np.random.default_rng(0).integers(0, 256, (30, 128, 160, 3), np.uint8)
+    damaged = videos.write(tmp_path / "in.mp4", noise, gop=10)
+    content = bytearray(damaged.read_bytes())
+    middle = content.index(b"mdat") + (len(content) - content.index(b"mdat")) // 2
+    for at in range(middle, middle + 100):
+        content[at] ^= 0x5A
+    damaged.write_bytes(content)
+    recorded = hit(iter(open_source(str(damaged), raw=True).pictures))
+    assert recorded > 1
+    assert hit(Live(f"file://{damaged}", raw=True, until=0).pictures()) >= recorded - 1
 
 
 def shown(damage: Damage, kinds: str) -> str:
