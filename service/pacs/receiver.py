@@ -108,6 +108,7 @@ class Receiver:
         self._closed: weakref.WeakSet[Association] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._reading = threading.Lock()  # one object in memory at a time
+        self._before: tuple[bool, str | None] = False, None  # of pynetdicom and of the process
         self._entity = AE(ae_title)
         self._entity.require_called_aet = True
         self._entity.require_calling_aet = list(callers)
@@ -124,9 +125,10 @@ class Receiver:
             ReceiverError: the address cannot be listened on.
 
         """
-        # pynetdicom writes an object to a temporary file while it arrives, instead of holding it in memory.
-        _config.STORE_RECV_CHUNKED_DATASET = True
-        tempfile.tempdir = str(self._spool.parts)
+        # pynetdicom writes an object to a temporary file while it arrives, instead of holding it in memory. It does so
+        # in the folder that the process has for such files.
+        self._before = _config.STORE_RECV_CHUNKED_DATASET, tempfile.tempdir
+        _config.STORE_RECV_CHUNKED_DATASET, tempfile.tempdir = True, str(self._spool.parts)
         handlers: list[Any] = [
             (evt.EVT_C_STORE, self._store),
             (evt.EVT_CONN_CLOSE, self._ended),
@@ -145,6 +147,7 @@ class Receiver:
     def stop(self) -> None:
         """Abort open associations: their peers have no success of what was not kept, and send it again."""
         self._entity.shutdown()
+        _config.STORE_RECV_CHUNKED_DATASET, tempfile.tempdir = self._before
         with self._lock:
             folders, self._folders = list(self._folders.values()), {}
         for folder in folders:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import tempfile
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,7 @@ async def receiving(
     spool: Path, url: str, patched: Patches, *flags: object, predictor: RedPredictor | None = None
 ) -> AsyncIterator[Node]:
     """Run the command inside the block; it is stopped as by SIGTERM, but without the end of the process."""
+    before = tempfile.gettempdir()
     patched(receive, "load_predictor", lambda settings: predictor or RedPredictor())
     port = free_port()
     words = ["receive", "--spool", spool, "--stow-url", url, "--dicom-port", port, *flags]
@@ -70,6 +72,7 @@ async def receiving(
         running.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await running
+        assert tempfile.gettempdir() == before  # other tests have files of their own
 
 
 async def sent(
