@@ -117,6 +117,7 @@ async def test_a_line_names_method_and_route_also_where_none_answered_but_never_
 async def test_a_log_for_programs_has_no_text_for_people_beside_it(
     log_format: Literal["text", "json"], capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)  # as the command line does
     async with serving(log_format=log_format) as it:
         app._announce(it.service, it.port, it.grpc_port)
     assert ("PraNet is ready" in capfd.readouterr().out) == (log_format == "text")
