@@ -134,7 +134,7 @@ class Node:
             try:
                 await self.pacs.store(*await asyncio.to_thread(_with_uid, file))
             except Refused as refusal:
-                kept = self.spool.fail([file], str(refusal))
+                kept = self.spool.refused(file, str(refusal))
                 self.metrics.segmentations.labels(REFUSED).inc()
                 log.error("the PACS refused a Segmentation, which lies in %s: %s", kept, refusal)
             except Absent as reason:

@@ -15,13 +15,14 @@ import itertools
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from model import files
 from model.errors import UserError
 
-PRIVATE = 0o700  # the objects name patients
+PRIVATE, PRIVATE_FILE = 0o700, 0o600  # the objects name patients
 DIGITS = 8  # of a folder's number, so that names sort as numbers do
 REASONS = "reasons.txt"
 DONE = ".done"
@@ -48,7 +49,7 @@ class Spool:
         self.parts = path / "parts"  # of objects that are arriving, on the same file system
         try:
             path.mkdir(PRIVATE, parents=True, exist_ok=True)
-            self._lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+            self._lock = os.open(path / ".lock", os.O_RDWR | os.O_CREAT, PRIVATE_FILE)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(self.parts, ignore_errors=True)
             for folder in (*self._places(), self.parts):
@@ -64,6 +65,8 @@ class Spool:
             self._finish(folder)
         for folder in self._numbered(self._receiving):
             self.end(folder)
+        for folder in self.received():
+            self._leave(folder)  # if all that it held has failed
         for folder in self.received():  # an operator may have put it back, while others of its number wait elsewhere
             if any((place / folder.name).exists() for place in (self._segmented, self._failed)):
                 folder.rename(self._received / self._next())
@@ -95,7 +98,7 @@ class Spool:
         shutil.rmtree(made, ignore_errors=True)  # from before a crash
         made.mkdir(PRIVATE)
         for name, content in segmentations.items():
-            write_durably(made / name, content)
+            files.write(made / name, content, mode=PRIVATE_FILE)
         done = folder.with_name(folder.name + DONE)
         folder.rename(done)
         sync(done.parent)
@@ -118,17 +121,20 @@ class Spool:
         file.unlink()
         self._leave(file.parent)
 
-    def fail(self, files: Iterable[Path], reason: str) -> Path:
+    def refused(self, file: Path, reason: str) -> Path:
+        """Keep a Segmentation that the PACS refused for the operator; return its folder."""
+        kept = self.fail([file], reason)
+        self._leave(file.parent)
+        return kept
+
+    def fail(self, failed: Sequence[Path], reason: str) -> Path:
         """Keep files for the operator, beside a reason; return their folder."""
-        files = list(files)
-        folder = self._failed / files[0].parent.name
+        folder = self._failed / failed[0].parent.name
         folder.mkdir(PRIVATE, exist_ok=True)
         with (folder / REASONS).open("a") as reasons:
-            for file in files:
+            for file in failed:
                 reasons.write(f"{file.name}: {reason}\n")
                 file.rename(folder / file.name)
-        for parent in {file.parent for file in files}:
-            self._leave(parent)
         return folder
 
     def counts(self) -> dict[str, Callable[[], int]]:
@@ -172,11 +178,3 @@ def sync(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def write_durably(path: Path, content: bytes) -> None:
-    """Write a file, and wait until its content is on the disk."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())

@@ -55,6 +55,19 @@ async def test_one_object_with_damaged_pixels_is_kept_aside_and_the_others_are_s
     assert [sources(each) for each in pacs.stored] == [[objects[0].SOPInstanceUID], [objects[2].SOPInstanceUID]]
 
 
+async def test_an_object_that_fails_alone_holds_up_nothing(
+    pacs: Stow, tmp_path: Path, patched: Patches, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = dicom([PICTURES[0]], JPEGBaseline8Bit)
+    bad.PixelData = bad.PixelData[: len(bad.PixelData) // 4] + bytes(3 * len(bad.PixelData) // 4)
+    async with receiving(tmp_path / "spool", pacs.url, patched) as it:
+        await sent(it.port, [bad])
+        await it.failed()
+        await sent(it.port, series())
+        await until(lambda: bool(pacs.stored))
+    assert "the spool cannot be used" not in capsys.readouterr().err
+
+
 async def test_segmentations_wait_for_a_pacs_that_is_away_and_for_one_that_has_no_room(
     tmp_path: Path, patched: Patches, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -116,6 +116,14 @@ def test_parts_that_nobody_writes_to_any_more_are_deleted(spool: Spool) -> None:
     assert list(spool.parts.iterdir()) == [new]
 
 
+def test_an_association_of_which_every_object_failed_is_done(spool: Spool) -> None:
+    folder = received(spool, "1.dcm")
+    spool.fail([folder / "1.dcm"], "it is damaged")
+    spool.segmented(folder, {})
+    assert spool.received() == []
+    assert spool.to_store() == []
+
+
 def test_the_folder_is_private_since_objects_name_patients(spool: Spool) -> None:
     folder = received(spool, "1.dcm")
     assert {path.stat().st_mode & 0o077 for path in (spool.path / "received", folder)} == {0}
