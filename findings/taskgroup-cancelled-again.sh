@@ -4,11 +4,11 @@
 # Guess:   a task that handles what its TaskGroup raised is done with the cancellation; the next await passes.
 # Truth:   up to Python 3.12 it does. From 3.13 on, a group that raises errors while its task is being cancelled cancels
 #          that task once more: the group's ExceptionGroup comes first, and the next await ends with CancelledError.
-# Versions: CPython 3.12.1 and 3.13.0, run without packages; it takes python3.12 and python3.13, and prints which they are
+# Versions: CPython 3.12.1 and 3.13.0, no others, without packages; found in PATH or among those of pyenv
 # Matters: a wrapper that turns the group's errors into one left a cancellation behind, which ended gRPC's own task, with
 #          two raw tracebacks in the log for every client that left a stream. The wrapper now takes the second one, too.
 #
-# Exit code 0: as described. 1: something changed. 2: neither Python is installed.
+# Exit code 0: as described. 1: something changed. 2: one of the two Pythons is not installed.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -51,11 +51,18 @@ seen = asyncio.run(main())
 print(f"CPython {sys.version.split()[0]}:", ", then ".join(seen))
 sys.exit(seen != ["the group's errors", "cancelled again" if sys.version_info >= (3, 13) else "nothing"])
 PYTHON
-found=0
-for python in python3.12 python3.13; do
-  if command -v "$python" > /dev/null; then
-    "$python" "$folder/group.py"
-    found=1
-  fi
+installed() {  # prints the path of exactly this version
+  local python
+  for python in "python${1%.*}" "${PYENV_ROOT:-$HOME/.pyenv}/versions/$1/bin/python"; do
+    if [[ $("$python" -c 'import platform; print(platform.python_version())' 2> /dev/null) == "$1" ]]; then
+      command -v "$python"
+      return
+    fi
+  done
+  echo "CPython $1 is not installed" >&2
+  return 2
+}
+for version in 3.12.1 3.13.0; do
+  python=$(installed "$version")
+  "$python" "$folder/group.py"
 done
-((found)) || exit 2
