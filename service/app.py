@@ -18,20 +18,19 @@ import uvloop
 from model.engines.predictor import Predictor
 from model.errors import UserError
 from service import SAMPLES
+from service.access.listening import LOOPBACK, listener, why
 from service.access.tls import RenewableTls, of_server
 from service.access.tokens import Tokens
 from service.configuration import from_command_line
 from service.http import server as http_server
 from service.oip import rpc as oip
-from service.readiness import Phase
+from service.readiness import INFERENCE_DEAD, Phase
 from service.rest import routes
 from service.rpc import server as rpc
 from service.runtime import Service, load_predictor, running, warm_up
 from service.settings import Settings, flag, variable
 from service.tasks import until_first_ends
 
-INFERENCE_DEAD = 3  # exit code: the device hangs or a slot failed; the supervisor should restart the service
-LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 CUT_OFF_SECONDS = 1.0  # for the errors of calls that are cut off to reach their clients
 SAMPLE = SAMPLES / "polyp-1.jpg"
 
@@ -144,12 +143,9 @@ async def listening(service: Service) -> AsyncIterator[tuple[int, int]]:
 def _bound(host: str, port: int, name: str) -> socket.socket:
     """Return a socket that listens on the port; ``name`` is the port's setting, for the error message."""
     try:
-        if ":" not in host:
-            return socket.create_server((host, port), backlog=2048)
-        both = host == "::" and socket.has_dualstack_ipv6()  # as gRPC does
-        return socket.create_server((host, port), family=socket.AF_INET6, backlog=2048, dualstack_ipv6=both)
+        return listener(host, port)
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else "the host name is unknown"
+        reason = why(error)
         if error.errno in (errno.EADDRINUSE, errno.EACCES):
             choice = f"port {port} of {host} cannot be opened ({reason}); choose another: "
         else:

@@ -7,6 +7,7 @@ from enum import Enum
 
 from service.errors import Draining, NotReady
 
+INFERENCE_DEAD = 3  # exit code: the device hangs or a slot failed; the supervisor should restart the service
 LOOK_SECONDS = 1.0  # between two looks at the pool, of which no event tells
 
 

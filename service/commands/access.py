@@ -1,6 +1,7 @@
 """The access of commands that call a server; ``flags.access`` declares its options."""
 
 import argparse
+from pathlib import Path
 
 from model.errors import UserError
 from pranet_client.credentials import Access
@@ -19,12 +20,18 @@ def access_of(arguments: argparse.Namespace) -> Access:
     """
     if (arguments.cert_file is None) != (arguments.key_file is None):
         raise AccessError("--cert-file and --key-file belong together; give both, or neither")
-    token = None
-    if arguments.token_file:
-        try:
-            token = arguments.token_file.read_text().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise AccessError(
-                f"--token-file {arguments.token_file} cannot be read ({error}); give the file that holds the token"
-            ) from error
+    token = secret_of("--token-file", arguments.token_file) if arguments.token_file else None
     return Access(token, arguments.ca_file, arguments.cert_file, arguments.key_file)
+
+
+def secret_of(flag: str, file: Path) -> str:
+    """Return what a file holds, such as a token.
+
+    Raises:
+        AccessError: it cannot be read.
+
+    """
+    try:
+        return file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise AccessError(f"{flag} {file} cannot be read ({error}); give the file that holds the token") from error

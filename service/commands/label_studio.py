@@ -2,7 +2,6 @@
 
 import argparse
 import logging
-import os
 import socket
 from pathlib import Path
 
@@ -11,13 +10,12 @@ import uvicorn
 import uvloop
 
 from pranet_client.async_client import AsyncClient
+from service.access.listening import LOOPBACK, listener, why
 from service.annotation.backend import Backend
 from service.annotation.errors import StartError
 from service.annotation.pictures import Pictures
-from service.commands.access import AccessError, access_of
+from service.commands.access import AccessError, access_of, secret_of
 from service.observability import logs
-
-LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 log = logging.getLogger(__name__)
 
@@ -75,10 +73,7 @@ def _check(flag: str, url: str) -> None:
 
 
 def _secret(flag: str, file: Path) -> str:
-    try:
-        secret = file.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise AccessError(f"{flag} {file} cannot be read ({error}); give the file that holds the secret") from error
+    secret = secret_of(flag, file)
     if not secret or not secret.isprintable() or not secret.isascii():
         raise AccessError(f"{flag} {file} holds no secret; put it there in one line")
     return secret
@@ -86,7 +81,7 @@ def _secret(flag: str, file: Path) -> str:
 
 def _bound(host: str, port: int) -> socket.socket:
     try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        return listener(host, port)
     except (OSError, OverflowError) as error:
-        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+        reason = why(error) if isinstance(error, OSError) else str(error)
         raise StartError(f"port {port} of {host} cannot be opened ({reason}); choose others: --host, --port") from error

@@ -23,12 +23,11 @@ from service.pacs.node import Node
 from service.pacs.receiver import Receiver, ReceiverError
 from service.pacs.spool import Spool
 from service.pacs.stow import Pacs
-from service.readiness import Phase
+from service.readiness import INFERENCE_DEAD, Phase
 from service.runtime import load_predictor, running
 from service.settings import Settings
 from service.tasks import until_first_ends
 
-INFERENCE_DEAD = 3  # exit code, as that of ``pranet serve``
 LONGEST_TITLE = 16  # characters (PS3.5, 6.2)
 SWEEP_SECONDS = 10.0
 

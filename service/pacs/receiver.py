@@ -37,6 +37,7 @@ from pynetdicom.events import Event
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made when the module is imported
 
 from model.errors import UserError
+from service.access.listening import why
 from service.dicom import study, video
 from service.errors import ServiceError, TooManyBytes, UndecodableImage
 from service.pacs.metrics import RECEIVED, REFUSED, NodeMetrics
@@ -137,9 +138,8 @@ class Receiver:
         try:
             server = self._entity.start_server((host, port), block=False, ssl_context=tls, evt_handlers=handlers)
         except OSError as error:
-            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else "the host name is unknown"
             raise ReceiverError(
-                f"port {port} of {host} cannot be opened ({reason}); choose another --dicom-port, or --host"
+                f"port {port} of {host} cannot be opened ({why(error)}); choose another --dicom-port, or --host"
             ) from error
         assert server is not None  # it is None for a server that blocks
         return int(server.server_address[1])

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from service.commands.flags.access import add_access_options
 from service.commands.flags.settings import add_settings
 
 AE_TITLE, PORT = "PRANET", 11112  # the port that IANA has registered for DICOM
@@ -10,12 +11,6 @@ SETTINGS = (
     "host", "weights", "device", "engine", "precision", "input_size", "threshold", "max_batch_size",
     "max_image_pixels", "max_archive_bytes", "tls_cert", "tls_key", "tls_client_ca", "log_level", "log_format",
 )  # fmt: skip
-ACCESS = {
-    "--token-file": "file with a bearer token, or with user:password for basic authentication",
-    "--ca-file": "PEM file of the authorities to trust",
-    "--cert-file": "PEM file of a client certificate, if the PACS requires one (mTLS)",
-    "--key-file": "PEM file of its private key",
-}
 EXAMPLES = """\
 examples:
   pranet receive --spool /var/lib/pranet/dicom --stow-url https://pacs/dicom-web --token-file token
@@ -44,7 +39,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--omit-empty", action="store_true", help="leave frames without a polyp out of a Segmentation")
     kinds, about = ("binary", "labelmap"), "one bit or one byte per pixel of a Segmentation (default: binary)"
     add("--segmentation-type", choices=kinds, default="binary", help=about)
-    access = parser.add_argument_group("access to the PACS")
-    for flag, about in ACCESS.items():
-        access.add_argument(flag, type=Path, metavar="FILE", help=about)
+    token = "file with a bearer token, or with user:password for basic authentication"
+    add_access_options(parser, "to the PACS", token=token, ca="PEM file of the authorities to trust")
     add_settings(parser, SETTINGS)
