@@ -14,6 +14,7 @@ KSERVE := tests/interoperability/kserve_client
 BUNDLE := build/pranet-bundle
 BUNDLED := $(wildcard requirements/*.txt) pyproject.toml docker/install.sh docker/pranet.service docker/pranet-secrets.conf \
 	$(shell find model service client weights -type f ! -name '*.pyc')
+LOCKED = $(addprefix requirements/,serve.txt image.txt ray.txt dev.txt audit.txt) $(wildcard $(TRITON)/*.txt $(KSERVE)/*.txt) tools/peers/requirements.txt
 PIP_COMPILE := $(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --no-header -q
 
 .PHONY: serve extras triton-client kserve-client test check lowest-check path fuzz soak lighthouse peers annotation-check ray-check training-check guards-check long-check format lint types contracts proto proto-check readme lock bundle bundle-check image-check systemd-check sbom audit clean
@@ -130,16 +131,16 @@ lock:
 	$(PIP_COMPILE) pyproject.toml -c requirements/torch.txt -c requirements/serve.txt --extra dicom --extra gpu --extra otel --extra video -o requirements/image.txt
 	$(PIP_COMPILE) pyproject.toml -c requirements/torch.txt -c requirements/image.txt --extra dicom --extra gpu --extra otel --extra video --extra ray -o requirements/ray.txt
 	$(PIP_COMPILE) pyproject.toml -c requirements/torch.txt -c requirements/ray.txt --extra dev -o requirements/dev.txt
+	printf 'cyclonedx-bom\npip-audit\npip-licenses\n' | $(PIP_COMPILE) - -o requirements/audit.txt
 	echo 'tritonclient[grpc,http]' | $(PIP_COMPILE) - -o $(TRITON)/requirements.txt
 	echo 'kserve' | $(PIP_COMPILE) - -o $(KSERVE)/requirements.txt
 	printf 'fastapi\nlitserve\nnumpy\nopenvino\npillow\npython-multipart\nuvicorn\n' | $(PIP_COMPILE) -c requirements/serve.txt - -o tools/peers/requirements.txt
 	printf 'tritonclient==2.47.0\nnvidia-cuda-runtime-cu12\n' | $(PIP_COMPILE) --no-deps - -o $(TRITON)/perf_analyzer.txt
+	sed -i "1i # Pinned on $$(date +%F) by make lock." $(LOCKED)
 
 # What serves, as installed in $(VENV): dist/pranet.cdx.json (CycloneDX), and the licences of all of it: dist/licenses.md.
 sbom: $(VENV)/.serve build/tools/.done
-	mkdir -p dist
-	build/tools/bin/cyclonedx-py environment --output-reproducible -o dist/pranet.cdx.json $(BIN)/python
-	build/tools/bin/pip-licenses --python=$(BIN)/python --order=license --with-urls --format=markdown --output-file=dist/licenses.md
+	docker/sbom.sh build/tools $(BIN)/python dist
 
 # Known vulnerabilities of the pinned packages, by PyPI's own list; needs the network. A package that the list does not
 # have is an error: without the list, everything would pass.
@@ -147,9 +148,9 @@ audit: build/tools/.done
 	build/tools/bin/pip-audit --strict --disable-pip --require-hashes -r requirements/image.txt
 	build/tools/bin/pip-audit --strict --disable-pip --no-deps -r requirements/torch.txt
 
-build/tools/.done:
+build/tools/.done: requirements/audit.txt
 	$(PYTHON) -m venv build/tools
-	build/tools/bin/pip --disable-pip-version-check install -q cyclonedx-bom pip-licenses pip-audit
+	build/tools/bin/pip --disable-pip-version-check install -q --no-deps --require-hashes -r $<
 	touch $@
 
 # Everything that a site without a network needs, for this machine's platform and Python: dist/pranet-bundle.tar

@@ -23,8 +23,15 @@ COPY client client
 COPY weights weights
 RUN pip install --no-deps . && pip uninstall --yes pip
 
+# What the image holds, and under which licences. The tools that find out stay outside.
+FROM build AS sbom
+COPY docker/sbom.sh .
+RUN python -m venv /tools && /tools/bin/pip install --no-deps --require-hashes -r requirements/audit.txt \
+    && ./sbom.sh /tools /opt/pranet/bin/python /sbom
+
 FROM ${BASE}
 COPY --from=build /opt/pranet /opt/pranet
+COPY --from=sbom /sbom /opt/pranet/share/doc/pranet
 ENV PATH=/opt/pranet/bin:$PATH PYTHONUNBUFFERED=1 PRANET_HOST=0.0.0.0 PRANET_DEVICE=cuda \
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
 USER 10001:10001

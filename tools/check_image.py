@@ -6,11 +6,13 @@ chroot with the user, environment and commands from its configuration.
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -89,10 +91,9 @@ def image() -> Iterator[Image]:
     FOLDER.mkdir(parents=True, exist_ok=True)
     make_base()
     tools = FOLDER / "tools"  # that the bundle does not need, as its own wheel is built already
-    subprocess.run(
-        [sys.executable, "-m", "pip", "download", "--quiet", "--dest", tools, "setuptools>=77"],
-        check=True,
-    )
+    download = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", tools]
+    subprocess.run([*download, "setuptools>=77"], check=True)
+    subprocess.run([*download, "--no-deps", "--requirement", ROOT / "requirements" / "audit.txt"], check=True)
     (FOLDER / "pip.conf").write_text("[global]\nno-index = true\nfind-links = /wheels /tools\n")
     volumes = {FOLDER / "pip.conf": "/etc/pip.conf", WHEELS: "/wheels", tools: "/tools"}
     flags = [word for outside, inside in volumes.items() for word in ("--volume", f"{outside}:{inside}:ro")]
@@ -144,3 +145,16 @@ def test_its_health_check_tells_a_server_from_none(server: Server, image: Image)
         for number in (port, "1")
     )
     assert (healthy, sick) == (0, 1)
+
+
+def test_it_lists_what_it_holds_with_licences(image: Image) -> None:
+    folder = Path(image.root) / "opt/pranet/share/doc/pranet"
+    listed = {each["name"]: each for each in json.loads((folder / "pranet.cdx.json").read_text())["components"]}
+    served = (ROOT / "requirements" / "image.txt").read_text() + (ROOT / "requirements" / "torch.txt").read_text()
+    assert {"torch", "openvino", "pranet-service", "uvicorn"} <= listed.keys()
+    assert all(f"{name}=={listed[name]['version'].partition('+')[0]}" in served for name in ("torch", "openvino"))
+    assert not {"pip-audit", "cyclonedx-bom", "pytest"} & listed.keys()
+    rows = (folder / "licenses.md").read_text()
+    assert all(
+        re.search(rf"^\| {name} +\| \S+ +\| [^|]*Apache", rows, re.MULTILINE) for name in ("openvino", "pranet-service")
+    )

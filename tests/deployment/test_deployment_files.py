@@ -44,6 +44,14 @@ def test_a_dockerfile_is_clean_and_its_last_stage_builds_nothing_and_runs_as_nob
     assert "HEALTHCHECK" in last
 
 
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
+def test_an_image_holds_a_list_of_what_it_serves_with_and_not_the_tools_that_made_it(dockerfile: Path) -> None:
+    *_, listing, last = dockerfile.read_text().split("\nFROM ")
+    assert "./sbom.sh /tools /opt/pranet/bin/python /sbom" in listing
+    assert "COPY --from=sbom /sbom /opt/pranet/share/doc/pranet" in last
+    assert "/tools" not in last
+
+
 def test_both_images_hold_the_same() -> None:
     ours, theirs = (
         re.search(r"^FROM.*?(?=\nENV PATH=\S+ PYTHON)", path.read_text(), re.MULTILINE | re.DOTALL)

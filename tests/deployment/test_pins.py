@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from datetime import date
 from itertools import combinations, pairwise
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tests.support.pictures import ROOT
 
 REQUIREMENTS = ROOT / "requirements"
 GROWING = ("serve", "image", "ray", "dev")  # each has all of the one before
+LOCKED = sorted([*REQUIREMENTS.glob("*.txt"), *(ROOT / "tests" / "interoperability").glob("*_client/*.txt")])
 PIN = re.compile(r"^([a-z0-9][\w.-]*)==([^\s;\\]+)", re.MULTILINE)
 
 
@@ -22,7 +24,7 @@ def pins(path: Path) -> dict[str, set[str]]:
     return versions
 
 
-FILES = {path.stem: pins(path) for path in REQUIREMENTS.glob("*.txt")}
+FILES = {name: pins(REQUIREMENTS / f"{name}.txt") for name in ("torch", *GROWING)}  # audit has its own environment
 FILES["peers"] = pins(ROOT / "tools" / "peers" / "requirements.txt")
 
 
@@ -45,3 +47,10 @@ def test_the_audit_fails_for_what_it_could_not_look_up_and_covers_pytorch() -> N
     audits = [line.split() for line in done.stdout.splitlines() if "bin/pip-audit" in line]
     assert all("--strict" in words for words in audits)
     assert {words[-1] for words in audits} == {"requirements/image.txt", "requirements/torch.txt"}
+
+
+@pytest.mark.parametrize("path", LOCKED, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_a_file_of_pins_says_when_they_were_made(path: Path) -> None:
+    """Whoever judges how current they are reads it there: a clone has no dates of files."""
+    (day,) = re.findall(r"^# Pinned on (\d{4}-\d\d-\d\d)\b", path.read_text(), re.MULTILINE)
+    assert date.fromisoformat(day) >= date(2026, 11, 24)
