@@ -10,8 +10,8 @@ from collections.abc import Callable
 import httpx
 
 from pranet_client.credentials import Access
-from tools.endurance import calls
 from tools.endurance.book import Tally
+from tools.endurance.clients import calls
 from tools.endurance.life import Life
 
 RELOAD_SECONDS = 120.0  # for new weights to be in use, on a busy machine

@@ -7,9 +7,8 @@ import time
 from collections import Counter
 
 from tools.endurance.balance import uncertain, unexplained
-from tools.endurance.book import Tally
 from tools.endurance.life import Life
-from tools.resources import held
+from tools.endurance.resources import held
 
 RECORD = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (?P<level>[A-Z]+) +(?P<text>.*)")
 INJECTED = "inference failed on a single frame: RuntimeError: injected"
@@ -69,12 +68,12 @@ def _settled(life: Life) -> float:
     return max((entry.ended for entry in life.book.entries), default=0.0) + 2.0
 
 
-async def left_open(life: Life, tally: Tally) -> None:
+async def left_open(life: Life) -> None:
     """Close the clients, and compare what the process holds with what it held before they came."""
     await life.rest.aclose()
     await life.channel.close()
     until = time.monotonic() + CLOSING_SECONDS
-    while (now := held(life.server.process.pid)).sockets > life.idle.sockets and time.monotonic() < until:
+    while (now := held(life.server.process.pid)).sockets > life.idle.sockets and time.monotonic() < until:  # noqa: ASYNC110
         await asyncio.sleep(1)
     if now.sockets > life.idle.sockets:
         life.broken.append(

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import httpx
@@ -19,8 +19,10 @@ from tests.support import processes
 from tests.support.processes import Server
 from tools.endurance.book import Book
 from tools.endurance.counters import Scrape, scraped
-from tools.endurance.renewal import Site
-from tools.resources import Resources, held
+from tools.endurance.resources import Resources, held
+
+if TYPE_CHECKING:
+    from tools.endurance.renewal import Site  # imports PyTorch, which the books and their tests do without
 
 FAULTY = (*processes.PROGRAM[:2], "tests.support.servers.faulty_server")
 KEPT_SECONDS = 2.0  # an idle connection; the server closes it after 5 s, at which a request on it would be lost
@@ -34,7 +36,7 @@ class Life:
 
     number: int
     server: Server
-    site: Site
+    site: "Site"
     log: Path
     rest: httpx.AsyncClient
     channel: grpc.aio.Channel
@@ -117,7 +119,7 @@ class Life:
 
 
 @contextlib.asynccontextmanager
-async def living(number: int, site: Site, arguments: list[object]) -> AsyncIterator[Life]:
+async def living(number: int, site: "Site", arguments: list[object]) -> AsyncIterator[Life]:
     """Start the server and its clients; at the end of the block the process has ended, however it came."""
     log = site.folder / f"life-{number}.log"
     with contextlib.ExitStack() as stack:

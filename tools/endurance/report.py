@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tools.endurance.book import Tally
-from tools.endurance.calls import ARCHIVE_SECONDS, DEADLINE_SECONDS, kinds
+from tools.endurance.clients.calls import ARCHIVE_SECONDS, DEADLINE_SECONDS, kinds
+from tools.endurance.clients.load import LOAD
 from tools.endurance.life import Life
-from tools.endurance.load import LOAD
 from tools.endurance.samples import Sample, growing, sixths, typical
 
 

@@ -9,8 +9,9 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
-from tools.endurance import events, load, samples
+from tools.endurance import events, samples
 from tools.endurance.book import Tally
+from tools.endurance.clients import load
 from tools.endurance.judgement import at_rest, judge, left_open
 from tools.endurance.life import Life, living
 from tools.endurance.renewal import Site
@@ -21,6 +22,7 @@ PLAN = ((1 / 6, signal.SIGTERM), (1 / 6, signal.SIGKILL), (2 / 3, None))  # part
 RENEWAL_SECONDS = FAILURE_SECONDS = SAY_SECONDS = 60.0
 HANG_SECONDS = 240.0
 SAMPLE_SECONDS = 5.0
+LOOK_SECONDS = 0.2
 
 
 @dataclass
@@ -96,14 +98,17 @@ class Run:
     async def _wait(self, life: Life, seconds: float) -> None:
         """Wait until the time is over, the run is interrupted, or the process ends by itself."""
         until = time.monotonic() + seconds
-        while time.monotonic() < until and not self.interrupted.is_set() and life.server.process.poll() is None:
-            await asyncio.sleep(0.1)
+        while time.monotonic() < until and life.server.process.poll() is None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self.interrupted.wait()
+                    return
 
     async def _end_at_rest(self, life: Life) -> None:
         life.over.set()
         if life.server.process.poll() is None:
             await at_rest(life)
-            await left_open(life, self.tally)
+            await left_open(life)
             life.send_signal(signal.SIGTERM)
         await life.exit()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 
 from tools.endurance.life import Life
-from tools.resources import held
+from tools.endurance.resources import held
 
 GROWTH = 1.02  # of resident memory, from the second sixth of a life to the last
 JUDGED_SECONDS = 900.0  # of a life: in the first minutes pools of threads and of memory are still filled

@@ -1,6 +1,6 @@
-"""``pranet`` with its real network, which fails on pictures that are yellow all over and hangs on lime ones for a while.
+"""``pranet`` with its real network, which fails on pictures that are yellow all over, and hangs on lime ones.
 
-It takes ``pranet``'s arguments. ``HANG_SECONDS`` says when a call is given up, ``HELD_SECONDS`` when it returns after all.
+It takes ``pranet``'s arguments. A call is given up after ``HANG_SECONDS``, and returns after ``HELD_SECONDS``.
 """
 
 import os

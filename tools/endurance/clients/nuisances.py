@@ -13,10 +13,10 @@ from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from tests.support.pictures import SAMPLES
 from tests.support.streaming import NARROW
 from tools.endurance.book import UNCOUNTED, Tally
-from tools.endurance.calls import DEADLINE_SECONDS, Kind
+from tools.endurance.clients.calls import DEADLINE_SECONDS, Kind
+from tools.endurance.clients.replies import WORK, Reply, of_http
+from tools.endurance.clients.streams import LEAVING_SECONDS, OUTCOMES
 from tools.endurance.life import Life
-from tools.endurance.replies import WORK, Reply, of_http
-from tools.endurance.streams import LEAVING_SECONDS, OUTCOMES
 
 IMAGE = SAMPLES[0].read_bytes()
 DROPS, DROP_SECONDS = 20, 0.4  # of a body that comes slowly

@@ -20,8 +20,8 @@ from service.pb.inference import open_inference_pb2 as oip
 from tests.support.dicom_objects import dicom, written
 from tests.support.pictures import SAMPLES, encoded
 from tools.endurance.book import UNCOUNTED, Tally
+from tools.endurance.clients.replies import LOST, WORK, Reply, of_grpc, of_http
 from tools.endurance.life import Life
-from tools.endurance.replies import LOST, WORK, Reply, of_grpc, of_http
 
 DEADLINE_SECONDS = 60.0  # of a single request: two calls that hang for 10 s, and the queue behind them
 ARCHIVE_SECONDS = 300.0  # of an archive, which waits for pauses of live streams

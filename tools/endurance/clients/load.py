@@ -7,11 +7,11 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from tools.endurance import calls, nuisances
 from tools.endurance.book import Tally
-from tools.endurance.calls import Kind
+from tools.endurance.clients import calls, nuisances
+from tools.endurance.clients.calls import Kind
+from tools.endurance.clients.streams import Session
 from tools.endurance.life import Life
-from tools.endurance.streams import Session
 
 LOAD = 0.9  # of the capacity
 CALLERS = 24  # of the closed loop that measures the capacity: they fill the queue and a batch
