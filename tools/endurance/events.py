@@ -27,7 +27,7 @@ async def renew(life: Life, tally: Tally) -> None:
     old, number = site.access, site.numbers
     site.access = await asyncio.to_thread(site.new_token)
     life.retired = set()
-    site.swap_weights()
+    await asyncio.to_thread(site.swap_weights)
     site.renew_certificate()
     life.send_signal(signal.SIGHUP)
     life.swaps += 1
@@ -47,12 +47,12 @@ async def _reloaded(life: Life) -> bool:
         with contextlib.suppress(httpx.HTTPError):
             gauges = (await life.look()).gauges
             if gauges["reloads refused"]:
-                life.broken.append("new weights are refused")
+                life.breaks("new weights are refused")
                 return False
             if gauges["reloads taken"] >= life.swaps:
                 return True
         if time.monotonic() > until:
-            life.broken.append(f"new weights are not in use after {RELOAD_SECONDS:.0f} s")
+            life.breaks(f"new weights are not in use after {RELOAD_SECONDS:.0f} s")
             return False
         await asyncio.sleep(LOOK_SECONDS)
     return False
@@ -66,7 +66,7 @@ async def _check_certificate(life: Life) -> None:
         with contextlib.suppress(OSError):
             got = await asyncio.to_thread(ssl.get_server_certificate, (host, int(port)), timeout=60)
             if got.partition("-----END CERTIFICATE-----")[0].split() != expected and not life.ending:
-                life.broken.append(f"a new connection to {address} gets an earlier certificate")
+                life.breaks(f"a new connection to {address} gets an earlier certificate")
 
 
 def _with_removed(access: Access) -> calls.Kind:
@@ -82,7 +82,7 @@ async def renew_regularly(current: Current, tally: Tally, period: float) -> None
     while True:
         await asyncio.sleep(period)
         if (life := current()) and not life.over.is_set() and not life.ending:
-            await renew(life, tally)
+            await life.start(renew(life, tally))
 
 
 async def fault_regularly(current: Current, tally: Tally, how: str, period: float) -> None:

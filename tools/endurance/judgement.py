@@ -21,13 +21,15 @@ CLOSING_SECONDS = 40.0  # for the sockets of clients that left; a peer that read
 def judge(life: Life) -> Counter[str]:
     """Add the broken promises of a life that has ended; return what its last scrape cannot tell, by what it is."""
     if life.code != CODES.get(life.ending):
-        life.broken.append(f"the process ended with {life.code} after {life.ending or 'nothing'}")
-    life.broken += of_log(life.log.read_text(), life.faults)
+        life.breaks(f"the process ended with {life.code} after {life.ending or 'nothing'}")
+    for line in of_log(life.log.read_text(), life.faults):
+        life.breaks(line)
     if life.scrape is None:
-        life.broken.append("its counters could not be read")
+        life.breaks("its counters could not be read")
         return Counter()
     entries = life.book.seen_by(life.scrape.began, life.scrape.ended)
-    life.broken += unexplained(entries, life.scrape.counts)
+    for line in unexplained(entries, life.scrape.counts):
+        life.breaks(line)
     return uncertain(entries)
 
 
@@ -59,9 +61,9 @@ async def at_rest(life: Life) -> None:
     open_ones = {"frames of streams": scrape.open_frames} | {
         name: scrape.gauges[name] for name in ("pranet_in_flight", "pranet_queue_depth", "pranet_streams_active")
     }
-    life.broken += [
-        f"{number:.0f} {name} when all clients are answered" for name, number in open_ones.items() if number
-    ]
+    for name, number in open_ones.items():
+        if number:
+            life.breaks(f"{number:.0f} {name} when all clients are answered")
 
 
 def _settled(life: Life) -> float:
@@ -76,10 +78,8 @@ async def left_open(life: Life) -> None:
     while (now := held(life.server.process.pid)).sockets > life.idle.sockets and time.monotonic() < until:  # noqa: ASYNC110
         await asyncio.sleep(1)
     if now.sockets > life.idle.sockets:
-        life.broken.append(
-            f"{now.sockets} sockets are open after the clients left, {life.idle.sockets} before they came"
-        )
+        life.breaks(f"{now.sockets} sockets are open after the clients left, {life.idle.sockets} before they came")
     if more := Counter(now.files) - Counter(life.idle.files):
-        life.broken.append(f"files are open after the clients left that were not before they came: {', '.join(more)}")
+        life.breaks(f"files are open after the clients left that were not before they came: {', '.join(more)}")
     if kept := life.site.temporary_files():
-        life.broken.append(f"{kept} temporary files are left")
+        life.breaks(f"{kept} temporary files are left")

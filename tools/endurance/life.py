@@ -3,9 +3,10 @@
 import asyncio
 import contextlib
 import signal
+import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,20 +68,27 @@ class Life:
     def headers(self) -> dict[str, str]:
         return dict(self.site.access.metadata())
 
+    def breaks(self, promise: str) -> None:
+        """Record a broken promise, and say so at once."""
+        self.broken.append(promise)
+        print(f"{time.strftime('%H:%M:%S')} {self.name}: {promise}", file=sys.stderr, flush=True)
+
     def is_ending(self, began: float) -> bool:
         """Tell whether a request may have been refused or cut off since the process was told to end."""
         return time.monotonic() >= self.ending_at or began >= self.ending_at
 
-    def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run what talks to this process; its faults are broken promises."""
-        task = asyncio.create_task(work)
+    def start(self, work: Coroutine[Any, Any, None]) -> Awaitable[Any]:
+        """Run what talks to this process; its faults are broken promises. Return what waits for its end."""
+        task, ended = asyncio.create_task(work), asyncio.Event()
+        task.add_done_callback(lambda _: ended.set())
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return ended.wait()
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
-            self.broken.append(f"a client fails with {type(error).__name__}: {error}")
+            self.breaks(f"a client fails with {type(error).__name__}: {error}")
 
     async def last_calls(self) -> None:
         """Wait until everything that talks to this process has come to its end."""
@@ -88,7 +96,7 @@ class Life:
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=LAST_SECONDS)
             for task in late:
-                self.broken.append(f"no end after {LAST_SECONDS:.0f} s: {task.get_coro()}")
+                self.breaks(f"no end after {LAST_SECONDS:.0f} s: {task.get_coro()}")
                 task.cancel()
 
     async def look(self) -> Scrape:

@@ -9,6 +9,8 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
+import httpx
+
 from tools.endurance import events, samples
 from tools.endurance.book import Tally
 from tools.endurance.clients import load
@@ -17,7 +19,7 @@ from tools.endurance.life import Life, living
 from tools.endurance.renewal import Site
 from tools.endurance.report import Ended, Report
 
-LIMITS: tuple[object, ...] = ("--request-timeout-ms", 60_000, "--drain-seconds", 60)
+LIMITS: tuple[object, ...] = ("--request-timeout-ms", 60_000, "--drain-seconds", 60, "--max-streams", 16)
 PLAN = ((1 / 6, signal.SIGTERM), (1 / 6, signal.SIGKILL), (2 / 3, None))  # parts of the time, and how each life ends
 RENEWAL_SECONDS = FAILURE_SECONDS = SAY_SECONDS = 60.0
 HANG_SECONDS = 240.0
@@ -46,11 +48,12 @@ class Run:
         loading = load.Load(self.current, load.LOAD * self.report.capacity, self.tally, stopped, random.Random(1))
         async with asyncio.TaskGroup() as tasks, _beside(tasks, *self._beside()):
             sending = tasks.create_task(loading.run())
-            for number, (part, ending) in enumerate(PLAN, 1):
-                await self._live(number, part * self.seconds, ending, stopped)
-                self.report.seconds = time.monotonic() - began
-                if stopped.is_set():
-                    break
+            for part, ending in PLAN:
+                until = time.monotonic() + part * self.seconds
+                while time.monotonic() < until and not stopped.is_set():  # a life that ends by itself is followed
+                    await self._live(until, ending, stopped)
+                    self.report.seconds = time.monotonic() - began
+            stopped.set()
             await sending
 
     @property
@@ -79,25 +82,26 @@ class Run:
             await self._end_at_rest(life)
         self._judge(life)
 
-    async def _live(self, number: int, seconds: float, ending: signal.Signals | None, stopped: asyncio.Event) -> None:
-        async with living(number, self.site, [*LIMITS, *self.arguments]) as life:
+    async def _live(self, until: float, ending: signal.Signals | None, stopped: asyncio.Event) -> None:
+        """Load one process; at a time, end it: with a signal in the middle of everything, or at rest without one."""
+        async with living(len(self.report.lives), self.site, [*LIMITS, *self.arguments]) as life:
             self.life = life
-            await self._wait(life, seconds)
-            if self.interrupted.is_set() or ending is None:
+            await self._wait(life, until)
+            if life.server.process.poll() is not None:
+                await life.exit()
+            elif self.interrupted.is_set() or ending is None:
                 stopped.set()
                 await self._end_at_rest(life)
             else:
-                with contextlib.suppress(OSError):
+                with contextlib.suppress(httpx.HTTPError):
                     await life.look()
-                if life.server.process.poll() is None:
-                    life.send_signal(ending)
+                life.send_signal(ending)
                 await life.exit()
             self.life = None
         self._judge(life)
 
-    async def _wait(self, life: Life, seconds: float) -> None:
+    async def _wait(self, life: Life, until: float) -> None:
         """Wait until the time is over, the run is interrupted, or the process ends by itself."""
-        until = time.monotonic() + seconds
         while time.monotonic() < until and life.server.process.poll() is None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):
@@ -105,19 +109,14 @@ class Run:
                     return
 
     async def _end_at_rest(self, life: Life) -> None:
-        life.over.set()
-        if life.server.process.poll() is None:
-            await at_rest(life)
-            await left_open(life)
-            life.send_signal(signal.SIGTERM)
+        await at_rest(life)
+        await left_open(life)
+        life.send_signal(signal.SIGTERM)
         await life.exit()
 
     def _judge(self, life: Life) -> None:
         uncertain = judge(life)
-        ended = Ended.of(life, time.monotonic() - life.began, uncertain)
-        self.report.lives.append(ended)
-        for line in ended.broken:
-            _tell(f"broken: {line}")
+        self.report.lives.append(Ended.of(life, time.monotonic() - life.began, uncertain))
 
     async def _say(self) -> None:
         began = time.monotonic()

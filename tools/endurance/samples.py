@@ -41,13 +41,17 @@ async def watch(current: Callable[[], Life | None], samples: list[Sample], perio
         await asyncio.sleep(period)
         if (life := current()) is None or life.over.is_set() or life.ending:
             continue
-        with contextlib.suppress(httpx.HTTPError):
-            gauges = (await life.look()).gauges
-            now = held(life.server.process.pid)
-            loaded = (int(gauges["pranet_queue_depth"]), int(gauges["pranet_in_flight"]), gauges["pranet_fps"])
-            temporary, seconds = life.site.temporary_files(), round(time.monotonic() - began, 1)
-            held_now = (now.resident, now.threads, now.sockets, len(now.files))
-            samples.append(Sample(seconds, life.number, *held_now, temporary, *loaded))
+        await life.start(_sample(life, samples, began))
+
+
+async def _sample(life: Life, samples: list[Sample], began: float) -> None:
+    with contextlib.suppress(httpx.HTTPError):
+        gauges = (await life.look()).gauges
+        now = held(life.server.process.pid)
+        loaded = (int(gauges["pranet_queue_depth"]), int(gauges["pranet_in_flight"]), gauges["pranet_fps"])
+        temporary, seconds = life.site.temporary_files(), round(time.monotonic() - began, 1)
+        held_now = (now.resident, now.threads, now.sockets, len(now.files))
+        samples.append(Sample(seconds, life.number, *held_now, temporary, *loaded))
 
 
 def sixths(samples: Sequence[Sample]) -> tuple[Sequence[Sample], Sequence[Sample]]:

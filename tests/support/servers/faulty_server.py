@@ -17,7 +17,7 @@ from service.settings import Settings
 from tests.support.patching import patching
 
 HANG_SECONDS = float(os.environ.get("HANG_SECONDS", "10"))
-HELD_SECONDS = float(os.environ.get("HELD_SECONDS", "25"))
+HELD_SECONDS = float(os.environ.get("HELD_SECONDS", "12"))
 TOLERANCE = 8  # levels by which JPEG and resizing may change a colour
 YELLOW, LIME = (255, 255, 0), (0, 255, 0)
 

@@ -29,12 +29,12 @@ PICTURES = itertools.cycle([sample.read_bytes() for sample in SAMPLES])
 OPENED = [Image.open(sample).convert("RGB").resize((320, 280)) for sample in SAMPLES]
 PARTS = 3  # pictures of an archive, and frames of a study
 INFER = "/v2/models/pranet/infer"
-CODES = {  # of a request whose process was killed
+CODES = {  # of a request that was not answered
     "rest": ("200", "499", "503", UNCOUNTED),
-    "grpc": ("OK", "CANCELLED", "UNAVAILABLE", UNCOUNTED),
+    "grpc": ("OK", "CANCELLED", "UNAVAILABLE", "DEADLINE_EXCEEDED", UNCOUNTED),
 }
 NOT_REACHED = "refused a connection by a process that ended"
-LOST_CAUSES = ("client-left", "draining", UNCOUNTED)
+LOST_CAUSES = ("client-left", "draining", "deadline-exceeded", UNCOUNTED)
 
 Ask = Callable[[Life], Awaitable[Reply]]
 
@@ -66,11 +66,11 @@ async def sent(kind: Kind, life: Life, tally: Tally) -> None:
     tally.add(kind.name, reply.outcome, seconds=None if reply.cause else ended - began)
     for cause in {reply.cause, *reply.parts} - {""} - kind.expected:
         if not (cause == "draining" and life.is_ending(began)):
-            life.broken.append(f"a request ({kind.name}) ends with {reply.code} {cause}")
+            life.breaks(f"a request ({kind.name}) ends with {reply.code} {cause}")
     if not reply.is_complete:
-        life.broken.append(f"a request ({kind.name}) is refused with {reply.code}, without its cause or time to retry")
+        life.breaks(f"a request ({kind.name}) is refused with {reply.code}, without its cause or time to retry")
     if reply.model_id in retired:
-        life.broken.append(f"a request ({kind.name}) is answered by weights that were replaced before it was sent")
+        life.breaks(f"a request ({kind.name}) is answered by weights that were replaced before it was sent")
 
 
 def _lost(kind: Kind, life: Life, tally: Tally, began: float, error: Exception) -> None:
@@ -82,12 +82,16 @@ def _lost(kind: Kind, life: Life, tally: Tally, began: float, error: Exception) 
     life.book.note(f"cause of {kind.name}", began, ended, rejected=LOST_CAUSES)
     for _ in range(kind.frames):
         life.book.note(f"frame of {kind.name}", began, ended, work=WORK)
+    if isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+        tally.add(kind.name, "late by the client's clock")
+        life.breaks(f"a request ({kind.name}) is not answered within its deadline")
+        return
     cut = (
         life.ending == "SIGKILL" or (life.ending and began >= life.ending_at) or life.server.process.poll() is not None
     )
     tally.add(kind.name, f"cut off by {life.ending or 'an end'}" if cut else LOST)
     if not cut:
-        life.broken.append(f"a request ({kind.name}) is lost: {type(error).__name__}: {error}")
+        life.breaks(f"a request ({kind.name}) is lost: {type(error).__name__}: {error}")
 
 
 def over_rest(

@@ -80,12 +80,12 @@ class Session:
         is_known = bool(end.code) and not self.has_left
         self._note_call(name, line, end, is_known=is_known, tally=tally)
         if [each.frame_id for each in self.answered] != list(self.sent)[: len(self.answered)]:
-            self.life.broken.append(f"the answers of {name} are not those of its frames in order")
+            self.life.breaks(f"the answers of {name} are not those of its frames in order")
         for each in self.answered:
             self._note_answer(name, each, tally)
         open_frames = list(self.sent)[len(self.answered) :]
         if open_frames and is_known and end.code == line.normal:
-            self.life.broken.append(f"{len(open_frames)} frames of {name} have no answer")
+            self.life.breaks(f"{len(open_frames)} frames of {name} have no answer")
         for frame_id in open_frames:
             self._note_open(name, frame_id, is_drained=is_known and end.cause == "draining", tally=tally)
 
@@ -96,7 +96,7 @@ class Session:
             note(f"cause of {name}", self.began, self.ended, rejected=end.cause or UNCOUNTED)
             tally.add(name, f"ended: {end.cause or 'normally'}")
             if end.code != line.normal and not (end.cause == "draining" and life.is_ending(self.began)):
-                life.broken.append(f"one {name} ends with {end.code} {end.cause}")
+                life.breaks(f"one {name} ends with {end.code} {end.cause}")
         elif self.has_left:
             codes = {line.left, line.normal} | ({line.drained, UNCOUNTED} if life.ending else set())
             note(name, self.began, self.ended, **{line.transport: codes})
@@ -112,7 +112,7 @@ class Session:
             cut = bool(life.ending) or life.server.process.poll() is not None
             tally.add(name, f"cut off by {life.ending or 'an end'}" if cut else "lost")
             if not cut:
-                life.broken.append(f"one {name} is lost")
+                life.breaks(f"one {name} is lost")
 
     def _note_answer(self, name: str, answer: Answer, tally: Tally) -> None:
         began, ended, note = self.sent[answer.frame_id], answer.at, self.life.book.note
@@ -122,7 +122,7 @@ class Session:
         tally.add(f"frames of {name}", answer.outcome)
         is_late = self.policy == "latest" and answer.cause == "deadline-exceeded"  # it had its turn before
         if answer.outcome in ("failed", "overload") and not is_late:
-            self.life.broken.append(f"a frame of {name} is {answer.outcome}: {answer.cause}")
+            self.life.breaks(f"a frame of {name} is {answer.outcome}: {answer.cause}")
 
     def _note_open(self, name: str, frame_id: int, *, is_drained: bool, tally: Tally) -> None:
         began, note = self.sent[frame_id], self.life.book.note
