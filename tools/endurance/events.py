@@ -82,7 +82,7 @@ async def renew_regularly(current: Current, tally: Tally, period: float) -> None
     while True:
         await asyncio.sleep(period)
         if (life := current()) and not life.over.is_set() and not life.ending:
-            await life.start(renew(life, tally))
+            await life.start(renew(life, tally)).wait()
 
 
 async def fault_regularly(current: Current, tally: Tally, how: str, period: float) -> None:

@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,13 +77,13 @@ class Life:
         """Tell whether a request may have been refused or cut off since the process was told to end."""
         return time.monotonic() >= self.ending_at or began >= self.ending_at
 
-    def start(self, work: Coroutine[Any, Any, None]) -> Awaitable[Any]:
-        """Run what talks to this process; its faults are broken promises. Return what waits for its end."""
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Event:
+        """Run what talks to this process; its faults are broken promises. Return what its end sets."""
         task, ended = asyncio.create_task(work), asyncio.Event()
         task.add_done_callback(lambda _: ended.set())
         self._tasks.add(task)
         task.add_done_callback(self._ended)
-        return ended.wait()
+        return ended
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

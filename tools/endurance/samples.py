@@ -41,7 +41,7 @@ async def watch(current: Callable[[], Life | None], samples: list[Sample], perio
         await asyncio.sleep(period)
         if (life := current()) is None or life.over.is_set() or life.ending:
             continue
-        await life.start(_sample(life, samples, began))
+        await life.start(_sample(life, samples, began)).wait()
 
 
 async def _sample(life: Life, samples: list[Sample], began: float) -> None:

@@ -85,18 +85,14 @@ class Load:
             if not (life := self._life()):
                 await self._pause(RETRY_SECONDS)
                 continue
-            session, ended = Session(life, kind, policy), asyncio.Event()
-            life.start(self._session(session, ended))
-            await ended.wait()
+            session = Session(life, kind, policy)
+            await life.start(self._session(session)).wait()
             await self._pause(0.0 if session.opened and not life.ending else RETRY_SECONDS)
 
-    async def _session(self, session: Session, ended: asyncio.Event) -> None:
-        try:
-            pace = self._bursts() if session.policy == "latest" else self._evenly()
-            await session.run(pace, STREAM_SECONDS, leaves=self.random.random() < LEAVES)
-            session.settle(self.tally)
-        finally:
-            ended.set()
+    async def _session(self, session: Session) -> None:
+        pace = self._bursts() if session.policy == "latest" else self._evenly()
+        await session.run(pace, STREAM_SECONDS, leaves=self.random.random() < LEAVES)
+        session.settle(self.tally)
 
     def _evenly(self) -> Callable[[], float]:
         mean = len(STREAMS) / 2 / (self.rate * SHARES["every"])
