@@ -16,6 +16,7 @@ import httpx
 from PIL import Image
 
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from service.errors import causes
 from service.pb.inference import open_inference_pb2 as oip
 from tests.support.dicom_objects import dicom, written
 from tests.support.pictures import SAMPLES, encoded
@@ -50,6 +51,12 @@ class Kind:
     deadline: float = DEADLINE_SECONDS
     expected: frozenset[str] = frozenset()
 
+    @property
+    def expected_codes(self) -> set[str]:
+        """Return how the transport counts the expected causes."""
+        expected = [each for each in causes() if each.slug in self.expected]
+        return {str(each.status) if self.transport == "rest" else each.grpc.name for each in expected}
+
 
 async def sent(kind: Kind, life: Life, tally: Tally) -> None:
     """Send one request; record its end, and whether it broke a promise."""
@@ -78,8 +85,8 @@ def _lost(kind: Kind, life: Life, tally: Tally, began: float, error: Exception) 
     if isinstance(error, httpx.ConnectError) and life.ending:
         tally.add(kind.name, NOT_REACHED)
         return
-    life.book.note(kind.name, began, ended, **{kind.transport: CODES[kind.transport]})
-    life.book.note(f"cause of {kind.name}", began, ended, rejected=LOST_CAUSES)
+    life.book.note(kind.name, began, ended, **{kind.transport: {*CODES[kind.transport], *kind.expected_codes}})
+    life.book.note(f"cause of {kind.name}", began, ended, rejected={*LOST_CAUSES, *kind.expected})
     for _ in range(kind.frames):
         life.book.note(f"frame of {kind.name}", began, ended, work=WORK)
     if isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
