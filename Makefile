@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH_INDEX ?=
 PRECISION ?= auto
+MINUTES ?= 60
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 PROTOC := $(BIN)/python -m grpc_tools.protoc
@@ -17,7 +18,7 @@ BUNDLED := $(wildcard requirements/*.txt) pyproject.toml docker/install.sh docke
 LOCKED = $(addprefix requirements/,serve.txt image.txt ray.txt dev.txt audit.txt) $(wildcard $(TRITON)/*.txt $(KSERVE)/*.txt) tools/peers/requirements.txt
 PIP_COMPILE := $(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --no-header -q
 
-.PHONY: serve extras triton-client kserve-client test check lowest-check path fuzz soak lighthouse peers annotation-check ray-check training-check guards-check long-check format lint types contracts proto proto-check readme lock bundle bundle-check image-check systemd-check sbom audit clean
+.PHONY: serve extras triton-client kserve-client test check lowest-check path fuzz soak endurance lighthouse peers annotation-check ray-check training-check guards-check long-check format lint types contracts proto proto-check readme lock bundle bundle-check image-check systemd-check sbom audit clean
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/pranet serve
@@ -64,6 +65,11 @@ lighthouse: $(VENV)/.dev
 # Ten minutes at 120 % of capacity, on a machine with nothing else to do.
 soak: $(VENV)/.dev
 	$(BIN)/python -m tools.soak
+
+# An hour of everything at once, under a supervisor of its own; see tools/endurance. Ctrl-C ends it with a report.
+#   make endurance MINUTES=10 FLAGS='--input-size 256 --precision int8 --out build/endurance'
+endurance: $(VENV)/.dev
+	OMP_WAIT_POLICY=passive $(BIN)/python -m tools.endurance --minutes $(MINUTES) $(FLAGS)
 
 # The service beside plain servers of the same network, in turns: minutes, on a machine with nothing else to do.
 #   make peers PRECISION=int8

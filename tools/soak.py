@@ -9,10 +9,8 @@ than overload, or no time to retry; memory, files or threads grow; sockets stay 
 
 import argparse
 import asyncio
-import contextlib
 import itertools
 import math
-import os
 import re
 import statistics
 import sys
@@ -20,7 +18,6 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import grpc
 import httpx
@@ -31,6 +28,7 @@ from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from tests.support import processes
 from tests.support.pictures import SAMPLES
 from tests.support.processes import Server
+from tools.endurance.resources import held
 
 LOAD = 1.2  # of the capacity
 QUEUE = 16  # short enough that at this capacity every queued request is answered before its deadline
@@ -51,7 +49,7 @@ class Sample:
     """Resources of the server's process at one moment."""
 
     resident: int  # bytes
-    files: int
+    files: int  # without sockets, which come and go with what waits at the client
     threads: int
     queue: int
 
@@ -127,35 +125,22 @@ async def overload(asks: dict[str, Ask], rate: float, seconds: float) -> Account
     return account
 
 
-def descriptors(server: Server) -> tuple[int, int]:
-    """Count the open sockets of the server's process, and its other files."""
-    targets = []
-    for descriptor in (Path("/proc") / str(server.process.pid) / "fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
-            targets.append(os.readlink(descriptor))
-    sockets = sum(target.startswith("socket:") for target in targets)
-    return sockets, len(targets) - sockets
-
-
 async def closed(server: Server, sockets: int) -> bool:
     """Tell whether the server has no more sockets open than before its clients came, some seconds after they left."""
     for _ in range(CLOSING_SECONDS):
         await asyncio.sleep(1)
-        if descriptors(server)[0] <= sockets:
+        if held(server.process.pid).sockets <= sockets:
             return True
     return False
 
 
 async def watch(server: Server, rest: httpx.AsyncClient, samples: list[Sample]) -> None:
     """Record the resources of the server's process until cancelled."""
-    process = Path("/proc") / str(server.process.pid)
     while True:
-        status = (process / "status").read_text()
-        resident, threads = (int(re.search(rf"^{name}:\s+(\d+)", status, re.M)[1]) for name in ("VmRSS", "Threads"))  # type: ignore[index]
+        now = held(server.process.pid)
         metrics = (await rest.get("/metrics")).text
         queue = float(re.search(r"^pranet_queue_depth (\S+)", metrics, re.M)[1])  # type: ignore[index]
-        _, files = descriptors(server)  # sockets come and go with what waits at the client
-        samples.append(Sample(resident * 1024, files, threads, int(queue)))
+        samples.append(Sample(now.resident, len(now.files), now.threads, int(queue)))
         await asyncio.sleep(SAMPLE_SECONDS)
 
 
@@ -199,7 +184,7 @@ def report(account: Account, samples: list[Sample], rate: float, seconds: float)
 async def soak(seconds: float) -> int:
     """Run everything; return the exit code."""
     with processes.server("--max-queue-size", QUEUE) as server:
-        sockets, _ = descriptors(server)
+        sockets = held(server.process.pid).sockets
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=None)
         async with (
             httpx.AsyncClient(base_url=server.url, timeout=60, trust_env=False, limits=limits) as rest,

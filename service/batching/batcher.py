@@ -18,6 +18,7 @@ from typing import Generic, Self
 from service.batching.device_thread import device_thread
 from service.batching.queue import Entry, Item, Queue, Result
 from service.errors import DeadlineExceeded, InferenceFailed, NotReady
+from service.tasks import drop_tracebacks
 
 Infer = Callable[[Sequence[Item]], Sequence[Result]]
 
@@ -152,6 +153,7 @@ class Batcher(Generic[Item, Result]):
             if call.cancelled():  # by the timeout: the call has not returned
                 thread = self._replace(thread, number, len(batch), started)
                 reason = f"no answer within {timeout:.1f} s"
+            drop_tracebacks(error)  # its frames hold the call that holds it, the batch, and weights replaced since
             return await self._repeat_singly(thread, number, batch, reason)
         ended = time.perf_counter()
         self._pace.learn(len(batch), ended - started)

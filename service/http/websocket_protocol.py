@@ -6,6 +6,7 @@ What each part is for:
 * Pings, pongs and fragments have a rate limit. One read of 256 KiB can hold 43,000 of them, which take 0.4 s in which
   no other connection is served. Above the rate, reading from their connection pauses.
 * Text that is not UTF-8, and a refusal by a route, are client errors; uvicorn logs them as errors of the service.
+* A handshake during the shutdown is refused by the service, with its cause; uvicorn answers 500.
 """
 
 import asyncio
@@ -57,6 +58,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.pong_timer = self.loop.call_later(self.ping_timeout or 0.0, self.keepalive_timeout)
         else:
             super().keepalive_timeout()
+
+    def shutdown(self) -> None:
+        """Close the connection; a handshake in progress goes on, so that its call refuses it with the cause."""
+        if self.handshake_complete or not self.handshake_initiated:
+            super().shutdown()
 
     def handle_ping(self) -> None:
         """Count a ping, and answer it."""

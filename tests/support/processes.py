@@ -55,13 +55,15 @@ def server(
     stdin: int | None = None,
     stderr: IO[str] | None = None,
     ca: Path | None = None,
+    process_group: int | None = None,
     **variables: str,
 ) -> Iterator[Server]:
-    """Serve on free ports inside the block."""
+    """Serve on free ports inside the block; process group 0 is one of its own, which Ctrl-C does not reach."""
     command = _command(("serve", "--port", 0, "--grpc-port", 0, "--log-level", "warning", *arguments), program)
     with subprocess.Popen(
-        command, cwd=ROOT, env=_environment(variables), text=True, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr
-    ) as process:
+        command, cwd=ROOT, env=_environment(variables), text=True, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr,
+        process_group=process_group,
+    ) as process:  # fmt: skip
         try:
             yield _announced(process, ssl.create_default_context(cafile=ca) if ca else True)
         finally:

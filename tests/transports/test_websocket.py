@@ -1,7 +1,9 @@
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -16,7 +18,7 @@ from tests.support.patching import Patches
 from tests.support.pictures import encoded, mask_of
 from tests.support.predictors import RedPredictor
 from tests.support.servers.black_hole import Loss, black_hole
-from tests.support.serving import PATIENCE, serving, until
+from tests.support.serving import PATIENCE, Running, serving, until
 from tests.support.streaming import Held, check_identity, held
 from tests.support.websocket import END, EVERY, PICTURE, last_words, opened, packed, unpacked
 
@@ -172,6 +174,37 @@ async def test_when_the_service_stops_a_browser_gets_its_answers_and_is_sent_awa
         code, texts = await last_words(socket)
         assert (code, texts[0]["type"]) == (1001, "urn:pranet:error:draining")
         await hold.nothing_left()
+
+
+async def test_a_browser_that_comes_while_connections_are_closed_is_told_that_the_service_stops(
+    patched: Patches, caplog: pytest.LogCaptureFixture
+) -> None:
+    reached, go_on, send = asyncio.Event(), asyncio.Event(), WebSocketProtocol.send
+
+    async def held_send(self: WebSocketProtocol, message: Any) -> None:
+        reached.set()
+        await go_on.wait()
+        await send(self, message)
+
+    async def told(it: Running) -> tuple[int, list[dict[str, Any]]]:
+        async with opened(it) as socket:
+            return await last_words(socket)
+
+    patched(WebSocketProtocol, "send", held_send)
+    shutdown = patched(WebSocketProtocol, "shutdown")
+    stack = contextlib.AsyncExitStack()
+    it = await stack.enter_async_context(serving())
+    coming = asyncio.create_task(told(it))
+    async with asyncio.timeout(PATIENCE):
+        await reached.wait()
+    it.service.readiness.enter(Phase.DRAINING)
+    stopping = asyncio.create_task(stack.aclose())
+    await until(lambda: shutdown.count == 1)
+    go_on.set()
+    code, texts = await coming
+    assert (code, texts[0]["type"]) == (1001, "urn:pranet:error:draining")
+    await stopping
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 @pytest.mark.parametrize("loss", Loss)

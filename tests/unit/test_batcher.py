@@ -1,8 +1,10 @@
 """The batcher's promises: batches grow, faults stay with whom they concern, nobody waits for ever."""
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 
 import pytest
@@ -359,3 +361,21 @@ def test_whatever_leaves_or_fails_every_other_item_is_answered(
             assert len(batcher) == 0
 
     asyncio.run(scenario())
+
+
+async def test_a_batch_that_failed_keeps_nothing_in_memory_until_garbage_is_collected() -> None:
+    async def failed(batcher: Batcher[int, int], device: Device) -> "weakref.ref[Device]":
+        batcher.infer = device
+        await asyncio.gather(submit(batcher, POISON), submit(batcher, 1), return_exceptions=True)
+        batcher.infer = Device()
+        assert await submit(batcher, 1) == 2
+        return weakref.ref(device)
+
+    gc.disable()
+    try:
+        async with Batcher[int, int](Device(), max_batch_size=2) as batcher:
+            device = await failed(batcher, Device())
+            await settle()
+            assert device() is None
+    finally:
+        gc.enable()

@@ -1,0 +1,1 @@
+"""The clients of the endurance test: what they send, and what they know of how it ended."""

@@ -1,0 +1,86 @@
+"""What one life of the process has promised: its counters, its exit code, its log, and what it left open."""
+
+import asyncio
+import re
+import signal
+import time
+from collections import Counter
+
+from tools.endurance.balance import uncertain, unexplained
+from tools.endurance.life import Life
+from tools.endurance.resources import held
+
+RECORD = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (?P<level>[A-Z]+) +(?P<text>.*)")
+INJECTED = "inference failed on a single frame: RuntimeError: injected"
+GIVEN_UP = "inference failed on a single frame: no answer within"
+HANGS = "inference hangs; its thread is abandoned"
+CODES = {"SIGTERM": 0, "SIGKILL": -signal.SIGKILL}
+CLOSING_SECONDS = 40.0  # for the sockets of clients that left; a peer that reads nothing is disconnected after 30 s
+
+
+def judge(life: Life) -> Counter[str]:
+    """Add the broken promises of a life that has ended; return what its last scrape cannot tell, by what it is."""
+    if life.code != CODES.get(life.ending):
+        life.breaks(f"the process ended with {life.code} after {life.ending or 'nothing'}")
+    for line in of_log(life.log.read_text(), life.faults):
+        life.breaks(line)
+    if life.scrape is None:
+        life.breaks("its counters could not be read")
+        return Counter()
+    entries = life.book.seen_by(life.scrape.began, life.scrape.ended)
+    for line in unexplained(entries, life.scrape.counts):
+        life.breaks(line)
+    return uncertain(entries)
+
+
+def of_log(text: str, faults: Counter[str]) -> list[str]:
+    """Return what a log holds that the injected faults do not explain."""
+    broken, found = [], Counter[str]()
+    for line in text.splitlines():
+        record = RECORD.match(line)
+        if not record:
+            broken.append(f"the log has a line without a level: {line[:200]}")
+        elif record["level"] in ("ERROR", "CRITICAL"):
+            expected = [each for each in (INJECTED, GIVEN_UP, HANGS) if each in line]
+            found.update(expected)
+            broken += [] if expected else [f"the log has an error: {record['text'][:300]}"]
+    most = {INJECTED: faults["fails"], GIVEN_UP: faults["hangs"], HANGS: 2 * faults["hangs"]}
+    broken += [
+        f"the log says {found[each]} times, of at most {number} injected: {each}"
+        for each, number in most.items()
+        if found[each] > number
+    ]
+    return broken
+
+
+async def at_rest(life: Life) -> None:
+    """Scrape a life that gets no new calls once all have ended: now nothing is uncertain."""
+    await life.last_calls()
+    await asyncio.sleep(max(0.0, _settled(life) - time.monotonic()))
+    scrape = await life.look()
+    open_ones = {"frames of streams": scrape.open_frames} | {
+        name: scrape.gauges[name] for name in ("pranet_in_flight", "pranet_queue_depth", "pranet_streams_active")
+    }
+    for name, number in open_ones.items():
+        if number:
+            life.breaks(f"{number:.0f} {name} when all clients are answered")
+
+
+def _settled(life: Life) -> float:
+    return max((entry.ended for entry in life.book.entries), default=0.0) + 2.0
+
+
+async def left_open(life: Life) -> None:
+    """Close the clients, and compare what the process holds with what it held before they came."""
+    await life.rest.aclose()
+    await life.channel.close()
+    until = time.monotonic() + CLOSING_SECONDS
+    while (now := held(life.server.process.pid)).sockets > life.idle.sockets and time.monotonic() < until:  # noqa: ASYNC110
+        await asyncio.sleep(1)
+    if now.sockets > life.idle.sockets:
+        life.breaks(f"{now.sockets} sockets are open after the clients left, {life.idle.sockets} before they came")
+    if len(now.files) > len(life.idle.files):  # the converted network's file has another name for other weights
+        more = Counter(now.files) - Counter(life.idle.files)
+        life.breaks(f"files are open after the clients left that were not before they came: {', '.join(more)}")
+    if kept := life.site.temporary_files():
+        life.breaks(f"{kept} temporary files are left")
