@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tools.endurance.renewal import Site  # imports PyTorch, which the books and their tests do without
 
 FAULTY = (*processes.PROGRAM[:2], "tests.support.servers.faulty_server")
-KEPT_SECONDS = 2.0  # an idle connection; the server closes it after 5 s, at which a request on it would be lost
+KEPT_SECONDS = 2.0  # an idle connection: a server that restarts closes it, and a request on it would be lost
 LAST_SECONDS = 90.0  # for the calls of a process that has ended, or that gets no new ones, to come to their end
 LIMITS = httpx.Limits(max_connections=None, keepalive_expiry=KEPT_SECONDS)
 
