@@ -21,7 +21,7 @@ from tools.machines.machine import ITS_ROOT, Machine, Outcome
 from tools.machines.variants import VARIANTS
 
 HEAD = "| machine | Python | `make serve` | `make test` |\n|---|---|---|---|"
-WITHOUT_VENV = "dpkg --remove --force-depends $(dpkg-query -W -f '${Package} ' 'python3*-venv') > /dev/null 2>&1"
+WITHOUT_VENV = "dpkg --remove --force-depends $(dpkg-query -W -f '${Package} ' 'python3*-venv')"
 VERSION = "import platform; print(platform.python_version())"
 
 
@@ -104,7 +104,9 @@ def unusual(variant: str, suite: str, root: Path, installed: Path) -> Outcome:
 
 def refused(machine: Machine, faults: list[str]) -> str:
     """Return what ``make serve`` says where Debian's package with venv is missing: one line, and nothing is left."""
-    machine.run(WITHOUT_VENV, who=ITS_ROOT)
+    removed = machine.run(WITHOUT_VENV, who=ITS_ROOT)
+    if removed.code:
+        faults.append(f"{machine.name}: {removed.log}")
     done = machine.run(SERVE)
     (said, *others) = done.log.splitlines()
     if not (done.code and said.startswith("pranet: ") and len(others) == 1 and others[0].startswith("make: ***")):

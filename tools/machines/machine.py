@@ -53,10 +53,10 @@ class Machine:
         self, script: str, *, prepare: str = "", home: str | None = "/home/visitor", who: str = ORDINARY
     ) -> Outcome:
         """Run a script; what it prints goes to a file that lasts, too."""
-        variables = ["PATH=/usr/local/bin:/usr/bin:/bin", "PIP_CACHE_DIR=/srv/pip"]
+        variables = ["PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "PIP_CACHE_DIR=/srv/pip"]
         variables += [f"HOME={home}"] if home else []
         enter = ENTER.format(uid=UID, prepare=prepare, who=who, variables=" ".join(variables))
-        spaces = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
+        spaces = ["setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child"]
         below = ":".join(map(str, reversed(self.layers)))
         places = [below, self.changes, FOLDER / "pip"]
         log = FOLDER / f"{self.name}.log"
