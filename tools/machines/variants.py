@@ -27,13 +27,18 @@ class Variant:
     installs: bool = False
 
 
-def memory(amount: int) -> tuple[str, ...]:
-    """Return the command that runs another with only so much memory, in a group of the kernel's."""
+def with_one_gib(installed: Machine) -> Outcome:
+    """Serve in a group of the kernel's that may have only so much memory."""
     first, second = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")
     parent, limit = (first, "memory.limit_in_bytes") if first.exists() else (second, "memory.max")
     group = parent / "pranet-machines"
-    script = f'mkdir -p {group} && echo {amount} > {group}/{limit} && echo $$ > {group}/cgroup.procs && exec "$@"'
-    return ("sh", "-ec", script, "sh")
+    group.mkdir(exist_ok=True)
+    try:
+        (group / limit).write_text(str(GIB))
+        enter = f'echo $$ > {group}/cgroup.procs && exec "$@"'
+        return installed.limited("sh", "-ec", enter, "sh").run(SERVE)
+    finally:
+        group.rmdir()
 
 
 VARIANTS = {
@@ -50,5 +55,5 @@ VARIANTS = {
         )
     ),
     "one core": Variant(lambda installed: installed.limited("taskset", "--cpu-list", "0").run(SERVE)),
-    "1 GiB of memory": Variant(lambda installed: installed.limited(*memory(GIB)).run(SERVE)),
+    "1 GiB of memory": Variant(with_one_gib),
 }
