@@ -18,7 +18,9 @@ BUNDLED := $(wildcard requirements/*.txt) pyproject.toml docker/install.sh docke
 LOCKED = $(addprefix requirements/,serve.txt image.txt ray.txt dev.txt audit.txt) $(wildcard $(TRITON)/*.txt $(KSERVE)/*.txt) tools/peers/requirements.txt
 PIP_COMPILE := $(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --no-header -q
 
-.PHONY: serve extras triton-client kserve-client test check lowest-check path fuzz soak endurance lighthouse peers annotation-check ray-check training-check guards-check long-check format lint types contracts proto proto-check readme lock bundle bundle-check image-check systemd-check sbom audit clean
+.PHONY: serve extras triton-client kserve-client test check lowest-check machines-check path fuzz soak endurance lighthouse \
+	peers annotation-check ray-check training-check guards-check long-check format lint types contracts proto proto-check \
+	readme lock bundle bundle-check image-check systemd-check sbom audit clean
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/pranet serve
@@ -53,6 +55,11 @@ lowest-check:
 	build/lowest/bin/python -m pip --disable-pip-version-check install -q uv
 	VIRTUAL_ENV=build/lowest build/lowest/bin/uv pip install -q --resolution lowest-direct -e '.[dev]'
 	OMP_WAIT_POLICY=passive build/lowest/bin/python -m pytest -m "not slow"
+
+# `make serve` and `make test` on new machines of Debian, by a user without root, as a table; an hour or more. Needs root,
+# debootstrap and a network.   make machines-check MACHINES='--only trixie --variants'
+machines-check:
+	python3 -m tools.machines $(MACHINES)
 
 # 20,000 damaged pictures and messages; some minutes.
 fuzz: $(VENV)/.dev

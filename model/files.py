@@ -119,7 +119,8 @@ def _locked(draft: Path, path: Path, mode: int) -> int:
         try:
             descriptor, new = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode), True
         except FileExistsError:
-            descriptor, new = os.open(draft, os.O_RDWR | os.O_NOFOLLOW), False
+            access = os.O_RDWR if os.access(draft, os.W_OK) else os.O_RDONLY  # NFS locks only what may be written
+            descriptor, new = os.open(draft, access | os.O_NOFOLLOW), False
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -54,8 +54,7 @@ class Video:
         only = {"format_whitelist": FORMATS, "protocol_whitelist": "none"}
         try:
             source = io.BytesIO(_stream(pixel_data, count))
-            probed: Any = [limits]  # PyAV's stubs say ``list[str]``
-            container: Any = av.open(source, mode="r", container_options=only, stream_options=probed)
+            container: Any = av.open(source, mode="r", options=limits, container_options=only)
             stream = container.streams.video[0]
             stream.codec_context.options = limits
             stream.codec_context.thread_count = 1  # the pool of threads has one for each core already

@@ -30,6 +30,7 @@ MASKS = [np.asarray(each)[..., 0] > 0 for each in PICTURES]
 NDJSON = {"accept": "application/x-ndjson"}
 CODINGS = {  # transfer syntax, container of FFmpeg, encoder
     "MPEG-2 in a transport stream": (MPEG2MPML, "mpegts", "mpeg2video"),
+    "MPEG-2 in a program stream": (MPEG2MPML, "mpeg", "mpeg2video"),
     "MPEG-2 alone": (MPEG2MPML, "mpeg2video", "mpeg2video"),
     "H.264 in MP4": (MPEG4HP41, "mp4", "libx264"),
     "H.264 in a transport stream": (MPEG4HP41, "mpegts", "libx264"),
