@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import contextlib
 import errno
+import functools
 import gc
 import logging
 import os
@@ -104,8 +105,9 @@ async def _serve(settings: Settings, group: Group, alive: int | None) -> int:
     _reload_on_sighup(stop, reload)
     if alive is not None:
         _stop_at_end_of(alive, stop)
-    predictor = await asyncio.to_thread(_loaded, settings, group)
-    async with running(settings, predictor, group=group) as service, listening(service) as ports:
+    load = functools.partial(_loaded, settings, group)
+    predictor = await asyncio.to_thread(load)
+    async with running(settings, predictor, load=load, group=group) as service, listening(service) as ports:
         _stop_on_signals(stop, watched=alive is not None)
         serving = _serve_and_reload(service, predictor, ports, reload)
         del predictor  # otherwise this reference would keep it in memory after a hot reload

@@ -15,6 +15,8 @@ from contextvars import ContextVar
 from service.errors import RateLimited, TooManyAtOnce
 from service.processes.accounts import Account, Accounts
 
+ROUNDING = 1e-6  # requests: the clock counts from the start of the machine, so that sums of its times are not exact
+
 
 class Allowance:
     """What one caller may still do: a token bucket of requests, and a number of free places."""
@@ -77,7 +79,7 @@ class Allowance:
             now = self._clock()
             full_at = max(self._account.full_at, now)
             left = self._most - (full_at - now) * self._rate
-            if left < 1:
+            if left < 1 - ROUNDING:
                 return (1 - left) / self._rate
             self._account.full_at = full_at + 1 / self._rate
             return 0.0

@@ -7,6 +7,7 @@ process counted after it was last asked is lost if it is killed.
 
 import contextlib
 import itertools
+import operator
 import pickle
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 
@@ -21,13 +22,13 @@ SUMMED = ("counter", "histogram")
 UP = "pranet_process_up"
 # How the gauges of processes become one. Where they tell of the same thing, the worst value counts.
 GAUGES: dict[str, Callable[[float, float], float]] = {
-    "pranet_queue_depth": float.__add__,
-    "pranet_in_flight": float.__add__,
-    "pranet_fps": float.__add__,
-    "pranet_streams_active": float.__add__,
-    "process_virtual_memory_bytes": float.__add__,
-    "process_resident_memory_bytes": float.__add__,
-    "process_open_fds": float.__add__,
+    "pranet_queue_depth": operator.add,
+    "pranet_in_flight": operator.add,
+    "pranet_fps": operator.add,
+    "pranet_streams_active": operator.add,
+    "process_virtual_memory_bytes": operator.add,
+    "process_resident_memory_bytes": operator.add,
+    "process_open_fds": operator.add,
     "process_max_fds": min,
     "process_start_time_seconds": min,
     "pranet_ready": min,
@@ -111,7 +112,7 @@ def merged(*processes: Iterable[Metric]) -> list[Metric]:
 
 
 def _add(found: dict[Hashable, Sample], family: Metric) -> None:
-    join = float.__add__ if family.type in SUMMED else GAUGES[family.name]
+    join = operator.add if family.type in SUMMED else GAUGES[family.name]
     for sample in family.samples:
         key = (sample.name, *sample.labels.values())  # the labels of a family have one order
         known = found.get(key)

@@ -38,6 +38,12 @@ class Group:
         self.snapshots = Snapshots(size) if size > 1 else None
         self._parent: int | None = None
 
+    def close(self) -> None:
+        """Close what this process has open of the group."""
+        if self.snapshots:
+            self.snapshots.close()
+        self.memory.close()
+
     @property
     def index(self) -> int:
         """Which process of the group this one is."""

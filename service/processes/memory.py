@@ -15,6 +15,11 @@ class Memory:
         self.owner = 0  # index of this process
         self._locks = os.memfd_create("pranet-locks") if shared else None
 
+    def close(self) -> None:
+        """Close the file of the locks; the bytes are freed with the last reference to them."""
+        if self._locks is not None:
+            os.close(self._locks)
+
     @contextlib.contextmanager
     def locked(self, number: int = 0) -> Iterator[None]:
         """Hold one of the locks inside the block; the kernel frees it if the process is killed."""
