@@ -11,7 +11,7 @@ from service.errors import InternalError, QueueFull, ServiceError
 from service.frames.frame import Frame, Options, Segmentation
 from service.frames.segmenter import Segmenter
 from service.observability.metrics import Metrics
-from service.processes.places import Places
+from service.processes.memory import Places
 from service.readiness import Phase, Readiness
 from service.tasks import in_order
 

@@ -5,8 +5,7 @@ import signal
 from enum import IntEnum
 
 from service.processes.accounts import Accounts
-from service.processes.memory import Memory
-from service.processes.places import Places
+from service.processes.memory import Memory, Places
 from service.processes.snapshots import Snapshots
 
 LOADING = 1  # number of the lock that a process holds while it loads weights

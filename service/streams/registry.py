@@ -10,7 +10,7 @@ from service.errors import BodyTooSlow, Draining, InvalidRequest, TooManyStreams
 from service.frames.segmenter import Segmenter
 from service.observability.metrics import Metrics
 from service.observability.stream_metrics import StreamMetrics
-from service.processes.places import Places
+from service.processes.memory import Places
 from service.streams.stream import Stream, StreamOptions
 
 T = TypeVar("T")

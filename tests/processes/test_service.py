@@ -25,12 +25,13 @@ pytestmark = pytest.mark.slow
 
 PICTURE = encoded(red_box(64, 48, (8, 8, 40, 40)))
 IN_TIME = 30.0  # seconds
+PATIENT = "60"  # seconds that a busy machine may take for a batch
 CONNECTIONS = 12  # each goes to one of two processes by chance: all to the same one 1 time in 2048
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with processes.fake_server("--processes", 2) as running:
+    with processes.fake_server("--processes", 2, HANG_SECONDS=PATIENT) as running:
         yield running
 
 
@@ -151,7 +152,7 @@ def half_uploaded(server: Server, path: str = "/segment", *headers: str) -> sock
 
 
 async def test_sigterm_to_the_parent_and_to_each_process_lets_all_answer_what_they_have_accepted() -> None:
-    with processes.fake_server("--processes", 2) as server:
+    with processes.fake_server("--processes", 2, HANG_SECONDS=PATIENT) as server:
         clients = [half_uploaded(server) for _ in range(CONNECTIONS)]
         until(lambda: metrics(server)["process_open_fds"] >= CONNECTIONS)
         for process in (server.process.pid, *children(server)):  # as systemd does
@@ -166,19 +167,19 @@ async def test_sigterm_to_the_parent_and_to_each_process_lets_all_answer_what_th
 
 
 def test_processes_whose_parent_is_killed_end_and_leave_the_ports_free() -> None:
-    with processes.fake_server("--processes", 2) as server:
+    with processes.fake_server("--processes", 2, HANG_SECONDS=PATIENT) as server:
         served = children(server)
         server.process.kill()
         server.process.wait(IN_TIME)
         until(lambda: not any(map(is_alive, served)))
         ports = ("--port", httpx.URL(server.url).port, "--grpc-port", server.grpc_address.rpartition(":")[2])
-        with processes.fake_server("--processes", 2, *ports) as again:
+        with processes.fake_server("--processes", 2, *ports, HANG_SECONDS=PATIENT) as again:
             assert again.url == server.url
 
 
 @pytest.mark.long
 def test_a_second_signal_ends_all_at_once() -> None:
-    with processes.fake_server("--processes", 2) as server, half_uploaded(server):
+    with processes.fake_server("--processes", 2, HANG_SECONDS=PATIENT) as server, half_uploaded(server):
         served = children(server)
         server.process.send_signal(signal.SIGTERM)
         until(lambda: get(server, "/readyz").status_code == 503)
@@ -204,7 +205,7 @@ def test_limits_on_tokens_and_archives_are_those_of_the_whole_service(tmp_path: 
     file = tmp_path / "tokens"
     file.write_text("".join(f"{Token(name, digest_of(name)).line()}\n" for name in names))
     limits = ("--rate-limit", "0.0001", "--max-archives", 1)
-    with processes.fake_server("--processes", 2, "--api-tokens-file", file, *limits) as server:
+    with processes.fake_server("--processes", 2, "--api-tokens-file", file, *limits, HANG_SECONDS=PATIENT) as server:
         assert statuses(server, "/segment", CONNECTIONS * names[-1:]) == [200] + (CONNECTIONS - 1) * [429]
         holder = ("content-type: application/zip", f"authorization: Bearer {names[0]}")
         with half_uploaded(server, "/segment/batch", *holder):

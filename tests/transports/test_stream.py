@@ -20,7 +20,7 @@ from service.frames.regions import Box
 from service.frames.segmenter import CpuPool, Segmenter, inference
 from service.observability.metrics import OUTCOMES, Metrics
 from service.observability.tracing import Tracing
-from service.processes.places import Places
+from service.processes.memory import Places
 from service.streams.frame import Drop, StreamFrame
 from service.streams.registry import Streams
 from service.streams.stream import MAX_UNREAD, Stream, StreamOptions

@@ -24,7 +24,7 @@ from service.commands.video.suffixes import LINES
 from service.commands.video.writer import OverlayWriter
 from service.errors import ServiceError, UndecodableImage
 from service.frames.frame import Options, Segmentation
-from service.processes.places import Places
+from service.processes.memory import Places
 from service.runtime import Service
 from service.streams.frame import StreamFrame
 from service.streams.registry import Streams
