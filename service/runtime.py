@@ -253,8 +253,8 @@ def group_of(settings: Settings) -> Group:
 
 
 def _cores(settings: Settings) -> int | None:
-    """Return how many threads compute in this process; None if it has all cores."""
-    return max(1, usable_cores() // settings.processes) if settings.processes > 1 else None
+    """Return how many threads compute in this process, which has its own cores; None if it is alone."""
+    return usable_cores(processes=settings.processes) if settings.processes > 1 else None
 
 
 def _max_queue_size(settings: Settings) -> int:

@@ -229,3 +229,10 @@ def test_a_second_service_is_refused_on_ports_that_processes_share(server: Serve
     done = pranet("serve", "--processes", 2, *ports)
     assert done.returncode == 2
     assert "Address already in use" in done.stderr
+
+
+def test_each_process_keeps_to_its_own_cores(server: Server) -> None:
+    cores = os.sched_getaffinity(server.process.pid)
+    shares = [os.sched_getaffinity(each) for each in children(server)]
+    assert set.union(*shares) == cores
+    assert len(cores) == 1 or not set.intersection(*shares)

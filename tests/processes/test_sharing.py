@@ -3,10 +3,12 @@
 import asyncio
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from prometheus_client import Metric
 
+from model.cores import share_of_cores, usable_cores
 from service.access.rate_limits import Limits
 from service.errors import Draining, NotReady, RateLimited, TooManyAtOnce
 from service.observability.metrics import Metrics
@@ -172,3 +174,16 @@ def test_only_the_parent_is_woken_while_it_lives(group: Group) -> None:
     group.enter(0, parent=os.getpid())  # no parent of this process: the signal would end it
     group.become(State.READY)
     assert group.state(0) is State.READY
+
+
+def test_the_cores_are_shared_out_and_each_process_has_one() -> None:
+    assert [share_of_cores(index, 2, {0, 1, 2, 3, 5}) for index in (0, 1)] == [{0, 1}, {2, 3, 5}]
+    assert [share_of_cores(index, 3, {4, 6}) for index in (0, 1, 2)] == [{4}, {6}, {4}]
+
+
+def test_a_quota_is_shared_out_too(tmp_path: Path) -> None:
+    quota = tmp_path / "cpu.max"
+    quota.write_text("100000 100000")  # one core, whatever the affinity
+    assert usable_cores(quota, processes=2) == 1
+    quota.write_text("max 100000")
+    assert usable_cores(quota, processes=2) == usable_cores(quota)
