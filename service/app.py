@@ -64,11 +64,12 @@ def run(arguments: argparse.Namespace) -> int:
     """
     settings = from_command_line(arguments)
     _check(settings)
-    group, alive = group_of(settings), None
+    group, alive = group_of(settings, settings.processes), None
     if settings.processes > 1:
         kept, settings = _reserved(settings)
         alive = supervise(group)  # returns in each process of the group
-        del kept
+        for each in kept:
+            each.close()  # the parent keeps them
         # A process that moves between cores takes a tenth more processor time for a frame.
         os.sched_setaffinity(0, share_of_cores(group.index, settings.processes, os.sched_getaffinity(0)))
     code = uvloop.run(_serve(settings, group, alive))

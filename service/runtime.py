@@ -76,7 +76,7 @@ def load_predictor(settings: Settings) -> Predictor:
         precision=settings.precision,
         cache_dir=settings.cache_path,
         input_size=settings.input_size,
-        threads=_cores(settings),
+        threads=_cores(settings.processes),
     )
     log.info("weights %s from %s", weights.model_id, settings.weights_path)
     return predictor
@@ -105,7 +105,7 @@ async def running(
         TlsError: the certificate, its key or the client authorities cannot be used.
 
     """
-    group = group or group_of(settings)
+    group = group or group_of(settings, 1)
     metrics = Metrics()
     files = of_server(settings)
     authentication = Authentication(
@@ -120,14 +120,16 @@ async def running(
     max_batch_size = settings.max_batch_size or factory.default_batch_size(settings.device)
     async with contextlib.AsyncExitStack() as stack:
         traces = await stack.enter_async_context(tracing.started(settings.trace_receiver))
-        pool = stack.enter_context(CpuPool(_cores(settings)))
+        pool = stack.enter_context(CpuPool(_cores(group.size)))
         batcher = await stack.enter_async_context(_batcher(settings, predictor, max_batch_size, metrics, hang_seconds))
         readiness = Readiness(batcher.dead, pool.is_responsive, group)
         metrics.ready.set_function(lambda: readiness.service_ready)
         scrape = Scrape(metrics, group)
         stack.enter_context(scrape.answering())
         side_outputs = SideOutputs(settings.weights_path) if settings.maps else None
-        segmenter = _segmenter(settings, batcher, pool, metrics, traces, side_outputs, predictor.model.input_size)
+        segmenter = _segmenter(
+            settings, batcher, pool, metrics, traces, side_outputs, predictor.model.input_size, group
+        )
         model_slot = ModelSlot(
             batcher,
             predictor.model,
@@ -188,10 +190,11 @@ def _segmenter(
     traces: Tracing,
     side_outputs: SideOutputs | None,
     input_size: int,
+    group: Group,
 ) -> Segmenter:
     return Segmenter(
         batcher,
-        Admission(_max_queue_size(settings)),
+        Admission(_max_queue_size(settings, group)),
         pool,
         metrics,
         traces,
@@ -199,7 +202,7 @@ def _segmenter(
         input_size=input_size,
         unpack=recognition.unpacked,
         side_outputs=side_outputs,
-        threads=_cores(settings),
+        threads=_cores(group.size),
     )
 
 
@@ -222,7 +225,7 @@ def _archives(
         metrics,
         places=group.archives,
         # Two batches, so that the device is never idle; at most half of the queue, so that other requests find room.
-        at_once=max(1, min(2 * max_batch_size, _max_queue_size(settings) // 2)),
+        at_once=max(1, min(2 * max_batch_size, _max_queue_size(settings, group) // 2)),
     )
 
 
@@ -247,19 +250,19 @@ def _watch_gpu(metrics: Metrics, device: str) -> None:
         metrics.gpu_memory.labels(device).set_function(lambda: device_metrics.memory_used(device))
 
 
-def group_of(settings: Settings) -> Group:
-    """Return what the processes of a service will share."""
-    return Group(settings.processes, streams=settings.max_streams, archives=settings.max_archives)
+def group_of(settings: Settings, processes: int) -> Group:
+    """Return what so many processes of a service will share."""
+    return Group(processes, streams=settings.max_streams, archives=settings.max_archives)
 
 
-def _cores(settings: Settings) -> int | None:
+def _cores(processes: int) -> int | None:
     """Return how many threads compute in this process, which has its own cores; None if it is alone."""
-    return usable_cores(processes=settings.processes) if settings.processes > 1 else None
+    return usable_cores(processes=processes) if processes > 1 else None
 
 
-def _max_queue_size(settings: Settings) -> int:
+def _max_queue_size(settings: Settings, group: Group) -> int:
     """Return how many requests may wait in this process: a share, since it also has a share of the cores."""
-    return math.ceil(settings.max_queue_size / settings.processes)
+    return math.ceil(settings.max_queue_size / group.size)
 
 
 def _hang_seconds(settings: Settings) -> float:

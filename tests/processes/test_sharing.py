@@ -16,6 +16,7 @@ from service.observability.scrape import GAUGES, SUMMED, Scrape, merged
 from service.processes.group import Group, State
 from service.processes.snapshots import Snapshots
 from service.readiness import Phase, Readiness
+from tests.support.serving import serving
 
 
 @pytest.fixture
@@ -187,3 +188,8 @@ def test_a_quota_is_shared_out_too(tmp_path: Path) -> None:
     assert usable_cores(quota, processes=2) == 1
     quota.write_text("max 100000")
     assert usable_cores(quota, processes=2) == usable_cores(quota)
+
+
+async def test_what_serves_without_a_parent_is_alone_whatever_the_setting_says() -> None:
+    async with serving(processes=2, max_queue_size=3) as it:
+        assert (await it.rest.get("/readyz")).json() == {"status": "ready"}
