@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 CPU_INFO = Path("/proc/cpuinfo")
@@ -9,10 +10,24 @@ BFLOAT16 = {"avx512_bf16", "amx_bf16"}  # flags of x86-64 processors that multip
 CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # cgroup v2: "max 100000" or "<quota> <period>", both in microseconds
 
 
-def usable_cores(cpu_max: Path = CPU_MAX) -> int:
-    """Return how many threads can run in parallel, by CPU affinity and the container's CPU quota; at least 1."""
+def usable_cores(cpu_max: Path = CPU_MAX, *, processes: int = 1) -> int:
+    """Return how many threads can run in parallel, by CPU affinity and the container's CPU quota; at least 1.
+
+    Args:
+        cpu_max: file with the quota.
+        processes: how many share the quota; each may have an affinity of its own.
+
+    """
     pinned = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(pinned, _quota(cpu_max)))
+    return max(1, min(pinned, _quota(cpu_max) // processes))
+
+
+def share_of_cores(index: int, processes: int, cores: Collection[int]) -> set[int]:
+    """Return the cores of one of several processes, neighbours; with more processes than cores, one core."""
+    all_ = sorted(cores)
+    if processes >= len(all_):
+        return {all_[index % len(all_)]}
+    return set(all_[index * len(all_) // processes : (index + 1) * len(all_) // processes])
 
 
 def computes_bfloat16(cpu_info: Path = CPU_INFO) -> bool:

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import contextlib
 import errno
+import functools
 import gc
 import logging
 import os
@@ -15,19 +16,22 @@ from collections.abc import AsyncIterator
 
 import uvloop
 
+from model.cores import share_of_cores
 from model.engines.predictor import Predictor
 from model.errors import UserError
 from service import SAMPLES
-from service.access.listening import LOOPBACK, listener, why
-from service.access.tls import RenewableTls, of_server
+from service.access.listening import LOOPBACK, listener, reserved, why
+from service.access.tls import of_server
 from service.access.tokens import Tokens
 from service.configuration import from_command_line
 from service.http import server as http_server
 from service.oip import rpc as oip
+from service.processes.group import LOADING, Group
+from service.processes.supervisor import supervise
 from service.readiness import INFERENCE_DEAD, Phase
 from service.rest import routes
 from service.rpc import server as rpc
-from service.runtime import Service, load_predictor, running, warm_up
+from service.runtime import Service, group_of, load_predictor, running, warm_up
 from service.settings import Settings, flag, variable
 from service.tasks import until_first_ends
 
@@ -44,6 +48,8 @@ class StartError(UserError):
 def run(arguments: argparse.Namespace) -> int:
     """Serve until SIGTERM or SIGINT, then drain and exit the process; this function does not return.
 
+    With several processes, this one only watches them.
+
     The exit code is 0 if every accepted request was answered, 1 if some were not, and ``INFERENCE_DEAD`` if the device
     stopped answering.
 
@@ -58,7 +64,15 @@ def run(arguments: argparse.Namespace) -> int:
     """
     settings = from_command_line(arguments)
     _check(settings)
-    code = uvloop.run(_serve(settings))
+    group, alive = group_of(settings, settings.processes), None
+    if settings.processes > 1:
+        kept, settings = _reserved(settings)
+        alive = supervise(group)  # returns in each process of the group
+        for each in kept:
+            each.close()  # the parent keeps them
+        # A process that moves between cores takes a tenth more processor time for a frame.
+        os.sched_setaffinity(0, share_of_cores(group.index, settings.processes, os.sched_getaffinity(0)))
+    code = uvloop.run(_serve(settings, group, alive))
     logging.shutdown()
     # A normal interpreter exit would wait for a hung device thread, or crash when that thread returns during the exit.
     os._exit(code)
@@ -69,7 +83,7 @@ def _check(settings: Settings) -> None:
     if settings.api_tokens_file:
         Tokens(settings.api_tokens_file)
     if files := of_server(settings):
-        RenewableTls(files)
+        files.check()
     with _bound(settings.host, settings.port, "port"), _bound(settings.host, settings.grpc_port, "grpc_port"):
         pass
     if not settings.api_tokens_file and settings.host not in LOOPBACK:
@@ -78,12 +92,27 @@ def _check(settings: Settings) -> None:
         )
 
 
-async def _serve(settings: Settings) -> int:
+def _reserved(settings: Settings) -> tuple[list[socket.socket], Settings]:
+    """Keep both ports for the processes to come; return what keeps them, and the settings with their numbers."""
+    with (
+        _bound(settings.host, settings.port, "port") as rest,
+        _bound(settings.host, settings.grpc_port, "grpc_port") as rpc,
+    ):
+        kept = [reserved(rest), reserved(rpc)]
+    port, grpc_port = (each.getsockname()[1] for each in kept)
+    return kept, settings.model_copy(update={"port": port, "grpc_port": grpc_port})
+
+
+async def _serve(settings: Settings, group: Group, alive: int | None) -> int:
+    """Serve in this process; ``alive`` is a file that ends when the parent does, if there is one."""
     stop, reload = asyncio.Event(), asyncio.Event()
     _reload_on_sighup(stop, reload)
-    predictor = await asyncio.to_thread(load_predictor, settings)
-    async with running(settings, predictor) as service, listening(service) as ports:
-        _stop_on_signals(stop)
+    if alive is not None:
+        _stop_at_end_of(alive, stop)
+    load = functools.partial(_loaded, settings, group)
+    predictor = await asyncio.to_thread(load)
+    async with running(settings, predictor, load=load, group=group) as service, listening(service) as ports:
+        _stop_on_signals(stop, watched=alive is not None)
         serving = _serve_and_reload(service, predictor, ports, reload)
         del predictor  # otherwise this reference would keep it in memory after a hot reload
         await until_first_ends(serving, stop.wait(), service.readiness.dead.wait())
@@ -107,7 +136,8 @@ async def _serve_and_reload(
     del predictor
     gc.collect()
     gc.freeze()  # these objects stay alive; a full collection over them took 90 ms and delayed all answers
-    _announce(service, *ports)
+    if service.group.may_announce():
+        _announce(service, *ports)
     while True:
         await reload.wait()
         reload.clear()  # a request that arrives during this reload triggers another one
@@ -124,11 +154,11 @@ async def listening(service: Service) -> AsyncIterator[tuple[int, int]]:
         StartError: a port is taken, or the host is not an address of this machine.
 
     """
-    host, grpc_port = service.settings.host, service.settings.grpc_port
+    host, grpc_port, shared = service.settings.host, service.settings.grpc_port, service.group.size > 1
     address = f"[{host}]" if ":" in host else host
     async with contextlib.AsyncExitStack() as stack:
-        listener = stack.enter_context(_bound(host, service.settings.port, "port"))
-        with _bound(host, grpc_port, "grpc_port"):
+        listener = stack.enter_context(_bound(host, service.settings.port, "port", shared=shared))
+        with _bound(host, grpc_port, "grpc_port", shared=shared):
             pass  # the port is free; gRPC's own error has several lines and does not name the cause
         try:
             grpc_port = await stack.enter_async_context(
@@ -140,10 +170,10 @@ async def listening(service: Service) -> AsyncIterator[tuple[int, int]]:
         yield listener.getsockname()[1], grpc_port
 
 
-def _bound(host: str, port: int, name: str) -> socket.socket:
+def _bound(host: str, port: int, name: str, *, shared: bool = False) -> socket.socket:
     """Return a socket that listens on the port; ``name`` is the port's setting, for the error message."""
     try:
-        return listener(host, port)
+        return listener(host, port, shared=shared)
     except OSError as error:
         reason = why(error)
         if error.errno in (errno.EADDRINUSE, errno.EACCES):
@@ -154,17 +184,39 @@ def _bound(host: str, port: int, name: str) -> socket.socket:
         raise StartError(f"{choice}{flag(name)}, or {variable(name)}") from error
 
 
-def _stop_on_signals(stop: asyncio.Event) -> None:
-    """Drain at the first SIGTERM or SIGINT; exit at once at the second."""
+def _loaded(settings: Settings, group: Group) -> Predictor:
+    """Load the weights, in one process of the group at a time: the others then find what it put into the cache."""
+    with group.memory.locked(LOADING):
+        return load_predictor(settings)
+
+
+def _stop_at_end_of(alive: int, stop: asyncio.Event) -> None:
+    """Drain when the parent has ended, however it did."""
+    loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        loop.remove_reader(alive)
+        log.error("the parent of this process has ended, draining")
+        stop.set()
+
+    loop.add_reader(alive, end)
+
+
+def _stop_on_signals(stop: asyncio.Event, *, watched: bool) -> None:
+    """Drain at the first SIGTERM or SIGINT; exit at once at the second, unless a parent decides about that.
+
+    A supervisor may send signals to the parent and to this process, to which the parent passes them on, too.
+    """
 
     def receive(number: signal.Signals) -> None:
-        if stop.is_set():
+        if stop.is_set() and not watched:
             os._exit(128 + number)
-        log.info("%s received, draining", number.name)
+        if not stop.is_set():
+            log.info("%s received, draining", number.name)
         stop.set()
 
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM,) if watched else (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, receive, number)
 
 
@@ -188,6 +240,7 @@ def _announce(service: Service, port: int, grpc_port: int) -> None:
     url = f"{'https' if service.settings.tls_cert else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
     ref = service.model
     ready = f"{url} (gRPC {grpc_port}), {ref.model_id} on {ref.device}, {ref.engine} {ref.precision}"
+    ready += f", {service.group.size} processes" * (service.group.size > 1)
     tls_cert = service.settings.tls_cert
     access = f" --cacert {shlex.quote(str(tls_cert))}" * bool(tls_cert)
     access += " -H 'Authorization: Bearer TOKEN'" * bool(service.settings.api_tokens_file)

@@ -4,9 +4,11 @@ import asyncio
 import contextlib
 import functools
 import logging
+import math
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
+from model.cores import usable_cores
 from model.engines import factory
 from model.engines.predictor import ModelRef, Predictor
 from model.transforms import Pixels
@@ -25,7 +27,9 @@ from service.frames.segmenter import CpuPool, Segmenter, inference
 from service.frames.side_outputs import SideOutputs
 from service.observability import tracing
 from service.observability.metrics import Metrics
+from service.observability.scrape import Scrape
 from service.observability.tracing import Tracing
+from service.processes.group import Group
 from service.readiness import Phase, Readiness
 from service.settings import Settings
 from service.streams.registry import Streams
@@ -45,7 +49,9 @@ class Service:
     archives: Archives
     readiness: Readiness
     metrics: Metrics
+    scrape: Scrape
     calls: Calls
+    group: Group
     tls: RenewableTls | None  # None: TLS is off
 
     @property
@@ -70,6 +76,7 @@ def load_predictor(settings: Settings) -> Predictor:
         precision=settings.precision,
         cache_dir=settings.cache_path,
         input_size=settings.input_size,
+        threads=_cores(settings.processes),
     )
     log.info("weights %s from %s", weights.model_id, settings.weights_path)
     return predictor
@@ -82,6 +89,7 @@ async def running(
     *,
     load: Callable[[], Predictor] | None = None,
     hang_seconds: float | None = None,
+    group: Group | None = None,
 ) -> AsyncIterator[Service]:
     """Run the data path in front of a predictor inside the block. A server calls ``warm_up`` next.
 
@@ -90,16 +98,21 @@ async def running(
         predictor: answers until the first hot reload.
         load: makes the predictor for a hot reload; by default from the weights file of the settings.
         hang_seconds: after how long a call on the device counts as hung; by default from the request timeout.
+        group: the processes that serve together; by default this one serves alone.
 
     Raises:
         TokensError: the token file cannot be used.
         TlsError: the certificate, its key or the client authorities cannot be used.
 
     """
+    group = group or group_of(settings, 1)
     metrics = Metrics()
     files = of_server(settings)
     authentication = Authentication(
-        settings.api_tokens_file, rate_limit=settings.rate_limit, concurrency=settings.token_concurrency
+        settings.api_tokens_file,
+        rate_limit=settings.rate_limit,
+        concurrency=settings.token_concurrency,
+        accounts=group.accounts,
     )
     tls = RenewableTls(files) if files else None
     _watch_access(metrics, authentication, tls)
@@ -107,12 +120,16 @@ async def running(
     max_batch_size = settings.max_batch_size or factory.default_batch_size(settings.device)
     async with contextlib.AsyncExitStack() as stack:
         traces = await stack.enter_async_context(tracing.started(settings.trace_receiver))
-        pool = stack.enter_context(CpuPool())
+        pool = stack.enter_context(CpuPool(_cores(group.size)))
         batcher = await stack.enter_async_context(_batcher(settings, predictor, max_batch_size, metrics, hang_seconds))
-        readiness = Readiness(batcher.dead, pool.is_responsive)
-        metrics.ready.set_function(lambda: readiness.ready)
+        readiness = Readiness(batcher.dead, pool.is_responsive, group)
+        metrics.ready.set_function(lambda: readiness.service_ready)
+        scrape = Scrape(metrics, group)
+        stack.enter_context(scrape.answering())
         side_outputs = SideOutputs(settings.weights_path) if settings.maps else None
-        segmenter = _segmenter(settings, batcher, pool, metrics, traces, side_outputs, predictor.model.input_size)
+        segmenter = _segmenter(
+            settings, batcher, pool, metrics, traces, side_outputs, predictor.model.input_size, group
+        )
         model_slot = ModelSlot(
             batcher,
             predictor.model,
@@ -127,11 +144,13 @@ async def running(
             model_slot,
             max_batch_size,
             segmenter,
-            _streams(settings, segmenter, metrics),
-            _archives(settings, max_batch_size, segmenter, readiness, metrics),
+            _streams(settings, segmenter, metrics, group),
+            _archives(settings, max_batch_size, segmenter, readiness, metrics, group),
             readiness,
             metrics,
+            scrape,
             Calls(authentication, readiness, metrics, traces, timeout_seconds=settings.request_timeout_ms / 1e3),
+            group,
             tls,
         )
 
@@ -171,10 +190,11 @@ def _segmenter(
     traces: Tracing,
     side_outputs: SideOutputs | None,
     input_size: int,
+    group: Group,
 ) -> Segmenter:
     return Segmenter(
         batcher,
-        Admission(settings.max_queue_size),
+        Admission(_max_queue_size(settings, group)),
         pool,
         metrics,
         traces,
@@ -182,29 +202,30 @@ def _segmenter(
         input_size=input_size,
         unpack=recognition.unpacked,
         side_outputs=side_outputs,
+        threads=_cores(group.size),
     )
 
 
-def _streams(settings: Settings, segmenter: Segmenter, metrics: Metrics) -> Streams:
+def _streams(settings: Settings, segmenter: Segmenter, metrics: Metrics, group: Group) -> Streams:
     return Streams(
         segmenter,
         metrics,
-        max_streams=settings.max_streams,
+        places=group.streams,
         window=settings.stream_window,
         frame_timeout=settings.request_timeout_ms / 1e3,
     )
 
 
 def _archives(
-    settings: Settings, max_batch_size: int, segmenter: Segmenter, readiness: Readiness, metrics: Metrics
+    settings: Settings, max_batch_size: int, segmenter: Segmenter, readiness: Readiness, metrics: Metrics, group: Group
 ) -> Archives:
     return Archives(
         segmenter,
         readiness,
         metrics,
-        max_archives=settings.max_archives,
+        places=group.archives,
         # Two batches, so that the device is never idle; at most half of the queue, so that other requests find room.
-        at_once=max(1, min(2 * max_batch_size, settings.max_queue_size // 2)),
+        at_once=max(1, min(2 * max_batch_size, _max_queue_size(settings, group) // 2)),
     )
 
 
@@ -227,6 +248,21 @@ def _watch_gpu(metrics: Metrics, device: str) -> None:
 
         metrics.gpu_utilization.labels(device).set_function(lambda: device_metrics.utilization(device))
         metrics.gpu_memory.labels(device).set_function(lambda: device_metrics.memory_used(device))
+
+
+def group_of(settings: Settings, processes: int) -> Group:
+    """Return what so many processes of a service will share."""
+    return Group(processes, streams=settings.max_streams, archives=settings.max_archives)
+
+
+def _cores(processes: int) -> int | None:
+    """Return how many threads compute in this process, which has its own cores; None if it is alone."""
+    return usable_cores(processes=processes) if processes > 1 else None
+
+
+def _max_queue_size(settings: Settings, group: Group) -> int:
+    """Return how many requests may wait in this process: a share, since it also has a share of the cores."""
+    return math.ceil(settings.max_queue_size / group.size)
 
 
 def _hang_seconds(settings: Settings) -> float:

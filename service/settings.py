@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from model.errors import UserError
 from model.files import user_cache
 from service.observability.trace_receiver import GRPC, PROTOCOLS, TraceReceiver
+from service.processes.group import MOST_PROCESSES
 
 PREFIX = "PRANET_"
 MEBIBYTE = 2**20
@@ -38,6 +39,12 @@ class Settings(BaseModel):
     )
     port: int = Field(8000, ge=0, le=65535, description="REST port; 0 picks a free one.")
     grpc_port: int = Field(8001, ge=0, le=65535, description="gRPC port; 0 picks a free one.")
+    processes: int = Field(
+        1,
+        ge=1,
+        le=MOST_PROCESSES,
+        description="Server processes that share both ports and the cores; see docs/operations.md.",
+    )
     weights: Path | None = Field(None, description="Weights file, safetensors or .pth; by default the bundled one.")
     device: str = Field(
         "auto",

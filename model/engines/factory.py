@@ -29,6 +29,7 @@ def create(
     precision: str = "auto",
     cache_dir: Path | Literal["auto"] | None = "auto",
     input_size: int = SIZE,
+    threads: int | None = None,
 ) -> Predictor:
     """Create the predictor for a weights file; call ``warm_up`` before its first batch.
 
@@ -40,6 +41,7 @@ def create(
         cache_dir: folder where an engine keeps its converted network for the next start, ``auto`` (``user_cache()``),
             or None for no cache.
         input_size: side of the network's square input, pixels, one of ``SIZES``.
+        threads: how many compute on a CPU; by default as many as there are usable cores.
 
     Raises:
         CheckpointError: the weights file cannot be used.
@@ -54,14 +56,14 @@ def create(
 
         floating = resolve_precision(place, name, "auto") if arithmetic == "int8" else arithmetic
         kept = user_cache() if cache_dir == "auto" else cache_dir
-        return OpenVinoPredictor(weights, arithmetic, floating, kept, input_size)
+        return OpenVinoPredictor(weights, arithmetic, floating, kept, input_size, threads)
     if place != "cpu":
         from model.engines.cuda.predictor import CudaPredictor
 
         return CudaPredictor(weights, place, arithmetic, input_size)
     from model.engines.torch.predictor import TorchPredictor
 
-    return TorchPredictor(weights, arithmetic, input_size)
+    return TorchPredictor(weights, arithmetic, input_size, threads)
 
 
 def resolve_engine(device: str, name: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from service.access.rate_limits import Limits, spending
 from service.access.tokens import Tokens
 from service.errors import Unauthenticated
+from service.processes.accounts import Accounts
 
 SCHEME = "bearer"
 HOW = "send the header (gRPC: metadata) Authorization: Bearer TOKEN, or the WebSocket subprotocol pranet.bearer.TOKEN"
@@ -21,10 +22,17 @@ class Authentication:
 
     """
 
-    def __init__(self, tokens_file: Path | None, *, rate_limit: float | None, concurrency: int | None) -> None:
+    def __init__(
+        self,
+        tokens_file: Path | None,
+        *,
+        rate_limit: float | None,
+        concurrency: int | None,
+        accounts: Accounts | None = None,
+    ) -> None:
         self._tokens = Tokens(tokens_file) if tokens_file else None
         self.required = self._tokens is not None
-        self._limits = Limits(rate_limit, concurrency)
+        self._limits = Limits(rate_limit, concurrency, accounts)
 
     def current(self) -> bool:
         """Return whether the tokens in force are those of the file as it is now; True without a file."""

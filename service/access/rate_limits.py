@@ -13,18 +13,26 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from service.errors import RateLimited, TooManyAtOnce
+from service.processes.accounts import Account, Accounts
+
+ROUNDING = 1e-6  # requests: the clock counts from the start of the machine, so that sums of its times are not exact
 
 
 class Allowance:
     """What one caller may still do: a token bucket of requests, and a number of free places."""
 
-    def __init__(self, rate: float = math.inf, places: float = math.inf, clock: Callable[[], float] = time.monotonic):
+    def __init__(
+        self,
+        rate: float = math.inf,
+        places: float = math.inf,
+        clock: Callable[[], float] = time.monotonic,
+        account: Account | None = None,
+    ) -> None:
         self._rate = rate  # requests per second; the bucket holds those of one second
         self._places = places
         self._clock = clock  # seconds
         self._most = max(1.0, rate)
-        self._left = self._most
-        self._counted = clock()
+        self._account = account or Account()
 
     def take(self) -> None:
         """Take one request from the bucket.
@@ -33,18 +41,16 @@ class Allowance:
             RateLimited: the bucket is empty; the error says when to retry.
 
         """
-        if wait := self._seconds_short():
+        if wait := self._taken():
             raise RateLimited(
                 f"this token sends more than {self._rate:g} requests per second (RATE_LIMIT); wait as Retry-After says",
                 wait,
             )
-        self._left -= 1
 
     async def wait(self) -> None:
         """Wait until the bucket holds a request, and take it."""
-        while wait := self._seconds_short():  # noqa: ASYNC110 - only time refills the bucket; there is no event
+        while wait := self._taken():  # noqa: ASYNC110 - only time refills the bucket; there is no event
             await asyncio.sleep(wait)
-        self._left -= 1
 
     @contextmanager
     def place(self) -> Iterator[None]:
@@ -54,37 +60,46 @@ class Allowance:
             TooManyAtOnce: no place is free.
 
         """
-        if self._places < 1:
-            raise TooManyAtOnce(
-                "this token has too many requests and streams open (TOKEN_CONCURRENCY); wait until one ends"
-            )
-        self._places -= 1
+        with self._account.locked():
+            if self._account.open >= self._places:
+                raise TooManyAtOnce(
+                    "this token has too many requests and streams open (TOKEN_CONCURRENCY); wait until one ends"
+                )
+            self._account.add(1)
         try:
             yield
         finally:
-            self._places += 1
+            self._account.add(-1)
 
-    def _seconds_short(self) -> float:
-        """Return the seconds until the bucket holds a request; 0 if it does."""
+    def _taken(self) -> float:
+        """Take a request from the bucket; if it holds none, return in how many seconds it does."""
         if math.isinf(self._rate):
             return 0.0
-        now = self._clock()
-        self._left = min(self._most, self._left + (now - self._counted) * self._rate)
-        self._counted = now
-        return max(0.0, (1 - self._left) / self._rate)
+        with self._account.locked():
+            now = self._clock()
+            full_at = max(self._account.full_at, now)
+            left = self._most - (full_at - now) * self._rate
+            if left < 1 - ROUNDING:
+                return (1 - left) / self._rate
+            self._account.full_at = full_at + 1 / self._rate
+            return 0.0
 
 
 class Limits:
-    """The allowances of all callers."""
+    """The allowances of all callers; processes that share their accounts limit them together."""
 
-    def __init__(self, rate: float | None, places: int | None) -> None:
+    def __init__(self, rate: float | None, places: int | None, accounts: Accounts | None = None) -> None:
         self._rate = math.inf if rate is None else rate
         self._places = math.inf if places is None else places
+        self._accounts = accounts
         self._allowances: dict[str, Allowance] = {}
 
     def of(self, name: str) -> Allowance:
         """Return the allowance of the named caller, which all transports share."""
-        return self._allowances.setdefault(name, Allowance(self._rate, self._places))
+        if (found := self._allowances.get(name)) is None:
+            account = self._accounts.of(name) if self._accounts else Account()
+            found = self._allowances[name] = Allowance(self._rate, self._places, account=account)
+        return found
 
 
 _current: ContextVar[Allowance | None] = ContextVar("allowance", default=None)

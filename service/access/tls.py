@@ -28,6 +28,16 @@ class ServerTls:
     key: Path
     client_ca: Path | None = None  # None: clients need no certificate
 
+    def check(self) -> None:
+        """Check that all files can be used, without gRPC.
+
+        Raises:
+            TlsError: a file cannot be used.
+
+        """
+        self.context()
+        self.ends()
+
     def context(self) -> ssl.SSLContext:
         """Return the SSL context for REST and WebSocket.
 

@@ -11,6 +11,7 @@ from service.errors import InternalError, QueueFull, ServiceError
 from service.frames.frame import Frame, Options, Segmentation
 from service.frames.segmenter import Segmenter
 from service.observability.metrics import Metrics
+from service.processes.memory import Places
 from service.readiness import Phase, Readiness
 from service.tasks import in_order
 
@@ -31,15 +32,19 @@ class Archives:
     """Segments archives with one segmenter, ``at_once`` pictures of all archives at a time."""
 
     def __init__(
-        self, segmenter: Segmenter, readiness: Readiness, metrics: Metrics, *, max_archives: int, at_once: int
+        self, segmenter: Segmenter, readiness: Readiness, metrics: Metrics, *, places: Places, at_once: int
     ) -> None:
         self._metrics = metrics
         self._segmenter = segmenter
         self._readiness = readiness
-        self._max_archives = max_archives
+        self._archives = places
         self._at_once = at_once
-        self._places = asyncio.Semaphore(at_once)  # shared by all archives; leaves room in the queue for others
-        self.working = 0  # archives that are being received or segmented
+        self._pictures = asyncio.Semaphore(at_once)  # of all archives; leaves room in the queue for others
+
+    @property
+    def working(self) -> int:
+        """How many archives this process receives or segments."""
+        return self._archives.taken
 
     @contextmanager
     def place(self) -> Iterator[None]:
@@ -49,13 +54,12 @@ class Archives:
             QueueFull: no place is free.
 
         """
-        if self.working >= self._max_archives:
-            raise QueueFull(f"{self.working} archives are in progress (MAX_ARCHIVES); retry later")
-        self.working += 1
+        if (number := self._archives.take()) is None:
+            raise QueueFull(f"{self._archives.count} archives are in progress (MAX_ARCHIVES); retry later")
         try:
             yield
         finally:
-            self.working -= 1
+            self._archives.give_back(number)
 
     def answer_all(
         self,
@@ -76,7 +80,7 @@ class Archives:
 
     async def _outcome(self, member: Member, options: Options, deadline: float) -> Segmentation | ServiceError:
         try:
-            async with self._places:
+            async with self._pictures:
                 if self._readiness.phase is Phase.DRAINING:
                     self._readiness.check()  # says so
                 return await self._segmenter.segment(

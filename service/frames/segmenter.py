@@ -31,8 +31,8 @@ STUCK_SECONDS = 30.0  # the largest picture that MAX_IMAGE_PIXELS allows takes a
 class CpuPool(ThreadPoolExecutor):
     """A thread pool that knows how long its calls take; a thread cannot be stopped, so a stuck one stays stuck."""
 
-    def __init__(self) -> None:
-        self._size = usable_cores()
+    def __init__(self, threads: int | None = None) -> None:
+        self._size = threads or usable_cores()
         super().__init__(self._size, thread_name_prefix="cpu")
         self._begun: dict[int, float] = {}  # thread -> begin of its call, seconds
 
@@ -70,6 +70,7 @@ class Segmenter:
         input_size: int = SIZE,
         unpack: Callable[[bytes, int], Picture] | None = None,
         side_outputs: SideOutputs | None = None,
+        threads: int | None = None,
     ) -> None:
         self._batcher = batcher
         self._admission = admission
@@ -80,7 +81,7 @@ class Segmenter:
         self._input_size = input_size
         self._unpack = unpack  # takes a picture out of what ``codec`` does not know
         self._side_outputs = side_outputs  # None: ``output=maps`` is disabled
-        self._archive_threads = asyncio.Semaphore(max(1, usable_cores() // 2))
+        self._archive_threads = asyncio.Semaphore(max(1, (threads or usable_cores()) // 2))
         self._in_flight = 0
         metrics.queue_depth.set_function(lambda: admission.taken)
         metrics.in_flight.set_function(lambda: self._in_flight)

@@ -5,12 +5,14 @@ import re
 import time
 from bisect import bisect_left
 from collections import deque
+from collections.abc import Sequence
 
 from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
     Histogram,
+    Metric,
     ProcessCollector,
     disable_created_metrics,
 )
@@ -69,6 +71,7 @@ class Metrics:
         self._of_access(self.registry)
         self._of_the_device(self.registry)
         self._of_streams(self.registry)
+        self._of_processes(self.registry)
 
     def _of_requests(self, registry: CollectorRegistry) -> None:
         self.requests = Counter(
@@ -209,6 +212,18 @@ class Metrics:
             registry=registry,
         )
 
+    def _of_processes(self, registry: CollectorRegistry) -> None:
+        self.process_up = Gauge(
+            "pranet_process_up",
+            "1 for each process of the service that has answered this scrape, else 0; then its counters are those of "
+            "its last answer, and its gauges are left out.",
+            ("process",),
+            registry=registry,
+        )
+        self.process_replacements = Counter(
+            "pranet_process_replacements", "Processes that took the place of one that had ended.", registry=registry
+        )
+
     def reject(self, error: ServiceError | type[ServiceError]) -> None:
         """Count an error: of a call, of a picture in an archive, or of a frame or request in a stream."""
         self.rejected.labels(error.slug).inc()
@@ -220,14 +235,22 @@ class Metrics:
             for outcome in OUTCOMES:
                 self.frames.labels(slot, outcome)
 
-    def exposition(self, accept: str = "") -> tuple[bytes, str]:
+    def exposition(self, accept: str = "", families: Sequence[Metric] | None = None) -> tuple[bytes, str]:
         """Return all metrics and their content type: OpenMetrics if ``accept`` asks for it, else Prometheus' text.
 
         Args:
             accept: the elements of an ``Accept`` that are not refused, the preferred one first.
+            families: those of all processes, see ``scrape``; by default those of this process.
 
         """
         # ``choose_encoder`` repeats any version, and fails on one that is not a number.
         known = [each for each in accept.split(",") if not OTHER_VERSION.search(each)]
         encode, content_type = choose_encoder(",".join(known))
-        return encode(self.registry), content_type
+        return encode(self.registry if families is None else _Families(families)), content_type
+
+
+class _Families(tuple[Metric, ...]):
+    """Families in the place of a registry."""
+
+    def collect(self) -> tuple[Metric, ...]:
+        return self

@@ -84,13 +84,13 @@ async def live(request: Request) -> Response:
 
 async def ready(request: Request) -> Response:
     """Answer 200 if the service accepts new work, otherwise 503 with the reason."""
-    _service(request).readiness.check()
+    _service(request).readiness.check_service()
     return JSONResponse({"ready": True})
 
 
 async def model_ready(request: Request) -> Response:
     """Answer like ``ready``, since there is only one model."""
-    _service(request).readiness.check()
+    _service(request).readiness.check_service()
     return JSONResponse({"name": model.NAME, "ready": True})
 
 

@@ -58,7 +58,7 @@ class Replica:
     """One device and its batcher; it gets requests after its warm-up.
 
     Raises:
-        SettingsError: a setting is unknown or invalid, or TLS is on.
+        SettingsError: a setting is unknown or invalid, TLS is on, or there are several processes.
         CheckpointError: the weights cannot be used.
         DeviceError: the device is not available.
         TimeoutError: the device did not finish the warm-up in time.
@@ -160,7 +160,7 @@ def app(scaling: Scaling) -> serve.Application:
     """Return the Ray Serve application; ``serve run`` or Ray's config file gives the arguments.
 
     Raises:
-        SettingsError: a setting is unknown or invalid, or TLS is on.
+        SettingsError: a setting is unknown or invalid, TLS is on, or there are several processes.
 
     """
     chosen, _ = configuration.load(os.environ, {})
@@ -176,6 +176,10 @@ def app(scaling: Scaling) -> serve.Application:
 
 
 def _check(chosen: Settings) -> None:
+    if chosen.processes > 1:
+        raise SettingsError(
+            "PROCESSES has no effect with Ray, which starts the replicas; unset it, and set max_replicas"
+        )
     if chosen.tls_cert:  # otherwise the setting would be ignored silently
         raise SettingsError(
             "TLS_CERT has no effect with Ray, whose proxy has the ports; unset it, and set ssl_certfile in http_options"

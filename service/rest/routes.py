@@ -203,11 +203,10 @@ async def livez() -> dict[str, str]:
     return {"status": "alive"}
 
 
-async def readyz(request: Request) -> dict[str, str]:
-    """Answer 200 if the service accepts new work, otherwise 503 with the reason."""
+async def readyz(request: Request) -> dict[str, str | int]:
+    """Answer 200 if the service accepts new work, otherwise 503 with the reason; of several, say how many are ready."""
     service: Service = request.app.state.service
-    service.readiness.check()
-    return {"status": "ready"}
+    return {"status": "ready", **service.readiness.check_service()}
 
 
 async def info(request: Request) -> Info:
@@ -220,6 +219,7 @@ async def info(request: Request) -> Info:
         threshold=service.settings.threshold,
         max_batch_size=service.max_batch_size,
         max_queue_size=service.settings.max_queue_size,
+        processes=service.settings.processes,
         max_image_bytes=service.settings.max_image_bytes,
         max_image_pixels=service.settings.max_image_pixels,
     )
@@ -228,7 +228,7 @@ async def info(request: Request) -> Info:
 async def metrics(request: Request) -> Response:
     """Return all metrics in the Prometheus text format, or in OpenMetrics if ``Accept`` prefers it."""
     service: Service = request.app.state.service
-    content, kind = service.metrics.exposition(by_preference(accept_of(request)))
+    content, kind = service.metrics.exposition(by_preference(accept_of(request)), await service.scrape.families())
     return Response(content, headers={"content-type": kind})
 
 

@@ -24,5 +24,6 @@ class Info(BaseModel):
     threshold: float = Field(description="Used if a request gives none.")
     max_batch_size: int
     max_queue_size: int
+    processes: int
     max_image_bytes: int
     max_image_pixels: int

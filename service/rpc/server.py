@@ -53,7 +53,7 @@ async def listening(service: Service, address: str, more: Mapping[str, AddTo]) -
                 message_bytes=service.settings.max_message_bytes,
             )
         ],
-        options=_options(service.settings.cut_off_bytes),
+        options=_options(service.settings.cut_off_bytes, shared=service.group.size > 1),
     )
     pb_grpc.add_SegmentationServiceServicer_to_server(Servicer(service), server)  # type: ignore[no-untyped-call]
     for add_to in more.values():
@@ -76,7 +76,7 @@ async def listening(service: Service, address: str, more: Mapping[str, AddTo]) -
         await server.stop(grace=STOP_SECONDS)
 
 
-def _options(cut_off_bytes: int) -> list[tuple[str, int]]:
+def _options(cut_off_bytes: int, *, shared: bool) -> list[tuple[str, int]]:
     """Return the server's options under the names of gRPC core."""
     return [
         ("grpc.max_receive_message_length", cut_off_bytes),
@@ -89,7 +89,7 @@ def _options(cut_off_bytes: int) -> list[tuple[str, int]]:
         ("grpc.http2.ping_timeout_ms", round(KEEPALIVE_TIMEOUT_SECONDS * 1e3)),
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", round(CLIENT_PING_SECONDS * 1e3)),
-        ("grpc.so_reuseport", 0),
+        ("grpc.so_reuseport", int(shared)),
         ("grpc.server_handshake_timeout_ms", round(HANDSHAKE_SECONDS * 1e3)),  # 120 s otherwise
         ("grpc.max_concurrent_streams", MAX_CALLS),  # unlimited otherwise
         ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),

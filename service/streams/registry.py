@@ -1,7 +1,6 @@
 """The open streams: limits their number, assigns their slots in the metrics, and drains them."""
 
 import asyncio
-import heapq
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -11,26 +10,31 @@ from service.errors import BodyTooSlow, Draining, InvalidRequest, TooManyStreams
 from service.frames.segmenter import Segmenter
 from service.observability.metrics import Metrics
 from service.observability.stream_metrics import StreamMetrics
+from service.processes.memory import Places
 from service.streams.stream import Stream, StreamOptions
 
 T = TypeVar("T")
 
 
 class Streams:
-    """Opens streams that share one segmenter, at most ``max_streams`` at a time."""
+    """Opens streams that share one segmenter, as many at a time as there are places."""
 
     def __init__(
-        self, segmenter: Segmenter, metrics: Metrics, *, max_streams: int, window: int, frame_timeout: float
+        self, segmenter: Segmenter, metrics: Metrics, *, places: Places, window: int, frame_timeout: float
     ) -> None:
         self._segmenter = segmenter
         self._metrics = metrics
         self.window = window  # frames of one stream in progress at once
         self._frame_timeout = frame_timeout  # seconds
-        self._free = list(range(max_streams))  # a heap, so that the lowest free slot is used first
+        self._places = places
         self.draining = asyncio.Event()  # set once the service shuts down
-        self.active = 0
-        metrics.streams_active.set_function(lambda: self.active)
-        metrics.initialise_stream_series(max_streams)
+        metrics.streams_active.set_function(lambda: places.taken)
+        metrics.initialise_stream_series(places.count)
+
+    @property
+    def active(self) -> int:
+        """How many streams are open in this process."""
+        return self._places.taken
 
     async def first(self, messages: AsyncIterator[T]) -> T:
         """Wait for the first message of a stream, its configuration.
@@ -63,7 +67,7 @@ class Streams:
         """Open a video stream for the duration of the block.
 
         Raises:
-            TooManyStreams: ``max_streams`` streams are open.
+            TooManyStreams: no place is free.
 
         """
         with self.place() as slot:
@@ -82,18 +86,17 @@ class Streams:
         """Hold one of the places for streams inside the block; yield its number, the slot in the metrics.
 
         Raises:
-            TooManyStreams: ``max_streams`` streams are open.
+            TooManyStreams: no place is free.
 
         """
-        if not self._free:
-            raise TooManyStreams(f"all {self.active} streams are open that MAX_STREAMS allows; close one, or retry")
-        slot = heapq.heappop(self._free)
-        self.active += 1
+        if (slot := self._places.take()) is None:
+            raise TooManyStreams(
+                f"all {self._places.count} streams are open that MAX_STREAMS allows; close one, or retry"
+            )
         try:
             yield slot
         finally:
-            heapq.heappush(self._free, slot)
-            self.active -= 1
+            self._places.give_back(slot)
 
     def drain(self) -> None:
         """End all streams, also later ones, once their accepted frames are answered."""

@@ -20,6 +20,7 @@ from service.frames.regions import Box
 from service.frames.segmenter import CpuPool, Segmenter, inference
 from service.observability.metrics import OUTCOMES, Metrics
 from service.observability.tracing import Tracing
+from service.processes.memory import Places
 from service.streams.frame import Drop, StreamFrame
 from service.streams.registry import Streams
 from service.streams.stream import MAX_UNREAD, Stream, StreamOptions
@@ -135,7 +136,7 @@ async def bench(*, places: int = 256, window: int = 4, max_streams: int = 4) -> 
     with CpuPool() as pool:
         async with Batcher(inference(predictor), max_batch_size=8, hang_seconds=PATIENCE) as batcher:
             segmenter = Segmenter(batcher, admission, pool, metrics, Tracing(), max_image_pixels=10_000)
-            streams = Streams(segmenter, metrics, max_streams=max_streams, window=window, frame_timeout=PATIENCE)
+            streams = Streams(segmenter, metrics, places=Places(max_streams), window=window, frame_timeout=PATIENCE)
             made = Bench(predictor, admission, batcher, segmenter, streams, metrics)
             try:
                 yield made

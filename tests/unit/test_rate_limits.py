@@ -44,6 +44,14 @@ def test_a_rate_allows_a_second_at_once_and_then_as_time_passes() -> None:
         allowance.take()
 
 
+def test_the_age_of_the_machine_costs_no_request_by_rounding() -> None:
+    clock = Clock()
+    clock.now = 123_456_789.123
+    allowance = Allowance(rate=7, clock=clock)
+    for _ in range(7):
+        allowance.take()
+
+
 def test_a_slow_rate_says_how_long_to_wait() -> None:
     clock = Clock()
     allowance = Allowance(rate=0.1, clock=clock)

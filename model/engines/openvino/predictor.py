@@ -36,18 +36,26 @@ class OpenVinoPredictor:
     slots = 2  # one batch runs while the answers of the other are delivered
 
     def __init__(
-        self, weights: WeightsFile, precision: str, floating: str, cache_dir: Path | None = None, input_size: int = SIZE
+        self,
+        weights: WeightsFile,
+        precision: str,
+        floating: str,
+        cache_dir: Path | None = None,
+        input_size: int = SIZE,
+        threads: int | None = None,
     ) -> None:
         identity = (weights.model_id, weights.sha256)
         self.model = ModelRef(*identity, "openvino", "cpu", precision, weights.presence, input_size)
-        cores = usable_cores()
+        cores = threads or usable_cores()
         self._streams = min(cores, MAX_STREAMS)
         self._in_flight = 0
         self._lock = threading.Lock()
         network = graph(weights, precision, cache_dir, input_size)
         self._alone = _Requests(network, floating, streams=1, threads=cores)
         self._alone.compile()  # the other waits for ``warm_up``, or for the first load: a single picture needs none
-        self._side_by_side = _Requests(network, floating, streams=self._streams, threads=cores)
+        self._side_by_side = self._alone
+        if self._streams > 1:
+            self._side_by_side = _Requests(network, floating, streams=self._streams, threads=cores)
 
     def warm_up(self, max_batch_size: int) -> None:
         """Run every stream once; other batch sizes need no warm-up, because every request holds one frame."""

@@ -20,7 +20,11 @@ class TorchPredictor:
 
     slots = 1
 
-    def __init__(self, weights: WeightsFile, precision: str, input_size: int = SIZE) -> None:
+    def __init__(
+        self, weights: WeightsFile, precision: str, input_size: int = SIZE, threads: int | None = None
+    ) -> None:
+        if threads is not None:
+            torch.set_num_threads(threads)
         identity = (weights.model_id, weights.sha256)
         self.model = ModelRef(*identity, "torch", "cpu", precision, weights.presence, input_size)
         network = Normalised(fold_batch_norm(checkpoint.of_file(weights).network()))

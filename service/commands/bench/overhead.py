@@ -42,12 +42,17 @@ class Running:
     at: Addresses
 
     async def cpu_seconds(self) -> float:
-        """Return the CPU seconds that the process has used."""
-        return _cpu_seconds(Path(f"/proc/{self.process.pid}/stat"))
+        """Return the CPU seconds that the server has used."""
+        return sum(_cpu_seconds(Path(f"/proc/{each}/stat")) for each in self._processes())
 
     def loop_seconds(self) -> float:
-        """Return the CPU seconds that its main thread, which runs the event loop, has used."""
-        return _cpu_seconds(Path(f"/proc/{self.process.pid}/task/{self.process.pid}/stat"))
+        """Return the CPU seconds that its main threads, which run the event loops, have used."""
+        return sum(_cpu_seconds(Path(f"/proc/{each}/task/{each}/stat")) for each in self._processes())
+
+    def _processes(self) -> list[int]:
+        """Return the ids of the process and of those that it has forked."""
+        pid = self.process.pid
+        return [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
 
     def stages(self) -> dict[str, float]:
         """Return the seconds that all frames have spent in each stage so far."""
@@ -78,8 +83,8 @@ FIGURES: dict[str, Callable[[Line], float]] = {
 
 
 @asynccontextmanager
-async def serving(checkout: Path, cores: int) -> AsyncIterator[Running]:
-    """Serve a checkout on ``cores`` cores inside the block.
+async def serving(checkout: Path, cores: int, processes: int, connections: int) -> AsyncIterator[Running]:
+    """Serve a checkout on ``cores`` cores inside the block; ``connections`` are those of gRPC.
 
     Raises:
         BenchError: the server ended, or was not ready in time.
@@ -87,9 +92,11 @@ async def serving(checkout: Path, cores: int) -> AsyncIterator[Running]:
     """
     port, grpc_port = _free_port(), _free_port()
     flags = ["--port", port, "--grpc-port", grpc_port, "--log-level", "error", "--max-queue-size", 256]
+    if processes > 1:  # earlier checkouts do not know the flag
+        flags += ["--processes", processes]
     command = [sys.executable, "-P", SCRIPT, checkout, cores, *flags]  # -P: the folder of the script is no package
     process = await asyncio.create_subprocess_exec(*map(str, command), stdout=subprocess.DEVNULL, cwd=checkout)
-    running = Running(process, Addresses(f"http://127.0.0.1:{port}", f"127.0.0.1:{grpc_port}"))
+    running = Running(process, Addresses(f"http://127.0.0.1:{port}", f"127.0.0.1:{grpc_port}", connections))
     try:
         await _until_ready(running)
         yield running
@@ -127,7 +134,7 @@ def run(arguments: argparse.Namespace, images: Sequence[bytes]) -> tuple[Measure
     usable = os.sched_getaffinity(0)
 
     async def measure_transports(name: str, cores: int) -> None:
-        async with serving(checkouts[name], cores) as running:
+        async with serving(checkouts[name], cores, arguments.processes, arguments.connections) as running:
             os.sched_setaffinity(0, set(sorted(usable)[cores:]) or usable)
             for over in arguments.over:
                 found[over, cores, name].append(await measure(running, over, images, arguments))

@@ -1,6 +1,7 @@
 """The loads of ``pranet bench overhead``: each keeps a number of frames in flight over one transport."""
 
 import asyncio
+import itertools
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -25,6 +26,7 @@ class Addresses:
 
     url: str  # of REST
     target: str  # of gRPC
+    connections: int = 1  # of gRPC
 
 
 Connect = Callable[[AsyncExitStack, Addresses, Sequence[bytes], int], Awaitable[Load]]
@@ -36,8 +38,9 @@ async def _rest(stack: AsyncExitStack, at: Addresses, images: Sequence[bytes], c
 
 
 async def _grpc(stack: AsyncExitStack, at: Addresses, images: Sequence[bytes], concurrency: int) -> Load:
-    server = await stack.enter_async_context(servers.rpc(at.url, at.target))
-    return partial(closed_loop, server.send, images, concurrency)
+    calls = [await stack.enter_async_context(servers.rpc(at.url, at.target)) for _ in range(at.connections)]
+    turns = itertools.cycle(calls)
+    return partial(closed_loop, lambda image: next(turns).send(image), images, concurrency)
 
 
 async def _stream(stack: AsyncExitStack, at: Addresses, images: Sequence[bytes], concurrency: int) -> Load:

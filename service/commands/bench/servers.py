@@ -55,7 +55,7 @@ async def rpc(url: str, address: str, access: Access = NO_ACCESS) -> AsyncIterat
     """Yield a server that is called by ``SegmentationService.Segment`` on one channel; ``url`` is for its metrics."""
     async with (
         access.http(url, timeout=TIMEOUT_SECONDS) as client,
-        access.channel(address) as channel,
+        access.channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel,  # channels share no connection
     ):
         stub = pb_grpc.SegmentationServiceStub(channel)  # type: ignore[no-untyped-call]
 

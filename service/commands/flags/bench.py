@@ -127,7 +127,11 @@ def _add_overhead(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cores", nargs="+", type=int, default=[1], metavar="N", help="cores of the server (default: 1)"
     )
+    parser.add_argument("--processes", type=int, default=1, metavar="N", help="processes of the server (default: 1)")
     parser.add_argument("--concurrency", type=int, default=16, metavar="N", help="frames in flight (default: 16)")
+    parser.add_argument(
+        "--connections", type=int, default=1, metavar="N", help="of grpc, each to one process by chance (default: 1)"
+    )
     parser.add_argument("--rounds", type=int, default=2, metavar="N", help="measurements of each (default: 2)")
     _add_images(parser)
     _add_common(parser)

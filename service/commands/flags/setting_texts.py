@@ -13,6 +13,10 @@ TEXTS = {
         "N",
         "gRPC port; 0 picks a free one (default: 8001)",
     ),
+    "processes": (
+        "N",
+        "server processes that share both ports and the cores; see docs/operations.md (default: 1)",
+    ),
     "weights": (
         "PATH",
         "weights file, safetensors or .pth; by default the bundled one (default: none)",

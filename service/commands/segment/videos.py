@@ -24,6 +24,7 @@ from service.commands.video.suffixes import LINES
 from service.commands.video.writer import OverlayWriter
 from service.errors import ServiceError, UndecodableImage
 from service.frames.frame import Options, Segmentation
+from service.processes.memory import Places
 from service.runtime import Service
 from service.streams.frame import StreamFrame
 from service.streams.registry import Streams
@@ -181,7 +182,7 @@ async def segment_video(
 
     # Limits of a server, on time and on the number of streams, mean nothing here.
     streams = Streams(
-        service.segmenter, service.metrics, max_streams=1, window=service.streams.window, frame_timeout=math.inf
+        service.segmenter, service.metrics, places=Places(1), window=service.streams.window, frame_timeout=math.inf
     )
     with streams.open(StreamOptions(Policy.EVERY, frame=options)) as stream:
         await stream.run(frames(), take)

@@ -1,0 +1,67 @@
+"""Memory that a process shares with those that it forks, locks that end with their holder, and places in it."""
+
+import contextlib
+import fcntl
+import mmap
+import os
+from collections.abc import Iterator
+
+
+class Memory:
+    """Zeroed bytes. If they are shared, ``locked`` excludes the other processes, not the threads of this one."""
+
+    def __init__(self, size: int, *, shared: bool = False) -> None:
+        self.bytes = mmap.mmap(-1, size)  # a page takes memory once it is written
+        self.owner = 0  # index of this process
+        self._locks = os.memfd_create("pranet-locks") if shared else None
+
+    def close(self) -> None:
+        """Close the file of the locks; the bytes are freed with the last reference to them."""
+        if self._locks is not None:
+            os.close(self._locks)
+
+    @contextlib.contextmanager
+    def locked(self, number: int = 0) -> Iterator[None]:
+        """Hold one of the locks inside the block; the kernel frees it if the process is killed."""
+        if self._locks is None:
+            yield
+            return
+        fcntl.lockf(self._locks, fcntl.LOCK_EX, 1, number)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._locks, fcntl.LOCK_UN, 1, number)
+
+
+class Places:
+    """A limited number of numbered places.
+
+    Each has one byte: 0 if it is free, else 1 + the index of the process that holds it.
+    """
+
+    def __init__(self, count: int, memory: Memory | None = None, start: int = 0) -> None:
+        self.count = count
+        self.taken = 0  # by this process
+        self._memory = memory or Memory(count)
+        self._start = start
+
+    def take(self) -> int | None:
+        """Take the free place with the lowest number; return the number, or None if no place is free."""
+        with self._memory.locked():
+            place = self._memory.bytes.find(b"\0", self._start, self._start + self.count)
+            if place < 0:
+                return None
+            self._memory.bytes[place] = 1 + self._memory.owner
+        self.taken += 1
+        return place - self._start
+
+    def give_back(self, number: int) -> None:
+        """Free a place that this process has taken."""
+        self._memory.bytes[self._start + number] = 0
+        self.taken -= 1
+
+    def clear(self, index: int) -> None:
+        """Free the places of a process that has ended."""
+        with self._memory.locked():
+            held = self._memory.bytes[self._start : self._start + self.count]
+            self._memory.bytes[self._start : self._start + self.count] = held.replace(bytes([1 + index]), b"\0")

@@ -1,0 +1,139 @@
+"""The parent of the processes of a service: it forks them, passes signals on, and replaces those that end.
+
+It has no event loop and no threads of its own, and it never uses gRPC: gRPC and the engines must not be in use when a
+process forks. What it has imported, its children share.
+"""
+
+import gc
+import logging
+import os
+import signal
+import time
+
+from service.processes.group import Group, State
+
+WATCHED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1)
+STEADY_SECONDS = 60.0  # a process that ends later than this is replaced at once
+MOST_SECONDS = 60.0  # between two replacements of a process
+IDLE_SECONDS = 3600.0  # no signal is missed meanwhile
+
+log = logging.getLogger(__name__)
+
+
+def supervise(group: Group) -> int:
+    """Fork the processes of a group and watch them.
+
+    Returns:
+        In each forked process: a file that ends when the parent does. The parent itself exits, with 0 if all processes
+        have, else with the largest of their exit codes.
+
+    """
+    alive, held = os.pipe()
+    parent = os.getpid()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
+    gc.collect()
+    gc.freeze()  # a collection would write to these objects, whose pages are shared
+    supervisor = Supervisor(group)
+    index = supervisor.run()
+    if index is None:
+        logging.shutdown()
+        os._exit(supervisor.code)
+    os.close(held)
+    group.enter(index, parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent passes on what it means
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return alive
+
+
+class Supervisor:
+    """Starts the first process, and the others once it is ready: they find the converted network in the cache."""
+
+    def __init__(self, group: Group) -> None:
+        self.code = 0
+        self._group = group
+        self._running: dict[int, int] = {}  # process id -> index
+        self._began: dict[int, float] = {}  # index -> start, seconds
+        self._due = {0: 0.0}  # index -> when to start, seconds
+        self._ends = dict.fromkeys(range(group.size), 0)  # index -> ends in a row, each soon after the start
+        self._stopping = False
+        self._had_terminal = os.isatty(0)
+
+    def run(self) -> int | None:
+        """Watch the processes until all have ended; in each of them, return its index at once."""
+        while self._running or self._due:
+            now = time.monotonic()
+            for index in [each for each, moment in self._due.items() if moment <= now]:
+                if self._fork(index):
+                    return index
+            until = min(self._due.values(), default=now + IDLE_SECONDS)
+            received = signal.sigtimedwait(WATCHED, max(0.0, until - now))
+            if received is not None:
+                self._receive(signal.Signals(received.si_signo))
+        return None
+
+    def _fork(self, index: int) -> bool:
+        """Start a process; return True in it."""
+        del self._due[index]
+        self._began[index] = time.monotonic()
+        if not (process := os.fork()):
+            return True
+        self._running[process] = index
+        return False
+
+    def _receive(self, number: signal.Signals) -> None:
+        if number is signal.SIGCHLD:
+            self._reap()
+        elif number is signal.SIGUSR1:
+            if len(self._began) == 1 and self._group.state(0) is State.READY:
+                self._due = dict.fromkeys(range(1, self._group.size), 0.0)
+        elif number is signal.SIGHUP:
+            self._reload_or_stop()
+        elif self._stopping:
+            self._pass_on(signal.SIGKILL)
+            os._exit(128 + number)
+        else:
+            log.info("%s received, draining", number.name)
+            self._stop()
+
+    def _reload_or_stop(self) -> None:
+        if self._had_terminal and not os.isatty(0):
+            log.info("the terminal was closed, draining")
+            self._stop()
+        else:
+            self._pass_on(signal.SIGHUP)
+
+    def _stop(self) -> None:
+        self._stopping = True
+        self._due.clear()
+        self._group.drain()
+        self._pass_on(signal.SIGTERM)
+
+    def _pass_on(self, number: signal.Signals) -> None:
+        for process in self._running:
+            os.kill(process, number)  # it exists until it is reaped
+
+    def _reap(self) -> None:
+        while self._running:
+            process, status = os.waitpid(-1, os.WNOHANG)
+            if not process:
+                return
+            if (index := self._running.pop(process, None)) is not None:
+                code = os.waitstatus_to_exitcode(status)
+                self._ended(index, process, code if code >= 0 else 128 - code)
+
+    def _ended(self, index: int, process: int, code: int) -> None:
+        self._group.leave(index)
+        if self._stopping:
+            self.code = max(self.code, code)
+        elif self._running and self._group.started:
+            self._replace(index, process, code)
+        else:  # nothing is left that serves, or the start has failed
+            self.code = code
+            self._stop()
+
+    def _replace(self, index: int, process: int, code: int) -> None:
+        steady = time.monotonic() - self._began[index] >= STEADY_SECONDS
+        self._ends[index] = 0 if steady else self._ends[index] + 1
+        wait = 0.0 if steady else min(2.0 ** (self._ends[index] - 1), MOST_SECONDS)
+        log.error("process %d (pid %d) ended with %d; another one starts in %g s", index, process, code, wait)
+        self._due[index] = time.monotonic() + wait

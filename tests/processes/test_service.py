@@ -1,0 +1,239 @@
+"""A service of two processes, as its clients, its operator and Prometheus see it."""
+
+import asyncio
+import contextlib
+import itertools
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import httpx
+import pytest
+
+from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
+from service.access.tokens import Token, digest_of
+from tests.support import processes
+from tests.support.pictures import encoded, mask_of, red_box
+from tests.support.processes import Server, pranet
+
+pytestmark = pytest.mark.slow
+
+PICTURE = encoded(red_box(64, 48, (8, 8, 40, 40)))
+IN_TIME = 30.0  # seconds
+PATIENT = "60"  # seconds that a busy machine may take for a batch
+CONNECTIONS = 12  # each goes to one of two processes by chance: all to the same one 1 time in 2048
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with processes.fake_server("--processes", 2, HANG_SECONDS=PATIENT) as running:
+        yield running
+
+
+def children(server: Server) -> list[int]:
+    """Return the ids of the processes that serve, in the order of their starts."""
+    pid = server.process.pid
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def get(server: Server, path: str) -> httpx.Response:
+    """Ask over a new connection; one to a process that is stopped is given up."""
+    end = time.monotonic() + IN_TIME
+    while True:
+        try:
+            return httpx.get(
+                f"{server.url}{path}", trust_env=False, verify=False, timeout=2
+            )  # TLS takes 50 ms to prepare
+        except httpx.TransportError:
+            assert time.monotonic() < end
+
+
+def metrics(server: Server) -> dict[str, float]:
+    lines = [line for line in get(server, "/metrics").text.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + IN_TIME
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def is_alive(process: int) -> bool:
+    with contextlib.suppress(OSError):
+        return ") Z " not in Path(f"/proc/{process}/stat").read_text()
+    return False
+
+
+def send(server: Server) -> None:
+    """Send one picture over each protocol, on new connections."""
+    answer = httpx.post(f"{server.url}/segment", content=PICTURE, trust_env=False, verify=False)
+    assert mask_of(answer.content).any()
+    alone = [("grpc.use_local_subchannel_pool", 1)]  # otherwise channels share a connection
+    with grpc.insecure_channel(server.grpc_address, options=alone) as channel:
+        answered = pb_grpc.SegmentationServiceStub(channel).Segment(pb.SegmentRequest(image=PICTURE), timeout=IN_TIME)
+        assert mask_of(answered.png).any()
+
+
+def work(found: dict[str, float]) -> float:
+    return found["pranet_decodes_total"]
+
+
+def test_metrics_count_what_clients_sent_to_both_processes(server: Server) -> None:
+    before = metrics(server)
+    for _ in range(CONNECTIONS):
+        send(server)
+    after = metrics(server)
+    assert work(after) - work(before) == 2 * CONNECTIONS
+    ok = 'pranet_requests_total{code="OK",transport="grpc"}'
+    assert after[ok] - before[ok] == CONNECTIONS
+    assert [after[f'pranet_process_up{{process="{index}"}}'] for index in (0, 1)] == [1, 1]
+
+
+def test_every_process_says_the_same_of_the_service(server: Server) -> None:
+    for path, told in (("/readyz", {"processes": 2, "ready": 2}), ("/info", {"processes": 2, "max_queue_size": 256})):
+        for _ in range(CONNECTIONS):
+            assert told.items() <= get(server, path).json().items()
+
+
+def test_a_process_that_is_killed_is_replaced_and_no_counter_goes_backwards(server: Server) -> None:
+    send(server)
+    seen = [metrics(server)]
+    killed = children(server)[-1]
+    os.kill(killed, signal.SIGKILL)
+    until(lambda: get(server, "/readyz").json()["ready"] == 1)
+    send(server)  # the other one goes on
+    seen.append(metrics(server))
+    until(lambda: get(server, "/readyz").json()["ready"] == 2)
+    send(server)
+    seen.append(metrics(server))
+    assert [work(each) - work(seen[0]) for each in seen] == [0, 2, 4]
+    for earlier, later in itertools.pairwise(seen):
+        counters = [
+            name for name in earlier if name.partition("{")[0].endswith(("_total", "_count", "_sum", "_bucket"))
+        ]
+        assert [name for name in counters if later[name] < earlier[name]] == []
+    assert seen[-1]["pranet_process_replacements_total"] == seen[0]["pranet_process_replacements_total"] + 1
+    assert killed not in children(server)
+    assert len(children(server)) == 2
+
+
+@pytest.mark.long  # it waits for a process that does not answer
+def test_a_scrape_names_the_process_that_does_not_answer_and_keeps_its_counters(server: Server) -> None:
+    before = metrics(server)
+    stopped = children(server)[0]
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        found = metrics(server)
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+    assert sorted(found[f'pranet_process_up{{process="{index}"}}'] for index in (0, 1)) == [0, 1]
+    assert work(found) == work(before)
+
+
+def test_sighup_reloads_the_weights_of_all_processes(server: Server) -> None:
+    taken = 'pranet_weights_reloads_total{outcome="taken"}'
+    before = metrics(server)[taken]
+    server.process.send_signal(signal.SIGHUP)
+    until(lambda: metrics(server)[taken] == before + 2)
+
+
+def half_uploaded(server: Server, path: str = "/segment", *headers: str) -> socket.socket:
+    """Begin a request whose last byte is still to come."""
+    client = socket.create_connection(("127.0.0.1", httpx.URL(server.url).port or 0), timeout=IN_TIME)
+    head = (f"POST {path} HTTP/1.1", "host: x", f"content-length: {len(PICTURE)}", "connection: close", *headers)
+    client.sendall("\r\n".join(head).encode() + b"\r\n\r\n" + PICTURE[:-1])
+    return client
+
+
+async def test_sigterm_to_the_parent_and_to_each_process_lets_all_answer_what_they_have_accepted() -> None:
+    with processes.fake_server("--processes", 2, HANG_SECONDS=PATIENT) as server:
+        clients = [half_uploaded(server) for _ in range(CONNECTIONS)]
+        until(lambda: metrics(server)["process_open_fds"] >= CONNECTIONS)
+        for process in (server.process.pid, *children(server)):  # as systemd does
+            os.kill(process, signal.SIGTERM)
+        until(lambda: get(server, "/readyz").status_code == 503)
+        for client in clients:
+            client.sendall(PICTURE[-1:])
+        for client in clients:
+            with client, client.makefile("rb") as answer:
+                assert answer.readline() == b"HTTP/1.1 200 OK\r\n"
+        assert await asyncio.to_thread(server.process.wait, IN_TIME) == 0
+
+
+def test_processes_whose_parent_is_killed_end_and_leave_the_ports_free() -> None:
+    with processes.fake_server("--processes", 2, HANG_SECONDS=PATIENT) as server:
+        served = children(server)
+        server.process.kill()
+        server.process.wait(IN_TIME)
+        until(lambda: not any(map(is_alive, served)))
+        for address in (httpx.URL(server.url).netloc.decode(), server.grpc_address):
+            host, _, port = address.rpartition(":")
+            socket.create_server((host, int(port))).close()
+
+
+@pytest.mark.long
+def test_a_second_signal_ends_all_at_once() -> None:
+    with processes.fake_server("--processes", 2, HANG_SECONDS=PATIENT) as server, half_uploaded(server):
+        served = children(server)
+        server.process.send_signal(signal.SIGTERM)
+        until(lambda: get(server, "/readyz").status_code == 503)
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(IN_TIME) == 128 + signal.SIGINT
+        until(lambda: not any(map(is_alive, served)))
+
+
+def statuses(server: Server, path: str, tokens: list[str]) -> list[int]:
+    with contextlib.ExitStack() as open_:
+        clients = [
+            open_.enter_context(httpx.Client(base_url=server.url, trust_env=False, verify=False, timeout=IN_TIME))
+            for _ in tokens
+        ]
+        return [
+            client.post(path, content=PICTURE, headers={"authorization": f"Bearer {token}"}).status_code
+            for client, token in zip(clients, tokens, strict=True)
+        ]
+
+
+def test_limits_on_tokens_and_archives_are_those_of_the_whole_service(tmp_path: Path) -> None:
+    names = [f"room-{number}" for number in range(CONNECTIONS + 1)]
+    file = tmp_path / "tokens"
+    file.write_text("".join(f"{Token(name, digest_of(name)).line()}\n" for name in names))
+    limits = ("--rate-limit", "0.0001", "--max-archives", 1)
+    with processes.fake_server("--processes", 2, "--api-tokens-file", file, *limits, HANG_SECONDS=PATIENT) as server:
+        assert statuses(server, "/segment", CONNECTIONS * names[-1:]) == [200] + (CONNECTIONS - 1) * [429]
+        holder = ("content-type: application/zip", f"authorization: Bearer {names[0]}")
+        with half_uploaded(server, "/segment/batch", *holder):
+            time.sleep(0.5)
+            assert set(statuses(server, "/segment/batch", names[1:-1])) == {429}
+
+
+@pytest.mark.parametrize("wrong", ["--grpc-port", "--weights"])
+def test_a_start_that_fails_says_so_in_one_line_and_ends_with_2(wrong: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        values = {"--grpc-port": taken.getsockname()[1], "--weights": tmp_path / "gone"}
+        given = {"--port": 0, "--grpc-port": 0, "--device": "cpu", wrong: values[wrong]}
+        done = pranet("serve", "--processes", 2, *(word for pair in given.items() for word in pair))
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("pranet: ")
+
+
+def test_a_second_service_is_refused_on_ports_that_processes_share(server: Server) -> None:
+    ports = ("--port", httpx.URL(server.url).port, "--grpc-port", server.grpc_address.rpartition(":")[2])
+    done = pranet("serve", "--processes", 2, *ports)
+    assert done.returncode == 2
+    assert "Address already in use" in done.stderr
+
+
+def test_each_process_keeps_to_its_own_cores(server: Server) -> None:
+    cores = os.sched_getaffinity(server.process.pid)
+    shares = [os.sched_getaffinity(each) for each in children(server)]
+    assert set.union(*shares) == cores
+    assert len(cores) == 1 or not set.intersection(*shares)

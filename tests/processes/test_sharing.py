@@ -1,0 +1,195 @@
+"""What the processes of a service share, seen by each of them: limits, readiness, and what they have counted."""
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client import Metric
+
+from model.cores import share_of_cores, usable_cores
+from service.access.rate_limits import Limits
+from service.errors import Draining, NotReady, RateLimited, TooManyAtOnce
+from service.observability.metrics import Metrics
+from service.observability.scrape import GAUGES, SUMMED, Scrape, merged
+from service.processes.group import Group, State
+from service.processes.snapshots import Snapshots
+from service.readiness import Phase, Readiness
+from tests.support.serving import serving
+
+
+@pytest.fixture
+def group() -> Iterator[Group]:
+    made = Group(2, streams=3, archives=1)
+    yield made
+    made.close()
+
+
+def as_process(group: Group, index: int) -> Group:
+    """Go on as another process of the group, as after a fork."""
+    group.enter(index, parent=0)
+    return group
+
+
+def test_two_processes_never_hold_the_same_place_and_the_limit_is_that_of_both(group: Group) -> None:
+    taken = [as_process(group, each % 2).streams.take() for each in range(4)]
+    assert taken == [0, 1, 2, None]
+
+
+def test_what_a_process_held_is_free_once_it_has_ended(group: Group) -> None:
+    for index in (0, 1, 1):
+        as_process(group, index).streams.take()
+    as_process(group, 1).accounts.of("room-1").add(5)
+    as_process(group, 0).accounts.of("room-1").add(2)
+    group.leave(1)
+    assert [group.streams.take() for _ in range(3)] == [1, 2, None]
+    assert group.accounts.of("room-1").open == 2
+
+
+def limits(group: Group, index: int) -> Limits:
+    return Limits(1 / 3600, 2, as_process(group, index).accounts)
+
+
+def test_a_token_spends_its_rate_in_all_processes_together(group: Group) -> None:
+    limits(group, 0).of("room-1").take()
+    with pytest.raises(RateLimited):
+        limits(group, 1).of("room-1").take()
+    limits(group, 1).of("room-2").take()
+
+
+def test_a_token_has_as_much_open_in_all_processes_together_as_it_may(group: Group) -> None:
+    first, second = limits(group, 0).of("room-1"), limits(group, 1).of("room-1")
+    with first.place(), second.place(), pytest.raises(TooManyAtOnce):
+        first.place().__enter__()
+    with first.place():
+        pass
+
+
+def readiness(group: Group, index: int) -> Readiness:
+    return Readiness(asyncio.Event(), lambda: True, as_process(group, index))
+
+
+def test_a_service_is_ready_once_all_processes_are_and_as_long_as_one_is(group: Group) -> None:
+    first = readiness(group, 0)
+    first.enter(Phase.SERVING)
+    with pytest.raises(NotReady, match="1 of 2 processes have warmed up"):
+        first.check_service()
+    second = readiness(group, 1)
+    second.enter(Phase.SERVING)
+    assert second.check_service() == {"processes": 2, "ready": 2}
+    second.dead.set()
+    assert second.check_service() == {"processes": 2, "ready": 1}
+    group.leave(0)
+    with pytest.raises(NotReady, match="none of the 2 processes"):
+        second.check_service()
+
+
+def test_all_processes_say_at_once_that_the_service_drains(group: Group) -> None:
+    both = [readiness(group, index) for index in (0, 1)]
+    for index, each in enumerate(both):
+        as_process(group, index)
+        each.enter(Phase.SERVING)
+    group.drain()
+    for each in both:
+        with pytest.raises(Draining):
+            each.check_service()
+
+
+def test_one_process_announces_the_service_once(group: Group) -> None:
+    said = []
+    for index in (0, 1, 0, 1):
+        as_process(group, index).become(State.READY)
+        said.append(group.may_announce())
+    assert said == [False, True, False, False]
+
+
+def test_there_is_a_rule_for_each_gauge() -> None:
+    gauges = {family.name for family in Metrics().registry.collect() if family.type not in SUMMED}
+    assert gauges == set(GAUGES)
+
+
+def gauge(name: str, value: float) -> Metric:
+    family = Metric(name, "", "gauge")
+    family.add_sample(name, {}, value)
+    return family
+
+
+def test_waiting_frames_add_up_and_of_states_the_worst_counts() -> None:
+    queue, tokens = "pranet_queue_depth", "pranet_tokens_current"
+    found = merged([gauge(queue, 2.0), gauge(tokens, 1.0)], [gauge(queue, 3.0), gauge(tokens, 0.0)])
+    assert [family.samples[0].value for family in found] == [5.0, 0.0]
+
+
+def counted(families: list[Metric], name: str) -> float:
+    return sum(sample.value for family in families for sample in family.samples if sample.name == name)
+
+
+async def test_a_scrape_keeps_what_ended_processes_counted_and_says_which_does_not_answer(group: Group) -> None:
+    metrics = [Metrics() for _ in range(3)]
+    scrapes = []
+    for index in (0, 1):
+        as_process(group, index).become(State.READY)
+        metrics[index].decodes.inc(10 + index)
+        metrics[index].in_flight.set(1 + index)
+        scrapes.append(Scrape(metrics[index], group))
+    with scrapes[1].answering():  # the file of the second process keeps its numbers at the end of the block
+        pass
+    as_process(group, 0)
+    group.leave(1)
+    dead = await scrapes[0].families()
+    assert dead is not None
+    assert (counted(dead, "pranet_decodes_total"), counted(dead, "pranet_in_flight")) == (21, 1)
+    assert {s.labels["process"]: s.value for f in dead for s in f.samples if s.name == "pranet_process_up"} == {
+        "0": 1,
+        "1": 0,
+    }
+    metrics[2].decodes.inc(5)
+    replaced = Scrape(metrics[2], as_process(group, 1))
+    with replaced.answering():
+        pass
+    as_process(group, 0)
+    both = await scrapes[0].families()
+    assert both is not None
+    assert counted(both, "pranet_decodes_total") == 26
+    assert counted(both, "pranet_process_replacements_total") == 1
+
+
+async def test_the_others_are_asked_for_new_numbers_and_who_is_silent_is_named() -> None:
+    snapshots = Snapshots(3)
+    with snapshots.answering(1, lambda: b"new"), snapshots.answering(0, lambda: b""):
+        assert await snapshots.ask(0, [1, 2], seconds=0.5) == {1}
+        assert (snapshots.read(1), snapshots.read(2)) == (b"new", b"")
+    snapshots.close()
+
+
+def test_a_text_is_replaced_wholly_whatever_its_length() -> None:
+    snapshots = Snapshots(1)
+    for text in (b"a" * 100_000, b"b", b"", b"c" * 200_000):
+        snapshots.write(0, text)
+        assert snapshots.read(0) == text
+    snapshots.close()
+
+
+def test_only_the_parent_is_woken_while_it_lives(group: Group) -> None:
+    group.enter(0, parent=os.getpid())  # no parent of this process: the signal would end it
+    group.become(State.READY)
+    assert group.state(0) is State.READY
+
+
+def test_the_cores_are_shared_out_and_each_process_has_one() -> None:
+    assert [share_of_cores(index, 2, {0, 1, 2, 3, 5}) for index in (0, 1)] == [{0, 1}, {2, 3, 5}]
+    assert [share_of_cores(index, 3, {4, 6}) for index in (0, 1, 2)] == [{4}, {6}, {4}]
+
+
+def test_a_quota_is_shared_out_too(tmp_path: Path) -> None:
+    quota = tmp_path / "cpu.max"
+    quota.write_text("100000 100000")  # one core, whatever the affinity
+    assert usable_cores(quota, processes=2) == 1
+    quota.write_text("max 100000")
+    assert usable_cores(quota, processes=2) == usable_cores(quota)
+
+
+async def test_what_serves_without_a_parent_is_alone_whatever_the_setting_says() -> None:
+    async with serving(processes=2, max_queue_size=3) as it:
+        assert (await it.rest.get("/readyz")).json() == {"status": "ready"}
