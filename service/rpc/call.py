@@ -106,11 +106,20 @@ async def write(context: Context, message: Message) -> None:
 
 
 async def abort(context: Context, error: ServiceError, request_id: str) -> None:
-    """End a call with the status of an error; the trailing metadata hold cause, request id and ``retry-after``."""
+    """End a call with the status of an error; the trailing metadata hold cause, request id and ``retry-after``.
+
+    Raises:
+        AbortError: raised by gRPC after it has ended the call.
+        CancelledError: the client left before it read the status, or gRPC has ended the call during a shutdown.
+
+    """
     metadata = [(ERROR_METADATA_KEY, error.slug), ("x-request-id", request_id)]
     if error.retry_after is not None:
         metadata.append(("retry-after", str(error.retry_after)))
-    await context.abort(error.grpc, error.detail, tuple(metadata))
+    try:
+        await context.abort(error.grpc, error.detail, tuple(metadata))
+    except grpc.aio.InternalError:
+        raise asyncio.CancelledError from None
 
 
 def _status(context: Context) -> grpc.StatusCode:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from tests.support import callers
 from tests.support.patching import Patches
 from tests.support.pictures import encoded, red_box
 from tests.support.serving import Running, connected, serving, until
+from tests.support.streaming import replies, status
 
 SHORT_SECONDS = 0.3
 SIDE = 2048  # pixels, of a small file whose mask has 512 KiB
@@ -145,7 +147,8 @@ async def test_the_kernel_gives_up_who_never_reads_an_answer(patched: Patches) -
 
 
 @pytest.mark.slow
-async def test_a_grpc_stream_whose_answers_are_not_read_ends() -> None:
+@pytest.mark.parametrize("reads", [True, False], ids=["reads at last", "leaves"])
+async def test_a_grpc_stream_whose_answers_are_not_read_ends(reads: bool, caplog: pytest.LogCaptureFixture) -> None:
     async with serving() as it:
         call = it.stub.SegmentStream()
         config = pb.StreamConfig(policy=pb.POLICY_EVERY, mask_format=pb.MASK_FORMAT_BITS)
@@ -158,8 +161,14 @@ async def test_a_grpc_stream_whose_answers_are_not_read_ends() -> None:
         sending = asyncio.create_task(send())
         await until(lambda: it.metric("pranet_rejected_total", {"reason": "read-too-slowly"}) == 1)
         await until(lambda: not it.service.streams.active)
-        call.cancel()
+        if reads:
+            with pytest.raises(grpc.RpcError):
+                await replies(call)
+            assert await status(call) == (grpc.StatusCode.DEADLINE_EXCEEDED, "read-too-slowly")
+        else:
+            call.cancel()
         await asyncio.gather(sending, return_exceptions=True)
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 @contextlib.asynccontextmanager
