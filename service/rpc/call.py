@@ -70,8 +70,8 @@ async def entered(calls: Calls, call: Call, context: Context) -> AsyncIterator[C
     """
     try:
         async with calls.enter(call):
-            if call.traceparent:
-                await context.send_initial_metadata([("traceparent", call.traceparent)])
+            if call.traceparent or call.is_stream:  # of a stream early: no error goes past a first answer that waits
+                await context.send_initial_metadata([("traceparent", call.traceparent)] if call.traceparent else [])
             if call.is_stream:
                 call.remove_deadline()
             try:

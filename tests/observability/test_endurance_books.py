@@ -97,8 +97,9 @@ def test_a_log_may_hold_the_injected_faults_and_no_other_error() -> None:
     assert of_log(2 * line("ERROR", INJECTED), faults) == [f"the log says 2 times, of at most 1 injected: {INJECTED}"]
     (broken,) = of_log(line("ERROR", "request 1 failed"), faults)
     assert "request 1 failed" in broken
-    assert of_log("Traceback (most recent call last):\n", faults) == [
-        "the log has a line without a level: Traceback (most recent call last):"
+    traceback = "Traceback (most recent call last):\n  File\nKeyError: 1\n"
+    assert of_log(line("INFO", "a") + traceback + line("INFO", "b") + traceback, faults) == 2 * [
+        "the log has lines without a level, which end with: KeyError: 1"
     ]
 
 

@@ -16,6 +16,7 @@ from websockets.asyncio.client import ClientConnection
 
 from pranet_client.credentials import NO_ACCESS
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service.http import protocol as http_protocol
 from service.http import server as http_server
 from service.http.protocol import MAX_HEAD_BYTES
@@ -25,7 +26,7 @@ from tests.support import callers
 from tests.support.patching import Patches
 from tests.support.pictures import encoded, red_box
 from tests.support.serving import Running, connected, serving, until
-from tests.support.streaming import replies, status
+from tests.support.streaming import NARROW, replies, status
 
 SHORT_SECONDS = 0.3
 SIDE = 2048  # pixels, of a small file whose mask has 512 KiB
@@ -149,8 +150,9 @@ async def test_the_kernel_gives_up_who_never_reads_an_answer(patched: Patches) -
 @pytest.mark.slow
 @pytest.mark.parametrize("reads", [True, False], ids=["reads at last", "leaves"])
 async def test_a_grpc_stream_whose_answers_are_not_read_ends(reads: bool, caplog: pytest.LogCaptureFixture) -> None:
-    async with serving() as it:
-        call = it.stub.SegmentStream()
+    """Not even the first answer is: its message is larger than what the client takes up unread."""
+    async with serving() as it, grpc.aio.insecure_channel(f"127.0.0.1:{it.grpc_port}", NARROW) as channel:
+        call = pb_grpc.SegmentationServiceStub(channel).SegmentStream()
         config = pb.StreamConfig(policy=pb.POLICY_EVERY, mask_format=pb.MASK_FORMAT_BITS)
 
         async def send() -> None:

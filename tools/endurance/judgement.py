@@ -1,6 +1,7 @@
 """What one life of the process has promised: its counters, its exit code, its log, and what it left open."""
 
 import asyncio
+import itertools
 import re
 import signal
 import time
@@ -36,14 +37,13 @@ def judge(life: Life) -> Counter[str]:
 def of_log(text: str, faults: Counter[str]) -> list[str]:
     """Return what a log holds that the injected faults do not explain."""
     broken, found = [], Counter[str]()
-    for line in text.splitlines():
-        record = RECORD.match(line)
-        if not record:
-            broken.append(f"the log has a line without a level: {line[:200]}")
-        elif record["level"] in ("ERROR", "CRITICAL"):
-            expected = [each for each in (INJECTED, GIVEN_UP, HANGS) if each in line]
-            found.update(expected)
-            broken += [] if expected else [f"the log has an error: {record['text'][:300]}"]
+    for is_record, group in itertools.groupby(text.splitlines(), key=lambda line: bool(RECORD.match(line))):
+        lines = list(group)
+        if not is_record:
+            broken.append(f"the log has lines without a level, which end with: {lines[-1][:300]}")
+            continue
+        for line in lines:
+            broken += _of_record(line, found)
     most = {INJECTED: faults["fails"], GIVEN_UP: faults["hangs"], HANGS: 2 * faults["hangs"]}
     broken += [
         f"the log says {found[each]} times, of at most {number} injected: {each}"
@@ -51,6 +51,16 @@ def of_log(text: str, faults: Counter[str]) -> list[str]:
         if found[each] > number
     ]
     return broken
+
+
+def _of_record(line: str, found: Counter[str]) -> list[str]:
+    """Count the injected faults that a record tells of; return it if it is an error that was not injected."""
+    record = RECORD.match(line)
+    if record is None or record["level"] not in ("ERROR", "CRITICAL"):
+        return []
+    expected = [each for each in (INJECTED, GIVEN_UP, HANGS) if each in line]
+    found.update(expected)
+    return [] if expected else [f"the log has an error: {record['text'][:300]}"]
 
 
 async def at_rest(life: Life) -> None:

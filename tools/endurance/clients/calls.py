@@ -60,7 +60,7 @@ class Kind:
 
 async def sent(kind: Kind, life: Life, tally: Tally) -> None:
     """Send one request; record its end, and whether it broke a promise."""
-    began, retired = time.monotonic(), set(life.retired)
+    began, retired, swaps = time.monotonic(), life.retired, life.swaps
     try:
         reply = await kind.ask(life)
     except (httpx.HTTPError, grpc.RpcError, OSError) as error:
@@ -76,7 +76,7 @@ async def sent(kind: Kind, life: Life, tally: Tally) -> None:
             life.breaks(f"a request ({kind.name}) ends with {reply.code} {cause}")
     if not reply.is_complete:
         life.breaks(f"a request ({kind.name}) is refused with {reply.code}, without its cause or time to retry")
-    if reply.model_id in retired:
+    if reply.model_id in retired and swaps == life.swaps:  # else they may have come back since
         life.breaks(f"a request ({kind.name}) is answered by weights that were replaced before it was sent")
 
 
