@@ -4,8 +4,7 @@ A head is the request line with the headers. What each part is for:
 
 * A head has a time and a size limit, against heads that arrive byte by byte (Slowloris) or never end.
 * After an early response, sent before the body is complete, the rest of the body has a time limit. uvicorn would read
-  and discard a body without end. The response says ``Connection: close`` (RFC 9112, section 9.6): a client would lose
-  its next request on this connection if the time ended at that moment.
+  and discard a body without end.
 * Trailer fields after a chunked body are dropped, as RFC 9110, section 6.5.1, allows. uvicorn would keep them all.
 * A request must have exactly one Host header (RFC 9112, section 3.2). With two, a proxy and the check of origins could
   each use another one.
@@ -23,7 +22,6 @@ The limits of the body are in ``service.http.request``.
 
 import asyncio
 import contextlib
-import functools
 import json
 import re
 import sys
@@ -172,15 +170,6 @@ class HttpProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = self.cycle.more_body = False
             self.cycle.message_event.set()
 
-    async def _send(self, scope: Any, send: Any, message: Any) -> None:
-        """Send a part of a response; tell the client if the connection closes because its body is not complete."""
-        early = message["type"] == "http.response.start" and not self._in_head and self.scope is scope
-        if early:
-            message["headers"] = [*message["headers"], (b"connection", b"close")]
-        await send(message)
-        if early and self.cycle:
-            self._close_after_body, self.cycle.keep_alive = True, True
-
     def _tracked(self, app: ASGI3Application) -> ASGI3Application:
         """Wrap the application to track the tasks of its requests, so that ``connection_lost`` can cancel them."""
 
@@ -190,7 +179,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._requests.add(request)
             try:
                 with contextlib.suppress(asyncio.CancelledError):  # the client left, or the server ends
-                    await app(scope, receive, functools.partial(self._send, scope, send))
+                    await app(scope, receive, send)
             finally:
                 self._requests.remove(request)
 
