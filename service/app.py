@@ -25,6 +25,7 @@ from service.access.tls import of_server
 from service.access.tokens import Tokens
 from service.configuration import from_command_line
 from service.http import server as http_server
+from service.memory import keep_freed_memory
 from service.oip import rpc as oip
 from service.processes.group import LOADING, Group
 from service.processes.supervisor import supervise
@@ -72,6 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
             each.close()  # the parent keeps them
         # A process that moves between cores takes a tenth more processor time for a frame.
         os.sched_setaffinity(0, share_of_cores(group.index, settings.processes, os.sched_getaffinity(0)))
+    keep_freed_memory()
     code = uvloop.run(_serve(settings, group, alive))
     logging.shutdown()
     # A normal interpreter exit would wait for a hung device thread, or crash when that thread returns during the exit.
