@@ -16,11 +16,16 @@ BUNDLE := build/pranet-bundle
 BUNDLED := $(wildcard requirements/*.txt) pyproject.toml docker/install.sh docker/pranet.service docker/pranet-secrets.conf \
 	$(shell find model service client weights -type f ! -name '*.pyc')
 LOCKED = $(addprefix requirements/,serve.txt image.txt ray.txt dev.txt audit.txt) $(wildcard $(TRITON)/*.txt $(KSERVE)/*.txt) tools/peers/requirements.txt
+# Each interface and DICOM in short, without PyTorch: what other versions of packages can break.
+LIGHT_TESTS := tests/client/test_requests.py tests/http/test_forms.py $(addprefix tests/dicom/test_,recognition.py video.py) \
+	$(addprefix tests/transports/test_,archives.py service.py stream.py stream_rpc.py) \
+	$(addprefix tests/unit/test_,batcher.py calls.py errors.py settings.py tasks.py temporal.py)
+UV ?= build/uv/bin/uv
 PIP_COMPILE := $(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --no-header -q
 
-.PHONY: serve extras triton-client kserve-client test check lowest-check machines-check path fuzz soak endurance lighthouse \
-	peers annotation-check ray-check training-check guards-check long-check format lint types contracts proto proto-check \
-	readme lock bundle bundle-check image-check systemd-check sbom audit clean
+.PHONY: serve extras triton-client kserve-client test check lowest-check light-check machines-check path fuzz soak endurance \
+	lighthouse peers annotation-check ray-check training-check guards-check long-check format lint types contracts proto \
+	proto-check readme lock bundle bundle-check image-check systemd-check sbom audit clean
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/pranet serve
@@ -55,6 +60,18 @@ lowest-check:
 	build/lowest/bin/python -m pip --disable-pip-version-check install -q uv
 	VIRTUAL_ENV=build/lowest build/lowest/bin/uv pip install -q --resolution lowest-direct -e '.[dev]'
 	OMP_WAIT_POLICY=passive build/lowest/bin/python -m pytest -m "not slow"
+
+# Some tests that need no PyTorch on another Python, which gets other versions of some packages; a minute.
+#   make light-check PYTHON=python3.13
+light-check: $(UV)
+	$(UV) venv -q --no-config --clear --python $(PYTHON) build/light
+	VIRTUAL_ENV=build/light $(UV) pip install -q --no-config --no-deps --require-hashes -r requirements/image.txt
+	VIRTUAL_ENV=build/light $(UV) pip install -q --no-config -c requirements/dev.txt hypothesis packaging pytest pytest-asyncio trustme
+	PYTHONPATH=$(CURDIR):$(CURDIR)/client build/light/bin/python -m pytest -q -m "not slow" $(LIGHT_TESTS)
+
+build/uv/bin/uv:
+	$(PYTHON) -m venv build/uv
+	build/uv/bin/python -m pip --disable-pip-version-check install -q uv
 
 # `make serve` and `make test` on new machines of Debian, by a user without root, as a table; an hour or more. Needs root,
 # debootstrap and a network.   make machines-check MACHINES='--only trixie --variants'

@@ -13,8 +13,13 @@ from tests.support import processes
 from tests.support.patching import Patches, patching
 from tests.support.pictures import ROOT
 
-# What a CI machine may lack: the rest is installed by `.ci/run`.
-HARDWARE = {"no CUDA", "this processor has no bfloat16", "this machine has no IPv6"}
+# What a CI machine may lack: the rest is installed by `.ci/run`, and DICOM on each Python that has it.
+MAY_LACK = {
+    "no CUDA",
+    "this processor has no bfloat16",
+    "this machine has no IPv6",
+    "DICOM support needs Python 3.13 or earlier",
+}
 
 # `make test` runs the tests; a make that a test runs must not take itself for a part of it.
 for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
@@ -66,11 +71,11 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 
 
 def _without_silent_skip(report: Report) -> Report:
-    """Turn a skip into a failure under CI, except for want of hardware."""
+    """Turn a skip into a failure under CI, except for want of hardware or of a package for this Python."""
     expected_failure = hasattr(report, "wasxfail")
     if report.skipped and os.environ.get("CI") == "true" and not expected_failure:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-        if reason.removeprefix("Skipped: ") not in HARDWARE:
+        if reason.removeprefix("Skipped: ") not in MAY_LACK:
             report.outcome = "failed"
             report.longrepr = f"skipped under CI: {reason}"
     return report

@@ -58,7 +58,6 @@ class ArchiveResponse(Response):
         self._options = options
         self._service = service
         self._held = held
-        self._deadline = call.set_deadline(ARCHIVE_TIMEOUT_SECONDS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send all answers; if the client disconnects or does not read, drop the remaining work."""
@@ -72,8 +71,9 @@ class ArchiveResponse(Response):
                 raise ClientLeft("the client does not read its answers") from None
 
         with self._held:
+            deadline = self._call.set_deadline(ARCHIVE_TIMEOUT_SECONDS)
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            answering = self._service.archives.answer_all(self._members, self._options, self._deadline, send_answer)
+            answering = self._service.archives.answer_all(self._members, self._options, deadline, send_answer)
             await asyncio.ensure_future(answering)  # a separate task resumes without waking the coroutines around it
             end = f"--{self._boundary}--\r\n".encode() if self._boundary else b""
             await send({"type": "http.response.body", "body": end})

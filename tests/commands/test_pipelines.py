@@ -16,7 +16,7 @@ from service.commands.main import main
 from service.commands.segment import inputs
 from service.commands.segment.jobs import plan
 from tests.support import videos
-from tests.support.dicom_objects import dicom, written
+from tests.support.dicom_objects import dicom, needs_dicom, written
 from tests.support.pictures import ROOT, SAMPLES, annotation, dice, mask_of
 from tests.support.processes import START_SECONDS
 
@@ -48,6 +48,7 @@ def test_a_picture_goes_through_a_pipe() -> None:
     assert b"pranet: 1 picture, 1 with a polyp, 0 failed" in done.stderr
 
 
+@needs_dicom
 @pytest.mark.long
 def test_dicom_and_video_go_through_a_pipe_too(tmp_path: Path) -> None:
     picture = Image.open(SAMPLES[0]).convert("RGB").resize((320, 240))

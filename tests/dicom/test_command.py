@@ -8,11 +8,12 @@ from PIL import Image
 from pydicom import dcmread
 from pydicom.uid import JPEGBaseline8Bit, RLELossless, SegmentationStorage, generate_uid
 
-from tests.support.dicom_objects import dicom, valid, written
+from tests.support.dicom_objects import dicom, needs_dicom, valid, written
 from tests.support.pictures import SAMPLES
 from tests.support.processes import pranet
 
 
+@needs_dicom
 @pytest.mark.slow
 def test_the_command_writes_masks_or_a_segmentation(tmp_path: Path) -> None:
     picture = Image.open(SAMPLES[0]).convert("RGB")
@@ -51,6 +52,7 @@ def folder_of_a_series(folder: Path) -> list[str]:
     return [uid for _, uid in sorted(uids)]
 
 
+@needs_dicom
 def test_a_folder_of_a_medium_is_segmented_without_what_is_no_picture(tmp_path: Path) -> None:
     folder_of_a_series(tmp_path / "in")
     done = pranet("segment", tmp_path / "in", "-o", tmp_path / "out")
@@ -59,6 +61,7 @@ def test_a_folder_of_a_medium_is_segmented_without_what_is_no_picture(tmp_path: 
     assert "SEG00001: skipped: the DICOM object has the SOP class Segmentation Storage" in done.stderr
 
 
+@needs_dicom
 def test_a_folder_of_a_series_becomes_one_segmentation_in_the_order_of_its_numbers(tmp_path: Path) -> None:
     uids = folder_of_a_series(tmp_path / "in")
     shutil.copy(SAMPLES[0], tmp_path / "in")
@@ -75,6 +78,7 @@ def test_a_folder_of_a_series_becomes_one_segmentation_in_the_order_of_its_numbe
     valid(tmp_path / "seg.dcm")
 
 
+@needs_dicom
 def test_an_object_that_is_too_large_names_the_flag_that_allows_it(tmp_path: Path) -> None:
     (tmp_path / "x.dcm").write_bytes(written(dicom([Image.new("RGB", (100, 80))])))
     done = pranet("segment", tmp_path / "x.dcm", "-o", tmp_path / "out", "--max-archive-bytes", "20000")

@@ -9,9 +9,11 @@ from pydicom import Dataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID, JPEGBaseline8Bit, JPEGExtended12Bit
 
-from tests.support.dicom_objects import MASKS, PICTURES, dicom, sent
+from tests.support.dicom_objects import MASKS, PICTURES, dicom, needs_dicom, sent
 from tests.support.pictures import dice, mask_of
 from tests.support.serving import serving
+
+pytestmark = needs_dicom
 
 PICTURE, MASK = PICTURES[0], MASKS[0]
 JFIF, ADOBE = b"\xff\xe0", b"\xff\xee"

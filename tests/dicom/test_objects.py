@@ -34,6 +34,7 @@ from tests.support.dicom_objects import (
     SECRETS,
     SYNTAXES,
     dicom,
+    needs_dicom,
     segmentation,
     sent,
     valid,
@@ -45,7 +46,7 @@ from tests.support.processes import Server
 from tests.support.servers.otlp import receiving
 from tests.support.serving import serving
 
-pytest.importorskip("highdicom", reason="the extra dicom has no highdicom for this Python")
+pytestmark = needs_dicom
 
 
 @pytest.mark.slow

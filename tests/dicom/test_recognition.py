@@ -22,7 +22,7 @@ from pydicom.uid import (
 
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from service.dicom.detection import is_object
-from tests.support.dicom_objects import MASKS, PICTURES, dicom, segmentation, written
+from tests.support.dicom_objects import MASKS, PICTURES, dicom, needs_dicom, segmentation, written
 from tests.support.pictures import dice, encoded, mask_of
 from tests.support.serving import serving
 
@@ -66,6 +66,7 @@ def related(*objects: bytes) -> tuple[bytes, dict[str, str]]:
     return body, {"content-type": 'multipart/related; type="application/dicom"; boundary=x'}
 
 
+@needs_dicom
 @pytest.mark.parametrize("name", OBJECTS)
 async def test_an_object_is_recognised_however_it_is_sent(name: str) -> None:
     body = OBJECTS[name]()
@@ -91,6 +92,7 @@ async def test_an_object_is_recognised_however_it_is_sent(name: str) -> None:
         assert dice(mask_of(reply.png), MASK) > 0.95
 
 
+@needs_dicom
 async def test_related_parts_are_an_archive_and_only_one_is_a_picture() -> None:
     one, other = written(dicom(PICTURES[:1])), written(dicom(PICTURES[2:]))
     body, headers = related(one, other)
@@ -106,6 +108,7 @@ async def test_related_parts_are_an_archive_and_only_one_is_a_picture() -> None:
             assert (refused.status_code, why in refused.json()["detail"]) == (400, True), refused.text
 
 
+@needs_dicom
 async def test_the_fields_of_a_form_say_what_segmentation_is_made_of_an_object_in_it() -> None:
     body = written(dicom([*PICTURES[:1], Image.new("RGB", PICTURES[0].size)]))
     async with serving() as it:
@@ -114,6 +117,7 @@ async def test_the_fields_of_a_form_say_what_segmentation_is_made_of_an_object_i
     assert segmentation(answer.content).NumberOfFrames == 1
 
 
+@needs_dicom
 async def test_several_frames_are_answered_however_they_are_sent_but_one_by_one_over_grpc() -> None:
     body = written(dicom(PICTURES))
     async with serving() as it:
@@ -155,6 +159,7 @@ def of_class(kind: str) -> bytes:
     return written(made)
 
 
+@needs_dicom
 async def test_a_zip_of_a_medium_is_segmented_picture_by_picture_and_the_rest_is_named() -> None:
     files = {
         "IM000001": written(dicom(PICTURES[:1])),

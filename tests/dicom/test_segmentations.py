@@ -18,9 +18,21 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from tests.support.dicom_objects import MASKS, PICTURES, compressed, dicom, segmentation, sent, valid, written
+from tests.support.dicom_objects import (
+    MASKS,
+    PICTURES,
+    compressed,
+    dicom,
+    needs_dicom,
+    segmentation,
+    sent,
+    valid,
+    written,
+)
 from tests.support.pictures import dice, red_box
 from tests.support.serving import Running, serving
+
+pytestmark = needs_dicom
 
 # As they stand in a file (PS3.5, annexes H to K). pydicom would write that of ISO 2022 IR 58 without its escapes.
 NAMES = {

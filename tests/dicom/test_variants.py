@@ -37,6 +37,7 @@ from tests.support.dicom_objects import (
     compressed,
     dicom,
     grey,
+    needs_dicom,
     palette,
     segmentation,
     sent,
@@ -51,7 +52,7 @@ from tests.support.predictors import GatedPredictor
 from tests.support.processes import Server
 from tests.support.serving import serving, until
 
-pixels = pytest.importorskip("service.dicom.pixels", reason="the extra dicom has no highdicom for this Python")
+pytestmark = needs_dicom
 PICTURE, MASK = PICTURES[0], MASKS[0]
 LOW, HIGH = 1000, 1200
 DIM = np.where(MASK, HIGH, LOW).astype(np.uint16)  # of 12 bits: nothing is bright without its window
@@ -100,6 +101,8 @@ async def test_grey_is_seen_as_its_tables_and_windows_show_it(name: str) -> None
 
 
 def test_a_sigmoid_window_has_shoulders() -> None:
+    from service.dicom import pixels  # needs highdicom
+
     ramp = np.arange(256, dtype=np.uint16)[None]
     made = grey(ramp, WindowCenter=128, WindowWidth=100, VOILUTFunction="SIGMOID")
     shown = pixels.rgb(ramp, "MONOCHROME2", made)[0, :, 0]

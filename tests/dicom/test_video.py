@@ -17,13 +17,17 @@ from pydicom import Dataset
 from pydicom.encaps import encapsulate, itemize_fragment
 from pydicom.uid import HEVCMP51, MPEG2MPML, MPEG4HP41, UID
 
-from service.dicom import study
 from service.errors import ServiceError
 from tests.support import processes
-from tests.support.dicom_objects import BOXES, DICOM, dicom, segmentation, sent, valid, written
+from tests.support.dicom_objects import BOXES, DICOM, HAS_DICOM, NO_DICOM, dicom, segmentation, sent, valid, written
 from tests.support.pictures import SAMPLES, dice, mask_of, red_box
 from tests.support.processes import resident_bytes
 from tests.support.serving import serving
+
+if not HAS_DICOM:
+    pytest.skip(NO_DICOM, allow_module_level=True)
+
+from service.dicom import study
 
 PICTURES = [red_box(160, 128, box) for box in BOXES]
 MASKS = [np.asarray(each)[..., 0] > 0 for each in PICTURES]

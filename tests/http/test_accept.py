@@ -10,7 +10,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as plain_text
 
 from service.http.accept import preferred
-from tests.support.dicom_objects import PICTURES, dicom, written
+from tests.support.dicom_objects import PICTURES, dicom, needs_dicom, written
 from tests.support.pictures import encoded, red_box
 from tests.support.serving import Running, serving
 
@@ -86,6 +86,7 @@ async def test_an_output_that_is_named_outdoes_accept(it: Running) -> None:
         assert (answer.status_code, answer.headers["content-type"]) == (200, kind)
 
 
+@needs_dicom
 @pytest.mark.parametrize(
     ("accept", "query", "kind"),
     [

@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 from pydicom import Dataset
 
-from tests.support.dicom_objects import dicom, sent
+from tests.support.dicom_objects import dicom, needs_dicom, sent
 from tests.support.pictures import encoded, mask_of, red_box
 from tests.support.serving import serving
+
+pytestmark = needs_dicom
 
 DCMQI = shutil.which("segimage2itkimage", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
 DCMJS = Path(__file__).parent / "cornerstone"

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.dicom_objects import dicom, sent
+from tests.support.dicom_objects import dicom, needs_dicom, sent
 from tests.support.pictures import red_box
 from tests.support.serving import serving
 
@@ -20,6 +20,7 @@ ODD, EVEN = (104, 81), (100, 80)  # 1053 and 1000 bytes of bits in a frame
 CASES = [(EVEN, 1, "binary"), (EVEN, 3, "binary"), (ODD, 3, "labelmap"), (ODD, 1, "labelmap")]
 
 
+@needs_dicom
 @pytest.mark.slow
 @pytest.mark.skipif(
     shutil.which("node") is None or not (CORNERSTONE / "node_modules").exists(),

@@ -18,18 +18,22 @@ from pydicom.uid import JPEGBaseline8Bit, generate_uid
 from pynetdicom import dimse_messages
 
 from service import runtime
-from service.commands import receive
-from service.pacs import node
 from service.pacs.spool import Spool
 from service.pacs.stow import REASONS
-from tests.support.dicom_objects import PICTURES, dicom
+from tests.support.dicom_objects import HAS_DICOM, NO_DICOM, PICTURES, dicom
 from tests.support.patching import Patches
 from tests.support.predictors import PATIENCE, RedPredictor
 from tests.support.processes import PROGRAM
-from tests.support.servers.dicom_node import free_port, receiving, sent, series, sources
 from tests.support.servers.orthanc import INSTALLED, USER, orthanc
 from tests.support.servers.stow import Stow, stow
 from tests.support.serving import until
+
+if not HAS_DICOM:
+    pytest.skip(NO_DICOM, allow_module_level=True)
+
+from service.commands import receive
+from service.pacs import node
+from tests.support.servers.dicom_node import free_port, receiving, sent, series, sources
 
 SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
 

@@ -6,13 +6,17 @@ from pathlib import Path
 import pytest
 from pydicom.uid import BasicTextSRStorage
 
-from service.pacs import receiver
 from service.pacs.spool import Spool
-from tests.support.dicom_objects import PICTURES, dicom
+from tests.support.dicom_objects import HAS_DICOM, NO_DICOM, PICTURES, dicom
 from tests.support.patching import Patches
-from tests.support.servers.dicom_node import receiving, sent, series, sources
 from tests.support.servers.stow import Stow
 from tests.support.serving import until
+
+if not HAS_DICOM:
+    pytest.skip(NO_DICOM, allow_module_level=True)
+
+from service.pacs import receiver
+from tests.support.servers.dicom_node import receiving, sent, series, sources
 
 SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
 

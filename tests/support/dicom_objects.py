@@ -3,6 +3,7 @@
 import io
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -26,8 +27,13 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from service.dicom.availability import TOO_NEW
 from tests.support.pictures import encoded, red_box
 from tests.support.serving import Running
+
+HAS_DICOM = sys.version_info < TOO_NEW  # the service; objects are made on every Python
+NO_DICOM = "DICOM support needs Python 3.13 or earlier"
+needs_dicom = pytest.mark.skipif(not HAS_DICOM, reason=NO_DICOM)
 
 SECRETS = ("Doe^Jane", "PID-48213", "Endoskopie Nord")  # what nobody may find in a log
 LOSSLESS = (ExplicitVRLittleEndian, RLELossless, JPEGLSLossless, JPEG2000Lossless)
@@ -156,7 +162,7 @@ async def sent(it: Running, made: Dataset | bytes, query: str = "", **headers: s
 
 
 def segmentation(content: bytes) -> Any:
-    import highdicom  # not on Python 3.14, where the rest of this module makes objects all the same
+    import highdicom  # not on every Python, see above
 
     return highdicom.seg.segread(io.BytesIO(content))
 

@@ -8,16 +8,21 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from pydicom import Dataset
 from pydicom.uid import generate_uid
 from pynetdicom import AE
 
-from service.commands import receive
 from service.commands.main import parser_of
 from service.configuration import from_command_line
-from tests.support.dicom_objects import PICTURES, dicom
+from tests.support.dicom_objects import HAS_DICOM, NO_DICOM, PICTURES, dicom
 from tests.support.patching import Patches
 from tests.support.predictors import PATIENCE, RedPredictor
+
+if not HAS_DICOM:  # the files whose tests use this are skipped
+    pytest.skip(NO_DICOM, allow_module_level=True)
+
+from service.commands import receive
 
 TITLE = "PRANET"
 
