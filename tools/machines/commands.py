@@ -10,7 +10,7 @@ from tools.machines.machine import Outcome
 SERVE = f"""
 set -e
 folder=${{CHECKOUT:-/home/visitor/pranet}}
-[ -e "$folder" ] || git -c advice.detachedHead=false clone --quiet {BUNDLE} "$folder"
+[ -e "$folder" ] || git -c advice.detachedHead=false -c init.defaultBranch=main clone --quiet {BUNDLE} "$folder"
 cd "$folder"
 export PRANET_PORT=0 PRANET_GRPC_PORT=0
 log=$(mktemp) mask=$(mktemp)
