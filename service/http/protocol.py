@@ -4,7 +4,8 @@ A head is the request line with the headers. What each part is for:
 
 * A head has a time and a size limit, against heads that arrive byte by byte (Slowloris) or never end.
 * After an early response, sent before the body is complete, the rest of the body has a time limit. uvicorn would read
-  and discard a body without end.
+  and discard a body without end. The response says ``Connection: close`` (RFC 9112, section 9.6): a client would lose
+  its next request on this connection if the time ended at that moment.
 * Trailer fields after a chunked body are dropped, as RFC 9110, section 6.5.1, allows. uvicorn would keep them all.
 * A request must have exactly one Host header (RFC 9112, section 3.2). With two, a proxy and the check of origins could
   each use another one.
@@ -14,8 +15,8 @@ A head is the request line with the headers. What each part is for:
 * A malformed body becomes an error of the route that reads it, so that the request is answered and counted once.
 * An upgrade to another protocol than WebSocket is ignored (RFC 9110, section 7.8). uvicorn would lose the body of
   requests that offer HTTP/2, as those of ``curl --http2`` and Java's client do.
-* A connection with ``Connection: close`` is closed after the end of the body. uvicorn would close it right after an
-  early response, such as 413, and ``urllib`` could not read that.
+* A connection that is to be closed is closed after the end of the body. uvicorn would close it right after an early
+  response, such as 413, and ``urllib`` could not read that.
 
 The limits of the body are in ``service.http.request``.
 """
@@ -26,6 +27,7 @@ import json
 import re
 import sys
 from http import HTTPStatus
+from types import SimpleNamespace
 from typing import Any
 
 from httptools import HttpParserCallbackError, HttpParserInvalidMethodError
@@ -41,6 +43,7 @@ HEAD_SECONDS = 10.0
 MAX_HEAD_BYTES = 32 * 1024
 DISCARD_SECONDS = 5.0  # for the rest of a body after an early response
 OTHER_UPGRADE = re.compile(rb"(?i)(?<=\n)upgrade(?=[ \t]*:(?![ \t]*websocket))")
+CLOSE = (b"connection", b"close")
 TLS_HANDSHAKE = b"\x16\x03"  # the first bytes of a TLS connection
 
 
@@ -53,7 +56,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._in_head = True  # between requests, or inside a head
         self._head_bytes = 0
-        self._close_after_body = False  # close once the body is complete and the response sent
+        self._closes_after_body = False  # the response is sent, and the connection closes once the body is complete
         self._fault: ServiceError | None = None  # what is wrong with the head, for ``send_400_response``
         self._closed_for_reading = False  # malformed HTTP came: everything after it is ignored
         self._pending_error: ServiceError | None = None  # sent after the responses to earlier requests
@@ -63,6 +66,8 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the timer for the first head."""
         super().connection_made(transport)
+        methods = {"write": transport.write, "is_closing": transport.is_closing, "close": self._close_after_body}
+        self._lingering: Any = SimpleNamespace(**methods)  # what a response is sent to
         self._start_timer(HEAD_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -110,19 +115,19 @@ class HttpProtocol(HttpToolsProtocol):
             raise ValueError  # stops the parser; uvicorn then calls `send_400_response`
         super().on_headers_complete()
         if self.cycle and self.cycle.scope is self.scope:  # not for a WebSocket
-            # keep_alive stays true until the end of the body: with false, uvicorn closes right after the response.
-            self._close_after_body, self.cycle.keep_alive = not self.cycle.keep_alive, True
+            self.cycle.transport = self._lingering
+            self.cycle.default_headers = [*self.server_state.default_headers, CLOSE]  # until the body is complete
         self._in_head, self._head_bytes = False, 0
 
     def on_message_complete(self) -> None:
-        """End a body; close the connection if its request asked for that."""
+        """End a body; close the connection if that waited for it."""
         self._stop_timer()
         self._in_head = True
+        if self.cycle:  # not for a WebSocket
+            self.cycle.default_headers = self.server_state.default_headers
         super().on_message_complete()
-        if self._close_after_body and self.cycle.response_complete:
+        if self._closes_after_body:
             self.transport.close()
-        elif self._close_after_body:
-            self.cycle.keep_alive = False
 
     def on_response_complete(self) -> None:
         """Send a pending error, or limit the time for the rest of a body after an early response."""
@@ -136,6 +141,13 @@ class HttpProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Answer malformed HTTP with a problem document instead of uvicorn's plain text."""
         self._refuse(self._fault or _malformed(sys.exception()))  # uvicorn calls this in the handler of its error
+
+    def _close_after_body(self) -> None:
+        """Close the connection after a response, but not while the client still sends its body."""
+        if self._in_head or self._closed_for_reading:
+            self.transport.close()
+        else:
+            self._closes_after_body = True
 
     def _start_timer(self, seconds: float) -> None:
         if self._timer is None:

@@ -86,13 +86,24 @@ async def test_an_early_refusal_can_be_read_by_who_asks_to_close_and_ends_the_co
     assert json.loads(body)["type"] == "urn:pranet:error:too-many-bytes"
 
 
-async def test_after_an_early_refusal_and_its_body_the_connection_is_as_good_as_before(running: Running) -> None:
+async def test_an_early_refusal_tells_a_client_to_send_its_next_request_elsewhere(running: Running) -> None:
+    """Otherwise it would lose a request that it sends in the moment in which the connection is closed."""
     async with connected(running) as (reader, writer):
         writer.write(ENDLESS % b"")
         await send_all(writer, chunked())
-        assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 413")
-        writer.write(b"GET /livez HTTP/1.1\r\nHost: pranet\r\n\r\n")
-        assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 200")
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")  # to the connection's end
+    assert head.split()[1] == b"413"
+    assert head.count(b"connection: close") == 1
+    assert json.loads(body)["type"] == "urn:pranet:error:too-many-bytes"
+
+
+async def test_after_a_refusal_of_a_complete_request_the_connection_is_as_good_as_before(running: Running) -> None:
+    async with connected(running) as (reader, writer):
+        for _ in range(2):
+            writer.write(b"POST /segment HTTP/1.1\r\nHost: pranet\r\nContent-Length: 5\r\n\r\nhello")
+            answer = await reader.readuntil(b"}")
+            assert answer.startswith(b"HTTP/1.1 415")
+            assert b"connection" not in answer
 
 
 async def test_fields_after_a_body_are_not_kept(running: Running, patched: Patches) -> None:
