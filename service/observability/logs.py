@@ -16,6 +16,8 @@ QUIETER = {  # the lowest levels at which loggers of libraries are logged
     "python_multipart": logging.CRITICAL,  # quotes bytes of the request body
 }
 
+CUT_OFF = "Cancel %s running task(s)"  # uvicorn's error at the end of a drain, of which the service itself tells
+
 request_id: ContextVar[str] = ContextVar("request_id", default="")  # of the call that is served in this task
 
 
@@ -54,5 +56,10 @@ def configure(level: str, style: str) -> None:
     plain = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     handler.setFormatter(JsonFormatter() if style == "json" else plain)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
     for name, least in QUIETER.items():
         logging.getLogger(name).setLevel(max(least, logging.getLevelName(level.upper())))
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith(CUT_OFF)

@@ -1,6 +1,7 @@
 """What clients do wrong is one line of the service's own in the log, without a byte of what they sent."""
 
 import contextlib
+import inspect
 import io
 import json
 import logging
@@ -8,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Literal
 
 import pytest
+import uvicorn.server
 
 from service import app
 from service.observability import logs
@@ -37,6 +39,7 @@ def written(patched: Patches) -> Iterator[io.StringIO]:
     with contextlib.redirect_stderr(written):
         logs.configure("info", "json")
     yield written
+    logging.getLogger("uvicorn.error").removeFilter(logs._is_news)
     for name, level in before.items():
         logging.getLogger(name).setLevel(level)
 
@@ -122,3 +125,12 @@ async def test_a_log_for_programs_has_no_text_for_people_beside_it(
         app._announce(it.service, it.port, it.grpc_port)
     assert ("PraNet is ready" in capfd.readouterr().out) == (log_format == "text")
     assert any(line.getMessage().startswith("ready: http://") for line in caplog.records) == (log_format == "json")
+
+
+def test_of_a_drain_that_was_cut_off_the_service_tells_and_uvicorn_does_not(written: io.StringIO) -> None:
+    """Its line is an error also if only a connection was left whose client does not read."""
+    assert f'"{logs.CUT_OFF}' in inspect.getsource(uvicorn.server)
+    logging.getLogger("uvicorn.error").error(f"{logs.CUT_OFF}, timeout graceful shutdown exceeded", 0)
+    assert not written.getvalue()
+    logging.getLogger("uvicorn.error").error("another error")
+    assert "another error" in written.getvalue()
