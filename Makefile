@@ -23,7 +23,7 @@ LIGHT_TESTS := tests/client/test_requests.py tests/http/test_forms.py $(addprefi
 UV ?= build/uv/bin/uv
 PIP_COMPILE := $(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --no-header -q
 
-.PHONY: serve extras triton-client kserve-client test check lowest-check light-check machines-check path fuzz soak endurance \
+.PHONY: serve extras triton-client kserve-client test check lowest-check light-check machines-check wheels-check path fuzz soak endurance \
 	lighthouse peers annotation-check ray-check training-check guards-check long-check format lint types contracts proto \
 	proto-check readme lock bundle bundle-check image-check systemd-check sbom audit clean
 
@@ -72,6 +72,14 @@ light-check: $(UV)
 build/uv/bin/uv:
 	$(PYTHON) -m venv build/uv
 	build/uv/bin/python -m pip --disable-pip-version-check install -q uv
+
+# That each pinned package has a wheel for Linux on arm64, for each Python; nothing is installed.
+wheels-check: $(UV)
+	for python in 3.11 3.12 3.13 3.14; do for file in torch serve image dev; do \
+	    $(UV) pip install -q --no-config --dry-run --no-deps --only-binary :all: --python-version $$python \
+	        --python-platform aarch64-manylinux_2_28 --target build/arm64 -r requirements/$$file.txt || exit 1; \
+	    echo "Python $$python on arm64: all of requirements/$$file.txt"; \
+	done; done
 
 # `make serve` and `make test` on new machines of Debian, by a user without root, as a table; an hour or more. Needs root,
 # debootstrap and a network.   make machines-check MACHINES='--only trixie --variants'

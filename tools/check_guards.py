@@ -187,6 +187,70 @@ GUARDS = [
         "last is None or",
         "unit/test_temporal.py::test_after_a_step_back_in_a_recording_stillness_is_counted_anew",
     ),
+    Guard(
+        "a failed batch keeps weights that were replaced",
+        "service/batching/batcher.py",
+        "drop_tracebacks(error)  # its frames",
+        "pass  # its frames",
+        "unit/test_batcher.py::test_a_batch_that_failed_keeps_nothing_in_memory_until_garbage_is_collected",
+    ),
+    Guard(
+        "weights that are replaced leave holes in memory",
+        "service/memory.py",
+        "mallopt(MMAP_THRESHOLD, HEAP_BYTES)",
+        "pass",
+        "robustness/test_memory.py::test_a_second_frame_needs_no_new_pages_and_weights_get_memory_that_goes_back",
+    ),
+    Guard(
+        "a request is lost on a connection that closes",
+        "service/http/protocol.py",
+        "[*self.server_state.default_headers, CLOSE]",
+        "self.server_state.default_headers",
+        "robustness/test_body_size.py::test_an_early_refusal_tells_a_client_to_send_its_next_request_elsewhere",
+    ),
+    Guard(
+        "a WebSocket that comes during the shutdown is a fault of the service",
+        "service/http/websocket_protocol.py",
+        "if self.handshake_complete or not self.handshake_initiated:",
+        "if True:",
+        "transports/test_websocket.py::"
+        "test_a_browser_that_comes_while_connections_are_closed_is_told_that_the_service_stops",
+    ),
+    Guard(
+        "who does not read the first answer of a stream is not told its end",
+        "service/rpc/call.py",
+        "if call.traceparent or call.is_stream:",
+        "if call.traceparent:",
+        "robustness/test_slow_clients.py::test_a_grpc_stream_whose_answers_are_not_read_ends",
+    ),
+    Guard(
+        "who leaves before the status of a call is an error in the log",
+        "service/rpc/call.py",
+        "except grpc.aio.InternalError:",
+        "except ZeroDivisionError:",
+        "robustness/test_slow_clients.py::test_a_grpc_stream_whose_answers_are_not_read_ends",
+    ),
+    Guard(
+        "counters go backwards when a process is replaced",
+        "service/observability/scrape.py",
+        "self._past = _counted(pickle.loads(last))",
+        "pass",
+        "processes/test_sharing.py::test_a_scrape_keeps_what_ended_processes_counted_and_says_which_does_not_answer",
+    ),
+    Guard(
+        "a process that does not answer a scrape is not missed",
+        "service/observability/scrape.py",
+        'family.add_sample(UP, {"process": str(index)}, 0.0)',
+        "pass",
+        "processes/test_sharing.py::test_a_scrape_keeps_what_ended_processes_counted_and_says_which_does_not_answer",
+    ),
+    Guard(
+        "what a killed process held is never given back",
+        "service/processes/group.py",
+        "self.streams.clear(index)",
+        "pass",
+        "processes/test_sharing.py::test_what_a_process_held_is_free_once_it_has_ended",
+    ),
 ]
 
 
