@@ -107,15 +107,7 @@ async def running(
     """
     group = group or group_of(settings, 1)
     metrics = Metrics()
-    files = of_server(settings)
-    authentication = Authentication(
-        settings.api_tokens_file,
-        rate_limit=settings.rate_limit,
-        concurrency=settings.token_concurrency,
-        accounts=group.accounts,
-    )
-    tls = RenewableTls(files) if files else None
-    _watch_access(metrics, authentication, tls)
+    authentication, tls = _access(settings, metrics, group)
     _watch_gpu(metrics, factory.resolve_device(settings.device))
     max_batch_size = settings.max_batch_size or factory.default_batch_size(settings.device)
     async with contextlib.AsyncExitStack() as stack:
@@ -227,6 +219,20 @@ def _archives(
         # Two batches, so that the device is never idle; at most half of the queue, so that other requests find room.
         at_once=max(1, min(2 * max_batch_size, _max_queue_size(settings, group) // 2)),
     )
+
+
+def _access(settings: Settings, metrics: Metrics, group: Group) -> tuple[Authentication, RenewableTls | None]:
+    """Return who may call and the certificates, if TLS is on; the metrics tell whether both are current."""
+    files = of_server(settings)
+    authentication = Authentication(
+        settings.api_tokens_file,
+        rate_limit=settings.rate_limit,
+        concurrency=settings.token_concurrency,
+        accounts=group.accounts,
+    )
+    tls = RenewableTls(files) if files else None
+    _watch_access(metrics, authentication, tls)
+    return authentication, tls
 
 
 def _watch_access(metrics: Metrics, authentication: Authentication, tls: RenewableTls | None) -> None:
