@@ -61,12 +61,16 @@ lowest-check:
 	VIRTUAL_ENV=build/lowest build/lowest/bin/uv pip install -q --resolution lowest-direct -e '.[dev]'
 	OMP_WAIT_POLICY=passive build/lowest/bin/python -m pytest -m "not slow"
 
-# Some tests that need no PyTorch on another Python, which gets other versions of some packages; a minute.
+# Some tests that need no PyTorch on another Python, which gets other versions of some packages; a minute. The package is
+# installed from a copy: setuptools writes beside its source, where `make serve` may be doing the same.
 #   make light-check PYTHON=python3.13
 light-check: $(UV)
 	$(UV) venv -q --no-config --clear --python $(PYTHON) build/light
 	VIRTUAL_ENV=build/light $(UV) pip install -q --no-config --no-deps --require-hashes -r requirements/image.txt
 	VIRTUAL_ENV=build/light $(UV) pip install -q --no-config -c requirements/dev.txt hypothesis packaging pytest pytest-asyncio trustme
+	mkdir build/light/source
+	cp -r model service client weights pyproject.toml README.md LICENSE build/light/source
+	$(UV) pip install -q --no-config --no-deps --python build/light build/light/source
 	PYTHONPATH=$(CURDIR):$(CURDIR)/client build/light/bin/python -m pytest -q -m "not slow" $(LIGHT_TESTS)
 
 build/uv/bin/uv:
