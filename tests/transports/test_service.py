@@ -17,9 +17,8 @@ from PIL import Image
 from model.presence import Presence
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from service import app
-from tests.support.pictures import SAMPLES, annotation, dice, encoded, mask_of, red_box
+from tests.support.pictures import SAMPLES, dice, encoded, mask_of, red_box
 from tests.support.predictors import RedPredictor
-from tests.support.processes import Server
 from tests.support.serving import Running, serving, until
 
 BOX = (40, 30, 200, 150)
@@ -176,9 +175,3 @@ async def test_what_is_there_before_the_first_request_is_not_searched_for_garbag
         await until(lambda: gc.get_freeze_count() > 0)
     finally:
         living.cancel()
-
-
-def test_the_bundled_weights_find_the_polyps_of_the_sample_frames(server: Server) -> None:
-    for sample in SAMPLES:
-        answer = httpx.post(f"{server.url}/segment", content=sample.read_bytes(), timeout=60, trust_env=False)
-        assert dice(mask_of(answer.content), annotation(sample)) >= 0.7
