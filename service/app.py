@@ -274,9 +274,9 @@ async def _drain(service: Service) -> int:
             await service.calls.idle.wait()
     except TimeoutError:
         log.error(
-            "%d requests and streams were cut off unanswered after %g s; raise %s, or lower %s so that fewer wait",
-            service.calls.cut_off(),
+            "requests and streams cut off unanswered after %g s: %d; raise %s, or lower %s so that fewer wait",
             seconds,
+            service.calls.cut_off(),
             variable("drain_seconds"),
             variable("max_queue_size"),
         )
