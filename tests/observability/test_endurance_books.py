@@ -9,7 +9,7 @@ from service.observability.metrics import Metrics
 from tools.endurance.balance import unexplained
 from tools.endurance.book import UNCOUNTED, Book
 from tools.endurance.counters import FAMILIES, parsed
-from tools.endurance.judgement import GIVEN_UP, HANGS, INJECTED, of_log
+from tools.endurance.judgement import GIVEN_UP, HANGS, INJECTED, ORPHAN, of_log
 from tools.endurance.samples import Sample, growing, sixths
 
 LEFT = {"499", "200"}
@@ -95,6 +95,8 @@ def test_a_log_may_hold_the_injected_faults_and_no_other_error() -> None:
     expected = line("ERROR", INJECTED) + 2 * line("ERROR", HANGS) + line("ERROR", f"{GIVEN_UP} 10.0 s")
     assert of_log(expected + line("WARNING", "a batch of 3 frames failed"), faults) == []
     assert of_log(2 * line("ERROR", INJECTED), faults) == [f"the log says 2 times, of at most 1 injected: {INJECTED}"]
+    assert of_log(line("ERROR", ORPHAN), faults) == [f"the log says 1 times, of at most 0 injected: {ORPHAN}"]
+    assert of_log(2 * line("ERROR", ORPHAN), Counter(orphans=2)) == []
     (broken,) = of_log(line("ERROR", "request 1 failed"), faults)
     assert "request 1 failed" in broken
     traceback = "Traceback (most recent call last):\n  File\nKeyError: 1\n"

@@ -49,7 +49,7 @@ async def _reloaded(life: Life) -> bool:
             if gauges["reloads refused"]:
                 life.breaks("new weights are refused")
                 return False
-            if gauges["reloads taken"] >= life.swaps:
+            if gauges["reloads taken"] >= life.swaps * life.processes:
                 return True
         if time.monotonic() > until:
             life.breaks(f"new weights are not in use after {RELOAD_SECONDS:.0f} s")

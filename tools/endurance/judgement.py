@@ -15,6 +15,7 @@ RECORD = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (?P<level>[A-Z]+) +(?
 INJECTED = "inference failed on a single frame: RuntimeError: injected"
 GIVEN_UP = "inference failed on a single frame: no answer within"
 HANGS = "inference hangs; its thread is abandoned"
+ORPHAN = "the parent of this process has ended, draining"
 CODES = {"SIGTERM": 0, "SIGKILL": -signal.SIGKILL}
 CLOSING_SECONDS = 40.0  # for the sockets of clients that left; a peer that reads nothing is disconnected after 30 s
 
@@ -44,7 +45,7 @@ def of_log(text: str, faults: Counter[str]) -> list[str]:
             continue
         for line in lines:
             broken += _of_record(line, found)
-    most = {INJECTED: faults["fails"], GIVEN_UP: faults["hangs"], HANGS: 2 * faults["hangs"]}
+    most = {INJECTED: faults["fails"], GIVEN_UP: faults["hangs"], HANGS: 2 * faults["hangs"], ORPHAN: faults["orphans"]}
     broken += [
         f"the log says {found[each]} times, of at most {number} injected: {each}"
         for each, number in most.items()
@@ -58,7 +59,7 @@ def _of_record(line: str, found: Counter[str]) -> list[str]:
     record = RECORD.match(line)
     if record is None or record["level"] not in ("ERROR", "CRITICAL"):
         return []
-    expected = [each for each in (INJECTED, GIVEN_UP, HANGS) if each in line]
+    expected = [each for each in (INJECTED, GIVEN_UP, HANGS, ORPHAN) if each in line]
     found.update(expected)
     return [] if expected else [f"the log has an error: {record['text'][:300]}"]
 

@@ -51,12 +51,14 @@ class Life:
     retired: set[str] = field(default_factory=set)  # weights that no new request may be answered by
     swaps: int = 0
     faults: Counter[str] = field(default_factory=Counter)  # injected ones
+    processes: int = field(init=False)  # that serve: the one that was started, or those that it has started
     idle: Resources = field(init=False)  # what the process holds before its clients come
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.stub = pb_grpc.SegmentationServiceStub(self.channel)
         self.inference = oip_grpc.GRPCInferenceServiceStub(self.channel)
+        self.processes = len(processes.children(self.server)) or 1
         self.idle = held(self.server.process.pid)
         self.over = asyncio.Event()  # no new calls: the process has ended, or will get none before its end
 
@@ -112,6 +114,8 @@ class Life:
     def send_signal(self, number: signal.Signals) -> None:
         if number is not signal.SIGHUP:
             self.ending, self.ending_at = number.name, time.monotonic()
+        if number is signal.SIGKILL:
+            self.faults["orphans"] = self.processes
         with contextlib.suppress(ProcessLookupError):
             self.server.process.send_signal(number)
 

@@ -100,9 +100,11 @@ async def cancels(life: Life, tally: Tally) -> None:
     await asyncio.sleep(AWAY_SECONDS)
     call.cancel()
     ended = time.monotonic() + LEAVING_SECONDS
-    codes = ("CANCELLED", "OK", "UNAVAILABLE", UNCOUNTED) if life.ending else ("CANCELLED", "OK", UNCOUNTED)
+    codes, causes = {"CANCELLED", "OK", UNCOUNTED}, {"client-left", UNCOUNTED}
+    if life.ending:
+        codes, causes = codes | {"UNAVAILABLE"}, causes | {"draining"}
     life.book.note(name, began, ended, grpc=codes)
-    life.book.note(f"cause of {name}", began, ended, rejected=("client-left", UNCOUNTED))
+    life.book.note(f"cause of {name}", began, ended, rejected=causes)
     life.book.note(f"frame of {name}", began, ended, work=WORK)
     tally.add(name, "left by the client")
 
