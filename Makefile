@@ -20,10 +20,13 @@ LOCKED = $(addprefix requirements/,serve.txt image.txt ray.txt dev.txt audit.txt
 LIGHT_TESTS := tests/client/test_requests.py tests/http/test_forms.py $(addprefix tests/dicom/test_,recognition.py video.py) \
 	$(addprefix tests/transports/test_,archives.py service.py stream.py stream_rpc.py) \
 	$(addprefix tests/unit/test_,batcher.py calls.py errors.py settings.py tasks.py temporal.py)
+SERVING_TESTS := $(addprefix tests/robustness/test_,process_faults.py reload.py shutdown.py stream_process.py) \
+	$(addprefix tests/security/test_,log_privacy.py tls.py) tests/dicom/test_objects.py \
+	tests/dicom/test_variants.py tests/interoperability/test_triton_clients.py tests/docs/test_readme.py
 UV ?= build/uv/bin/uv
 PIP_COMPILE := $(BIN)/uv pip compile --universal --generate-hashes --python-version 3.11 --no-header -q
 
-.PHONY: serve extras triton-client kserve-client test check lowest-check light-check machines-check wheels-check path fuzz soak endurance \
+.PHONY: serve extras triton-client kserve-client test processes-check check lowest-check light-check machines-check wheels-check path fuzz soak endurance \
 	lighthouse peers annotation-check ray-check training-check guards-check long-check format lint types contracts proto \
 	proto-check readme lock bundle bundle-check image-check systemd-check sbom audit clean
 
@@ -46,6 +49,10 @@ kserve-client: $(KSERVE)/.venv/.done
 # ones, in tests/unit, are short, so that no process waits long for another.
 test: $(VENV)/.dev
 	PYTHONDONTWRITEBYTECODE= OMP_WAIT_POLICY=passive $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder  # files share a server
+
+# The tests that start a service, again with one of two processes; some minutes.
+processes-check: $(VENV)/.dev
+	OMP_WAIT_POLICY=passive $(BIN)/pytest -n 3 --dist loadfile --processes 2 -m "slow and not long" $(SERVING_TESTS)
 
 check: lint types contracts proto-check test
 

@@ -33,6 +33,23 @@ hypothesis.settings.load_profile("untimed")
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--processes", type=int, default=1, help="of each server that a test starts")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if (number := config.getoption("--processes")) > 1:
+        processes.USUAL.extend(("--processes", number))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is about a process of its own where servers have several."""
+    if config.getoption("--processes") > 1:
+        left_out = [item for item in items if item.get_closest_marker("one_process")]
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
+
+
 @pytest.fixture(scope="session")
 def weights() -> Path:
     """Return the bundled weights."""

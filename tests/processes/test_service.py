@@ -19,26 +19,19 @@ from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service.access.tokens import Token, digest_of
 from tests.support import processes
 from tests.support.pictures import encoded, mask_of, red_box
-from tests.support.processes import Server, pranet
+from tests.support.processes import CONNECTIONS, Server, children, pranet
 
 pytestmark = pytest.mark.slow
 
 PICTURE = encoded(red_box(64, 48, (8, 8, 40, 40)))
 IN_TIME = 30.0  # seconds
 PATIENT = "60"  # seconds that a busy machine may take for a batch
-CONNECTIONS = 12  # each goes to one of two processes by chance: all to the same one 1 time in 2048
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     with processes.fake_server("--processes", 2, HANG_SECONDS=PATIENT) as running:
         yield running
-
-
-def children(server: Server) -> list[int]:
-    """Return the ids of the processes that serve, in the order of their starts."""
-    pid = server.process.pid
-    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def get(server: Server, path: str) -> httpx.Response:

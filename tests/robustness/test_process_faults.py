@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -34,8 +35,13 @@ def server() -> Iterator[Server]:
 
 
 def kill(server: Server) -> None:
+    """Kill every process of it, the one that would replace others first."""
+    others = processes.children(server)
     server.process.kill()
     assert server.process.wait(IN_TIME) == -signal.SIGKILL
+    for each in others:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(each, signal.SIGKILL)
 
 
 async def on_the_device(server: Server, frames: int) -> None:

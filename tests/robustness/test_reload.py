@@ -199,6 +199,11 @@ def maps(server: Server) -> httpx.Response:
     return httpx.post(url, content=JPEG, timeout=MINUTES, trust_env=False).raise_for_status()
 
 
+def serving_now(server: Server) -> str:
+    info = httpx.get(f"{server.url}/info", timeout=MINUTES, trust_env=False).json()
+    return str(info["model"]["model_id"])
+
+
 @pytest.mark.slow
 async def test_under_load_sighup_changes_the_weights_between_two_answers_and_fails_none(
     variants: tuple[Path, Path], tmp_path: Path
@@ -216,6 +221,7 @@ async def test_under_load_sighup_changes_the_weights_between_two_answers_and_fai
             put(variants[1].read_bytes(), file)
             server.process.send_signal(signal.SIGHUP)
             await seen(answers, two)
+            await until(lambda: processes.everywhere(lambda: serving_now(server) == two))
         assert (await asyncio.to_thread(maps, server)).headers["x-model"] == two
     assert set(answers.masks) == {one, two}
     first, second = answers.masks[one][0], answers.masks[two][0]

@@ -7,7 +7,7 @@ import ssl
 import subprocess
 import sys
 import sysconfig
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -20,8 +20,10 @@ from tests.support.pictures import ROOT
 PROGRAM = (sys.executable, "-m", "service.commands.main")
 FAKE_PREDICTOR = (sys.executable, "-m", "tests.support.servers.fake_predictor_server")
 SCRIPTS = Path(sysconfig.get_path("scripts"))
+USUAL: list[object] = ["--port", 0, "--grpc-port", 0, "--log-level", "warning"]  # `pytest --processes N` adds to it
 START_SECONDS = 120  # import of torch, reading of weights and warm-up on a busy machine
 STOP_SECONDS = 60
+CONNECTIONS = 12  # each goes to one of two processes by chance: all to the same one 1 time in 2048
 ANNOUNCEMENT = re.compile(r"PraNet is ready: (?P<url>https?://\S+) \(gRPC (?P<grpc_port>\d+)\)")
 
 
@@ -59,7 +61,7 @@ def server(
     **variables: str,
 ) -> Iterator[Server]:
     """Serve on free ports inside the block; process group 0 is one of its own, which Ctrl-C does not reach."""
-    command = _command(("serve", "--port", 0, "--grpc-port", 0, "--log-level", "warning", *arguments), program)
+    command = _command(("serve", *USUAL, *arguments), program)
     with subprocess.Popen(
         command, cwd=ROOT, env=_environment(variables), text=True, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr,
         process_group=process_group,
@@ -88,6 +90,17 @@ async def clients(server: Server) -> AsyncIterator[tuple[httpx.AsyncClient, grpc
         grpc.aio.insecure_channel(server.grpc_address) as channel,
     ):
         yield rest, channel
+
+
+def children(server: Server) -> list[int]:
+    """Return the ids of the processes that serve where it has several, in the order of their starts."""
+    pid = server.process.pid
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def everywhere(holds: Callable[[], bool]) -> bool:
+    """Tell whether something holds on each of many new connections, which reach every process of a server."""
+    return all(holds() for _ in range(CONNECTIONS))
 
 
 def resident_bytes(server: Server, *, peak: bool = False) -> int:
