@@ -57,6 +57,11 @@ class Run:
             await sending
 
     @property
+    def period(self) -> float:
+        """Seconds from one renewal to the next."""
+        return min(RENEWAL_SECONDS, self.seconds / 6)
+
+    @property
     def tally(self) -> Tally:
         return self.report.tally
 
@@ -64,21 +69,22 @@ class Run:
         return self.life
 
     def _beside(self) -> list:
-        period = min(RENEWAL_SECONDS, self.seconds / 6)
         return [
             samples.watch(self.current, self.report.samples, SAMPLE_SECONDS),
-            events.renew_regularly(self.current, self.tally, period),
+            events.renew_regularly(self.current, self.tally, self.period),
             events.fault_regularly(self.current, self.tally, "fails", min(FAILURE_SECONDS, self.seconds / 6)),
             events.fault_regularly(self.current, self.tally, "hangs", min(HANG_SECONDS, self.seconds * 0.45)),
             self._say(),
         ]
 
     async def _measure(self) -> None:
-        """Measure the capacity in a life of its own, in which both weights are converted for the cache."""
+        """Measure the capacity beside a renewal, which costs some of it, once both weights are in the cache."""
         async with living(0, self.site, [*LIMITS, *self.arguments]) as life:
-            self.report.capacity = await load.capacity(life, self.tally)
-            _tell(f"the capacity is {self.report.capacity:.1f} frames a second")
             await events.renew(life, self.tally)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(events.renew(life, self.tally))
+                self.report.capacity = await load.capacity(life, self.tally, self.period)
+            _tell(f"the capacity is {self.report.capacity:.1f} frames a second")
             await self._end_at_rest(life)
         self._judge(life)
 

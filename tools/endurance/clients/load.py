@@ -15,7 +15,6 @@ from tools.endurance.life import Life
 
 LOAD = 0.9  # of the capacity
 CALLERS = 24  # of the closed loop that measures the capacity: they fill the queue and a batch
-CAPACITY_SECONDS = 20.0
 OPEN_SECONDS = 10.0  # of the device, for the requests that may be open at once; clients back off from more
 LEAST_OPEN = 8
 SHARES = {  # of the load, by the frames that the device computes
@@ -132,9 +131,9 @@ class Load:
             return
 
 
-async def capacity(life: Life, tally: Tally) -> float:
-    """Return the requests per second of callers over REST and gRPC that wait for each answer."""
-    until, answered = time.monotonic() + CAPACITY_SECONDS, Tally()
+async def capacity(life: Life, tally: Tally, seconds: float) -> float:
+    """Return the requests per second of callers over REST and gRPC that wait for each answer, over some seconds."""
+    until, answered = time.monotonic() + seconds, Tally()
     made = calls.kinds()
 
     async def caller(kind: Kind) -> None:
@@ -143,7 +142,7 @@ async def capacity(life: Life, tally: Tally) -> float:
 
     began = time.monotonic()
     await asyncio.gather(*(caller(made[name]) for _, name in zip(range(CALLERS), itertools.cycle(("REST", "gRPC")))))
-    seconds = time.monotonic() - began
+    took = time.monotonic() - began
     for (_, outcome), number in answered.outcomes.items():
         tally.add("callers that measure the capacity", outcome, number)
-    return answered.total(lambda kind, outcome: outcome == "answered") / seconds
+    return answered.total(lambda kind, outcome: outcome == "answered") / took
