@@ -29,7 +29,7 @@ from pranet_client.pictures import VideoFrame
 from service.commands.stream_statistics import StreamStatistics
 from service.commands.video.demo import sweep
 from service.frames.regions import Box
-from service.streams.temporal import Memory
+from service.streams.temporal import TemporalFilter
 
 FPS = 30
 STREAMS = 8
@@ -202,7 +202,7 @@ def flickering(smoothing: float, hysteresis: bool, seed: int) -> tuple[float, fl
     frame wavers with a standard deviation of 1, which makes a bare threshold of 0.5 lose the disc in every fourth.
     """
     random = np.random.default_rng(seed)
-    memory = Memory(smoothing=smoothing, hysteresis=hysteresis)
+    memory = TemporalFilter(smoothing=smoothing, hysteresis=hysteresis)
     y, x = np.mgrid[:SIZE, :SIZE]
     disc = (x - 180) ** 2 + (y - 170) ** 2 < 40**2
     present, delays = [], []
