@@ -50,6 +50,7 @@ class StreamConfig(FrameOptions):
     mask_format: MaskFormat = MaskFormat.PNG
     smoothing_ms: float = Field(0, ge=0, le=MAX_SMOOTHING_MS)
     hysteresis: bool = False
+    reuse: bool = False
 
     @field_validator("output")
     @classmethod
@@ -62,7 +63,7 @@ class StreamConfig(FrameOptions):
         """Convert to ``StreamOptions``; policy ``latest`` gets the priority of live video."""
         priority = Priority.LIVE if self.policy is Policy.LATEST else Priority.SINGLE
         frame = self.options(default_threshold, priority, mask_format=self.mask_format)
-        return StreamOptions(self.policy, self.deadline_ms, frame, self.smoothing_ms, self.hysteresis)
+        return StreamOptions(self.policy, self.deadline_ms, frame, self.smoothing_ms, self.hysteresis, self.reuse)
 
 
 def read(model: type[M], given: Mapping[str, Any], place: str = "") -> M:

@@ -124,6 +124,10 @@ class Batcher(Generic[Item, Result]):
                 self._queue.discard(entry)
             entry.answered = None  # its error refers to this entry: breaks the reference cycle
 
+    def spare(self, entry: Entry[Item, Result]) -> None:
+        """Record an entry that needs no inference, since it has its result already."""
+        self._queue.seen(entry.priority, asyncio.get_running_loop().time())
+
     async def _slot(self, number: int) -> None:
         thread = device_thread(str(number))
         try:

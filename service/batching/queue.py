@@ -66,9 +66,13 @@ class Queue(Generic[Item, Result]):
     def add(self, entry: Entry[Item, Result]) -> None:
         """Add an entry; a waiting ``next_batch`` looks again at whether a batch is due."""
         self._entries[entry.priority][entry] = None
-        if entry.priority is Priority.LIVE:
-            self._archive_policy.live(entry.arrived)
+        self.seen(entry.priority, entry.arrived)
         self._changed.set()
+
+    def seen(self, priority: Priority, now: float) -> None:
+        """Record that a frame has come, also one that needs no inference: its stream goes on."""
+        if priority is Priority.LIVE:
+            self._archive_policy.live(now)
 
     def discard(self, entry: Entry[Item, Result]) -> None:
         """Remove an entry, if it is still in the queue."""

@@ -18,6 +18,7 @@ class StreamStatistics:
         self.in_order = True
         self._ages: deque[float] = deque(maxlen=AGES)  # seconds
         self._rate = FrameRate()
+        self._reused = 0
         self._began = self._last = time.monotonic()
         self._last_id = -1
 
@@ -32,6 +33,7 @@ class StreamStatistics:
             self._last = time.monotonic()
             self._ages.append(reply.age_seconds)
             self._rate.append(time.time())
+            self._reused += reply.response is not None and reply.response.reused
 
     @property
     def received(self) -> int:
@@ -60,7 +62,8 @@ class StreamStatistics:
 
     def _figures(self) -> str:
         drops = "  ".join(f"{name} {self.outcomes[name]}" for name in DROPS)
+        reused = f" ({self._reused} reused)" if self._reused else ""
         return (
             f"age p50 {self.age_ms(50):.0f} ms  p99 {self.age_ms(99):.0f} ms  frames {self.received}  "
-            f"answered {self.outcomes['answered']}  {drops}  failed {self.outcomes['failed']}"
+            f"answered {self.outcomes['answered']}{reused}  {drops}  failed {self.outcomes['failed']}"
         )

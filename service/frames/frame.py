@@ -83,6 +83,7 @@ class Frame(Entry[Pixels, Inference]):
     source: Picture | Packed | None  # None once it is decoded
     options: Options = Options()
     waits_for_place: bool = False  # if the queue is full, wait instead of failing with ``QueueFull``
+    recall: "Callable[[Frame], Awaitable[None]] | None" = None  # may set ``result`` instead of the network (streams)
     refine: "Callable[[Frame], Awaitable[None]] | None" = None  # changes ``result`` before it is rendered (streams)
     made: float = 0.0  # when ``Segmenter.segment`` got it, seconds, by the clock of ``times``
     times: StageTimes = field(default_factory=StageTimes)

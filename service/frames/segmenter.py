@@ -116,12 +116,15 @@ class Segmenter:
                 try:
                     self._metrics.decodes.inc()
                     await self._run(frame, prepare, frame, self._max_image_pixels, self._input_size, self._unpack)
-                    await self._batcher.submit(frame)
+                    if frame.recall is not None:
+                        await frame.recall(frame)
+                    if frame.result is None:
+                        await self._infer(frame)
+                    else:
+                        self._batcher.spare(frame)
                 finally:
                     if frame.release is not None:  # it failed or was cancelled before it reached the device
                         frame.release()
-                frame.times["queue"] = frame.queued, frame.started
-                frame.times["infer"] = frame.computed
                 if frame.refine is not None:
                     await frame.refine(frame)
                 if frame.options.output is Output.MAPS and self._side_outputs is not None:
@@ -130,6 +133,11 @@ class Segmenter:
                 answer = await self._run(frame, render, frame)
         frame.item = frame.result = frame.picture = None  # frees memory while the answer is sent
         return answer
+
+    async def _infer(self, frame: Frame) -> None:
+        await self._batcher.submit(frame)
+        frame.times["queue"] = frame.queued, frame.started
+        frame.times["infer"] = frame.computed
 
     async def _run(self, frame: Frame, function: Callable[..., T], *args: object) -> T:
         """Run a function in the CPU pool, which has no priorities: archives may use only half of its threads."""

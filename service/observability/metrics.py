@@ -30,7 +30,7 @@ SECONDS = (
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 OTHER_VERSION = re.compile(r";\s*version=(?!\s*(0\.0\.4|1\.0\.0)\s*(;|$))")  # than the formats have
 FPS_WINDOW_SECONDS = 5.0
-MOST_SLOTS = 256  # of streams whose counters begin at 0; each has seven, of some 500 bytes
+MOST_SLOTS = 256  # of streams whose counters begin at 0; each has eight, of some 500 bytes
 OUTCOMES = ("answered", "stale", "deadline", "overload", "failed", "abandoned")  # of a frame in a stream
 
 
@@ -197,6 +197,12 @@ class Metrics:
             ("slot", "outcome"),
             registry=registry,
         )
+        self.frames_reused = Counter(
+            "pranet_frames_reused",
+            "Frames of streams that were answered from the logits of an earlier frame that shows the same.",
+            ("slot",),
+            registry=registry,
+        )
         self.frame_age = Histogram(
             "pranet_stream_frame_age_seconds",
             "Time from capture to answer, without the constant part of the network delay.",
@@ -232,6 +238,7 @@ class Metrics:
         """Begin the counters of so many streams at 0, of ``MOST_SLOTS`` at most."""
         for slot in map(str, range(min(slots, MOST_SLOTS))):
             self.frames_received.labels(slot)
+            self.frames_reused.labels(slot)
             for outcome in OUTCOMES:
                 self.frames.labels(slot, outcome)
 

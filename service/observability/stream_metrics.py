@@ -12,6 +12,7 @@ class StreamMetrics:
     def __init__(self, metrics: Metrics, slot: str) -> None:
         self._metrics = metrics
         self._received = metrics.frames_received.labels(slot)
+        self._reused = metrics.frames_reused.labels(slot)
         self._age = metrics.frame_age.labels(slot)
         self._gap = metrics.frame_gap.labels(slot)
         self._outcomes = {name: metrics.frames.labels(slot, name) for name in OUTCOMES}
@@ -23,14 +24,15 @@ class StreamMetrics:
         self._open += 1
         self._received.inc()
 
-    def answered(self, age: float) -> None:
-        """Count a mask that was sent ``age`` seconds after the capture of its frame."""
+    def answered(self, age: float, *, reused: bool = False) -> None:
+        """Count a mask that was sent ``age`` seconds after the capture of its frame; ``reused``: without inference."""
         now = time.monotonic()
         self._age.observe(age)
         if self._last_mask is not None:
             self._gap.observe(now - self._last_mask)
         self._last_mask = now
         self.count("answered")
+        self._reused.inc(reused)
 
     def count(self, outcome: str) -> None:
         """Count the outcome of a frame, one of ``OUTCOMES``."""

@@ -97,7 +97,7 @@ def pack(frame: StreamFrame) -> bytes:
     payload = b""
     match frame.outcome:
         case Segmentation() as done:
-            head |= {"outcome": "answered", **describe(done)}
+            head |= {"outcome": "answered", "reused": frame.reused, **describe(done)}
             payload = done.png or done.bits
         case Drop() as reason:
             head["outcome"] = reason.value

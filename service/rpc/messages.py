@@ -94,6 +94,7 @@ def stream_options(request: pb.StreamRequest, default_threshold: float) -> Strea
         "deadline_ms": config.deadline_ms or None,  # 0: none
         "smoothing_ms": config.smoothing_ms,
         "hysteresis": config.hysteresis,
+        "reuse": config.reuse,
     }
     return read(StreamConfig, fields).stream_options(default_threshold)
 
@@ -153,6 +154,7 @@ def stream_response(frame: StreamFrame) -> pb.StreamResponse:
     match frame.outcome:
         case Segmentation() as done:
             message.mask.CopyFrom(response(done))
+            message.reused = frame.reused
         case Drop() as reason:
             message.dropped.reason = DROP_REASONS[reason]
         case ServiceError() as error:

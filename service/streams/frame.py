@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from service.errors import ServiceError
-from service.frames.frame import Frame, Segmentation
+from service.frames.frame import Frame, Inference, Segmentation
 from service.streams.temporal import Status
 
 
@@ -34,6 +34,9 @@ class StreamFrame(Frame):
     had_turn: bool = False  # it was processed, not dropped
     before: asyncio.Event | None = None  # ``off_device`` of the frame with the previous turn
     off_device: asyncio.Event = field(default_factory=asyncio.Event)  # set once it has left the device or failed
+    compared: asyncio.Event = field(default_factory=asyncio.Event)  # of a stream with reuse: set once it has been
+    inferred: asyncio.Future[Inference] | None = None  # of a frame that later ones may be answered from
+    reused: bool = False  # its logits are those of an earlier frame
     outcome: Outcome | None = None
     age_seconds: float = 0.0  # from capture to answer
     window_seconds: float = 0.0  # time that it waited for its turn or until it was dropped

@@ -24,6 +24,7 @@ from service.frames.segmenter import Segmenter
 from service.observability.stream_metrics import StreamMetrics
 from service.streams.capture_clock import ClockMapping
 from service.streams.frame import Drop, Outcome, StreamFrame
+from service.streams.reuse import Reuse, inferred
 from service.streams.temporal import TemporalFilter
 from service.streams.window import Policy, Window
 from service.tasks import FirstErrorTaskGroup, drop_tracebacks
@@ -44,6 +45,7 @@ class StreamOptions:
     frame: Options = field(default_factory=Options)
     smoothing_ms: float = 0.0  # time constant; 0: off
     hysteresis: bool = False
+    reuse: bool = False  # of logits, where frames show the same
 
 
 # Frames in the order of their arrival, each with the task that processes it; None at the end of the stream.
@@ -75,6 +77,7 @@ class Stream:
         self._filter = TemporalFilter(
             smoothing=options.smoothing_ms / 1e3, hysteresis=options.hysteresis, threshold=options.frame.threshold
         )
+        self._reuse = Reuse() if options.reuse else None
         limit = window if options.policy is Policy.EVERY else max(window, MAX_UNREAD)
         self._may_read = asyncio.Semaphore(limit - 1)  # acquired after each frame, before reading the next
         self._ending: ServiceError | None = None
@@ -129,6 +132,7 @@ class Stream:
         frame.captured = frame.received = frame.moment = time.monotonic()
         frame.options = self._options.frame
         frame.waits_for_place = self._options.policy is Policy.EVERY
+        frame.recall = self._reuse.recall if self._reuse else None
         frame.refine = self._refine
         if frame.capture_time_us is not None:
             frame.captured = self._clock.captured(frame.capture_time_us / 1e6, frame.received)
@@ -142,14 +146,18 @@ class Stream:
 
     async def _process(self, frame: StreamFrame) -> None:
         """Process one frame from its arrival to its outcome: wait for its turn, then segment it."""
-        frame.outcome = await self._window.turn(frame)
-        frame.window_seconds = time.monotonic() - frame.received
-        if frame.outcome is None:
-            frame.outcome = await self._segmented(frame)
-        frame.source = frame.refine = None
+        try:
+            frame.outcome = await self._window.turn(frame)
+            frame.window_seconds = time.monotonic() - frame.received
+            if frame.outcome is None:
+                frame.outcome = await self._segmented(frame)
+        finally:  # the stream has references to the frame: breaks the reference cycle
+            frame.source = frame.recall = frame.refine = None
 
     async def _segmented(self, frame: StreamFrame) -> Outcome:
         try:
+            if self._reuse:
+                await self._reuse.turn(frame)
             if frame.waits_for_place:
                 await self._allowance.wait()
             else:
@@ -166,6 +174,8 @@ class Stream:
             log.exception("a frame failed")
             return InternalError("frame")
         finally:
+            if self._reuse:
+                self._reuse.ended(frame)
             self._window.left_device(frame)
 
     async def _refine(self, frame: Frame) -> None:
@@ -173,6 +183,7 @@ class Stream:
         assert isinstance(frame, StreamFrame)
         assert frame.item is not None
         assert frame.result is not None
+        inferred(frame)
         await self._window.in_order(frame)
         logits, frame.status = await asyncio.to_thread(
             self._filter.update, frame.item, frame.box, frame.result.logits, frame.moment
@@ -192,7 +203,7 @@ class Stream:
         if frame.had_turn:
             self._window.answer_taken()
         if isinstance(frame.outcome, Segmentation):
-            self._metrics.answered(frame.age_seconds)
+            self._metrics.answered(frame.age_seconds, reused=frame.reused)
         elif isinstance(frame.outcome, Drop):
             self._metrics.count(frame.outcome.value)
         elif isinstance(frame.outcome, ServiceError):

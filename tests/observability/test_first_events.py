@@ -45,7 +45,7 @@ async def test_series_whose_labels_are_known_begin_at_zero() -> None:
         expected |= {series("pranet_requests_total", transport, code) for code in codes}
         expected.add(series("pranet_request_duration_seconds_count", transport))
     for slot in ("0", "1"):
-        expected.add(series("pranet_frames_received_total", slot))
+        expected |= {series(f"pranet_frames_{each}_total", slot) for each in ("received", "reused")}
         expected |= {series("pranet_frames_total", slot, outcome) for outcome in OUTCOMES}
     expected |= {series("pranet_frame_duration_seconds_count", each) for each in ("answered", "failed", "abandoned")}
     assert {key: found.get(key) for key in expected} == dict.fromkeys(expected, 0)

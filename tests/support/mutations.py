@@ -105,6 +105,7 @@ def frames(rng: random.Random, sources: Sequence[bytes]) -> list[pb.StreamReques
     config.deadline_ms = rng.choice((0, 1e4, 1e300))
     config.smoothing_ms = rng.choice((0, 100))
     config.hysteresis = rng.random() < 0.5
+    config.reuse = rng.random() < 0.5
     if rng.random() < ODD_PARAMETERS:
         config.policy = rng.choice(range(4))
         config.roi = rng.choice(ROIS)

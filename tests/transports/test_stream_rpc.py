@@ -1,11 +1,16 @@
 import asyncio
+from typing import Any
 
 import grpc
 import pytest
+from PIL import Image
 
+from model.transforms import Pixels
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from service.streams.reuse import MOST_SECONDS
 from tests.support.pictures import encoded, mask_of, red_box
-from tests.support.serving import serving
+from tests.support.predictors import RedPredictor
+from tests.support.serving import PATIENCE, Running, serving, until
 from tests.support.streaming import CONFIG, EVERY, PICTURE, check_identity, frame, held, reached, replies, status
 
 
@@ -141,3 +146,121 @@ async def test_quality_and_the_delay_of_smoothing_come_with_the_answers() -> Non
         assert all(list(answer.quality) == [pb.QUALITY_BLACK] for answer in answers)
         assert answers[0].added_delay_ms == 0
         assert 80 < answers[2].added_delay_ms < 100
+
+
+SECOND = 1_000_000  # in microseconds
+
+
+def grey(level: int) -> bytes:
+    return encoded(Image.new("RGB", (64, 48), (level, level, level)))
+
+
+async def reused(it: Running, pictures: list[bytes], apart: int = 1000, **config: Any) -> list[bool]:
+    """Stream pictures that were captured some microseconds apart; tell which of them were not inferred."""
+    configured = pb.StreamRequest(config=pb.StreamConfig(policy=pb.POLICY_EVERY, **{"reuse": True, **config}))
+    sent = [frame(number, image=each, capture_time_us=number * apart) for number, each in enumerate(pictures)]
+    answers = await replies(it.stub.SegmentStream(iter([configured, *sent])))
+    assert [answer.WhichOneof("outcome") for answer in answers] == ["mask"] * len(pictures)
+    for answer in answers:
+        assert (answer.mask.timings_ms.infer == 0) is answer.reused
+    return [answer.reused for answer in answers]
+
+
+async def test_a_frame_that_shows_what_an_earlier_one_showed_gets_its_mask_without_inference() -> None:
+    other = encoded(red_box(64, 48, (0, 0, 20, 20)))
+    predictor = RedPredictor()
+    async with serving(predictor, stream_window=1) as it:
+        inferred = sum(predictor.batch_sizes)
+        pictures = [PICTURE, PICTURE, other, other, PICTURE, PICTURE]
+        assert await reused(it, pictures) == [False, True, False, True, False, True]
+        assert sum(predictor.batch_sizes) - inferred == 3
+        assert it.metric("pranet_frames_reused_total", {"slot": "0"}) == 3
+        assert await reused(it, pictures, reuse=False) == 6 * [False]
+        check_identity(it)
+
+
+async def test_frames_in_progress_at_once_that_show_the_same_are_inferred_once() -> None:
+    predictor = RedPredictor()
+    async with serving(predictor, stream_window=8) as it:
+        inferred = sum(predictor.batch_sizes)
+        assert sum(await reused(it, 8 * [PICTURE])) == 7
+        assert sum(predictor.batch_sizes) - inferred == 1
+
+
+async def test_a_mask_that_is_reused_is_that_of_its_own_frame_and_options() -> None:
+    """The frames have the same input of the network, but other sizes."""
+    config = pb.StreamRequest(config=pb.StreamConfig(policy=pb.POLICY_EVERY, reuse=True, smoothing_ms=50))
+    sizes = [(704, 704), (1056, 352), (352, 352)]
+    sent = [frame(n, image=encoded(Image.new("RGB", size, "red")), capture_time_us=n) for n, size in enumerate(sizes)]
+    async with serving(stream_window=1) as it:
+        answers = await replies(it.stub.SegmentStream(iter([config, *sent])))
+        assert [answer.reused for answer in answers] == [False, True, True]
+        assert [mask_of(answer.mask.png).shape[::-1] for answer in answers] == sizes
+        assert all(mask_of(answer.mask.png).all() for answer in answers)
+
+
+async def test_after_a_second_the_same_picture_is_inferred_again() -> None:
+    async with serving(stream_window=1) as it:
+        assert await reused(it, 4 * [PICTURE], apart=SECOND * 6 // 10) == [False, True, False, True]
+        assert await reused(it, 3 * [PICTURE], apart=-2 * SECOND) == [False, False, False]
+
+
+async def test_a_clock_that_stands_still_keeps_no_old_mask() -> None:
+    """As of a client that sends the same presentation time while a film is paused."""
+    config = pb.StreamRequest(config=pb.StreamConfig(policy=pb.POLICY_EVERY, reuse=True))
+    async with serving() as it:
+        call = it.stub.SegmentStream(timeout=PATIENCE)
+        await call.write(config)
+        reused = []
+        for pause in (0.0, 0.0, MOST_SECONDS + 0.1):
+            await asyncio.sleep(pause)
+            await call.write(frame(0, image=PICTURE, presentation_time_us=7))
+            reused.append((await call.read()).reused)
+        await call.done_writing()
+        assert reused == [False, True, False]
+
+
+async def test_small_changes_do_not_add_up() -> None:
+    async with serving(stream_window=1) as it:
+        assert await reused(it, [grey(level) for level in (100, 102, 103, 105, 106)]) == [
+            False,
+            True,
+            False,
+            True,
+            False,
+        ]
+
+
+async def test_a_frame_is_inferred_if_inference_failed_on_the_one_that_showed_the_same() -> None:
+    failing = True
+
+    def fail_once(frames: Pixels) -> None:
+        nonlocal failing
+        if failing:
+            failing = False
+            raise RuntimeError("a fault of the device")
+
+    predictor = RedPredictor()
+    config = pb.StreamRequest(config=pb.StreamConfig(policy=pb.POLICY_EVERY, reuse=True))
+    async with serving(predictor, max_batch_size=1) as it:
+        predictor._before = fail_once
+        answers = await replies(it.stub.SegmentStream(iter([config, *(frame(number) for number in range(4))])))
+        outcomes = [answer.WhichOneof("outcome") for answer in answers]
+        assert sorted(outcomes) == ["error", "mask", "mask", "mask"]
+        assert sum(answer.reused for answer in answers) == 2
+        check_identity(it)
+
+
+async def test_a_client_that_leaves_while_frames_wait_for_the_logits_of_another_leaves_nothing_behind() -> None:
+    config = pb.StreamRequest(config=pb.StreamConfig(policy=pb.POLICY_EVERY, reuse=True))
+    async with held() as hold:
+        call = hold.stub.SegmentStream()
+        for message in (config, *(frame(number) for number in range(4))):
+            await call.write(message)
+        await hold.predictor.has_begun()
+        await until(lambda: hold.it.metric("pranet_decodes_total") == 4)
+        await until(lambda: hold.it.metric("pranet_queue_depth") == 3)
+        assert len(hold.it.service.segmenter._batcher) == 0  # they wait for the logits, not for the device
+        call.cancel()
+        await hold.nothing_left()
+        assert hold.predictor.frames == 0

@@ -268,3 +268,13 @@ async def send_all(socket: ClientConnection, frames: int, picture: bytes) -> Non
     for number in range(frames):
         await socket.send(packed(number, picture))
     await socket.send(END)
+
+
+async def test_a_frame_that_shows_the_same_is_marked_here_too() -> None:
+    async with serving(stream_window=1) as it, opened(it) as socket:
+        await socket.send(json.dumps({"policy": "every", "reuse": True}))
+        for number in range(2):
+            await socket.send(packed(number, capture_time_us=number))
+        heads = [unpacked(await socket.recv())[0] for _ in range(2)]
+        assert [head["reused"] for head in heads] == [False, True]
+        assert ["infer" in head["timings_ms"] for head in heads] == [True, False]

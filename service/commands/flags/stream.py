@@ -30,6 +30,7 @@ def add_stream_options(parser: argparse.ArgumentParser, policy: str = "latest") 
     add("--threshold", type=float, help="probability above which a pixel is polyp (default: the server's)")
     add("--smoothing-ms", type=float, default=0, help="time constant of smoothing over frames (default: 0, none)")
     add("--hysteresis", action="store_true", help="show polyps later and longer, which reduces flicker")
+    add("--reuse", action="store_true", help="do not compute anew what an earlier frame showed, as in a paused video")
     add("--roi", default="full", help="full, auto (without the black border), or x,y,w,h (default: full)")
     add_access_options(parser)
 

@@ -154,7 +154,7 @@ class Presence(_message.Message):
     def __init__(self, score: _Optional[float] = ..., threshold: _Optional[float] = ...) -> None: ...
 
 class StreamConfig(_message.Message):
-    __slots__ = ("policy", "deadline_ms", "output", "threshold", "depth", "roi", "mask_format", "smoothing_ms", "hysteresis")
+    __slots__ = ("policy", "deadline_ms", "output", "threshold", "depth", "roi", "mask_format", "smoothing_ms", "hysteresis", "reuse")
     POLICY_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
@@ -164,6 +164,7 @@ class StreamConfig(_message.Message):
     MASK_FORMAT_FIELD_NUMBER: _ClassVar[int]
     SMOOTHING_MS_FIELD_NUMBER: _ClassVar[int]
     HYSTERESIS_FIELD_NUMBER: _ClassVar[int]
+    REUSE_FIELD_NUMBER: _ClassVar[int]
     policy: Policy
     deadline_ms: float
     output: Output
@@ -173,7 +174,8 @@ class StreamConfig(_message.Message):
     mask_format: MaskFormat
     smoothing_ms: float
     hysteresis: bool
-    def __init__(self, policy: _Optional[_Union[Policy, str]] = ..., deadline_ms: _Optional[float] = ..., output: _Optional[_Union[Output, str]] = ..., threshold: _Optional[float] = ..., depth: _Optional[int] = ..., roi: _Optional[str] = ..., mask_format: _Optional[_Union[MaskFormat, str]] = ..., smoothing_ms: _Optional[float] = ..., hysteresis: _Optional[bool] = ...) -> None: ...
+    reuse: bool
+    def __init__(self, policy: _Optional[_Union[Policy, str]] = ..., deadline_ms: _Optional[float] = ..., output: _Optional[_Union[Output, str]] = ..., threshold: _Optional[float] = ..., depth: _Optional[int] = ..., roi: _Optional[str] = ..., mask_format: _Optional[_Union[MaskFormat, str]] = ..., smoothing_ms: _Optional[float] = ..., hysteresis: _Optional[bool] = ..., reuse: _Optional[bool] = ...) -> None: ...
 
 class RawImage(_message.Message):
     __slots__ = ("format", "width", "height", "stride", "data", "matrix", "range")
@@ -230,7 +232,7 @@ class FrameError(_message.Message):
     def __init__(self, cause: _Optional[str] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class StreamResponse(_message.Message):
-    __slots__ = ("frame_id", "age_ms", "window_ms", "mask", "dropped", "error", "quality", "added_delay_ms")
+    __slots__ = ("frame_id", "age_ms", "window_ms", "mask", "dropped", "error", "quality", "added_delay_ms", "reused")
     FRAME_ID_FIELD_NUMBER: _ClassVar[int]
     AGE_MS_FIELD_NUMBER: _ClassVar[int]
     WINDOW_MS_FIELD_NUMBER: _ClassVar[int]
@@ -239,6 +241,7 @@ class StreamResponse(_message.Message):
     ERROR_FIELD_NUMBER: _ClassVar[int]
     QUALITY_FIELD_NUMBER: _ClassVar[int]
     ADDED_DELAY_MS_FIELD_NUMBER: _ClassVar[int]
+    REUSED_FIELD_NUMBER: _ClassVar[int]
     frame_id: int
     age_ms: float
     window_ms: float
@@ -247,7 +250,8 @@ class StreamResponse(_message.Message):
     error: FrameError
     quality: _containers.RepeatedScalarFieldContainer[Quality]
     added_delay_ms: float
-    def __init__(self, frame_id: _Optional[int] = ..., age_ms: _Optional[float] = ..., window_ms: _Optional[float] = ..., mask: _Optional[_Union[SegmentResponse, _Mapping]] = ..., dropped: _Optional[_Union[Dropped, _Mapping]] = ..., error: _Optional[_Union[FrameError, _Mapping]] = ..., quality: _Optional[_Iterable[_Union[Quality, str]]] = ..., added_delay_ms: _Optional[float] = ...) -> None: ...
+    reused: bool
+    def __init__(self, frame_id: _Optional[int] = ..., age_ms: _Optional[float] = ..., window_ms: _Optional[float] = ..., mask: _Optional[_Union[SegmentResponse, _Mapping]] = ..., dropped: _Optional[_Union[Dropped, _Mapping]] = ..., error: _Optional[_Union[FrameError, _Mapping]] = ..., quality: _Optional[_Iterable[_Union[Quality, str]]] = ..., added_delay_ms: _Optional[float] = ..., reused: _Optional[bool] = ...) -> None: ...
 
 class Point(_message.Message):
     __slots__ = ("x", "y")
