@@ -22,7 +22,6 @@ The limits of the body are in ``service.http.request``.
 """
 
 import asyncio
-import contextlib
 import json
 import re
 import sys
@@ -190,8 +189,13 @@ class HttpProtocol(HttpToolsProtocol):
             assert request is not None
             self._requests.add(request)
             try:
-                with contextlib.suppress(asyncio.CancelledError):  # the client left, or the server ends
-                    await app(scope, receive, send)
+                await app(scope, receive, send)
+            except asyncio.CancelledError:
+                if not request.cancelling():
+                    raise
+                # The client left, or the server ends. uvicorn knows it of the last request in a pipeline only.
+                send.__self__.disconnected = True
+                self.transport.close()
             finally:
                 self._requests.remove(request)
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator
 
 import grpc
@@ -10,7 +11,9 @@ import pytest
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from service.runtime import Phase
 from tests.support.pictures import encoded, red_box
-from tests.support.serving import Running, connected, serving, until
+from tests.support.predictors import GatedPredictor
+from tests.support.serving import Running, connected, counted, serving, until
+from tests.support.streaming import held
 
 GOOD = encoded(red_box(64, 48, (8, 8, 40, 40)))
 IDLE = 300  # connections that never say a word
@@ -66,6 +69,39 @@ async def test_pipelined_requests_are_answered_in_their_order(running: Running) 
         answers = [await response(reader) for _ in range(5)]
     assert [status for status, *_ in answers] == [200] * 5
     assert [headers["x-request-id"] for _, headers, _ in answers] == [f"frame-{number}" for number in range(5)]
+
+
+def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
+    found = [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+    return [line for line in found if not line.startswith("Cancel ")]  # which the service's own log leaves out
+
+
+async def test_a_client_that_leaves_its_pipelined_requests_is_no_error_of_the_service(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with held() as hold:
+        async with connected(hold.it) as (_, writer):
+            writer.write(2 * (post() + GOOD))
+            await hold.predictor.has_begun()
+            writer.transport.abort()
+            await hold.nothing_left()
+        assert counted(hold.it)[1] == {"client-left": 1}
+    assert errors(caplog) == []
+
+
+async def test_pipelined_requests_that_the_end_of_the_service_cuts_off_are_no_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    predictor = GatedPredictor()
+    async with serving(predictor) as it:
+        reader, writer = await asyncio.open_connection("127.0.0.1", it.port)
+        writer.write(2 * (post() + GOOD))
+        await predictor.has_begun()
+    predictor.open()
+    with contextlib.suppress(ConnectionError):
+        assert await reader.read() == b""
+    writer.close()
+    assert errors(caplog) == []
 
 
 async def test_a_client_that_waits_for_100_continue_is_told_to_go_on(running: Running) -> None:
