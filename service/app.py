@@ -9,7 +9,6 @@ import gc
 import logging
 import os
 import shlex
-import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -34,10 +33,12 @@ from service.rest import routes
 from service.rpc import server as rpc
 from service.runtime import Service, group_of, load_predictor, running, warm_up
 from service.settings import Settings, flag, variable
+from service.signals import reload_on_sighup, stop_at_end_of, stop_on_signals
 from service.tasks import until_first_ends
 
 CUT_OFF_SECONDS = 1.0  # for the errors of calls that are cut off to reach their clients
 SAMPLE = SAMPLES / "polyp-1.jpg"
+CANNOT_START = 2  # exit code
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,13 @@ def run(arguments: argparse.Namespace) -> int:
         # A process that moves between cores takes a tenth more processor time for a frame.
         os.sched_setaffinity(0, share_of_cores(group.index, settings.processes, os.sched_getaffinity(0)))
     keep_freed_memory()
-    code = uvloop.run(_serve(settings, group, alive))
+    try:
+        code = uvloop.run(_serve(settings, group, alive))
+    except UserError as error:
+        if alive is None or not group.started:
+            raise
+        log.error("this process cannot take the place of another: %s", error)
+        code = CANNOT_START
     logging.shutdown()
     # A normal interpreter exit would wait for a hung device thread, or crash when that thread returns during the exit.
     os._exit(code)
@@ -108,34 +115,32 @@ def _reserved(settings: Settings) -> tuple[list[socket.socket], Settings]:
 async def _serve(settings: Settings, group: Group, alive: int | None) -> int:
     """Serve in this process; ``alive`` is a file that ends when the parent does, if there is one."""
     stop, reload = asyncio.Event(), asyncio.Event()
-    _reload_on_sighup(stop, reload)
+    reload_on_sighup(stop, reload)
     if alive is not None:
-        _stop_at_end_of(alive, stop)
+        stop_at_end_of(alive, stop)
     load = functools.partial(_loaded, settings, group)
     predictor = await asyncio.to_thread(load)
-    async with running(settings, predictor, load=load, group=group) as service, listening(service) as ports:
-        _stop_on_signals(stop, watched=alive is not None)
-        serving = _serve_and_reload(service, predictor, ports, reload)
-        del predictor  # otherwise this reference would keep it in memory after a hot reload
-        await until_first_ends(serving, stop.wait(), service.readiness.dead.wait())
-        code = await _drain(service)
-        return INFERENCE_DEAD if service.readiness.dead.is_set() else code
+    async with running(settings, predictor, load=load, group=group) as service:
+        if group.started:  # connections to this replacement would have to wait, while others can answer
+            await _warmed_up(service, predictor)
+        async with listening(service) as ports:
+            stop_on_signals(stop, watched=alive is not None)
+            serving = _serve_and_reload(service, predictor, ports, reload)
+            del predictor  # otherwise this reference would keep it in memory after a hot reload
+            await until_first_ends(serving, stop.wait(), service.readiness.dead.wait())
+            code = await _drain(service)
+            return INFERENCE_DEAD if service.readiness.dead.is_set() else code
 
 
 async def _serve_and_reload(
     service: Service, predictor: Predictor, ports: tuple[int, int], reload: asyncio.Event
 ) -> None:
     """Warm up, announce the service, and then reload certificate and weights each time ``reload`` is set."""
-    try:
-        await warm_up(service, predictor)
-    except TimeoutError:
-        log.error("%s did not finish the warm-up in time; the service stops", service.model.device)
-        service.readiness.dead.set()
-        return
-    except Exception as error:
-        advice = f"choose another device or a smaller batch: {flag('device')}, {flag('max_batch_size')}"
-        raise StartError(f"the network cannot run on {service.model.device} ({error}); {advice}") from error
+    if service.readiness.phase is Phase.STARTING:
+        await _warmed_up(service, predictor)
     del predictor
+    if service.readiness.dead.is_set():
+        return
     gc.collect()
     gc.freeze()  # these objects stay alive; a full collection over them took 90 ms and delayed all answers
     if service.group.may_announce():
@@ -146,6 +151,23 @@ async def _serve_and_reload(
         if service.tls is not None:
             await asyncio.to_thread(service.tls.renew)
         await service.model_slot.reload()
+
+
+async def _warmed_up(service: Service, predictor: Predictor) -> None:
+    """Warm up; afterwards the service accepts work, or its inference counts as dead.
+
+    Raises:
+        StartError: the network cannot run on the device.
+
+    """
+    try:
+        await warm_up(service, predictor)
+    except TimeoutError:
+        log.error("%s did not finish the warm-up in time; the service stops", service.model.device)
+        service.readiness.dead.set()
+    except Exception as error:
+        advice = f"choose another device or a smaller batch: {flag('device')}, {flag('max_batch_size')}"
+        raise StartError(f"the network cannot run on {service.model.device} ({error}); {advice}") from error
 
 
 @contextlib.asynccontextmanager
@@ -160,8 +182,9 @@ async def listening(service: Service) -> AsyncIterator[tuple[int, int]]:
     address = f"[{host}]" if ":" in host else host
     async with contextlib.AsyncExitStack() as stack:
         listener = stack.enter_context(_bound(host, service.settings.port, "port", shared=shared))
-        with _bound(host, grpc_port, "grpc_port", shared=shared):
-            pass  # the port is free; gRPC's own error has several lines and does not name the cause
+        if not shared:  # a listener beside those of the other processes would get connections, and lose them
+            with _bound(host, grpc_port, "grpc_port"):
+                pass  # the port is free; gRPC's own error has several lines and does not name the cause
         try:
             grpc_port = await stack.enter_async_context(
                 rpc.listening(service, f"{address}:{grpc_port}", {oip.SERVICE_NAME: oip.add_to})
@@ -188,53 +211,8 @@ def _bound(host: str, port: int, name: str, *, shared: bool = False) -> socket.s
 
 def _loaded(settings: Settings, group: Group) -> Predictor:
     """Load the weights, in one process of the group at a time: the others then find what it put into the cache."""
-    with group.memory.locked(LOADING):
+    with group.memory.locked_long(LOADING):
         return load_predictor(settings)
-
-
-def _stop_at_end_of(alive: int, stop: asyncio.Event) -> None:
-    """Drain when the parent has ended, however it did."""
-    loop = asyncio.get_running_loop()
-
-    def end() -> None:
-        loop.remove_reader(alive)
-        log.error("the parent of this process has ended, draining")
-        stop.set()
-
-    loop.add_reader(alive, end)
-
-
-def _stop_on_signals(stop: asyncio.Event, *, watched: bool) -> None:
-    """Drain at the first SIGTERM or SIGINT; exit at once at the second, unless a parent decides about that.
-
-    A supervisor may send signals to the parent and to this process, to which the parent passes them on, too.
-    """
-
-    def receive(number: signal.Signals) -> None:
-        if stop.is_set() and not watched:
-            os._exit(128 + number)
-        if not stop.is_set():
-            log.info("%s received, draining", number.name)
-        stop.set()
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM,) if watched else (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, receive, number)
-
-
-def _reload_on_sighup(stop: asyncio.Event, reload: asyncio.Event) -> None:
-    """Reload certificate and weights on SIGHUP; drain instead if SIGHUP came because the terminal was closed."""
-    had_terminal = os.isatty(0)
-
-    def receive() -> None:
-        if had_terminal and not os.isatty(0):
-            log.info("the terminal was closed, draining")
-            stop.set()
-        else:
-            reload.set()
-
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, receive)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])  # ``main`` has blocked it
 
 
 def _announce(service: Service, port: int, grpc_port: int) -> None:

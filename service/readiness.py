@@ -100,7 +100,7 @@ class Readiness:
 
         """
         group = self._group
-        if group.size == 1 or self.phase is Phase.DRAINING:
+        if group.size == 1:
             self.check()
             return {}
         if group.draining:

@@ -30,7 +30,8 @@ def listener(host: str, port: int, *, shared: bool = False) -> socket.socket:
 def reserved(listening: socket.socket) -> socket.socket:
     """Turn a listening socket into one that keeps its port for processes that share it, without connections.
 
-    Another program cannot listen on the port from here on, not even another service that shares its ports.
+    Another program cannot listen on the port from here on, unless it is one of the same user that shares the port, too;
+    ``pranet`` never does.
     """
     family, address = listening.family, listening.getsockname()
     only_6 = family == socket.AF_INET6 and listening.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)

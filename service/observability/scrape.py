@@ -20,6 +20,7 @@ from service.processes.group import Group, State
 ANSWER_SECONDS = 1.0  # for the other processes to answer
 SUMMED = ("counter", "histogram")
 UP = "pranet_process_up"
+REPLACEMENTS = "pranet_process_replacements"
 # How the gauges of processes become one. Where they tell of the same thing, the worst value counts.
 GAUGES: dict[str, Callable[[float, float], float]] = {
     "pranet_queue_depth": operator.add,
@@ -54,7 +55,6 @@ class Scrape:
         metrics.process_up.labels(str(group.index)).set(1)
         if group.snapshots and (last := group.snapshots.read(group.index)):
             self._past = _counted(pickle.loads(last))
-            metrics.process_replacements.inc()
 
     @contextlib.contextmanager
     def answering(self) -> Iterator[None]:
@@ -77,6 +77,10 @@ class Scrape:
         answered = await group.snapshots.ask(group.index, present, ANSWER_SECONDS)
         found = merged(own, *(self._said_by(index, answered) for index in others))
         self._mark_up(found, answered | {group.index})
+        (replacements,) = (each for each in found if each.name == REPLACEMENTS)
+        replacements.samples = [
+            Sample(f"{REPLACEMENTS}_total", {}, float(group.replacements))
+        ]  # the parent counts them
         return found
 
     def _said_by(self, index: int, answered: set[int]) -> list[Metric]:

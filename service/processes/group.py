@@ -2,6 +2,7 @@
 
 import os
 import signal
+import struct
 from enum import IntEnum
 
 from service.processes.accounts import Accounts
@@ -9,8 +10,10 @@ from service.processes.memory import Memory, Places
 from service.processes.snapshots import Snapshots
 
 LOADING = 1  # number of the lock that a process holds while it loads weights
-DRAINING, STARTED, STATES = 0, 1, 8  # where these bytes are
 MOST_PROCESSES = 128
+DRAINING, STARTED, REPLACED, STATES = 0, 1, 8, 16  # where these are; a byte each, or a NUMBER
+BEATS = STATES + MOST_PROCESSES
+NUMBER = struct.Struct("Q")
 
 
 class State(IntEnum):
@@ -25,7 +28,7 @@ class Group:
     """What the processes of one service share. One that serves alone is a group of one."""
 
     def __init__(self, size: int = 1, *, streams: int, archives: int) -> None:
-        starts = [STATES + MOST_PROCESSES]
+        starts = [BEATS + NUMBER.size * MOST_PROCESSES]
         for length in (streams, archives):
             starts.append(starts[-1] + length)
         table = -(-starts[-1] // 8) * 8
@@ -64,7 +67,8 @@ class Group:
         return State(self.memory.bytes[STATES + index])
 
     def become(self, state: State) -> None:
-        """Change the state of this process, and wake the parent."""
+        """Give a sign of life; change the state of this process if it is another one, and wake the parent."""
+        self._add(BEATS + NUMBER.size * self.index)
         if self.state(self.index) is state:
             return
         with self.memory.locked():
@@ -73,6 +77,23 @@ class Group:
                 self.memory.bytes[STARTED] = 1
         if self._parent == os.getppid():  # otherwise it has ended, and another process may have its id
             os.kill(self._parent, signal.SIGUSR1)
+
+    def beats(self, index: int) -> int:
+        """Return how many signs of life a process and its predecessors have given."""
+        return self._number(BEATS + NUMBER.size * index)
+
+    def suspect(self, index: int) -> None:
+        """Count a process as not ready, until it says that it is; the parent calls it."""
+        self.memory.bytes[STATES + index] = State.UNREADY
+
+    @property
+    def replacements(self) -> int:
+        """How many processes have taken the place of one that had ended."""
+        return self._number(REPLACED)
+
+    def replaced(self) -> None:
+        """Count a replacement; the parent calls it."""
+        self._add(REPLACED)
 
     @property
     def ready(self) -> int:
@@ -99,3 +120,11 @@ class Group:
     def drain(self) -> None:
         """Let every process know at once that the service drains."""
         self.memory.bytes[DRAINING] = 1
+
+    def _number(self, at: int) -> int:
+        number: int = NUMBER.unpack_from(self.memory.bytes, at)[0]
+        return number
+
+    def _add(self, at: int) -> None:
+        """Add 1 to a number that only one process changes."""
+        NUMBER.pack_into(self.memory.bytes, at, self._number(at) + 1)

@@ -13,9 +13,13 @@ import time
 from service.processes.group import Group, State
 
 WATCHED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1)
+LOOK_SECONDS = 5.0  # between two looks for signs of life, which a process gives every second
+SUSPECT_LOOKS = 3  # without one, after which a process counts as not ready
+HUNG_LOOKS = 12  # after which it is killed
+LOAD_SECONDS = 600.0  # for a replacement to load its weights and warm up; the slowest device needs a small part of it
 STEADY_SECONDS = 60.0  # a process that ends later than this is replaced at once
 MOST_SECONDS = 60.0  # between two replacements of a process
-IDLE_SECONDS = 3600.0  # no signal is missed meanwhile
+MOST_ENDS = 7  # that are counted: from then on MOST_SECONDS is the wait
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +57,8 @@ class Supervisor:
         self._group = group
         self._running: dict[int, int] = {}  # process id -> index
         self._began: dict[int, float] = {}  # index -> start, seconds
+        self._seen: dict[int, tuple[int, int]] = {}  # index -> signs of life, and looks at which there were no more
+        self._looked = 0.0  # seconds
         self._due = {0: 0.0}  # index -> when to start, seconds
         self._ends = dict.fromkeys(range(group.size), 0)  # index -> ends in a row, each soon after the start
         self._stopping = False
@@ -62,10 +68,12 @@ class Supervisor:
         """Watch the processes until all have ended; in each of them, return its index at once."""
         while self._running or self._due:
             now = time.monotonic()
+            if now - self._looked >= LOOK_SECONDS:
+                self._look(now)
             for index in [each for each, moment in self._due.items() if moment <= now]:
                 if self._fork(index):
                     return index
-            until = min(self._due.values(), default=now + IDLE_SECONDS)
+            until = min([self._looked + LOOK_SECONDS, *self._due.values()])
             received = signal.sigtimedwait(WATCHED, max(0.0, until - now))
             if received is not None:
                 self._receive(signal.Signals(received.si_signo))
@@ -74,17 +82,47 @@ class Supervisor:
     def _fork(self, index: int) -> bool:
         """Start a process; return True in it."""
         del self._due[index]
-        self._began[index] = time.monotonic()
-        if not (process := os.fork()):
+        try:
+            process = os.fork()
+        except OSError as error:  # no memory, or too many processes
+            log.error("process %d cannot start (%s); another try in %g s", index, error.strerror, MOST_SECONDS)
+            self._due[index] = time.monotonic() + MOST_SECONDS
+            return False
+        if not process:
             return True
+        if index in self._began:
+            self._group.replaced()
+        self._began[index] = time.monotonic()
         self._running[process] = index
         return False
+
+    def _look(self, now: float) -> None:
+        """Look for signs of life since the last look; kill a process that has given none for long, or never loads.
+
+        Looks are counted, not seconds: where the whole machine stood still, nobody has given any.
+        """
+        self._looked = now
+        if self._stopping or not self._group.started:
+            return
+        for process, index in self._running.items():
+            beats, (known, looks) = self._group.beats(index), self._seen.get(index, (-1, 0))
+            looks = 0 if beats != known else looks + 1
+            self._seen[index] = beats, looks
+            if self._group.state(index) is State.ABSENT:
+                hangs, why = now - self._began[index] > LOAD_SECONDS, f"is not ready after {LOAD_SECONDS:g} s"
+            else:
+                hangs, why = looks >= HUNG_LOOKS, "hangs"
+                if looks == SUSPECT_LOOKS:
+                    self._group.suspect(index)
+            if hangs:
+                log.error("process %d (pid %d) %s; it is killed", index, process, why)
+                os.kill(process, signal.SIGKILL)
 
     def _receive(self, number: signal.Signals) -> None:
         if number is signal.SIGCHLD:
             self._reap()
         elif number is signal.SIGUSR1:
-            if len(self._began) == 1 and self._group.state(0) is State.READY:
+            if not self._stopping and len(self._began) == 1 and self._group.state(0) is State.READY:
                 self._due = dict.fromkeys(range(1, self._group.size), 0.0)
         elif number is signal.SIGHUP:
             self._reload_or_stop()
@@ -119,6 +157,8 @@ class Supervisor:
                 return
             if (index := self._running.pop(process, None)) is not None:
                 code = os.waitstatus_to_exitcode(status)
+                if self._stopping and code == -signal.SIGTERM:
+                    code = 0  # it had not begun to serve
                 self._ended(index, process, code if code >= 0 else 128 - code)
 
     def _ended(self, index: int, process: int, code: int) -> None:
@@ -133,7 +173,7 @@ class Supervisor:
 
     def _replace(self, index: int, process: int, code: int) -> None:
         steady = time.monotonic() - self._began[index] >= STEADY_SECONDS
-        self._ends[index] = 0 if steady else self._ends[index] + 1
+        self._ends[index] = 0 if steady else min(self._ends[index] + 1, MOST_ENDS)
         wait = 0.0 if steady else min(2.0 ** (self._ends[index] - 1), MOST_SECONDS)
         log.error("process %d (pid %d) ended with %d; another one starts in %g s", index, process, code, wait)
         self._due[index] = time.monotonic() + wait

@@ -5,8 +5,10 @@ import contextlib
 import itertools
 import json
 import math
+import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -30,6 +32,7 @@ from service.errors import ServiceError
 from service.observability.metrics import OUTCOMES, Metrics
 from service.observability.stage_times import STAGES
 from service.runtime import Phase
+from tests.support import processes
 from tests.support.certificates import Authority
 from tests.support.pictures import ROOT, encoded
 from tests.support.predictors import RedPredictor
@@ -43,7 +46,8 @@ PANELS: list[dict[str, Any]] = DASHBOARD["panels"]
 QUERIES = [(panel["title"], target["expr"]) for panel in PANELS for target in panel["targets"]]
 GPU_QUERIES = [(title, query) for title, query in QUERIES if "pranet_gpu_" in query]
 FILES = {"PranetTokensFile", "PranetCertificateFiles", "PranetWeightsFile", "PranetCertificateEnds", "PranetTokenEnds"}
-ENDINGS = {"PranetDown", "PranetNotReady"} | FILES
+PROCESSES = {"PranetProcessDown", "PranetProcessEnds"}
+ENDINGS = {"PranetDown", "PranetNotReady"} | FILES | PROCESSES
 SCRAPES = 60  # seconds before a Prometheus that scrapes every half second must have seen what happened
 
 needs_prometheus = pytest.mark.skipif(not shutil.which("promtool"), reason="no Prometheus (apt install prometheus)")
@@ -224,6 +228,23 @@ async def test_prometheus_answers_every_query_of_the_dashboard_and_fires_every_a
         await seen(lambda: fires(prometheus, {"PranetNotReady"}))
         await service.aclose()
         await seen(lambda: fires(prometheus, {"PranetDown"}))
+
+
+@needs_prometheus
+@pytest.mark.slow
+async def test_a_real_prometheus_fires_for_a_process_of_two_that_ends_again_and_again(tmp_path: Path) -> None:
+    with processes.fake_server("--processes", 2) as server:
+        async with scraping(httpx.URL(server.url).netloc.decode(), tmp_path) as prometheus:
+            await seen(lambda: prometheus.query('pranet_process_up{process="1"} == 1'))
+            fired: set[str] = set()
+
+            async def killed() -> bool:
+                for process in processes.children(server)[1:]:  # the first one goes on
+                    os.kill(process, signal.SIGKILL)
+                fired.update(await prometheus.firing())
+                return fired >= PROCESSES
+
+            await seen(killed)
 
 
 def lost() -> RedPredictor:

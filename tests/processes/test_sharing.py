@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import Metric
 
+from model import cores
 from model.cores import share_of_cores, usable_cores
 from service.access.rate_limits import Limits
 from service.errors import Draining, NotReady, RateLimited, TooManyAtOnce
@@ -16,6 +17,7 @@ from service.observability.scrape import GAUGES, SUMMED, Scrape, merged
 from service.processes.group import Group, State
 from service.processes.snapshots import Snapshots
 from service.readiness import Phase, Readiness
+from tests.support.patching import Patches
 from tests.support.serving import serving
 
 
@@ -145,6 +147,7 @@ async def test_a_scrape_keeps_what_ended_processes_counted_and_says_which_does_n
         "1": 0,
     }
     metrics[2].decodes.inc(5)
+    group.replaced()
     replaced = Scrape(metrics[2], as_process(group, 1))
     with replaced.answering():
         pass
@@ -182,12 +185,19 @@ def test_the_cores_are_shared_out_and_each_process_has_one() -> None:
     assert [share_of_cores(index, 3, {4, 6}) for index in (0, 1, 2)] == [{4}, {6}, {4}]
 
 
+def test_two_threads_of_one_core_go_to_the_same_process(patched: Patches) -> None:
+    """Linux often numbers the second threads of all cores after the first ones."""
+    patched(cores, "_place", lambda thread: (0, thread % 4, thread))
+    assert [share_of_cores(index, 2, range(8)) for index in (0, 1)] == [{0, 4, 1, 5}, {2, 6, 3, 7}]
+
+
 def test_a_quota_is_shared_out_too(tmp_path: Path) -> None:
-    quota = tmp_path / "cpu.max"
+    quota, groups = tmp_path / "cpu.max", {"own": tmp_path / "own", "mounted": tmp_path}
+    groups["own"].write_text("0::/\n")
     quota.write_text("100000 100000")  # one core, whatever the affinity
-    assert usable_cores(quota, processes=2) == 1
+    assert usable_cores(processes=2, **groups) == 1
     quota.write_text("max 100000")
-    assert usable_cores(quota, processes=2) == usable_cores(quota)
+    assert usable_cores(processes=2, **groups) == usable_cores(**groups)
 
 
 async def test_what_serves_without_a_parent_is_alone_whatever_the_setting_says() -> None:
