@@ -48,6 +48,13 @@ class Polyp(_Parsed):
     centroid: tuple[float, float]  # x, y
     mean_probability: float  # over its pixels, 0 to 1
 
+    @classmethod
+    def parse(cls, body: Mapping[str, Any]) -> Self:
+        """Read the JSON of the service, whose lists are tuples here."""
+        polygon = tuple((x, y) for x, y in body["polygon"])
+        pairs = {name: tuple(body[name]) for name in ("bounding_box", "centroid")}
+        return super().parse({**body, **pairs, "polygon": polygon})
+
 
 @dataclass(frozen=True)
 class Segmentation:

@@ -89,7 +89,7 @@ class AsyncClient:
         """
         query = _query(output="json", threshold=threshold, roi=roi)
         file = await asyncio.to_thread(to_file, image)
-        return Segmentation.parse((await self._rest.request("POST", "/segment", params=query, content=file)).json())
+        return await self._rest.parsed(Segmentation.parse, "POST", "/segment", params=query, content=file)
 
     async def render(
         self,
@@ -158,7 +158,7 @@ class AsyncClient:
             RequestFailed: the service cannot be reached, or refuses.
 
         """
-        return Info.parse((await self._rest.request("GET", "/info")).json())
+        return await self._rest.parsed(Info.parse, "GET", "/info")
 
     async def stream(
         self,
@@ -205,6 +205,9 @@ class AsyncClient:
                 if config.policy != pb.POLICY_EVERY:
                     while unanswered:
                         yield unanswered.popleft().reply("lost", None)
+                if source.ended and not unanswered:  # nothing is left that another connection could answer
+                    source.check()
+                    return
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(source.failed.wait(), pause)
                 source.check()

@@ -2,13 +2,14 @@
 
 import ssl
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import grpc
 import httpx
 
+from pranet_client.errors import InvalidInput, TlsError
 from pranet_client.tls import load_authorities, load_identity
 
 
@@ -17,9 +18,14 @@ class Access:
     """Token and TLS files for a server. The default, none of them, suits a server on the same machine.
 
     gRPC uses TLS if ``ca`` is given; REST uses it if the URL begins with ``https``.
+
+    Raises:
+        InvalidInput: the token has characters that no token has.
+        TlsError: there is a certificate without its key, or a key without its certificate.
+
     """
 
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
     ca: Path | None = None  # PEM: the authorities that may sign the server's certificate
     cert: Path | None = None  # PEM: the client's certificate, for a server that requires one (mTLS)
     key: Path | None = None  # PEM: its private key
@@ -28,6 +34,13 @@ class Access:
         for name in ("ca", "cert", "key"):
             if isinstance(given := getattr(self, name), str):
                 object.__setattr__(self, name, Path(given))
+        if self.token is not None:
+            token = self.token.strip()  # a file that holds it ends with a line break
+            if not (token.isascii() and token.isprintable()):
+                raise InvalidInput("the token has characters that no token has; pass what pranet tokens add printed")
+            object.__setattr__(self, "token", token)
+        if (self.cert is None) != (self.key is None):
+            raise TlsError("a client certificate needs its key; pass both cert and key")
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """Return the token as gRPC metadata; HTTP headers have the same form."""
@@ -40,7 +53,7 @@ class Access:
             TlsError: a file cannot be used.
 
         """
-        verify = self._context() if self.ca else True
+        verify = self._context() if self.ca or self.cert else True
         return httpx.AsyncClient(base_url=url, headers=dict(self.metadata()), verify=verify, trust_env=False, **options)
 
     def channel(self, target: str, options: Sequence[tuple[str, Any]] = ()) -> grpc.aio.Channel:
@@ -50,6 +63,8 @@ class Access:
             TlsError: a file cannot be used.
 
         """
+        if self.ca is None and self.cert:
+            raise TlsError("a client certificate needs TLS; pass ca, too, the authority of the server")
         if self.ca is None:
             return grpc.aio.insecure_channel(target, options=options)
         self._context()  # checks the files, since gRPC's own errors do not name the faulty one
@@ -62,6 +77,8 @@ class Access:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         if self.ca:
             load_authorities(context, self.ca)
+        else:
+            context.load_default_certs()
         if self.cert and self.key:
             load_identity(context, self.cert, self.key)
         return context

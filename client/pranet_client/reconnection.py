@@ -12,7 +12,6 @@ FIRST_PAUSE_SECONDS = 0.25  # before the second connection; doubled each time un
 LONGEST_PAUSE_SECONDS = 8.0
 FIRST_REPLY_SECONDS = 10.0  # a stream without any reply gives up after this time
 FINAL_CODES = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
-TRANSIENT_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +54,11 @@ class Reconnection:
 
 def is_final(error: grpc.aio.AioRpcError) -> bool:
     """Return whether the service or a proxy refused the call, which a retry would not change."""
-    return error.code() not in TRANSIENT_CODES and (error.code() in FINAL_CODES or bool(_cause(error)))
+    if error.code() is grpc.StatusCode.UNAVAILABLE:
+        return False
+    if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:  # the service is full, or a message is too large for ever
+        return "retry-after" not in _metadata(error)
+    return error.code() in FINAL_CODES or bool(_cause(error))
 
 
 def request_failed(target: str, error: grpc.aio.AioRpcError) -> RequestFailed:

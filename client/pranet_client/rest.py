@@ -1,9 +1,9 @@
 """Requests over REST: in time, and repeated where that is safe, with errors that say what happened."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
@@ -12,6 +12,8 @@ from pranet_client.errors import RequestFailed
 REPEATED = (429, 503)  # the service did not begin the work
 BROKEN = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)  # a connection, such as an idle one, was closed
 REPEAT_SECONDS = 1.0  # before the next attempt, unless ``Retry-After`` says otherwise
+
+T = TypeVar("T")
 
 
 class Rest:
@@ -42,6 +44,20 @@ class Rest:
                 return answer
         except TimeoutError:
             raise self._too_slow() from None
+
+    async def parsed(self, parse: Callable[[Any], T], method: str, path: str, **options: Any) -> T:
+        """Return what ``parse`` makes of the JSON of a successful answer.
+
+        Raises:
+            RequestFailed: see ``request``; or the answer is not one of this service.
+
+        """
+        answer = await self.request(method, path, **options)
+        try:
+            return parse(answer.json())
+        except (ValueError, LookupError, TypeError) as error:
+            reason = f"{self._http.base_url} answers, but not as this service does; check the address"
+            raise RequestFailed(f"http-{answer.status_code}", reason, status=answer.status_code) from error
 
     @asynccontextmanager
     async def opened(self, method: str, path: str, **options: Any) -> AsyncIterator[httpx.Response]:

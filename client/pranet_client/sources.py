@@ -128,6 +128,11 @@ class Source(Generic[S]):
         if self.error is not None:
             raise self.error
 
+    @property
+    def ended(self) -> bool:
+        """Tell whether every frame has been taken from ``pending``."""
+        return self._reading.done()  # it puts None last, for which the last frame has to be taken
+
     async def close(self) -> None:
         """Stop reading, and close the iterator if it can be closed."""
         self._reading.cancel()

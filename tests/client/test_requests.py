@@ -4,15 +4,12 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pranet_client import (
-    AsyncClient,
-    RequestFailed,
-    StreamConfig,
-)
+from pranet_client import Access, AsyncClient, InvalidInput, RequestFailed, StreamConfig, TlsError
 from service.readiness import Phase
 from tests.support.pictures import encoded, red_box
 from tests.support.predictors import PATIENCE, GatedPredictor
@@ -129,3 +126,27 @@ async def test_a_service_that_is_not_there_is_not_taken_for_one_with_another_pro
         ) as failed:
             await client.info()
     assert "gRPC" not in failed.value.detail
+
+
+async def test_an_answer_of_another_server_is_an_error_of_the_client() -> None:
+    page = b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 6\r\n\r\n<html>"
+    async with proxy(page) as (url, _), AsyncClient(url) as client:
+        with pytest.raises(RequestFailed, match="answers, but not as this service does"):
+            await client.segment(PICTURE)
+
+
+def test_a_token_from_a_file_may_end_with_a_line_break_and_is_never_shown() -> None:
+    access = Access("secret\n")
+    assert access.metadata() == (("authorization", "Bearer secret"),)
+    assert "secret" not in repr(access)
+    with pytest.raises(InvalidInput, match="characters that no token has"):
+        Access("two\nlines")
+
+
+def test_a_certificate_is_never_left_out_in_silence(tmp_path: Path) -> None:
+    with pytest.raises(TlsError, match="needs its key"):
+        Access(cert=tmp_path / "cert.pem")
+    with pytest.raises(TlsError, match="pass ca, too"):
+        Access(cert=tmp_path / "cert.pem", key=tmp_path / "key.pem").channel("127.0.0.1:1")
+    with pytest.raises(TlsError, match=r"cert\.pem"):
+        Access(cert=tmp_path / "cert.pem", key=tmp_path / "key.pem").http("https://127.0.0.1")

@@ -1,7 +1,6 @@
 import asyncio
 import contextlib
 import itertools
-import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from time import monotonic
@@ -24,6 +23,7 @@ from service.commands.video.writer import VideoWriter
 from service.frames.codec import decode
 from tests.support.patching import Patches
 from tests.support.pictures import SAMPLES, encoded, mask_of, red_box
+from tests.support.ports import free_port
 from tests.support.serving import PATIENCE, Running, serving
 
 PICTURE = encoded(red_box(64, 48, (16, 12, 48, 36)))
@@ -32,12 +32,6 @@ EVERY = pb.StreamConfig(policy=pb.POLICY_EVERY)
 
 def target(it: Running) -> str:
     return f"127.0.0.1:{it.grpc_port}"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def frame(number: int) -> VideoFrame:
@@ -211,6 +205,13 @@ async def test_the_stream_command_records_a_session_and_replay_finds_it_unchange
         assert f"identical {len(SAMPLES)}" in capsys.readouterr().out
         (recording / "masks" / "00000000.png").write_bytes(encoded(red_box(568, 497, (0, 0, 9, 9)).convert("L")))
         assert await asyncio.to_thread(main, ["replay", str(recording), *server]) == 1  # it differs now
+        answers = recording / "answers.jsonl"
+        answers.write_text(answers.read_text()[:-9])  # as a kill leaves it
+        capsys.readouterr()
+        assert await asyncio.to_thread(main, ["replay", str(recording), *server]) == 1
+        assert f"compared {len(SAMPLES) - 1}" in capsys.readouterr().out
+        answers.write_text("")
+        assert await asyncio.to_thread(main, ["replay", str(recording), *server]) == 1  # nothing agrees
         assert await asyncio.to_thread(main, ["stream", str(video), "--raw", *server]) == 0
         assert f"answered {len(SAMPLES)}" in capsys.readouterr().out
 
@@ -224,6 +225,13 @@ def test_a_source_that_cannot_be_read_is_named_in_one_line(
     Path("README.md").write_text("no video")
     assert main(["stream", source]) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_a_video_that_cannot_be_written_is_refused_before_the_server_is_called(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(["stream", "demo:", "--out", str(tmp_path / "o.webm"), "--server", "127.0.0.1:1"]) == 2
+    assert "end it with .mp4" in capsys.readouterr().err
 
 
 def test_the_synthetic_sweep_moves_and_repeats() -> None:
