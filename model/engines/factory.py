@@ -18,6 +18,7 @@ from model.weights.weights_file import WeightsFile
 
 ENGINES = ("torch", "openvino")
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
+AMPERE = 8  # compute capability
 DEFAULT_BATCH_SIZES = {"cpu": 8, "cuda": 32}
 
 
@@ -97,13 +98,21 @@ def resolve_device(name: str) -> str:
         return name
     gpus = _gpus()
     if name == "auto":
-        return "cuda:0" if gpus else "cpu"
+        return next((f"cuda:{index}" for index in range(gpus) if _computes(index)), "cpu")
     wanted = re.fullmatch(r"cuda(?::(\d+))?", name)
     if wanted is None:
         raise DeviceError(f"device {name!r} is unknown; use auto, cpu, cuda or cuda:N")
     index = int(wanted[1] or 0)
     if index >= gpus:
-        raise DeviceError(f"device {name} is not available (CUDA GPUs found: {gpus}); use --device auto or cpu")
+        raise DeviceError(
+            f"device {name} is not available (CUDA GPUs found: {gpus}); use --device auto or cpu, or give the "
+            "container its GPU (docker run --gpus all)"
+        )
+    if not _computes(index):
+        raise DeviceError(
+            f"the installed PyTorch cannot compute on {name}, which may be too old for it or out of order; install a "
+            "build for this GPU (docs/operations.md), or use --device auto or cpu"
+        )
     return f"cuda:{index}"
 
 
@@ -120,6 +129,8 @@ def resolve_precision(device: str, engine: str, name: str) -> str:
         return "bf16" if engine == "openvino" and computes_bfloat16() else "fp32"
     if name not in PRECISIONS:
         raise DeviceError(f"precision {name!r} is unknown; use auto, {', '.join(PRECISIONS)}")
+    if name == "bf16" and device != "cpu" and _generation(device) < AMPERE:
+        raise DeviceError("bf16 needs an NVIDIA GPU of the generation Ampere or later; use --precision fp16")
     if name == "int8" and device != "cpu":
         raise DeviceError("int8 runs on CPUs only; use --precision fp16 on a GPU")
     if name == "fp16" and device == "cpu":
@@ -133,6 +144,22 @@ def resolve_precision(device: str, engine: str, name: str) -> str:
 def default_batch_size(device: str) -> int:
     """Return the default of the largest batch on a device: 8 frames on a CPU, 32 on a GPU."""
     return DEFAULT_BATCH_SIZES[resolve_device(device).partition(":")[0]]
+
+
+def _generation(device: str) -> int:
+    import torch
+
+    return torch.cuda.get_device_capability(device)[0]
+
+
+def _computes(index: int) -> bool:
+    """Tell whether a GPU computes at all: PyTorch also lists those that its build has no kernels for."""
+    import torch
+
+    try:
+        return bool(torch.zeros(1, device=f"cuda:{index}").add_(1).item() == 1)
+    except RuntimeError:
+        return False
 
 
 def _gpus() -> int:

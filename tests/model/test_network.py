@@ -15,6 +15,7 @@ from model.rewrites.folding import fold_batch_norm
 from model.rewrites.scale_grouping import group_scales
 from model.weights import checkpoint
 from model.weights.checkpoint import Checkpoint
+from tests.support.patching import Patches
 from tests.support.pictures import ROOT
 
 
@@ -89,6 +90,23 @@ def test_a_gpu_that_is_not_there_is_an_error_and_never_a_silent_fallback(weights
     with pytest.raises(DeviceError, match="use --device auto or cpu"):
         factory.create(weights, device="cuda")
     assert factory.resolve_device("auto") == "cpu"
+
+
+def test_a_gpu_that_this_pytorch_has_no_kernels_for_is_not_chosen(patched: Patches) -> None:
+    patched(factory, "_gpus", lambda: 2)
+    patched(factory, "_computes", lambda index: index == 1)
+    assert factory.resolve_device("auto") == "cuda:1"
+    assert factory.resolve_device("cuda:1") == "cuda:1"
+    with pytest.raises(DeviceError, match="cannot compute on cuda:0"):
+        factory.resolve_device("cuda:0")
+    patched(factory, "_computes", lambda index: False)
+    assert factory.resolve_device("auto") == "cpu"
+
+
+def test_bfloat16_is_refused_on_a_gpu_without_it(patched: Patches) -> None:
+    patched(factory, "_generation", lambda device: 7)
+    with pytest.raises(DeviceError, match="use --precision fp16"):
+        factory.resolve_precision("cuda:0", "torch", "bf16")
 
 
 def test_half_precision_on_a_cpu_is_refused_with_the_alternatives(weights: Checkpoint) -> None:

@@ -17,6 +17,7 @@ from PIL import Image
 from model import cores, transforms
 from model.engines import factory
 from model.engines.predictor import DeviceError, Predictor
+from model.engines.torch import predictor as torch_predictor
 from model.rewrites.folding import fold_batch_norm
 from model.weights import checkpoint
 from model.weights.checkpoint import Checkpoint
@@ -212,6 +213,38 @@ def test_a_cache_that_may_not_be_read_is_only_a_warning(
     assert "Permission denied" in caplog.text
 
 
+def test_a_graph_that_another_process_has_cached_meanwhile_is_kept(
+    weights: Checkpoint, tmp_path: Path, quick: Calls, patched: Patches
+) -> None:
+    made = openvino_graph.graph(weights, "fp32", tmp_path)
+    (kept,) = tmp_path.iterdir()
+    first = (kept / "graph.bin").stat().st_ino
+    openvino_graph._keep(made, kept)
+    assert list(tmp_path.iterdir()) == [kept]
+    assert (kept / "graph.bin").stat().st_ino == first  # others may have it open
+
+
+def test_what_a_killed_process_left_of_its_cache_is_removed(weights: Checkpoint, tmp_path: Path, quick: Calls) -> None:
+    made = openvino_graph.graph(weights, "fp32", tmp_path)
+    (kept,) = tmp_path.iterdir()
+    old, new = (tmp_path / f"{kept.name}.{end}" for end in ("0123abcd", "4567abcd"))
+    for each in (old, new):
+        each.mkdir()
+    os.utime(old, (0, 0))
+    openvino_graph._keep(made, kept)
+    assert sorted(tmp_path.iterdir()) == [kept, new]  # the new one may be at work
+
+
+def test_pytorch_keeps_to_the_usable_cores(patched: Patches) -> None:
+    patched(torch_predictor, "usable_cores", lambda: 1)
+    threads = torch.get_num_threads()
+    try:
+        torch_predictor.limit_threads()
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_another_user_may_read_what_is_cached(cache: Path, predictor: Predictor) -> None:
     (folder,) = cache.iterdir()
     reference = cache / "made by hand"
@@ -335,5 +368,32 @@ def test_a_container_uses_no_more_cores_than_it_may(
     allowance: str, expected: int, tmp_path: Path, patched: Patches
 ) -> None:
     patched(cores.os, "sched_getaffinity", lambda pid: set(range(1000)))
+    (tmp_path / "own").write_text("0::/\n")
     (tmp_path / "cpu.max").write_text(allowance)
-    assert cores.usable_cores(tmp_path / "cpu.max") == expected
+    assert cores.usable_cores(own=tmp_path / "own", mounted=tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    ("groups", "files"),
+    [
+        ("0::/system.slice/pranet.service\n", {"system.slice/pranet.service/cpu.max": "200000 100000"}),
+        ("0::/pods/pod/container\n", {"pods/cpu.max": "200000 100000", "pods/pod/container/cpu.max": "max 100000"}),
+        (
+            "4:memory:/a\n3:cpu,cpuacct:/docker/1\n1:name=systemd:/docker/1\n",
+            {"cpu/docker/1/cpu.cfs_quota_us": "150000", "cpu/docker/1/cpu.cfs_period_us": "100000"},
+        ),
+        (
+            "3:cpu:/docker/1\n",  # as a container of version 1 sees it, whose group is mounted as the root
+            {"cpu/cpu.cfs_quota_us": "200000", "cpu/cpu.cfs_period_us": "100000"},
+        ),
+    ],
+)
+def test_the_quota_of_any_group_around_the_process_counts(
+    groups: str, files: dict[str, str], tmp_path: Path, patched: Patches
+) -> None:
+    patched(cores.os, "sched_getaffinity", lambda pid: set(range(1000)))
+    (tmp_path / "own").write_text(groups)
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert cores.usable_cores(own=tmp_path / "own", mounted=tmp_path) == 2

@@ -10,6 +10,7 @@ import warnings
 import openvino as ov
 import torch
 
+from model.engines.torch.predictor import limit_threads
 from model.network.normalisation import Centred
 from model.rewrites.decoder_folding import fold_end_of_decoder
 from model.rewrites.folding import fold_batch_norm
@@ -28,6 +29,7 @@ def convert(weights: WeightsFile, size: int = SIZE) -> ov.Model:
         CheckpointError: the weights file cannot be used.
 
     """
+    limit_threads()
     network = checkpoint.of_file(weights).network()
     log.info("converting %s for OpenVINO, which takes some seconds at the first start", weights.model_id)
     folded = fold_batch_norm(network)

@@ -3,11 +3,13 @@
 A start that finds the graph in the cache, by the hash of the weights file, needs neither the weights nor PyTorch.
 """
 
+import contextlib
 import hashlib
 import logging
 import os
 import secrets
 import shutil
+import time
 from pathlib import Path
 
 import openvino as ov
@@ -20,6 +22,7 @@ from model.weights.weights_file import WeightsFile
 FORMAT = 5  # increase it whenever a change converts the same weights to another graph
 FILE, WEIGHTS = "graph.xml", "graph.bin"
 SEAL = "graph.sha256"
+ABANDONED_SECONDS = 3600.0
 
 log = logging.getLogger(__name__)
 
@@ -74,16 +77,35 @@ def _read(kept: Path) -> ov.Model:
 def _keep(made: ov.Model, kept: Path) -> None:
     """Write the graph atomically: other processes see all of it or nothing."""
     kept.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(kept)
     making = kept.with_name(f"{kept.name}.{secrets.token_hex(4)}")
     making.mkdir()
     try:
         ov.save_model(made, making / FILE, compress_to_fp16=False)
         (making / SEAL).write_bytes(_digest(making))
-        _remove(kept)  # if it exists, it could not be read
-        os.replace(making, kept)
-    except BaseException:
+        if not _is_whole(kept):
+            _remove(kept)
+            with contextlib.suppress(OSError):
+                os.replace(making, kept)
+        if not _is_whole(kept):  # it is if another process has made it meanwhile
+            raise OSError(f"{kept} cannot be replaced")
+    finally:
         shutil.rmtree(making, ignore_errors=True)
-        raise
+
+
+def _is_whole(kept: Path) -> bool:
+    try:
+        return (kept / SEAL).read_bytes() == _digest(kept)
+    except OSError:
+        return False
+
+
+def _remove_abandoned(kept: Path) -> None:
+    """Remove what processes left that were killed while they wrote."""
+    for left in kept.parent.glob(f"{kept.name}.????????"):
+        with contextlib.suppress(OSError):  # another process removes it, too
+            if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
+                shutil.rmtree(left)
 
 
 def _digest(folder: Path) -> bytes:

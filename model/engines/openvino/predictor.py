@@ -17,6 +17,7 @@ from model.weights.weights_file import WeightsFile
 
 MAX_STREAMS = 8  # each keeps about 60 MB of activations
 ov.Type.u8.to_dtype()  # creates a table of types; two threads that create it at once would deadlock
+CAPABILITIES = "OPTIMIZATION_CAPABILITIES"
 HINTS = {"fp32": ov.Type.f32, "bf16": ov.Type.bf16}  # for floating-point operations
 
 
@@ -107,9 +108,13 @@ class _Requests:
         """
         with self._lock:
             if self._compiled is None:
-                compiled = ov.Core().compile_model(self._network, "CPU", self._options)
+                core = ov.Core()
+                compiled = core.compile_model(self._network, "CPU", self._options)
                 hint = self._options["INFERENCE_PRECISION_HINT"]
-                if compiled.get_property("INFERENCE_PRECISION_HINT") != hint:  # OpenVINO may ignore the hint
+                ignored = compiled.get_property("INFERENCE_PRECISION_HINT") != hint
+                # On processors with AVX-512 alone, OpenVINO takes the hint and computes in float32 with conversions.
+                emulated = self._floating == "bf16" and "BF16" not in core.get_property("CPU", CAPABILITIES)
+                if ignored or emulated:
                     advice = "use --precision fp32, int8 or auto"
                     raise DeviceError(f"this processor does not support {self._floating}; {advice}")
                 self._compiled, self._network = compiled, None

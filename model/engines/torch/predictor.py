@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.cores import usable_cores
 from model.engines.predictor import ModelRef
 from model.network.normalisation import Normalised
 from model.rewrites.folding import fold_batch_norm
@@ -11,7 +12,13 @@ from model.transforms import SIZE, Floats, Pixels
 from model.weights import checkpoint
 from model.weights.weights_file import WeightsFile
 
+
 # On a CPU the service uses float32 only; the others show what a GPU's arithmetic does to published weights.
+def limit_threads(threads: int | None = None) -> None:
+    """Let PyTorch compute with so many threads at most, by default one for each usable core: it knows no quota."""
+    torch.set_num_threads(min(torch.get_num_threads(), threads or usable_cores()))
+
+
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -23,8 +30,7 @@ class TorchPredictor:
     def __init__(
         self, weights: WeightsFile, precision: str, input_size: int = SIZE, threads: int | None = None
     ) -> None:
-        if threads is not None:
-            torch.set_num_threads(threads)
+        limit_threads(threads)
         identity = (weights.model_id, weights.sha256)
         self.model = ModelRef(*identity, "torch", "cpu", precision, weights.presence, input_size)
         network = Normalised(fold_batch_norm(checkpoint.of_file(weights).network()))

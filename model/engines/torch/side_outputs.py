@@ -2,6 +2,7 @@
 
 import torch
 
+from model.engines.torch.predictor import limit_threads
 from model.network.normalisation import normalise
 from model.transforms import Pixels
 from model.weights import checkpoint
@@ -13,6 +14,7 @@ class FourMaps:
 
     def __init__(self, weights: WeightsFile) -> None:
         self.sha256 = weights.sha256
+        limit_threads()
         self._network = checkpoint.of_file(weights).network()
 
     def of(self, pixels: Pixels) -> list[Pixels]:
