@@ -3,9 +3,11 @@
 import argparse
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import signal
+import ssl
 import threading
 from collections.abc import Iterator
 
@@ -100,7 +102,7 @@ async def _work(node: Node, arguments: argparse.Namespace) -> None:
         max_pixels=settings.max_image_pixels,
         metrics=node.metrics,
     )
-    port = receiver.listen(settings.host, arguments.dicom_port, files.context() if files else None)
+    port = receiver.listen(settings.host, arguments.dicom_port, _without_waiting(files.context()) if files else None)
     log.info("ready: %s on port %d of %s, Segmentations go to %s",
              arguments.ae_title, port, settings.host, node.pacs.url)  # fmt: skip
     try:
@@ -110,6 +112,12 @@ async def _work(node: Node, arguments: argparse.Namespace) -> None:
                 tasks.create_task(_sweep(receiver))
     finally:
         await asyncio.to_thread(receiver.stop)
+
+
+def _without_waiting(tls: ssl.SSLContext) -> ssl.SSLContext:
+    """Let the thread of each connection make its handshake: the one that accepts them would wait for a silent peer."""
+    tls.wrap_socket = functools.partial(tls.wrap_socket, do_handshake_on_connect=False)  # type: ignore[method-assign]
+    return tls
 
 
 async def _sweep(receiver: Receiver) -> None:

@@ -4,6 +4,7 @@ OpenJPEG allocates for every tile, precinct and code block before it decodes: 92
 pixels with code blocks of 4x4.
 """
 
+import itertools
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -20,6 +21,8 @@ LARGEST = 15  # exponent of a precinct that takes all
 MAX_TILES = 8192  # tiles times components; OpenJPEG takes 4 KiB for each. 3840x2160 in RGB has 6,120 of 64x64
 MAX_BLOCKS = 2**18  # code blocks and precincts; OpenJPEG takes 500 bytes for each. 50 megapixels have 147,000 of 32x32
 MAX_TILE_PARTS = 2**15
+MAX_LEVELS = 32  # table A.15
+MAX_SEGMENTS = 2**12  # of a header; a comment or a style each
 ADVICE = "encode it with larger ones"
 
 
@@ -51,9 +54,12 @@ def size(data: bytes) -> tuple[int, int] | None:
     width, height = right - left, bottom - top
     tile = min(wide, width), min(high, height)
     try:
-        styles = list(_styles(data, start + 4 + struct.unpack_from(">H", data, start + 4)[0], components))
+        found = _styles(data, start + 4 + struct.unpack_from(">H", data, start + 4)[0], components)
+        styles = list(itertools.islice(found, components + 2))
     except (struct.error, IndexError):
         return None
+    if len(styles) > components + 1 or any(style.levels > MAX_LEVELS for style in styles):
+        return None  # T.800, A.6.1 and A.6.2: one style for all, and one for each component
     if any(_blocks(style, *tile) * tiles * components > MAX_BLOCKS for style in styles):
         raise UnsupportedImage(f"the JPEG 2000 has more than {MAX_BLOCKS} code blocks and precincts; {ADVICE}")
     return width, height
@@ -84,7 +90,7 @@ def _check_tile_parts(data: bytes, at: int) -> None:
 
 def _segments(data: bytes, at: int) -> Iterator[tuple[int, int, bytes]]:
     """Yield the markers of a header, their places, and what their segments hold, up to and with SOT, or up to SOD."""
-    while True:
+    for _ in range(MAX_SEGMENTS):
         (marker,) = struct.unpack_from(">H", data, at)
         if marker == SOD or marker < FIRST:
             return
@@ -93,6 +99,7 @@ def _segments(data: bytes, at: int) -> Iterator[tuple[int, int, bytes]]:
         if marker == SOT:
             return
         at += 2 + length
+    raise UnsupportedImage(f"a header of the JPEG 2000 has more than {MAX_SEGMENTS} segments; encode it again")
 
 
 def _style(content: bytes, *, precincts: int) -> Style:

@@ -33,6 +33,7 @@ from service.errors import InvalidRequest, ServiceError, TooManyBytes, TooManyPi
 from service.frames.codec import Packed
 
 MAX_RLE_BYTES = 8 * 2**20  # of a frame; enough for 1920x1080. Run lengths can unpack to 64 times their size
+EXTENDED_OFFSETS = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")  # of frames with one fragment each
 MAX_FRAMES = 100_000  # an hour of video; the number is only declared, but memory is allocated for each frame
 # Classes whose pixels are not what a camera saw.
 NO_PICTURES = (
@@ -140,6 +141,9 @@ def _checked(dataset: Dataset, decoder: Decoder | None, max_pixels: int) -> Stud
         raise UndecodableImage(f"the DICOM object is not an image: it has no {', '.join(missing)}; send an image")
     if decoder is not None:
         pixels.check(dataset)
+        for table in EXTENDED_OFFSETS:  # a decoder would find frames by it that were not checked
+            if table in dataset:
+                del dataset[table]
     if min(dataset.Rows, dataset.Columns) < 1:
         raise UndecodableImage("the DICOM object declares no rows or no columns; send an image")
     if dataset.Rows * dataset.Columns > max_pixels:

@@ -52,9 +52,10 @@ class Video:
         most = -(-width // BLOCK) * -(-height // BLOCK) * BLOCK**2
         limits = {"max_pixels": str(most)}
         only = {"format_whitelist": FORMATS, "protocol_whitelist": "none"}
+        how: dict[str, Any] = {"container_options": only, "metadata_errors": "replace"}  # tags have any encoding
         try:
             source = io.BytesIO(_stream(pixel_data, count))
-            container: Any = av.open(source, mode="r", options=limits, container_options=only)
+            container: Any = av.open(source, mode="r", options=limits, **how)
             stream = container.streams.video[0]
             stream.codec_context.options = limits
             stream.codec_context.thread_count = 1  # the pool of threads has one for each core already

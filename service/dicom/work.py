@@ -33,7 +33,7 @@ def number_of(dataset: Dataset) -> float:
     """Return the number of an object in its series; infinity if it has none."""
     try:
         return int(dataset.InstanceNumber)
-    except (AttributeError, TypeError, ValueError):
+    except (AttributeError, TypeError, ValueError, OverflowError):
         return inf
 
 

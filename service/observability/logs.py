@@ -12,6 +12,7 @@ QUIETER = {  # the lowest levels at which loggers of libraries are logged
     "httpx": logging.WARNING,
     "httpcore": logging.WARNING,
     "pynetdicom": logging.ERROR,  # below, it tells of each message, and warns of faults of peers
+    "pynetdicom.dul": logging.CRITICAL,  # shows a traceback for each peer that vanishes
     "uvicorn.error": logging.ERROR,  # warns of clients' faults, which this service answers and logs itself
     "python_multipart": logging.CRITICAL,  # quotes bytes of the request body
 }

@@ -65,6 +65,9 @@ class Node:
                     log.error("the spool cannot be used: %s; next attempt in %g s", error.strerror, LONGEST_WAIT)
                     await asyncio.sleep(LONGEST_WAIT)
                     arrived.set()
+                except Exception as error:  # an object that nobody thought of would end the command at every start
+                    log.exception("an association cannot be segmented")
+                    await asyncio.to_thread(self._set_aside, folder, error)
                 made.set()
 
     async def _segment(self, folder: Path) -> None:
@@ -79,6 +82,12 @@ class Node:
                     written[f"{len(written) + 1}.dcm"] = result.content
                     log.info("objects segmented: %d, with %d frames", len(files), result.frames)
         await asyncio.to_thread(self.spool.segmented, folder, written)
+
+    def _set_aside(self, folder: Path, error: Exception) -> None:
+        """Keep the objects of a folder for the operator."""
+        if found := objects(folder):
+            self.spool.fail(found, f"{type(error).__name__}: {error}")
+        self.spool.segmented(folder, {})
 
     async def _attempts(self, group: list[Path]) -> "list[tuple[list[Path], seg.Written | ServiceError]]":
         """Segment objects together; if that fails, each alone, so that one faulty object costs no other."""
@@ -141,6 +150,12 @@ class Node:
                 absent = reason
                 if not reason.answered:
                     break
+            except OSError:
+                raise
+            except Exception as error:  # an operator may have put there what is no Segmentation
+                kept = self.spool.refused(file, f"it is no Segmentation ({type(error).__name__})")
+                self.metrics.segmentations.labels(REFUSED).inc()
+                log.error("a file is no Segmentation and lies in %s now", kept)
             else:
                 self.spool.stored(file)
                 self.metrics.segmentations.labels(STORED).inc()

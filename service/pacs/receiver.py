@@ -38,7 +38,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # m
 
 from model.errors import UserError
 from service.access.listening import why
-from service.dicom import study, video
+from service.dicom import seg, study, video
 from service.errors import ServiceError, TooManyBytes, UndecodableImage
 from service.pacs.metrics import RECEIVED, REFUSED, NodeMetrics
 from service.pacs.spool import Spool, sync
@@ -131,6 +131,7 @@ class Receiver:
         self._before = _config.STORE_RECV_CHUNKED_DATASET, tempfile.tempdir
         _config.STORE_RECV_CHUNKED_DATASET, tempfile.tempdir = True, str(self._spool.parts)
         handlers: list[Any] = [
+            (evt.EVT_CONN_OPEN, _opened),
             (evt.EVT_C_STORE, self._store),
             (evt.EVT_CONN_CLOSE, self._ended),
             (evt.EVT_REJECTED, self._rejected),
@@ -174,7 +175,7 @@ class Receiver:
         if size > self._max_bytes:
             raise TooManyBytes(f"{size} bytes are too many; raise --max-archive-bytes")
         with self._reading:
-            study.read(path.read_bytes(), self._max_pixels)
+            seg.check([study.read(path.read_bytes(), self._max_pixels).dataset])
         if not uid.is_valid:  # it becomes the name of a file
             raise UndecodableImage("the SOP Instance UID is not valid; send a valid one")
         with path.open("rb") as file:
@@ -219,6 +220,11 @@ class Receiver:
         wanted = event.assoc.requestor.primitive
         called = wanted.called_ae_title if wanted else "?"
         log.warning("rejected an association of %s, which called %s", _peer(event.assoc), called)
+
+
+def _opened(event: Event) -> None:
+    """Limit the time of each read and write: pynetdicom would wait for ever inside a message, and for a handshake."""
+    event.assoc.dul.socket.socket.settimeout(NETWORK_SECONDS)  # type: ignore[union-attr]
 
 
 def _peer(association: Association) -> str:

@@ -108,13 +108,16 @@ class Spool:
         """Move complete Segmentations on, and delete their objects; after a crash, the next start does it."""
         made = done / "made"
         if made.exists() and any(made.iterdir()):
-            made.rename(self._segmented / done.name.removesuffix(DONE))
+            place = self._segmented / done.name.removesuffix(DONE)
+            # An operator may have put the objects back while others of their number wait here.
+            made.rename(self._segmented / self._next() if place.exists() else place)
             sync(self._segmented)
         shutil.rmtree(done)
 
     def to_store(self) -> list[Path]:
-        """Return the Segmentations that the PACS has not stored yet, the oldest first."""
-        return [file for folder in self._numbered(self._segmented) for file in sorted(folder.glob("*.dcm"))]
+        """Return the Segmentations that the PACS has not stored yet, the oldest first; never objects beside them."""
+        files = [file for folder in self._numbered(self._segmented) for file in sorted(folder.glob("*.dcm"))]
+        return [file for file in files if file.stem.isdigit()]
 
     def stored(self, file: Path) -> None:
         """Delete a Segmentation that the PACS has stored."""

@@ -105,7 +105,9 @@ class Pacs:
         try:
             answer = await self._client.post("/studies", content=body, headers=headers)
         except httpx.HTTPError as error:
-            raise Absent(f"it cannot be reached ({error or type(error).__name__})", answered=False) from error
+            connected = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)  # then others may get through
+            why = f"it cannot be reached ({str(error) or type(error).__name__})"
+            raise Absent(why, answered=connected) from error
         reason = _failure_reason(answer)
         if reason in OUT_OF_RESOURCES:
             raise Absent("it is out of resources", answered=True)

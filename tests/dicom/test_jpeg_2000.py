@@ -97,3 +97,20 @@ def test_tile_parts_are_bounded() -> None:
     assert jpeg_2000.size(data + part * 9) == (64, 64)
     with pytest.raises(UnsupportedImage, match="tile-parts"):
         jpeg_2000.size(data + part * jpeg_2000.MAX_TILE_PARTS)
+
+
+@pytest.mark.parametrize(("times", "levels"), [(5, 5), (1, 33)])
+def test_a_header_of_more_styles_or_levels_than_there_can_be_declares_nothing(times: int, levels: int) -> None:
+    data = declared((64, 64))
+    at = data.index(SOT)
+    component = b"\xff\x53" + struct.pack(">HBB", 9, 2, 0) + bytes((levels, 4, 4, 0, 1))
+    assert jpeg_2000.size(data[:at] + component * times + data[at:]) is None
+
+
+def test_the_segments_of_a_header_are_bounded() -> None:
+    data = declared((64, 64))
+    at = data.index(SOT)
+    comment = b"\xff\x64" + struct.pack(">HH", 4, 0)
+    assert jpeg_2000.size(data[:at] + comment * 100 + data[at:]) == (64, 64)
+    with pytest.raises(UnsupportedImage, match="segments"):
+        jpeg_2000.size(data[:at] + comment * jpeg_2000.MAX_SEGMENTS + data[at:])

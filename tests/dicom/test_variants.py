@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import struct
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -30,6 +31,7 @@ from pydicom.uid import (
     VLPhotographicImageStorage,
 )
 
+from service.frames.codec import to_rgb
 from tests.support.dicom_objects import (
     DICOM,
     MASKS,
@@ -280,3 +282,13 @@ async def test_who_leaves_while_a_segmentation_is_made_takes_its_frames_along(fr
         answer = await sent(it, dicom(pictures), accept="application/dicom")
     assert answer.status_code == 200
     assert predictor.frames == 1 + frames
+
+
+def test_frames_are_found_by_what_was_checked_and_not_by_a_table_that_points_elsewhere() -> None:
+    made = dicom([PICTURES[0]], JPEG2000Lossless)
+    made.ExtendedOffsetTable = struct.pack("<Q", 4)
+    made.ExtendedOffsetTableLengths = struct.pack("<Q", 10)
+    from service.dicom import study  # it needs packages that not every Python has
+
+    (decode,) = study.read(written(made), 10**7).frames
+    assert np.array_equal(np.asarray(to_rgb(decode(), 10**7)[0]), np.asarray(PICTURES[0].convert("RGB")))

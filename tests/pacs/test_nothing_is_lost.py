@@ -10,16 +10,19 @@ import time
 from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import pytest
 from pydicom import dcmread
 from pydicom.uid import JPEGBaseline8Bit, generate_uid
 from pynetdicom import dimse_messages
 
+from pranet_client.credentials import NO_ACCESS
 from service import runtime
 from service.pacs.spool import Spool
-from service.pacs.stow import REASONS
+from service.pacs.stow import REASONS, Absent, Pacs
 from tests.support.dicom_objects import HAS_DICOM, NO_DICOM, PICTURES, dicom
 from tests.support.patching import Patches
 from tests.support.predictors import PATIENCE, RedPredictor
@@ -32,6 +35,7 @@ if not HAS_DICOM:
     pytest.skip(NO_DICOM, allow_module_level=True)
 
 from service.commands import receive
+from service.dicom import work
 from service.pacs import node
 from tests.support.servers.dicom_node import free_port, receiving, sent, series, sources
 
@@ -243,3 +247,45 @@ def seen(look: Callable[[], Any]) -> Any:
         assert time.monotonic() < end
         time.sleep(0.1)
     return found
+
+
+async def test_what_is_no_segmentation_holds_up_none(pacs: Stow, tmp_path: Path, patched: Patches) -> None:
+    folder = tmp_path / "spool" / "segmented" / "7"
+    folder.mkdir(parents=True)
+    (folder / "1.dcm").write_bytes(b"no object")
+    async with receiving(tmp_path / "spool", pacs.url, patched) as it:
+        await sent(it.port, series())
+        await until(lambda: bool(pacs.stored))
+        assert await it.failed() == ["1.dcm: it is no Segmentation (InvalidDicomError)"]
+
+
+async def test_a_fault_in_the_work_on_an_association_is_kept_aside_with_its_objects(
+    pacs: Stow, tmp_path: Path, patched: Patches
+) -> None:
+    def fault(folder: Path, max_bytes: int) -> list[list[Path]]:
+        raise OverflowError("a number that nobody thought of")
+
+    patched(node, "groups", fault)
+    async with receiving(tmp_path / "spool", pacs.url, patched) as it:
+        await sent(it.port, series()[:1])
+        (line,) = await it.failed()
+        assert line.endswith(": OverflowError: a number that nobody thought of")
+        await until(lambda: len(it.waiting()) == 2)  # the object and its reason
+
+
+@pytest.mark.parametrize("error", [httpx.ConnectError, httpx.ReadTimeout])
+async def test_one_segmentation_that_is_not_taken_in_time_does_not_hold_up_the_others(
+    error: type[httpx.TransportError],
+) -> None:
+    def fail(request: httpx.Request) -> httpx.Response:
+        raise error("")
+
+    async with Pacs("http://pacs", NO_ACCESS) as pacs:
+        pacs._client = httpx.AsyncClient(base_url="http://pacs", transport=httpx.MockTransport(fail))
+        with pytest.raises(Absent, match=error.__name__) as absent:
+            await pacs.store(b"", "1.2")
+        assert absent.value.answered is (error is httpx.ReadTimeout)
+
+
+def test_a_number_that_is_infinite_is_none() -> None:
+    assert work.number_of(SimpleNamespace(InstanceNumber=float("inf"))) == float("inf")  # type: ignore[arg-type]

@@ -1,16 +1,20 @@
 """What a node refuses, and what its peer is told."""
 
+import asyncio
+import contextlib
 import errno
+import ssl
 from pathlib import Path
 
 import pytest
 from pydicom.uid import BasicTextSRStorage
 
 from service.pacs.spool import Spool
+from tests.support.certificates import Authority
 from tests.support.dicom_objects import HAS_DICOM, NO_DICOM, PICTURES, dicom
 from tests.support.patching import Patches
 from tests.support.servers.stow import Stow
-from tests.support.serving import until
+from tests.support.serving import PATIENCE, until
 
 if not HAS_DICOM:
     pytest.skip(NO_DICOM, allow_module_level=True)
@@ -81,3 +85,43 @@ async def test_what_is_left_of_an_object_that_broke_off_goes_with_the_next_assoc
         (it.spool / "parts" / "half.dcm").write_bytes(b"half an object")
         await sent(it.port, series())
         await until(lambda: bool(pacs.stored) and not it.waiting())
+
+
+async def test_an_object_of_which_no_segmentation_can_be_made_is_refused_at_once(
+    pacs: Stow, tmp_path: Path, patched: Patches
+) -> None:
+    bad = series()[0]
+    del bad.StudyInstanceUID
+    async with receiving(tmp_path / "spool", pacs.url, patched) as it:
+        (answer,) = await sent(it.port, [bad])
+        assert it.waiting() == []
+    assert answer.Status == CANNOT_UNDERSTAND
+
+
+async def closed(reader: asyncio.StreamReader) -> None:
+    async with asyncio.timeout(PATIENCE):
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+
+
+async def test_a_peer_that_vanishes_inside_a_message_is_given_up(pacs: Stow, tmp_path: Path, patched: Patches) -> None:
+    patched(receiver, "NETWORK_SECONDS", 0.5)
+    async with receiving(tmp_path / "spool", pacs.url, patched) as it:
+        reader, writer = await asyncio.open_connection("127.0.0.1", it.port)
+        writer.write(b"\x01\x00\x00\x00\x01\x00half a request for an association")
+        await closed(reader)
+        writer.close()
+
+
+async def test_a_silent_peer_before_its_handshake_keeps_no_other_out(
+    pacs: Stow, tmp_path: Path, patched: Patches
+) -> None:
+    authority = Authority(tmp_path)
+    cert, key = authority.issue("127.0.0.1")
+    async with receiving(tmp_path / "spool", pacs.url, patched, "--tls-cert", cert, "--tls-key", key) as it:
+        _, silent = await asyncio.open_connection("127.0.0.1", it.port)
+        context = ssl.create_default_context(cafile=authority.pem)
+        async with asyncio.timeout(PATIENCE):
+            _, spoken = await asyncio.open_connection("127.0.0.1", it.port, ssl=context)
+        for each in (silent, spoken):
+            each.close()

@@ -147,3 +147,20 @@ def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SpoolError, match=r"file.*folder"):
         Spool(tmp_path / "file" / "spool")
+
+
+def test_objects_beside_segmentations_are_not_stored(spool: Spool) -> None:
+    """An operator may move the whole folder."""
+    spool.segmented(received(spool, "1.dcm"), {"1.dcm": b"of 1"})
+    (spool.to_store()[0].parent / "1.2.840.1.dcm").write_bytes(b"an object")
+    assert [file.name for file in spool.to_store()] == ["1.dcm"]
+
+
+def test_what_is_put_back_while_the_command_runs_hides_no_segmentation(spool: Spool) -> None:
+    folder = received(spool, "1.dcm")
+    spool.segmented(folder, {"1.dcm": b"of 1"})  # the PACS is away
+    folder.mkdir()
+    (folder / "2.dcm").write_bytes(b"2")
+    spool.segmented(folder, {"1.dcm": b"of 2"})
+    assert sorted(file.read_bytes() for file in spool.to_store()) == [b"of 1", b"of 2"]
+    assert after_a_crash(spool).received() == []
