@@ -34,4 +34,5 @@ def secret_of(flag: str, file: Path) -> str:
     try:
         return file.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise AccessError(f"{flag} {file} cannot be read ({error}); give the file that holds the token") from error
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise AccessError(f"{flag} {file} cannot be read ({reason}); check the path and its permissions") from error

@@ -89,7 +89,7 @@ def _int8() -> ModuleType:
     try:
         from model.engines.openvino import int8
     except ImportError as error:
-        raise UserError(f"{error}; int8 needs OpenVINO, which runs on x86-64 processors") from error
+        raise UserError(f"{error}; run this on an x86-64 machine, where make serve installs OpenVINO") from error
     return int8
 
 

@@ -1,6 +1,7 @@
 """``pranet health``: checks whether the server on this machine accepts new work; for container health checks."""
 
 import argparse
+import http.client
 import ssl
 import sys
 import urllib.error
@@ -36,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
         with error:
             print(f"pranet: not ready: {error.read().decode(errors='replace')}", file=sys.stderr)
         return 1
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         advice = "check that it runs, and give the port and --tls-cert that it has, or the same PRANET_ variables"
         print(f"pranet: {url} does not answer ({error}); {advice}", file=sys.stderr)
         return 1

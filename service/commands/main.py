@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Collection, Sequence
@@ -34,6 +35,7 @@ COMMANDS = {
     "evaluate": ("model.evaluation.command", "evaluate weights or maps against annotated pictures"),
 }
 EXTRAS = {"train": "train", "evaluate": "train", "bench": "bench", "export": "export", "receive": "dicom"}
+FAILED = 1
 USAGE_ERROR = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
@@ -57,6 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         advice = how_to_install(EXTRAS[words[0]]) if words[0] in EXTRAS else "run make extras in the checkout"
         print(f"pranet: {words[0]} needs {error.name}, which is not installed; {advice}", file=sys.stderr)
         return USAGE_ERROR
+    except BrokenPipeError as error:
+        if error.filename is not None:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still buffered would fail at the exit
+        print("pranet: what reads standard output has ended, so this command ends, too", file=sys.stderr)
+        return FAILED
     except OSError as error:
         if error.filename is None:
             raise

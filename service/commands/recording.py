@@ -32,7 +32,7 @@ class Recorder:
     def __enter__(self) -> Self:
         for part in ("frames", "masks"):
             (self._folder / part).mkdir(parents=True, exist_ok=True)
-        self._answers = (self._folder / ANSWERS).open("w")
+        self._answers = (self._folder / ANSWERS).open("w", buffering=1)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -74,7 +74,8 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
     """
     try:
-        return [json.loads(line) for line in (folder / ANSWERS).read_text().splitlines()]
+        text = (folder / ANSWERS).read_text()
+        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]  # a kill may cut off the last
     except (OSError, ValueError) as error:
         raise RecordingError(
             f"{folder} is not a valid recording ({error}); give a folder that pranet stream --record has written"

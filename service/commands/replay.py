@@ -12,7 +12,7 @@ from service.commands.stream import follow, stream_config
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Stream the recording again; return 1 if a mask differs.
+    """Stream the recording again; return 1 if a mask differs or is missing, or if there was none to compare.
 
     Raises:
         RecordingError: the folder holds no recording.
@@ -23,6 +23,9 @@ def run(arguments: argparse.Namespace) -> int:
     frames = recording.frames(arguments.recording, lines, hold=arguments.policy == "latest")
     comparison = Comparison(arguments.recording, lines)
     config, access = stream_config(arguments), access_of(arguments)
-    uvloop.run(follow(arguments.server, in_thread(frames), config, [comparison.take], access))
+    statistics = uvloop.run(follow(arguments.server, in_thread(frames), config, [comparison.take], access))
     print(comparison.summary())
-    return 0 if comparison.identical == comparison.compared else 1
+    recorded = sum(line["outcome"] == "answered" for line in lines)
+    missing = arguments.policy == "every" and comparison.compared < recorded
+    differs = comparison.identical < comparison.compared
+    return int(differs or missing or not comparison.compared or bool(statistics.outcomes["failed"]))

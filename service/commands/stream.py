@@ -12,7 +12,7 @@ from pathlib import Path
 import uvloop
 
 from model import files, targets
-from model.errors import SourceError
+from model.errors import SourceError, TargetError
 from model.targets import Targets
 from pranet_client.async_client import AsyncClient
 from pranet_client.connection import Reply
@@ -25,6 +25,7 @@ from service.commands.access import access_of
 from service.commands.recording import Recorder
 from service.commands.stream_statistics import StreamStatistics
 from service.commands.video.source import Source, open_source, paced
+from service.commands.video.suffixes import OVERLAYS
 from service.commands.video.writer import OverlayWriter
 from service.errors import ServiceError
 from service.frames import codec
@@ -43,6 +44,7 @@ def stream_config(arguments: argparse.Namespace) -> pb.StreamConfig:
         roi=arguments.roi,
         smoothing_ms=arguments.smoothing_ms,
         hysteresis=arguments.hysteresis,
+        reuse=arguments.reuse,
     )
     if arguments.threshold is not None:
         config.threshold = arguments.threshold
@@ -156,6 +158,8 @@ def _check(arguments: argparse.Namespace) -> None:
     """Refuse to write over the source, over a video that is there, or into a folder that holds another session."""
     targets = Targets.of(arguments, "out", "save_masks", "record", also=[Path(arguments.source)])
     if arguments.out:
+        if arguments.out.suffix.lower() not in OVERLAYS:
+            raise TargetError(f"--out {arguments.out} is no video that can be written; end it with .mp4")
         targets.wants("--out", arguments.out)
     for flag, folder in (("--save-masks", arguments.save_masks), ("--record", arguments.record)):
         if folder:

@@ -64,3 +64,9 @@ async def test_a_server_that_wants_certificates_is_shown_its_own(tmp_path: Path,
     flags = [text for name, path in tls.items() for text in (f"--{name.replace('_', '-')}", str(path))]
     async with serving(**tls) as running:
         assert await health(running, *flags) == (0 if believed else 1)
+
+
+async def test_it_is_1_where_another_protocol_is_spoken(capfd: pytest.CaptureFixture[str]) -> None:
+    async with serving() as running:
+        assert await asyncio.to_thread(main, ["health", "--port", str(running.grpc_port)]) == 1
+    assert "does not answer" in capfd.readouterr().err

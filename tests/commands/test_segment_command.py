@@ -1,6 +1,7 @@
 """``pranet segment``: what it writes, and what it says when it cannot."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -232,3 +233,29 @@ def test_what_a_video_has_is_passed_by_and_what_it_lacks_is_made(
     assert main(words) == 0
     assert len(videos.read(out)[0]) == 6
     assert {file: file.stat().st_mtime_ns for file in masks.iterdir()} == kept
+
+
+def test_a_file_name_of_other_bytes_than_text_costs_no_other_picture(tmp_path: Path) -> None:
+    """As shares of older systems have them."""
+    folder, table = tmp_path / "in", tmp_path / "findings.csv"
+    folder.mkdir()
+    names = [os.fsdecode(b"h\xf4pital.jpg"), "plain.jpg"]
+    for name in names:
+        shutil.copy(SAMPLES / "polyp-1.jpg", folder / name)
+    for output in ("mask", "json"):
+        masks = tmp_path / output
+        given = ["-o", masks, "--output", output, "--csv", table, "--overwrite"]
+        done = pranet("segment", folder, *given)
+        assert done.returncode == 0, done.stderr
+        assert len(list(masks.iterdir())) == 2
+    assert table.read_bytes().count(b"h\xf4pital.jpg") == 1
+
+
+def test_a_reader_that_ends_early_ends_the_command_in_one_line(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m service.commands.main segment {SAMPLES} -o {tmp_path / 'm'} --jsonl - | head -c 1"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "pranet: what reads standard output has ended, so this command ends, too"
+    assert "Traceback" not in done.stderr

@@ -265,3 +265,18 @@ def test_a_recording_of_a_camera_is_replayed_by_its_capture_times() -> None:
     assert recording.presented(line) == 7.0
     assert recording.presented(line | {"presented": 0.5}) == 0.5
     assert recording.presented({"frame_id": 0, "captured": 7.0}) == 7.0  # of an earlier version
+
+
+def test_a_video_may_have_tags_in_any_encoding_and_a_colon_in_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with av.open("made.avi", "w") as container:
+        container.metadata["title"] = "Mueller"
+        stream = container.add_stream("mjpeg", 10, width=64, height=48, pix_fmt="yuvj420p")
+        for packet in (*stream.encode(av.VideoFrame(64, 48, "yuvj420p")), *stream.encode()):
+            container.mux(packet)
+    whole = Path("made.avi").read_bytes()
+    assert b"Mueller" in whole
+    Path("10:30.avi").write_bytes(whole.replace(b"Mueller", b"M\xfcller!"))
+    assert len(list(open_source("10:30.avi").pictures)) == 1

@@ -10,7 +10,6 @@ from service.commands.segment.inputs import DASH, listed_in, standard_input
 from service.commands.segment.jobs import (
     OBJECT,
     OUT,
-    OVERLAYS,
     AnyJob,
     Drawing,
     NothingToDo,
@@ -19,7 +18,7 @@ from service.commands.segment.jobs import (
     plan,
 )
 from service.commands.segment.report import Report
-from service.commands.video.suffixes import VIDEOS
+from service.commands.video.suffixes import OVERLAYS, VIDEOS
 from service.configuration import from_command_line
 
 

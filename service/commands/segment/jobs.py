@@ -15,7 +15,6 @@ from service.dicom.detection import NEEDED_BYTES, is_object
 
 OBJECT = ".dcm"  # of DICOM
 SUFFIXES = PICTURES | VIDEOS | {OBJECT}  # of what is taken from a folder
-OVERLAYS = frozenset({".mp4", ".m4v", ".mov", ".mkv"})  # what ``--out`` may be for one video
 OUT, MASKS = "--out", "--save-masks"
 
 

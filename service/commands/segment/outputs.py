@@ -1,5 +1,6 @@
 """What the files of ``pranet segment`` hold, and how they are read and written."""
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -42,7 +43,8 @@ def content(segmentation: Segmentation, options: Options, mask: Pixels, picture:
         pixels = np.asarray(codec.to_rgb(picture(), MAX_PIXELS)[0])
         return codec.encode_png(shapes.draw_overlay(pixels, mask))
     if options.output is Output.JSON:
-        return SegmentationBody.of(segmentation, request_id=name).model_dump_json(indent=2).encode()
+        readable = os.fsencode(name).decode(errors="replace")  # a name may have bytes that are no text
+        return SegmentationBody.of(segmentation, request_id=readable).model_dump_json(indent=2).encode()
     return segmentation.png
 
 
@@ -105,7 +107,10 @@ def write(flag: str, path: Path, content: bytes) -> None:
             sys.stdout.buffer.write(content)
             sys.stdout.flush()
         except OSError as error:
-            raise TargetError(f"{flag} - cannot be written ({error.strerror}); read standard output") from error
+            raise TargetError(
+                f"{flag} - cannot be written ({error.strerror}): what reads the output has ended, or its disk is full; "
+                "give a file instead"
+            ) from error
         return
     with targets.writing(flag, path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """What ``pranet segment`` says about each picture, as JSON lines or CSV, and about all of them."""
 
 import csv
+import io
 import json
 import sys
 from contextlib import ExitStack
@@ -13,6 +14,7 @@ from model.targets import Targets
 from service.commands.segment.inputs import DASH
 
 JSONL, CSV = "--jsonl", "--csv"
+ANY_NAME = "surrogateescape"  # the bytes of names that are not UTF-8 are kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ class Report:
                 if flag == JSONL:
                     self._lines = file
                     continue
+                self._file = file
                 self._table = csv.writer(file, lineterminator="\n")
                 if path == DASH or not path.exists() or self._new[flag] or not path.stat().st_size:
                     self._table.writerow([field.name for field in fields(Row)])
@@ -68,14 +71,14 @@ class Report:
 
     def _opened(self, stack: ExitStack, flag: str, path: Path) -> TextIO:
         if path == DASH:
-            return sys.stdout
+            return _standard_output()
         stack.enter_context(targets.writing(flag, path))
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and self._new[flag]:  # --overwrite
             path = stack.enter_context(files.replacing(path))
         elif path.exists():
             _cut_half_a_row(path)
-        return stack.enter_context(path.open("a", encoding="utf-8", newline="", buffering=1))
+        return stack.enter_context(path.open("a", encoding="utf-8", errors=ANY_NAME, newline="", buffering=1))
 
     def add(self, row: Row) -> None:
         """Count a picture, and write its row."""
@@ -86,6 +89,7 @@ class Report:
             print(json.dumps(asdict(row)), file=self._lines, flush=True)
         if self._table is not None:
             self._table.writerow(asdict(row).values())
+            self._file.flush()
 
     def count(self, pictures: int, with_polyp: int) -> None:
         """Count the frames of a DICOM Segmentation, which have no rows."""
@@ -97,6 +101,12 @@ class Report:
         counted = f"{self.pictures} picture{'' if self.pictures == 1 else 's'}"
         passed = f", {self.passed} skipped (output exists)" if self.passed else ""
         return f"{counted}, {self.with_polyp} with a polyp, {self.failed} failed{passed}"
+
+
+def _standard_output() -> TextIO:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may not know the characters of a name
+    return sys.stdout
 
 
 def _cut_half_a_row(path: Path) -> None:

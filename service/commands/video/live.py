@@ -120,6 +120,7 @@ class Live:
                 format=None if self._network else "v4l2",
                 options=options,
                 timeout=SILENT_SECONDS if self._network else None,
+                metadata_errors="replace",
             )
         except (self._av.FFmpegError, OSError) as error:
             raise self._error(error, began) from None

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import os
 import time
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -120,7 +121,8 @@ def _pictures(pictures: Iterable[bytes], fps: float | None) -> Source:
 def _file(name: str, raw: bool) -> Source:
     av = load_av()
     try:
-        container = av.open(name)
+        # A name such as 10:30.mp4 would name a protocol. Tags of old files are in any encoding.
+        container = av.open(os.path.abspath(name), metadata_errors="replace")
         stream = container.streams.video[0]
     except IndexError as error:
         raise SourceError(f"{name} holds no video; give a file with a picture track") from error

@@ -2,3 +2,4 @@
 
 LINES = ".ndjson"  # one line of JSON for each frame
 VIDEOS = frozenset({".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".mts", ".m2ts"})
+OVERLAYS = frozenset({".mp4", ".m4v", ".mov", ".mkv"})  # that are written
