@@ -174,7 +174,7 @@ readme: $(VENV)/.dev
 
 # Pins every dependency but torch, for all platforms and Pythons, with hashes. Each file is under the ones before it: one
 # environment gets several of them.
-lock:
+lock: $(VENV)/.torch
 	$(PIP) install -q uv
 	$(PIP_COMPILE) pyproject.toml -c requirements/torch.txt -o requirements/serve.txt
 	$(PIP_COMPILE) pyproject.toml -c requirements/torch.txt -c requirements/serve.txt --extra dicom --extra gpu --extra otel --extra video -o requirements/image.txt

@@ -2,6 +2,7 @@
 # Installs the service from this bundle, without a network:
 #   ./install.sh [FOLDER]    FOLDER is /opt/pranet by default; PYTHON=python3.12 takes another Python
 set -eu
+umask 022  # the service runs as another user than the one that installs it
 folder=$(realpath -m "${1:-/opt/pranet}")
 python=${PYTHON:-python3}
 cd "$(dirname "$0")"
@@ -18,5 +19,5 @@ install() {
 }
 install -r requirements/torch.txt
 install --no-deps --require-hashes -r requirements/image.txt
-install --no-deps pranet-service
+install --no-deps --force-reinstall pranet-service  # builds of one version differ
 echo "Installed. Start it: $folder/bin/pranet serve"

@@ -151,7 +151,7 @@ class TooManyBytes(ServiceError):
     @classmethod
     def of_message(cls, size: int, max_bytes: int) -> Self:
         """Return the error for a message of ``size`` bytes."""
-        return cls(f"the message has {size} bytes, but may have {max_bytes}; send a smaller one (MAX_IMAGE_BYTES)")
+        return cls(f"the message has {size} bytes, more than {max_bytes} (MAX_IMAGE_BYTES); send a smaller one")
 
 
 class TooManyPixels(ServiceError):
@@ -254,7 +254,7 @@ class InternalError(ServiceError):
 
     def __init__(self, work: str) -> None:
         super().__init__(
-            f"the service failed on this {work}; retry, or ask the operator: the log has the cause under this id"
+            f"the service failed on this {work}; retry, or ask the operator: the log has the cause under the request id"
         )
 
 

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import stat
 import subprocess
 import tarfile
 from pathlib import Path
@@ -27,13 +28,39 @@ def test_there_is_no_network_here() -> None:
     assert [name for _, name in socket.if_nameindex()] == ["lo"]
 
 
-def test_it_installs_and_serves_a_frame(unpacked: Path, tmp_path: Path) -> None:
+def install(unpacked: Path, folder: Path) -> None:
+    """Install as root of a hardened machine does, whose files are its own."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
-    subprocess.run([unpacked / "install.sh", tmp_path / "pranet"], env=environment, check=True)
-    with processes.server(program=[tmp_path / "pranet" / "bin" / "pranet"]) as server:
+    subprocess.run(
+        ["sh", "-c", 'umask 077; exec "$0" "$1"', unpacked / "install.sh", folder], env=environment, check=True
+    )
+
+
+@pytest.fixture(scope="module")
+def installed(unpacked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("opt") / "pranet"
+    install(unpacked, folder)
+    return folder
+
+
+def test_it_installs_and_serves_a_frame(installed: Path) -> None:
+    with processes.server(program=[installed / "bin" / "pranet"]) as server:
         sample = SAMPLES[0]
         answer = httpx.post(f"{server.url}/segment", content=sample.read_bytes(), timeout=60, trust_env=False)
     assert dice(mask_of(answer.raise_for_status().content), annotation(sample)) > 0.8
+
+
+def test_another_user_may_run_what_is_installed(installed: Path) -> None:
+    closed = [path for path in (installed, *installed.rglob("*")) if not path.lstat().st_mode & stat.S_IROTH]
+    assert closed == []
+
+
+def test_a_bundle_replaces_the_service_of_an_earlier_one(unpacked: Path, installed: Path) -> None:
+    (module,) = installed.glob("lib/python3.*/site-packages/service/app.py")
+    now = module.read_text()
+    module.write_text("raise SystemExit('the earlier one')")
+    install(unpacked, installed)
+    assert module.read_text() == now
 
 
 def test_a_damaged_bundle_installs_nothing(unpacked: Path, tmp_path: Path) -> None:
