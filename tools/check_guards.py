@@ -52,6 +52,20 @@ GUARDS = [
         "robustness/test_faults.py::test_a_frame_that_the_network_raises_on_fails_alone",
     ),
     Guard(
+        "a stream never looks at a still picture again",
+        "service/streams/reuse.py",
+        "if max(abs(frame.moment - last.moment), frame.received - last.received) > MOST_SECONDS:",
+        "if False:",
+        "transports/test_stream_rpc.py::test_after_a_second_the_same_picture_is_inferred_again",
+    ),
+    Guard(
+        "frames wait for the logits of one that failed",
+        "service/streams/reuse.py",
+        "frame.inferred.cancel()  # has no effect once it has a result",
+        "pass",
+        "transports/test_stream_rpc.py::test_a_frame_is_inferred_if_inference_failed_on_the_one_that_showed_the_same",
+    ),
+    Guard(
         "an undefined answer counts as one",
         "service/frames/segmenter.py",
         "if not np.isfinite(logits).all():",

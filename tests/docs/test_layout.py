@@ -1,6 +1,10 @@
 """A newcomer finds the room: no folder holds more modules than one look takes in."""
 
+import ast
+import importlib
+import importlib.util
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +13,12 @@ from tests.support.pictures import ROOT
 
 MOST = 15
 GENERATED = "service/pb"
+OWN = ("model", "service", "pranet_client", "tests", "tools")
+TOOLS = sorted(
+    path.relative_to(ROOT)
+    for path in (ROOT / "tools").rglob("*.py")
+    if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
+)
 
 
 def folders() -> list[Path]:
@@ -46,3 +56,21 @@ def test_names_are_replaced_where_it_is_noticed_that_nothing_uses_them() -> None
     modules = {path: path.read_text() for path in own}
     found = {path.name for path, text in modules.items() if re.search(r"\.(setattr|delattr)\(", text)}
     assert found == {"patching.py"}
+
+
+def imported(module: Path) -> Iterator[tuple[str, str]]:
+    """Yield each module of this repository that a module imports from, with each name that it imports."""
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in OWN:
+            yield from ((str(node.module), alias.name) for alias in node.names)
+
+
+@pytest.mark.parametrize("tool", TOOLS, ids=str)
+def test_every_name_exists_that_a_tool_imports(tool: Path) -> None:
+    """Most tools are run by hand, so that nothing else would notice."""
+    missing = [
+        (module, name)
+        for module, name in imported(ROOT / tool)
+        if not hasattr(importlib.import_module(module), name) and not importlib.util.find_spec(f"{module}.{name}")
+    ]
+    assert missing == []
