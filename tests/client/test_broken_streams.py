@@ -12,9 +12,8 @@ from pranet_client.errors import RequestFailed
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from pranet_client.pictures import VideoFrame
 from tests.support.pictures import encoded, red_box
-from tests.support.ports import free_port
 from tests.support.predictors import GatedPredictor
-from tests.support.serving import PATIENCE, serving
+from tests.support.serving import PATIENCE, free_port, serving
 
 PICTURE = encoded(red_box(64, 48, (16, 12, 48, 36)))
 

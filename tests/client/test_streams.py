@@ -23,8 +23,7 @@ from service.commands.video.writer import VideoWriter
 from service.frames.codec import decode
 from tests.support.patching import Patches
 from tests.support.pictures import SAMPLES, encoded, mask_of, red_box
-from tests.support.ports import free_port
-from tests.support.serving import PATIENCE, Running, serving
+from tests.support.serving import PATIENCE, Running, free_port, serving
 
 PICTURE = encoded(red_box(64, 48, (16, 12, 48, 36)))
 EVERY = pb.StreamConfig(policy=pb.POLICY_EVERY)

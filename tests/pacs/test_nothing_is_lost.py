@@ -29,7 +29,7 @@ from tests.support.predictors import PATIENCE, RedPredictor
 from tests.support.processes import PROGRAM
 from tests.support.servers.orthanc import INSTALLED, USER, orthanc
 from tests.support.servers.stow import Stow, stow
-from tests.support.serving import until
+from tests.support.serving import free_port, until
 
 if not HAS_DICOM:
     pytest.skip(NO_DICOM, allow_module_level=True)
@@ -37,7 +37,7 @@ if not HAS_DICOM:
 from service.commands import receive
 from service.dicom import work
 from service.pacs import node
-from tests.support.servers.dicom_node import free_port, receiving, sent, series, sources
+from tests.support.servers.dicom_node import receiving, sent, series, sources
 
 SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
 

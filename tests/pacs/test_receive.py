@@ -10,9 +10,9 @@ from pydicom.uid import JPEGBaseline8Bit, VideoEndoscopicImageStorage
 from service.commands.main import main
 from tests.support.dicom_objects import MASKS, PICTURES, SECRETS, dicom
 from tests.support.patching import Patches
-from tests.support.servers.dicom_node import free_port, receiving, sent, series, sources
+from tests.support.servers.dicom_node import receiving, sent, series, sources
 from tests.support.servers.stow import Stow, stow
-from tests.support.serving import until
+from tests.support.serving import free_port, until
 
 SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
 

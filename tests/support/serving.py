@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -84,6 +85,13 @@ def counted(it: Running) -> tuple[dict[tuple[str, str], float], dict[str, float]
         {(s.labels["transport"], s.labels["code"]): s.value for s in samples if s.name == "pranet_requests_total"},
         {s.labels["reason"]: s.value for s in samples if s.name == "pranet_rejected_total"},
     )
+
+
+def free_port() -> int:
+    """Return a port for a service that starts later, or again."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -18,6 +18,7 @@ from service.configuration import from_command_line
 from tests.support.dicom_objects import HAS_DICOM, NO_DICOM, PICTURES, dicom
 from tests.support.patching import Patches
 from tests.support.predictors import PATIENCE, RedPredictor
+from tests.support.serving import free_port
 
 if not HAS_DICOM:  # the files whose tests use this are skipped
     pytest.skip(NO_DICOM, allow_module_level=True)
@@ -25,11 +26,6 @@ if not HAS_DICOM:  # the files whose tests use this are skipped
 from service.commands import receive
 
 TITLE = "PRANET"
-
-
-def free_port() -> int:
-    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as probe:
-        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True)
