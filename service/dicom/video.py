@@ -11,7 +11,7 @@ from pydicom.uid import MPEGTransferSyntaxes
 from model.errors import how_to_install
 from pranet_client.pictures import RawPicture
 from service.errors import UndecodableImage, UnsupportedImage
-from service.frames.decoded_video import Matrix, display_matrix, frames_of, raw_picture, upright
+from service.frames.decoded_video import Matrix, any_tags, display_matrix, frames_of, raw_picture, upright
 
 SYNTAXES = frozenset(MPEGTransferSyntaxes)
 # The demuxers that FFmpeg may choose by the first bytes. Others, such as those of playlists, would open further files.
@@ -52,10 +52,9 @@ class Video:
         most = -(-width // BLOCK) * -(-height // BLOCK) * BLOCK**2
         limits = {"max_pixels": str(most)}
         only = {"format_whitelist": FORMATS, "protocol_whitelist": "none"}
-        how: dict[str, Any] = {"container_options": only, "metadata_errors": "replace"}  # tags have any encoding
         try:
             source = io.BytesIO(_stream(pixel_data, count))
-            container: Any = av.open(source, mode="r", options=limits, **how)
+            container: Any = av.open(source, mode="r", options=limits, container_options=only, **any_tags(av))
             stream = container.streams.video[0]
             stream.codec_context.options = limits
             stream.codec_context.thread_count = 1  # the pool of threads has one for each core already

@@ -20,6 +20,11 @@ END, TAIL = b"\xff\xd9", 64  # the end of a JPEG, and how many bytes may lie aro
 SD_ROWS = 576  # video without a tag is BT.709 above this, and BT.601 up to it, as players assume
 
 
+def any_tags(av: Any) -> dict[str, Any]:
+    """Return what lets ``av.open`` read tags in any encoding, as old files have them; PyAV 19 always does."""
+    return {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
+
+
 class Damage:
     """Tells which decoded frames of PyAV show pixels that FFmpeg made up.
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from model.errors import SourceError
 from service.commands.video.decoding import TimedPicture, upright_picture
 from service.commands.video.pyav import load_av, reason
-from service.frames.decoded_video import display_matrix, frames_of
+from service.frames.decoded_video import any_tags, display_matrix, frames_of
 
 SILENT_SECONDS = 5.0  # how long a source may send nothing: at first, and before it is connected again
 FIRST_PAUSE_SECONDS = 0.25  # before the second connection; doubled each time until one delivers a frame
@@ -120,7 +120,7 @@ class Live:
                 format=None if self._network else "v4l2",
                 options=options,
                 timeout=SILENT_SECONDS if self._network else None,
-                metadata_errors="replace",
+                **any_tags(self._av),
             )
         except (self._av.FFmpegError, OSError) as error:
             raise self._error(error, began) from None

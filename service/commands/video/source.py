@@ -17,6 +17,7 @@ from service.commands.video.decoding import TimedPicture, decoded
 from service.commands.video.demo import sweep
 from service.commands.video.live import Live
 from service.commands.video.pyav import load_av, reason
+from service.frames.decoded_video import any_tags
 
 DEMO = "demo:"
 DEFAULT_FPS = 30.0  # of a source without a frame rate
@@ -121,8 +122,7 @@ def _pictures(pictures: Iterable[bytes], fps: float | None) -> Source:
 def _file(name: str, raw: bool) -> Source:
     av = load_av()
     try:
-        # A name such as 10:30.mp4 would name a protocol. Tags of old files are in any encoding.
-        container = av.open(os.path.abspath(name), metadata_errors="replace")
+        container = av.open(os.path.abspath(name), **any_tags(av))  # 10:30.mp4 alone would name a protocol
         stream = container.streams.video[0]
     except IndexError as error:
         raise SourceError(f"{name} holds no video; give a file with a picture track") from error
