@@ -8,6 +8,7 @@ import pytest
 from service.observability.metrics import Metrics
 from tools.endurance.balance import unexplained
 from tools.endurance.book import UNCOUNTED, Book
+from tools.endurance.clients.replies import Reply
 from tools.endurance.counters import FAMILIES, parsed
 from tools.endurance.judgement import GIVEN_UP, HANGS, INJECTED, ORPHAN, of_log
 from tools.endurance.samples import Sample, growing, sixths
@@ -64,6 +65,14 @@ def test_what_ends_around_a_scrape_may_be_counted_and_what_begins_later_is_not()
     assert [unexplained(seen, {"grpc-stream": {"OK": number}}) != [] for number in range(5)] == [
         True, False, False, False, True,
     ]  # fmt: skip
+
+
+def test_the_frames_of_a_study_that_fails_may_be_counted_each() -> None:
+    book = Book()
+    Reply("504", "deadline-exceeded").note(book, "a study", "rest", 3, 0.0, 1.0)
+    entries = book.seen_by(10.0, 11.0)
+    counted = [unexplained(entries, {"rejected": {"deadline-exceeded": number}}) == [] for number in range(6)]
+    assert counted == [False, True, True, True, True, False]
 
 
 def test_a_scrape_is_read_in_the_families_of_the_books() -> None:

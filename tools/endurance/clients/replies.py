@@ -36,6 +36,9 @@ class Reply:
         """Record what the service must have counted."""
         book.note(what, began, ended, **{transport: self.code})
         book.note(f"cause of {what}", began, ended, rejected=self.cause or UNCOUNTED)
+        if self.cause and frames > 1:  # of a study: those that had been begun have failed, too
+            for _ in range(frames):
+                book.note(f"cause of a frame of {what}", began, ended, rejected=(self.cause, UNCOUNTED))
         for part, number in self.parts.items():
             for _ in range(number):
                 book.note(f"cause of {what}", began, ended, rejected=part or UNCOUNTED)
