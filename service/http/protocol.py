@@ -75,6 +75,8 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         for request in self._requests:
             request.cancel()
+        # These refer to this object: it would hold the body of its last request until a garbage collection.
+        self.app = self.cycle = self._lingering = None  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
         """Check the received bytes of a head against its limit, and pass them to the parser."""
@@ -131,7 +133,7 @@ class HttpProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Send a pending error, or limit the time for the rest of a body after an early response."""
         super().on_response_complete()
-        if self._pending_error and self.cycle.response_complete:
+        if self._pending_error and self.cycle and self.cycle.response_complete:
             refuse(self.transport, self._pending_error, self._calls, REST)
             self.transport.close()
         elif not self._in_head:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 from collections.abc import AsyncIterator
 
@@ -9,6 +10,7 @@ import grpc
 import pytest
 
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from service.http.protocol import HttpProtocol
 from service.runtime import Phase
 from tests.support.pictures import encoded, red_box
 from tests.support.predictors import GatedPredictor
@@ -87,6 +89,24 @@ async def test_a_client_that_leaves_its_pipelined_requests_is_no_error_of_the_se
             await hold.nothing_left()
         assert counted(hold.it)[1] == {"client-left": 1}
     assert errors(caplog) == []
+
+
+async def test_a_client_that_leaves_holds_no_memory_until_a_garbage_collection(running: Running) -> None:
+    def connections() -> int:
+        return sum(isinstance(each, HttpProtocol) for each in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = connections()
+        for _ in range(3):
+            async with connected(running) as (_, writer):
+                writer.write(post() + GOOD)
+                await writer.drain()
+                writer.transport.abort()
+        await until(lambda: connections() == before)
+    finally:
+        gc.enable()
 
 
 async def test_pipelined_requests_that_the_end_of_the_service_cuts_off_are_no_error(
