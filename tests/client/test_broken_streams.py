@@ -46,7 +46,7 @@ async def test_a_stream_ends_once_each_of_its_frames_has_its_reply_though_the_se
 
 async def test_a_frame_without_a_reply_is_sent_again_to_the_service_that_comes_back() -> None:
     predictor, port = GatedPredictor(), free_port()
-    async with serving(predictor, grpc_port=port):
+    async with serving(predictor, grpc_port=port, max_batch_size=1):
         streaming = asyncio.create_task(streamed(port, pb.POLICY_EVERY, PICTURE, PICTURE))
         predictor.permits.release()
         for _ in range(2):
