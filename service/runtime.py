@@ -122,14 +122,8 @@ async def running(
         segmenter = _segmenter(
             settings, batcher, pool, metrics, traces, side_outputs, predictor.model.input_size, group
         )
-        model_slot = ModelSlot(
-            batcher,
-            predictor.model,
-            load or functools.partial(load_predictor, settings),
-            side_outputs,
-            metrics,
-            max_batch_size=max_batch_size,
-        )
+        load = load or functools.partial(load_predictor, settings)
+        model_slot = ModelSlot(batcher, predictor.model, load, side_outputs, metrics, max_batch_size=max_batch_size)
         del predictor  # only the batcher may hold it, so that a hot reload frees it
         yield Service(
             settings,

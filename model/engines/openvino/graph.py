@@ -85,10 +85,10 @@ def _keep(made: ov.Model, kept: Path) -> None:
         (making / SEAL).write_bytes(_digest(making))
         if not _is_whole(kept):
             _remove(kept)
-            with contextlib.suppress(OSError):
-                os.replace(making, kept)
+            os.replace(making, kept)
+    except OSError:
         if not _is_whole(kept):  # it is if another process has made it meanwhile
-            raise OSError(f"{kept} cannot be replaced")
+            raise
     finally:
         shutil.rmtree(making, ignore_errors=True)
 
