@@ -24,7 +24,7 @@ from service.access.tls import of_server
 from service.access.tokens import Tokens
 from service.configuration import from_command_line
 from service.http import server as http_server
-from service.memory import keep_freed_memory
+from service.memory import limit_freed_memory, trim_later
 from service.oip import rpc as oip
 from service.processes.group import LOADING, Group
 from service.processes.supervisor import supervise
@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
             each.close()  # the parent keeps them
         # A process that moves between cores takes a tenth more processor time for a frame.
         os.sched_setaffinity(0, share_of_cores(group.index, settings.processes, os.sched_getaffinity(0)))
-    keep_freed_memory()
+    limit_freed_memory()
     try:
         code = uvloop.run(_serve(settings, group, alive))
     except UserError as error:
@@ -151,6 +151,7 @@ async def _serve_and_reload(
         if service.tls is not None:
             await asyncio.to_thread(service.tls.renew)
         await service.model_slot.reload()
+        trim_later()
 
 
 async def _warmed_up(service: Service, predictor: Predictor) -> None:

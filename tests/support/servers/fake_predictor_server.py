@@ -4,6 +4,7 @@ import gc
 import os
 import sys
 import threading
+from pathlib import Path
 
 from model.transforms import Pixels
 from service import app, runtime
@@ -25,5 +26,7 @@ if "KEEP_GARBAGE" in os.environ:  # of what refers to itself, so that a test doe
 with patching() as patched:
     patched(app, "load_predictor", lambda settings: RedPredictor(hang))
     patched(runtime, "_hang_seconds", lambda settings: HANG_SECONDS)
+    if "TRIM_MARK" in os.environ:
+        patched(app, "trim_later", lambda: Path(os.environ["TRIM_MARK"]).touch())
     code = cli.main()
 sys.exit(code)
