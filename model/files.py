@@ -2,10 +2,13 @@
 
 import contextlib
 import fcntl
+import json
+import math
 import os
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from model.errors import TargetError
 
@@ -65,6 +68,21 @@ def write(path: Path, content: bytes | str, *, mode: int = NEW, durable: bool = 
     """Write a file whole or not at all; text in UTF-8. See ``replacing``."""
     with replacing(path, mode=mode, durable=durable) as draft:
         draft.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON (RFC 8259) whole or not at all: named tuples as objects, and what is no finite number as null."""
+    write(path, json.dumps(_for_json(content), indent=2, allow_nan=False) + "\n")
+
+
+def _for_json(content: Any) -> Any:
+    if isinstance(content, tuple) and hasattr(content, "_asdict"):
+        content = content._asdict()
+    if isinstance(content, Mapping):
+        return {key: _for_json(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_for_json(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 @contextlib.contextmanager

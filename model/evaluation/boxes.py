@@ -18,7 +18,7 @@ from model.pictures.reading import read_image
 from model.presence import Presence
 from model.training.augmentation import insets
 from model.training.augmentation.insets import Inset
-from model.training.data.pairs import PairFile, read_truth
+from model.training.data.pairs import PairFile, truth_of
 from model.transforms import Floats, Pixels
 
 SIDE = 1 / 3  # of a picture: width and height of the box painted into the lower left
@@ -34,7 +34,8 @@ def report(predictor: Predictor, files: Sequence[PairFile], presence: Presence |
     overlaps: list[float] = []
     counts = {"painted_in": 0, "painted_out": 0}
     for file in files:
-        image, truth = np.asarray(read_image(file.image)), read_truth(file)
+        image = np.asarray(read_image(file.image))
+        truth = truth_of(file, image.shape[1], image.shape[0])
         found = insets.find(image)
         box = found or _corner(*truth.shape)
         if truth[box.area].any() or (found and insets.from_above(truth, box)[box.area].any()):

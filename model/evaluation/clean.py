@@ -12,7 +12,7 @@ from model.evaluation.metrics.overlap import Array, Mask
 from model.pictures.reading import read_image
 from model.presence import Presence, statistic
 from model.training.augmentation import crops
-from model.training.data.pairs import PairFile, read_truth
+from model.training.data.pairs import PairFile, truth_of
 from model.training.validation import MARKED
 from model.transforms import Floats
 
@@ -24,12 +24,10 @@ TRIES = 500  # a large polyp leaves little room
 def polyp_free_crops(files: Sequence[PairFile]) -> Iterator[tuple[str, Image.Image]]:
     """Yield the same random polyp-free crops of the pictures each time, under the names of their pictures."""
     for index, file in enumerate(files):
-        rng, mask = np.random.default_rng((0, index)), read_truth(file)
-        boxes = [crops.draw(mask, rng, LEAST_AREA, TRIES) for _ in range(CROPS)]
-        if any(boxes):
-            picture = read_image(file.image)
-            for box in filter(None, boxes):
-                yield file.name, picture.crop((box.x, box.y, box.x + box.width, box.y + box.height))
+        rng, picture = np.random.default_rng((0, index)), read_image(file.image)
+        mask = truth_of(file, *picture.size)
+        for box in filter(None, [crops.draw(mask, rng, LEAST_AREA, TRIES) for _ in range(CROPS)]):
+            yield file.name, picture.crop((box.x, box.y, box.x + box.width, box.y + box.height))
 
 
 def false_positives(frames: Sequence[Floats]) -> dict[str, Any]:
@@ -54,8 +52,8 @@ class PresenceTest:
 
     @property
     def decidable(self) -> bool:
-        """Whether there are frames of both kinds."""
-        return len(set(self.labels)) == 2
+        """Whether there are frames of both kinds, of two pictures or more."""
+        return len(set(self.labels)) == 2 and len(set(self.pictures)) > 1
 
     def report(self, shipped: Presence | None) -> dict[str, Any]:
         """Judge the shipped calibration or, without one, a calibration cross-fitted over pictures."""

@@ -1,6 +1,7 @@
 """``pranet evaluate``: judge weights, or anybody's maps, on pictures with known masks and on frames without a polyp."""
 
 import argparse
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         "masks": masks.levels_of(pair.mask for pair in pairs if pair.mask is not None),
     }
     subject = _Network.load(args, pairs) if args.weights else None
-    answers: Maps = subject.answers if subject else FolderMaps(args.predictions)
+    answers: Maps = subject.answers if subject else FolderMaps(args.predictions, pairs)
     judged, reliability = _judge(by_set, answers, args.protocol)
     content["sets"] = sets.rows({name: [each.judgement for each in members] for name, members in judged.items()})
     if subject:
@@ -132,7 +133,10 @@ def _groups(judgements: Mapping[str, Sequence[Judgement]]) -> Groups:
 
 def _baseline(path: Path, files: Sequence[PairFile]) -> dict[str, dict[str, float]]:
     baseline = report.read_csv(path)
-    if not baseline.keys() & {file.name for file in files}:
+    names = Counter(file.name for file in files)
+    if twice := next((name for name, count in names.items() if count > 1), None):
+        raise UserError(f"--baseline needs different names, and two pictures are named {twice}; judge them one by one")
+    if not baseline.keys() & names.keys():
         raise UserError(f"{path} has none of these pictures; they are named as {files[0].name}")
     return baseline
 
@@ -156,7 +160,7 @@ def _presence(args: argparse.Namespace, subject: _Network, judged: Mapping[str, 
     """Judge or fit the presence score where there are frames of both kinds; polyp-free crops count if asked for."""
     found: dict[str, Any] = {}
     every = [each for members in judged.values() for each in members]
-    frames = [(j.file.name, subject.answers.logits[j.file.name], j.judgement.polyp) for j in every]
+    frames = [(j.file.name, subject.answers.logits[j.file], j.judgement.polyp) for j in every]
     if args.crops:
         crops = list(clean.polyp_free_crops([each.file for each in every]))
         logits = list(maps.logits_of(subject.predictor, (picture for _, picture in crops)))
@@ -167,7 +171,7 @@ def _presence(args: argparse.Namespace, subject: _Network, judged: Mapping[str, 
         found["presence"] = test.report(None if args.calibrate else subject.weights.presence)
     if args.calibrate:
         if not test.decidable:
-            raise UserError("--calibrate needs frames with and without a polyp; these are all of one kind")
+            raise UserError("--calibrate needs frames with and without a polyp, from two pictures or more; add some")
         state, presence = operating.moved(subject.weights.state, test.fit(), args.operate_at)
         with targets.writing("--calibrate", args.calibrate):
             checkpoint.save(args.calibrate, state, "fp32", {**subject.weights.metadata, **presence.metadata()})

@@ -1,6 +1,6 @@
 """Comparison of two checkpoints on annotated pictures: how far their masks agree, and how accurate each is."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +11,8 @@ from model import transforms
 from model.dice import dice
 from model.engines.torch.predictor import TorchPredictor
 from model.errors import UserError
-from model.pictures.masks import read_mask
 from model.pictures.reading import read_image
-from model.training.data.pairs import counterpart, pictures_in
+from model.training.data.pairs import PairFile, counterpart, listed, named, pictures_in, truth_of
 from model.transforms import Pixels
 from model.weights.checkpoint import Checkpoint
 
@@ -30,40 +29,41 @@ class Comparison:
     other: float  # between the second checkpoint's mask and the annotation
 
 
-def pairs(images: Iterable[Path], masks: Iterable[Path], only: frozenset[str] = frozenset()) -> list[tuple[Path, Path]]:
+def pairs(images: Sequence[Path], masks: Sequence[Path], only: Collection[str] = ()) -> list[PairFile]:
     """Match pictures with annotations of the same file name; extensions may differ.
 
     Args:
         images: folders of pictures.
-        masks: folders of annotations, read as ``model.pictures.masks`` says.
-        only: file names without extension to keep; all if empty.
+        masks: as many folders of annotations, in the same order, read as ``model.pictures.masks`` says.
+        only: names of the pictures to keep, with or without their data set; all if empty.
 
     Raises:
-        UserError: no picture has an annotation.
+        UserError: no picture has an annotation, or the numbers of folders differ.
 
     """
-    annotations = {file.stem: file for folder in masks for file in pictures_in(folder)}
-    pictures = [file for folder in images for file in pictures_in(folder)]
-    found = [
-        (file, annotation)
-        for file in pictures
-        if (annotation := counterpart(file, annotations)) and (not only or file.stem in only)
-    ]
+    if len(images) != len(masks):
+        raise UserError("give as many folders of --masks as of --images, in the same order")
+    found: list[PairFile] = []
+    for pictures, annotations in zip(images, masks, strict=True):
+        by_stem = {file.stem: file for file in pictures_in(annotations)}
+        found += [PairFile(named(file), file, counterpart(file, by_stem)) for file in pictures_in(pictures)]
+    found = [file for file in found if file.mask and (not only or listed(file, set(only)))]
     if not found:
         raise UserError("no picture in --images has an annotation of the same name in --masks; give other folders")
     return found
 
 
-def compare(one: Checkpoint, other: Checkpoint, files: Iterable[tuple[Path, Path]]) -> Comparison:
+def compare(one: Checkpoint, other: Checkpoint, files: Iterable[PairFile]) -> Comparison:
     """Segment every picture at its own size with both checkpoints, in float32 on the CPU, and average the Dice."""
     predictors = [TorchPredictor(each, "fp32") for each in (one, other)]
     scores = np.array(list(_scores(predictors, files)))  # (N, 3)
     return Comparison(len(scores), *scores.mean(axis=0).tolist())
 
 
-def _scores(predictors: list[TorchPredictor], files: Iterable[tuple[Path, Path]]) -> Iterator[tuple[float, ...]]:
-    for image, annotation in files:
-        picture, truth = read_image(image), read_mask(annotation)
+def _scores(predictors: list[TorchPredictor], files: Iterable[PairFile]) -> Iterator[tuple[float, ...]]:
+    for file in files:
+        picture = read_image(file.image)
+        truth = truth_of(file, *picture.size)
         first, second = (_segment(predictor, picture) for predictor in predictors)
         yield dice(first, second), dice(first, truth), dice(second, truth)
 

@@ -12,13 +12,11 @@ from PIL import Image
 from model import transforms
 from model.engines.predictor import Predictor
 from model.evaluation.metrics.overlap import Array
-from model.pictures.reading import read_image, read_samples
-from model.pictures.suffixes import PICTURES
-from model.training.data.pairs import DatasetError, PairFile
+from model.pictures.reading import read_samples
+from model.training.data.pairs import DatasetError, PairFile, counterpart, pictures_in, read_picture
 from model.transforms import Floats
 
 BATCH = 8
-SAME_SHAPE = 0.02  # relative difference of width to height: a mask may be a smaller copy, rounded
 TIMED_FRAMES, TIMED_SECONDS = 20, 2.0  # at most
 
 
@@ -30,41 +28,45 @@ class Maps(Protocol):
 
 
 class FolderMaps:
-    """Maps in a folder, under the names of their pictures."""
+    """Maps in a folder, under the names of their pictures.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    Raises:
+        DatasetError: the folder has no map for a picture, or one for two, or a mask has another shape than its picture.
+
+    """
+
+    def __init__(self, folder: Path, files: Sequence[PairFile]) -> None:
+        by_stem = {path.stem: path for path in pictures_in(folder)}
+        self._paths: dict[PairFile, Path] = {}
+        pictures: dict[Path, Path] = {}
+        for file in files:
+            path = counterpart(file.image, by_stem)
+            if path is None:
+                raise DatasetError(f"{folder}: no map for {file.image.name}")
+            if (other := pictures.setdefault(path, file.image)) != file.image:
+                raise DatasetError(f"{path} would be the map of {other} and of {file.image}; judge them one by one")
+            self._paths[file] = path
+            read_picture(file)
 
     def probability(self, file: PairFile, width: int, height: int) -> Array:
         """Read the map of a picture."""
-        return read_map(find_map(self._folder, file.image), width, height)
+        return read_map(self._paths[file], width, height)
 
 
 class NetworkMaps:
-    """What a network says of pictures; ``logits`` (352, 352) by name."""
+    """What a network says of pictures; ``logits`` (352, 352) of each.
+
+    Raises:
+        DatasetError: a mask has another shape than its picture, so it belongs to another one.
+
+    """
 
     def __init__(self, predictor: Predictor, files: Sequence[PairFile]) -> None:
-        self._sizes: dict[str, tuple[int, int]] = {}
-        frames = logits_of(predictor, map(self._read, files))
-        self.logits = dict(zip((file.name for file in files), frames, strict=True))
-
-    def _read(self, file: PairFile) -> Image.Image:
-        picture = read_image(file.image)
-        self._sizes[file.name] = picture.size
-        return picture
+        self.logits = dict(zip(files, logits_of(predictor, map(read_picture, files)), strict=True))
 
     def probability(self, file: PairFile, width: int, height: int) -> Array:
-        """Enlarge the network's map to the size of a picture's mask.
-
-        Raises:
-            DatasetError: the mask has another shape than the picture, so it belongs to another one.
-
-        """
-        of_picture = self._sizes[file.name]
-        if abs(width * of_picture[1] / (height * of_picture[0]) - 1) > SAME_SHAPE:
-            sizes = f"{width}x{height} pixels, and its picture {of_picture[0]}x{of_picture[1]}"
-            raise DatasetError(f"{file.mask}: the mask has {sizes}; give each picture its own mask")
-        logits = transforms.upsample(self.logits[file.name], width, height)
+        """Enlarge the network's map of a picture to any size."""
+        logits = transforms.upsample(self.logits[file], width, height)
         return transforms.sigmoid(logits).astype(np.float64)
 
 
@@ -78,20 +80,6 @@ def logits_of(predictor: Predictor, pictures: Iterable[Image.Image]) -> Iterator
             waiting.clear()
     if waiting:
         yield from predictor.predict(np.stack(waiting))
-
-
-def find_map(folder: Path, picture: Path) -> Path:
-    """Find the map of a picture ``a.jpg``: ``a.jpg.png``, as ``pranet segment`` names it, or ``a.png`` and the like.
-
-    Raises:
-        DatasetError: the folder has none.
-
-    """
-    for name in (picture.name, picture.stem):
-        for suffix in sorted(PICTURES):
-            if (folder / f"{name}{suffix}").exists():
-                return folder / f"{name}{suffix}"
-    raise DatasetError(f"{folder}: no map for {picture.name}")
 
 
 def read_map(path: Path, width: int, height: int) -> Array:

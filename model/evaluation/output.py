@@ -45,7 +45,7 @@ def write(
     named = {"sets": rows}
     if "operating_points" in content:
         named["operating_points"] = [point.row() for point in content["operating_points"]]
-    report.write_json(folder / "report.json", {**content, **named})
+    files.write_json(folder / "report.json", {**content, **named})
     every = [each for members in judged.values() for each in members]
     report.write_csv(folder / "pictures.csv", [each.judgement for each in every])
     with files.replacing(folder / "sets.csv") as draft, draft.open("w", newline="") as file:

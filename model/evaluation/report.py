@@ -1,7 +1,6 @@
 """What an evaluation leaves behind for programs and papers: a table, JSON, CSV, and a reliability diagram."""
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,11 +37,6 @@ def text(content: Mapping[str, Any]) -> str:
     if "operating_points" in content:
         parts += ["", "what each threshold finds:", operating.table(content["operating_points"])]
     return "\n".join(parts)
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write the whole report; an estimate becomes value, low and high."""
-    files.write(path, json.dumps(_plain(content), indent=2) + "\n")
 
 
 def write_csv(path: Path, judgements: Sequence[Judgement]) -> None:
@@ -83,9 +77,3 @@ def reliability_diagram(path: Path, curves: Mapping[str, Reliability]) -> None:
     axes.legend(fontsize="small")
     with files.replacing(path) as draft:
         figure.savefig(draft, dpi=110)
-
-
-def _plain(content: Any) -> Any:
-    if isinstance(content, Estimate):
-        return content._asdict()
-    return {key: _plain(value) for key, value in content.items()} if isinstance(content, Mapping) else content

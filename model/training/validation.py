@@ -12,8 +12,7 @@ from model.cores import usable_cores
 from model.dice import dice
 from model.network.normalisation import normalise
 from model.network.pranet import PraNet
-from model.pictures.reading import read_image
-from model.training.data.pairs import PairFile, read_truth
+from model.training.data.pairs import PairFile, read_picture, read_truth
 from model.training.loop import autocast
 
 BATCH = 8
@@ -74,7 +73,7 @@ def summarise(scores: Sequence[Score]) -> Summary:
 
 
 def _input(file: PairFile) -> transforms.Pixels:
-    return transforms.to_input(read_image(file.image))
+    return transforms.to_input(read_picture(file))
 
 
 def _score(logits: transforms.Floats, file: PairFile) -> Score:

@@ -1,7 +1,6 @@
 """``pranet weights``: inspects a weights file, converts its storage, and compares or averages two files."""
 
 import argparse
-from pathlib import Path
 
 import torch
 from tqdm import tqdm
@@ -56,11 +55,11 @@ def _target(arguments: argparse.Namespace) -> None:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    names = read_names(arguments.only) if arguments.only else set()
-    pairs = comparison.pairs(arguments.images, arguments.masks, frozenset(Path(name).stem for name in names))
+    only = read_names(arguments.only) if arguments.only else set()
+    pairs = comparison.pairs(arguments.images, arguments.masks, only)
     one, other = (checkpoint.load(file) for file in (arguments.one, arguments.other))
     found = comparison.compare(one, other, tqdm(pairs, unit="image", disable=None))
-    print(masks.told(masks.levels_of(annotation for _, annotation in pairs)))
+    print(masks.told(masks.levels_of(pair.mask for pair in pairs if pair.mask is not None)))
     print(f"pictures            {found.pictures}")
     print(f"Dice of the masks   {found.agreement:.4f}")
     print(f"Dice with the annotations {found.one:.4f} and {found.other:.4f} ({found.other - found.one:+.4f})")

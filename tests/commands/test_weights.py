@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from model.evaluation import comparison
 from model.weights import checkpoint
 from service.commands.main import main
 from tests.support.pictures import DATA, SAMPLES
@@ -28,7 +29,7 @@ def test_two_files_are_compared_on_annotated_pictures(
     for sample in SAMPLES:
         (masks / f"{sample.stem}.png").symlink_to(DATA / f"{sample.stem}-mask.png")
     only = tmp_path / "names.txt"
-    only.write_text("kvasir-seg/polyp-1\n")
+    only.write_text(f"{SAMPLES[0].parents[1].name}/polyp-1.JPG\n")
     folders = ["--images", str(SAMPLES[0].parent), "--masks", str(masks), "--only", str(only)]
     assert main(["weights", "compare", str(weights), str(weights), *folders]) == 0
     found, pictures, agreement, truth = capsys.readouterr().out.splitlines()
@@ -59,3 +60,23 @@ def test_a_share_beyond_one_is_refused(weights: Path, capsys: pytest.CaptureFixt
 def test_a_folder_that_is_not_there_is_said(tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["weights", "convert", str(weights), str(tmp_path / "no" / "out.safetensors")]) == 2
     assert "cannot be written (No such file or directory)" in capsys.readouterr().err
+
+
+def test_each_folder_of_pictures_is_compared_with_its_own_masks(
+    tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for place, sample in zip(("a", "b"), SAMPLES, strict=False):
+        for kind in ("images", "masks"):
+            (tmp_path / place / kind).mkdir(parents=True)
+        (tmp_path / place / "images" / "case.1.jpg").symlink_to(sample)
+        (tmp_path / place / "masks" / "case.1.png").symlink_to(DATA / f"{sample.stem}-mask.png")
+    images, masks = ([str(tmp_path / place / kind) for place in ("a", "b")] for kind in ("images", "masks"))
+    pairs = comparison.pairs([Path(each) for each in images], [Path(each) for each in masks])
+    assert [pair.mask and pair.mask.parents[1].name for pair in pairs] == ["a", "b"]
+    only = tmp_path / "names.txt"
+    only.write_text("a/case.1\n")
+    command = ["weights", "compare", str(weights), str(weights), "--images", *images, "--masks"]
+    assert main([*command, *masks, "--only", str(only)]) == 0
+    assert "pictures            1\n" in capsys.readouterr().out
+    assert main([*command, masks[0]]) == 2
+    assert "as many folders of --masks as of --images" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 import argparse
 import csv
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -27,8 +28,11 @@ from model.evaluation import (
 )
 from model.evaluation.calibration import Reliability
 from model.evaluation.maps import FolderMaps, NetworkMaps
+from model.files import write_json
+from model.network.pranet import PraNet
 from model.presence import Presence, statistic
-from model.training.data.pairs import DatasetError, clean_frames, find_pairs
+from model.training import validation
+from model.training.data.pairs import DatasetError, clean_frames, find_pairs, read_pair, truth_of
 from model.transforms import logit
 from model.weights import checkpoint
 from model.weights.checkpoint import Checkpoint
@@ -141,11 +145,88 @@ def test_the_mask_of_another_picture_is_refused_by_its_shape(folders):
     with Image.open(mask) as right:
         smaller, other = right.resize((right.width // 2, right.height // 2)), right.resize((570, 530))
     files = find_pairs(images, masks)[:1]
+    smaller.save(mask)
+    assert NetworkMaps(Silent(), files).probability(files[0], *smaller.size).shape == smaller.size[::-1]
     other.save(mask)
-    answers = NetworkMaps(Silent(), files)
-    with pytest.raises(DatasetError, match=r"the mask has 570x530 pixels, and its picture \d+x\d+; give each"):
-        answers.probability(files[0], *other.size)
-    assert answers.probability(files[0], *smaller.size).shape == smaller.size[::-1]
+    maps = masks.parent / "maps"
+    shutil.copytree(masks, maps)
+    for reads in (
+        lambda: NetworkMaps(Silent(), files),
+        lambda: FolderMaps(maps, files),
+        lambda: validation.judge(PraNet().eval(), files, torch.device("cpu"), "fp32"),
+        lambda: read_pair(files[0], 448),
+        lambda: truth_of(files[0], 100, 100),
+    ):
+        with pytest.raises(DatasetError, match=r"the mask has 570x530 pixels, and its picture \d+x\d+; give each"):
+            reads()
+
+
+def test_operating_points_of_a_network_are_judged_whatever_the_shape_of_the_pictures(folders):
+    files = [*find_pairs(*folders), *clean_frames(folders[0])]
+    (point, *_) = operating.points(files, NetworkMaps(Silent(), files))
+    assert (point.frames, point.clean) == ([False] * 3, [False] * 3)
+
+
+def test_a_mask_may_be_a_smaller_copy_wherever_it_is_used(folders):
+    images, masks = folders
+    files = find_pairs(images, masks)
+    crops = [np.asarray(picture) for _, picture in clean.polyp_free_crops(files)]
+    for mask in masks.iterdir():
+        with Image.open(mask) as whole:
+            whole.resize((whole.width // 2, whole.height // 2), Image.Resampling.NEAREST).save(mask)
+    truth = truth_of(files[0], *annotation(SAMPLES[0]).shape[::-1])
+    assert (truth != annotation(SAMPLES[0])).mean() < 0.01
+    assert len(list(clean.polyp_free_crops(files))) == pytest.approx(len(crops), abs=2)
+    counts = boxes.report(Corner(fooled=False), files, None)
+    assert counts["painted_in"] + counts["painted_out"] == 2
+
+
+@pytest.mark.parametrize("given", ["--predictions", "--baseline"])
+def test_two_pictures_of_one_name_are_never_taken_for_each_other(folders, tmp_path, given):
+    again = tmp_path / "again" / "samples" / "images"
+    shutil.copytree(folders[0], again)
+    maps = predictions(tmp_path / "maps", 5)
+    if given == "--predictions":
+        with pytest.raises(DatasetError, match=r"polyp-1.png would be the map of .*polyp-1.jpg and of .*polyp-1.jpg; "):
+            evaluate(folders, "--predictions", maps, "--clean", str(again))
+        return
+    evaluate(folders, "--predictions", maps, "--out", str(tmp_path / "out"))
+    baseline = ("--baseline", str(tmp_path / "out" / "pictures.csv"))
+    with pytest.raises(UserError, match="two pictures are named samples/polyp-1; judge them one by one"):
+        evaluate(folders, "--predictions", maps, "--clean", str(again), *baseline)
+
+
+def test_a_network_answers_each_of_two_pictures_of_one_name(tmp_path):
+    for place, level in (("a", 0), ("b", 255)):
+        (tmp_path / place / "own").mkdir(parents=True)
+        Image.new("L", (64, 64), level).save(tmp_path / place / "own" / "1.png")
+    files = [file for place in ("a", "b") for file in clean_frames(tmp_path / place / "own")]
+    files = [replace(file, name="own/1") for file in files]
+
+    class Bright:
+        """Finds what is bright."""
+
+        def predict(self, frames):
+            return frames[:, 0].astype(np.float32) - 128
+
+    answers = NetworkMaps(Bright(), files)
+    assert [float(answers.probability(file, 8, 8).mean().round()) for file in files] == [0, 1]
+
+
+def test_intervals_are_the_same_however_many_values_are_drawn_at_once(patched):
+    values = np.random.default_rng(0).random(50)
+    whole = bootstrap.mean(values)
+    patched(bootstrap, "DRAWN", 50 * 7)
+    assert bootstrap.mean(values) == whole
+
+
+def test_what_is_no_number_is_null_in_json(tmp_path):
+    def no_constant(name):
+        raise AssertionError(name)
+
+    write_json(tmp_path / "x.json", {"rate": bootstrap.rate(0, 0), "rows": [{"marked": math.inf}]})
+    read = json.loads((tmp_path / "x.json").read_text(), parse_constant=no_constant)
+    assert read == {"rate": {"value": None, "low": 0.0, "high": 1.0}, "rows": [{"marked": None}]}
 
 
 @pytest.mark.slow
@@ -365,7 +446,7 @@ def test_operating_points_say_what_each_threshold_finds_by_size(tmp_path):
         (tmp_path / folder).mkdir()
         Image.fromarray(picture).save(tmp_path / folder / "a.png")
     files = find_pairs(tmp_path / "images", tmp_path / "masks")
-    rows = {p.threshold: p.row() for p in operating.points(files, FolderMaps(tmp_path / "maps"))}
+    rows = {p.threshold: p.row() for p in operating.points(files, FolderMaps(tmp_path / "maps", files))}
     assert [rows[0.3][key] for key in ("frames", "polyps", "small", "medium", "large")] == [1, 1, 1, None, 1]
     assert [rows[0.5][key] for key in ("frames", "polyps", "small", "large")] == [1, 0.5, 0, 1]
     assert [rows[t]["false polyps a frame"] for t in (0.3, 0.5, 0.6)] == [1, 1, 0]

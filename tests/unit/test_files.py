@@ -59,7 +59,7 @@ def test_every_folder_is_listed_in_natural_order(frames: Path) -> None:
     assert [path.name for path in pictures_in(frames)] == order
     assert [pair.image.name for pair in find_pairs(frames, frames)] == order
     assert [pair.image.name for pair in clean_frames(frames)] == order
-    assert [image.name for image, _ in comparison.pairs([frames], [frames])] == order
+    assert [pair.image.name for pair in comparison.pairs([frames], [frames])] == order
 
 
 def test_a_mask_is_found_by_the_name_that_the_command_gives_it(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from model.cores import usable_cores
 from model.pictures.reading import read_image
 from model.training.data import sources
-from model.training.data.pairs import PairFile, read_names
+from model.training.data.pairs import DatasetError, PairFile, read_names
 
 Hash = npt.NDArray[np.bool_]
 
@@ -36,7 +36,14 @@ class NearCopy(NamedTuple):
 
 
 def report(args: argparse.Namespace) -> int:
-    """Print the near-copies between what would be trained on and ``--validation``; the status is 1 if there are any."""
+    """Print the near-copies between what would be trained on and ``--validation``; the status is 1 if there are any.
+
+    Raises:
+        DatasetError: pictures or lists cannot be used, or ``--validation`` is left out.
+
+    """
+    if args.validation is None:
+        raise DatasetError("--near-copies needs the other side of the split; give --validation FILE")
     held_out = read_names(args.validation)
     training = sources.files_of(sources.select(sources.selected(args), held_out, None))
     validation = sources.files_of(sources.select(sources.all_of(args), set(), held_out))

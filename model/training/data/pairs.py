@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from model import files
 from model.errors import UserError
@@ -16,6 +17,7 @@ from model.pictures.suffixes import PICTURES
 from model.transforms import Pixels
 
 HALF = 128  # of 255: a mask that was shrunk is polyp from here on
+SAME_SHAPE = 0.02  # relative difference of width to height: a mask may be a smaller copy, rounded
 
 
 class DatasetError(UserError):
@@ -53,7 +55,7 @@ def find_pairs(images: Path, masks: Path) -> list[PairFile]:
     orphans = [path.name for path, mask in found.items() if mask is None]
     if orphans:
         raise DatasetError(f"{masks}: no mask for {orphans[0]}" + f" and {len(orphans) - 1} more" * (len(orphans) > 1))
-    return [PairFile(_name(path), path, mask) for path, mask in found.items()]
+    return [PairFile(named(path), path, mask) for path, mask in found.items()]
 
 
 def counterpart(picture: Path, by_stem: Mapping[str, Path]) -> Path | None:
@@ -68,7 +70,7 @@ def clean_frames(images: Path) -> list[PairFile]:
         DatasetError: the folder is missing or empty.
 
     """
-    return [PairFile(_name(path), path, None) for path in pictures_in(images)]
+    return [PairFile(named(path), path, None) for path in pictures_in(images)]
 
 
 def listed(pair: PairFile, names: set[str]) -> bool:
@@ -84,11 +86,16 @@ def read_names(path: Path) -> set[str]:
 
     """
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise DatasetError(f"{path}: the list of names cannot be read ({error})") from error
     lines = (line.split("#")[0].strip() for line in text.splitlines())
-    return {str(Path(line).with_suffix("")) if Path(line).suffix in PICTURES else line for line in lines if line}
+    return {_without_suffix(line) for line in lines if line}
+
+
+def _without_suffix(name: str) -> str:
+    path = Path(name)
+    return str(path.with_suffix("")) if path.suffix.lower() in PICTURES else name
 
 
 def read_truth(file: PairFile) -> Pixels:
@@ -99,10 +106,50 @@ def read_truth(file: PairFile) -> Pixels:
     return np.zeros((height, width), np.uint8)
 
 
+def truth_of(file: PairFile, width: int, height: int) -> Pixels:
+    """Read the mask of a picture of this size as uint8 (height, width) of 0 and 1; zeros without one.
+
+    Raises:
+        DatasetError: the mask has another shape than the picture, so it belongs to another one.
+
+    """
+    if file.mask is None:
+        return np.zeros((height, width), np.uint8)
+    mask = read_mask(file.mask)
+    check_shape(file, mask, width, height)
+    return np.asarray(cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8)
+
+
+def read_picture(file: PairFile) -> Image.Image:
+    """Read the picture of a pair, RGB, whose mask may be its mask.
+
+    Raises:
+        DatasetError: the mask has another shape.
+
+    """
+    picture = read_image(file.image)
+    if file.mask is not None:
+        check_shape(file, read_mask(file.mask), *picture.size)
+    return picture
+
+
+def check_shape(file: PairFile, mask: Pixels, width: int, height: int) -> None:
+    """Check that a mask (H, W) can be that of a picture of this size.
+
+    Raises:
+        DatasetError: it has another shape than the picture, so it belongs to another one.
+
+    """
+    if abs(mask.shape[1] * height / (mask.shape[0] * width) - 1) > SAME_SHAPE:
+        sizes = f"{mask.shape[1]}x{mask.shape[0]} pixels, and its picture {width}x{height}"
+        raise DatasetError(f"{file.mask}: the mask has {sizes}; give each picture its own mask")
+
+
 def read_pair(file: PairFile, side: int) -> Pair:
     """Read a pair; a picture whose long side exceeds ``side`` pixels is shrunk to it, its mask likewise."""
     image = np.asarray(read_image(file.image))
     mask = np.zeros(image.shape[:2], np.uint8) if file.mask is None else read_mask(file.mask)
+    check_shape(file, mask, image.shape[1], image.shape[0])
     factor = min(1.0, side / max(image.shape[:2]))
     size = (round(image.shape[1] * factor), round(image.shape[0] * factor))
     shrunk = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
@@ -112,7 +159,7 @@ def read_pair(file: PairFile, side: int) -> Pair:
     return Pair(np.ascontiguousarray(shrunk, dtype=np.uint8), mask)
 
 
-def _name(picture: Path) -> str:
+def named(picture: Path) -> str:
     """Name a picture after the folder above its own, and its stem."""
     return f"{picture.parent.resolve().parent.name}/{picture.stem}"
 

@@ -15,7 +15,7 @@ from model.engines import factory
 from model.engines.predictor import DeviceError, Predictor
 from model.files import replacing
 from model.pictures.reading import read_image
-from model.training.data.pairs import PairFile, read_truth
+from model.training.data.pairs import PairFile, truth_of
 from model.transforms import SIZE, Floats, Pixels
 from model.weights.checkpoint import Checkpoint
 from service.frames.frame import Frame, prepare
@@ -78,7 +78,7 @@ def compare(
     reference = create(device="cpu", engine=REFERENCE[0], precision=REFERENCE[1])
     alone, together = _masks(reference, frames, pictures, 1), _masks(reference, frames, pictures, BATCH)
     cases = [
-        Case(file.name, picture, read_truth(file), mask)
+        Case(file.name, picture, truth_of(file, *picture.size), mask)
         for file, picture, mask in zip(files, pictures, alone, strict=True)
     ]
     yield _judged(*REFERENCE, cases, alone, together, out)

@@ -1,6 +1,5 @@
 """Writes the results of a benchmark as Markdown tables, JSON and plots."""
 
-import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -123,7 +122,7 @@ def write_json(path: Path, rows: Sequence[Row] | Sequence[Fidelity], **facts: An
     """Write the rows of a table as JSON, together with the machine that they were measured on."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {"machine": machine(), **facts, "rows": [asdict(row) for row in rows]}
-    files.write(path, json.dumps(content, indent=2) + "\n")
+    files.write_json(path, content)
 
 
 def _draw(

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     comparing.add_argument("other", type=Path)
     comparing.add_argument("--images", nargs="+", type=Path, required=True, metavar="DIR", help="folders of pictures")
     comparing.add_argument(
-        "--masks", nargs="+", type=Path, required=True, metavar="DIR", help="folders of masks with the same names"
+        "--masks", nargs="+", type=Path, required=True, metavar="DIR", help="their folders of masks, in the same order"
     )
     comparing.add_argument("--only", type=Path, metavar="FILE", help="list of names to use, one per line")
     comparing.set_defaults(act="compare")

@@ -219,3 +219,9 @@ for order, made in zip(orders, batches.ordered(iter(orders), beside_gpu=True), s
 def test_processes_make_the_same_batches_in_the_same_order():
     done = subprocess.run([sys.executable, "-c", BY_PROCESSES], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("start", ["", "\ufeff"])
+def test_a_list_of_names_may_have_suffixes_in_any_case(tmp_path, start):
+    (tmp_path / "names.txt").write_text(f"{start}IMG_1.JPG\nclinic/b.Png # a comment\nc.final\n", encoding="utf-8")
+    assert pairs.read_names(tmp_path / "names.txt") == {"IMG_1", "clinic/b", "c.final"}
