@@ -3,10 +3,12 @@
 import argparse
 import contextlib
 import dataclasses
-import json
+import hashlib
+import uuid
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -27,7 +29,7 @@ from model.weights import checkpoint
 
 DEVICES = ("cpu", "cuda", "mps")
 LOG, CURVES = "log.jsonl", "curves.png"
-FILES = (state.FILE, loop.LAST, loop.BEST, LOG, CURVES, "run.json")  # of a run
+FILES = (state.FILE, state.DESCRIPTION, loop.LAST, loop.BEST, LOG, CURVES)  # of a run
 
 
 def run(args: argparse.Namespace) -> int:
@@ -50,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
     chosen = sources.select(sources.selected(args), held_out, None)
     runs = [args.out / f"without-{name}" for name in args.leave_out] or [args.out]
     _check(args, chosen, runs)
+    if args.resume and not any(state.kept(run) for run in runs):
+        state.require(runs[0])
     with targets.writing("--out", args.out):
         if args.leave_out:
             return _leave_out(args, settings, chosen, device)
@@ -60,7 +64,8 @@ def run(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace, chosen: Sequence[Source], runs: Sequence[Path]) -> None:
     """Refuse to write over an input, or over another run."""
     pictures = [path for file in sources.files_of(chosen) for path in (file.image, file.mask) if path]
-    targets = Targets.of(args, "out", also=[*pictures, Path(args.recipe)])
+    own = [Path(args.recipe)] if args.recipe.endswith(recipe.SUFFIX) else []
+    targets = Targets.of(args, "out", also=[*pictures, *own])
     targets.folder("--out", args.out, ["left-out.json"] if args.leave_out else [])
     for run in runs:
         targets.folder("--out", run, FILES)
@@ -69,30 +74,36 @@ def _check(args: argparse.Namespace, chosen: Sequence[Source], runs: Sequence[Pa
 def _train(
     args: argparse.Namespace, settings: recipe.Recipe, chosen: Sequence[Source], device: torch.device, out: Path
 ) -> None:
-    """Train on the chosen sources into a folder."""
-    if args.resume:
-        state.require(out)
+    """Train on the chosen sources into a folder, or go on with ``--resume`` where a run was begun there."""
     levels = masks.levels_of(file.mask for source in chosen for file in source.files if file.mask is not None)
     if levels:
         print(masks.told(levels), flush=True)
     validate = _validation(args, device, settings.precision)
     pools = [_read(source, settings) for source in chosen]
-    out.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(settings.seed)
-    trainer = loop.Trainer(settings, _network(args), Batches(pools, settings), device, out)
-    if args.resume:
-        trainer.restore()
     description = {
         "recipe": dataclasses.asdict(settings),
         "pairs": sum(len(source.files) for source in chosen),
-        "sources": {source.name: {"pictures": len(source.files), "weight": source.weight} for source in chosen},
+        "sources": {source.name: _described(source) for source in chosen},
         "masks": levels,
         "torch": str(torch.__version__),
     }
-    files.write(out / "run.json", json.dumps(description, indent=2) + "\n")
+    torch.manual_seed(settings.seed)
+    trainer = loop.Trainer(settings, _network(args), Batches(pools, settings), device, out)
+    if args.resume and state.kept(out):
+        trainer.restore(state.check_same(out, description))
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        trainer.progress.run = uuid.uuid4().hex
+    files.write_json(out / state.DESCRIPTION, description | {"run": trainer.progress.run})
     log = journal.Journal(out / LOG, trainer.progress.step)
     trainer.run(log, validate, args.validate_every, args.save_every)
     journal.plot([log.path], out / CURVES)
+
+
+def _described(source: Source) -> dict[str, Any]:
+    names = "\n".join(sorted(file.name for file in source.files))
+    digest = hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()
+    return {"pictures": len(source.files), "weight": source.weight, "names_sha256": digest}
 
 
 def _leave_out(
@@ -113,7 +124,7 @@ def _leave_out(
             summary = summarise(judge(network, left_out, device, settings.precision))
             lines.append({"left_out": name, "weights": label, **summary._asdict()})
             print(f"{name}, {label}: {summary}", flush=True)
-    files.write(args.out / "left-out.json", json.dumps(lines, indent=2) + "\n")
+    files.write_json(args.out / "left-out.json", lines)
     return 0
 
 

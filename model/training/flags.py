@@ -1,6 +1,7 @@
 """Flags of ``pranet train``, and those that name pictures; without PyTorch, so that help comes at once."""
 
 import argparse
+import math
 from pathlib import Path
 
 from model.training import recipe
@@ -24,10 +25,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     once.add_argument("--resume", action="store_true", help="continue the run in --out")
     once.add_argument("--overwrite", action="store_true", help="start over and replace the run in --out")
     add("--validation", type=Path, help="list of names to validate on, and not to train on")
-    add("--validate-every", type=int, default=250, metavar="STEPS")
-    add("--save-every", type=int, default=100, metavar="STEPS")
+    add("--validate-every", type=_count, default=250, metavar="STEPS")
+    add("--save-every", type=_count, default=100, metavar="STEPS")
     add("--steps", type=int, help="steps to train, instead of those of the recipe")
-    add("--minutes", type=float, help="train so many minutes, whatever the recipe says")
+    add("--minutes", type=_minutes, help="train so many minutes, whatever the recipe says")
     add("--batch", type=int, help="samples a step, on a machine with less memory or time than the recipe's")
     add("--precision", choices=("fp32", "bf16"), help="bf16 is slow where the processor does not compute in it")
     add("--seed", type=int, help="random seed, instead of the recipe's")
@@ -40,6 +41,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--near-copies", action="store_true", help="train nothing; name pictures that are nearly those of --validation")
     add("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1; give the number of steps")
+    return int(text)
+
+
+def _minutes(text: str) -> float:
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = math.nan
+    if not 0 < minutes < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0; give the minutes to train")
+    return minutes
 
 
 def add_sources(parser: argparse.ArgumentParser) -> None:

@@ -4,12 +4,14 @@ import contextlib
 import itertools
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from model.errors import UserError
 from model.network.normalisation import normalise
 from model.network.pranet import PraNet
 from model.training import mining, schedule, state
@@ -52,15 +54,23 @@ class Trainer:
         """Seconds of training so far, earlier parts of a resumed run included."""
         return self.progress.seconds + time.monotonic() - self._began
 
-    def restore(self) -> None:
-        """Go on where the run in ``out`` was broken off."""
+    def restore(self, run: str) -> None:
+        """Go on where the run in ``out`` was broken off.
+
+        Raises:
+            UserError: its state is that of another run.
+
+        """
         self.progress = state.restore(self.out, **self._parts())
+        if self.progress.run != run:
+            raise UserError(f"{self.out}: the run was broken off before its first state; start anew with --overwrite")
 
     def save(self) -> None:
         """Write the state of the run and the weights so far (those of the moving average)."""
-        now = state.Progress(self.progress.step, self.seconds, self.progress.best)
-        state.save(self.out, now, **self._parts())
+        state.save(self.out, replace(self.progress, seconds=self.seconds), **self._parts())
         self.save_weights(self.out / LAST)
+        if self.progress.best < 0:
+            (self.out / BEST).unlink(missing_ok=True)  # of a run that this one has replaced
 
     def save_weights(self, path: Path) -> None:
         """Write the averaged weights as safetensors."""

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 from model.errors import UserError
 
 RECIPES = Path(__file__).parent / "recipes"
+SUFFIX = ".toml"
 
 
 class RecipeError(UserError):
@@ -124,7 +125,7 @@ def load(name: str) -> Recipe:
         RecipeError: no such recipe, or a malformed one.
 
     """
-    path = Path(name) if name.endswith(".toml") else RECIPES / f"{name}.toml"
+    path = Path(name) if name.endswith(SUFFIX) else RECIPES / f"{name}{SUFFIX}"
     try:
         return parse(path.stem, tomllib.loads(path.read_text()))
     except OSError as error:
@@ -135,7 +136,7 @@ def load(name: str) -> Recipe:
 
 def names() -> list[str]:
     """List the recipes that come with the package."""
-    return sorted(path.stem for path in RECIPES.glob("*.toml"))
+    return sorted(path.stem for path in RECIPES.glob(f"*{SUFFIX}"))
 
 
 def parse(name: str, values: dict[str, Any]) -> Recipe:

@@ -1,5 +1,7 @@
 """The state of an unfinished run on disk: everything that a resumed run needs to go on as if never broken."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,8 @@ from torch import nn
 from model import files
 from model.errors import UserError
 
-FILE = "state.pt"
+FILE, DESCRIPTION = "state.pt", "run.json"
+LENGTH = frozenset({"steps", "epochs", "minutes"})  # of a recipe: a resumed run may have another one
 
 
 @dataclass
@@ -20,6 +23,7 @@ class Progress:
     step: int = 0
     seconds: float = 0.0
     best: float = -1.0
+    run: str = ""  # tells it from an earlier run in the same folder
 
 
 def save(folder: Path, progress: Progress, **parts: nn.Module | torch.optim.Optimizer) -> None:
@@ -35,6 +39,11 @@ def save(folder: Path, progress: Progress, **parts: nn.Module | torch.optim.Opti
             raise
 
 
+def kept(folder: Path) -> bool:
+    """Whether a folder holds a run that can go on."""
+    return (folder / FILE).is_file()
+
+
 def require(folder: Path) -> Path:
     """Return the file that a run can go on from.
 
@@ -43,9 +52,31 @@ def require(folder: Path) -> Path:
 
     """
     path = folder / FILE
-    if not path.is_file():
+    if not kept(folder):
         raise UserError(f"{folder} holds no run to resume; leave out --resume to start one")
     return path
+
+
+def check_same(folder: Path, description: Mapping[str, Any]) -> str:
+    """Check that a run goes on as it was begun: with its recipe, whatever its length, and its pictures; return its id.
+
+    Raises:
+        UserError: something differs; the message names it.
+
+    """
+    try:
+        begun = json.loads((folder / DESCRIPTION).read_text())
+    except (OSError, ValueError):
+        return ""  # nothing tells how it was begun
+    now = json.loads(json.dumps(description))
+    recipes = begun["recipe"], now["recipe"]
+    differing = [key for key in recipes[0].keys() & recipes[1].keys() - LENGTH if recipes[0][key] != recipes[1][key]]
+    if begun["sources"] != now["sources"]:
+        differing.append("pictures")
+    if differing:
+        advice = "give the arguments that it was begun with, or --overwrite to start anew"
+        raise UserError(f"{folder}: --resume would go on with other {' and '.join(sorted(differing))}; {advice}")
+    return str(begun.get("run", ""))
 
 
 def restore(folder: Path, **parts: nn.Module | torch.optim.Optimizer) -> Progress:

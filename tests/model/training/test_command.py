@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +121,56 @@ def test_a_run_leaves_weights_a_log_and_its_recipe_and_another_begins_with_its_w
 
 
 @pytest.mark.slow
+def test_a_run_goes_on_as_it_was_begun_and_leaves_nothing_to_the_one_that_replaces_it(arguments, tmp_path):
+    out = tmp_path / "out"
+    train(arguments, out, "--validation", str(tmp_path / "held-out.txt"), "--validate-every", "5")
+    with pytest.raises(UserError, match="would go on with other pictures and seed; give the arguments that it was"):
+        train(arguments, out, "--resume", "--seed", "7")
+    train(arguments, out, "--resume", "--validation", str(tmp_path / "held-out.txt"), "--steps", "6")
+    assert checkpoint.load(out / "last.safetensors").metadata["steps"] == "6"
+    (tmp_path / "held-out.txt").write_text("samples/polyp-2\n")  # as many as before, but others
+    with pytest.raises(UserError, match="would go on with other pictures; "):
+        train(arguments, out, "--resume", "--validation", str(tmp_path / "held-out.txt"))
+    train(arguments, out, "--overwrite", "--steps", "1")
+    assert not (out / "best.safetensors").exists()
+    assert checkpoint.load(out / "last.safetensors").metadata["steps"] == "1"
+
+
+@pytest.mark.slow
+def test_what_a_run_has_not_saved_is_not_taken_from_the_one_before(arguments, tmp_path):
+    out = tmp_path / "out"
+    train(arguments, out)
+    described = json.loads((out / "run.json").read_text())
+    (out / "run.json").write_text(json.dumps(described | {"run": "the next one, which was killed at once"}))
+    with pytest.raises(UserError, match="broken off before its first state; start anew with --overwrite"):
+        train(arguments, out, "--resume")
+
+
+def test_a_run_may_be_called_as_its_recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    parser = argparse.ArgumentParser()
+    flags.add_arguments(parser)
+    Path("scratch").mkdir()
+    Path("own.toml").mkdir()
+    for name in ("scratch", "own.toml"):
+        args = parser.parse_args([name, "--out", name, "--resume"])
+        expected = pytest.raises(UserError, match="the folder of inputs") if name == "own.toml" else nullcontext()
+        with expected:
+            command._check(args, [], [args.out])
+
+
+@pytest.mark.parametrize(
+    ("flag", "number"), [("--save-every", "0"), ("--validate-every", "-1"), ("--minutes", "0"), ("--minutes", "nan")]
+)
+def test_numbers_that_cannot_be_are_refused_with_advice(arguments, capsys, flag, number):
+    parser = argparse.ArgumentParser()
+    flags.add_arguments(parser)
+    with pytest.raises(SystemExit):
+        parser.parse_args([*arguments, "--out", "out", f"{flag}={number}"])
+    assert re.search(rf"argument {flag}: '{number}' is not .*; give the", capsys.readouterr().err)
+
+
+@pytest.mark.slow
 def test_schedule_by_the_clock_begins_no_step_after_its_end(arguments, tmp_path):
     path = Path(arguments[0])
     path.write_text(path.read_text().replace("steps = 5", "minutes = 0.03"))
@@ -225,7 +276,8 @@ def test_a_run_that_is_killed_and_resumed_ends_with_the_weights_of_an_unbroken_o
     steps = [entry["step"] for entry in journal.read(tmp_path / "broken" / "log.jsonl")]
     assert steps == [1, 2, 3, 4, 5]
     described = json.loads((tmp_path / "unbroken" / "run.json").read_text())
-    assert described["sources"] == {"samples": {"pictures": 3, "weight": 2.0}, "colon": {"pictures": 2, "weight": 1.0}}
+    counts = {name: (source["pictures"], source["weight"]) for name, source in described["sources"].items()}
+    assert counts == {"samples": (3, 2.0), "colon": (2, 1.0)}
 
 
 @pytest.mark.long
@@ -246,6 +298,18 @@ def test_each_source_is_left_out_in_turn_and_judged_before_and_after(many, tmp_p
     trained_on = json.loads((tmp_path / "out" / "without-samples" / "run.json").read_text())["sources"]
     assert trained_on.keys() == {"colon"}
     assert "samples, before: Dice 0." in capsys.readouterr().out
+
+
+@pytest.mark.long
+@pytest.mark.slow
+def test_a_run_that_leaves_out_one_source_after_the_other_is_resumed_at_any_of_them(many, tmp_path):
+    parser = argparse.ArgumentParser()
+    flags.add_arguments(parser)
+    start = [*many, "--init", str(ROOT / "weights/pranet.safetensors"), "--out", str(tmp_path / "out"), "--steps", "1"]
+    assert command.run(parser.parse_args([*start, "--leave-out", "samples"])) == 0
+    both = [*start, "--leave-out", "samples", "--leave-out", "colon", "--resume"]
+    assert command.run(parser.parse_args(both)) == 0
+    assert len(json.loads((tmp_path / "out" / "left-out.json").read_text())) == 4
 
 
 def test_what_cannot_be_left_out_is_said(many, tmp_path):
@@ -270,6 +334,8 @@ def test_near_copies_across_a_split_are_named_and_nothing_is_trained(many, tmp_p
     assert not (tmp_path / "out").exists()
     (tmp_path / "held-out.txt").write_text("samples/polyp-3\n")
     assert command.run(parser.parse_args([*many, *near])) == 0
+    with pytest.raises(UserError, match="give --validation FILE"):
+        command.run(parser.parse_args([*many, "--near-copies", "--out", str(tmp_path / "out")]))
 
 
 def test_backbone_loads_under_its_published_names(tmp_path):
