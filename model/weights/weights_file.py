@@ -95,7 +95,8 @@ def sealed(data: bytes) -> bytes:
 
 def is_torch_file(data: bytes) -> bool:
     """Return whether PyTorch saved this file: a zip archive, or a bare pickle by old releases."""
-    return data[:4] == b"PK\x03\x04" or data[:1] == b"\x80"
+    is_safetensors = data[LENGTH_BYTES : LENGTH_BYTES + 1] == b"{"  # whose header's length may begin as a pickle does
+    return data[:4] == b"PK\x03\x04" or (data[:1] == b"\x80" and not is_safetensors)
 
 
 def unreadable(path: Path) -> CheckpointError:

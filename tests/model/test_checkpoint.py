@@ -105,6 +105,15 @@ def _rounding(value: Tensor, storage: str) -> float:
     return largest * 2**-11 if storage == "fp16" else 0.0
 
 
+def test_a_header_whose_length_begins_as_a_pickle_does_is_read(tmp_path: Path, published: State) -> None:
+    path = tmp_path / "weights.safetensors"
+    checkpoint.save(path, published, "fp16", {"name": "x"})
+    missing = (0x80 - path.read_bytes()[0]) % 0x100
+    checkpoint.save(path, published, "fp16", {"name": "x" * (1 + missing)})
+    assert path.read_bytes()[0] == 0x80
+    assert checkpoint.load(path).metadata["storage"] == "fp16"
+
+
 def test_eight_bits_a_weight_keep_the_file_below_32_mebibytes(weights: Path) -> None:
     assert weights.stat().st_size < 32 * 2**20
     sizes = checkpoint.storage_of(weights)
