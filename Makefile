@@ -78,7 +78,7 @@ light-check: $(UV)
 	mkdir build/light/source
 	cp -r model service client weights pyproject.toml README.md LICENSE build/light/source
 	$(UV) pip install -q --no-config --no-deps --python build/light build/light/source
-	PYTHONPATH=$(CURDIR):$(CURDIR)/client build/light/bin/python -m pytest -q -m "not slow" $(LIGHT_TESTS)
+	PYTHONPATH="$(CURDIR):$(CURDIR)/client" build/light/bin/python -m pytest -q -m "not slow" $(LIGHT_TESTS)
 
 build/uv/bin/uv:
 	$(PYTHON) -m venv build/uv

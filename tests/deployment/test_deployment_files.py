@@ -52,6 +52,21 @@ def test_an_image_holds_a_list_of_what_it_serves_with_and_not_the_tools_that_mad
     assert "/tools" not in last
 
 
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
+def test_a_build_is_given_what_it_copies(dockerfile: Path) -> None:
+    given = (ROOT / ".dockerignore").read_text().splitlines()
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", dockerfile.read_text(), re.MULTILINE)
+    names = [name for line in copied for name in line.split()]
+    assert len(names) > 5
+    assert [name for name in names if f"!{name}" not in given or not (ROOT / name).exists()] == []
+
+
+def test_the_scaler_alone_says_how_many_pods_there_are() -> None:
+    objects = manifests()
+    assert "replicas" not in objects["Deployment"]["spec"]
+    assert objects["HorizontalPodAutoscaler"]["spec"]["minReplicas"] >= 2
+
+
 def test_both_images_hold_the_same() -> None:
     ours, theirs = (
         re.search(r"^FROM.*?(?=\nENV PATH=\S+ PYTHON)", path.read_text(), re.MULTILINE | re.DOTALL)
