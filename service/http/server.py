@@ -40,6 +40,7 @@ async def listening(app: ASGIApp, service: Service, listener: socket.socket) -> 
         lifespan="off",
         workers=1,  # one device, one queue, one metrics registry; otherwise WEB_CONCURRENCY would start more
         server_header=False,
+        proxy_headers=False,  # uvicorn would believe any proxy on this machine; see ``proxies``
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         ws=functools.partial(WebSocketProtocol, calls=service.calls),  # type: ignore[arg-type]
         ws_max_size=settings.cut_off_bytes,

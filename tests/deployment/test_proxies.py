@@ -42,8 +42,8 @@ class Proxy:
 
 
 @contextlib.asynccontextmanager
-async def proxied(name: str, running: Running, folder: Path) -> AsyncIterator[Proxy]:
-    """Run a proxy by the project's file, with the ports of a test."""
+async def proxied(name: str, running: Running, folder: Path, idle_seconds: int = 60) -> AsyncIterator[Proxy]:
+    """Run a proxy by the project's file, with the ports of a test, and perhaps less patience with idle clients."""
     if not shutil.which(name):
         pytest.skip(f"no {name}")
     file, command = COMMANDS[name]
@@ -57,7 +57,8 @@ async def proxied(name: str, running: Running, folder: Path) -> AsyncIterator[Pr
         assert text.count(usual) == 1, usual
         text = text.replace(usual, here)
     if name == "nginx":
-        text = text.replace("http {", "http { access_log off;")
+        text = text.replace("http {", f"http {{ access_log off; client_body_timeout {idle_seconds};")
+    text = text.replace(" 60s", f" {idle_seconds}s")
     (folder / file).write_text(text)
     process = await asyncio.create_subprocess_exec(*command, str(folder / file), cwd=folder)
     try:
@@ -121,6 +122,32 @@ async def test_nobody_but_a_named_proxy_is_believed() -> None:
             assert (await running.rest.post("/segment", content=PICTURE, headers=headers)).status_code == status
             twice = {**headers, "x-forwarded-host": "hospital, other"}  # the last is the named proxy's own
             assert (await running.rest.post("/segment", content=PICTURE, headers=twice)).status_code == 403
+
+
+@pytest.mark.parametrize("client", ["203.0.113.5", "unknown"])
+async def test_who_was_before_the_proxy_does_not_matter(client: str) -> None:
+    headers = {"origin": "http://hospital", "x-forwarded-host": "hospital", "x-forwarded-for": client}
+    async with serving(**BEHIND) as running:
+        assert (await running.rest.post("/segment", content=PICTURE, headers=headers)).status_code == 200
+    async with serving() as running:
+        answer = await running.rest.get("/livez", headers={"x-forwarded-proto": "https", "x-forwarded-for": client})
+        assert "cross-origin-opener-policy" not in answer.headers
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+async def test_a_stream_behind_a_proxy_may_pause(name: str, tmp_path: Path) -> None:
+    async with (
+        serving(**BEHIND) as running,
+        proxied(name, running, tmp_path, idle_seconds=1) as proxy,
+        grpc.aio.insecure_channel(proxy.grpc) as channel,
+    ):
+        call = pb_grpc.SegmentationServiceStub(channel).SegmentStream()
+        await call.write(pb.StreamRequest(config=pb.StreamConfig(policy=pb.POLICY_EVERY)))
+        for number in range(2):
+            await asyncio.sleep(2.5 * number)
+            await call.write(pb.StreamRequest(frame=pb.StreamFrame(frame_id=number, image=PICTURE)))
+            assert (await call.read()).frame_id == number
+        await call.done_writing()
 
 
 async def test_behind_a_named_proxy_with_tls_the_answers_are_those_of_tls() -> None:
