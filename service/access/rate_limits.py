@@ -1,8 +1,9 @@
 """Limits for each caller: a rate limit, and a limit on what is open at once.
 
-Each request counts towards the rate limit, and so does each frame of a stream when its turn comes; frames dropped
-before that do not count. Above the limit, a request is refused, a frame under ``LATEST`` is dropped as overload before
-it is decoded, and a frame under ``EVERY`` waits, which slows its sender. An open stream holds one place.
+Each request counts towards the rate limit, and so does each frame or request in a stream when its turn comes; frames
+dropped before that do not count. Above the limit, a request is refused, and a frame under ``LATEST`` is dropped as
+overload before it is decoded. A frame under ``EVERY``, or a request in a stream, waits, which slows its sender. An open
+stream holds one place.
 """
 
 import asyncio

@@ -16,7 +16,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 from model.errors import UserError
@@ -25,6 +25,7 @@ from service.errors import Unauthenticated
 NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
 DIGEST = re.compile(r"[0-9a-f]{64}")
 
+DAY_SECONDS = 86_400.0
 SETTLED_NS = 2_000_000_000  # the coarsest tick of a file system's clock
 
 Stamp = tuple[int, int, int]  # time of the last change of content, owner or mode, ns; size, bytes; inode
@@ -140,7 +141,7 @@ class Tokens:
         days = [token.last_day for token in self._tokens if token.last_day and token.last_day >= today]
         if not days:
             return math.inf
-        return datetime.combine(min(days) + timedelta(days=1), datetime.min.time(), UTC).timestamp()
+        return datetime.combine(min(days), datetime.min.time(), UTC).timestamp() + DAY_SECONDS
 
     def _follow(self) -> None:
         """Read the file again if it has changed; a broken file is logged once, and the old tokens stay valid."""

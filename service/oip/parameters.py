@@ -16,6 +16,7 @@ FINAL_RESPONSE = "triton_enable_empty_final_response"  # Triton's clients send i
 BINARY_OUTPUTS, OF_INPUT, OF_OUTPUT = "binary_data_output", ("binary_data_size",), ("binary_data",)
 KNOWN = ("timeout", "priority", "threshold", "roi", *SEQUENCE, FINAL_RESPONSE, BINARY_OUTPUTS)
 MICROSECONDS = 1e6
+MOST = 2**63 - 1  # of an int64, as over gRPC
 
 
 def options(parameters: Parameters, outputs: Iterable[str], default_threshold: float) -> Options:
@@ -93,8 +94,8 @@ def refuse_unknown(parameters: Iterable[str], known: Iterable[str], place: str) 
 
 def _whole(name: str, parameters: Parameters) -> int:
     value = parameters.get(name, 0)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise InvalidParameter(f"{name} is {value!r}; send a whole number, 0 or more")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST:
+        raise InvalidParameter(f"{name} is {str(value)[:32]}; send a whole number from 0 to {MOST}")
     return value
 
 

@@ -4,6 +4,7 @@ With the extension, the header ``Inference-Header-Content-Length`` gives the len
 parameter ``binary_data_size`` the length of its bytes. Encoded pictures inside JSON are base64.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, TypeVar
@@ -11,7 +12,6 @@ from typing import Annotated, Any, TypeVar
 from pydantic import (
     BaseModel,
     Field,
-    NonNegativeInt,
     StrictBool,
     StrictFloat,
     StrictInt,
@@ -28,6 +28,7 @@ from service.oip.tensors import Array, Tensor
 from service.validation import describe_errors
 
 HEADER_LENGTH = "inference-header-content-length"
+HEADER_DIGITS = re.compile(r"[0-9]{1,18}")
 MAX_JSON_BYTES = 8 * 2**20  # JSON takes up to forty times its length in memory; larger tensors go in binary
 MAX_JSON_ELEMENTS = 4 * 2**20
 # The parser holds the interpreter, and with it every answer. What it makes is counted before: so much takes 0.2 s, but
@@ -62,7 +63,7 @@ class InputBody(_Body):
 
     name: str
     datatype: str
-    shape: Few[NonNegativeInt]
+    shape: Few[Annotated[int, Field(ge=0, le=parameters.MOST)]]
     parameters: dict[str, Value] = {}
     data: Any = None
 
@@ -112,8 +113,8 @@ def parse(raw: bytes, header_length: str | None, max_pictures: int) -> tuple[Inf
         TooManyBytes: the JSON is longer than ``MAX_JSON_BYTES``, or has more parts than ``MAX_JSON_PARTS``.
 
     """
-    if header_length is not None and not (header_length.isdecimal() and int(header_length) <= len(raw)):
-        raise InvalidRequest(f"{HEADER_LENGTH} is {header_length!r}; send the length of the JSON in bytes")
+    if header_length is not None and not (HEADER_DIGITS.fullmatch(header_length) and int(header_length) <= len(raw)):
+        raise InvalidRequest(f"{HEADER_LENGTH} is {header_length[:32]!r}; send the length of the JSON in bytes")
     json_size = len(raw) if header_length is None else int(header_length)
     if json_size > MAX_JSON_BYTES:
         raise TooManyBytes(f"the JSON has more than {MAX_JSON_BYTES} bytes; send the tensors in binary")

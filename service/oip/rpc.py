@@ -11,6 +11,7 @@ import numpy as np
 from google.protobuf import json_format
 
 from pranet_client.pictures import Picture
+from service.access import rate_limits
 from service.calls import current
 from service.errors import Draining, InternalError, InvalidRequest, MethodNotAllowed, ServiceError, TooManyBytes
 from service.frames.frame import Segmentation
@@ -101,20 +102,28 @@ class Servicer(pb_grpc.GRPCInferenceServiceServicer):
 
     async def ModelStreamInfer(self, requests: AsyncIterator[pb.ModelInferRequest], context: Context) -> None:
         """Answer every request of a stream, in order; the answer to a failed one is its error."""
-        streams = self._service.streams
+        streams, is_complete = self._service.streams, False
+
+        async def received() -> AsyncIterator[pb.ModelInferRequest]:
+            nonlocal is_complete
+            async for request in requests:
+                yield request
+            is_complete = True
+
         with streams.place():
             await in_order(
-                aiter(requests),
+                received(),
                 self._answer_streamed,
                 functools.partial(write, context),
                 at_once=streams.window,
                 stop=streams.draining,
             )
-        if streams.draining.is_set():
+        if streams.draining.is_set() and not is_complete:
             raise Draining("the service is shutting down and has answered all accepted requests; use another instance")
 
     async def _answer_streamed(self, request: pb.ModelInferRequest) -> pb.ModelStreamInferResponse:
         try:
+            await rate_limits.current().wait()
             limit = self._service.settings.request_timeout_ms / 1e3
             response, _ = await asyncio.to_thread(_response, request.id, await self._infer(request, limit))
         except ServiceError as error:

@@ -1,5 +1,6 @@
 """Who has a valid token is let in, over every transport; nobody else is, to any route that is not listed as open."""
 
+import asyncio
 import contextlib
 import hashlib
 import logging
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
 import grpc
@@ -28,6 +29,8 @@ from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service.access.tokens import Tokens, TokensError, parse
 from service.commands import main as cli
+from service.pb.inference import open_inference_pb2 as oip
+from service.pb.inference import open_inference_pb2_grpc as oip_grpc
 from tests.support.callers import TRANSPORTS, Ask, grpc_unary, rest, socket
 from tests.support.pictures import ROOT, encoded, red_box
 from tests.support.serving import Running, serving
@@ -330,6 +333,8 @@ async def test_metrics_say_when_the_next_valid_token_ends(tokens: Path) -> None:
     async with serving(api_tokens_file=tokens) as it:
         midnight = datetime.combine(TODAY + timedelta(days=1), time(), UTC)  # TODAY is the last day of one of them
         assert it.metric("pranet_token_end_timestamp_seconds") == midnight.timestamp()
+        write(tokens, line("good", last_day=date.max))
+        assert it.metric("pranet_token_end_timestamp_seconds") > midnight.timestamp()
         write(tokens, line("expired", last_day=YESTERDAY), line("good"))
         assert it.metric("pranet_token_end_timestamp_seconds") == math.inf
 
@@ -412,3 +417,15 @@ async def test_a_live_frame_above_the_rate_is_dropped_before_it_is_decoded(token
         assert [answer.dropped.reason for answer in answers] == [pb.DROP_REASON_OVERLOAD]
         assert it.metric("pranet_decodes_total") == 0
         assert math.isclose(it.metric("pranet_frames_total", {"slot": "0", "outcome": "overload"}), 1)
+
+
+async def test_a_request_in_a_stream_of_the_inference_protocol_waits_for_the_rate(tokens: Path) -> None:
+    async with serving(api_tokens_file=tokens, rate_limit=1 / 3600) as it:  # the opening takes the only one
+        stub = oip_grpc.GRPCInferenceServiceStub(it.channel)
+        call = stub.ModelStreamInfer(metadata=Access("good").metadata())
+        await call.write(oip.ModelInferRequest(model_name="pranet"))
+        reading = asyncio.ensure_future(call.read())
+        done, _ = await asyncio.wait([reading], timeout=0.5)
+        assert not done
+        call.cancel()
+        await asyncio.wait([reading])

@@ -95,6 +95,12 @@ async def test_who_has_no_token_is_refused_in_the_form_of_the_protocol_too(tmp_p
         ({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1]}]}, 400, "data or binary_data_size"),
         ({"inputs": inputs(IMAGE), "outputs": [{"name": "mask"}] * 2}, 400, "twice"),
         ({"inputs": inputs(IMAGE), "parameters": {"timeout": -1}}, 422, "timeout"),
+        ({"inputs": inputs(IMAGE), "parameters": {"timeout": 10**400}}, 422, "timeout"),
+        (
+            {"inputs": [{"name": "image", "datatype": "UINT8", "shape": [1, 10**2200, 10**2200, 3], "data": [1]}]},
+            400,
+            "inputs.0.shape",
+        ),
         ({"inputs": inputs(IMAGE), "parameters": {"threshold": "high"}}, 422, "threshold"),
         ({"inputs": inputs(IMAGE), "parameters": {"roi": "left"}}, 422, "roi"),
         ({"inputs": inputs(IMAGE), "parameters": {"binary_data_output": 1}}, 422, "true or false"),
@@ -114,6 +120,7 @@ async def test_what_is_wrong_is_named(body: dict[str, Any], status: int, words: 
     [
         ({"inference-header-content-length": "9999999"}, "length of the JSON"),
         ({"inference-header-content-length": "-1"}, "length of the JSON"),
+        ({"inference-header-content-length": "9" * 5000}, "length of the JSON"),
         ({"inference-header-content-length": "5"}, "send a JSON object with id, "),
         ({"x-request-timeout-ms": "soon"}, "X-Request-Timeout-Ms"),
     ],
