@@ -11,8 +11,10 @@ from starlette.requests import Request
 
 from service.errors import NotAcceptable
 
-ELEMENT = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*")+')  # of a list; a comma may be quoted
-PARAMETER = re.compile(r'(?:[^;"]|"(?:\\.|[^"\\])*")+')
+# A quoted string that is not closed goes on to the end. If the pattern failed there, it would be tried from each quote.
+QUOTED = r'"(?:[^"\\]|\\.?)*"?'
+ELEMENT = re.compile(rf'(?:[^,"]|{QUOTED})+')  # of a list; a comma may be quoted
+PARAMETER = re.compile(rf'(?:[^;"]|{QUOTED})+')
 WEIGHT = re.compile(r"q=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)", re.IGNORECASE)
 
 

@@ -71,6 +71,13 @@ def packed(send: Send, accept_encoding: str) -> Send:
     return Packer(send, coding) if coding else send
 
 
+def weaken(headers: MutableHeaders, accept_encoding: str) -> None:
+    """Give a 304 the ``ETag`` and ``Vary`` of an answer with a packed body (RFC 9110, 15.4.5), whatever its length."""
+    headers.add_vary_header("Accept-Encoding")
+    if _preferred(accept_encoding):
+        headers["etag"] = _weak(headers["etag"])
+
+
 @functools.lru_cache(maxsize=64)  # most clients send one of a few
 def _preferred(accept_encoding: str) -> str | None:
     """Return gzip or deflate, or None if it prefers neither."""
@@ -127,8 +134,13 @@ class Packer:
         if not self._packs:
             return
         headers["content-encoding"] = self._coding
-        if "etag" in headers:  # other bytes than the plain answer's, with the same meaning (RFC 9110, section 8.8.1)
-            headers["etag"] = f"W/{headers['etag'].removeprefix('W/')}"
+        if "etag" in headers:
+            headers["etag"] = _weak(headers["etag"])
         del headers["content-length"]
         if length is not None:
             headers["content-length"] = str(length)
+
+
+def _weak(etag: str) -> str:
+    """Return the tag of other bytes with the same meaning (RFC 9110, section 8.8.1)."""
+    return f"W/{etag.removeprefix('W/')}"

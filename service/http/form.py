@@ -61,7 +61,7 @@ async def read_form(request: Request, body: AsyncGenerator[bytes, None], most: i
         if any(name == FILE_FIELD for name, _ in fields):
             raise MultiPartException(f"the part {FILE_FIELD!r} has no file name, so it is not taken for a file")
         return Form(files, fields)
-    except (MultiPartException, UnicodeDecodeError) as error:
+    except (MultiPartException, UnicodeError) as error:
         raise InvalidRequest(f"the multipart form is invalid: {_reason(error, most)}; {advice}") from error
     finally:
         parser.close()

@@ -1,6 +1,7 @@
 """ASGI middleware: turns every HTTP request and WebSocket into a call, and adds security headers to every answer."""
 
 import http
+import mimetypes
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 
@@ -23,6 +24,7 @@ STREAM_PATHS = frozenset({"/stream"})  # the paths that accept a WebSocket
 STATE_PATHS = frozenset({"/v2/repository/index"})  # answered in every state of the service, like a GET
 METHODS = frozenset(http.HTTPMethod)  # named in logs and traces; another one was chosen by the client
 READING = frozenset({"GET", "HEAD", "OPTIONS"})  # safe for pages of other sites: browsers hide the answers from them
+NOT_MODIFIED = "304"
 TIMEOUT_HEADER = "x-request-timeout-ms"
 TOKEN_PROTOCOL = "pranet.bearer."  # prefix of the token in a WebSocket's subprotocols
 SAFE_HEADERS = {
@@ -102,8 +104,13 @@ class HttpCalls:
                 given = MutableHeaders(scope=message)
                 _add_headers(scope, given, call)
                 kind = given.get("content-type", "").partition(";")[0]
+                if call.code == NOT_MODIFIED:
+                    kind = mimetypes.guess_type(scope["path"])[0] or ""  # of a static file; the answer names none
                 if kind in PACKED_TYPES and "accept-encoding" in headers and "content-range" not in given:
-                    forward = content_encoding.packed(send, headers["accept-encoding"])
+                    if call.code == NOT_MODIFIED:
+                        content_encoding.weaken(given, headers["accept-encoding"])
+                    else:
+                        forward = content_encoding.packed(send, headers["accept-encoding"])
             await forward(message)
 
         try:
@@ -179,8 +186,8 @@ def _add_headers(scope: Scope, headers: MutableHeaders, call: Call) -> None:
         headers.setdefault(name, value)
     if scope["scheme"] == "https":  # over plain HTTP, browsers ignore it and print a warning
         headers.setdefault("cross-origin-opener-policy", "same-origin")
-    if "etag" not in headers:  # everything but static files may be about a patient
-        headers.setdefault("cache-control", "no-store")
+    # Everything but static files may be about a patient; and an old script does not fit a new page.
+    headers.setdefault("cache-control", "no-cache" if "etag" in headers else "no-store")
     if headers.get("allow") == "GET":
         headers["allow"] = "GET, HEAD"
 

@@ -41,7 +41,7 @@ from service.http.request import FAULT
 HEAD_SECONDS = 10.0
 MAX_HEAD_BYTES = 32 * 1024
 DISCARD_SECONDS = 5.0  # for the rest of a body after an early response
-OTHER_UPGRADE = re.compile(rb"(?i)(?<=\n)upgrade(?=[ \t]*:(?![ \t]*websocket))")
+OTHER_UPGRADE = re.compile(rb"(?i)(?:\A|(?<=\n))upgrade(?=[ \t]*:(?![ \t]*websocket))")  # \A: of a segment
 CLOSE = (b"connection", b"close")
 TLS_HANDSHAKE = b"\x16\x03"  # the first bytes of a TLS connection
 
@@ -136,7 +136,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._pending_error and self.cycle and self.cycle.response_complete:
             refuse(self.transport, self._pending_error, self._calls, REST)
             self.transport.close()
-        elif not self._in_head:
+        elif not self._in_head and self.cycle and self.cycle.response_complete:  # else the body is a later request's
             self._start_timer(DISCARD_SECONDS)
 
     def send_400_response(self, msg: str) -> None:

@@ -209,6 +209,7 @@ async def test_a_packed_file_is_not_sent_again_to_who_has_it(it: Running) -> Non
     assert headers["etag"].startswith('W/"')
     again = await it.rest.get("/pages/live.js", headers={"if-none-match": headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
+    assert (again.headers["etag"], again.headers["vary"]) == (headers["etag"], headers["vary"])
     part = await it.rest.get("/pages/live.js", headers={"range": "bytes=0-1999"})
     assert (part.status_code, part.headers.get("content-encoding"), len(part.content)) == (206, None, 2000)
 

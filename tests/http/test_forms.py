@@ -77,3 +77,10 @@ async def test_the_documentation_shows_the_fields_of_the_form(it: Running, route
     assert form["properties"].keys() == {"file", "threshold", "output", "depth", "roi"} | of_objects
     assert "multipart/related" in body["content"]
     assert form["additionalProperties"] is False
+
+
+async def test_a_form_in_a_charset_that_nothing_can_be_read_in_is_refused(it: Running) -> None:
+    part = b'--b\r\nContent-Disposition: form-data; name="threshold"\r\n\r\n0.5\r\n--b--\r\n'
+    kind = "multipart/form-data; boundary=b; charset=undefined"
+    answer = await it.rest.post("/segment", content=part, headers={"content-type": kind})
+    assert (answer.status_code, answer.json()["type"]) == (400, "urn:pranet:error:invalid-request")

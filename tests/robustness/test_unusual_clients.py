@@ -10,8 +10,10 @@ import grpc
 import pytest
 
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from service.http import protocol as http_protocol
 from service.http.protocol import HttpProtocol
 from service.runtime import Phase
+from tests.support.patching import Patches
 from tests.support.pictures import encoded, red_box
 from tests.support.predictors import GatedPredictor
 from tests.support.serving import Running, connected, counted, serving, until
@@ -143,6 +145,25 @@ async def test_who_would_rather_speak_http_2_is_answered_in_http_1_1(running: Ru
                 await asyncio.sleep(0.05)  # a segment of its own
             writer.write(GOOD)
             assert (await response(reader))[0] == 200
+
+
+async def test_who_sends_the_head_line_by_line_is_answered_in_http_1_1_too(running: Running) -> None:
+    async with connected(running) as (reader, writer):
+        for line in post("Connection: Upgrade", "Upgrade: h2c").splitlines(keepends=True):
+            writer.write(line)
+            await asyncio.sleep(0.02)  # a segment of its own
+        writer.write(GOOD)
+        assert (await response(reader))[0] == 200
+
+
+async def test_a_pipelined_body_has_its_requests_time(running: Running, patched: Patches) -> None:
+    patched(http_protocol, "DISCARD_SECONDS", 0.1)
+    async with connected(running) as (reader, writer):
+        writer.write(post() + GOOD + post())
+        assert (await response(reader))[0] == 200
+        await asyncio.sleep(0.3)
+        writer.write(GOOD)
+        assert (await response(reader))[0] == 200
 
 
 @pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "DELETE", "TRACE", "PROPFIND"])
