@@ -79,7 +79,12 @@ class Settings(BaseModel):
         0, ge=0, le=1000, description="How long a batch may wait for more frames, from the arrival of its oldest frame."
     )
     max_queue_size: int = Field(256, ge=1, description="Accepted requests that may wait for the device; more get 429.")
-    max_image_bytes: int = Field(32 * MEBIBYTE, ge=1, description="Largest encoded image, bytes; larger ones get 413.")
+    max_image_bytes: int = Field(
+        32 * MEBIBYTE,
+        ge=1,
+        le=1023 * MEBIBYTE,  # messages are cut off at twice this, and gRPC keeps limits as signed 32-bit numbers
+        description="Largest encoded image, bytes; larger ones get 413.",
+    )
     max_image_pixels: int = Field(
         50_000_000, ge=1, le=178_000_000, description="Largest image by its header, pixels; larger ones get 413."
     )
@@ -93,7 +98,7 @@ class Settings(BaseModel):
         30_000, ge=1, description="Longest time from a request's arrival to its answer; then 504."
     )
     drain_seconds: float = Field(
-        20, ge=0, description="How long a graceful shutdown (SIGTERM) waits for accepted requests."
+        20, ge=0, allow_inf_nan=False, description="How long a graceful shutdown (SIGTERM) waits for accepted requests."
     )
     maps: bool = Field(
         True,

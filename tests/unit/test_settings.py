@@ -144,3 +144,11 @@ def test_settings_that_need_each_other_say_so(given: dict[str, str], advice: str
 
 def test_variables_of_other_programs_are_none_of_our_business() -> None:
     assert load({"PATH": "/bin", "PRANETTE": "1"}, {}) == (Settings(), [])
+
+
+@pytest.mark.parametrize(
+    "given", [{"PRANET_MAX_IMAGE_BYTES": str(2**30)}, {"PRANET_DRAIN_SECONDS": "inf"}, {"PRANET_DRAIN_SECONDS": "nan"}]
+)
+def test_a_value_that_no_library_can_take_is_refused_at_the_start(given: dict[str, str]) -> None:
+    with pytest.raises(SettingsError, match=next(iter(given))):
+        load(given, {})
