@@ -65,6 +65,18 @@ def size(data: bytes) -> tuple[int, int] | None:
     return width, height
 
 
+def has_transform(data: bytes) -> bool:
+    """Tell whether the components are transformed together (MCT of table A.17); OpenJPEG then gives RGB (annex G).
+
+    Raises:
+        struct.error, IndexError: there is no complete header; ``size`` returns None then.
+
+    """
+    start = 0 if data.startswith(START) else data.find(BOX) + len(BOX)
+    segments = _segments(data, start + 4 + struct.unpack_from(">H", data, start + 4)[0])
+    return any(marker == COD and content[4] == 1 for marker, _, content in segments)
+
+
 def _styles(data: bytes, at: int, components: int) -> Iterator[Style]:
     """Yield the styles of the main header, which begins at ``at`` behind SIZ; tile-parts must have none."""
     for marker, place, content in _segments(data, at):

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from pydicom import Dataset
+from pydicom.multival import MultiValue
 from pydicom.uid import (
     HEVCM10P51,
     HEVCMP51,
@@ -17,6 +18,7 @@ from pydicom.uid import (
     JPEGLSNearLossless,
     MPEGTransferSyntaxes,
 )
+from pydicom.valuerep import DSdecimal, DSfloat
 
 MPEG2 = (MPEG2MPML, MPEG2MPMLF, MPEG2MPHL, MPEG2MPHLF)
 H265 = (HEVCMP51, HEVCM10P51)
@@ -43,6 +45,8 @@ def state(made: Dataset, sources: Sequence[Dataset]) -> None:
         return
     syntax = source.file_meta.TransferSyntaxUID
     ratio, method = source.get("LossyImageCompressionRatio"), source.get("LossyImageCompressionMethod")
+    if any(not isinstance(each, DSfloat | DSdecimal) for each in (ratio if isinstance(ratio, MultiValue) else [ratio])):
+        ratio = None  # "10:1", for example, which is no decimal string
     if syntax in METHODS and (not ratio or not method):
         ratio, method = _ratio(source), METHODS[syntax]
     if ratio and method:

@@ -68,7 +68,8 @@ def check(sources: Sequence[Dataset]) -> None:
             )
     first = sources[0]
     if sum(map(references.frames, sources)) * first.Rows * first.Columns > MAX_PIXELS:
-        raise TooManyPixels(f"a Segmentation may have at most {MAX_PIXELS} pixels; request PNG, or send fewer frames")
+        advice = "send fewer frames, or request PNG"
+        raise TooManyPixels(f"more than {MAX_PIXELS} pixels are too many for a Segmentation; {advice}")
 
 
 def write(

@@ -5,12 +5,14 @@ Messages of pydicom and highdicom may quote patient data. They therefore never g
 
 import io
 import logging
+import struct
 import warnings
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from pydicom import Dataset, FileMetaDataset, config, dcmread
-from pydicom.encaps import get_frame
+from pydicom.encaps import get_frame, parse_basic_offsets, parse_fragments
 from pydicom.filereader import _read_file_meta_info, read_preamble
 from pydicom.pixels.decoders.base import Decoder, get_decoder
 from pydicom.uid import (
@@ -18,6 +20,8 @@ from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
+    JPEG2000TransferSyntaxes,
+    JPEGExtended12Bit,
     MediaStorageDirectoryStorage,
     ParametricMapStorage,
     RLELossless,
@@ -26,7 +30,7 @@ from pydicom.uid import (
 )
 
 from pranet_client.pictures import Picture, PixelFormat, RawPicture
-from service.dicom import jpeg, pixels, video
+from service.dicom import jpeg, jpeg_2000, pixels, video
 from service.dicom.codestream import declared_size
 from service.dicom.detection import is_object
 from service.errors import InvalidRequest, ServiceError, TooManyBytes, TooManyPixels, UndecodableImage, UnsupportedImage
@@ -140,6 +144,8 @@ def _checked(dataset: Dataset, decoder: Decoder | None, max_pixels: int) -> Stud
     if missing:
         raise UndecodableImage(f"the DICOM object is not an image: it has no {', '.join(missing)}; send an image")
     if decoder is not None:
+        if JPEGExtended12Bit == decoder.UID and dataset.BitsStored > 8:
+            raise UnsupportedImage("JPEG with more than 8 bits is not supported; send the object as JPEG 2000")
         pixels.check(dataset)
         for table in EXTENDED_OFFSETS:  # a decoder would find frames by it that were not checked
             if table in dataset:
@@ -156,7 +162,26 @@ def _checked(dataset: Dataset, decoder: Decoder | None, max_pixels: int) -> Stud
         return Study(dataset, tuple(partial(opened.frame, index) for index in range(count)))
     if not decoder.is_encapsulated:
         _check_length(dataset, count)
-    return Study(dataset, tuple(partial(_frame, dataset, decoder, index, count) for index in range(count)))
+    places = _places(dataset.PixelData, count) if decoder.is_encapsulated else {}
+    return Study(dataset, tuple(partial(_frame, dataset, decoder, index, count, places) for index in range(count)))
+
+
+def _places(encapsulated: bytes, count: int) -> dict[str, Any]:
+    """Return where frames of one fragment each are, for pydicom, which else looks through all of them for each frame.
+
+    Its functions take that as ``extended_offsets``: places from the first item on, and lengths. It is empty if a table
+    tells, if frames have several fragments, or if the data are damaged, so that each frame has an error of its own.
+    """
+    buffer = io.BytesIO(encapsulated)
+    try:
+        if parse_basic_offsets(buffer):
+            return {}
+        first = buffer.tell()
+        _, items = parse_fragments(buffer)
+        lengths = [struct.unpack_from("<L", encapsulated, item + 4)[0] for item in items]
+    except (ValueError, struct.error):
+        return {}
+    return {"extended_offsets": ([item - first for item in items], lengths)} if len(items) == count else {}
 
 
 def _check_length(dataset: Dataset, count: int) -> None:
@@ -169,14 +194,15 @@ def _check_length(dataset: Dataset, count: int) -> None:
         )
 
 
-def _frame(dataset: Dataset, decoder: Decoder, index: int, count: int) -> RawPicture:
-    """Decode the frame at ``index``, counted from 0."""
+def _frame(dataset: Dataset, decoder: Decoder, index: int, count: int, places: dict[str, Any]) -> RawPicture:
+    """Decode the frame at ``index``, counted from 0; see ``_places``."""
     try:
-        encoded = _codestream(dataset, decoder, index, count) if decoder.is_encapsulated else b""
+        encoded = _codestream(dataset, decoder, index, count, places) if decoder.is_encapsulated else b""
         if decoder.UID in jpeg.SYNTAXES and dataset.SamplesPerPixel == 3:
             rgb = pixels.rgb(jpeg.rgb(encoded, str(dataset.PhotometricInterpretation)), "RGB", dataset)
         else:
-            samples, about = decoder.as_array(dataset, index=index, raw=False)
+            options = places | _layout(dataset, decoder, encoded)
+            samples, about = decoder.as_array(dataset, index=index, raw=False, **options)
             rgb = pixels.rgb(samples, str(about["photometric_interpretation"]), dataset)
     except ServiceError:
         raise
@@ -186,9 +212,17 @@ def _frame(dataset: Dataset, decoder: Decoder, index: int, count: int) -> RawPic
     return RawPicture(PixelFormat.RGB24, width, height, 3 * width, rgb.tobytes())
 
 
-def _codestream(dataset: Dataset, decoder: Decoder, index: int, count: int) -> bytes:
+def _layout(dataset: Dataset, decoder: Decoder, encoded: bytes) -> dict[str, Any]:
+    """Return what a codec makes of colours, where the object may still declare what they were before (PS3.5, 8.2.4)."""
+    if not encoded or dataset.SamplesPerPixel != 3:
+        return {}
+    is_rgb = decoder.UID in JPEG2000TransferSyntaxes and jpeg_2000.has_transform(encoded)
+    return {"planar_configuration": 0} | ({"photometric_interpretation": "RGB"} if is_rgb else {})
+
+
+def _codestream(dataset: Dataset, decoder: Decoder, index: int, count: int, places: dict[str, Any]) -> bytes:
     """Return a compressed frame, after checking that it has the encoding and size that its object declares."""
-    frame: bytes = get_frame(dataset.PixelData, index, number_of_frames=count)
+    frame: bytes = get_frame(dataset.PixelData, index, number_of_frames=count, **places)
     if RLELossless == decoder.UID:  # its frames declare no size
         if len(frame) > MAX_RLE_BYTES:
             raise TooManyBytes(f"the frame has more than {MAX_RLE_BYTES} bytes of RLE data; send it as JPEG 2000")

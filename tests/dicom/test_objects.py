@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydicom import dcmread
-from pydicom.encaps import encapsulate, get_frame
+from pydicom.encaps import encapsulate, generate_frames, get_frame
 from pydicom.uid import (
     MPEG4HP41,
     UID,
@@ -266,3 +266,17 @@ async def test_run_lengths_that_could_unpack_to_gigabytes_are_refused(patched: P
     async with serving() as it:
         answer = await sent(it, dicom(PICTURES[:1], RLELossless))
     assert answer.status_code == 413
+
+
+@pytest.mark.parametrize("syntax", [RLELossless, JPEGBaseline8Bit], ids=lambda syntax: syntax.name)
+async def test_frames_without_a_table_are_found_once_for_all(syntax: UID, patched: Patches) -> None:
+    source = dicom(PICTURES, syntax)
+    frames = list(generate_frames(source.PixelData, number_of_frames=len(PICTURES)))
+    source.PixelData = encapsulate(frames, has_bot=False)
+    looked = patched("service.dicom.study", "parse_fragments"), patched("pydicom.encaps", "parse_fragments")
+    async with serving() as it:
+        lines = [json.loads(line) for line in (await sent(it, source)).text.splitlines()]
+    assert [calls.count for calls in looked] == [1, 0]
+    for line, mask in zip(lines, MASKS, strict=True):
+        assert dice(mask_of(base64.b64decode(line["png"])), mask) > 0.95
+    assert list(generate_frames(source.PixelData, number_of_frames=len(PICTURES))) == frames  # as pydicom looks

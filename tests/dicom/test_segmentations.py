@@ -158,6 +158,14 @@ async def test_it_states_the_loss_of_its_source(name: str, tmp_path: Path) -> No
     valid(tmp_path / "seg.dcm")
 
 
+async def test_a_ratio_that_is_no_number_is_computed() -> None:
+    source = dicom(PICTURES[:1], JPEGBaseline8Bit)
+    source.LossyImageCompressionRatio, source.LossyImageCompressionMethod = "10.1", "ISO_10918_1"
+    async with serving() as it:
+        made, _ = await segmented(it, written(source).replace(b"10.1", b"10:1"))
+    assert float(made.LossyImageCompressionRatio) == pytest.approx(100 * 80 * 3 / len(source.PixelData), rel=0.01)
+
+
 async def test_it_has_all_that_must_be_there_and_what_viewers_show() -> None:
     async with serving() as it:
         made, _ = await segmented(it, dicom(PICTURES[:1], SeriesNumber=3))

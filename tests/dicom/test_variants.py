@@ -119,6 +119,13 @@ def extended(picture: Image.Image) -> Dataset:
     return made
 
 
+def declaring(made: Dataset, **attributes: object) -> Dataset:
+    """Return an object whose attributes are those of before its compression."""
+    for keyword, value in attributes.items():
+        setattr(made, keyword, value)
+    return made
+
+
 COLOURED: dict[str, tuple[Callable[[Image.Image], Dataset], float]] = {
     "palette of 8 bits": (partial(palette, bits=8), 0.97),
     "palette of 16 bits": (palette, 0.97),
@@ -132,6 +139,17 @@ COLOURED: dict[str, tuple[Callable[[Image.Image], Dataset], float]] = {
     "extended JPEG": (extended, 0.97),
     "lossy JPEG-LS": (lambda picture: compressed(dicom([picture]), JPEGLSNearLossless, jls_error=3), 0.97),
     "lossy JPEG 2000": (lambda picture: compressed(dicom([picture]), JPEG2000, j2k_cr=[10]), 0.97),
+    "JPEG 2000 that declares what it was before": (
+        lambda picture: declaring(
+            compressed(dicom([picture], PhotometricInterpretation="YBR_RCT"), JPEG2000Lossless),
+            PhotometricInterpretation="YBR_FULL",
+        ),
+        0.99,
+    ),
+    "JPEG 2000 that declares planes": (
+        lambda picture: declaring(compressed(dicom([picture]), JPEG2000Lossless), PlanarConfiguration=1),
+        0.99,
+    ),
     "lossy JPEG 2000 of YBR": (lambda picture: compressed(ybr(picture), JPEG2000, j2k_psnr=[45]), 0.97),
 }
 
@@ -189,6 +207,10 @@ UNREAD: dict[str, tuple[Callable[[], bytes], str]] = {
             SMPTEST211020UncompressedProgressiveActiveVideo,
         )
     },
+    "JPEG of 12 bits": (
+        lambda: written(declaring(extended(PICTURE), BitsAllocated=16, BitsStored=12, HighBit=11)),
+        "JPEG with more than 8 bits is not supported",
+    ),
     "CMYK": (
         lambda: written(dicom([PICTURE], PhotometricInterpretation="CMYK")),
         "interpretation CMYK is not supported",
