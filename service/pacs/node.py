@@ -90,11 +90,17 @@ class Node:
         self.spool.segmented(folder, {})
 
     async def _attempts(self, group: list[Path]) -> "list[tuple[list[Path], seg.Written | ServiceError]]":
-        """Segment objects together; if that fails, each alone, so that one faulty object costs no other."""
+        """Segment objects together; if that fails, without those that fail alone, too."""
         result = await self._segmentation(group)
         if isinstance(result, seg.Written) or len(group) == 1:
             return [(group, result)]
-        return [([file], await self._segmentation([file])) for file in group]
+        alone = [([file], await self._segmentation([file])) for file in group]
+        good = [file for (file,), made in alone if isinstance(made, seg.Written)]
+        if 1 < len(good) < len(group):
+            result = await self._segmentation(good)
+            if isinstance(result, seg.Written):
+                return [(good, result), *(each for each in alone if not isinstance(each[1], seg.Written))]
+        return alone
 
     async def _segmentation(self, files: list[Path]) -> "seg.Written | ServiceError":
         try:

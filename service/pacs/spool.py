@@ -79,6 +79,7 @@ class Spool:
         """Return a new folder for the objects of an association."""
         folder = self._receiving / self._next()
         folder.mkdir(PRIVATE)
+        sync(self._receiving)
         return folder
 
     def end(self, folder: Path) -> None:
@@ -99,6 +100,7 @@ class Spool:
         made.mkdir(PRIVATE)
         for name, content in segmentations.items():
             files.write(made / name, content, mode=PRIVATE_FILE)
+        sync(made)
         done = folder.with_name(folder.name + DONE)
         folder.rename(done)
         sync(done.parent)

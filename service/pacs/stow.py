@@ -5,6 +5,7 @@ import logging
 import secrets
 from http import HTTPStatus
 from typing import Any
+from xml.etree import ElementTree
 
 import httpx
 
@@ -26,6 +27,8 @@ STORED = frozenset({HTTPStatus.OK, HTTPStatus.ACCEPTED})
 FAILED_SEQUENCE, FAILURE_REASON = "00081198", "00081197"  # FailedSOPSequence, FailureReason
 REFERENCED_SEQUENCE, INSTANCE = "00081199", "00081155"  # ReferencedSOPSequence, ReferencedSOPInstanceUID
 OUT_OF_RESOURCES = range(0xA700, 0xA800)
+# Duplicate SOP Instance (PS3.7, C.4.2.1.6); 0xB00E and 0xB00F are Microsoft's: stored before, and being stored.
+ALREADY_STORED, BEING_STORED = frozenset({0x0111, 0xB00E}), 0xB00F
 # PS3.18, table 10.5.3-1 and PS3.3, C.14.1.1: what a failure reason means.
 REASONS = {
     0x0110: "processing failure",
@@ -108,7 +111,12 @@ class Pacs:
             connected = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)  # then others may get through
             why = f"it cannot be reached ({str(error) or type(error).__name__})"
             raise Absent(why, answered=connected) from error
-        reason = _failure_reason(answer)
+        told = _told(answer)
+        reason = _failure_reason(told)
+        if reason in ALREADY_STORED:  # by an attempt whose answer was lost: nothing else has this UID
+            return
+        if reason == BEING_STORED:
+            raise Absent("an earlier attempt has not ended there", answered=True)
         if reason in OUT_OF_RESOURCES:
             raise Absent("it is out of resources", answered=True)
         text = "" if reason is None else f", {REASONS.get(reason, f'failure reason {reason:#06x}')}"
@@ -119,25 +127,41 @@ class Pacs:
             raise Absent(f"{status}, check --token-file", answered=True)
         if answer.status_code not in STORED:
             raise Absent(f"{status}, check --stow-url", answered=True)
-        if not _names(answer, uid):  # as of a page to log in
+        if not _names(told, uid):  # as of a page to log in
             raise Absent(f"{status}, but not as a DICOMweb server answers, check --stow-url", answered=True)
 
 
-def _names(answer: httpx.Response, uid: str) -> bool:
-    """Tell whether an answer says that the object of this UID was stored; not every server answers in JSON."""
+def _told(answer: httpx.Response) -> Any:
+    """Return the data set of an answer in the model of JSON (PS3.18, F.2); not every server answers in it."""
     try:
-        told: Any = answer.json()
+        if "xml" in answer.headers.get("content-type", ""):
+            return _from_xml(ElementTree.fromstring(answer.content))
+        return answer.json()
+    except (ValueError, LookupError, ElementTree.ParseError):  # LookupError: XML in an unknown encoding
+        return None
+
+
+def _from_xml(item: ElementTree.Element) -> dict[str, Any]:
+    """Convert the Native DICOM Model (PS3.19, A.1), without what answers do not hold, such as names and bulk data."""
+    return {
+        attribute.get("tag", ""): {
+            "Value": [_from_xml(each) if each.tag.endswith("Item") else each.text for each in attribute]
+        }
+        for attribute in item
+    }
+
+
+def _names(told: Any, uid: str) -> bool:
+    """Tell whether an answer says that the object of this UID was stored."""
+    try:
         return any(each[INSTANCE]["Value"] == [uid] for each in told[REFERENCED_SEQUENCE]["Value"])
     except (LookupError, TypeError):
         return False
-    except ValueError:
-        return "xml" in answer.headers.get("content-type", "") and uid in answer.text
 
 
-def _failure_reason(answer: httpx.Response) -> int | None:
+def _failure_reason(told: Any) -> int | None:
     """Return why the object was not stored, as a code; None if the PACS stored it or does not tell."""
     try:
-        told: Any = answer.json()
         return int(told[FAILED_SEQUENCE]["Value"][0][FAILURE_REASON]["Value"][0])
     except (ValueError, LookupError, TypeError):
         return None

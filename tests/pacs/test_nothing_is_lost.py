@@ -22,7 +22,7 @@ from pynetdicom import dimse_messages
 from pranet_client.credentials import NO_ACCESS
 from service import runtime
 from service.pacs.spool import Spool
-from service.pacs.stow import REASONS, Absent, Pacs
+from service.pacs.stow import REASONS, Absent, Pacs, Refused
 from tests.support.dicom_objects import HAS_DICOM, NO_DICOM, PICTURES, dicom
 from tests.support.patching import Patches
 from tests.support.predictors import PATIENCE, RedPredictor
@@ -56,11 +56,11 @@ async def test_one_object_with_damaged_pixels_is_kept_aside_and_the_others_are_s
     async with receiving(tmp_path / "spool", pacs.url, patched) as it:
         await sent(it.port, objects)
         reasons = await it.failed()
-        await until(lambda: len(pacs.stored) == 2)
+        await until(lambda: len(pacs.stored) == 1)
         await until(lambda: it.waiting() == [f"{objects[1].SOPInstanceUID}.dcm", "reasons.txt"])
     assert len(reasons) == 1
     assert reasons[0].startswith(f"{objects[1].SOPInstanceUID}.dcm: the DICOM frame is damaged")
-    assert [sources(each) for each in pacs.stored] == [[objects[0].SOPInstanceUID], [objects[2].SOPInstanceUID]]
+    assert [sources(each) for each in pacs.stored] == [[objects[0].SOPInstanceUID, objects[2].SOPInstanceUID]]
 
 
 async def test_an_object_that_fails_alone_holds_up_nothing(
@@ -289,3 +289,31 @@ async def test_one_segmentation_that_is_not_taken_in_time_does_not_hold_up_the_o
 
 def test_a_number_that_is_infinite_is_none() -> None:
     assert work.number_of(SimpleNamespace(InstanceNumber=float("inf"))) == float("inf")  # type: ignore[arg-type]
+
+
+def of(reason: int | None, kind: str) -> httpx.Response:
+    body = Stow(reason=reason, content_type=f"application/dicom+{kind}").body("1.2")
+    status = {None: 200, 0x0122: 202}.get(reason, 409)
+    return httpx.Response(status, content=body, headers={"content-type": f"application/dicom+{kind}"})
+
+
+@pytest.mark.parametrize("kind", ["json", "xml"])
+@pytest.mark.parametrize(
+    ("reason", "outcome"),
+    [
+        (None, None),
+        (0x0111, None),  # it was stored by an attempt whose answer was lost
+        (0xB00E, None),
+        (0xB00F, Absent),
+        (0xA700, Absent),
+        (0x0122, Refused),
+    ],
+)
+async def test_what_a_pacs_answers_is_understood_in_either_format(
+    reason: int | None, outcome: type[Exception] | None, kind: str
+) -> None:
+    async with Pacs("http://pacs", NO_ACCESS) as pacs:
+        transport = httpx.MockTransport(lambda request: of(reason, kind))
+        pacs._client = httpx.AsyncClient(base_url="http://pacs", transport=transport)
+        with contextlib.nullcontext() if outcome is None else pytest.raises(outcome):
+            await pacs.store(b"", "1.2")

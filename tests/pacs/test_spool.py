@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from service.pacs import spool as spool_module
 from service.pacs.spool import Spool, SpoolError, objects
+from tests.support.patching import Patches
 
 
 @pytest.fixture
@@ -164,3 +166,12 @@ def test_what_is_put_back_while_the_command_runs_hides_no_segmentation(spool: Sp
     spool.segmented(folder, {"1.dcm": b"of 2"})
     assert sorted(file.read_bytes() for file in spool.to_store()) == [b"of 1", b"of 2"]
     assert after_a_crash(spool).received() == []
+
+
+def test_names_are_on_the_disk_before_what_they_replace_goes(spool: Spool, patched: Patches) -> None:
+    synced: list[str] = []
+    patched(spool_module, "sync", lambda folder: synced.append(folder.name))
+    folder = received(spool, "1.dcm")
+    assert synced == ["receiving"]
+    spool.segmented(folder, {"1.dcm": b"whole"})
+    assert synced == ["receiving", "made", "received", "segmented"]

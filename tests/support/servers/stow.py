@@ -33,12 +33,23 @@ class Stow:
         if self.log_in:
             return b"<html>Please log in</html>"
         if "xml" in self.content_type:
-            return f"<NativeDicomModel><Value>{uid}</Value></NativeDicomModel>".encode()
+            return native(uid, self.reason)
         told: dict[str, Any] = {"00081155": {"vr": "UI", "Value": [uid]}}
         if self.reason is not None:
             told["00081197"] = {"vr": "US", "Value": [self.reason]}
         tag = "00081199" if self.reason is None else "00081198"
         return json.dumps({tag: {"vr": "SQ", "Value": [told]}}).encode()
+
+
+def native(uid: str, reason: int | None) -> bytes:
+    """Return what tells of an object as XML (PS3.19, A.1)."""
+    item = f"<DicomAttribute tag='00081155' vr='UI'><Value number='1'>{uid}</Value></DicomAttribute>"
+    if reason is not None:
+        item += f"<DicomAttribute tag='00081197' vr='US'><Value number='1'>{reason}</Value></DicomAttribute>"
+    tag = "00081199" if reason is None else "00081198"
+    item = f"<DicomAttribute tag='{tag}' vr='SQ'><Item number='1'>{item}</Item></DicomAttribute>"
+    space = "http://dicom.nema.org/PS3.19/models/NativeDICOM"
+    return f"<?xml version='1.0'?><NativeDicomModel xmlns='{space}'>{item}</NativeDicomModel>".encode()
 
 
 @contextlib.contextmanager
