@@ -1,5 +1,6 @@
 """The page in a real browser: with a token, over TLS, under its Content-Security-Policy."""
 
+import zipfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from service.access.tokens import Token, digest_of
 from tests.support import browser
 from tests.support.browser import MILLISECONDS
 from tests.support.certificates import Authority
+from tests.support.pictures import SAMPLES
 from tests.support.serving import serving
 
 playwright = pytest.importorskip("playwright.async_api")
@@ -76,3 +78,33 @@ async def test_over_tls_pictures_and_camera_work_without_a_word_from_the_browser
         await page.click("#camera")
         await playwright.expect(page.locator("#fps")).not_to_have_text("0.0")
         assert faults == []
+
+
+async def test_pictures_that_a_token_was_missing_for_are_segmented_with_the_next_one() -> None:
+    asked = 0
+
+    async def ends(route: Any) -> None:
+        nonlocal asked
+        asked += 1
+        if asked > 2:
+            await route.fulfill(status=401, json={"detail": "the token was removed; ask for a new one"})
+        else:
+            await route.continue_()
+
+    names = [f"{number}.jpg" for number in range(8)]
+    files = [{"name": name, "mimeType": "image/jpeg", "buffer": SAMPLES[0].read_bytes()} for name in names]
+    async with serving() as it, browser.opened(f"http://127.0.0.1:{it.port}/") as (page, _):
+        await page.evaluate("sessionStorage.setItem('pranet-token', 'one')")
+        await page.route("**/segment*", ends)
+        await page.set_input_files("#file", files)
+        await playwright.expect(page.locator("#access")).to_be_visible()
+        await playwright.expect(page.locator("#gallery-summary")).to_contain_text("6 failed")
+        await playwright.expect(page.locator("#rows li", has_text="The token was removed")).to_have_count(6)
+        async with page.expect_download() as download:
+            await page.click("#save-zip")
+        with zipfile.ZipFile(await (await download.value).path()) as archive:
+            assert len([name for name in archive.namelist() if name.startswith("masks/")]) == 2
+        await page.unroute("**/segment*")
+        await give(page, "another")
+        await playwright.expect(page.locator("#status")).to_have_text("All 8 pictures are segmented.")
+        await playwright.expect(page.locator("#gallery-summary")).not_to_contain_text("failed")

@@ -90,6 +90,13 @@ async def test_an_answer_that_does_not_come_is_asked_for_again_and_said_in_a_sen
             await page.unroute("**/segment*")
             await playwright.expect(page.locator("#status")).to_contain_text("Segmented in")
             await playwright.expect(page.locator("#countdown")).to_be_empty()
+        _, refuse = refusals[1]
+        await page.route("**/segment*", refuse)
+        async with page.expect_download():
+            await page.click("#save-json")
+            await playwright.expect(page.locator("#countdown")).to_have_text(re.compile(r" in \d s\."))
+            await page.unroute("**/segment*")
+        await playwright.expect(page.locator("#status")).to_be_empty()
 
 
 SIDE = 352  # pixels: the network's input, so that no resizing blurs an edge
@@ -255,3 +262,86 @@ async def the_zip_holds_what_the_service_says(it: Running, content: bytes, files
     assert "send JPEG" in rows[3]["error"]
     described = json.loads(archive.read("results.json"))
     assert described[0]["polyps"][0]["bounding_box"] == [0, 0, 176, 176]
+
+
+async def test_the_maps_of_one_picture_are_not_shown_below_another() -> None:
+    asked, release = asyncio.Event(), asyncio.Event()
+
+    async def late(route: Any) -> None:
+        asked.set()
+        await release.wait()
+        await route.fulfill(content_type="image/png", body=encoded(Image.new("L", (64, 16))))
+
+    async with serving() as it, browser.opened(f"http://127.0.0.1:{it.port}/") as (page, faults):
+        await page.set_input_files("#file", SAMPLES[:2])
+        await playwright.expect(page.locator("#status")).to_contain_text("All 2 pictures")
+        await page.route("**/segment?output=maps", late)
+        await page.click("#show-maps")
+        await asked.wait()
+        await page.click("#rows li:nth-child(2) button")
+        await playwright.expect(page.locator("#status")).to_contain_text("Segmented in")
+        release.set()
+        await page.wait_for_timeout(500)
+        await playwright.expect(page.locator("#maps")).to_be_hidden()
+        await page.click("#show-maps")
+        await playwright.expect(page.locator("#maps")).to_be_visible()
+        assert faults == []
+
+
+UNREADABLE = """() => {
+    Blob.prototype.arrayBuffer = () => Promise.reject(new DOMException("", "NotReadableError"));
+}"""  # as of a folder, or of a stick that was pulled out
+
+
+async def test_a_file_that_is_none_costs_no_other_its_results() -> None:
+    async def several(route: Any) -> None:
+        if "second" in (route.request.post_data_buffer or b"").decode("latin-1"):
+            await route.fulfill(content_type="application/x-ndjson", body="{}\n{}\n")
+        else:
+            await route.continue_()
+
+    files = [
+        {"name": "1.png", "mimeType": "image/png", "buffer": encoded(red_box(64, 48, (8, 8, 40, 40)))},
+        {"name": "2.dcm", "mimeType": "", "buffer": b"the second has several frames"},
+    ]
+    async with serving() as it, browser.opened(f"http://127.0.0.1:{it.port}/") as (page, faults):
+        await page.route("**/segment*", several)
+        await page.set_input_files("#file", files)
+        await playwright.expect(page.locator("#rows")).to_contain_text("This file has several frames")
+        async with page.expect_download() as download:
+            await page.click("#save-zip")
+        with zipfile.ZipFile(await (await download.value).path()) as archive:
+            rows = list(csv.DictReader(io.StringIO(archive.read("results.csv").decode())))
+        assert [row["error"][:28] for row in rows] == ["", "This file has several frames"]
+        await page.evaluate(UNREADABLE)
+        await page.set_input_files("#file", files[:1])
+        await playwright.expect(page.locator("#error")).to_contain_text("This file cannot be read")
+        assert faults == []
+
+
+async def test_the_page_follows_the_service_in_its_weights_and_its_threshold() -> None:
+    predictor = RedPredictor()
+    async with (
+        serving(predictor, threshold=0.345) as it,
+        browser.opened(f"http://127.0.0.1:{it.port}/") as (page, faults),
+    ):
+        await playwright.expect(page.locator("#threshold-value")).to_have_text("0.345")
+        predictor.model = replace(predictor.model, model_id="renewed-1")
+        it.service.model_slot._name(predictor.model)
+        await page.click("[data-sample='polyp-1.jpg']")
+        await playwright.expect(page.locator("#model")).to_contain_text("renewed-")
+        await page.click("#programs summary")
+        await playwright.expect(page.locator("#curl")).to_contain_text("threshold=0.345")
+        await page.fill("#threshold", "0.7")
+        await playwright.expect(page.locator("#curl")).to_contain_text("threshold=0.7")
+        await page.click("[data-sample='polyp-2.jpg']")
+        await playwright.expect(page.locator("#curl")).to_contain_text("polyp-2.jpg")
+        assert faults == []
+
+
+async def test_a_score_just_below_its_threshold_is_never_shown_as_on_it() -> None:
+    predictor = RedPredictor()
+    predictor.model = replace(predictor.model, presence=Presence(0.0, -0.012))  # 0.497 for everything
+    async with serving(predictor) as it, browser.opened(f"http://127.0.0.1:{it.port}/") as (page, _):
+        await page.click("[data-sample='polyp-1.jpg']")
+        await playwright.expect(page.locator("#found")).to_contain_text("but presence 0.49 (from 0.50 on)")

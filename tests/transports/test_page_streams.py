@@ -1,6 +1,7 @@
 """Video on the page: pause, step, seek, and a service that goes away and comes back."""
 
 import asyncio
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -102,3 +103,32 @@ async def test_a_service_that_is_killed_is_waited_for_and_used_again() -> None:
 def killed(kill: Callable[[], None], wait: Callable[[], Any]) -> None:
     kill()
     wait()
+
+
+KEEPING_THE_CAMERA = """() => {
+    const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+    navigator.mediaDevices.getUserMedia = async (wanted) => (window.camera = await ask(wanted));
+}"""
+
+
+@pytest.mark.one_process
+async def test_a_mask_that_nobody_renews_is_taken_away_and_a_camera_that_is_unplugged_is_said() -> None:
+    status = "#status"
+    with fake_server(HANG_SECONDS="60") as server:
+        async with browser.opened(server.url) as (page, faults):
+            await page.evaluate(KEEPING_THE_CAMERA)
+            await page.click("#camera")
+            await browser.until(page, f"({browser.GREEN})() > 0")
+            server.process.send_signal(signal.SIGSTOP)  # as a network that is gone: nothing closes the connection
+            try:
+                await playwright.expect(page.locator(status)).to_contain_text("No mask for 2 seconds")
+                assert await page.evaluate(browser.GREEN) == 0
+                await playwright.expect(page.locator("#fps")).to_have_text("0.0")
+            finally:
+                server.process.send_signal(signal.SIGCONT)
+            await playwright.expect(page.locator(status)).to_have_text("Streaming.")
+            await browser.until(page, f"({browser.GREEN})() > 0")
+            await page.evaluate("window.camera.getVideoTracks()[0].dispatchEvent(new Event('ended'))")
+            await playwright.expect(page.locator("#error")).to_contain_text("The camera was disconnected")
+            await playwright.expect(page.locator("#stop")).to_be_hidden()
+            assert faults == []

@@ -10,7 +10,7 @@ export function polypIn(regions, presence) {
 
 /** Return one sentence for the regions of a picture and its presence, {score, threshold} or null. */
 export function sentenceOf(regions, presence) {
-  const score = presence ? `presence ${presence.score.toFixed(2)}` : "";
+  const score = presence ? `presence ${scoreOf(presence)}` : "";
   const from = presence ? `${score} (from ${presence.threshold.toFixed(2)} on)` : "";
   const present = polypIn(regions, presence);
   if (!regions.length && !present) return score ? `No polyp found, ${score}` : "No polyp found";
@@ -18,6 +18,12 @@ export function sentenceOf(regions, presence) {
   const covered = share(regions.reduce((sum, { area_fraction }) => sum + area_fraction, 0));
   if (present) return `${counted(regions.length, "polyp")}, ${covered} of the picture${from && `, ${from}`}`;
   return `Probably no polyp: ${counted(regions.length, "region")} marked, ${covered} of the picture, but ${from}`;
+}
+
+/** Return a score in two decimals, which never seem to reach a threshold that it does not reach. */
+function scoreOf({ score, threshold }) {
+  const [text, limit] = [score, threshold].map((each) => each.toFixed(2));
+  return score < threshold && text === limit ? Math.max(0, limit - 0.01).toFixed(2) : text;
 }
 
 const counted = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;

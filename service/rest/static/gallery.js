@@ -32,12 +32,28 @@ export class Gallery {
     this.section.hidden = stills.length < 2;
     this.list.replaceChildren(...stills.map((still) => this.row(still)));
     this.choose(stills[0]);
-    const waiting = [...stills];
+    await this.run([...stills], threshold, signal);
+  }
+
+  /** Segment the pictures that were refused for want of a token; return how many. */
+  async resume(threshold, signal) {
+    const refused = this.stills.filter(({ failure }) => failure instanceof Unauthenticated);
+    for (const still of refused) {
+      still.failure = null;
+      still.finding.textContent = "Waiting";
+      still.finding.classList.remove("failed");
+    }
+    const { length } = refused;
+    await this.run(refused, threshold, signal);
+    return length;
+  }
+
+  async run(waiting, threshold, signal) {
     const worker = async () => {
       for (let still; (still = waiting.shift()) && !signal.aborted; ) await this.segment(still, threshold, signal, waiting);
     };
     await Promise.all(Array.from({ length: AT_ONCE }, worker));
-    if (!signal.aborted) this.saveAll.disabled = !stills.some(({ answer }) => answer);
+    if (!signal.aborted) this.saveAll.disabled = !this.stills.some(({ answer }) => answer);
   }
 
   async segment(still, threshold, signal, waiting) {
@@ -47,13 +63,22 @@ export class Gallery {
       await still.segment({ signal, waiting: this.on.waiting });
       await this.judge(still, threshold());
     } catch (error) {
-      if (error instanceof Unauthenticated) waiting.length = 0;
       still.failure = error;
-      if (still === this.chosen && !signal.aborted) this.on.complain(error);
+      const refused = error instanceof Unauthenticated;
+      if (refused && !signal.aborted) this.refuse(waiting.splice(0), error);
+      if ((refused || still === this.chosen) && !signal.aborted) this.on.complain(error);
     }
     if (signal.aborted) return;
     this.tell(still);
     if (still === this.chosen && still.answer) await this.on.segmented(still);
+  }
+
+  /** Pictures that are not asked for: they would be refused, too. */
+  refuse(stills, error) {
+    for (const still of stills) {
+      still.failure = error;
+      this.tell(still);
+    }
   }
 
   /** Count the regions of a picture above a threshold. */
@@ -127,9 +152,9 @@ export class Gallery {
 
   /** Return a sentence about all pictures. */
   told() {
-    const { failed } = this;
-    if (!failed) return `All ${this.stills.length} pictures are segmented.`;
-    return `${this.stills.length - failed} of ${this.stills.length} pictures are segmented; the list says what is wrong with the others.`;
+    const done = this.stills.filter(({ answer }) => answer).length;
+    if (done === this.stills.length) return `All ${done} pictures are segmented.`;
+    return `${done} of ${this.stills.length} pictures are segmented; the list says what is wrong with the others.`;
   }
 
   /** Return a zip of all masks and overlays, one CSV and one JSON. */

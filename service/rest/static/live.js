@@ -40,16 +40,18 @@ const player = new Player({
 const recorder = new Recorder(byId("record"), byId("canvas"));
 const gallery = new Gallery(
   { section: byId("gallery"), summary: byId("gallery-summary"), rows: byId("rows"), saveAll: byId("save-zip") },
-  { chosen: (still) => guarded(choose)(still), segmented: showStill, waiting: wait, complain: explain },
+  { chosen: (still) => guarded(choose)(still), segmented: showNew, waiting: wait, complain: explain },
 );
 
 let shown = null; // {name, picture}, and once it is segmented {probability, presence, quality, regions}
 let chosen = null; // number of the region that is marked
+let threshold = 0.5; // the slider has it in steps of 0.01 only
+let weights = ""; // that the head of the page names
 let work = new AbortController(); // of all that is done for the present source; the next source aborts it
 
 const settings = () => ({
   style: document.querySelector("#style :checked").value,
-  threshold: Number(byId("threshold").value),
+  threshold,
   opacity: Number(byId("opacity").value),
 });
 
@@ -57,7 +59,6 @@ const settings = () => ({
 function show(next) {
   shown = next;
   byId("tools").hidden = false;
-  offer(shown);
   judge();
 }
 
@@ -69,6 +70,7 @@ function judge() {
   } else {
     found.expect(shown.name);
   }
+  offer(shown, settings());
   byId("polyps-card").hidden = shown.moving || !shown.regions?.length; // of a playing video it would jump
   showFlags(shown.quality ?? []);
   draw();
@@ -85,7 +87,7 @@ function takeAway() {
   found.clear();
   showFlags([]);
   byId("tools").hidden = byId("polyps-card").hidden = byId("maps").hidden = true;
-  offer(null);
+  offer(null, settings());
 }
 
 /** Begin with another source: what belongs to the one before ends, and is taken away. */
@@ -137,6 +139,11 @@ async function showStill(still) {
   say(`Segmented in ${still.milliseconds} ms.${unseen}`);
 }
 
+async function showNew(still) {
+  heed(still.model, work.signal);
+  await showStill(still);
+}
+
 /** Send what a playing video shows to the service, until the signal aborts. */
 function stream(video, name, signal) {
   byId("live").hidden = byId("stop").hidden = false;
@@ -145,6 +152,7 @@ function stream(video, name, signal) {
   recorder.open(name, signal);
   const on = {
     answered(picture, head, probability, time) {
+      heed(head.model.model_id, signal);
       show({ name, picture, probability: probabilityOf(probability), presence: head.presence, quality: head.quality, moving: !video.paused });
       player.saw(polypIn(shown.regions, shown.presence), time);
     },
@@ -156,6 +164,10 @@ function stream(video, name, signal) {
       byId("received").textContent = chart.received;
     },
     connected: () => say("Streaming."),
+    silent(reason) {
+      this.lost();
+      say(reason);
+    },
     lost() {
       chart.lost();
       byId("fps").textContent = "0.0";
@@ -202,11 +214,9 @@ listen("stop", "click", stop);
 listen("save-zip", "click", async () => save(await gallery.zip(settings()), "pranet-results.zip"));
 listen("style", "change", draw);
 listen("opacity", "input", draw);
-listen("threshold", "input", judge);
-listen("threshold", "change", () => gallery.judgeAgain(settings().threshold, work.signal));
-for (const id of ["threshold", "opacity"]) {
-  listen(id, "input", () => (byId(`${id}-value`).textContent = Number(byId(id).value).toFixed(2)));
-}
+listen("threshold", "input", () => mark(Number(byId("threshold").value)));
+listen("threshold", "change", () => gallery.judgeAgain(threshold, work.signal));
+listen("opacity", "input", () => (byId("opacity-value").textContent = settings().opacity.toFixed(2)));
 
 listen("zoom-in", "click", () => view.zoom(1.25));
 listen("zoom-out", "click", () => view.zoom(0.8));
@@ -222,25 +232,43 @@ takeFiles(byId("file"), byId("drop"), guarded(begin));
 byId("camera").disabled = !navigator.mediaDevices; // which browsers give to secure pages only
 byId("insecure").hidden = Boolean(navigator.mediaDevices);
 
+/** Mark what is above a threshold. */
+function mark(value) {
+  threshold = value;
+  byId("threshold-value").textContent = value.toFixed(3).replace(/0$/, "");
+  judge();
+}
+
+/** Notice that an answer is of other weights than the head of the page names. */
+function heed(modelId, signal) {
+  if (!weights || modelId === weights) return;
+  weights = modelId;
+  guarded(introduce)(signal);
+}
+
 /** Say which weights answer; waits until the service can be reached. */
 async function introduce(signal) {
-  const { model, threshold } = await (await call("info", { signal, waiting: wait })).json();
+  const { model, threshold: chosenByService } = await (await call("info", { signal, waiting: wait })).json();
   byId("access").hidden = true;
-  const first = !byId("model").textContent;
+  const first = !weights;
+  weights = model.model_id;
   byId("model").textContent = `${model.model_id} on ${model.device}, ${model.engine} ${model.precision}`;
   if (!first) return;
-  byId("threshold").value = threshold;
-  byId("threshold").dispatchEvent(new Event("input"));
+  byId("threshold").value = chosenByService;
+  mark(chosenByService);
   if (!shown) say("Ready.");
 }
 
 listen("access", "submit", async (event) => {
   event.preventDefault();
   remember(byId("token").value.trim());
-  await introduce(work.signal);
+  const { signal } = work;
+  await introduce(signal);
   byId("token").value = "";
   complain("");
   say("Ready.");
+  const resumed = await gallery.resume(() => threshold, signal);
+  if (resumed && gallery.stills.length > 1 && !signal.aborted && !byId("error").textContent) say(gallery.told());
 });
 
 guarded(introduce)(new AbortController().signal);

@@ -10,9 +10,9 @@ export function say(text, seconds) {
   byId("countdown").textContent = seconds ? ` in ${seconds} s.` : "";
 }
 
-/** Say that something is tried again in some seconds, and why. */
+/** Say that something is tried again in some seconds, and why; an empty reason takes it back. */
 export function wait(reason, seconds) {
-  say(`${reason} Trying again`, seconds);
+  say(reason && `${reason} Trying again`, seconds);
 }
 
 /** Say what is wrong and what to do; an empty text takes it away. */

@@ -31,7 +31,7 @@ export function overlayOf(picture, probability, settings) {
 
 /** Return one picture's row for a table, from its name, regions, presence, threshold and model. */
 export function rowOf({ name, regions, presence, model, error }, threshold) {
-  if (error) return { name, error };
+  if (error || !regions) return { name, error: error ?? "not segmented" };
   const area = regions.reduce((sum, { area_fraction }) => sum + area_fraction, 0);
   return {
     name,

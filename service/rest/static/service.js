@@ -58,13 +58,14 @@ export function sentence(text) {
 }
 
 /**
- * Fetch a path of the service until it answers; `waiting` is as for countdown.
+ * Fetch a path of the service until it answers; `waiting` is as for countdown, and hears "" when the wait is over.
  * Throws Unauthenticated, an Error with a sentence, or an AbortError.
  */
 export async function call(path, { signal, waiting, ...options }) {
   const backoff = new Backoff();
-  for (;;) {
+  for (let waited = false; ; waited = true) {
     const { answer, reason, seconds } = await attempt(path, { ...options, signal });
+    if (answer && waited) waiting("", 0);
     if (answer) return answer;
     await countdown(reason, Math.max(backoff.next(), seconds * 1000), waiting, signal);
   }

@@ -3,6 +3,9 @@
 import { probabilityOf } from "./overlay.js";
 import { ask } from "./service.js";
 
+const UNREADABLE = "This file cannot be read: open it again or, if it is a folder, the pictures inside it.";
+const SEVERAL = "This file has several frames: send it from a program, or with pranet segment.";
+
 export class Still {
   constructor(file, name = file.name) {
     this.file = file;
@@ -15,8 +18,15 @@ export class Still {
   /** Ask the service; `options` are those of its call. Throws as it does. */
   async segment(options) {
     if (this.file.type.startsWith("video/")) throw new Error("This is a video; open it alone.");
+    const content = await this.file.arrayBuffer().catch(() => {
+      throw new Error(UNREADABLE); // fetch would tell the same of it as of a service that is away
+    });
     const began = performance.now();
-    const answer = await ask({ output: "probability" }, this.image, options);
+    const answer = await ask({ output: "probability" }, content, options);
+    if (answer.headers.get("content-type") !== "image/png") {
+      await answer.body.cancel(); // so that the service stops, too
+      throw new Error(SEVERAL);
+    }
     this.answer = await answer.blob();
     this.presence = presenceOf(answer.headers.get("x-presence"));
     this.quality = answer.headers.get("x-quality")?.split(", ") ?? [];

@@ -8,18 +8,26 @@ const JPEG_QUALITY = 0.85;
 const FPS = 30;
 const BACKLOG_BYTES = 1_000_000; // unsent, above which a frame is left out: the network is the bottleneck
 const OURS = [1002, 1003, 1007, 1009]; // close codes that tell of a fault of what was sent: again would not help
+const SILENT_MS = 2000; // without a mask: the last one is not of what the video shows now
+const DEAD_MS = 45_000; // without an answer: longer than the service itself waits (REQUEST_TIMEOUT_MS)
 const LOST = "The connection to the service was lost.";
 const REFUSED = "The service did not accept the stream.";
+const STILL = "No new picture for 2 seconds: check the camera, or what it is connected to.";
+const SLOW = "No mask for 2 seconds: the service is slow, or cannot be reached.";
+const FULL = "The service leaves out frames: it is full, or the limit of the token is reached.";
+const UNPLUGGED = "The camera was disconnected: connect it, then press Camera again.";
 
 export class VideoStream {
   /**
-   * `on` has answered(picture, head, probability, time), counted(head), connected(), lost() and waiting(reason, seconds),
-   * reach(), which resolves once the service can be reached, and failed(error), after which it is over.
+   * `on` has answered(picture, head, probability, time), counted(head), connected(), silent(reason), after which the last
+   * mask is too old, lost() and waiting(reason, seconds), reach(), which resolves once the service can be reached, and
+   * failed(error), after which it is over.
    * An abort of the signal closes the stream.
    */
   constructor(video, on, signal) {
     Object.assign(this, { video, on, signal, backoff: new Backoff() });
     signal.addEventListener("abort", () => this.socket?.close());
+    video.srcObject?.getVideoTracks()[0].addEventListener("ended", () => on.failed(new Error(UNPLUGGED)), { signal });
     this.shown = 0; // frames
     this.watch();
     this.connect();
@@ -50,18 +58,39 @@ export class VideoStream {
     this.next = 0;
     this.problem = "";
     this.timer = this.sent = undefined;
+    this.isSilent = false;
+    this.refusal = "";
     this.socket = socket;
   }
 
   start() {
     this.socket.send(JSON.stringify({ policy: "latest", output: "probability" }));
-    this.timer = setInterval(() => this.send(), 1000 / FPS);
+    this.timer = setInterval(() => (this.check(), this.send()), 1000 / FPS);
+    this.answeredAt = performance.now();
     this.on.connected();
+  }
+
+  /** Notice that no masks come, and in the end give the connection up: no browser does that by itself. */
+  check() {
+    const now = performance.now();
+    const [oldest] = this.pictures.values();
+    if (oldest && now - oldest.sentAt > DEAD_MS) return this.giveUp();
+    if (this.video.paused) this.answeredAt = now;
+    if (this.isSilent || now - this.answeredAt < SILENT_MS) return;
+    this.isSilent = true;
+    this.on.silent(this.refusal || (oldest ? SLOW : STILL));
+  }
+
+  giveUp() {
+    const { socket } = this;
+    socket.onclose = socket.onmessage = null; // it would wait for the other side
+    socket.close();
+    this.end({});
   }
 
   async send() {
     const { video, socket } = this;
-    if (this.encoding || socket.bufferedAmount > BACKLOG_BYTES || !video.videoWidth || video.seeking) return;
+    if (!socket || this.encoding || socket.bufferedAmount > BACKLOG_BYTES || !video.videoWidth || video.seeking) return;
     if (!this.fresh) return;
     this.encoding = true;
     this.taken = this.shown;
@@ -75,7 +104,7 @@ export class VideoStream {
     const head = { frame_id: this.next++, capture_time_us: Math.round(captured * 1000) };
     // A file is paused and sought in: its own time tells the service which frames follow each other.
     if (Number.isFinite(video.duration)) head.presentation_time_us = Math.round(time * 1e6);
-    this.pictures.set(head.frame_id, { picture, time });
+    this.pictures.set(head.frame_id, { picture, time, sentAt: performance.now() });
     socket.send(pack(head, bytes));
   }
 
@@ -90,12 +119,18 @@ export class VideoStream {
     this.backoff.reset();
     this.on.counted(head);
     if (head.outcome !== "answered") {
+      this.refusal = head.detail ? sentence(head.detail) : head.outcome === "overload" ? FULL : "";
       if (this.sent === time) this.sent = undefined; // a paused video gives no other frame
       return;
     }
     const { socket } = this;
     const probability = await createImageBitmap(new Blob([payload], { type: "image/png" }));
-    if (!this.signal.aborted && socket === this.socket) this.on.answered(picture, head, probability, time);
+    if (this.signal.aborted || socket !== this.socket) return;
+    this.answeredAt = performance.now();
+    this.refusal = "";
+    if (this.isSilent) this.on.connected();
+    this.isSilent = false;
+    this.on.answered(picture, head, probability, time);
   }
 
   async end(event) {

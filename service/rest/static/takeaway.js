@@ -8,9 +8,10 @@ import { ask } from "./service.js";
 const byId = (id) => document.getElementById(id);
 const BUTTONS = ["save-mask", "save-overlay", "save-json", "show-maps"].map(byId);
 
-/** Enable the buttons if what is shown, null for nothing, is segmented. */
-export function offer(shown) {
+/** Offer what there is for what is shown, null for nothing; buttons are enabled once it is segmented. */
+export function offer(shown, settings) {
   BUTTONS.forEach((button) => (button.disabled = !shown?.probability));
+  if (byId("programs").open) showPrograms(shown, settings);
 }
 
 /** Listen to the buttons; `page` has shown(), settings() and calling(), the options of a call. */
@@ -24,7 +25,7 @@ export function offerActions(page) {
   act("show-maps", showMaps);
   act("copy-curl", () => copy(byId("curl")));
   act("copy-python", () => copy(byId("python")));
-  byId("programs").addEventListener("toggle", () => showPrograms(page.shown(), page));
+  byId("programs").addEventListener("toggle", () => showPrograms(page.shown(), page.settings()));
 }
 
 /** Return the picture that is shown, encoded; of a video the current frame. */
@@ -37,11 +38,12 @@ async function saveJson(shown, { settings, calling }) {
   save(await answer.blob(), `${stem(shown.name)}-polyps.json`);
 }
 
-async function showMaps(shown, { calling }) {
-  const options = calling();
+async function showMaps(shown, page) {
+  const options = page.calling();
   say("Computing the four side outputs…");
   const sheet = await createImageBitmap(await (await ask({ output: "maps" }, await encoded(shown), options)).blob());
   options.signal.throwIfAborted();
+  if (page.shown()?.still !== shown.still) return; // another picture has been chosen
   const width = sheet.width / 4;
   document.querySelectorAll(".maps canvas").forEach((map, number) => {
     map.width = width;
@@ -53,10 +55,11 @@ async function showMaps(shown, { calling }) {
   say("Side outputs S6 to S3.");
 }
 
-function showPrograms(shown, { settings }) {
-  const given = [shown?.name ?? "frame.jpg", settings().threshold, Boolean(headers().Authorization)];
-  byId("curl").textContent = curlOf(...given);
-  byId("python").textContent = pythonOf(...given);
+function showPrograms(shown, { threshold }) {
+  const given = [shown?.still ? shown.name : "frame.jpg", threshold, Boolean(headers().Authorization)];
+  for (const [id, text] of [["curl", curlOf(...given)], ["python", pythonOf(...given)]]) {
+    if (byId(id).textContent !== text) byId(id).textContent = text; // what is the same stays selected
+  }
 }
 
 /** Copy a text; where the browser forbids that, as on pages without TLS, select it. */

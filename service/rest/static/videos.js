@@ -17,7 +17,8 @@ export async function fromFile(file, signal) {
 
 /** Return the playing camera, or undefined if the signal aborted. Throws an Error with a sentence. */
 export async function fromCamera(signal) {
-  const wanted = { video: { width: 640, height: 480, facingMode: "environment" } };
+  // A smaller size, or one of another shape, is made by cropping in some browsers.
+  const wanted = { video: { width: 1920, frameRate: 30, resizeMode: "none", facingMode: "environment" } };
   const media = await navigator.mediaDevices.getUserMedia(wanted).catch((error) => {
     throw CAMERA_FAULTS[error.name] ? new Error(CAMERA_FAULTS[error.name]) : error;
   });
