@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from service.archives.members import Member
-from service.errors import InternalError, QueueFull, ServiceError
+from service.errors import DeadlineExceeded, InternalError, QueueFull, ServiceError
 from service.frames.frame import Frame, Options, Segmentation
 from service.frames.segmenter import Segmenter
 from service.observability.metrics import Metrics
@@ -80,7 +80,7 @@ class Archives:
 
     async def _outcome(self, member: Member, options: Options, deadline: float) -> Segmentation | ServiceError:
         try:
-            async with self._pictures:
+            async with self._turn(deadline):
                 if self._readiness.phase is Phase.DRAINING:
                     self._readiness.check()  # says so
                 return await self._segmenter.segment(
@@ -93,3 +93,18 @@ class Archives:
             failure = InternalError("picture")
         self._metrics.reject(failure)
         return failure
+
+    @asynccontextmanager
+    async def _turn(self, deadline: float) -> AsyncIterator[None]:
+        """Wait until a picture of an archive may be segmented, and hold that place inside the block."""
+        if deadline <= asyncio.get_running_loop().time():
+            raise DeadlineExceeded  # without a turn of the loop, in which it would be decoded
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._pictures.acquire()
+        except TimeoutError:
+            raise DeadlineExceeded from None
+        try:
+            yield
+        finally:
+            self._pictures.release()

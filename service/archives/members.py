@@ -13,6 +13,7 @@ from service.frames.codec import Packed
 
 MAX_RATIO = 8  # of unpacked to packed size; pictures hardly compress, so a higher ratio means other contents
 MAX_DIRECTORY_BYTES = 4 * 2**20  # about 40,000 members; each takes 600 bytes of memory
+FORKS = "__MACOSX/"  # where macOS puts what belongs to a file and is none itself (AppleDouble)
 ENCRYPTED = 0x1  # bit in a member's flags
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others can take gigabytes of memory to unpack
 # End of central directory (APPNOTE 4.3.16): signature, disks and counts, size and offset of the directory, length of
@@ -64,7 +65,7 @@ def from_zip(archive: io.BytesIO, max_bytes: int) -> list[Member]:
         opened = zipfile.ZipFile(archive)
     except BROKEN as error:
         raise InvalidRequest("the directory of the zip is damaged; create it again") from error
-    files = [info for info in opened.infolist() if not info.is_dir()]
+    files = [info for info in opened.infolist() if not (info.is_dir() or info.filename.startswith(FORKS))]
     if not files:
         raise InvalidRequest("the zip contains no file; add the pictures")
     declared = sum(info.file_size for info in files)

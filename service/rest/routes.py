@@ -52,6 +52,7 @@ CORS_ANSWER_HEADERS = (
     QUALITY,
     "server-timing",
     "retry-after",
+    "x-pictures",
     HEADER_LENGTH,
     dicom.LEFT_OUT,
 )
@@ -250,11 +251,19 @@ def _options(query: FrameOptions, kind: str | None, service: Service, priority: 
 
 def _answer(done: Segmentation, call: Call) -> Response:
     headers = {"x-model": done.model.model_id, "server-timing": done.times.server_timing()}
-    if done.presence is not None and done.model.presence is not None:  # as in JSON; RFC 9651 has three decimals
-        headers[PRESENCE] = f"{done.presence:.3f};threshold={round(done.model.presence.threshold, 3)}"
+    if done.presence is not None and done.model.presence is not None:
+        headers[PRESENCE] = _presence(done.presence, done.model.presence.threshold)
     if done.quality:
         headers[QUALITY] = ", ".join(done.quality)
     if done.options.output is Output.JSON:
         body = SegmentationBody.of(done, call.request_id)
         return Response(body.model_dump_json(), media_type=JSON_TYPE, headers=headers)
     return Response(done.png, media_type=PNG_TYPE, headers=headers)
+
+
+def _presence(score: float, threshold: float) -> str:
+    """Return score and operating point in the three decimals of RFC 9651; rounding never changes which is larger."""
+    shown, limit = round(score, 3), round(threshold, 3)
+    if score < threshold and shown >= limit:
+        shown = max(0.0, limit - 0.001)
+    return f"{shown:.3f};threshold={limit}"

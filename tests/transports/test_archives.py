@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from service.runtime import Phase
+from tests.support.patching import Patches
 from tests.support.pictures import dice, encoded, mask_of, red_box
 from tests.support.predictors import GatedPredictor
 from tests.support.serving import PATIENCE, Running, serving, until
@@ -300,3 +301,30 @@ async def test_a_named_time_is_kept_for_the_whole_archive() -> None:
         found = lines(await sent(it, zipped(IMAGES), **{"x-request-timeout-ms": "200"}))
         predictor.open()
     assert [line["status"] for line in found] == [504] * 3
+
+
+async def test_an_archive_that_waits_for_another_past_its_time_answers_each_picture() -> None:
+    predictor = GatedPredictor()
+    async with serving(predictor, max_batch_size=1) as it:
+        other = asyncio.create_task(sent(it, zipped(IMAGES)))
+        await until(lambda: it.service.segmenter.in_flight == 2)  # all places of archives
+        found = lines(await sent(it, zipped(IMAGES), **{"x-request-timeout-ms": "200"}))
+        predictor.open()
+        assert {line["status"] for line in lines(await other)} == {200}
+    assert [line["status"] for line in found] == [504] * 3
+
+
+async def test_an_archive_whose_time_is_over_still_answers_each_of_its_pictures(patched: Patches) -> None:
+    patched("service.calls", "LATE_SECONDS", 0.0)
+    predictor = GatedPredictor()
+    files = {str(number): IMAGES["0.png"] for number in range(300)}
+    async with serving(predictor, max_batch_size=1) as it:
+        found = lines(await sent(it, zipped(files), **{"x-request-timeout-ms": "200"}))
+        predictor.open()
+    assert [line["status"] for line in found] == [504] * 300
+
+
+async def test_what_macos_adds_to_a_zip_is_no_picture() -> None:
+    files = {"a.png": IMAGES["0.png"], "__MACOSX/._a.png": b"\0\5\x16\7"}
+    async with serving() as it:
+        assert [(line["name"], line["status"]) for line in lines(await sent(it, zipped(files)))] == [("a.png", 200)]

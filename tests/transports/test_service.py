@@ -118,6 +118,25 @@ async def test_the_presence_score_comes_with_every_answer_where_the_weights_have
         assert body["presence"] is None
 
 
+@pytest.mark.parametrize(
+    ("score", "threshold", "header"),
+    [
+        (0.4996, 0.5, "0.499;threshold=0.5"),
+        (0.5, 0.5, "0.500;threshold=0.5"),
+        (0.4136, 0.4137, "0.413;threshold=0.414"),
+        (0.41344, 0.4134, "0.413;threshold=0.413"),
+        (0.41346, 0.41345, "0.413;threshold=0.413"),
+    ],
+)
+async def test_rounding_the_presence_score_never_changes_what_it_says(
+    score: float, threshold: float, header: str
+) -> None:
+    predictor = RedPredictor()
+    predictor.model = replace(predictor.model, presence=Presence(0.0, math.log(score / (1 - score)), threshold))
+    async with serving(predictor) as it:
+        assert (await it.rest.post("/segment", content=PICTURE)).headers["x-presence"] == header
+
+
 @pytest.mark.parametrize(("depth", "mode"), [("8", "L"), ("16", "I;16")])
 async def test_a_probability_crosses_half_scale_where_the_mask_ends(running: Running, depth: str, mode: str) -> None:
     answer = await running.rest.post("/segment", content=PICTURE, params={"output": "probability", "depth": depth})
