@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import binascii
 import json
 import logging
 import secrets
@@ -126,7 +125,7 @@ def _login_of(request: Request) -> bytes:
     scheme, _, coded = request.headers.get("authorization", "").partition(" ")
     try:
         return base64.b64decode(coded, validate=True) if scheme.lower() == "basic" else b""
-    except binascii.Error:
+    except ValueError:  # not base64, or not even ASCII
         return b""
 
 
@@ -148,7 +147,7 @@ async def _body(request: Request) -> dict[str, Any]:
             raise ConfigError(f"the request has more than {MOST_BYTES} bytes; ask for fewer tasks at once")
     try:
         body = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"the request is not JSON ({error})") from error
     if not isinstance(body, dict):
         raise ConfigError("the request is not a JSON object")
