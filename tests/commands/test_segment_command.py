@@ -204,6 +204,33 @@ def test_a_video_is_written_of_one_video_only(
 CPU = ("--device", "cpu")
 
 
+@pytest.mark.parametrize("form", ["files", "lines"])
+def test_the_json_of_a_video_says_what_is_wrong_with_each_frame(tmp_path: Path, form: str) -> None:
+    clip, out = film(tmp_path / "clip.mp4", count=6), tmp_path / "out"
+    if form == "files":
+        assert main(["segment", str(clip), "-o", str(out), "--output", "json", *CPU]) == 0
+        found = [json.loads(file.read_text()) for file in sorted((out / "clip.mp4.frames").iterdir())]
+    else:
+        lines = tmp_path / "masks.ndjson"
+        assert main(["segment", str(clip), "-o", str(tmp_path / "o.mp4"), "--save-masks", str(lines), *CPU]) == 0
+        found = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert ["black" in each["quality"] for each in found] == [True] * 4 + [False] * 2
+
+
+def test_an_output_that_cannot_be_written_is_not_blamed_on_the_pictures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures, out = tmp_path / "in", tmp_path / "out"
+    (pictures / "deep").mkdir(parents=True)
+    for number in range(6):
+        shutil.copy(SAMPLES / "polyp-1.jpg", pictures / "deep" / f"{number}.jpg")
+    touch(out / "deep")  # in the way of the folder
+    assert main(["segment", str(pictures), "-o", str(out), *CPU]) == 2
+    told = capsys.readouterr().err
+    assert "cannot be written" in told
+    assert ".jpg:" not in told
+
+
 def test_the_frames_of_a_video_that_are_there_are_passed_by(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     clip, frames = film(tmp_path / "clip.mp4", count=6), tmp_path / "out" / "clip.mp4.frames"
     there = [touch(frames / f"{number:08d}.png") for number in (0, 4)]
@@ -227,7 +254,12 @@ def test_what_a_video_has_is_passed_by_and_what_it_lacks_is_made(
     assert main(words) == 0
     assert len(list(masks.iterdir())) == 6
     assert main(words) == 0
-    assert "0 pictures, 0 with a polyp, 0 failed, 1 skipped" in capsys.readouterr().err
+    assert "0 pictures, 0 with a polyp, 0 failed, 6 skipped" in capsys.readouterr().err
+    for number in (1, 5):  # as a run that was killed leaves them
+        (masks / f"{number:08d}.png").unlink()
+    assert main(words) == 0
+    assert "2 pictures, 1 with a polyp, 0 failed, 4 skipped" in capsys.readouterr().err
+    assert len(list(masks.iterdir())) == 6
     out.unlink()
     kept = {file: file.stat().st_mtime_ns for file in masks.iterdir()}
     assert main(words) == 0

@@ -156,6 +156,7 @@ def test_a_damaged_video_is_segmented_to_its_end_but_for_pixels_that_a_decoder_m
     assert refused == list(range(refused[0], refused[0] + len(refused)))  # those that refer to it, too
     assert 2 <= len(refused) < 10
     assert len(kept) > 20
+    assert f"{len(kept)} of {len(refused + kept)} frames, a polyp in" in told
     assert (damaged.suffix == ".mp4") == ("of its packets cannot be decoded" in told)
 
 

@@ -54,7 +54,7 @@ class Job:
         """
         if self.target == DASH:
             return self
-        _holds_frames(OUT, self.folder, self.target.suffix, targets)
+        _check_frames(OUT, self.folder, self.target.suffix, targets)
         return self if targets.wants(OUT, self.target) else None
 
 
@@ -88,6 +88,16 @@ class Drawing:
         """What is read."""
         return (self.source,)
 
+    @property
+    def needs_all(self) -> bool:
+        """Whether an output is made of all frames, and so not without one that has its mask already."""
+        return self.overlay is not None or self.masks is None or self.masks.suffix == LINES
+
+    def frame(self, number: int) -> Path:
+        """Return the mask of a frame, by its number from 0, in the folder for them."""
+        assert self.masks is not None
+        return frame(self.masks, number, ".png")
+
     def wanted(self, targets: Targets) -> "Drawing | None":
         """Return what of it is to be written; None if all of it exists and ``--skip-existing`` was given.
 
@@ -101,8 +111,7 @@ class Drawing:
             masks = masks if targets.wants(MASKS, masks) else None
         elif masks:
             targets.folder(MASKS, masks)
-            if _holds_frames(MASKS, masks, ".png", targets) and not overlay:
-                masks = None  # the overlay is made last
+            _check_frames(MASKS, masks, ".png", targets)  # each is looked at in its turn
         return Drawing(self.source, overlay, masks) if overlay or masks else None
 
 
@@ -177,8 +186,6 @@ def _same(one: Path, other: Path) -> bool:
     return one.resolve().is_relative_to(other.resolve())
 
 
-def _holds_frames(flag: str, folder: Path, suffix: str, targets: Targets) -> bool:
-    found = sorted(folder.glob(f"*{suffix}")) if folder.is_dir() else []
-    for each in found:
+def _check_frames(flag: str, folder: Path, suffix: str, targets: Targets) -> None:
+    for each in sorted(folder.glob(f"*{suffix}")) if folder.is_dir() else []:
         targets.wants(flag, each)
-    return bool(found)

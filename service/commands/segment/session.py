@@ -18,7 +18,7 @@ from service.commands.segment.jobs import MASKS, OBJECT, OUT, AnyJob, Drawing, J
 from service.commands.segment.objects import read_objects, segment_series
 from service.commands.segment.outputs import asked, content, mask_of, read, row_of, write
 from service.commands.segment.report import Report, Row
-from service.commands.segment.videos import Results, segment_video
+from service.commands.segment.videos import Findings, Results, segment_video
 from service.commands.video.source import open_source
 from service.commands.video.suffixes import VIDEOS
 from service.dicom.wanted import Wanted
@@ -28,6 +28,7 @@ from service.frames.frame import Frame, Options, Segmentation
 from service.readiness import Phase
 from service.runtime import Service, load_predictor, running
 from service.settings import Settings
+from service.tasks import FirstErrorTaskGroup
 
 AT_ONCE_PER_BATCH = 2  # one batch on the device while the next is decoded
 
@@ -53,7 +54,9 @@ async def segment_all(
                 async with one_video if _is_video(job) else places:
                     await session.segment(job)
 
-            await asyncio.gather(*map(one, jobs))
+            async with FirstErrorTaskGroup() as tasks:
+                for job in jobs:
+                    tasks.create_task(one(job))
 
 
 def _is_video(job: AnyJob) -> bool:
@@ -127,26 +130,32 @@ class Session:
             elif mask is not None:
                 self._report.add(row_of(job.source, number, outcome, mask))
 
-        def wants(number: int) -> bool:
-            return isinstance(job, Drawing) or self._targets.wants(OUT, job.frame(number))
-
         if isinstance(job, Drawing):
             overlay, masks, flag = job.overlay, job.masks, MASKS
         else:
             overlay, masks, flag = None, job.folder, OUT
+        findings = Findings()
+
+        def wants(number: int) -> bool:
+            if isinstance(job, Job):
+                return self._targets.wants(OUT, job.frame(number))
+            return job.needs_all or self._targets.wants(MASKS, job.frame(number))
+
         try:
             opened = await asyncio.to_thread(open_source, str(job.source), raw=True)
             expected = opened.count or 1
             self._bar.total = (self._bar.total or 0) + expected - 1
             with Results(masks, overlay, opened, self._options, flag, self._targets) as results:
                 options = asked(self._options, masks)
-                findings = await segment_video(self._service, opened, results, options, done, wants)
+                await segment_video(self._service, opened, results, options, done, findings, wants)
         except SourceError as error:
             self._bar.update()
-            return self._failed(job.source, None, error)
+            self._failed(job.source, None, error)
+        else:
+            self._bar.total = (self._bar.total or 0) + findings.frames + findings.failed - expected
         self._report.passed += findings.passed
-        self._bar.total = (self._bar.total or 0) + findings.frames + findings.failed - expected
-        self._note(shown(job.source), findings.summary())
+        if findings.frames + findings.failed + findings.passed:
+            self._note(shown(job.source), findings.summary())
 
     async def _object(self, job: Job) -> None:
         """Segment a DICOM object into one picture, or a folder with one picture per frame."""

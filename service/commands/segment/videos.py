@@ -136,8 +136,9 @@ async def segment_video(
     results: Results,
     options: Options,
     done: Callable[[int, Segmentation | ServiceError, Pixels | None], None],
+    findings: Findings,
     wants: Callable[[int], bool] = lambda number: True,
-) -> Findings:
+) -> None:
     """Segment every frame of a video in order.
 
     Args:
@@ -146,13 +147,14 @@ async def segment_video(
         results: open.
         options: see ``asked``.
         done: called with the number of each frame, its answer or error, and its mask.
+        findings: counts the frames.
         wants: says by its number whether a frame is to be segmented; others are skipped.
 
     Raises:
         SourceError: the video is damaged; the frames before were segmented.
 
     """
-    findings, sent = Findings(), deque[VideoFrame]()
+    sent = deque[VideoFrame]()
     broken: SourceError | None = None
 
     async def frames() -> AsyncIterator[StreamFrame]:
@@ -182,13 +184,17 @@ async def segment_video(
 
     # Limits of a server, on time and on the number of streams, mean nothing here.
     streams = Streams(
-        service.segmenter, service.metrics, places=Places(1), window=service.streams.window, frame_timeout=math.inf
+        service.segmenter,
+        service.metrics,
+        places=Places(1),
+        window=service.streams.window,
+        frame_timeout=math.inf,
+        unread_timeout=None,
     )
     with streams.open(StreamOptions(Policy.EVERY, frame=options)) as stream:
         await stream.run(frames(), take)
     if broken is not None:
         raise broken
-    return findings
 
 
 def _refused() -> Picture:
@@ -201,4 +207,4 @@ def _line(shot: VideoFrame, outcome: Segmentation | ServiceError) -> str:
     head = {"frame_id": shot.frame_id, "seconds": round(shot.presented or 0.0, 6)}
     if isinstance(outcome, ServiceError):
         return json.dumps(head | {"outcome": "failed", "cause": outcome.slug, "detail": outcome.detail})
-    return json.dumps(head | {"outcome": "answered"} | describe(outcome))
+    return json.dumps(head | {"outcome": "answered", "quality": outcome.quality} | describe(outcome))
