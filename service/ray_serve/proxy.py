@@ -1,7 +1,7 @@
 """Adapts Ray Serve's proxy to what the service expects: gRPC contexts, answers of streams, and request ids."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, NoReturn
 
 import grpc
@@ -22,21 +22,26 @@ class RayContext:
 
     def __init__(self, context: RayServegRPCContext) -> None:
         self.invocation_metadata = context.invocation_metadata
-        self.set_trailing_metadata = lambda metadata: context.set_trailing_metadata([*metadata])
         self._context = context
+        self._trailing: list[tuple[str, str]] = []  # Ray's own method replaces what was set before
 
     def time_remaining(self) -> None:
         """Return None: the client's deadline is not known here."""
 
     async def send_initial_metadata(self, metadata: list[tuple[str, str]]) -> None:
         """Add it to the trailing metadata, the only kind that Ray's proxy supports."""
-        self._context.set_trailing_metadata(metadata)
+        self.set_trailing_metadata(metadata)
+
+    def set_trailing_metadata(self, metadata: Iterable[tuple[str, str]]) -> None:
+        """Add it to what was set before."""
+        self._trailing += metadata
+        self._context.set_trailing_metadata(self._trailing)
 
     async def abort(self, code: grpc.StatusCode, details: str, metadata: tuple[tuple[str, str], ...]) -> NoReturn:
         """Set the status of the call, and end it by raising ``Aborted``."""
         self._context.set_code(code)
         self._context.set_details(details)
-        self._context.set_trailing_metadata([*metadata])
+        self.set_trailing_metadata(metadata)
         raise Aborted
 
 
