@@ -34,6 +34,8 @@ from service.readiness import Phase, Readiness
 from service.settings import Settings
 from service.streams.registry import Streams
 
+UNREAD_SECONDS = 30.0  # how long an answer of a stream may stay unread before the stream is closed
+
 log = logging.getLogger(__name__)
 
 
@@ -199,6 +201,7 @@ def _streams(settings: Settings, segmenter: Segmenter, metrics: Metrics, group: 
         places=group.streams,
         window=settings.stream_window,
         frame_timeout=settings.request_timeout_ms / 1e3,
+        unread_timeout=UNREAD_SECONDS,
     )
 
 

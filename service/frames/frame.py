@@ -85,13 +85,15 @@ class Frame(Entry[Pixels, Inference]):
     waits_for_place: bool = False  # if the queue is full, wait instead of failing with ``QueueFull``
     recall: "Callable[[Frame], Awaitable[None]] | None" = None  # may set ``result`` instead of the network (streams)
     refine: "Callable[[Frame], Awaitable[None]] | None" = None  # changes ``result`` before it is rendered (streams)
+    begun: bool = False  # it has a place in the queue, and is decoded
     made: float = 0.0  # when ``Segmenter.segment`` got it, seconds, by the clock of ``times``
     times: StageTimes = field(default_factory=StageTimes)
     width: int = 0  # of the upright picture, pixels
     height: int = 0
     box: Box = NOTHING  # region of the picture that the network gets
     picture: Image.Image | None = None  # kept only for an overlay
-    quality: tuple[Quality, ...] = ()  # problems of a picture that is not part of a stream, for ``JUDGED`` outputs
+    seen: Floats | None = None  # logits for the presence score, if others are drawn (streams)
+    quality: tuple[Quality, ...] = ()  # problems of the picture; without a stream, for outputs in ``JUDGED`` only
     maps: list[Pixels] = field(default_factory=list)  # S6, S5, S4 and S3 for ``output=maps``, uint8 (352, 352) each
 
     @contextmanager
@@ -115,7 +117,7 @@ class Segmentation:
     batch_size: int
     times: StageTimes
     presence: float | None = None  # probability that the frame shows a polyp; None if the weights have no such score
-    quality: tuple[Quality, ...] = ()  # problems of the picture; empty unless its output is in ``JUDGED``
+    quality: tuple[Quality, ...] = ()  # as of its ``Frame``
     png: bytes = b""
     bits: bytes = b""
     polyps: tuple[Polyp, ...] = ()
@@ -178,7 +180,7 @@ def render(frame: Frame) -> Segmentation:
     score = None
     with frame.stage("post"):
         if result.model.presence is not None:
-            score = result.model.presence.score(result.logits)
+            score = result.model.presence.score(result.logits if frame.seen is None else frame.seen)
         logits = transforms.upsample(result.logits, box.width, box.height)
         if options.arrays:
             content: dict[str, Any] = {"arrays": {name: _array(name, logits, frame) for name in options.arrays}}

@@ -113,6 +113,7 @@ class Segmenter:
                 if frame.waits_for_place:
                     await self._admission.wait_for_place()
                 self._admission.take(frame)
+                frame.begun = True
                 try:
                     self._metrics.decodes.inc()
                     await self._run(frame, prepare, frame, self._max_image_pixels, self._input_size, self._unpack)
@@ -131,7 +132,7 @@ class Segmenter:
                     with frame.stage("maps"):
                         await self._side_outputs.add_to(frame)
                 answer = await self._run(frame, render, frame)
-        frame.item = frame.result = frame.picture = None  # frees memory while the answer is sent
+        frame.item = frame.result = frame.picture = frame.seen = None  # frees memory while the answer is sent
         return answer
 
     async def _infer(self, frame: Frame) -> None:

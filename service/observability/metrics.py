@@ -205,7 +205,8 @@ class Metrics:
         )
         self.frame_age = Histogram(
             "pranet_stream_frame_age_seconds",
-            "Time from capture to answer, without the constant part of the network delay.",
+            "Time from capture to answer, without the constant part of the network delay, in streams of live video "
+            "(policy latest).",
             ("slot",),
             buckets=SECONDS,
             registry=registry,

@@ -24,10 +24,17 @@ class StreamMetrics:
         self._open += 1
         self._received.inc()
 
-    def answered(self, age: float, *, reused: bool = False) -> None:
-        """Count a mask that was sent ``age`` seconds after the capture of its frame; ``reused``: without inference."""
+    def answered(self, age: float | None, *, reused: bool = False) -> None:
+        """Count a mask that was sent.
+
+        Args:
+            age: seconds from the capture of its frame; None if the video is not live.
+            reused: it was made without inference.
+
+        """
         now = time.monotonic()
-        self._age.observe(age)
+        if age is not None:
+            self._age.observe(age)
         if self._last_mask is not None:
             self._gap.observe(now - self._last_mask)
         self._last_mask = now

@@ -27,6 +27,7 @@ class ClockMapping:
             self._older = self._recent = math.inf  # the clock was set, or stopped while the client's machine slept
         self._last_capture, self._last_offset = capture, offset
         if received - self._since > MEMORY_SECONDS:
-            self._older, self._recent, self._since = self._recent, math.inf, received
+            is_recent = received - self._since <= 2 * MEMORY_SECONDS  # else no frame came for a while
+            self._older, self._recent, self._since = self._recent if is_recent else math.inf, math.inf, received
         self._recent = min(self._recent, offset)
         return capture + min(self._older, self._recent)

@@ -31,7 +31,7 @@ class StreamFrame(Frame):
     captured: float = 0.0  # monotonic clock, seconds; see ``service.streams.capture_clock``
     expires: float | None = None  # deadline of the answer; loop time, seconds
     moment: float = 0.0  # what smoothing counts by, seconds; see ``Stream._accept``
-    had_turn: bool = False  # it was processed, not dropped
+    had_turn: bool = False  # of being processed; others were dropped while they waited for it
     before: asyncio.Event | None = None  # ``off_device`` of the frame with the previous turn
     off_device: asyncio.Event = field(default_factory=asyncio.Event)  # set once it has left the device or failed
     compared: asyncio.Event = field(default_factory=asyncio.Event)  # of a stream with reuse: set once it has been
@@ -39,5 +39,5 @@ class StreamFrame(Frame):
     reused: bool = False  # its logits are those of an earlier frame
     outcome: Outcome | None = None
     age_seconds: float = 0.0  # from capture to answer
-    window_seconds: float = 0.0  # time that it waited for its turn or until it was dropped
+    window_seconds: float = 0.0  # time that it waited for its turn, or until it was dropped without one
     status: Status = field(default_factory=Status)  # filled in after inference

@@ -20,12 +20,20 @@ class Streams:
     """Opens streams that share one segmenter, as many at a time as there are places."""
 
     def __init__(
-        self, segmenter: Segmenter, metrics: Metrics, *, places: Places, window: int, frame_timeout: float
+        self,
+        segmenter: Segmenter,
+        metrics: Metrics,
+        *,
+        places: Places,
+        window: int,
+        frame_timeout: float,
+        unread_timeout: float | None,
     ) -> None:
         self._segmenter = segmenter
         self._metrics = metrics
         self.window = window  # frames of one stream in progress at once
         self._frame_timeout = frame_timeout  # seconds
+        self._unread_timeout = unread_timeout  # seconds; None: any
         self._places = places
         self.draining = asyncio.Event()  # set once the service shuts down
         metrics.streams_active.set_function(lambda: places.taken)
@@ -79,6 +87,7 @@ class Streams:
                 allowance=rate_limits.current(),
                 window=self.window,
                 frame_timeout=self._frame_timeout,
+                unread_timeout=self._unread_timeout,
             )
 
     @contextmanager

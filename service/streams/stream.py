@@ -4,6 +4,7 @@
                       |                                |                              |
                       +- replaced        -> STALE      +- the queue is full           +- sent
                       +- deadline passed -> DEADLINE   |  (only LATEST) -> OVERLOAD
+                                                       +- deadline passed before it was decoded -> DEADLINE
                                                        +- any other error -> failed, and the stream goes on
 
 Dropped frames are never decoded. A frame whose deadline passes after its decoding has begun fails with
@@ -18,7 +19,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
 from service.access.rate_limits import Allowance
-from service.errors import ClientLeft, Draining, InternalError, QueueFull, RateLimited, ReadTooSlowly, ServiceError
+from service.errors import (
+    ClientLeft,
+    DeadlineExceeded,
+    Draining,
+    InternalError,
+    QueueFull,
+    RateLimited,
+    ReadTooSlowly,
+    ServiceError,
+)
 from service.frames.frame import Frame, Options, Segmentation
 from service.frames.segmenter import Segmenter
 from service.observability.stream_metrics import StreamMetrics
@@ -30,7 +40,6 @@ from service.streams.window import Policy, Window
 from service.tasks import FirstErrorTaskGroup, drop_tracebacks
 
 MAX_SMOOTHING_MS = 2000
-UNREAD_SECONDS = 30.0  # how long an answer may stay unread before the stream is closed
 MAX_UNREAD = 256  # unanswered frames under LATEST; nearly all of them are short answers to dropped frames
 
 log = logging.getLogger(__name__)
@@ -65,6 +74,7 @@ class Stream:
         allowance: Allowance,
         window: int,
         frame_timeout: float,
+        unread_timeout: float | None,
     ) -> None:
         self._segmenter = segmenter
         self._options = options
@@ -72,6 +82,7 @@ class Stream:
         self._draining = draining
         self._allowance = allowance
         self._frame_timeout = frame_timeout  # seconds from a frame's turn to its answer
+        self._unread_timeout = unread_timeout  # seconds from an answer to its being read; None: any
         self._window = Window(options.policy, window)
         self._clock = ClockMapping()
         self._filter = TemporalFilter(
@@ -87,7 +98,7 @@ class Stream:
 
         Raises:
             Draining: the service is shutting down; every accepted frame was answered.
-            ReadTooSlowly: the client did not read an answer within ``UNREAD_SECONDS``.
+            ReadTooSlowly: the client did not read an answer within the unread timeout.
             ServiceError: raised by ``frames``, after every accepted frame was answered, or by ``send``.
 
         """
@@ -155,22 +166,30 @@ class Stream:
             frame.source = frame.recall = frame.refine = None
 
     async def _segmented(self, frame: StreamFrame) -> Outcome:
+        loop, expiry = asyncio.get_running_loop(), asyncio.timeout_at(frame.expires)
         try:
             if self._reuse:
                 await self._reuse.turn(frame)
-            if frame.waits_for_place:
-                await self._allowance.wait()
-            else:
-                self._allowance.take()
-            limit = asyncio.get_running_loop().time() + self._frame_timeout
+            if frame.expires is not None and frame.expires <= loop.time():
+                return Drop.DEADLINE
+            async with expiry:
+                if frame.waits_for_place:
+                    await self._allowance.wait()
+                else:
+                    self._allowance.take()
+            limit = loop.time() + self._frame_timeout
             frame.deadline = limit if frame.expires is None else min(limit, frame.expires)
             return await self._segmenter.segment(frame)
         except (QueueFull, RateLimited):
             return Drop.OVERLOAD
         except ServiceError as error:
+            if isinstance(error, DeadlineExceeded) and frame.deadline == frame.expires and not frame.begun:
+                return Drop.DEADLINE
             drop_tracebacks(error)  # the frame refers to the error as its outcome: breaks the reference cycle
             return error
         except Exception:
+            if expiry.expired():
+                return Drop.DEADLINE
             log.exception("a frame failed")
             return InternalError("frame")
         finally:
@@ -185,25 +204,34 @@ class Stream:
         assert frame.result is not None
         inferred(frame)
         await self._window.in_order(frame)
-        logits, frame.status = await asyncio.to_thread(
-            self._filter.update, frame.item, frame.box, frame.result.logits, frame.moment
-        )
+        call = asyncio.to_thread(self._filter.update, frame.item, frame.box, frame.result.logits, frame.moment)
+        updating = asyncio.ensure_future(call)
+        try:
+            logits, status = await asyncio.shield(updating)
+        except asyncio.CancelledError:
+            await asyncio.wait([updating])  # the thread goes on; the next frame must not come in between
+            raise
+        frame.seen, frame.quality = status.seen, status.quality
+        frame.status = replace(status, seen=None)  # frees memory while the answer waits
         frame.result = replace(frame.result, logits=logits)
         self._window.left_device(frame)
 
     async def _answer(self, frame: StreamFrame, send: Callable[[StreamFrame], Awaitable[None]]) -> None:
         frame.age_seconds = time.monotonic() - frame.captured
         try:
-            async with asyncio.timeout(UNREAD_SECONDS):
+            async with asyncio.timeout(self._unread_timeout) as limit:
                 await send(frame)
         except TimeoutError:
+            if not limit.expired():
+                raise
             raise ReadTooSlowly(
-                f"an answer was not read within {UNREAD_SECONDS:g} s; read the answers while you send frames"
+                f"an answer was not read within {self._unread_timeout:g} s; read the answers while you send frames"
             ) from None
         if frame.had_turn:
             self._window.answer_taken()
         if isinstance(frame.outcome, Segmentation):
-            self._metrics.answered(frame.age_seconds, reused=frame.reused)
+            is_live = self._options.policy is Policy.LATEST
+            self._metrics.answered(frame.age_seconds if is_live else None, reused=frame.reused)
         elif isinstance(frame.outcome, Drop):
             self._metrics.count(frame.outcome.value)
         elif isinstance(frame.outcome, ServiceError):
@@ -211,6 +239,8 @@ class Stream:
 
     async def _end_when_draining(self, receiving: asyncio.Task[None]) -> None:
         await self._draining.wait()
+        if receiving.done():
+            return  # the client has sent its last frame
         self._ending = Draining(
             "the service is shutting down and has answered all accepted frames; use another instance"
         )

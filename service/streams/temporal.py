@@ -5,7 +5,8 @@ Smoothing is exponential over capture time, so that dropped frames do not change
 of the logits in the sum. It restarts after a scene cut or a gap.
 
 Hysteresis applies to presence: a polyp appears when the network's confidence exceeds the threshold by a margin, and
-disappears when it falls below the threshold by the same margin. In between, presence does not change.
+disappears when it falls below the threshold by the same margin. In between, presence does not change. A polyp that is
+held while the confidence is below the threshold is drawn in the least area.
 """
 
 import math
@@ -23,6 +24,8 @@ CUT_DIFFERENCE = 30.0  # mean absolute difference of reduced pictures, 0 to 255,
 CUT_SIDE = 44  # pixels; at this size, motion of small details hardly counts
 MARGIN = 0.8  # of hysteresis, in logits: probabilities of 0.31 and 0.69 around a threshold of 0.5
 LEAST_AREA = 0.0005  # smallest area of a polyp, as a fraction of the picture
+ABOVE = 1e-3  # in logits: above the threshold, whatever is rounded later
+SHAKE = 0.01  # of the larger side: by how much the borders of one region of interest may seem to move
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,7 @@ class Status:
 
     quality: tuple[Quality, ...] = ()  # problems of the picture
     added_delay: float = 0.0  # caused by smoothing, seconds
+    seen: Floats | None = None  # smoothed logits, before hysteresis changes them for the mask
 
 
 class TemporalFilter:
@@ -59,7 +63,7 @@ class TemporalFilter:
 
         Args:
             pixels: uint8 RGB (3, 352, 352), the network's input.
-            box: the part of the frame that ``pixels`` shows; another box resets the state.
+            box: the part of the frame that ``pixels`` shows; quite another box resets the state.
             logits: float32 (352, 352).
             captured: capture time, seconds, by any monotonic clock; a step back is a gap.
 
@@ -73,14 +77,15 @@ class TemporalFilter:
             self._smooth, self._present = None, False
         self._captured = captured
         shown, delay = self._smoothed(logits, elapsed) if self._tau else (logits, 0.0)
+        seen = shown
         if self._hysteresis:
             shown = self._held(shown)
-        return shown, Status(tuple(quality), delay)
+        return shown, Status(tuple(quality), delay, seen)
 
     def _is_new_scene(self, luma: Pixels, box: Box, elapsed: float) -> bool:
         scene = np.asarray(cv2.resize(luma, (CUT_SIDE, CUT_SIDE), interpolation=cv2.INTER_AREA), dtype=np.uint8)
         last, self._scene = self._scene, scene
-        moved, self._box = box != self._box, box
+        moved, self._box = self._box is None or _is_elsewhere(box, self._box), box
         gap = not 0 <= elapsed <= GAP_SECONDS
         return last is None or moved or gap or float(cv2.absdiff(scene, last).mean()) > CUT_DIFFERENCE
 
@@ -99,4 +104,10 @@ class TemporalFilter:
         self._present = confidence > self._level + (-MARGIN if self._present else MARGIN)
         if not self._present:
             return np.minimum(logits, np.float32(self._level))
-        return logits if confidence > self._level else logits + np.float32(MARGIN)
+        return logits if confidence > self._level else logits + np.float32(self._level - confidence + ABOVE)
+
+
+def _is_elsewhere(box: Box, last: Box) -> bool:
+    """Whether a region of interest has moved by more than what is found in the noise of dark borders."""
+    most = SHAKE * max(*box[2:], *last[2:])
+    return any(abs(one - other) > most for one, other in zip(box, last, strict=True))

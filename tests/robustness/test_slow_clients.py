@@ -17,11 +17,11 @@ from websockets.asyncio.client import ClientConnection
 from pranet_client.credentials import NO_ACCESS
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
+from service import runtime
 from service.http import protocol as http_protocol
 from service.http import server as http_server
 from service.http.protocol import MAX_HEAD_BYTES
 from service.rest.websocket_messages import LENGTH
-from service.streams import stream
 from tests.support import callers
 from tests.support.patching import Patches
 from tests.support.pictures import encoded, red_box
@@ -39,7 +39,7 @@ GET = b"GET /livez HTTP/1.1\r\nHost: pranet\r\n"
 def hurried(patched: Patches) -> None:
     for name in ("HEAD_SECONDS", "DISCARD_SECONDS"):
         patched(http_protocol, name, SHORT_SECONDS)
-    patched(stream, "UNREAD_SECONDS", SHORT_SECONDS)
+    patched(runtime, "UNREAD_SECONDS", SHORT_SECONDS)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
+from unittest.mock import AsyncMock
 
 import numpy as np
 import pytest
@@ -11,9 +12,18 @@ from PIL import Image
 
 from model.transforms import Floats, Pixels
 from pranet_client.pictures import Picture, PixelFormat, RawPicture
+from service.access.rate_limits import Limits, spending
 from service.batching.admission import Admission
 from service.batching.batcher import Batcher
-from service.errors import ClientLeft, DeadlineExceeded, Draining, InvalidRequest, ServiceError, TooManyStreams
+from service.errors import (
+    ClientLeft,
+    DeadlineExceeded,
+    Draining,
+    InvalidRequest,
+    ReadTooSlowly,
+    ServiceError,
+    TooManyStreams,
+)
 from service.frames import frame as frame_module
 from service.frames.frame import Frame, Inference, MaskFormat, Options, Segmentation
 from service.frames.regions import Box
@@ -136,7 +146,8 @@ async def bench(*, places: int = 256, window: int = 4, max_streams: int = 4) -> 
     with CpuPool() as pool:
         async with Batcher(inference(predictor), max_batch_size=8, hang_seconds=PATIENCE) as batcher:
             segmenter = Segmenter(batcher, admission, pool, metrics, Tracing(), max_image_pixels=10_000)
-            streams = Streams(segmenter, metrics, places=Places(max_streams), window=window, frame_timeout=PATIENCE)
+            limits = {"window": window, "frame_timeout": PATIENCE, "unread_timeout": PATIENCE}
+            streams = Streams(segmenter, metrics, places=Places(max_streams), **limits)  # type: ignore[arg-type]
             made = Bench(predictor, admission, batcher, segmenter, streams, metrics)
             try:
                 yield made
@@ -204,6 +215,40 @@ async def test_a_frame_that_waits_past_its_deadline_is_dropped_undecoded_by_a_ti
         assert it.outcome("deadline", "1") == 1
         assert it.outcome("failed", "1") == 4
         assert it.count("pranet_decodes_total") == 8
+
+
+async def test_a_frame_that_waits_for_its_tokens_rate_past_its_deadline_is_dropped_and_costs_nothing() -> None:
+    async with bench() as it:
+        it.predictor.open()
+        options = StreamOptions(Policy.EVERY, deadline_ms=100)
+        with spending(Limits(rate=1, places=None).of("clinic")), it.streams.open(options) as stream:
+            sender = Sender()
+            for number in range(4):
+                sender.put(number, capture_time_us=number)
+            sender.end()
+            await stream.run(sender.frames(), sender.send)
+        assert sender.outcomes[1:] == [Drop.DEADLINE] * 3
+        assert it.count("pranet_rejected_total", reason="deadline-exceeded") == 0
+        it.check_identity()
+
+
+async def test_a_frame_that_waits_for_room_past_its_deadline_is_dropped_undecoded() -> None:
+    async with bench(places=1) as it:
+        for _ in range(2):  # one on the device, and one in the only place
+            blocker, _ = it.start(EVERY)
+            blocker.put(0)
+            await read(blocker, 1)
+        await it.predictor.has_begun()
+        async with asyncio.timeout(PATIENCE):
+            while not it.admission.taken:  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        sender, task = it.start(StreamOptions(Policy.EVERY, deadline_ms=30))
+        sender.put(0, capture_time_us=0)
+        sender.end()
+        await task
+        assert sender.outcomes == [Drop.DEADLINE]
+        assert it.count("pranet_decodes_total") == 2
+        it.predictor.open()
 
 
 HOUR, STEP = 3_600_000_000, 10_000_000  # microseconds
@@ -347,6 +392,18 @@ async def test_draining_answers_every_accepted_frame_and_then_says_so() -> None:
         assert sender.outcomes == ["mask"] * 3
         it.check_identity()
         await it.check_nothing_left()
+
+
+async def test_a_stream_that_its_client_has_ended_ends_well_while_the_service_drains() -> None:
+    async with bench() as it:
+        sender, task = it.start(EVERY)
+        sender.put(0)
+        sender.end()
+        await it.predictor.has_begun()
+        it.streams.drain()
+        it.predictor.open()
+        await task
+        assert sender.outcomes == ["mask"]
 
 
 async def test_an_idle_stream_ends_when_the_service_drains() -> None:
@@ -498,6 +555,73 @@ async def test_a_frame_whose_decoding_takes_too_long_fails_in_time(patched: Patc
         sender.end()
         await task
         it.check_identity()
+
+
+@pytest.mark.parametrize("seconds", [0.05, None])
+async def test_an_answer_may_stay_unread_for_as_long_as_the_stream_allows(seconds: float | None) -> None:
+    async with bench() as it:
+        it.predictor.open()
+        it.streams._unread_timeout = seconds
+        sender, task = it.start(EVERY)
+        sender.reading.clear()
+        sender.put(0)
+        sender.end()
+        done, _ = await asyncio.wait([task], timeout=0.3 if seconds is None else PATIENCE)
+        assert bool(done) is (seconds is not None)
+        sender.reading.set()
+        if seconds is None:
+            await task
+        else:
+            with pytest.raises(ReadTooSlowly, match=r"not read within 0.05 s"):
+                await task
+
+
+async def test_a_timeout_inside_the_sender_is_not_the_readers_fault() -> None:
+    async with bench() as it:
+        it.predictor.open()
+        with it.streams.open(EVERY) as stream:
+            sender = Sender()
+            sender.put(0)
+            sender.end()
+            with pytest.raises(TimeoutError, match="the disk"):
+                await stream.run(sender.frames(), AsyncMock(side_effect=TimeoutError("the disk")))
+
+
+@pytest.mark.parametrize(("policy", "counted"), [(Policy.LATEST, 1), (Policy.EVERY, 0)])
+async def test_ages_are_those_of_live_video(policy: Policy, counted: int) -> None:
+    async with bench() as it:
+        it.predictor.open()
+        sender, task = it.start(StreamOptions(policy))
+        sender.put(0)
+        sender.end()
+        await task
+        assert it.count("pranet_stream_frame_age_seconds_count", slot="0") == counted
+
+
+async def test_a_filter_that_outlasts_its_frame_is_done_before_the_next_one_begins(patched: Patches) -> None:
+    goes_on, at_work, most = threading.Event(), 0, 0
+
+    class Slow(TemporalFilter):
+        def update(self, pixels: Pixels, box: Box, logits: Floats, captured: float) -> tuple[Floats, Status]:
+            nonlocal at_work, most
+            at_work += 1
+            most = max(most, at_work)
+            goes_on.wait(0.3)
+            at_work -= 1
+            return super().update(pixels, box, logits, captured)
+
+    patched("service.streams.stream", "TemporalFilter", Slow)
+    async with bench() as it:
+        it.predictor.open()
+        sender, task = it.start(StreamOptions(Policy.EVERY, deadline_ms=150))
+        sender.put(0, capture_time_us=0)
+        await asyncio.sleep(0.1)
+        sender.put(1, capture_time_us=100_000)  # is still in time when the first is no more
+        sender.end()
+        await task
+        assert isinstance(sender.outcomes[0], DeadlineExceeded)
+        assert most == 1
+        goes_on.set()
 
 
 async def test_streams_beyond_the_limit_are_refused_and_slots_are_used_again() -> None:

@@ -62,3 +62,10 @@ def test_mapped_times_keep_the_order_of_the_frames() -> None:
     clock = ClockMapping()
     mapped = [clock.captured(n * FRAME, n * FRAME + delay) for n, delay in enumerate((0.3, 0.28, 0.1, 0.1, 0.2))]
     assert all(earlier < later for earlier, later in pairwise(mapped[2:]))
+
+
+def test_an_hour_without_frames_leaves_no_old_offset_behind() -> None:
+    clock, drift = ClockMapping(), 50e-6
+    for captured in (0.0, 1.0, HOUR, HOUR + 1):
+        age = captured - clock.captured(captured * (1 - drift), captured)
+        assert age < 2 * MEMORY_SECONDS * drift

@@ -74,6 +74,26 @@ def test_with_hysteresis_a_polyp_appears_late_and_stays_until_it_is_surely_gone(
     assert [level > 0 for level in shown(memory, levels)] == [False, True, True, True, False, False, True]
 
 
+def test_a_polyp_that_is_held_below_the_threshold_is_no_larger_than_above_it() -> None:
+    memory, slope = TemporalFilter(hysteresis=True), np.linspace(-6, 2, SIZE * SIZE, dtype=np.float32)
+    logits = slope.reshape(SIZE, SIZE)
+    areas = []
+    for number, change in enumerate((0.0, -1.5, -2.0, -2.5)):  # the confidence is 2 at first
+        shown_logits, status = memory.update(scene(), WHOLE, logits + change, number * FRAME)
+        areas.append(int((shown_logits > 0).sum()))
+        assert status.seen is not None
+        assert (status.seen == logits + change).all()  # what the presence score is computed from
+    assert areas == sorted(areas, reverse=True)
+    assert areas[-1] > 0
+
+
+def test_a_region_whose_borders_tremble_is_still_the_same() -> None:
+    memory = TemporalFilter(smoothing=0.5)
+    memory.update(scene(), WHOLE, flat(5), 0.0)
+    logits, _ = memory.update(scene(), Box(2, 0, SIZE - 2, SIZE), flat(-5), FRAME)
+    assert logits[0, 0] > 0
+
+
 def test_a_speck_is_no_polyp_for_hysteresis() -> None:
     logits = flat(-5)
     logits[:3, :3] = 5
