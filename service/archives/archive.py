@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from service.archives.members import Member
@@ -80,12 +80,15 @@ class Archives:
 
     async def _outcome(self, member: Member, options: Options, deadline: float) -> Segmentation | ServiceError:
         try:
-            async with self._turn(deadline):
+            await self._turn(deadline)
+            try:
                 if self._readiness.phase is Phase.DRAINING:
                     self._readiness.check()  # says so
                 return await self._segmenter.segment(
                     Frame(source=member.read, options=options, deadline=deadline, waits_for_place=True)
                 )
+            finally:
+                self._pictures.release()
         except ServiceError as error:
             failure = error
         except Exception:
@@ -94,9 +97,8 @@ class Archives:
         self._metrics.reject(failure)
         return failure
 
-    @asynccontextmanager
-    async def _turn(self, deadline: float) -> AsyncIterator[None]:
-        """Wait until a picture of an archive may be segmented, and hold that place inside the block."""
+    async def _turn(self, deadline: float) -> None:
+        """Wait until one more picture of an archive may be segmented."""
         if deadline <= asyncio.get_running_loop().time():
             raise DeadlineExceeded  # without a turn of the loop, in which it would be decoded
         try:
@@ -104,7 +106,3 @@ class Archives:
                 await self._pictures.acquire()
         except TimeoutError:
             raise DeadlineExceeded from None
-        try:
-            yield
-        finally:
-            self._pictures.release()

@@ -71,8 +71,7 @@ class ArchiveResponse(Response):
                 raise ClientLeft("the client does not read its answers") from None
 
         with self._held:
-            deadline = self._call.set_deadline(ARCHIVE_TIMEOUT_SECONDS)
-            self._call.remove_deadline()  # it is that of each picture, which then has an error of its own
+            deadline = self._call.set_deadline(ARCHIVE_TIMEOUT_SECONDS, of_parts=True)
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             answering = self._service.archives.answer_all(self._members, self._options, deadline, send_answer)
             await asyncio.ensure_future(answering)  # a separate task resumes without waking the coroutines around it
