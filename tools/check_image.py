@@ -94,8 +94,8 @@ def image() -> Iterator[Image]:
     download = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", tools]
     subprocess.run([*download, "setuptools>=77"], check=True)
     subprocess.run([*download, "--no-deps", "--requirement", ROOT / "requirements" / "audit.txt"], check=True)
-    (FOLDER / "pip.conf").write_text("[global]\nno-index = true\nfind-links = /wheels /tools\n")
-    volumes = {FOLDER / "pip.conf": "/etc/pip.conf", WHEELS: "/wheels", tools: "/tools"}
+    (FOLDER / "pip.conf").write_text("[global]\nno-index = true\nfind-links = /wheels /packages\n")
+    volumes = {FOLDER / "pip.conf": "/etc/pip.conf", WHEELS: "/wheels", tools: "/packages"}
     flags = [word for outside, inside in volumes.items() for word in ("--volume", f"{outside}:{inside}:ro")]
     build = ["--isolation=chroot", "--format=docker", "--pull-never", f"--build-arg=BASE={BASE}", f"--tag={IMAGE}"]
     buildah("build", *build, *flags, "--file", ROOT / "docker" / "Dockerfile", ROOT)

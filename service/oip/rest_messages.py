@@ -41,6 +41,7 @@ MAX_MEMBERS = 32
 Value = StrictBool | StrictInt | StrictFloat | StrictStr
 T = TypeVar("T")
 Few = Annotated[list[T], Field(max_length=MAX_MEMBERS)]
+Dimension = Annotated[int, Field(ge=0, le=parameters.MOST)]
 
 
 class _Body(BaseModel):
@@ -63,7 +64,7 @@ class InputBody(_Body):
 
     name: str
     datatype: str
-    shape: Few[Annotated[int, Field(ge=0, le=parameters.MOST)]]
+    shape: Few[Dimension]
     parameters: dict[str, Value] = {}
     data: Any = None
 

@@ -76,3 +76,22 @@ def test_every_name_exists_that_a_tool_imports(tool: Path) -> None:
             if not hasattr(importlib.import_module(module), name) and not importlib.util.find_spec(f"{module}.{name}")
         ]
     assert missing == []
+
+
+def shadowed(module: Path) -> Iterator[tuple[str, str]]:
+    """Yield each class of a module with each name in its annotations that means something else inside the class."""
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.ClassDef):
+            fields = [
+                each for each in node.body if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name)
+            ]
+            own = {each.target.id for each in fields if each.value is not None and isinstance(each.target, ast.Name)}
+            used = {name.id for each in fields for name in ast.walk(each.annotation) if isinstance(name, ast.Name)}
+            yield from ((node.name, name) for name in own & used)
+
+
+def test_annotations_of_a_class_mean_the_same_inside_it() -> None:
+    """From Python 3.14 on, they are evaluated late, among the attributes of the class (PEP 649)."""
+    modules = [path for folder in ("model", "service", "client") for path in (ROOT / folder).rglob("*.py")]
+    assert len(modules) > 100
+    assert [(module.name, *each) for module in modules for each in shadowed(module)] == []
