@@ -12,7 +12,7 @@ from model.dice import dice
 from model.engines.torch.predictor import TorchPredictor
 from model.errors import UserError
 from model.pictures.reading import read_image
-from model.training.data.pairs import PairFile, counterpart, listed, named, pictures_in, truth_of
+from model.training.data.pairs import PairFile, listed, matched, truth_of
 from model.transforms import Pixels
 from model.weights.checkpoint import Checkpoint
 
@@ -43,11 +43,8 @@ def pairs(images: Sequence[Path], masks: Sequence[Path], only: Collection[str] =
     """
     if len(images) != len(masks):
         raise UserError("give as many folders of --masks as of --images, in the same order")
-    found: list[PairFile] = []
-    for pictures, annotations in zip(images, masks, strict=True):
-        by_stem = {file.stem: file for file in pictures_in(annotations)}
-        found += [PairFile(named(file), file, counterpart(file, by_stem)) for file in pictures_in(pictures)]
-    found = [file for file in found if file.mask and (not only or listed(file, set(only)))]
+    every = [file for folders in zip(images, masks, strict=True) for file in matched(*folders)]
+    found = [file for file in every if file.mask and (not only or listed(file, set(only)))]
     if not found:
         raise UserError("no picture in --images has an annotation of the same name in --masks; give other folders")
     return found

@@ -78,8 +78,6 @@ def _train(
     levels = masks.levels_of(file.mask for source in chosen for file in source.files if file.mask is not None)
     if levels:
         print(masks.told(levels), flush=True)
-    validate = _validation(args, device, settings.precision)
-    pools = [_read(source, settings) for source in chosen]
     description = {
         "recipe": dataclasses.asdict(settings),
         "pairs": sum(len(source.files) for source in chosen),
@@ -87,10 +85,13 @@ def _train(
         "masks": levels,
         "torch": str(torch.__version__),
     }
+    begun = state.check_same(out, description) if args.resume and state.kept(out) else None
+    validate = _validation(args, device, settings.precision)
+    pools = [_read(source, settings) for source in chosen]
     torch.manual_seed(settings.seed)
     trainer = loop.Trainer(settings, _network(args), Batches(pools, settings), device, out)
-    if args.resume and state.kept(out):
-        trainer.restore(state.check_same(out, description))
+    if begun is not None:
+        trainer.restore(begun)
     else:
         out.mkdir(parents=True, exist_ok=True)
         trainer.progress.run = uuid.uuid4().hex

@@ -12,7 +12,8 @@ from model.cores import usable_cores
 from model.dice import dice
 from model.network.normalisation import normalise
 from model.network.pranet import PraNet
-from model.training.data.pairs import PairFile, read_picture, read_truth
+from model.pictures.reading import read_image
+from model.training.data.pairs import PairFile, check_shape, read_truth
 from model.training.loop import autocast
 
 BATCH = 8
@@ -57,10 +58,11 @@ def judge(network: PraNet, files: Sequence[PairFile], device: torch.device, prec
     with ThreadPoolExecutor(usable_cores()) as readers:
         for start in range(0, len(files), BATCH):
             some = files[start : start + BATCH]
-            pictures = np.stack(list(readers.map(_input, some)))
+            images = list(readers.map(read_image, [file.image for file in some]))
+            pictures = np.stack(list(readers.map(transforms.to_input, images)))
             with autocast(device, precision):
                 logits = network(normalise(torch.from_numpy(pictures).to(device)))[:, 0].float().cpu().numpy()
-            scores += readers.map(_score, logits, some)
+            scores += readers.map(_score, logits, some, [image.size for image in images])
     return scores
 
 
@@ -72,11 +74,8 @@ def summarise(scores: Sequence[Score]) -> Summary:
     return Summary(len(overlaps), *polyps, len(found), float((found > MARKED).mean()) if len(found) else np.nan)
 
 
-def _input(file: PairFile) -> transforms.Pixels:
-    return transforms.to_input(read_picture(file))
-
-
-def _score(logits: transforms.Floats, file: PairFile) -> Score:
+def _score(logits: transforms.Floats, file: PairFile, size: tuple[int, int]) -> Score:
     truth = read_truth(file)
+    check_shape(file, truth, *size)
     mask = transforms.to_mask(transforms.upsample(logits, truth.shape[1], truth.shape[0]), THRESHOLD)
     return Score(dice(mask, truth), float((mask > 0).mean()), bool(truth.any()))

@@ -50,12 +50,22 @@ def find_pairs(images: Path, masks: Path) -> list[PairFile]:
         DatasetError: a folder is missing or empty, or a picture has no mask.
 
     """
-    by_stem = {path.stem: path for path in pictures_in(masks)}
-    found = {path: counterpart(path, by_stem) for path in pictures_in(images)}
-    orphans = [path.name for path, mask in found.items() if mask is None]
+    found = matched(images, masks)
+    orphans = [file.image.name for file in found if file.mask is None]
     if orphans:
         raise DatasetError(f"{masks}: no mask for {orphans[0]}" + f" and {len(orphans) - 1} more" * (len(orphans) > 1))
-    return [PairFile(named(path), path, mask) for path, mask in found.items()]
+    return found
+
+
+def matched(images: Path, masks: Path) -> list[PairFile]:
+    """Match pictures and masks as ``find_pairs`` does; a picture may be without one.
+
+    Raises:
+        DatasetError: a folder is missing or empty.
+
+    """
+    by_stem = {path.stem: path for path in pictures_in(masks)}
+    return [PairFile(_name(path), path, counterpart(path, by_stem)) for path in pictures_in(images)]
 
 
 def counterpart(picture: Path, by_stem: Mapping[str, Path]) -> Path | None:
@@ -70,7 +80,7 @@ def clean_frames(images: Path) -> list[PairFile]:
         DatasetError: the folder is missing or empty.
 
     """
-    return [PairFile(named(path), path, None) for path in pictures_in(images)]
+    return [PairFile(_name(path), path, None) for path in pictures_in(images)]
 
 
 def listed(pair: PairFile, names: set[str]) -> bool:
@@ -159,7 +169,7 @@ def read_pair(file: PairFile, side: int) -> Pair:
     return Pair(np.ascontiguousarray(shrunk, dtype=np.uint8), mask)
 
 
-def named(picture: Path) -> str:
+def _name(picture: Path) -> str:
     """Name a picture after the folder above its own, and its stem."""
     return f"{picture.parent.resolve().parent.name}/{picture.stem}"
 

@@ -182,8 +182,15 @@ async def segment_video(
         await asyncio.to_thread(results.take, shot, outcome, mask)
         done(shot.frame_id, outcome, mask)
 
-    # Limits of a server, on time and on the number of streams, mean nothing here.
-    streams = Streams(
+    with _streams(service).open(StreamOptions(Policy.EVERY, frame=options)) as stream:
+        await stream.run(frames(), take)
+    if broken is not None:
+        raise broken
+
+
+def _streams(service: Service) -> Streams:
+    """Return streams without the limits of a server, on time and on their number, which mean nothing here."""
+    return Streams(
         service.segmenter,
         service.metrics,
         places=Places(1),
@@ -191,10 +198,6 @@ async def segment_video(
         frame_timeout=math.inf,
         unread_timeout=None,
     )
-    with streams.open(StreamOptions(Policy.EVERY, frame=options)) as stream:
-        await stream.run(frames(), take)
-    if broken is not None:
-        raise broken
 
 
 def _refused() -> Picture:
