@@ -93,7 +93,7 @@ class Call:
         return {"x-request-id": self.request_id} | ({"traceparent": self.traceparent} if self.traceparent else {})
 
     def set_deadline(self, limit: float, *, of_parts: bool = False) -> float:
-        """Set and return the deadline, at most ``limit`` seconds from arrival; ``of_parts``: the call has none itself."""
+        """Set and return the deadline, at most ``limit`` seconds from arrival; with ``of_parts``, not of the call."""
         self.deadline = self.arrived + min(self._asked, limit)
         if self._timeout.when() is not None:
             self._timeout.reschedule(None if of_parts else self.deadline + LATE_SECONDS)
