@@ -259,6 +259,7 @@ class Calls:
         """Count, time and log a finished call, and end its span; ``seconds`` is None if it was never timed."""
         transport, code = call.transport, call.code
         self._running.discard(call)
+        call._timeout = asyncio.Timeout(None)  # the other holds the task, and its context the call: a reference cycle
         self._metrics.requests.labels(transport.name, code).inc()
         if seconds is not None:
             self._metrics.request_duration.labels(transport.name).observe(seconds)

@@ -193,6 +193,7 @@ class Stream:
             log.exception("a frame failed")
             return InternalError("frame")
         finally:
+            del expiry  # holds the task, and the task's cancellation this stack frame: breaks the reference cycle
             if self._reuse:
                 self._reuse.ended(frame)
             self._window.left_device(frame)
@@ -227,6 +228,8 @@ class Stream:
             raise ReadTooSlowly(
                 f"an answer was not read within {self._unread_timeout:g} s; read the answers while you send frames"
             ) from None
+        finally:
+            del limit  # see ``_segmented``
         if frame.had_turn:
             self._window.answer_taken()
         if isinstance(frame.outcome, Segmentation):
