@@ -131,7 +131,7 @@ async def _allocated(server: Server) -> float:
     """Return the bytes that a server has allocated, once they change no more: a decode ends after its call."""
     last = math.inf
     async with asyncio.timeout(IN_TIME):
-        while abs(last - (last := await _metrics(server, ALLOCATED))) > LITTLE:
+        while abs(last - (last := await _metrics(server, ALLOCATED))) > LITTLE:  # noqa: ASYNC110 - in another process
             await asyncio.sleep(0.2)
     return last
 

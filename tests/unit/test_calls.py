@@ -1,7 +1,9 @@
 """Every call, also to what is added later, is let in, timed, counted and logged in one place."""
 
 import asyncio
+import gc
 import logging
+import weakref
 from pathlib import Path
 
 import grpc
@@ -65,6 +67,23 @@ async def test_a_route_that_is_added_is_refused_until_the_service_is_ready_and_w
         assert (await rest.post("/fast")).status_code == 503
     async with serving(api_tokens_file=tmp_path / "tokens") as it, with_routes(it) as rest:
         assert (await rest.post("/fast")).status_code == 401
+
+
+def test_nothing_is_left_of_a_call_without_a_garbage_collection() -> None:
+    async def ended() -> weakref.ref[Call]:
+        async with serving() as it:
+            return await asyncio.create_task(served(it))
+
+    async def served(it: Running) -> weakref.ref[Call]:
+        async with it.service.calls.enter(Call(transport=REST, name="POST /segment", headers={})) as call:
+            return weakref.ref(call)
+
+    gc.disable()
+    try:
+        call = asyncio.run(ended())  # the timers of a loop hold the call for a while
+        assert call() is None
+    finally:
+        gc.enable()
 
 
 async def test_a_fault_of_a_route_that_is_added_is_told_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -25,13 +25,16 @@ def hang(frames: Pixels) -> None:
         threading.Event().wait()
 
 
+ALLOCATIONS = (
+    *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+    *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+)
+
+
 class Allocations(ctypes.Structure):
     """What mallinfo2(3) returns; needs glibc 2.33."""
 
-    _fields_ = [
-        (name, ctypes.c_size_t)
-        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
-    ]
+    _fields_ = tuple((name, ctypes.c_size_t) for name in ALLOCATIONS)
 
 
 class MetricsWithMemory(Metrics):
