@@ -36,6 +36,6 @@ def convert(weights: WeightsFile, size: int = SIZE) -> ov.Model:
     whole = Centred(group_scales(fold_end_of_decoder(folded, size, size)))
     example = torch.zeros(1, 3, size, size, dtype=torch.uint8)
     with torch.inference_mode(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # PyTorch 2.13 deprecates traces, but OpenVINO converts them fastest
+        warnings.simplefilter("ignore")  # PyTorch deprecates traces since 2.13, but OpenVINO converts them fastest
         traced = torch.jit.trace(whole, example, check_trace=False)  # type: ignore[no-untyped-call]
         return ov.convert_model(traced, example_input=example, input=[ov.PartialShape([1, 3, size, size])])
