@@ -122,9 +122,10 @@ class Info:
     max_queue_size: int
     max_image_bytes: int
     max_image_pixels: int
+    processes: int = 1  # that share the ports; earlier versions do not say
 
     @classmethod
     def parse(cls, body: Mapping[str, Any]) -> Self:
         """Read ``GET /info``."""
         names = {each.name for each in fields(cls)} - {"model"}
-        return cls(model=Model.parse(body["model"]), **{name: body[name] for name in names})
+        return cls(model=Model.parse(body["model"]), **{name: body[name] for name in names if name in body})

@@ -107,6 +107,7 @@ class Tokens:
         except OSError as error:
             advice = "create it with `pranet tokens add`, or give another path"
             raise TokensError(f"the tokens file {path} cannot be read ({error.strerror}); {advice}") from error
+        self._warn_if_none()
 
     def holder(self, given: str) -> str:
         """Return the name of a token's holder.
@@ -156,9 +157,16 @@ class Tokens:
                 log.error("the new API_TOKENS_FILE cannot be used, so the old tokens stay valid: %s", fault)
             self._fault = fault
             return
-        if tokens != self._tokens or self._fault:
-            log.info("API_TOKENS_FILE was read again; valid tokens: %d", len(tokens))
+        changed = tokens != self._tokens or self._fault
         self._stamp, self._tokens, self._fault = stamp, tokens, None
+        if changed:
+            log.info("API_TOKENS_FILE was read again; valid tokens: %d", len(tokens))
+            self._warn_if_none()
+
+    def _warn_if_none(self) -> None:
+        if not self._tokens:
+            advice = "add one with `pranet tokens add`"
+            log.warning("the tokens file %s holds no token, so nobody gets in; %s", self._path, advice)
 
     def _newest(self) -> list[Token]:
         with self._path.open() as file:

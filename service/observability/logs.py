@@ -25,7 +25,8 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")  # of the cal
 class JsonFormatter(logging.Formatter):
     """Formats records as JSON, one object per line, with the ids of the current request and trace.
 
-    The ``fields`` of a record become members: in the access log ``transport``, ``call``, ``code`` and ``duration_ms``.
+    ``process`` tells which of several processes wrote a line. The ``fields`` of a record become members: in the access
+    log ``transport``, ``call``, ``code`` and ``duration_ms``.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -35,6 +36,7 @@ class JsonFormatter(logging.Formatter):
             "time": f"{stamp}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
+            "process": record.process,
             "message": record.getMessage(),
             **getattr(record, "fields", {}),
         }

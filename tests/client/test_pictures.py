@@ -195,7 +195,7 @@ async def test_all_of_it_works_without_an_event_loop_and_without_with() -> None:
         check(client.segment(ARRAY).mask)
         check(mask_of(client.render(BOX)).astype(np.uint8) * 255)
         assert [each.index for each in client.batch(ARRAY for _ in range(3))] == [0, 1, 2]
-        assert client.info().model.engine == "fake"
+        assert (client.info().model.engine, client.info().processes) == ("fake", 1)
         replies = list(client.stream([ARRAY, BOX, PICTURE], EVERY))
         assert [reply.frame.frame_id for reply in replies] == [0, 1, 2]
         with pytest.raises(InvalidInput):

@@ -5,6 +5,7 @@ import inspect
 import io
 import json
 import logging
+import os
 from collections.abc import AsyncIterator, Iterator
 from typing import Literal
 
@@ -95,6 +96,7 @@ async def test_a_line_of_the_access_log_has_its_parts_as_members(running: Runnin
     parts = {name: line[name] for name in ("transport", "call", "code", "request_id")}
     assert parts == {"transport": "rest", "call": "GET /info", "code": "200", "request_id": "case-7"}
     assert line["message"] == f"rest GET /info 200 {line['duration_ms']:.1f} ms id=case-7"
+    assert line["process"] == os.getpid()
 
 
 @pytest.mark.parametrize(

@@ -187,6 +187,22 @@ def test_a_file_that_is_broken_from_the_beginning_stops_the_start(tmp_path: Path
         Tokens(tmp_path / "none")
 
 
+def test_a_file_without_tokens_is_warned_of_at_the_start_and_when_it_is_emptied(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "tokens"
+    file.write_text("# none yet\n")
+    read = Tokens(file)
+    warning = f"the tokens file {file} holds no token, so nobody gets in; add one with `pranet tokens add`"
+    assert caplog.messages == [warning]
+    file.write_text(line("one", "a"))
+    assert read.usable()
+    file.write_text("")
+    assert read.usable()
+    assert read.usable()
+    assert caplog.messages.count(warning) == 2
+
+
 def test_a_name_can_stand_in_the_file_once_only() -> None:
     with pytest.raises(TokensError, match="line 2: the name a occurs twice"):
         parse(f"{line('one', 'a')}\n{line('two', 'a')}")
