@@ -35,7 +35,7 @@ class Trainer:
         self.recipe, self.batches, self.device, self.out = recipe, batches, device, out
         self.network = network.to(device).requires_grad_(True).train()
         freeze(self.network, recipe)
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network.to(memory_format=torch.channels_last)
         self.average = AverageWeights(self.network, recipe.average)
         self.optimizer = make_optimizer(recipe, self.network)
         self.total_steps = recipe.total_steps(batches.pictures)

@@ -44,7 +44,7 @@ class CudaPredictor:
         identity = (weights.model_id, weights.sha256)
         self.model = ModelRef(*identity, "torch", name, precision, weights.presence, input_size)
         network = Centred(arrange(checkpoint.of_file(weights).network(), input_size))
-        network = network.to(self._device, DTYPES[precision]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = network.to(self._device, DTYPES[precision]).to(memory_format=torch.channels_last)
         fused = fuse_activations(network)
         self._free: queue.SimpleQueue[Lane] = queue.SimpleQueue()
         for _ in range(LANES):

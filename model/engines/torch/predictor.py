@@ -34,7 +34,7 @@ class TorchPredictor:
         identity = (weights.model_id, weights.sha256)
         self.model = ModelRef(*identity, "torch", "cpu", precision, weights.presence, input_size)
         network = Normalised(fold_batch_norm(checkpoint.of_file(weights).network()))
-        self._network = network.to(DTYPES[precision]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network = network.to(DTYPES[precision]).to(memory_format=torch.channels_last)
 
     def warm_up(self, max_batch_size: int) -> None:
         """Run one frame and the largest batch; only the very first run is slower."""
