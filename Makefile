@@ -13,8 +13,8 @@ out = --python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1)
 TRITON := tests/interoperability/triton_client
 KSERVE := tests/interoperability/kserve_client
 BUNDLE := build/pranet-bundle
-BUNDLED := $(wildcard requirements/*.txt) pyproject.toml docker/install.sh docker/pranet.service docker/pranet-secrets.conf \
-	$(shell find model service client weights -type f ! -name '*.pyc')
+BUNDLED := $(wildcard requirements/*.txt) pyproject.toml README.md CHANGELOG.md SECURITY.md LICENSE $(wildcard docker/*.*) \
+	$(shell find docs docker/prometheus docker/grafana docker/proxies model service client weights -type f ! -name '*.pyc')
 LOCKED = $(addprefix requirements/,serve.txt image.txt ray.txt dev.txt audit.txt) $(wildcard $(TRITON)/*.txt $(KSERVE)/*.txt) tools/peers/requirements.txt
 # Each interface and DICOM in short, without PyTorch: what other versions of packages can break.
 LIGHT_TESTS := tests/client/test_requests.py tests/http/test_forms.py $(addprefix tests/dicom/test_,recognition.py video.py) \
@@ -210,7 +210,11 @@ dist/pranet-bundle.tar: $(VENV)/.serve $(BUNDLED)
 	$(PIP) download -q --only-binary :all: -d $(BUNDLE)/wheels $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -r requirements/torch.txt
 	$(PIP) download -q --no-deps --require-hashes --only-binary :all: -d $(BUNDLE)/wheels -r requirements/image.txt
 	$(PIP) wheel -q --no-deps -w $(BUNDLE)/wheels .
-	cp -r requirements docker/install.sh docker/pranet.service docker/pranet-secrets.conf README.md docs LICENSE $(BUNDLE)
+	cp -r requirements docker/install.sh docker/pranet.service docker/pranet-secrets.conf README.md CHANGELOG.md SECURITY.md \
+	    docs LICENSE $(BUNDLE)
+	mkdir $(BUNDLE)/docker $(BUNDLE)/weights
+	cp -r docker/prometheus docker/grafana docker/proxies $(BUNDLE)/docker
+	cp weights/README.md $(BUNDLE)/weights
 	$(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])' > $(BUNDLE)/python-version
 	cd $(BUNDLE) && find . -type f | sort | xargs sha256sum > ../SHA256SUMS && mv ../SHA256SUMS .
 	tar -C build -cf $@ pranet-bundle

@@ -191,7 +191,7 @@ class UpgradeRequired(ServiceError):
 
 
 class QueueFull(ServiceError):
-    """``MAX_QUEUE_SIZE`` requests are waiting already; the picture was not decoded."""
+    """``MAX_QUEUE_SIZE`` requests wait, ``MAX_ARCHIVES`` archives are in progress, or maps are being computed."""
 
     status, grpc, slug = 429, StatusCode.RESOURCE_EXHAUSTED, "queue-full"
     retry_after = RETRY_AFTER_SECONDS

@@ -95,7 +95,9 @@ class Settings(BaseModel):
     )
     max_archives: int = Field(2, ge=1, description="Archives that may be in progress at once; more get 429.")
     request_timeout_ms: int = Field(
-        30_000, ge=1, description="Longest time from a request's arrival to its answer; then 504."
+        30_000,
+        ge=1,
+        description="Longest time from a request's arrival to its answer; then 504. An archive has to arrive in it.",
     )
     drain_seconds: float = Field(
         20, ge=0, allow_inf_nan=False, description="How long a graceful shutdown (SIGTERM) waits for accepted requests."
@@ -112,7 +114,8 @@ class Settings(BaseModel):
         description="Frames of one stream that may be in progress or have an answer that is not read yet.",
     )
     cache_dir: Path | None = Field(
-        None, description="Folder where an engine caches its converted network; by default ~/.cache/pranet."
+        None,
+        description="Folder where an engine caches its converted network; by default pranet in XDG_CACHE_HOME or ~/.cache",
     )
     api_tokens_file: Path | None = Field(
         None,

@@ -71,7 +71,7 @@ TEXTS = {
     ),
     "request_timeout_ms": (
         "N",
-        "longest time from a request's arrival to its answer; then 504 (default: 30000)",
+        "longest time from a request's arrival to its answer; then 504. An archive has to arrive in it (default: 30000)",
     ),
     "drain_seconds": (
         "NUMBER",
@@ -91,7 +91,7 @@ TEXTS = {
     ),
     "cache_dir": (
         "PATH",
-        "folder where an engine caches its converted network; by default ~/.cache/pranet (default: none)",
+        "folder where an engine caches its converted network; by default pranet in XDG_CACHE_HOME or ~/.cache (default: none)",
     ),
     "api_tokens_file": (
         "PATH",
