@@ -115,7 +115,7 @@ class Settings(BaseModel):
     )
     cache_dir: Path | None = Field(
         None,
-        description="Folder where an engine caches its converted network; by default pranet in XDG_CACHE_HOME or ~/.cache",
+        description="Folder where an engine caches its network; by default pranet in XDG_CACHE_HOME or ~/.cache",
     )
     api_tokens_file: Path | None = Field(
         None,

@@ -92,7 +92,8 @@ def _without_silent_skip(report: Report) -> Report:
     expected_failure = hasattr(report, "wasxfail")
     if report.skipped and os.environ.get("CI") == "true" and not expected_failure:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-        if reason.removeprefix("Skipped: ") not in MAY_LACK:
+        reason = reason.removeprefix("Skipped: ")
+        if reason not in MAY_LACK:
             report.outcome = "failed"
             report.longrepr = f"skipped under CI: {reason}"
     return report

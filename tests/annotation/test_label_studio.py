@@ -274,7 +274,7 @@ async def test_what_is_done_when_the_time_is_up_is_answered(storage: Storage) ->
     predictor = GatedPredictor()
     predictor.permits.release()  # for one picture
     async with serving(predictor, max_batch_size=1) as it:
-        async with backend(it, storage, seconds=1) as asking:
+        async with backend(it, storage, seconds=5) as asking:
             entries = await predict(asking, *["/data/upload/1/a.png"] * 3)
         predictor.open()
     assert sorted("result" in entry for entry in entries) == [False, False, True]

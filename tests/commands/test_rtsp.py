@@ -56,7 +56,7 @@ def test_a_camera_that_goes_away_ends_the_stream_with_its_figures(
 ) -> None:
     process, address = camera
     secret = address.replace("rtsp://", "rtsp://doctor:secret@")
-    options = ["--seconds", "8", "--server", server.grpc_address]
+    options = ["--seconds", "20", "--server", server.grpc_address]
     command = [sys.executable, "-m", "service.commands.main", "stream", secret, *options]
     with subprocess.Popen(command, cwd=ROOT, text=True, stdout=PIPE, stderr=PIPE) as client:
         assert client.stdout

@@ -39,8 +39,9 @@ TRACEPARENT = f"00-{TRACE_ID}-{PARENT_ID}-01"
 
 
 @pytest.fixture
-def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
+def receiver(monkeypatch: pytest.MonkeyPatch, patched: Patches) -> Iterator[Receiver]:
     """Receive traces where OpenTelemetry's own variable says."""
+    patched(tracing, "FLUSH_SECONDS", PATIENCE)
     with receiving() as (receiver, endpoint):
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
         yield receiver

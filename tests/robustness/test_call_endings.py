@@ -9,7 +9,6 @@ import pytest
 from websockets.asyncio.client import connect
 
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
-from service.rpc.call import EARLY_SECONDS
 from tests.support.pictures import encoded, red_box
 from tests.support.serving import PATIENCE, counted, until
 from tests.support.streaming import CONFIG, Held, held
@@ -52,7 +51,7 @@ async def a_message_of_a_stream_that_the_transport_cuts_off(hold: Held) -> None:
 async def leaves_before_its_message(hold: Held) -> None:
     call = hold.it.channel.stream_unary(SEGMENT)()
     await call.wait_for_connection()
-    await asyncio.sleep(EARLY_SECONDS)  # until the service reads; if it does not yet, nothing is counted and this fails
+    await until(lambda: not hold.it.service.calls.idle.is_set())
     call.cancel()
 
 
@@ -73,16 +72,16 @@ async def leaves_a_stream(hold: Held) -> None:
 
 
 async def has_no_more_time(hold: Held) -> None:
-    call = hold.stub.Segment(pb.SegmentRequest(image=PICTURE), timeout=0.3)
+    call = hold.stub.Segment(pb.SegmentRequest(image=PICTURE), timeout=1)
     assert await status(call) is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 async def has_no_more_time_for_its_message(hold: Held) -> None:
-    assert await status(hold.it.channel.stream_unary(SEGMENT)(timeout=0.3)) is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert await status(hold.it.channel.stream_unary(SEGMENT)(timeout=1)) is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 async def has_no_more_time_for_its_stream(hold: Held) -> None:
-    call = hold.stub.SegmentStream(timeout=0.3)
+    call = hold.stub.SegmentStream(timeout=1)
     assert await status(anext(aiter(call))) is grpc.StatusCode.DEADLINE_EXCEEDED
 
 

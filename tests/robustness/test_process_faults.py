@@ -30,7 +30,7 @@ IN_TIME = 20.0  # seconds
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with processes.fake_server(HANG_SECONDS="60") as running:
+    with processes.fake_server() as running:
         yield running
 
 
@@ -115,7 +115,7 @@ def test_a_full_disk_under_its_output_and_log_stops_nothing() -> None:
 
 
 def wait_until_ready(url: str) -> None:
-    until = time.monotonic() + IN_TIME
+    until = time.monotonic() + processes.START_SECONDS
     while time.monotonic() < until:
         with contextlib.suppress(httpx.TransportError):
             if httpx.get(f"{url}/readyz", trust_env=False).is_success:

@@ -78,7 +78,7 @@ async def not_serving_at(watch: Any) -> float:
 
 @pytest.mark.slow
 async def test_sigterm_under_load_turns_readiness_off_answers_what_was_accepted_and_ends_with_0() -> None:
-    with processes.server("--drain-seconds", 60) as server:
+    with processes.server("--drain-seconds", 120, "--request-timeout-ms", 120_000) as server:
         async with clients(server) as (rest, channel), asyncio.timeout(180):
             watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
             assert (await watch.read()).status != NOT_SERVING
@@ -118,7 +118,7 @@ async def status(rest: httpx.AsyncClient, image: bytes) -> int:
 @pytest.mark.one_process  # several go on without it
 async def test_a_device_that_hangs_for_good_ends_the_process_with_3_after_all_answers_that_can_be_given() -> None:
     lime, red = (encoded(Image.new("RGB", (8, 8), colour)) for colour in ("lime", "red"))
-    with processes.fake_server("--max-batch-size", 1) as server:
+    with processes.fake_server("--max-batch-size", 1, HANG_SECONDS="2") as server:
         async with clients(server) as (rest, _), asyncio.timeout(PATIENCE):
             hanging = [asyncio.create_task(status(rest, lime)) for _ in range(MAX_ABANDONED)]
             while await in_flight(rest) + sum(task.done() for task in hanging) < MAX_ABANDONED:
@@ -211,11 +211,13 @@ async def posted(rest: httpx.AsyncClient) -> dict[str, Any]:
     return problem | {"retry-after": answer.headers["retry-after"]}
 
 
-async def uploaded_half(server: processes.Server) -> bytes:
+async def uploaded_half(server: processes.Server, sent: asyncio.Event) -> bytes:
     """Send half a picture; return the answer."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(server.url.rpartition(":")[2]))
     with contextlib.closing(writer):
         writer.write(b"POST /segment HTTP/1.1\r\nHost: pranet\r\nContent-Length: 9999\r\n\r\nhalf")
+        await writer.drain()
+        sent.set()
         return await reader.read()
 
 
@@ -231,17 +233,18 @@ async def test_what_the_end_cuts_off_is_told_so_in_the_form_of_all_errors(tmp_pa
     log = tmp_path / "log"
     with (
         log.open("w") as stderr,
-        processes.fake_server(
-            "--drain-seconds", "1", "--request-timeout-ms", "60000", HANG_SECONDS="60", stderr=stderr
-        ) as server,
+        processes.fake_server("--drain-seconds", "1", "--request-timeout-ms", "60000", stderr=stderr) as server,
     ):
         async with clients(server) as (rest, channel), asyncio.timeout(PATIENCE):
             stub = pb_grpc.SegmentationServiceStub(channel)
             calls = [asyncio.create_task(segmented(stub)), asyncio.create_task(streamed(stub))]
             request, socket = asyncio.create_task(posted(rest)), asyncio.create_task(over_a_websocket(server))
-            upload = asyncio.create_task(uploaded_half(server))
+            sent = asyncio.Event()
+            upload = asyncio.create_task(uploaded_half(server, sent))
+            await sent.wait()
             while await in_flight(rest) < 4:
                 pass
+            await in_flight(rest)  # by then, it has read what was sent before
             server.process.send_signal(signal.SIGTERM)
             problem = await request
             assert (problem["type"], problem["status"]) == ("urn:pranet:error:draining", 503)

@@ -35,8 +35,6 @@ from tests.support.callers import TRANSPORTS, Ask, grpc_unary, rest, socket
 from tests.support.pictures import ROOT, encoded, red_box
 from tests.support.serving import Running, serving
 
-TODAY = datetime.now(UTC).date()
-YESTERDAY = TODAY - timedelta(days=1)
 OPEN = [
     "/",
     "/livez",
@@ -59,6 +57,11 @@ CREDENTIALS = {
 }
 
 
+def day(after: int = 0) -> date:
+    """Return today in UTC, or a day after or before it."""
+    return datetime.now(UTC).date() + timedelta(days=after)
+
+
 def line(token: str, name: str | None = None, last_day: object = "") -> str:
     return f"{name or token}:{hashlib.sha256(token.encode()).hexdigest()}" + (f":{last_day}" if last_day else "")
 
@@ -75,7 +78,7 @@ async def asked(it: Running, path: str) -> httpx.Response:
 @pytest.fixture
 def tokens(tmp_path: Path) -> Path:
     path = tmp_path / "tokens"
-    lines = ["# who may call", line("good"), "", line("today", last_day=TODAY), line("expired", last_day=YESTERDAY)]
+    lines = ["# who may call", line("good"), "", line("today", last_day=day()), line("expired", last_day=day(-1))]
     path.write_text("\n".join(lines))
     return path
 
@@ -218,7 +221,7 @@ def test_the_command_makes_tokens_that_only_their_holders_know(
     assert path.stat().st_mode & 0o777 == 0o600
     following = Tokens(path)
     path.chmod(0o640)
-    assert cli.main(["tokens", "add", "room-2", "--expires", str(TODAY), *given]) == 0
+    assert cli.main(["tokens", "add", "room-2", "--expires", str(day()), *given]) == 0
     second = capsys.readouterr().out.strip()
     assert (following.holder(first), following.holder(second)) == ("room-1", "room-2")
     assert path.stat().st_mode & 0o777 == 0o640
@@ -231,18 +234,19 @@ def test_the_command_makes_tokens_that_only_their_holders_know(
     assert [token.name for token in parse(path.read_text())] == ["room-2"]
 
 
-@pytest.mark.parametrize("text", ["tomorrow", str(YESTERDAY), "2030-02-30"])
+@pytest.mark.parametrize("given", ["tomorrow", "yesterday's date", "2030-02-30"])
 def test_a_day_that_is_none_or_past_is_refused_with_what_to_give(
-    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    given: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "tokens"
+    text = str(day(-1)) if given == "yesterday's date" else given
     with pytest.raises(SystemExit) as left:
         cli.main(["tokens", "add", "room-1", "--expires", text, "--api-tokens-file", str(path)])
     told = capsys.readouterr().err
     assert left.value.code == 2
     assert "argument --expires" in told
     assert text in told
-    assert (f"today is {TODAY}" if text == str(YESTERDAY) else "YYYY-MM-DD, such as") in told
+    assert (f"today is {day()}" if given == "yesterday's date" else "YYYY-MM-DD, such as") in told
     assert "isoformat" not in told
     assert not path.exists()
 
@@ -252,8 +256,8 @@ def test_the_command_lists_holders_and_how_long_they_may_call(tokens: Path, caps
     listed = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
     assert listed == [
         ["good", "does not expire"],
-        ["today", f"valid until {TODAY}"],
-        ["expired", f"expired after {YESTERDAY}"],
+        ["today", f"valid until {day()}"],
+        ["expired", f"expired after {day(-1)}"],
     ]
     assert cli.main(["tokens", "list", "--api-tokens-file", str(tokens / "none")]) == 2
     assert "cannot be read" in capsys.readouterr().err
@@ -347,11 +351,11 @@ def test_weights_that_are_replaced_keep_owner_group_mode_and_access_list(tmp_pat
 
 async def test_metrics_say_when_the_next_valid_token_ends(tokens: Path) -> None:
     async with serving(api_tokens_file=tokens) as it:
-        midnight = datetime.combine(TODAY + timedelta(days=1), time(), UTC)  # TODAY is the last day of one of them
+        midnight = datetime.combine(day(1), time(), UTC)  # today is the last day of one of them
         assert it.metric("pranet_token_end_timestamp_seconds") == midnight.timestamp()
         write(tokens, line("good", last_day=date.max))
         assert it.metric("pranet_token_end_timestamp_seconds") > midnight.timestamp()
-        write(tokens, line("expired", last_day=YESTERDAY), line("good"))
+        write(tokens, line("expired", last_day=day(-1)), line("good"))
         assert it.metric("pranet_token_end_timestamp_seconds") == math.inf
 
 

@@ -98,6 +98,7 @@ async def held(**settings: Any) -> AsyncIterator[Held]:
         serving(predictor, **settings) as it,
         grpc.aio.insecure_channel(f"127.0.0.1:{it.grpc_port}", NARROW) as channel,
     ):
+        await asyncio.gather(channel.channel_ready(), it.channel.channel_ready())  # not within a call's own time
         with patching() as patched:
             made = Held(it, predictor, pb_grpc.SegmentationServiceStub(channel), patched)
             try:

@@ -114,6 +114,9 @@ async def test_a_bad_file_shows_its_error(name: str, content: bytes, said: str, 
         await playwright.expect(opened.locator("#error")).to_be_empty()
 
 
+RECEIVED = 'Number(document.querySelector("#received").textContent)'
+
+
 async def test_a_video_file_is_streamed_with_its_polyps_and_each_frame_can_be_saved(tmp_path: Path) -> None:
     film = tmp_path / "red.mp4"
     video(film, (255, 0, 0))
@@ -126,7 +129,8 @@ async def test_a_video_file_is_streamed_with_its_polyps_and_each_frame_can_be_sa
         assert json.loads((await (await download.value).path()).read_text())["polyps"]
         await opened.click("#record")
         await playwright.expect(opened.locator("#record")).to_have_text("Save recording")
-        await opened.wait_for_timeout(500)
+        shown = await opened.evaluate(RECEIVED)
+        await browser.until(opened, f"{RECEIVED} >= {shown + 5}")
         async with opened.expect_download() as download:
             await opened.click("#stop")  # which saves it, too
         await playwright.expect(opened.locator("#status")).to_have_text("Stopped.")

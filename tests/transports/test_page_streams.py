@@ -114,7 +114,7 @@ KEEPING_THE_CAMERA = """() => {
 @pytest.mark.one_process
 async def test_a_mask_that_nobody_renews_is_taken_away_and_a_camera_that_is_unplugged_is_said() -> None:
     status = "#status"
-    with fake_server(HANG_SECONDS="60") as server:
+    with fake_server() as server:
         async with browser.opened(server.url) as (page, faults):
             await page.evaluate(KEEPING_THE_CAMERA)
             await page.click("#camera")

@@ -116,7 +116,7 @@ async def test_maps_have_a_deadline_are_counted_and_are_waited_for_by_a_drain(pa
     async with serving(RedPredictor()) as it:
         asking = asyncio.create_task(
             it.rest.post(
-                "/segment", params={"output": "maps"}, content=picture, headers={"x-request-timeout-ms": "500"}
+                "/segment", params={"output": "maps"}, content=picture, headers={"x-request-timeout-ms": "3000"}
             )
         )
         await until(lambda: it.service.segmenter.in_flight == 1)

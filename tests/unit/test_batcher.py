@@ -221,7 +221,7 @@ async def test_a_call_that_hangs_is_left_behind_and_the_slot_goes_on(slots: int)
             stuck.wait(FOREVER)
         return list(items)
 
-    async with Batcher(infer, max_batch_size=2, max_queue_delay=0.01, slots=slots, hang_seconds=0.05) as batcher:
+    async with Batcher(infer, max_batch_size=2, max_queue_delay=0.01, slots=slots, hang_seconds=0.5) as batcher:
         hanging, mate = submit(batcher, POISON), submit(batcher, 1)
         assert await mate == 1  # repeated alone on a new thread
         with pytest.raises(InferenceFailed):

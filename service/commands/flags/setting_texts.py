@@ -91,7 +91,7 @@ TEXTS = {
     ),
     "cache_dir": (
         "PATH",
-        "folder where an engine caches its converted network; by default pranet in XDG_CACHE_HOME or ~/.cache (default: none)",
+        "folder where an engine caches its network; by default pranet in XDG_CACHE_HOME or ~/.cache (default: none)",
     ),
     "api_tokens_file": (
         "PATH",

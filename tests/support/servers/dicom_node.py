@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -39,13 +40,18 @@ class Node:
     async def failed(self) -> list[str]:
         """Return the lines of all reasons, once there is one."""
         async with asyncio.timeout(PATIENCE):
-            while not (found := sorted((self.spool / "failed").glob("*/reasons.txt"))):  # noqa: ASYNC110
+            while not (lines := self._reasons()):  # noqa: ASYNC110 - files
                 await asyncio.sleep(0.02)
+        return lines
+
+    def _reasons(self) -> list[str]:
+        found = sorted((self.spool / "failed").glob("*/reasons.txt"))
         return [line for file in found for line in file.read_text().splitlines()]
 
     def waiting(self) -> list[str]:
         """Return the names of what the spool has besides its own folders."""
-        return sorted(file.name for file in self.spool.rglob("*") if file.is_file() and file.name != ".lock")
+        found = [name for _, _, names in os.walk(self.spool) for name in names]  # as folders come and go
+        return sorted(name for name in found if name != ".lock")
 
 
 @contextlib.asynccontextmanager
