@@ -52,6 +52,8 @@ class BitFields:
         self._offset = int.from_bytes(data[10:14], "little")
         width, self._height, _, self._bits = struct.unpack_from("<iiHH", data, 18)
         self.size = width, abs(self._height)
+        if min(self.size) < 1:
+            raise damaged("BMP", f"its header declares {width}x{self._height} pixels")
         # After a header of 40 bytes, and inside a longer one, the masks stand at the same place.
         self._masks = struct.unpack_from("<3I", data, 54)
         if self._bits not in (16, 32) or not all(map(_contiguous, self._masks)):

@@ -10,6 +10,15 @@ os.environ.setdefault("LIBTIFF_JPEG_MAX_ALLOWED_SCAN_NUMBER", str(MAX_SCANS))  #
 # Pillow takes a step in Python for each segment, chunk and byte between the segments of a JPEG's header: so many steps
 # take a quarter of a second. libpng writes a chunk for every 8 KiB.
 MAX_STEPS = 2**15
+# The largest side of a JPEG and of a DICOM image. libpng writes no more than 1,000,000, and resizing takes 16 bytes for
+# each pixel of a side.
+MAX_SIDE = 2**16 - 1
+
+
+def too_long(width: int, height: int) -> UnreadablePicture:
+    """Return the error for a picture with more than ``MAX_SIDE`` pixels on a side."""
+    reason = f"the picture has {width}x{height} pixels, and more than {MAX_SIDE} on a side are not supported"
+    return UnreadablePicture(reason, "send a part of it, or a smaller one")
 
 
 def too_many_scans() -> UnreadablePicture:

@@ -14,6 +14,7 @@ from model.pictures.pillow import PillowFile
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 OVERHEAD = 12  # bytes of a chunk's length, type and checksum
+READ_AS_STORED = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
 DEPTH = 24  # where the header says how many bits a sample has
 ANCILLARY = 0x20  # bit of a chunk's first letter
 UNUSED = (b"iCCP", b"iTXt", b"zTXt")  # compressed, and of no use here: Pillow refuses a picture if they unpack to much
@@ -54,7 +55,7 @@ class Png(PillowFile):
             picture.info["transparency"] = (picture.info["transparency"] & most) * 255 // most
         elif picture.mode == "RGB" and depth == 16:
             hidden = np.array(picture.info.pop("transparency")[::-1], np.uint16)
-            stored = cv2.imdecode(np.frombuffer(self._data, np.uint8), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR)
+            stored = cv2.imdecode(np.frombuffer(self._data, np.uint8), READ_AS_STORED)
             alpha = (np.asarray(stored) != hidden).any(axis=2)
             picture.putalpha(Image.fromarray(alpha.astype(np.uint8) * np.uint8(255)))
         return picture

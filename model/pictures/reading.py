@@ -21,7 +21,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from model.pictures import bmp, jpeg, pillow
 from model.pictures.errors import DAMAGED, PictureError, TooLarge, UnknownFormat, damaged
 from model.pictures.jpeg import Frame
-from model.pictures.limits import MAX_SCANS, MAX_STEPS, too_many_scans, too_many_steps
+from model.pictures.limits import MAX_SCANS, MAX_SIDE, MAX_STEPS, too_long, too_many_scans, too_many_steps
 from model.pictures.pillow import TURNS, PillowFile
 from model.pictures.png import Png
 from model.pictures.samples import SWAPPED, Samples, Stored
@@ -155,12 +155,15 @@ def opened(data: bytes, max_pixels: int | None = None) -> Opened:
     Raises:
         UnknownFormat: the bytes do not begin as JPEG, PNG, WebP, BMP or TIFF.
         TooLarge: the header declares more than ``max_pixels``.
-        UnreadablePicture: the header is damaged, of a variant that is not supported, or exceeds a limit.
+        UnreadablePicture: the header is damaged, of a variant that is not supported, or exceeds a limit such as
+            ``MAX_SIDE``.
 
     """
     stored = Jpeg(data) if data.startswith(JPEG_START) else _other(data)
     if max_pixels is not None and stored.size[0] * stored.size[1] > max_pixels:
         raise TooLarge(f"the picture has more than {max_pixels} pixels", "send a smaller one")
+    if max(stored.size) > MAX_SIDE:
+        raise too_long(*stored.size)
     return Opened(stored)
 
 

@@ -20,6 +20,9 @@ LEAST, MOST, LEAST_TYPED, MOST_TYPED = 280, 281, 340, 341  # MinSampleValue, Max
 PLANAR, PREDICTOR, COLOR_MAP, INK_SET, EXTRA, FORMAT = 284, 317, 320, 332, 338, 339
 TILE_WIDTH, TILE_LENGTH, TILE_OFFSETS, TILE_COUNTS = 322, 323, 324, 325
 COEFFICIENTS, SUBSAMPLING, REFERENCE = 529, 530, 532
+REAL = (COEFFICIENTS, REFERENCE, LEAST, MOST, LEAST_TYPED, MOST_TYPED)  # tags; others have whole numbers from 0 on
+BEYOND = 2**64  # whole numbers
+UNLIMITED = 2**32 - 1  # of RowsPerStrip: all rows
 MAX_VALUES = 64  # of a tag with some for each sample
 UNSIGNED, SIGNED, FLOAT = 1, 2, 3  # SampleFormat
 MIN_IS_WHITE, MIN_IS_BLACK, RGB, PALETTE, SEPARATED, YCBCR, CIELAB = 0, 1, 2, 3, 5, 6, 8
@@ -77,9 +80,14 @@ class Directory:
         if not all(isinstance(value, int | float | IFDRational) for value in values):
             raise damaged("TIFF", f"tag {tag} is not a number")
         try:
-            return tuple(float(value) if isinstance(value, IFDRational) else value for value in values)
+            values = tuple(float(value) if isinstance(value, IFDRational) else value for value in values)
         except ZeroDivisionError as error:
             raise damaged("TIFF", f"tag {tag} is a fraction of 0") from error
+        if tag in REAL:
+            return values
+        if wrong := [value for value in values if not 0 <= value < BEYOND or value != int(value)]:
+            raise damaged("TIFF", f"tag {tag} is {wrong[0]}")
+        return tuple(map(int, values))
 
     def _count(self, tag: int) -> int:
         """Return how many values a tag has, without reading them."""
@@ -89,9 +97,9 @@ class Directory:
         return len(self.tags._tagdata.get(tag, b"")) // size
 
     def number(self, tag: int, default: int) -> int:
-        """Return the first value of a tag."""
+        """Return the first value of a tag, at most what fits into 32 bits: more means no limit."""
         values = self.numbers(tag, (default,))
-        return int(values[0]) if values else default
+        return min(int(values[0]), UNLIMITED) if values else default
 
     @cached_property
     def size(self) -> tuple[int, int]:

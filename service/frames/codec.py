@@ -11,10 +11,18 @@ from PIL import Image
 
 from model.pictures import reading
 from model.pictures.errors import PictureError, TooLarge, UnknownFormat
+from model.pictures.limits import MAX_SIDE, too_long
 from model.pictures.reading import READABLE
 from model.transforms import Pixels
 from pranet_client.pictures import Picture, RawPicture
-from service.errors import InvalidRequest, ServiceError, TooManyPixels, UndecodableImage, UnsupportedImage
+from service.errors import (
+    InvalidParameter,
+    InvalidRequest,
+    ServiceError,
+    TooManyPixels,
+    UndecodableImage,
+    UnsupportedImage,
+)
 from service.frames import raw
 
 STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"RIFF")  # of JPEG, PNG and WebP, which nothing else begins with
@@ -45,7 +53,8 @@ def to_rgb(picture: Picture, max_pixels: int, least_side: int = 0) -> tuple[Imag
             many pixels. It is faster, since the decoder skips high frequencies.
 
     Raises:
-        InvalidParameter: width, height, stride and number of bytes of a raw picture contradict each other.
+        InvalidParameter: width, height, stride and number of bytes of a raw picture contradict each other, or a side is
+            longer than ``MAX_SIDE``.
         ServiceError: see ``decode``.
 
     """
@@ -53,6 +62,8 @@ def to_rgb(picture: Picture, max_pixels: int, least_side: int = 0) -> tuple[Imag
         return _decode(picture, max_pixels, least_side)
     if picture.width * picture.height > max_pixels:
         raise _too_many(max_pixels)
+    if max(picture.width, picture.height) > MAX_SIDE:
+        raise InvalidParameter(str(too_long(picture.width, picture.height)))
     unpacked = raw.unpack(picture)
     return unpacked, unpacked.size
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from model.pictures.errors import PictureError, UnknownFormat, UnreadablePicture
 from model.pictures.reading import opened, read_image
@@ -20,6 +20,7 @@ COLOUR = Image.open(SAMPLES[0]).convert("RGB").resize((52, 38))
 GREY = np.asarray(COLOUR.convert("L"))
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
 SIGNATURE = 8
+TEN_BITS = (0x3FF00000, 0xFFC00, 0x3FF)  # masks of red, green and blue
 
 Array = npt.NDArray[np.uint8]
 
@@ -108,6 +109,24 @@ def test_transparent_levels_of_16_bits_are_black() -> None:
     assert shown(png(colours, 16, 2, struct.pack(">3H", 255, 255, 255)))[0, :, 0].tolist() == [0, 255, 1]
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_what_is_transparent_in_16_bits_is_turned_with_the_picture(orientation: int) -> None:
+    levels = np.full((2, 3, 3), 257 * 200, ">u2")
+    levels[0, 0] = 257
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    block = chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))
+    data = png(levels, 16, 2, struct.pack(">3H", 257, 257, 257))
+    data = data[: SIGNATURE + 25] + block + data[SIGNATURE + 25 :]
+    expected = np.where(levels == 257, 0, 200).astype(np.uint8)
+    turned = ImageOps.exif_transpose(with_exif(Image.fromarray(expected), exif))
+    assert (shown(data) == np.asarray(turned)).all()
+
+
+def with_exif(picture: Image.Image, exif: Image.Exif) -> Image.Image:
+    return Image.open(io.BytesIO(encoded(picture, exif=exif)))
+
+
 def bmp(pixels: npt.NDArray[np.generic], masks: tuple[int, int, int]) -> bytes:
     bits = pixels.dtype.itemsize * 8
     header = struct.pack("<IiiHHIIiiII3I", 40, pixels.shape[1], -len(pixels), 1, bits, 3, 0, 0, 0, 0, 0, *masks)
@@ -117,7 +136,7 @@ def bmp(pixels: npt.NDArray[np.generic], masks: tuple[int, int, int]) -> bytes:
 def test_bit_fields_of_10_bits_are_read() -> None:
     wide = (np.asarray(COLOUR).astype(np.uint32) * 1023 + 127) // 255
     pixels = (wide[..., 0] << 20 | wide[..., 1] << 10 | wide[..., 2]).astype("<u4")
-    assert (shown(bmp(pixels, (0x3FF00000, 0xFFC00, 0x3FF))) == np.asarray(COLOUR)).all()
+    assert (shown(bmp(pixels, TEN_BITS)) == np.asarray(COLOUR)).all()
 
 
 def lossless(planes: npt.NDArray[np.uint8], pixels: str) -> bytes:
@@ -178,6 +197,10 @@ def with_byte(data: bytes, at: int, value: int) -> bytes:
     return data[:at] + bytes([value]) + data[at + 1 :]
 
 
+def with_size(bmp: bytes, width: int, height: int) -> bytes:
+    return bmp[:18] + struct.pack("<ii", width, height) + bmp[26:]
+
+
 JPEG = encoded(COLOUR, "JPEG")
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "12 bits": (lambda: with_byte(JPEG, frame_of(JPEG) + 4, 12), "12 bits per sample is not supported; send baseline"),
@@ -190,6 +213,21 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: with_byte(encoded(COLOUR.convert("P"), "BMP"), 30, 1),
         "a BMP with run lengths is not supported; send it uncompressed",
     ),
+    **{
+        f"BMP of {width}x{height} pixels": (
+            lambda width=width, height=height: with_size(bmp(np.zeros((4, 4), "<u4"), TEN_BITS), width, height),
+            f"its header declares {width}x{height} pixels",
+        )
+        for width, height in [(0, 4), (-1, 4), (-(2**31), 4), (4, 0)]
+    },
+    **{
+        f"a {kind} with a side of 65536 pixels": (
+            lambda kind=kind: encoded(Image.new("L", (65536, 1)), kind),
+            "65536x1 pixels, and more than 65535 on a side are not supported",
+        )
+        for kind in ("PNG", "BMP", "TIFF")
+    },
+    "a PNG of 65536 rows": (lambda: encoded(Image.new("L", (1, 65536))), "1x65536 pixels, and more than 65535"),
     "WebP cut short": (lambda: encoded(COLOUR, "WEBP")[:60], "the WEBP is damaged|the WebP is damaged"),
 }
 

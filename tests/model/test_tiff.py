@@ -1,6 +1,7 @@
 """TIFF: the tags decide what the samples mean, whatever the bits, planes, byte order, strips and compression."""
 
 import io
+import math
 import struct
 import zlib
 from collections.abc import Callable, Sequence
@@ -276,6 +277,15 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
         "damaged or incomplete .its directory",
     ),
     "no palette": (lambda: tiff({258: 8, 262: 3}, [GREY.tobytes()]), "ColorMap has 0 entries for 8 bits"),
+    "a width that is no number": (lambda: tiff({**rgb(8), 256: math.nan}, [COLOUR.tobytes()]), "tag 256 is nan"),
+    "an endless width": (lambda: tiff({**rgb(8), 256: math.inf}, [COLOUR.tobytes()]), "tag 256 is inf"),
+    "half a way to turn it": (lambda: tiff({**rgb(8), 274: 1.5}, [COLOUR.tobytes()]), "tag 274 is 1.5"),
+    "samples that are no number": (lambda: tiff({**rgb(8), 277: math.nan}, [COLOUR.tobytes()]), "tag 277 is nan"),
+    "a strip nowhere": (lambda: tiff({**rgb(8), 273: math.nan}, [COLOUR.tobytes()]), "tag 273 is nan"),
+    "a strip before the file": (lambda: tiff({**rgb(8), 273: -5}, [COLOUR.tobytes()]), "tag 273 is -5"),
+    "a strip of less than nothing": (lambda: tiff({**rgb(8), 279: -5}, [COLOUR.tobytes()]), "tag 279 is -5"),
+    "strips of less than no row": (lambda: tiff({**rgb(8), 278: -5}, [COLOUR.tobytes()]), "tag 278 is -5"),
+    "bits in no order": (lambda: tiff({258: 4, 262: 1, 266: -1}, [packed(GREY >> 4, 4)]), "tag 266 is -1"),
     "a tile too wide": (lambda: tiff({258: 8, 262: 1, 322: 2**20, 323: 16}, [GREY.tobytes()], tiled=True), "tile of"),
 }
 

@@ -127,6 +127,8 @@ def test_the_order_of_the_channels_is_that_of_the_format(form: PixelFormat, data
         (RawPicture(PixelFormat.RGB24, 8, 8, 24, bytes(191)), InvalidParameter),
         (RawPicture(PixelFormat.RGB24, 0, 8, 24, bytes(192)), InvalidParameter),
         (RawPicture(PixelFormat.RGB24, 2000, 2000, 6000, b""), TooManyPixels),
+        (RawPicture(PixelFormat.RGB24, 65536, 1, 196608, bytes(196608)), InvalidParameter),
+        (RawPicture(PixelFormat.RGB24, 1, 65536, 3, bytes(196608)), InvalidParameter),
     ],
 )
 def test_a_layout_that_cannot_be_is_refused(raw: RawPicture, error: type[ServiceError]) -> None:
