@@ -19,7 +19,7 @@ LOCKED = $(addprefix requirements/,serve.txt image.txt ray.txt dev.txt audit.txt
 # Each interface and DICOM in short, without PyTorch: what other versions of packages can break.
 LIGHT_TESTS := tests/client/test_requests.py tests/http/test_forms.py $(addprefix tests/dicom/test_,recognition.py video.py) \
 	$(addprefix tests/transports/test_,archives.py service.py stream.py stream_rpc.py) \
-	$(addprefix tests/unit/test_,batcher.py calls.py errors.py settings.py tasks.py temporal.py)
+	tests/batching/test_batcher.py $(addprefix tests/unit/test_,calls.py errors.py settings.py tasks.py temporal.py)
 SERVING_TESTS := $(addprefix tests/robustness/test_,process_faults.py reload.py shutdown.py stream_process.py) \
 	$(addprefix tests/security/test_,log_privacy.py tls.py) tests/dicom/test_objects.py \
 	tests/dicom/test_variants.py tests/interoperability/test_triton_clients.py tests/docs/test_readme.py

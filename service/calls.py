@@ -200,9 +200,7 @@ class Calls:
     def _begin(self, call: Call) -> None:
         """Assign the request id and start the trace. Each call has its own task, so nothing has to be reset."""
         call.arrived = asyncio.get_running_loop().time()
-        if call.is_work or call.is_stream:
-            task = asyncio.current_task()
-            assert task is not None
+        if (call.is_work or call.is_stream) and (task := asyncio.current_task()):
             self._running.add(call)
             self._tasks.add(task)
             self.idle.clear()
@@ -227,8 +225,9 @@ class Calls:
     def cut_off(self) -> int:
         """End all calls that are still to be answered, each with ``Draining``; return their number."""
         for call in self._running:
-            call._is_cut_off = True
-            call._timeout.reschedule(0.0)
+            if not call._timeout.expired():  # otherwise it ends already
+                call._is_cut_off = True
+                call._timeout.reschedule(0.0)
         return len(self._running)
 
     def initialise_series(self, *transports: Transport) -> None:

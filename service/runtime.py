@@ -8,6 +8,8 @@ import math
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 from model.cores import usable_cores
 from model.engines import factory
 from model.engines.predictor import ModelRef, Predictor
@@ -125,7 +127,11 @@ async def running(
             settings, batcher, pool, metrics, traces, side_outputs, predictor.model.input_size, group
         )
         load = load or functools.partial(load_predictor, settings)
-        model_slot = ModelSlot(batcher, predictor.model, load, side_outputs, metrics, max_batch_size=max_batch_size)
+        model_slot = ModelSlot(
+            *(batcher, predictor.model, load, side_outputs, metrics),
+            max_batch_size=max_batch_size,
+            processes=group.size,
+        )
         del predictor  # only the batcher may hold it, so that a hot reload frees it
         yield Service(
             settings,
@@ -166,6 +172,7 @@ def _batcher(
         max_queue_delay=settings.max_queue_delay_ms / 1e3,
         slots=predictor.slots,
         hang_seconds=hang_seconds or _hang_seconds(settings),
+        probe=np.full((3, predictor.model.input_size, predictor.model.input_size), 128, np.uint8),  # grey
         on_batch=metrics.batch_size.observe,
     )
 

@@ -35,14 +35,14 @@ GUARDS = [
         "service/batching/batcher.py",
         "except Exception as error:",
         "except ZeroDivisionError as error:",
-        "unit/test_batcher.py::test_a_poison_item_fails_alone_and_its_batch_mates_are_answered",
+        "batching/test_batcher.py::test_a_poison_item_fails_alone_and_its_batch_mates_are_answered",
     ),
     Guard(
         "health stays green without a worker",
         "service/batching/batcher.py",
         "lambda _: self.dead.set()",
         "lambda _: None",
-        "unit/test_batcher.py::test_inference_counts_as_dead_once_a_slot_has_ended_by_a_fault_of_its_own",
+        "batching/test_batcher.py::test_inference_counts_as_dead_once_a_slot_has_ended_by_a_fault_of_its_own",
     ),
     Guard(
         "one bad item fails its batch-mates",
@@ -77,7 +77,7 @@ GUARDS = [
         "service/batching/batcher.py",
         "asyncio.timeout_at(entry.deadline)",
         "asyncio.timeout(None)",
-        "unit/test_batcher.py::test_a_waiting_item_expires_by_its_own_timer_while_the_device_is_busy",
+        "batching/test_batcher.py::test_a_waiting_item_expires_by_its_own_timer_while_the_device_is_busy",
     ),
     Guard(
         "decoding has no time limit",
@@ -98,7 +98,7 @@ GUARDS = [
         "service/batching/batcher.py",
         "self._queue.discard(entry)",
         "pass",
-        "unit/test_batcher.py::test_a_cancelled_item_leaves_the_queue_at_once_and_is_never_computed",
+        "batching/test_batcher.py::test_a_cancelled_item_leaves_the_queue_at_once_and_is_never_computed",
     ),
     Guard(
         "SIGTERM closes at once",
@@ -206,7 +206,7 @@ GUARDS = [
         "service/batching/batcher.py",
         "drop_tracebacks(error)  # its frames",
         "pass  # its frames",
-        "unit/test_batcher.py::test_a_batch_that_failed_keeps_nothing_in_memory_until_garbage_is_collected",
+        "batching/test_batcher.py::test_a_batch_that_failed_keeps_nothing_in_memory_until_garbage_is_collected",
     ),
     Guard(
         "weights that are replaced leave holes in memory",

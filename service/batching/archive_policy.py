@@ -47,6 +47,10 @@ class ArchivePolicy:
         """Record the start of an archive batch."""
         self._started_at = now
 
+    def starved(self, now: float) -> bool:
+        """Tell whether no archive frame has run for ``STARVED_SECONDS``."""
+        return now >= self._started_at + STARVED_SECONDS
+
     def size(self, now: float) -> int:
         """Return how many archive frames may go to the device now."""
         room = min(self._free_seconds(now), BATCH_SECONDS)

@@ -5,7 +5,8 @@ every member. While all slots are busy, the next batch grows. A failure affects 
 
 * an item that is cancelled or expires leaves the queue at once, by its own timer;
 * a batch that raises or hangs is repeated item by item, so that only the bad item fails;
-* a thread whose call hangs is abandoned, and the slot continues with a new thread.
+* a thread whose call hangs is abandoned, and the slot continues with a new thread;
+* after some failures in a row, a frame that is known to be good decides whether the device itself has failed.
 """
 
 import asyncio
@@ -23,6 +24,7 @@ from service.tasks import drop_tracebacks
 Infer = Callable[[Sequence[Item]], Sequence[Result]]
 
 MAX_ABANDONED = 4  # abandoned threads at which the device counts as dead
+MAX_FAILED = 4  # single items in a row that fail, at which the device is probed
 
 HANG_SECONDS = 10.0  # no call counts as hung before this; the largest batch takes 3 s on two slow cores
 MOST_HANG_SECONDS = 60.0  # upper limit for slow devices, since an abandoned batch is computed again
@@ -63,6 +65,7 @@ class Batcher(Generic[Item, Result]):
         max_queue_delay: how long an item may wait for the batch to fill, seconds.
         slots: batches on the device at once.
         hang_seconds: no call counts as hung before this.
+        probe: an item that ``infer`` can only fail on if the device has failed; None: failures never mean that.
         on_batch: called with the size of each batch.
 
     """
@@ -75,11 +78,14 @@ class Batcher(Generic[Item, Result]):
         max_queue_delay: float = 0.0,
         slots: int = 1,
         hang_seconds: float = HANG_SECONDS,
+        probe: Item | None = None,
         on_batch: Callable[[int], None] = lambda size: None,
     ) -> None:
         self.infer = infer
         self.abandoned = 0  # threads whose hung call has not returned
         self.dead = asyncio.Event()  # set when inference no longer answers
+        self._failed = 0  # single items in a row
+        self._probe = probe
         self._pace = Pace(hang_seconds)
         self._on_batch = on_batch
         self._queue: Queue[Item, Result] = Queue(max_batch_size, max_queue_delay)
@@ -134,6 +140,9 @@ class Batcher(Generic[Item, Result]):
             while True:
                 if batch := await self._queue.next_batch():
                     thread = await self._run(thread, number, batch)
+                    if self._failed >= MAX_FAILED and self._probe is not None:
+                        await self._probe_device(thread, self._probe)
+                del batch  # or it would keep the items of clients that have left until the next one
         finally:
             thread.shutdown(wait=False)
 
@@ -159,6 +168,7 @@ class Batcher(Generic[Item, Result]):
                 reason = f"no answer within {timeout:.1f} s"
             drop_tracebacks(error)  # its frames hold the call that holds it, the batch, and weights replaced since
             return await self._repeat_singly(thread, number, batch, reason)
+        self._failed = 0
         ended = time.perf_counter()
         self._pace.learn(len(batch), ended - started)
         self._queue.answered(batch, self._pace.frame_seconds)
@@ -172,6 +182,7 @@ class Batcher(Generic[Item, Result]):
         self, thread: ThreadPoolExecutor, number: int, batch: list[Entry[Item, Result]], reason: str
     ) -> ThreadPoolExecutor:
         if len(batch) == 1:
+            self._failed += 1
             log.error("inference failed on a single frame: %s", reason)
             _fail(
                 batch,
@@ -181,10 +192,28 @@ class Batcher(Generic[Item, Result]):
             )
             return thread
         log.warning("a batch of %d frames failed (%s); retrying them one by one", len(batch), reason)
-        for entry in batch:
-            if not entry.is_over:  # cancelled or expired in the meantime
-                thread = await self._run(thread, number, [entry])
+        try:
+            for entry in batch:
+                if not entry.is_over:  # cancelled or expired in the meantime
+                    thread = await self._run(thread, number, [entry])
+        except asyncio.CancelledError:
+            _fail(batch, _stopped())
+            raise
         return thread
+
+    async def _probe_device(self, thread: ThreadPoolExecutor, item: Item) -> None:
+        """Count the device as dead if it fails on the probe as well; a hang is left to the next batch."""
+        self._failed = 0
+        call = asyncio.get_running_loop().run_in_executor(thread, _checked, self.infer, [item])
+        try:
+            async with asyncio.timeout(self._pace.hang_seconds(1)):
+                await call
+        except TimeoutError:
+            return
+        except Exception as error:
+            drop_tracebacks(error)
+            log.error("the device fails on every frame (%s: %s)", type(error).__name__, error)
+            self.dead.set()
 
     def _replace(self, thread: ThreadPoolExecutor, number: int, frames: int, started: float) -> ThreadPoolExecutor:
         self.abandoned += 1

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Generic, TypeVar
 
-from service.batching.archive_policy import ArchivePolicy
+from service.batching.archive_policy import STARVED_SECONDS, ArchivePolicy
+
+SINGLE_SECONDS = 1.0  # after this wait behind live frames, one single request runs anyway
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -53,6 +55,7 @@ class Queue(Generic[Item, Result]):
         self._max_delay = max_delay  # seconds
         self._entries: dict[Priority, dict[Entry[Item, Result], None]] = {priority: {} for priority in Priority}
         self._archive_policy = ArchivePolicy()
+        self._single_at = -math.inf  # when a single request last left the queue; loop time
         self._changed = asyncio.Event()
         self._pulling = asyncio.Lock()
 
@@ -107,12 +110,25 @@ class Queue(Generic[Item, Result]):
 
     def _chosen(self) -> list[Entry[Item, Result]]:
         """Return the entries of the next batch; archive frames get their own batches, so that they delay no others."""
-        if urgent := self._urgent():
-            return urgent[: self._max_batch_size]
-        now = asyncio.get_running_loop().time()
-        size = min(self._archive_policy.size(now), self._max_batch_size)
+        now, urgent = asyncio.get_running_loop().time(), self._urgent()
+        if urgent and not self._archive_is_starved(now):
+            return self._with_single(urgent[: self._max_batch_size], now)
+        size = 1 if urgent else min(self._archive_policy.size(now), self._max_batch_size)
         self._archive_policy.started(now)
         return list(self._entries[Priority.ARCHIVE])[:size]
+
+    def _archive_is_starved(self, now: float) -> bool:
+        oldest = next(iter(self._entries[Priority.ARCHIVE]), None)
+        return oldest is not None and now - oldest.arrived >= STARVED_SECONDS and self._archive_policy.starved(now)
+
+    def _with_single(self, batch: list[Entry[Item, Result]], now: float) -> list[Entry[Item, Result]]:
+        """Give the last place of a batch of live frames to a single request that has waited, but not more often."""
+        single = next(iter(self._entries[Priority.SINGLE]), None)
+        if single is not None and now - max(single.arrived, self._single_at) >= SINGLE_SECONDS and single not in batch:
+            batch[-1] = single
+        if batch[-1].priority is Priority.SINGLE:
+            self._single_at = now
+        return batch
 
     def _is_due(self) -> bool:
         due_at = self._due_at()

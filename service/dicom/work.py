@@ -7,14 +7,13 @@ from math import inf
 
 from pydicom import Dataset
 
-from model.engines.predictor import ModelRef
 from service.archives.archive import Answered, Archives
 from service.archives.members import Member
 from service.batching.queue import Priority
 from service.dicom import seg
 from service.dicom.study import Study
 from service.errors import ServiceError
-from service.frames.frame import Frame, MaskFormat, Options, Output
+from service.frames.frame import Frame, MaskFormat, Options, Output, Segmentation, outdated
 from service.frames.segmenter import Segmenter
 
 
@@ -47,7 +46,9 @@ async def segmentation(
     *,
     omit_empty: bool,
 ) -> seg.Written:
-    """Return a DICOM Segmentation of all frames of objects; several frames have the priority of an archive.
+    """Return a DICOM Segmentation of all frames of objects, all with the same weights.
+
+    Several frames have the priority of an archive.
 
     Raises:
         ServiceError: a frame failed (the message names it), or no Segmentation can be made of the objects.
@@ -56,23 +57,25 @@ async def segmentation(
     sources = [study.dataset for study in studies]
     seg.check(sources)
     options = replace(options, output=Output.MASK, mask_format=MaskFormat.BITS)
-    masks: list[bytes] = []
-    models: list[ModelRef] = []
+    frames = members(studies)
+    found: dict[int, Segmentation] = {}
 
     async def keep(answer: Answered) -> None:
         if isinstance(answer.outcome, ServiceError):
             raise _of_frame(answer.outcome, answer.member.name)
-        masks.append(answer.outcome.bits)
-        models[:] = [answer.outcome.model]
+        found[answer.member.index] = answer.outcome
 
-    frames = [frame for study in studies for frame in study.frames]
-    if len(frames) == 1:
-        frame = Frame(source=frames[0], options=options, deadline=deadline)
-        await keep(Answered(members(studies)[0], await segmenter.segment(frame)))
-    else:
-        archive_options = replace(options, priority=Priority.ARCHIVE)
-        await archives.answer_all(members(studies), archive_options, deadline, keep)
-    return await asyncio.to_thread(seg.write, sources, masks, models[0], kind, omit_empty=omit_empty)
+    todo = frames
+    while todo:
+        if len(frames) == 1:
+            frame = Frame(source=frames[0].read, options=options, deadline=deadline)
+            await keep(Answered(frames[0], await segmenter.segment(frame)))
+        else:
+            await archives.answer_all(todo, replace(options, priority=Priority.ARCHIVE), deadline, keep)
+        answers = [found[member.index] for member in frames]
+        todo = [frames[index] for index in outdated(answers)]
+    masks, model = [answer.bits for answer in answers], answers[0].model
+    return await asyncio.to_thread(seg.write, sources, masks, model, kind, omit_empty=omit_empty)
 
 
 def _of_frame(error: ServiceError, name: str) -> ServiceError:

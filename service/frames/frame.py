@@ -1,7 +1,7 @@
 """A frame, and the CPU stages of its processing: decode and resize before the device, render and encode after it."""
 
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -123,6 +123,15 @@ class Segmentation:
     polyps: tuple[Polyp, ...] = ()
     run_lengths: tuple[int, ...] = ()
     arrays: dict[Output, Pixels | Floats] = field(default_factory=dict)  # (H, W): mask 0 or 255, probability 0 to 1
+
+
+def outdated(answers: Sequence[Segmentation]) -> list[int]:
+    """Return the indices of answers with other weights than the last inference: weights were replaced meanwhile.
+
+    An answer that is made of several frames names one model, so these frames are segmented again.
+    """
+    newest = max(answers, key=lambda answer: answer.times["infer"]).model.weights_sha256
+    return [index for index, answer in enumerate(answers) if answer.model.weights_sha256 != newest]
 
 
 def prepare(

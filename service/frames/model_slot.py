@@ -36,12 +36,14 @@ class ModelSlot:
         metrics: Metrics,
         *,
         max_batch_size: int,
+        processes: int = 1,
     ) -> None:
         self._batcher = batcher
         self._load = load
         self._side_outputs = side_outputs
         self._metrics = metrics
         self._max_batch_size = max_batch_size
+        self._prepare_seconds = PREPARE_SECONDS * processes  # they load one after the other
         self._name(ref)
 
     async def reload(self) -> bool:
@@ -50,7 +52,7 @@ class ModelSlot:
         The old model's memory is freed once its last batch is answered.
         """
         try:
-            async with asyncio.timeout(PREPARE_SECONDS):
+            async with asyncio.timeout(self._prepare_seconds):
                 predictor = await in_device_thread(self._prepared)
         except Exception as error:  # a file, a device or an engine can fail in any way
             reason = f"{type(error).__name__}: {error}"

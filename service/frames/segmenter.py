@@ -133,6 +133,7 @@ class Segmenter:
                         await self._side_outputs.add_to(frame)
                 answer = await self._run(frame, render, frame)
         frame.item = frame.result = frame.picture = frame.seen = None  # frees memory while the answer is sent
+        frame.maps = []
         return answer
 
     async def _infer(self, frame: Frame) -> None:

@@ -11,7 +11,7 @@ from pranet_client.pictures import Picture, RawPicture
 from service.dicom import recognition
 from service.errors import InvalidRequest, TooManyPixels
 from service.frames import codec
-from service.frames.frame import Frame, Options, Output, Segmentation
+from service.frames.frame import Frame, Options, Output, Segmentation, outdated
 from service.frames.segmenter import Segmenter
 from service.observability.stage_times import StageTimes
 from service.oip.tensors import Array
@@ -62,12 +62,23 @@ def _size(picture: Picture, max_pixels: int) -> tuple[int, int]:
 async def infer(
     segmenter: Segmenter, pictures: Sequence[Picture], options: Options, deadline: float
 ) -> list[Segmentation]:
-    """Segment the pictures of a request concurrently; cancelling the caller drops the work.
+    """Segment the pictures of a request concurrently, all with the same weights; cancelling the caller drops the work.
 
     Raises:
         ServiceError: the first error of a picture; the work for the others is cancelled.
 
     """
+    answers = await _segmented(segmenter, pictures, options, deadline)
+    while again := outdated(answers):
+        renewed = await _segmented(segmenter, [pictures[index] for index in again], options, deadline)
+        for index, answer in zip(again, renewed, strict=True):
+            answers[index] = answer
+    return answers
+
+
+async def _segmented(
+    segmenter: Segmenter, pictures: Sequence[Picture], options: Options, deadline: float
+) -> list[Segmentation]:
     frames = [Frame(source=picture, options=options, deadline=deadline) for picture in pictures]
     tasks = [asyncio.ensure_future(segmenter.segment(frame)) for frame in frames]
     try:

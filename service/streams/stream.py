@@ -88,6 +88,7 @@ class Stream:
         self._filter = TemporalFilter(
             smoothing=options.smoothing_ms / 1e3, hysteresis=options.hysteresis, threshold=options.frame.threshold
         )
+        self._weights = ""  # hash of those that the last frame was answered with
         self._reuse = Reuse() if options.reuse else None
         limit = window if options.policy is Policy.EVERY else max(window, MAX_UNREAD)
         self._may_read = asyncio.Semaphore(limit - 1)  # acquired after each frame, before reading the next
@@ -205,6 +206,9 @@ class Stream:
         assert frame.result is not None
         inferred(frame)
         await self._window.in_order(frame)
+        if frame.result.model.weights_sha256 != self._weights:
+            self._weights = frame.result.model.weights_sha256
+            self._filter.restart()  # logits of other weights are not mixed into these
         call = asyncio.to_thread(self._filter.update, frame.item, frame.box, frame.result.logits, frame.moment)
         updating = asyncio.ensure_future(call)
         try:

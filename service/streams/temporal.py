@@ -58,6 +58,10 @@ class TemporalFilter:
         self._scene: Pixels | None = None
         self._box: Box | None = None
 
+    def restart(self) -> None:
+        """Forget the logits before the next frame, as after a scene cut."""
+        self._scene = None
+
     def update(self, pixels: Pixels, box: Box, logits: Floats, captured: float) -> tuple[Floats, Status]:
         """Add the next frame; return its smoothed logits, float32 (352, 352), and its status.
 

@@ -1,8 +1,10 @@
 """The network as a GPU gets it: other shapes and other kernels, the same function. (On a GPU itself: test_cuda.py.)"""
 
 import gc
+import time
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,14 @@ from torch import Tensor, fx, nn
 
 from model.engines.cuda.cudnn_fusion import fuse_activations
 from model.engines.cuda.network import FirstBlock, LateGate, arrange
-from model.engines.cuda.predictor import BUCKETS, bucket_of, record
+from model.engines.cuda.predictor import BUCKETS, Lane, bucket_of, record
 from model.network.pranet import PraNet
 from model.network.res2net import Bottle2neck
 from model.rewrites.channel_padding import ALIGNMENT, align_channels
 from model.rewrites.folding import fold_batch_norm
 from model.transforms import SIZE
 from model.weights import checkpoint
+from tests.support.patching import Patches
 
 SIDE = 96
 
@@ -34,6 +37,25 @@ def folded(weights: Path) -> Callable[[], PraNet]:
 @pytest.fixture(scope="module")
 def pictures() -> Tensor:
     return torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+
+
+def test_no_two_recordings_of_a_gpu_run_at_once(patched: Patches) -> None:
+    at_once, most = 0, 0
+
+    def slow(lane: Lane, pixels: Tensor) -> None:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        time.sleep(0.05)
+        at_once -= 1
+
+    patched(Lane, "_record", slow)
+    lanes = [object.__new__(Lane) for _ in range(2)]
+    for lane in lanes:
+        lane._graphs, lane._pixels = {}, torch.zeros(2, 1)
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda number: lanes[number % 2]._recorded(1 + number // 2), range(4)))
+    assert most == 1
 
 
 class OnCpu(fx.Interpreter):

@@ -16,15 +16,13 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from model.engines.predictor import ModelRef
-from model.transforms import Floats, Pixels
 from model.weights import checkpoint
 from model.weights.weights_file import CheckpointError
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from tests.support import processes
 from tests.support.pictures import SAMPLES, Mask, dice, encoded, mask_of, red_box
-from tests.support.predictors import RedPredictor
+from tests.support.predictors import BluePredictor, RedPredictor
 from tests.support.processes import Server
 from tests.support.serving import PATIENCE, Running, serving, until
 
@@ -33,16 +31,6 @@ JPEG = SAMPLES[0].read_bytes()
 LAST_BIAS = "ra2_conv4.bn.bias"  # is added to every logit of S3
 CLIENTS = 3  # of each protocol
 MINUTES = 180  # seconds that a real server may take on a busy machine
-
-
-class BluePredictor(RedPredictor):
-    """Other weights: takes what is bright in the blue channel for a polyp."""
-
-    model = ModelRef("blue-11111111", "1" * 64, "fake", "cpu", "fp32")
-
-    def predict(self, frames: Pixels) -> Floats:
-        """Map uint8 RGB (N, 3, 352, 352) to logits (N, 352, 352)."""
-        return super().predict(frames[:, ::-1])
 
 
 async def named(it: Running) -> set[str]:

@@ -40,6 +40,16 @@ class RedPredictor:
         return self._after(frames, (frames[:, 0].astype(np.float32) - 127.5) / 16)
 
 
+class BluePredictor(RedPredictor):
+    """Other weights: takes what is bright in the blue channel for a polyp."""
+
+    model = ModelRef("blue-11111111", "1" * 64, "fake", "cpu", "fp32")
+
+    def predict(self, frames: Pixels) -> Floats:
+        """Map uint8 RGB (N, 3, 352, 352) to logits (N, 352, 352)."""
+        return super().predict(frames[:, ::-1])
+
+
 class GatedPredictor:
     """Works on a batch only when the test lets it; takes red for polyp."""
 

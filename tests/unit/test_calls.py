@@ -12,11 +12,12 @@ import pytest
 from fastapi import FastAPI
 
 from service.calls import Call, current
+from service.errors import DeadlineExceeded
 from service.http.middleware import REST
 from service.rest import routes
 from service.rpc.interceptor import CallInterceptor
 from tests.support.pictures import ROOT
-from tests.support.serving import Running, serving
+from tests.support.serving import PATIENCE, Running, serving
 
 SOURCES = [path for path in (ROOT / "service").rglob("*.py") if "pb" not in path.parts]
 
@@ -67,6 +68,28 @@ async def test_a_route_that_is_added_is_refused_until_the_service_is_ready_and_w
         assert (await rest.post("/fast")).status_code == 503
     async with serving(api_tokens_file=tmp_path / "tokens") as it, with_routes(it) as rest:
         assert (await rest.post("/fast")).status_code == 401
+
+
+async def test_a_call_whose_time_has_just_run_out_can_be_cut_off_too() -> None:
+    late, done = asyncio.Event(), asyncio.Event()
+
+    async def served(it: Running) -> None:
+        async with it.service.calls.enter(Call(transport=REST, name="POST /segment", headers={}, timeout=0.01)):
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                late.set()
+                await done.wait()  # its answer is still on the way
+                raise
+
+    async with serving() as it:
+        call = asyncio.create_task(served(it))
+        async with asyncio.timeout(PATIENCE):
+            await late.wait()
+            assert it.service.calls.cut_off() == 1
+            done.set()
+            with pytest.raises(DeadlineExceeded):
+                await call
 
 
 def test_nothing_is_left_of_a_call_without_a_garbage_collection() -> None:

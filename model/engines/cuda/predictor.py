@@ -7,6 +7,7 @@ are copied while the other batch is computed.
 import contextlib
 import logging
 import queue
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
@@ -31,6 +32,9 @@ LANES = 2
 WARM_UP_RUNS = 3  # before a recording; cuDNN selects its kernels in the first run
 
 log = logging.getLogger(__name__)
+
+# A second recording would end the first: it synchronises the device, and cuDNN's flags are those of the whole process.
+_recording = threading.Lock()
 
 
 class CudaPredictor:
@@ -107,7 +111,8 @@ class Lane:
 
     def _recorded(self, size: int) -> tuple[torch.cuda.CUDAGraph, Tensor]:
         if size not in self._graphs:
-            self._graphs[size] = self._record(self._pixels[:size])
+            with _recording:
+                self._graphs[size] = self._record(self._pixels[:size])
         return self._graphs[size]
 
     def _record(self, pixels: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor]:

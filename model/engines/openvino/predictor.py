@@ -125,7 +125,7 @@ class _Requests:
         requests = [self._take() for _ in frames]
         logits = np.empty((len(frames), *frames.shape[2:]), np.float32)
         for request, frame in zip(requests, frames, strict=True):
-            request.start_async([frame[None]], share_inputs=True)  # ``frames`` outlives the request
+            request.start_async([frame[None]])  # copies: with ``share_inputs``, an idle request would keep all frames
         _wait(requests)
         for request, out in zip(requests, logits, strict=True):
             coarse = request.get_output_tensor().data[0, 0]

@@ -1,0 +1,92 @@
+"""Nobody waits for ever: not archives behind requests, nor requests behind live video, nor whoever is first in line."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable, Sequence
+
+from service.batching import archive_policy, queue
+from service.batching.admission import Admission
+from service.batching.batcher import Batcher
+from service.batching.queue import Entry, Priority
+from service.errors import QueueFull
+from tests.batching.items import Device, submit
+from tests.support.patching import Patches
+from tests.support.serving import PATIENCE
+
+
+async def behind(waiting: Priority, busy: Priority, size: int, until: Callable[[Device], bool]) -> Device:
+    """Saturate a device with one priority, while an item 1000 of another one waits; return the device."""
+    device, numbers = Device(), itertools.count(1)
+
+    async def caller() -> None:
+        while not until(device):
+            await submit(batcher, next(numbers), priority=busy)
+
+    def infer(items: Sequence[int]) -> list[int]:
+        time.sleep(0.002)  # so that others wait meanwhile
+        return device(items)
+
+    async with Batcher(infer, max_batch_size=size) as batcher:
+        callers = [asyncio.create_task(caller()) for _ in range(3 * size)]
+        await asyncio.sleep(0)
+        waits = submit(batcher, 1000, priority=waiting)
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.gather(*callers)
+            await waits
+    return device
+
+
+def ran(device: Device) -> bool:
+    return any(1000 in batch for batch in device.batches)
+
+
+async def test_an_archive_goes_on_now_and_then_behind_requests_without_a_pause(patched: Patches) -> None:
+    patched(queue, "STARVED_SECONDS", 0.1)
+    patched(archive_policy, "STARVED_SECONDS", 0.1)
+    device = await behind(Priority.ARCHIVE, Priority.SINGLE, 2, ran)
+    assert [1000] in device.batches  # alone, so that it delays the others as little as it can
+
+
+async def test_a_request_goes_on_now_and_then_behind_live_video_without_a_pause(patched: Patches) -> None:
+    patched(queue, "SINGLE_SECONDS", 0.1)
+    device = await behind(Priority.SINGLE, Priority.LIVE, 2, ran)
+    (batch,) = [each for each in device.batches if 1000 in each]
+    assert len(batch) == 2  # the last place of a batch of live frames
+
+
+async def test_a_place_that_is_free_again_belongs_to_the_first_in_line() -> None:
+    admission, order = Admission(1), []
+    first: Entry[int, int] = Entry()
+    admission.take(first)
+
+    async def waits(name: str) -> None:
+        await admission.wait_for_place()
+        admission.take(entries[name])
+        order.append(name)
+
+    entries: dict[str, Entry[int, int]] = {name: Entry() for name in "ab"}
+    tasks = [asyncio.create_task(waits(name)) for name in "ab"]
+    await asyncio.sleep(0)
+    admission.release()
+    try:
+        admission.take(Entry())  # before the first in line has gone on
+        order.append("who came later")
+    except QueueFull:
+        pass
+    async with asyncio.timeout(PATIENCE):
+        await tasks[0]
+        admission.release()
+        await tasks[1]
+    assert order == ["a", "b"]
+
+
+async def test_a_place_promised_to_one_who_leaves_goes_to_the_next_in_line() -> None:
+    admission = Admission(1)
+    admission.take(Entry[int, int]())
+    tasks = [asyncio.create_task(admission.wait_for_place()) for _ in range(2)]
+    await asyncio.sleep(0)
+    admission.release()
+    tasks[0].cancel()
+    await asyncio.wait_for(tasks[1], PATIENCE)
+    admission.take(Entry[int, int]())
