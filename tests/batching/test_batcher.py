@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from service.batching.batcher import MAX_ABANDONED, Batcher
 from service.batching.queue import Priority
 from service.errors import DeadlineExceeded, InferenceFailed, NotReady, ServiceError
-from tests.batching.items import FOREVER, POISON, Device, settle, submit
+from tests.support.batching.items import FOREVER, POISON, Device, settle, submit
 from tests.support.patching import Patches
 from tests.support.serving import PATIENCE, until
 

@@ -10,7 +10,7 @@ import pytest
 
 from service.batching.batcher import MAX_FAILED, Batcher
 from service.errors import InferenceFailed, NotReady
-from tests.batching.items import POISON, Device, submit
+from tests.support.batching.items import POISON, Device, submit
 from tests.support.serving import PATIENCE
 
 GOOD = 0  # an item that a sound device does not fail on

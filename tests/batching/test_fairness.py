@@ -10,7 +10,7 @@ from service.batching.admission import Admission
 from service.batching.batcher import Batcher
 from service.batching.queue import Entry, Priority
 from service.errors import QueueFull
-from tests.batching.items import Device, submit
+from tests.support.batching.items import Device, submit
 from tests.support.patching import Patches
 from tests.support.serving import PATIENCE
 

@@ -7,7 +7,7 @@ from tools.trace_call import CALLS, traced
 MOST = {  # moves, files
     "segment": (60, 16),
     "rpc": (50, 16),
-    "infer": (73, 23),
+    "infer": (74, 23),
     "archive": (75, 23),
 }
 
