@@ -32,6 +32,7 @@ JPEG_START, GIF_START, PNG_START, BMP_START = b"\xff\xd8", b"GIF8", b"\x89PNG", 
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 MARKER = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")  # skips stuffed zeros, restart markers and fill bytes
+SCALES = (8, 4, 2)  # at whose fractions libjpeg decodes
 START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9
 # In the standard, JPG and JPG0 to JPG13 have parameters, but Pillow searches them for markers.
 WITHOUT_PARAMETERS = frozenset((0xC8, 0xD8, END_OF_IMAGE, *range(0xF0, 0xFE)))
@@ -49,7 +50,8 @@ class Opened:
 
         Args:
             least_side: if above 0, a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as both sides keep
-                this many pixels. It is faster, since the decoder skips high frequencies.
+                this many pixels, and become whole numbers of them. It is faster, since the decoder skips high
+                frequencies.
 
         Raises:
             UnreadablePicture: the file is damaged, or the range of its samples is unknown.
@@ -102,12 +104,17 @@ class Jpeg:
                 picture.decodermaxblock = len(self._data)  # at once: libjpeg cannot wait for more of such data
             if marker == jpeg.LOSSLESS:
                 return jpeg.lossless(picture)  # it has no smaller sizes
-            if least_side:
-                picture.draft(None, (least_side, least_side))
+            scale = next((scale for scale in SCALES if least_side and self._fits(scale, least_side)), 1)
+            if scale > 1:
+                picture.draft(None, (self.size[0] // scale, self.size[1] // scale))
             picture.load()
         except DAMAGED as error:
             raise jpeg.explained(self._data, self._frame, error) from error
         return picture
+
+    def _fits(self, scale: int, least_side: int) -> bool:
+        """Whether the sides are multiples: of another one, the last pixel would stand for more than there is."""
+        return all(side % scale == 0 and side // scale >= least_side for side in self.size)
 
 
 def _frame(data: bytes) -> Frame:

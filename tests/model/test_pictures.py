@@ -189,6 +189,20 @@ def test_arithmetic_coding_is_read_whatever_its_length() -> None:
     assert np.abs(shown(data) - sample).mean() < 1
 
 
+@pytest.mark.parametrize(
+    ("size", "reduced"), [((160, 96), (40, 24)), ((161, 96), (161, 96)), ((162, 98), (81, 49)), ((84, 84), (21, 21))]
+)
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_a_jpeg_is_reduced_only_to_what_shows_exactly_the_same(
+    size: tuple[int, int], reduced: tuple[int, int], orientation: int
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture = opened(encoded(COLOUR.resize(size), "JPEG", exif=exif))
+    turn = slice(None, None, -1) if orientation == 6 else slice(None)
+    assert (picture.rgb(20).size, picture.size) == (reduced[turn], size[turn])
+
+
 def frame_of(jpeg: bytes) -> int:
     return jpeg.index(b"\xff\xc0")
 
