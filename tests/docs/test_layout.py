@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.pictures import ROOT
+from tools.guards.data_path import DATA_PATH
+from tools.guards.guard import Guard
+from tools.guards.transports import AROUND
 
 MOST = 15
 GENERATED = "service/pb"
@@ -76,6 +79,14 @@ def test_every_name_exists_that_a_tool_imports(tool: Path) -> None:
             if not hasattr(importlib.import_module(module), name) and not importlib.util.find_spec(f"{module}.{name}")
         ]
     assert missing == []
+
+
+@pytest.mark.parametrize("guard", [*DATA_PATH, *AROUND], ids=lambda guard: guard.rules_out)
+def test_every_guard_stands_in_its_file_once_and_has_its_test(guard: Guard) -> None:
+    """``make guards-check`` takes long and is run by hand."""
+    assert (ROOT / guard.file).read_text().count(guard.line) == 1
+    file, _, name = guard.test.partition("::")
+    assert f"def {name}(" in (ROOT / "tests" / file).read_text()
 
 
 def shadowed(module: Path) -> Iterator[tuple[str, str]]:
