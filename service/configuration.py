@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
+from model.pictures.libtiff import silence_libtiff
 from service.observability import logs
 from service.settings import PREFIX, Settings, SettingsError, flag, variable
 from service.validation import expectation, in_a_sentence, shown
@@ -67,6 +68,7 @@ def from_command_line(arguments: argparse.Namespace) -> Settings:
     flags = {name: value for name, value in vars(arguments).items() if name in Settings.model_fields}
     settings, warnings = load(os.environ, flags)
     logs.configure(settings.log_level, settings.log_format)
+    silence_libtiff()
     for warning in warnings:
         log.warning("%s", warning)
     return settings

@@ -5,10 +5,10 @@ import struct
 from model.errors import UserError
 
 # What Pillow raises for damaged files; EOFError, struct.error and ArithmeticError (an offset beyond 63 bits, a fraction
-# of 0) come from TIFF directories.
+# of 0) come from TIFF directories, AssertionError from a palette that is missing.
 DAMAGED = (
     *(OSError, ValueError, SyntaxError, LookupError, EOFError, TypeError, struct.error, MemoryError),
-    ArithmeticError,
+    *(ArithmeticError, AssertionError),
 )
 
 

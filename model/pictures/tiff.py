@@ -57,7 +57,7 @@ class Tiff:
         return Samples(levels, white)
 
     def _coded(self) -> Samples:
-        """Let Pillow decode JPEG, WebP and fax; they say themselves what their pixels are."""
+        """Let Pillow decode JPEG and fax; they say themselves what their pixels are."""
         try:
             picture = TiffImageFile(io.BytesIO(self._data))
             picture.info.pop("xmp", None)  # Pillow would turn the picture by it

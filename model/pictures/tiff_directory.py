@@ -31,7 +31,8 @@ UNASSOCIATED = 2  # ExtraSamples; associated alpha has its colours blended with 
 OTHER = {4: "a transparency mask", 9: "ICCLab", 10: "ITULab", 32803: "a colour filter array", 32844: "LogL",
          32845: "LogLuv", 34892: "linear raw"}  # fmt: skip
 CODED = {33003: "JPEG 2000", 33005: "JPEG 2000", 34712: "JPEG 2000", 34661: "JBIG", 34663: "MDI", 34676: "SGI LogLuv",
-         34677: "SGI LogLuv", 34887: "LERC", 34892: "lossy JPEG", 50002: "JPEG XL", 22610: "JPEG XR"}  # fmt: skip
+         34677: "SGI LogLuv", 34887: "LERC", 34892: "lossy JPEG", 50002: "JPEG XL", 22610: "JPEG XR",
+         50001: "WebP"}  # fmt: skip
 BYTEWISE = frozenset((1, 5, 8, 32773, 32946, 34925, 50000))  # compressions of bytes, whatever the pixels mean
 PARTS = (STRIP_OFFSETS, STRIP_COUNTS, TILE_OFFSETS, TILE_COUNTS)
 VALUES = (BITS, FORMAT, EXTRA, COEFFICIENTS, SUBSAMPLING, REFERENCE, LEAST, MOST, LEAST_TYPED, MOST_TYPED)

@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 import time
+import warnings
 from contextvars import ContextVar
 
 QUIETER = {  # the lowest levels at which loggers of libraries are logged
@@ -60,6 +61,8 @@ def configure(level: str, style: str) -> None:
     handler.setFormatter(JsonFormatter() if style == "json" else plain)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.getLogger("uvicorn.error").addFilter(_is_news)
+    logging.captureWarnings(True)
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # are about clients' pictures, which this service answers itself
     for name, least in QUIETER.items():
         logging.getLogger(name).setLevel(max(least, logging.getLevelName(level.upper())))
 

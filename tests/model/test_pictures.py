@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image, ImageOps
 
-from model.pictures.errors import PictureError, UnknownFormat, UnreadablePicture
+from model.pictures.errors import PictureError, TooLarge, UnknownFormat, UnreadablePicture
 from model.pictures.reading import opened, read_image
 from tests.support.pictures import DATA, SAMPLES, encoded
 
@@ -211,6 +211,11 @@ def with_byte(data: bytes, at: int, value: int) -> bytes:
     return data[:at] + bytes([value]) + data[at + 1 :]
 
 
+def without_palette(png: bytes) -> bytes:
+    start = png.index(b"PLTE") - 4
+    return png[:start] + png[start + 12 + int.from_bytes(png[start : start + 4]) :]
+
+
 def with_size(bmp: bytes, width: int, height: int) -> bytes:
     return bmp[:18] + struct.pack("<ii", width, height) + bmp[26:]
 
@@ -242,6 +247,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
         for kind in ("PNG", "BMP", "TIFF")
     },
     "a PNG of 65536 rows": (lambda: encoded(Image.new("L", (1, 65536))), "1x65536 pixels, and more than 65535"),
+    "a PNG without its palette": (lambda: without_palette(encoded(COLOUR.convert("P"))), "it has no palette"),
     "WebP cut short": (lambda: encoded(COLOUR, "WEBP")[:60], "the WEBP is damaged|the WebP is damaged"),
 }
 
@@ -251,6 +257,13 @@ def test_what_is_not_read_is_named(kind: str) -> None:
     make, reason = REFUSED[kind]
     with pytest.raises(UnreadablePicture, match=reason):
         opened(make()).rgb(20)
+
+
+@pytest.mark.parametrize(("kind", "head"), [(b"VP8L", b"\x2f\xff\xff\xff\xff"), (b"VP8X", bytes(4) + b"\xff" * 6)])
+def test_a_webp_that_declares_more_than_pillow_opens_is_too_large(kind: bytes, head: bytes) -> None:
+    chunks = b"WEBP" + kind + struct.pack("<I", 54) + head.ljust(54, b"\0")
+    with pytest.raises(TooLarge):
+        opened(b"RIFF" + struct.pack("<I", len(chunks)) + chunks, max_pixels=50_000_000)
 
 
 def test_unknown_bytes_are_told_from_damage() -> None:

@@ -264,6 +264,7 @@ def test_cielab_is_near_the_colours_it_was_made_from() -> None:
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "signed": (lambda: tiff(INT16, [GREY.astype(np.int16).tobytes()]), "signed samples whose range is unknown.*341"),
     "floats": (lambda: tiff(FLOATS, [GREY.astype("f4").tobytes()]), "float samples whose range is unknown.*SMinSample"),
+    "WebP": (lambda: tiff({**rgb(8), 259: 50001}, [b"RIFF"]), "a TIFF with the compression WebP is not supported"),
     "JPEG 2000": (lambda: tiff({**rgb(8), 259: 34712}, [b"?"]), "the compression JPEG 2000"),
     "a filter array": (lambda: tiff({258: 8, 262: 32803}, [GREY.tobytes()]), "a colour filter array"),
     "5, 6 and 5 bits": (lambda: tiff({**rgb(8), 258: [5, 6, 5]}, [GREY.tobytes()]), "samples of 5, 6, 5 bits"),

@@ -6,14 +6,20 @@ import io
 import json
 import logging
 import os
+import re
+import struct
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Literal
 
+import httpx
 import pytest
 import uvicorn.server
+from PIL import Image
 
 from service import app
 from service.observability import logs
+from tests.support import processes
 from tests.support.patching import Patches
 from tests.support.serving import Running, connected, serving, until
 
@@ -127,6 +133,26 @@ async def test_a_log_for_programs_has_no_text_for_people_beside_it(
         app._announce(it.service, it.port, it.grpc_port)
     assert ("PraNet is ready" in capfd.readouterr().out) == (log_format == "text")
     assert any(line.getMessage().startswith("ready: http://") for line in caplog.records) == (log_format == "json")
+
+
+@pytest.mark.slow
+def test_a_log_has_only_the_services_lines_whatever_libraries_say_of_a_picture(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.effect_noise((64, 64), 90).save(buffer, "TIFF", compression="tiff_adobe_deflate")
+    damaged = bytearray(buffer.getvalue())
+    damaged[8:200] = bytes(192)  # libtiff: ZIPDecode: Decoding error at scanline 0
+    tags = [(256, 2, 4 | 4 << 16), (257, 1, 4), (258, 1, 8), (262, 1, 1), (273, 1, 8), (277, 1, 1), (279, 1, 16)]
+    entries = b"".join(struct.pack("<HHII", tag, 3, count, value) for tag, count, value in tags)
+    two_widths = struct.pack("<2sHI16xH", b"II", 42, 24, len(tags)) + entries + bytes(4)  # Pillow: Metadata Warning
+    log = tmp_path / "log"
+    with log.open("w") as stderr, processes.fake_server("--log-level", "info", stderr=stderr) as server:
+        statuses = [
+            httpx.post(f"{server.url}/segment", content=each, trust_env=False).status_code
+            for each in (bytes(damaged), two_widths)
+        ]
+    assert statuses == [422, 200]
+    others = [line for line in log.read_text().splitlines() if not re.match(r"\d{4}-\d\d-\d\d ", line)]
+    assert others == []
 
 
 def test_of_a_drain_that_was_cut_off_the_service_tells_and_uvicorn_does_not(written: io.StringIO) -> None:
