@@ -122,7 +122,7 @@ class Queue(Generic[Item, Result]):
         return oldest is not None and now - oldest.arrived >= STARVED_SECONDS and self._archive_policy.starved(now)
 
     def _with_single(self, batch: list[Entry[Item, Result]], now: float) -> list[Entry[Item, Result]]:
-        """Give the last place of a batch of live frames to a single request that has waited, but not more often."""
+        """Give the last place of a batch of live frames to a single request that has waited, at most once a second."""
         single = next(iter(self._entries[Priority.SINGLE]), None)
         if single is not None and now - max(single.arrived, self._single_at) >= SINGLE_SECONDS and single not in batch:
             batch[-1] = single
