@@ -14,9 +14,11 @@ from tests.support.batching.items import Device, submit
 from tests.support.patching import Patches
 from tests.support.serving import PATIENCE
 
+WAITING = -2  # the item that others pass; theirs are positive
+
 
 async def behind(waiting: Priority, busy: Priority, size: int, until: Callable[[Device], bool]) -> Device:
-    """Saturate a device with one priority, while an item 1000 of another one waits; return the device."""
+    """Saturate a device with one priority, while an item of another one waits; return the device."""
     device, numbers = Device(), itertools.count(1)
 
     async def caller() -> None:
@@ -30,7 +32,7 @@ async def behind(waiting: Priority, busy: Priority, size: int, until: Callable[[
     async with Batcher(infer, max_batch_size=size) as batcher:
         callers = [asyncio.create_task(caller()) for _ in range(3 * size)]
         await asyncio.sleep(0)
-        waits = submit(batcher, 1000, priority=waiting)
+        waits = submit(batcher, WAITING, priority=waiting)
         async with asyncio.timeout(PATIENCE):
             await asyncio.gather(*callers)
             await waits
@@ -38,20 +40,20 @@ async def behind(waiting: Priority, busy: Priority, size: int, until: Callable[[
 
 
 def ran(device: Device) -> bool:
-    return any(1000 in batch for batch in device.batches)
+    return any(WAITING in batch for batch in device.batches)
 
 
 async def test_an_archive_goes_on_now_and_then_behind_requests_without_a_pause(patched: Patches) -> None:
     patched(queue, "STARVED_SECONDS", 0.1)
     patched(archive_policy, "STARVED_SECONDS", 0.1)
     device = await behind(Priority.ARCHIVE, Priority.SINGLE, 2, ran)
-    assert [1000] in device.batches  # alone, so that it delays the others as little as it can
+    assert [WAITING] in device.batches  # alone, so that it delays the others as little as it can
 
 
 async def test_a_request_goes_on_now_and_then_behind_live_video_without_a_pause(patched: Patches) -> None:
     patched(queue, "SINGLE_SECONDS", 0.1)
     device = await behind(Priority.SINGLE, Priority.LIVE, 2, ran)
-    (batch,) = [each for each in device.batches if 1000 in each]
+    (batch,) = [each for each in device.batches if WAITING in each]
     assert len(batch) == 2  # the last place of a batch of live frames
 
 
