@@ -47,9 +47,9 @@ class ArchivePolicy:
         """Record the start of an archive batch."""
         self._started_at = now
 
-    def starved(self, now: float) -> bool:
-        """Tell whether no archive frame has run for ``STARVED_SECONDS``."""
-        return now >= self._started_at + STARVED_SECONDS
+    def starved(self, now: float, arrived: float) -> bool:
+        """Tell whether a frame has waited ``STARVED_SECONDS`` since it arrived, and none has run for as long."""
+        return now >= max(self._started_at, arrived) + STARVED_SECONDS
 
     def size(self, now: float) -> int:
         """Return how many archive frames may go to the device now."""

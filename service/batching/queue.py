@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Generic, TypeVar
 
-from service.batching.archive_policy import STARVED_SECONDS, ArchivePolicy
+from service.batching.archive_policy import ArchivePolicy
 
 SINGLE_SECONDS = 1.0  # after this wait behind live frames, one single request runs anyway
 
@@ -119,7 +119,7 @@ class Queue(Generic[Item, Result]):
 
     def _archive_is_starved(self, now: float) -> bool:
         oldest = next(iter(self._entries[Priority.ARCHIVE]), None)
-        return oldest is not None and now - oldest.arrived >= STARVED_SECONDS and self._archive_policy.starved(now)
+        return oldest is not None and self._archive_policy.starved(now, oldest.arrived)
 
     def _with_single(self, batch: list[Entry[Item, Result]], now: float) -> list[Entry[Item, Result]]:
         """Give the last place of a batch of live frames to a single request that has waited, at most once a second."""

@@ -44,7 +44,6 @@ def ran(device: Device) -> bool:
 
 
 async def test_an_archive_goes_on_now_and_then_behind_requests_without_a_pause(patched: Patches) -> None:
-    patched(queue, "STARVED_SECONDS", 0.1)
     patched(archive_policy, "STARVED_SECONDS", 0.1)
     device = await behind(Priority.ARCHIVE, Priority.SINGLE, 2, ran)
     assert [WAITING] in device.batches  # alone, so that it delays the others as little as it can
