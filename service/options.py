@@ -12,10 +12,19 @@ from service.frames.frame import MaskFormat, Options, Output
 from service.frames.regions import ROI_FORMS, ROI_PATTERN
 from service.streams.stream import MAX_SMOOTHING_MS, StreamOptions
 from service.streams.window import Policy
-from service.validation import describe_errors
+from service.validation import describe_errors, shown
 
 M = TypeVar("M", bound=BaseModel)
 
+
+def _plain(given: Any) -> Any:
+    """Refuse what pydantic takes for a number as well: true for 1, and 0.2_5 for 0.25."""
+    if isinstance(given, bool) or (isinstance(given, str) and "_" in given):
+        raise ValueError(f"is {shown(given)}, but it should be a number such as 0.25")
+    return given
+
+
+Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_plain)]
 Depth = Annotated[Literal[8, 16], BeforeValidator(lambda given: int(given) if given in ("8", "16") else given)]
 
 
@@ -24,9 +33,7 @@ class FrameOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    threshold: float | None = Field(
-        None, ge=0, le=1, allow_inf_nan=False, description="Probability above which a pixel is polyp."
-    )
+    threshold: Number | None = Field(None, ge=0, le=1, description="Probability above which a pixel is polyp.")
     output: Literal["mask", "probability", "overlay", "json", "maps"] | None = Field(
         None,
         description="mask: 0/255 PNG. probability: grey PNG. overlay: picture with outlines. json: polygons and boxes. "
@@ -46,9 +53,9 @@ class StreamConfig(FrameOptions):
     """The configuration of a stream, its first message."""
 
     policy: Policy = Policy.LATEST
-    deadline_ms: float | None = Field(None, gt=0, allow_inf_nan=False)
+    deadline_ms: Number | None = Field(None, gt=0)
     mask_format: MaskFormat = MaskFormat.PNG
-    smoothing_ms: float = Field(0, ge=0, le=MAX_SMOOTHING_MS)
+    smoothing_ms: Number = Field(0, ge=0, le=MAX_SMOOTHING_MS)
     hysteresis: bool = False
     reuse: bool = False
 

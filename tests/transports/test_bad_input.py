@@ -35,6 +35,12 @@ REQUESTS: dict[str, tuple[dict[str, Any], int, str, str]] = {
         "threshold is 2, but it should be less",
     ),
     "threshold text": ({"params": {"threshold": "high"}}, 422, "invalid-parameter", "it should be a valid number"),
+    "threshold underscore": (
+        {"params": {"threshold": "0.2_5"}},
+        422,
+        "invalid-parameter",
+        "is '0.2_5', but it should be",
+    ),
     "threshold nan": ({"params": {"threshold": "nan"}}, 422, "invalid-parameter", "it should be a finite number"),
     "an unknown output": ({"params": {"output": "svg"}}, 422, "invalid-parameter", "it should be 'mask', 'prob"),
     "an unknown depth": ({"params": {"depth": "12"}}, 422, "invalid-parameter", "it should be 8 or 16"),
