@@ -207,8 +207,9 @@ class Calls:
             task.add_done_callback(self._forget)
         call.request_id = request_id_from(str(call.headers.get("x-request-id", "")))
         traces = self._untraced if call.is_quiet else self._tracing
+        caller = {"traceparent": str(call.headers.get("traceparent", ""))}  # spans would tell the client's tracestate
         call.span = traces.tracer.start_span(
-            call.name, W3C.extract(call.headers), SpanKind.SERVER, attributes={"pranet.request_id": call.request_id}
+            call.name, W3C.extract(caller), SpanKind.SERVER, attributes={"pranet.request_id": call.request_id}
         )
         if traces.keeps:
             call.traceparent = traces.traceparent(call.span)

@@ -48,6 +48,7 @@ class Service:
     settings: Settings
     model_slot: ModelSlot
     max_batch_size: int
+    max_queue_size: int  # how many requests may wait in this process
     segmenter: Segmenter
     streams: Streams
     archives: Archives
@@ -137,9 +138,10 @@ async def running(
             settings,
             model_slot,
             max_batch_size,
+            _max_queue_size(settings, group),
             segmenter,
             _streams(settings, segmenter, metrics, group),
-            _archives(settings, max_batch_size, segmenter, readiness, metrics, group),
+            _archives(settings, max_batch_size, segmenter, readiness, group),
             readiness,
             metrics,
             scrape,
@@ -213,12 +215,11 @@ def _streams(settings: Settings, segmenter: Segmenter, metrics: Metrics, group: 
 
 
 def _archives(
-    settings: Settings, max_batch_size: int, segmenter: Segmenter, readiness: Readiness, metrics: Metrics, group: Group
+    settings: Settings, max_batch_size: int, segmenter: Segmenter, readiness: Readiness, group: Group
 ) -> Archives:
     return Archives(
         segmenter,
         readiness,
-        metrics,
         places=group.archives,
         # Two batches, so that the device is never idle; at most half of the queue, so that other requests find room.
         at_once=max(1, min(2 * max_batch_size, _max_queue_size(settings, group) // 2)),

@@ -10,7 +10,6 @@ from service.archives.members import Member
 from service.errors import DeadlineExceeded, InternalError, QueueFull, ServiceError
 from service.frames.frame import Frame, Options, Segmentation
 from service.frames.segmenter import Segmenter
-from service.observability.metrics import Metrics
 from service.processes.memory import Places
 from service.readiness import Phase, Readiness
 from service.tasks import in_order
@@ -31,10 +30,7 @@ class Answered:
 class Archives:
     """Segments archives with one segmenter, ``at_once`` pictures of all archives at a time."""
 
-    def __init__(
-        self, segmenter: Segmenter, readiness: Readiness, metrics: Metrics, *, places: Places, at_once: int
-    ) -> None:
-        self._metrics = metrics
+    def __init__(self, segmenter: Segmenter, readiness: Readiness, *, places: Places, at_once: int) -> None:
         self._segmenter = segmenter
         self._readiness = readiness
         self._archives = places
@@ -90,12 +86,10 @@ class Archives:
             finally:
                 self._pictures.release()
         except ServiceError as error:
-            failure = error
+            return error
         except Exception:
             log.exception("a picture of an archive failed")
-            failure = InternalError("picture")
-        self._metrics.reject(failure)
-        return failure
+            return InternalError("picture")
 
     async def _turn(self, deadline: float) -> None:
         """Wait until one more picture of an archive may be segmented."""

@@ -164,7 +164,8 @@ class Segmenter:
         ended = time.perf_counter()
         if self._tracing.keeps:
             self._tracing.record(frame.made, frame.times, failure)
-        self._metrics.frame_duration.labels(outcome).observe(ended - frame.made)
+        if frame.begun:  # otherwise it was refused, and is counted by cause
+            self._metrics.frame_duration.labels(outcome).observe(ended - frame.made)
         if failure is None:
             for stage, (start, end) in frame.times.items():
                 self._metrics.stage_duration.labels(stage).observe(end - start)

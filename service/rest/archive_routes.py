@@ -30,6 +30,7 @@ from service.rest.errors import PROBLEM_TYPE
 from service.runtime import Service
 
 ZIP_TYPES = ("application/zip", "application/x-zip-compressed")
+SMALL_BYTES = 256 * 2**10  # of an archive whose directory is read at once; a large one would hold up all answers
 NDJSON, MIXED = "application/x-ndjson", "multipart/mixed"
 PNG_TYPE, JSON_TYPE = "image/png", "application/json"
 ANSWER_TYPES = (NDJSON, MIXED, JSON_TYPE)  # the last means NDJSON, with output=json
@@ -63,6 +64,8 @@ class ArchiveResponse(Response):
         """Send all answers; if the client disconnects or does not read, drop the remaining work."""
 
         async def send_answer(answer: Answered) -> None:
+            if isinstance(answer.outcome, ServiceError):
+                self._service.calls.reject(answer.outcome)
             data = await asyncio.to_thread(_encoded, answer, self._call.request_id, self._boundary)
             try:
                 async with asyncio.timeout(self._service.settings.request_timeout_ms / 1e3):
@@ -117,7 +120,10 @@ async def _members(request: Request, service: Service, deadline: float) -> tuple
         raise UnsupportedImage(
             f"the content type is {kind}, not that of an archive; send {ZIP_TYPES[0]}, {MULTIPART} or {RELATED}"
         )
-    return from_zip(await read_zip(request, limits.max_archive_bytes, deadline), limits.max_image_bytes), []
+    archive = await read_zip(request, limits.max_archive_bytes, deadline)
+    if archive.getbuffer().nbytes < SMALL_BYTES:
+        return from_zip(archive, limits.max_image_bytes), []
+    return await asyncio.to_thread(from_zip, archive, limits.max_image_bytes), []
 
 
 def _encoded(answer: Answered, request_id: str, boundary: str) -> bytes:

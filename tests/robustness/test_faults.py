@@ -182,6 +182,7 @@ async def test_a_full_queue_refuses_before_it_decodes(slots: int, gate: Gate, pa
         assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert int(dict(refused.value.trailing_metadata() or ())["retry-after"]) > 0
         assert prepare.count == 0
+        assert not running.metric("pranet_frame_duration_seconds_count", {"outcome": "failed"})  # it was never accepted
         gate.opened.set()
         assert [status for status, _ in await asyncio.gather(*plugs, *waiting)] == [200] * (slots + 2)
         await rest(running, NEIGHBOURS[0])

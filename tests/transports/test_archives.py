@@ -8,6 +8,7 @@ import io
 import json
 import socket
 import struct
+import threading
 import tracemalloc
 import zipfile
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from service.rest import archive_routes
 from service.runtime import Phase
 from tests.support.patching import Patches
 from tests.support.pictures import dice, encoded, mask_of, red_box
@@ -190,6 +192,21 @@ async def test_answers_come_while_later_pictures_wait_and_no_more_are_begun_than
         predictor.open()
         others = [json.loads(line) async for line in received]
     assert [line["index"] for line in (first, *others)] == list(range(40))
+
+
+async def test_the_directory_of_a_large_archive_is_read_beside_all_answers(patched: Patches) -> None:
+    threads = []
+    real = archive_routes.from_zip
+
+    def reading(*given: Any) -> Any:
+        threads.append(threading.current_thread())
+        return real(*given)
+
+    patched(archive_routes, "from_zip", reading)
+    patched(archive_routes, "SMALL_BYTES", 0)
+    async with serving() as it:
+        assert len(lines(await sent(it, zipped(IMAGES)))) == 3
+    assert threads != [threading.current_thread()]
 
 
 async def test_who_leaves_takes_the_archive_along() -> None:
