@@ -28,6 +28,7 @@ UNSUPPORTED = {  # parts of Triton's interface: the beginning of their path belo
         for kind in ("System", "Cuda")
     },
 }
+COUNTED = ("pranet_stage_duration_seconds", "pranet_frame_duration_seconds", "pranet_batch_size")  # for statistics
 CONFIG_TYPES = {"UINT8": "TYPE_UINT8", "FP32": "TYPE_FP32"}
 
 
@@ -66,11 +67,11 @@ def metadata(service: Service) -> dict[str, Any]:
 
 
 def config(service: Service) -> dict[str, Any]:
-    """Return the model configuration; a request may hold as many pictures as the queue has places."""
+    """Return the model configuration; a request may hold as many pictures as the queue of a process has places."""
     return {
         "name": NAME,
         "platform": service.model.engine,
-        "max_batch_size": service.settings.max_queue_size,
+        "max_batch_size": service.max_queue_size,
         "input": [{"name": INPUT, "data_type": "TYPE_STRING", "dims": [1]}],
         "output": [
             {"name": name, "data_type": CONFIG_TYPES[kind], "dims": [ANY] * 2} for name, kind in OUTPUTS.items()
@@ -93,14 +94,14 @@ def index(service: Service, only_ready: bool) -> list[dict[str, Any]]:
     return [{"name": NAME, "version": VERSION, **state}] if ready or not only_ready else []
 
 
-def statistics(service: Service) -> dict[str, Any]:
-    """Return the statistics, taken from the Prometheus metrics of all transports; each frame counts as an inference."""
-    metrics = service.metrics
+async def statistics(service: Service) -> dict[str, Any]:
+    """Return the statistics of all processes, taken from the Prometheus metrics; each frame counts as an inference."""
+    families = await service.scrape.families() or service.metrics.registry.collect()
     found = {
         (sample.name, *sample.labels.values()): sample.value
-        for family in (metrics.stage_duration, metrics.frame_duration, metrics.batch_size)
-        for metric in family.collect()
-        for sample in metric.samples
+        for family in families
+        if family.name in COUNTED
+        for sample in family.samples
     }
 
     def duration(histogram: str, *labels: str) -> dict[str, int]:
@@ -113,7 +114,7 @@ def statistics(service: Service) -> dict[str, Any]:
     return {
         "name": NAME,
         "version": VERSION,
-        "last_inference": round(metrics.frame_rate.last * 1e3),
+        "last_inference": round(service.metrics.frame_rate.last * 1e3),
         "inference_count": int(found.get(("pranet_batch_size_sum",), 0)),
         "execution_count": int(found.get(("pranet_batch_size_count",), 0)),
         "inference_stats": {

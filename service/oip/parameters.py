@@ -14,7 +14,8 @@ SEQUENCE = ("sequence_id", "sequence_start", "sequence_end")
 FINAL_RESPONSE = "triton_enable_empty_final_response"  # Triton's clients send it in streams, the C++ one in every call
 # Which tensors are binary over HTTP. Over gRPC all are, and KServe's client sends these parameters to no effect.
 BINARY_OUTPUTS, OF_INPUT, OF_OUTPUT = "binary_data_output", ("binary_data_size",), ("binary_data",)
-KNOWN = ("timeout", "priority", "threshold", "roi", *SEQUENCE, FINAL_RESPONSE, BINARY_OUTPUTS)
+KNOWN = ("timeout", "priority", "threshold", "roi", BINARY_OUTPUTS)
+PASSED_OVER = (*SEQUENCE, FINAL_RESPONSE)  # sent by clients without being asked, and so not named as supported
 MICROSECONDS = 1e6
 MOST = 2**63 - 1  # of an int64, as over gRPC
 
@@ -27,7 +28,7 @@ def options(parameters: Parameters, outputs: Iterable[str], default_threshold: f
         InvalidParameter: a parameter is unknown, out of range or not supported.
 
     """
-    refuse_unknown(parameters, KNOWN, "a request")
+    refuse_unknown(parameters, KNOWN, "a request", PASSED_OVER)
     if any(parameters.get(name) for name in SEQUENCE):  # 0 and false mean none
         raise InvalidParameter(
             "sequences are not supported, as every request is independent; leave sequence_id out, and send video that "
@@ -39,8 +40,6 @@ def options(parameters: Parameters, outputs: Iterable[str], default_threshold: f
         raise InvalidParameter(f"priority is {priority}; send 1 (live), 2 (single), 3 (archive) or 0 (the default, 2)")
     arrays = _arrays(outputs)
     asked = {name: parameters[name] for name in ("threshold", "roi") if name in parameters}
-    if isinstance(asked.get("threshold"), bool):
-        raise InvalidParameter(f"threshold is {asked['threshold']}; send a number from 0 to 1")
     return read(FrameOptions, asked).options(default_threshold, PRIORITIES[priority], arrays=arrays)
 
 
@@ -80,14 +79,16 @@ def binary_outputs(request: Parameters, outputs: Mapping[str, Parameters]) -> fr
     return frozenset([name for name in OUTPUTS if chosen.get(name, default)])
 
 
-def refuse_unknown(parameters: Iterable[str], known: Iterable[str], place: str) -> None:
+def refuse_unknown(
+    parameters: Iterable[str], known: Iterable[str], place: str, passed_over: Iterable[str] = ()
+) -> None:
     """Check that all parameters are known; ``place`` names their owner in the error message.
 
     Raises:
-        InvalidParameter: a parameter is not in ``known``.
+        InvalidParameter: a parameter is neither in ``known`` nor in ``passed_over``, which the message does not name.
 
     """
-    if unknown := sorted(set(parameters) - set(known)):
+    if unknown := sorted(set(parameters) - {*known, *passed_over}):
         supported = ", ".join(known) or "none"
         raise InvalidParameter(f"parameter {unknown[0]!r} of {place} is not supported; supported are: {supported}")
 

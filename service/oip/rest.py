@@ -18,7 +18,6 @@ from service.oip import model, parameters
 from service.oip.inference import Inferred, check_sizes, infer
 from service.oip.rest_messages import HEADER_LENGTH, IndexBody, InferBody, parse, write
 from service.runtime import Service
-from service.settings import Settings
 from service.validation import describe_errors
 
 PREFIX = "/v2"
@@ -106,7 +105,7 @@ async def model_config(request: Request) -> Response:
 
 async def model_statistics(request: Request) -> Response:
     """Return counts and durations of inferences."""
-    return JSONResponse({"model_stats": [model.statistics(_service(request))]})
+    return JSONResponse({"model_stats": [await model.statistics(_service(request))]})
 
 
 async def repository_index(request: Request) -> Response:
@@ -132,16 +131,16 @@ async def model_infer(request: Request) -> Response:
 
 async def _inferred(raw: bytes, header_length: str | None, service: Service, call: Call) -> Response:
     settings = service.settings
-    body, pictures = await asyncio.to_thread(_read, raw, header_length, settings)
+    body, pictures = await asyncio.to_thread(_read, raw, header_length, service)
     seconds = parameters.seconds(body.parameters, settings.request_timeout_ms / 1e3)
     options = parameters.options(body.parameters, [output.name for output in body.outputs], settings.threshold)
     frames = await infer(service.segmenter, pictures, options, call.set_deadline(seconds))
     return await asyncio.to_thread(_written, body, frames)
 
 
-def _read(raw: bytes, header_length: str | None, settings: Settings) -> tuple[InferBody, list[Picture]]:
-    body, pictures = parse(raw, header_length, settings.max_queue_size)
-    check_sizes(pictures, settings.max_image_pixels)
+def _read(raw: bytes, header_length: str | None, service: Service) -> tuple[InferBody, list[Picture]]:
+    body, pictures = parse(raw, header_length, service.max_queue_size)
+    check_sizes(pictures, service.settings.max_image_pixels)
     return body, pictures
 
 

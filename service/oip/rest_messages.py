@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     Field,
     StrictBool,
     StrictFloat,
@@ -25,7 +26,7 @@ from service.errors import InvalidRequest, TooManyBytes
 from service.frames.frame import Output
 from service.oip import model, parameters, tensors
 from service.oip.tensors import Array, Tensor
-from service.validation import describe_errors
+from service.validation import describe_errors, shown
 
 HEADER_LENGTH = "inference-header-content-length"
 HEADER_DIGITS = re.compile(r"[0-9]{1,18}")
@@ -38,10 +39,22 @@ MAX_JSON_PARTS = {b",": 2**20, b"[": 2**19, b"{": 2**12}
 # Limit on all lists and objects except data: each fault in them costs a thousand bytes or more of error message.
 MAX_MEMBERS = 32
 
-Value = StrictBool | StrictInt | StrictFloat | StrictStr
+
+def _scalar(given: Any) -> Any:
+    if isinstance(given, list | dict):
+        raise ValueError(f"is {shown(given)}, but it should be true or false, a number or a text")
+    return given
+
+
+Value = Annotated[StrictBool | StrictInt | StrictFloat | StrictStr, BeforeValidator(_scalar)]
 T = TypeVar("T")
 Few = Annotated[list[T], Field(max_length=MAX_MEMBERS)]
 Dimension = Annotated[int, Field(ge=0, le=parameters.MOST)]
+
+
+def _given(members: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out the members that are null."""
+    return {name: value for name, value in members.items() if value is not None}
 
 
 class _Body(BaseModel):
@@ -52,10 +65,13 @@ class _Body(BaseModel):
     def _has_few_members(cls, given: Any) -> Any:
         """Refuse many members before pydantic describes a fault for each, and leave out those that are null."""
         if isinstance(given, dict):
-            for what, each in (("members", given), ("parameters", given.get("parameters"))):
+            parameters = given.get("parameters")
+            for what, each in (("members", given), ("parameters", parameters)):
                 if isinstance(each, dict) and len(each) > MAX_MEMBERS:
                     raise ValueError(f"has {len(each)} {what}; send at most {MAX_MEMBERS}")
-            return {name: value for name, value in given.items() if value is not None}
+            if isinstance(parameters, dict):
+                given = given | {"parameters": _given(parameters)}
+            return _given(given)
         return given
 
 

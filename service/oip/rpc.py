@@ -1,7 +1,6 @@
 """The protocol over gRPC: ``inference.GRPCInferenceService``, with ``ModelStreamInfer`` from Triton."""
 
 import asyncio
-import functools
 import logging
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -23,7 +22,7 @@ from service.pb.inference import open_inference_pb2 as pb
 from service.pb.inference import open_inference_pb2_grpc as pb_grpc
 from service.rpc.call import Context, write
 from service.runtime import Service
-from service.settings import Settings
+from service.streams.stream import read_in_time
 from service.tasks import in_order
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
@@ -82,7 +81,7 @@ class Servicer(pb_grpc.GRPCInferenceServiceServicer):
         """Return counts and durations of inferences."""
         if request.name:
             model.check(request.name, request.version)
-        statistics = {"model_stats": [model.statistics(self._service)]}
+        statistics = {"model_stats": [await model.statistics(self._service)]}
         return json_format.ParseDict(statistics, pb.ModelStatisticsResponse())
 
     async def RepositoryIndex(self, request: pb.RepositoryIndexRequest, context: Context) -> pb.RepositoryIndexResponse:
@@ -104,6 +103,9 @@ class Servicer(pb_grpc.GRPCInferenceServiceServicer):
         """Answer every request of a stream, in order; the answer to a failed one is its error."""
         streams, is_complete = self._service.streams, False
 
+        async def send(response: pb.ModelStreamInferResponse) -> None:
+            await read_in_time(write(context, response), streams.unread_timeout)
+
         async def received() -> AsyncIterator[pb.ModelInferRequest]:
             nonlocal is_complete
             async for request in requests:
@@ -111,13 +113,7 @@ class Servicer(pb_grpc.GRPCInferenceServiceServicer):
             is_complete = True
 
         with streams.place():
-            await in_order(
-                received(),
-                self._answer_streamed,
-                functools.partial(write, context),
-                at_once=streams.window,
-                stop=streams.draining,
-            )
+            await in_order(received(), self._answer_streamed, send, at_once=streams.window, stop=streams.draining)
         if streams.draining.is_set() and not is_complete:
             raise Draining("the service is shutting down and has answered all accepted requests; use another instance")
 
@@ -143,7 +139,7 @@ class Servicer(pb_grpc.GRPCInferenceServiceServicer):
             parameters.refuse_unknown(output.parameters, parameters.OF_OUTPUT, f"output {output.name!r}")
         options = parameters.options(given, [each.name for each in request.outputs], self._service.settings.threshold)
         deadline = asyncio.get_running_loop().time() + parameters.seconds(given, limit)
-        pictures = await asyncio.to_thread(_pictures, request, self._service.settings)
+        pictures = await asyncio.to_thread(_pictures, request, self._service)
         return await infer(self._service.segmenter, pictures, options, deadline)
 
 
@@ -156,9 +152,9 @@ def _parameters(given: Mapping[str, pb.InferParameter]) -> dict[str, Value]:
     return found
 
 
-def _pictures(request: pb.ModelInferRequest, settings: Settings) -> list[Picture]:
-    pictures = tensors.pictures(_inputs(request, settings.max_image_bytes), settings.max_queue_size)
-    check_sizes(pictures, settings.max_image_pixels)
+def _pictures(request: pb.ModelInferRequest, service: Service) -> list[Picture]:
+    pictures = tensors.pictures(_inputs(request, service.settings.max_image_bytes), service.max_queue_size)
+    check_sizes(pictures, service.settings.max_image_pixels)
     return pictures
 
 

@@ -65,17 +65,17 @@ def from_json(datatype: str, data: Any) -> bytes | list[bytes]:
     """Return a tensor's data from a flat or nested JSON array of numbers from 0 to 255, or of base64 strings.
 
     Raises:
-        InvalidRequest: the array is irregular, or an element has another type or value.
+        InvalidRequest: the datatype is another one, the array irregular, or an element of another type or value.
 
     """
     if datatype == "BYTES":
         return [_from_base64(element) for element in _flat(data)]
+    if datatype != "UINT8":
+        raise _wrong(datatype)
     try:
         numbers = np.asarray(data)
     except ValueError as error:
-        raise InvalidRequest(
-            f"the data of {INPUT!r} are not a regular array ({error}); send rows of equal length"
-        ) from error
+        raise InvalidRequest(f"the data of {INPUT!r} have rows of different lengths; send equal ones") from error
     return from_numbers(numbers)
 
 
@@ -118,7 +118,7 @@ def _raw_pictures(image: Tensor) -> list[Picture]:
 
 def _encoded_pictures(image: Tensor) -> list[Picture]:
     if image.datatype != "BYTES" or not isinstance(image.data, list):
-        raise InvalidRequest(f"{INPUT!r} is {image.datatype}; send BYTES (encoded pictures) or UINT8 [N, H, W, 3]")
+        raise _wrong(image.datatype)
     if len(image.shape) not in (1, 2) or image.shape[1:] not in ((), (1,)):
         raise InvalidRequest(f"BYTES {INPUT!r} has shape {list(image.shape)}; send [N] or [N, 1]")
     if len(image.data) != image.shape[0]:
@@ -127,6 +127,10 @@ def _encoded_pictures(image: Tensor) -> list[Picture]:
             "correct the shape or the data"
         )
     return list(image.data)
+
+
+def _wrong(datatype: str) -> InvalidRequest:
+    return InvalidRequest(f"{INPUT!r} is {datatype[:32]}; send BYTES (encoded pictures) or UINT8 [N, H, W, 3]")
 
 
 def _split(raw: bytes) -> list[bytes]:

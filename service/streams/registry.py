@@ -33,7 +33,7 @@ class Streams:
         self._metrics = metrics
         self.window = window  # frames of one stream in progress at once
         self._frame_timeout = frame_timeout  # seconds
-        self._unread_timeout = unread_timeout  # seconds; None: any
+        self.unread_timeout = unread_timeout  # of an answer, seconds; None: any
         self._places = places
         self.draining = asyncio.Event()  # set once the service shuts down
         metrics.streams_active.set_function(lambda: places.taken)
@@ -87,7 +87,7 @@ class Streams:
                 allowance=rate_limits.current(),
                 window=self.window,
                 frame_timeout=self._frame_timeout,
-                unread_timeout=self._unread_timeout,
+                unread_timeout=self.unread_timeout,
             )
 
     @contextmanager

@@ -61,6 +61,26 @@ class StreamOptions:
 _Unanswered = asyncio.Queue["tuple[StreamFrame, asyncio.Task[None]] | None"]
 
 
+async def read_in_time(sending: Awaitable[None], seconds: float | None) -> None:
+    """Wait until an answer of a stream is sent, which takes as long as the client does not read; None: any time.
+
+    Raises:
+        ReadTooSlowly: it took longer.
+
+    """
+    try:
+        async with asyncio.timeout(seconds) as limit:
+            await sending
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise ReadTooSlowly(
+            f"an answer was not read within {seconds:g} s; read the answers while you send frames"
+        ) from None
+    finally:
+        del limit  # see ``_segmented``
+
+
 class Stream:
     """An open stream; ``run`` serves it from its first frame to its end."""
 
@@ -223,17 +243,7 @@ class Stream:
 
     async def _answer(self, frame: StreamFrame, send: Callable[[StreamFrame], Awaitable[None]]) -> None:
         frame.age_seconds = time.monotonic() - frame.captured
-        try:
-            async with asyncio.timeout(self._unread_timeout) as limit:
-                await send(frame)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            raise ReadTooSlowly(
-                f"an answer was not read within {self._unread_timeout:g} s; read the answers while you send frames"
-            ) from None
-        finally:
-            del limit  # see ``_segmented``
+        await read_in_time(send(frame), self._unread_timeout)
         if frame.had_turn:
             self._window.answer_taken()
         if isinstance(frame.outcome, Segmentation):

@@ -1,6 +1,7 @@
 """A service of two processes, as its clients, its operator and Prometheus see it."""
 
 import asyncio
+import base64
 import contextlib
 import itertools
 import os
@@ -106,6 +107,22 @@ def test_every_process_says_the_same_of_the_service(server: Server) -> None:
     for path, told in (("/readyz", {"processes": 2, "ready": 2}), ("/info", {"processes": 2, "max_queue_size": 256})):
         for _ in range(CONNECTIONS):
             assert told.items() <= get(server, path).json().items()
+
+
+def test_the_inference_protocol_speaks_of_the_whole_service_and_of_what_fits_into_one_process(server: Server) -> None:
+    send(server)
+    counts = [
+        get(server, "/v2/models/pranet/stats").json()["model_stats"][0]["inference_count"] for _ in range(CONNECTIONS)
+    ]
+    assert counts == [work(whole(server))] * CONNECTIONS
+    most = get(server, "/v2/models/pranet/config").json()["max_batch_size"]
+    assert most == 128  # of the 256 places
+    pictures = [base64.b64encode(PICTURE).decode()] * (most + 1)
+    for count, status in ((most, 200), (most + 1, 400)):
+        tensor = {"name": "image", "datatype": "BYTES", "shape": [count], "data": pictures[:count]}
+        body = {"inputs": [tensor], "outputs": [{"name": "mask"}]}
+        url = f"{server.url}/v2/models/pranet/infer"
+        assert httpx.post(url, json=body, trust_env=False, verify=False, timeout=IN_TIME).status_code == status
 
 
 def test_a_process_that_is_killed_is_replaced_and_no_counter_goes_backwards(server: Server) -> None:

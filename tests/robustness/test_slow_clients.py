@@ -7,6 +7,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
+from struct import pack
 
 import grpc
 import numpy as np
@@ -21,6 +22,8 @@ from service import runtime
 from service.http import protocol as http_protocol
 from service.http import server as http_server
 from service.http.protocol import MAX_HEAD_BYTES
+from service.pb.inference import open_inference_pb2 as oip
+from service.pb.inference import open_inference_pb2_grpc as oip_grpc
 from service.rest.websocket_messages import LENGTH
 from tests.support import callers
 from tests.support.patching import Patches
@@ -171,6 +174,26 @@ async def test_a_grpc_stream_whose_answers_are_not_read_ends(reads: bool, caplog
             call.cancel()
         await asyncio.gather(sending, return_exceptions=True)
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+@pytest.mark.slow
+async def test_a_stream_of_the_inference_protocol_whose_answers_are_not_read_ends() -> None:
+    async with serving() as it, grpc.aio.insecure_channel(f"127.0.0.1:{it.grpc_port}", NARROW) as channel:
+        call = oip_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer()
+        image = oip.ModelInferRequest.InferInputTensor(name="image", datatype="BYTES", shape=[1])
+        request = oip.ModelInferRequest(
+            model_name="pranet", inputs=[image], raw_input_contents=[pack("<I", len(LARGE)) + LARGE]
+        )
+
+        async def send() -> None:
+            for _ in range(FRAMES):
+                await call.write(request)
+
+        sending = asyncio.create_task(send())
+        await until(lambda: it.metric("pranet_rejected_total", {"reason": "read-too-slowly"}) == 1)
+        await until(lambda: not it.service.streams.active)
+        call.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager

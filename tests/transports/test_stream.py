@@ -561,7 +561,7 @@ async def test_a_frame_whose_decoding_takes_too_long_fails_in_time(patched: Patc
 async def test_an_answer_may_stay_unread_for_as_long_as_the_stream_allows(seconds: float | None) -> None:
     async with bench() as it:
         it.predictor.open()
-        it.streams._unread_timeout = seconds
+        it.streams.unread_timeout = seconds
         sender, task = it.start(EVERY)
         sender.reading.clear()
         sender.put(0)
