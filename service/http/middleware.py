@@ -25,6 +25,7 @@ STATE_PATHS = frozenset({"/v2/repository/index"})  # answered in every state of 
 METHODS = frozenset(http.HTTPMethod)  # named in logs and traces; another one was chosen by the client
 READING = frozenset({"GET", "HEAD", "OPTIONS"})  # safe for pages of other sites: browsers hide the answers from them
 NOT_MODIFIED = "304"
+DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 TIMEOUT_HEADER = "x-request-timeout-ms"
 TOKEN_PROTOCOL = "pranet.bearer."  # prefix of the token in a WebSocket's subprotocols
 SAFE_HEADERS = {
@@ -77,7 +78,7 @@ class HttpCalls:
         self._app = app
         self._calls = calls
         self._errors = errors
-        self._origins = origins
+        self._origins = [normalised(each) for each in origins]
         self._paths = paths
         self._root = root_path
         self._proxies = proxies
@@ -155,11 +156,12 @@ class HttpCalls:
         if is_socket and scope["path"].removeprefix(self._root) not in STREAM_PATHS:
             return UnknownRoute("this path accepts no WebSocket; the video stream is at /stream")
         origin = headers.get("origin")
-        if origin is None or origin in self._origins or "*" in self._origins:
+        if origin is None or normalised(origin) in self._origins or "*" in self._origins:
             return None
         if not is_socket and scope["method"] in READING:
             return None
-        if origin.partition("://")[2] != headers.get("host"):
+        scheme = origin.partition("://")[0]  # a proxy may end TLS
+        if normalised(origin) != normalised(f"{scheme}://{headers.get('host')}"):
             return ForeignOrigin(
                 f"pages of {origin} are not allowed to send requests to this service; ask its operator to add the "
                 "origin to CORS_ORIGINS"
@@ -178,6 +180,12 @@ class HttpCalls:
         if scope["type"] == "websocket":
             return f"WS {path}" if route else ""
         return f"{scope['method']} {path}" if scope["method"] in (getattr(route, "methods", None) or ()) else ""
+
+
+def normalised(origin: str) -> str:
+    """Return an origin as browsers write it: in lower case, without the default port (RFC 6454, section 6.2)."""
+    scheme, separator, host = origin.lower().partition("://")
+    return f"{scheme}{separator}{host.removesuffix(DEFAULT_PORTS.get(scheme, ''))}"
 
 
 def _add_headers(scope: Scope, headers: MutableHeaders, call: Call) -> None:

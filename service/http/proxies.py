@@ -31,6 +31,8 @@ def as_sent(
     if client and any(_address(client[0]) in each for each in proxies):
         if host := _last(headers, "x-forwarded-host"):
             sent["host"] = host
+            others = [(name, value) for name, value in scope["headers"] if name != b"host"]
+            scope["headers"] = [*others, (b"host", host.encode("latin-1"))]
         if _last(headers, "x-forwarded-proto") == "https":
             scope["scheme"] = "https" if scope["type"] == "http" else "wss"
     return scope, sent

@@ -19,7 +19,7 @@ from service.frames.codec import STARTS
 from service.frames.frame import Frame, Options, Output, Segmentation
 from service.http.accept import accept_of, by_preference, negotiated, preferred
 from service.http.form import Fields
-from service.http.middleware import HANDSHAKE, REST, TIMEOUT_HEADER, HttpCalls
+from service.http.middleware import HANDSHAKE, REST, TIMEOUT_HEADER, HttpCalls, normalised
 from service.http.request import accepts_anything, call_of, checked_call, content_type, read_image
 from service.oip import rest as oip
 from service.oip.rest_messages import HEADER_LENGTH
@@ -93,7 +93,7 @@ def _add_middleware(app: FastAPI, service: Service) -> None:
     encode_error: ASGIApp = errors.encode
     if settings.origins:
         sharing: dict[str, Any] = {
-            "allow_origins": settings.origins,
+            "allow_origins": [normalised(each) for each in settings.origins],
             "allow_methods": ("GET", "POST"),
             "allow_headers": CORS_REQUEST_HEADERS,
             "expose_headers": CORS_ANSWER_HEADERS,

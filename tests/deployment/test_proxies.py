@@ -124,6 +124,14 @@ async def test_nobody_but_a_named_proxy_is_believed() -> None:
             assert (await running.rest.post("/segment", content=PICTURE, headers=twice)).status_code == 403
 
 
+async def test_the_documentation_names_the_address_that_the_client_has_used() -> None:
+    headers = {"host": "pranet", "x-forwarded-host": "hospital", "x-forwarded-proto": "https"}
+    async with serving(**BEHIND) as running:
+        page = (await running.rest.get("/docs", headers=headers)).text
+    assert "https://hospital/pranet/segment" in page
+    assert "//pranet/" not in page
+
+
 @pytest.mark.parametrize("client", ["203.0.113.5", "unknown"])
 async def test_who_was_before_the_proxy_does_not_matter(client: str) -> None:
     headers = {"origin": "http://hospital", "x-forwarded-host": "hospital", "x-forwarded-for": client}

@@ -53,6 +53,29 @@ async def test_pages_of_other_sites_may_not_send_what_browsers_send_unasked(kind
         assert named.status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("origin", "host"),
+    [
+        ("https://hospital.example", "hospital.example:443"),  # as many proxies pass it on
+        ("http://hospital.example", "hospital.example:80"),
+        ("https://hospital.example:8443", "Hospital.example:8443"),
+    ],
+)
+async def test_an_origin_is_its_host_in_any_spelling(origin: str, host: str) -> None:
+    async with serving() as it:
+        own = await it.rest.post("/segment", content=callers.PICTURE, headers={"origin": origin, "host": host})
+        assert own.status_code == 200
+        other = {"origin": origin, "host": host + "1"}
+        assert (await it.rest.post("/segment", content=callers.PICTURE, headers=other)).status_code == 403
+
+
+async def test_named_sites_are_known_in_any_spelling() -> None:
+    async with serving(cors_origins="https://Viewer.example:443") as it:
+        headers = {"origin": "https://viewer.example"}
+        answer = await it.rest.post("/segment", content=callers.PICTURE, headers=headers)
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, headers["origin"])
+
+
 async def test_pages_of_named_sites_may_ask_and_stream() -> None:
     async with serving(cors_origins=f"https://other.example, {ELSEWHERE}/") as it:
         preflight = await it.rest.options("/segment", headers={"origin": ELSEWHERE, **PREFLIGHT})
