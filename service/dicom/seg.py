@@ -44,6 +44,7 @@ class Written:
     frames: int  # segmented, with or without a polyp
     with_polyp: int
     left_out: tuple[str, ...]  # attributes of the patient and study whose values break the standard
+    model_id: str  # of the weights
 
 
 def check(sources: Sequence[Dataset]) -> None:
@@ -105,7 +106,9 @@ def write(
     except Exception as error:  # highdicom raises many types of exceptions for unusual attributes
         reason = f"no Segmentation can be made of this DICOM object ({type(error).__name__}); request PNG or JSON"
         raise UndecodableImage(reason) from None
-    return Written(buffer.getvalue(), len(masks), sum(mask.count(0) < len(mask) for mask in masks), left_out)
+    return Written(
+        buffer.getvalue(), len(masks), sum(mask.count(0) < len(mask) for mask in masks), left_out, model.model_id
+    )
 
 
 def _of_one_frame(source: Dataset, mask: npt.NDArray[np.uint8], model: ModelRef, kind: Kind) -> hd.seg.Segmentation:

@@ -1,6 +1,5 @@
 """Frames of a DICOM video: one stream of MPEG-2, H.264 or H.265, encapsulated as a whole (PS3.5, 8.2.5 to 8.2.9)."""
 
-import gc
 import io
 import threading
 from typing import Any
@@ -22,7 +21,9 @@ OFFSET_BYTES = 4  # of an entry of the offset table
 
 
 class Video:
-    """A video that is decoded frame by frame, as its frames are asked for; each frame can be taken once."""
+    """A video that is decoded frame by frame, as they are asked for; to ask again decodes it again from the start."""
+
+    _container: Any = None
 
     def __init__(self, pixel_data: bytes, width: int, height: int, count: int) -> None:
         """Open the stream.
@@ -43,26 +44,10 @@ class Video:
         except ImportError:
             advice = f"the operator can add PyAV: {how_to_install('video')}"
             raise UnsupportedImage(f"DICOM video is not supported by this installation; {advice}") from None
-        self._size, self._count = (width, height), count
-        self._kept: dict[int, RawPicture | None] = {}  # None: damaged
-        self._decoded = 0
-        self._matrix: Matrix | None = None
-        self._failure = ""  # what is wrong with all frames from here on
+        self._av: Any = av
+        self._pixel_data, self._size, self._count = pixel_data, (width, height), count
         self._lock = threading.Lock()
-        most = -(-width // BLOCK) * -(-height // BLOCK) * BLOCK**2
-        limits = {"max_pixels": str(most)}
-        only = {"format_whitelist": FORMATS, "protocol_whitelist": "none"}
-        try:
-            source = io.BytesIO(_stream(pixel_data, count))
-            container: Any = av.open(source, mode="r", options=limits, container_options=only, **any_tags(av))
-            stream = container.streams.video[0]
-            stream.codec_context.options = limits
-            stream.codec_context.thread_count = 1  # the pool of threads has one for each core already
-            self._frames = frames_of(container, stream)
-        except Exception as error:  # FFmpeg's errors have many types
-            raise UndecodableImage(
-                f"the DICOM object holds no video that can be read ({type(error).__name__}); send it again"
-            ) from None
+        self._open()
 
     def frame(self, index: int) -> RawPicture:
         """Return the frame at ``index``, counted from 0.
@@ -73,6 +58,8 @@ class Video:
 
         """
         with self._lock:
+            if index < self._decoded and index not in self._kept:
+                self._open()
             while index not in self._kept:
                 self._kept[self._decoded] = self._next()
                 self._decoded += 1
@@ -84,10 +71,39 @@ class Video:
             raise UndecodableImage("this frame of the DICOM video is damaged; send the video again")
         return picture
 
+    def __del__(self) -> None:
+        self._close()
+
+    def _open(self) -> None:
+        self._close()
+        self._kept: dict[int, RawPicture | None] = {}  # None: damaged
+        self._decoded = 0
+        self._matrix: Matrix | None = None
+        self._failure = ""  # what is wrong with all frames from here on
+        width, height = self._size
+        most = -(-width // BLOCK) * -(-height // BLOCK) * BLOCK**2
+        limits = {"max_pixels": str(most)}
+        only = {"format_whitelist": FORMATS, "protocol_whitelist": "none"}
+        try:
+            source = io.BytesIO(_stream(self._pixel_data, self._count))
+            self._container = self._av.open(
+                source, mode="r", options=limits, container_options=only, **any_tags(self._av)
+            )
+            stream = self._container.streams.video[0]
+            stream.codec_context.options = limits
+            stream.codec_context.thread_count = 1  # the pool of threads has one for each core already
+            self._frames = frames_of(self._container, stream)
+        except Exception as error:  # FFmpeg's errors have many types
+            raise UndecodableImage(
+                f"the DICOM object holds no video that can be read ({type(error).__name__}); send it again"
+            ) from None
+
     def _close(self) -> None:
         """Free the decoder; container and stream of PyAV refer to each other, so they would stay until a collection."""
         self._frames = iter(())
-        gc.collect()
+        if self._container is not None:
+            self._container.close()
+            self._container = None
 
     def _next(self) -> RawPicture | None:
         if self._failure:

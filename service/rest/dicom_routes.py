@@ -81,5 +81,5 @@ async def respond(
 
 
 def _response(made: "seg.Written") -> Response:
-    headers = {LEFT_OUT: ", ".join(made.left_out)} if made.left_out else {}
+    headers = {"x-model": made.model_id} | ({LEFT_OUT: ", ".join(made.left_out)} if made.left_out else {})
     return Response(made.content, media_type=availability.MEDIA_TYPE, headers=headers)

@@ -92,7 +92,7 @@ async def test_a_segmentation_refers_to_its_source_and_holds_its_masks(omit: boo
     source = dicom(PICTURES, JPEG2000Lossless)
     async with serving() as it:
         answer = await sent(it, source, f"?omit_empty={omit}", accept="application/dicom")
-    assert answer.status_code == 200, answer.text
+    assert (answer.status_code, answer.headers["x-model"]) == (200, "red-00000000"), answer.text
     made = segmentation(answer.content)
     assert made.NumberOfFrames == (2 if omit else 3)
     assert made.get_segment_description(1).segmented_property_type.value == "68496003"
@@ -197,8 +197,9 @@ async def test_a_damaged_frame_harms_only_itself_but_makes_no_segmentation() -> 
     async with serving() as it:
         lines = [json.loads(line) for line in (await sent(it, made)).text.splitlines()]
         refused = await sent(it, made, accept="application/dicom")
-    assert [line["status"] for line in lines] == [200, 200, 422]
-    assert (refused.status_code, refused.json()["detail"][:8]) == (422, "frame 3:")
+        assert [line["status"] for line in lines] == [200, 200, 422]
+        assert (refused.status_code, refused.json()["detail"][:8]) == (422, "frame 3:")
+        assert it.metric("pranet_rejected_total", {"reason": "undecodable-image"}) == 2  # a line, and an answer
 
 
 async def test_a_hundred_frames_pass_without_being_held_decoded() -> None:

@@ -1,9 +1,11 @@
 """DICOM videos: an MPEG-2, H.264 or H.265 stream in an object, segmented frame by frame."""
 
 import base64
+import gc
 import io
 import json
 import sys
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from pydicom.uid import HEVCMP51, MPEG2MPML, MPEG4HP41, UID
 from service.errors import ServiceError
 from tests.support import processes
 from tests.support.dicom_objects import BOXES, DICOM, HAS_DICOM, NO_DICOM, dicom, segmentation, sent, valid, written
+from tests.support.patching import Patches
 from tests.support.pictures import SAMPLES, dice, mask_of, red_box
 from tests.support.processes import resident_bytes
 from tests.support.serving import serving
@@ -171,6 +174,34 @@ def test_frames_may_be_asked_for_out_of_order() -> None:
         picture = frames[index]()
         red = np.frombuffer(picture.data, np.uint8).reshape(128, 160, 3)[..., 0] > 127
         assert dice(red, MASKS[numbers[index]]) > 0.95
+
+
+def test_frames_may_be_asked_for_again_as_after_a_change_of_weights() -> None:
+    frames = study.read(written(video(stream(PICTURES))), 10**6).frames
+    first, again = ([each() for each in frames] for _ in range(2))
+    assert first == again
+    assert frames[0]() == first[0]
+
+
+@pytest.mark.parametrize("taken", [0, 1, 3])
+def test_a_video_is_freed_without_a_garbage_collection(taken: int, patched: Patches) -> None:
+    opened: list[weakref.ref[Any]] = []
+    real = av.open
+
+    def noting(source: Any, **options: Any) -> Any:
+        opened.append(weakref.ref(source))
+        return real(source, **options)
+
+    body = written(video(stream(PICTURES)))
+    patched(av, "open", noting)
+    gc.disable()
+    try:
+        frames = study.read(body, 10**6).frames
+        assert [len(each().data) for each in frames[:taken]] == [160 * 128 * 3] * taken
+        del frames
+        assert [each() for each in opened] == [None]
+    finally:
+        gc.enable()
 
 
 def test_a_video_is_not_decoded_beyond_the_pixels_that_are_allowed() -> None:
