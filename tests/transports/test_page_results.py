@@ -99,6 +99,28 @@ async def test_an_answer_that_does_not_come_is_asked_for_again_and_said_in_a_sen
         await playwright.expect(page.locator("#status")).to_be_empty()
 
 
+CUT_ONCE = """() => {
+    const real = window.fetch;
+    window.fetch = async (...given) => {
+        const answer = await real(...given);
+        window.fetch = real;
+        const lost = new ReadableStream({ start: (body) => body.error(new TypeError("network error")) });
+        return new Response(lost, answer);
+    };
+}"""  # an answer whose connection is lost after its headers
+
+
+async def test_an_answer_that_breaks_off_is_asked_for_again() -> None:
+    async with serving() as it, browser.opened(f"http://127.0.0.1:{it.port}/") as (page, faults):
+        await playwright.expect(page.locator("#status")).to_have_text("Ready.")
+        await page.evaluate(CUT_ONCE)
+        await page.click("[data-sample='polyp-1.jpg']")
+        await playwright.expect(page.locator("#status")).to_contain_text("The service cannot be reached. Trying again")
+        await playwright.expect(page.locator("#status")).to_contain_text("Segmented in")
+        await playwright.expect(page.locator("#error")).to_be_empty()
+        assert faults == []
+
+
 SIDE = 352  # pixels: the network's input, so that no resizing blurs an edge
 CORNER = (0, 0, 176, 176)  # a quarter of the picture
 SPOT = (300, 300, 320, 320)  # 0.3 %
@@ -337,6 +359,21 @@ async def test_the_page_follows_the_service_in_its_weights_and_its_threshold() -
         await page.click("[data-sample='polyp-2.jpg']")
         await playwright.expect(page.locator("#curl")).to_contain_text("polyp-2.jpg")
         assert faults == []
+
+
+async def test_the_threshold_of_the_service_counts_for_pictures_that_were_answered_before_it_came() -> None:
+    faint = Image.new("RGB", (SIDE, SIDE))
+    faint.paste((140, 0, 0), CORNER)  # probability 0.69
+    chosen = [{"name": f"{n}.png", "mimeType": "image/png", "buffer": encoded(faint)} for n in range(2)]
+    async with serving(threshold=0.9) as it, browser.opened(f"http://127.0.0.1:{it.port}/") as (page, _):
+        await page.route("**/info", lambda route: route.fulfill(status=503, json={"detail": "the service starts"}))
+        await page.reload()
+        await page.set_input_files("#file", chosen)
+        await playwright.expect(page.locator("#gallery-summary")).to_have_text("2 pictures, 2 with a polyp")
+        await page.unroute("**/info")
+        await playwright.expect(page.locator("#threshold-value")).to_have_text("0.90")
+        await playwright.expect(page.locator("#gallery-summary")).to_have_text("2 pictures, 0 with a polyp")
+        await playwright.expect(page.locator("#rows button").nth(1)).to_contain_text("No polyp found")
 
 
 async def test_a_score_just_below_its_threshold_is_never_shown_as_on_it() -> None:

@@ -256,6 +256,7 @@ async function introduce(signal) {
   if (!first) return;
   byId("threshold").value = chosenByService;
   mark(chosenByService);
+  await gallery.judgeAgain(threshold, work.signal); // pictures that were answered before
   if (!shown) say("Ready.");
 }
 

@@ -5,6 +5,7 @@ import { headers } from "./access.js";
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 8000;
 const PASSING = [429, 502, 503, 504]; // of the service or of a proxy in front of it
+const STREAMED = /^(application\/x-ndjson|multipart\/)/; // the parts of these are read, or not, as they come
 const UNREACHABLE = "The service cannot be reached.";
 const UNKNOWN = {
   403: "Something in front of the service forbids this; ask who runs it.",
@@ -47,8 +48,9 @@ export async function countdown(reason, milliseconds, waiting, signal) {
 function pause(milliseconds, signal) {
   return new Promise((resolve, reject) => {
     signal.throwIfAborted();
-    const timer = setTimeout(resolve, milliseconds);
-    signal.addEventListener("abort", () => (clearTimeout(timer), reject(signal.reason)), { once: true });
+    const abort = () => (clearTimeout(timer), reject(signal.reason));
+    const timer = setTimeout(() => (signal.removeEventListener("abort", abort), resolve()), milliseconds);
+    signal.addEventListener("abort", abort, { once: true });
   });
 }
 
@@ -85,8 +87,9 @@ async function attempt(path, options) {
   let answer;
   try {
     answer = await fetch(address(path), { ...options, headers: headers() });
+    if (answer.ok && !STREAMED.test(answer.headers.get("content-type"))) answer = new Response(await answer.blob(), answer);
   } catch (error) {
-    if (!(error instanceof TypeError)) throw error; // a TypeError of fetch: no answer at all
+    if (!(error instanceof TypeError)) throw error; // a TypeError of fetch: no answer, or not all of it
     return { reason: UNREACHABLE, seconds: 0 };
   }
   if (answer.ok) return { answer };
