@@ -3,18 +3,18 @@
 import asyncio
 import contextlib
 import itertools
-import json
 import math
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from types import TracebackType
-from typing import Literal, Self, TypeAlias
+from typing import Any, Literal, Self, TypeAlias
 
 import grpc
 
 from pranet_client.answers import BatchAnswer, Info, Segmentation
 from pranet_client.connection import Connection, Reply, Sent, to_sent
 from pranet_client.credentials import NO_ACCESS, Access
+from pranet_client.errors import UNREACHABLE, RequestFailed
 from pranet_client.inputs import Image, to_file
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from pranet_client.pictures import RawPicture, VideoFrame
@@ -146,10 +146,13 @@ class AsyncClient:
         files = [("file", (str(number), content)) for number, content in enumerate(contents)]
         query = _query(output="json", threshold=threshold, roi=roi)
         async with self._rest.opened("POST", "/segment/batch", params=query, files=files) as answer:
+            answered = 0
             async for line in answer.aiter_lines():
-                body = json.loads(line)
-                done = Segmentation.parse(body["segmentation"]) if "segmentation" in body else None
-                yield BatchAnswer(body["index"], done, None if done else problem(body["error"]))
+                yield self._rest.understood(answer, _batch_answer, line)
+                answered += 1
+        if answered < len(contents):  # a proxy may end a body by closing the connection
+            what = f"the answer broke off after {answered} of {len(contents)} pictures; send the others again"
+            raise RequestFailed(UNREACHABLE, what)
 
     async def info(self) -> Info:
         """Return the weights that answer now, and the limits of the service.
@@ -213,6 +216,11 @@ class AsyncClient:
                 source.check()
         finally:
             await source.close()
+
+
+def _batch_answer(body: dict[str, Any]) -> BatchAnswer:
+    done = Segmentation.parse(body["segmentation"]) if "segmentation" in body else None
+    return BatchAnswer(body["index"], done, None if done else problem(body["error"]))
 
 
 def _query(**options: str | float | None) -> dict[str, str | float]:

@@ -46,6 +46,7 @@ MATRICES = {
     ColorMatrix.BT2020: pb.COLOR_MATRIX_BT2020,
 }
 RANGES = {ColorRange.LIMITED: pb.COLOR_RANGE_LIMITED, ColorRange.FULL: pb.COLOR_RANGE_FULL}
+WITH_MASK = (pb.OUTPUT_UNSPECIFIED, pb.OUTPUT_MASK, pb.OUTPUT_POLYPS)
 LAST_ANSWERS_SECONDS = 1.0  # how long the answers of earlier frames are awaited after the source of frames failed
 DROP_NAMES = {
     pb.DROP_REASON_STALE: "stale",
@@ -63,16 +64,21 @@ class Reply:
     age_seconds: float  # from capture to the arrival of the answer, by this machine's clock, including all delays
     response: pb.StreamResponse | None  # None if the frame was lost
     image: Any = None  # what was given to ``stream`` for this frame
+    has_mask: bool = True  # whether an answer holds a mask: probabilities and overlays are none
 
     @property
     def mask(self) -> "npt.NDArray[np.uint8] | None":
         """Return the answered mask, uint8 (H, W): 255 on polyps, 0 elsewhere; None if there is no mask.
 
+        Probabilities and overlays are in ``response.mask.png``.
+
         Raises:
             InvalidInput: NumPy is not installed, or Pillow, which reads ``MASK_FORMAT_PNG``.
 
         """
-        return None if self.response is None or self.outcome != "answered" else read_mask(self.response.mask)
+        if self.response is None or self.outcome != "answered" or not self.has_mask:
+            return None
+        return read_mask(self.response.mask)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +89,9 @@ class Sent:
     image: Any  # what the caller gave
     request: pb.StreamRequest
 
-    def reply(self, outcome: str, response: pb.StreamResponse | None) -> Reply:
+    def reply(self, outcome: str, response: pb.StreamResponse | None, *, has_mask: bool = True) -> Reply:
         """Return the reply that has come now."""
-        return Reply(self.frame, outcome, time.monotonic() - self.frame.captured, response, self.image)
+        return Reply(self.frame, outcome, time.monotonic() - self.frame.captured, response, self.image, has_mask)
 
 
 class Connection:
@@ -125,10 +131,11 @@ class Connection:
         async with self._access.channel(self._target, CHANNEL_OPTIONS) as channel:
             stub = pb_grpc.SegmentationServiceStub(channel)  # type: ignore[no-untyped-call]
             call = stub.SegmentStream(metadata=self._access.metadata())
+            has_mask = self._config.output in WITH_MASK
             tasks = [asyncio.create_task(self._send(call)), asyncio.create_task(self._end_after_failure(call))]
             try:
                 async for response in call:
-                    yield self._unanswered.popleft().reply(_outcome(response), response)
+                    yield self._unanswered.popleft().reply(_outcome(response), response, has_mask=has_mask)
             except asyncio.CancelledError:
                 task = asyncio.current_task()
                 if task and task.cancelling():  # otherwise ``_end_after_failure`` cancelled the call

@@ -48,12 +48,15 @@ class RequestFailed(ClientError):
         retry_after: float | None = None,
         request_id: str | None = None,
     ) -> None:
-        super().__init__(f"{cause}: {detail}")
+        super().__init__(cause, detail)  # what ``pickle`` calls it with, as pools of processes do
         self.cause = cause
         self.detail = detail
         self.status = status
         self.retry_after = retry_after
         self.request_id = request_id
+
+    def __str__(self) -> str:
+        return f"{self.cause}: {self.detail}"
 
     @classmethod
     def unreachable(cls, address: str, reason: str, *, grpc: bool = True) -> Self:

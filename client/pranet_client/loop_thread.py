@@ -11,6 +11,7 @@ from pranet_client.errors import ClientError
 
 T = TypeVar("T")
 Outcome = Future[tuple[T | None, BaseException | None]]
+CLOSED = "this client is closed; create a new one"
 CANCELLED = (None, asyncio.CancelledError("cancelled before it began"))
 
 
@@ -22,6 +23,7 @@ class LoopThread:
         self._thread = threading.Thread(
             target=lambda: asyncio.run(self._run(started)), name="pranet-client", daemon=True
         )
+        self._closed = False
         self._thread.start()
         self._loop = started.result()
 
@@ -50,19 +52,22 @@ class LoopThread:
             self._loop.call_soon_threadsafe(start)
         except RuntimeError:
             coroutine.close()
-            raise ClientError("this client is closed; create a new one") from None
+            raise ClientError(CLOSED) from None
         try:
             result, error = outcome.result()
         except BaseException:  # such as KeyboardInterrupt
             self._loop.call_soon_threadsafe(lambda: task.result().cancel())
             outcome.result()
             raise
+        if isinstance(error, asyncio.CancelledError) and self._closed:  # ``close`` ended the loop meanwhile
+            raise ClientError(CLOSED) from None
         if error is not None:
             raise error
         return result  # type: ignore[return-value]
 
     def close(self) -> None:
         """End the loop with everything in it, and its thread."""
+        self._closed = True
         with contextlib.suppress(RuntimeError):  # it is closed
             self._loop.call_soon_threadsafe(self._stop.set)
         if threading.current_thread() is not self._thread:  # where the garbage collector may call this

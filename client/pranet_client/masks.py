@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 
-def read_mask(answer: pb.SegmentResponse) -> "npt.NDArray[np.uint8] | None":
-    """Return the mask of an answer over gRPC in any of its formats; None if its output is not a mask.
+def read_mask(answer: pb.SegmentResponse) -> "npt.NDArray[np.uint8]":
+    """Return the mask of an answer over gRPC, whose output is a mask or polyps, in any of its formats.
 
     Raises:
         InvalidInput: NumPy is not installed, or Pillow, which reads PNG.
@@ -27,7 +27,7 @@ def read_mask(answer: pb.SegmentResponse) -> "npt.NDArray[np.uint8] | None":
         bits: npt.NDArray[np.uint8] = numpy.unpackbits(rows, axis=1, count=answer.width) * numpy.uint8(255)
         return bits
     png: npt.NDArray[np.uint8] = numpy.asarray(require("PIL.Image").open(io.BytesIO(answer.png)))
-    return png if png.ndim == 2 and png.dtype == numpy.uint8 else None
+    return png
 
 
 def decode_run_lengths(counts: Sequence[int], width: int, height: int) -> "npt.NDArray[np.uint8]":

@@ -1,6 +1,7 @@
 """Requests over REST: in time, and repeated where that is safe, with errors that say what happened."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -53,8 +54,17 @@ class Rest:
 
         """
         answer = await self.request(method, path, **options)
+        return self.understood(answer, parse, answer.content)
+
+    def understood(self, answer: httpx.Response, parse: Callable[[Any], T], content: bytes | str) -> T:
+        """Return what ``parse`` makes of JSON in a successful answer.
+
+        Raises:
+            RequestFailed: the answer is not one of this service.
+
+        """
         try:
-            return parse(answer.json())
+            return parse(json.loads(content))
         except (ValueError, LookupError, TypeError) as error:
             reason = f"{self._http.base_url} answers, but not as this service does; check the address"
             raise RequestFailed(f"http-{answer.status_code}", reason, status=answer.status_code) from error

@@ -267,3 +267,15 @@ async def test_a_client_is_closed_by_the_end_of_its_life_and_refuses_calls_after
         client = await asyncio.to_thread(run)
         with pytest.raises(ClientError, match="closed"):
             client.segment(PICTURE)
+
+
+async def test_a_client_that_is_closed_in_another_thread_says_so_to_those_that_wait() -> None:
+    predictor = GatedPredictor()
+    async with serving(predictor) as it, asyncio.timeout(PATIENCE):
+        client = Client(f"http://127.0.0.1:{it.port}")
+        asking = asyncio.create_task(asyncio.to_thread(client.segment, PICTURE))
+        await until(lambda: it.service.segmenter.in_flight == 1)
+        await asyncio.to_thread(client.close)
+        with pytest.raises(ClientError, match="this client is closed"):
+            await asking
+        predictor.open()

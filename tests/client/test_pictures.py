@@ -154,6 +154,14 @@ async def test_a_reply_has_its_mask_in_every_format(format: Any) -> None:
         assert (good.frame.frame_id, bad.outcome, bad.mask) == (7, "failed", None)
 
 
+@pytest.mark.parametrize("output", ["OUTPUT_PROBABILITY", "OUTPUT_OVERLAY", "OUTPUT_POLYPS"])
+async def test_only_a_mask_is_given_as_a_mask(output: Any) -> None:
+    async with serving() as it, client_of(it) as client:
+        (reply,) = [each async for each in client.stream([PICTURE], StreamConfig(policy="POLICY_EVERY", output=output))]
+        assert reply.outcome == "answered"
+        assert (reply.mask is not None) == (output == "OUTPUT_POLYPS")
+
+
 async def test_a_batch_answers_each_picture_and_names_what_is_wrong_with_one() -> None:
     async with serving() as it, client_of(it) as client:
         answers = [each async for each in client.batch([PICTURE, b"<html>", ARRAY])]

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import pickle
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -133,6 +134,29 @@ async def test_an_answer_of_another_server_is_an_error_of_the_client() -> None:
     async with proxy(page) as (url, _), AsyncClient(url) as client:
         with pytest.raises(RequestFailed, match="answers, but not as this service does"):
             await client.segment(PICTURE)
+
+
+async def test_a_batch_of_another_server_is_an_error_of_the_client() -> None:
+    async with proxy(said(200, b"<html>")) as (url, _), AsyncClient(url) as client:
+        with pytest.raises(RequestFailed, match="answers, but not as this service does; check the address"):
+            [each async for each in client.batch([PICTURE])]
+
+
+async def test_a_batch_that_breaks_off_without_a_sign_is_noticed() -> None:
+    """In HTTP/1.0, as some proxies speak it, the end of the connection ends the body."""
+    error = b'{"index": 0, "error": {"status": 415, "type": "urn:pranet:error:unsupported-image", "detail": "x"}}'
+    answer = b"HTTP/1.0 200 OK\r\n\r\n" + error + b"\n"
+    async with proxy(answer) as (url, _), AsyncClient(url) as client:
+        answers = client.batch([PICTURE, PICTURE])
+        assert (await anext(answers)).index == 0
+        with pytest.raises(RequestFailed, match="broke off after 1 of 2 pictures; send the others again"):
+            await anext(answers)
+
+
+def test_an_error_reaches_the_parent_of_a_pool_of_processes() -> None:
+    sent = RequestFailed("queue-full", "the queue is full", status=429, retry_after=1.0, request_id="7")
+    came = pickle.loads(pickle.dumps(sent))
+    assert (str(came), vars(came)) == ("queue-full: the queue is full", vars(sent))
 
 
 def test_a_token_from_a_file_may_end_with_a_line_break_and_is_never_shown() -> None:
