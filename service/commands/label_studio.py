@@ -82,6 +82,7 @@ def _secret(flag: str, file: Path) -> str:
 def _bound(host: str, port: int) -> socket.socket:
     try:
         return listener(host, port)
-    except (OSError, OverflowError) as error:
-        reason = why(error) if isinstance(error, OSError) else str(error)
-        raise StartError(f"port {port} of {host} cannot be opened ({reason}); choose others: --host, --port") from error
+    except OSError as error:
+        raise StartError(
+            f"port {port} of {host} cannot be opened ({why(error)}); choose others: --host, --port"
+        ) from error

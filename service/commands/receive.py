@@ -6,6 +6,7 @@ import contextlib
 import functools
 import logging
 import os
+import re
 import signal
 import ssl
 import threading
@@ -30,7 +31,7 @@ from service.runtime import load_predictor, running
 from service.settings import Settings
 from service.tasks import until_first_ends
 
-LONGEST_TITLE = 16  # characters (PS3.5, 6.2)
+LONGEST_TITLE, TITLE = 16, re.compile(r"[ -\[\]-~]*")  # characters: printable ASCII but the backslash (PS3.5, 6.2)
 SWEEP_SECONDS = 10.0
 
 log = logging.getLogger(__name__)
@@ -59,8 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
     """
     settings = from_command_line(arguments)
     for title in (arguments.ae_title, *arguments.caller):
-        if not 0 < len(title.strip()) <= LONGEST_TITLE or not title.isascii():
-            raise TitleError(f"{title!r} is no AE title; give 1 to {LONGEST_TITLE} ASCII characters")
+        if not 0 < len(title.strip()) <= LONGEST_TITLE or not TITLE.fullmatch(title):
+            raise TitleError(f"{title!r} is no AE title; give 1 to {LONGEST_TITLE} ASCII characters, none of them \\")
     threading.excepthook = _failed_thread
     code = uvloop.run(_receive(arguments, settings))
     logging.shutdown()

@@ -143,7 +143,9 @@ async def _show(statistics: StreamStatistics) -> None:
 def _takers(arguments: argparse.Namespace, source: Source, stack: contextlib.ExitStack) -> Iterator[Take]:
     if arguments.out:
         stack.enter_context(targets.writing("--out", arguments.out))
-        writer = OverlayWriter(arguments.out, source.fps, source.time_base, partial=ENDINGS)
+        writer = OverlayWriter(
+            arguments.out, source.fps, source.time_base, pixel_aspect=source.pixel_aspect, partial=ENDINGS
+        )
         yield _Drawing(stack.enter_context(writer)).take
     if arguments.save_masks:
         stack.enter_context(targets.writing("--save-masks", arguments.save_masks))

@@ -26,9 +26,10 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError("no token file is given; set --api-tokens-file FILE, or PRANET_API_TOKENS_FILE")
     try:
         code = ACTIONS[arguments.act](arguments, path)
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise TokensError(
-            f"{path} cannot be {arguments.done} ({error.strerror}); check the path and its permissions"
+            f"{path} cannot be {arguments.done} ({reason}); check the path and its permissions"
         ) from error
     return code
 
@@ -38,22 +39,24 @@ def _add(arguments: argparse.Namespace, path: Path) -> int:
         raise TokensError(
             f"{arguments.name!r} is not a valid name; use up to 64 letters, digits, dots, dashes and underscores"
         )
-    text = path.read_text() if path.exists() else f"{HEADER}\n"
-    if arguments.name in (token.name for token in parse(text)):
-        raise TokensError(f"{arguments.name} already has a token; use another name, or remove it first")
     secret = PREFIX + secrets.token_urlsafe(32)
-    line = Token(arguments.name, digest_of(secret), arguments.expires).line()
-    files.write(path, f"{text.rstrip()}\n{line}\n", mode=files.PRIVATE)
+    with files.replacing(path, mode=files.PRIVATE) as draft:  # before it is read: no other command changes it meanwhile
+        text = path.read_text() if path.exists() else f"{HEADER}\n"
+        if arguments.name in (token.name for token in parse(text)):
+            raise TokensError(f"{arguments.name} already has a token; use another name, or remove it first")
+        line = Token(arguments.name, digest_of(secret), arguments.expires).line()
+        draft.write_text(f"{text.rstrip()}\n{line}\n")
     print(secret)
     return 0
 
 
 def _remove(arguments: argparse.Namespace, path: Path) -> int:
-    text = path.read_text()
-    if arguments.name not in (token.name for token in parse(text)):
-        raise TokensError(f"{path} has no token named {arguments.name}; give a name from the file")
-    kept = [line for line in text.splitlines() if line.strip().partition(":")[0] != arguments.name]
-    files.write(path, "\n".join([*kept, ""]), mode=files.PRIVATE)
+    with files.replacing(path, mode=files.PRIVATE) as draft:
+        text = path.read_text()
+        if arguments.name not in (token.name for token in parse(text)):
+            raise TokensError(f"{path} has no token named {arguments.name}; give a name from the file")
+        kept = [line for line in text.splitlines() if line.strip().partition(":")[0] != arguments.name]
+        draft.write_text("\n".join([*kept, ""]))
     return 0
 
 

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -92,6 +93,16 @@ async def test_a_served_frame_is_measured_with_the_servers_own_processor_time(tr
     assert answers
     assert not any(answer.error for answer in answers)
     assert window.server_cpu is not None
+
+
+@pytest.mark.parametrize("page", ["<html>no</html>", '{"detail": "forbidden"}'])
+async def test_a_proxy_that_hides_the_metrics_leaves_the_processor_time_out(page: str) -> None:
+    proxy = httpx.MockTransport(lambda request: httpx.Response(403, text=page))
+    async with httpx.AsyncClient(transport=proxy, base_url="http://proxy") as client:
+
+        async def send(image: bytes) -> None: ...
+
+        assert await servers.Server(send, client).cpu_seconds() is None
 
 
 async def test_a_server_that_is_not_there_is_named_with_the_command_that_starts_one() -> None:

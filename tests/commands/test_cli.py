@@ -35,6 +35,23 @@ def test_an_error_of_the_user_is_one_line_and_exit_code_2() -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("receive", "--spool", "s", "--stow-url", "http://pacs", "--dicom-port", "112345"),
+        ("receive", "--spool", "s", "--stow-url", "http://pacs", "--metrics-port", "-1"),
+        ("label-studio", "--label-studio-url", "http://ls", "--label-studio-token-file", "t", "--port", "65536"),
+    ],
+)
+def test_a_port_that_is_none_is_refused_before_anything_is_loaded(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert f"{words[-1]} is no port; give a number from 0 to 65535" in capsys.readouterr().err
+
+
 def test_a_file_where_a_folder_must_go_is_one_line_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "taken").touch()
     assert main(["segment", str(SAMPLES[0]), "-o", str(tmp_path / "taken")]) == 2

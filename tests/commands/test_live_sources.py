@@ -9,14 +9,18 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from time import monotonic
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from model.errors import SourceError
 from service.commands.main import main
-from service.commands.video import live
+from service.commands.video import live, source
+from service.commands.video.decoding import TimedPicture
 from service.commands.video.live import Live, shown
+from service.commands.video.source import Source, paced
 from tests.support import videos
 from tests.support.patching import Patches
 from tests.support.predictors import PATIENCE
@@ -109,12 +113,37 @@ def test_a_source_that_waits_can_be_closed(transport_stream: bytes, caplog: pyte
         assert not reading.is_alive()
 
 
+def test_of_a_camera_no_more_frames_are_sent_than_wanted(patched: Patches) -> None:
+    now = 0.0
+
+    def pictures() -> Iterator[TimedPicture]:
+        nonlocal now
+        for number in (*range(30), *range(300, 330)):  # it pauses for 9 s
+            now = number / 29.99
+            yield TimedPicture(b"", None)
+
+    patched(source, "time", SimpleNamespace(monotonic=lambda: now))
+    camera: Any = object()
+    sent = list(paced(Source(pictures(), 30, live=camera), 15, None, hold=True))
+    assert [each.frame_id for each in sent] == list(range(30))
+    assert [round(30 * each.captured) for each in sent] == [*range(0, 30, 2), *range(300, 330, 2)]
+
+
+def test_a_video_in_a_folder_of_memory_is_no_camera(tmp_path: Path, patched: Patches) -> None:
+    film = videos.write(tmp_path / "film.mp4", [Image.new("RGB", (64, 48))])
+    patched(source, "CAMERAS", f"{tmp_path}/video")
+    assert not source.open_source(str(film)).live
+
+
 @pytest.mark.parametrize(
     ("address", "expected"),
     [
         ("rtsp://doctor:secret@camera:554/room/1", "rtsp://camera:554/room/1"),
         ("rtsp://camera/user=doctor&password=secret&channel=1", "rtsp://camera/"),
         ("http://camera/video?token=secret", "http://camera/video"),
+        ("rtsp://doctor:sec/r?e#t[@camera/room/1", "rtsp://camera/room/1"),
+        ("rtsp://doctor:p@secret@camera/", "rtsp://camera/"),
+        ("rtsp://camera", "rtsp://camera"),
         ("/dev/video0", "/dev/video0"),
     ],
 )

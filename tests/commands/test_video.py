@@ -101,6 +101,16 @@ def test_a_written_video_says_its_colours_and_keeps_its_times(tmp_path: Path) ->
     assert np.abs(frames[0].astype(int) - OUTLINE_COLOUR).max() <= 2
 
 
+async def test_a_written_video_has_the_pixel_aspect_of_its_source(tmp_path: Path) -> None:
+    """PAL of 4:3 has 720 columns: players stretch each pixel to 16:15 of its height."""
+    film = videos.write(tmp_path / "pal.mp4", [red_box(720, 576, (40, 30, 120, 90))] * 2, pixel_aspect=Fraction(16, 15))
+    out = tmp_path / "out.mp4"
+    async with serving(RedPredictor()) as it:
+        command = ["stream", str(film), "--server", f"127.0.0.1:{it.grpc_port}", "--out", str(out)]
+        assert await asyncio.to_thread(main, command) == 0
+    assert videos.read(out)[2]["pixel_aspect"] == Fraction(16, 15)
+
+
 @pytest.mark.parametrize("fps", [0.4, 23.976, 24, 29.97, 30])
 def test_pictures_without_times_are_shown_at_their_rate(fps: float, tmp_path: Path) -> None:
     with VideoWriter(tmp_path / "out.mp4", fps) as writer:

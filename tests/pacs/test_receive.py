@@ -118,6 +118,8 @@ async def test_no_log_line_names_a_patient(
         (("--stow-url", "pacs/dicom-web"), "https://HOST/dicom-web"),
         (("--ae-title", "LONGER-THAN-SIXTEEN"), "1 to 16 ASCII characters"),
         (("--caller", " "), "1 to 16 ASCII characters"),
+        (("--ae-title", "POLYPS\\ONE"), "none of them \\"),
+        (("--caller", "ENDO\n1"), "1 to 16 ASCII characters"),
         (("--token-file", "nowhere"), "--token-file nowhere"),
     ],
 )

@@ -23,6 +23,7 @@ def write(
     time_base: Fraction = Fraction(1, 25),
     matrix: int | None = None,
     gop: int = 250,
+    pixel_aspect: Fraction = Fraction(1),
 ) -> Path:
     """Write a lossless-looking H.264 video.
 
@@ -33,11 +34,13 @@ def write(
         time_base: seconds.
         matrix: of ITU-T H.273, converted and tagged; None: BT.601 without a tag.
         gop: frames from a key frame to the next.
+        pixel_aspect: width of a pixel by its height.
 
     """
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25, options={"crf": "1", "preset": "ultrafast", "g": str(gop)})
         stream.codec_context.time_base = time_base
+        stream.codec_context.sample_aspect_ratio = pixel_aspect
         if matrix is not None:
             stream.codec_context.colorspace = matrix
         for number, picture in enumerate(pictures):
@@ -68,6 +71,7 @@ def read(path: Path) -> tuple[list[Pixels], list[float], Any]:
         context = stream.codec_context
         facts = {
             "tags": (context.colorspace, context.color_primaries, context.color_trc, context.color_range),
+            "pixel_aspect": stream.sample_aspect_ratio,
             "seconds": float(container.duration / av.time_base),
             "kinds": [each.type for each in container.streams],
         }

@@ -13,12 +13,12 @@ from model.weights import checkpoint
 from model.weights.weights_file import WeightsFile
 
 
-# On a CPU the service uses float32 only; the others show what a GPU's arithmetic does to published weights.
 def limit_threads(threads: int | None = None) -> None:
     """Let PyTorch compute with so many threads at most, by default one for each usable core: it knows no quota."""
     torch.set_num_threads(min(torch.get_num_threads(), threads or usable_cores()))
 
 
+# On a CPU the service uses float32 only; the others show what a GPU's arithmetic does to published weights.
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 

@@ -29,10 +29,10 @@ class Server:
         """Return the CPU time that the server's ``/metrics`` report, seconds; None if they do not."""
         try:
             text = (await self.metrics.get("/metrics")).text
-        except httpx.TransportError:
+            samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
+            return next((sample.value for sample in samples if sample.name == CPU_SERIES), None)
+        except (httpx.TransportError, ValueError):  # a proxy may answer in its place, and with a page
             return None
-        samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
-        return next((sample.value for sample in samples if sample.name == CPU_SERIES), None)
 
 
 @asynccontextmanager

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from service.commands.flags.access import add_access_options
+from service.commands.flags.access import add_access_options, port
 
 SERVER = "http://127.0.0.1:8000"
 LABEL_STUDIO = "http://127.0.0.1:8080"
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare where the back end listens, the server that it asks, and the Label Studio that has the pictures."""
     add = parser.add_argument
     add("--host", default=HOST, help=f"address to listen on (default: {HOST})")
-    add("--port", type=int, default=PORT, help=f"port to listen on; 0 takes a free one (default: {PORT})")
+    add("--port", type=port, default=PORT, help=f"port to listen on; 0 takes a free one (default: {PORT})")
     add("--login-file", type=Path, metavar="FILE", help="file with NAME:PASSWORD, which Label Studio must then send")
     add("--server", default=SERVER, metavar="URL", help=f"REST address of the server (default: {SERVER})")
     group = parser.add_argument_group("Label Studio", "which has the pictures; none are fetched from elsewhere")

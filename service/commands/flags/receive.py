@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from service.commands.flags.access import add_access_options
+from service.commands.flags.access import add_access_options, port
 from service.commands.flags.settings import add_settings
 
 AE_TITLE, PORT = "PRANET", 11112  # the port that IANA has registered for DICOM
@@ -25,12 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--stow-url", required=True, metavar="URL", help="DICOMweb address of the PACS, such as https://pacs/dicom-web")
     add(
         "--dicom-port",
-        type=int,
+        type=port,
         default=PORT,
         metavar="N",
         help=f"port for C-STORE; 0 for a free one (default: {PORT})",
     )
-    add("--metrics-port", type=int, metavar="N", help="port for Prometheus, /metrics (default: none)")
+    add("--metrics-port", type=port, metavar="N", help="port for Prometheus, /metrics (default: none)")
     add("--ae-title", default=AE_TITLE, metavar="AE", help=f"AE title that peers must call (default: {AE_TITLE})")
     add(
         "--caller", action="append", default=[], metavar="AE", help="AE title that may store; repeatable (default: any)"

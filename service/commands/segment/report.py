@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any, Self, TextIO
 
 from model import files, targets
+from model.errors import UserError
 from model.targets import Targets
 from service.commands.segment.inputs import DASH
 
 JSONL, CSV = "--jsonl", "--csv"
+KEPT_AFTER = (KeyboardInterrupt, UserError)  # the rows tell of outputs that are there; not if a row cannot be written
 ANY_NAME = "surrogateescape"  # the bytes of names that are not UTF-8 are kept
 
 
@@ -75,7 +77,7 @@ class Report:
         stack.enter_context(targets.writing(flag, path))
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and self._new[flag]:  # --overwrite
-            path = stack.enter_context(files.replacing(path))
+            path = stack.enter_context(files.replacing(path, partial=KEPT_AFTER))
         elif path.exists():
             _cut_half_a_row(path)
         return stack.enter_context(path.open("a", encoding="utf-8", errors=ANY_NAME, newline="", buffering=1))

@@ -1,6 +1,7 @@
 """Segments what ``pranet segment`` found, on the data path of the service."""
 
 import asyncio
+import contextlib
 import math
 import sys
 from collections.abc import Sequence
@@ -31,12 +32,13 @@ from service.settings import Settings
 from service.tasks import FirstErrorTaskGroup
 
 AT_ONCE_PER_BATCH = 2  # one batch on the device while the next is decoded
+LARGE_BYTES = 16 * 2**20  # of a file: more is a DICOM object of many frames, which is held up to three times
 
 
 async def segment_all(
     jobs: Sequence[AnyJob], options: Options, wanted: Wanted, settings: Settings, targets: Targets, report: Report
 ) -> None:
-    """Segment files at once, but videos one by one.
+    """Segment files at once, but videos and large files one by one.
 
     Raises:
         TargetError: an output cannot be written.
@@ -46,17 +48,26 @@ async def segment_all(
     """
     async with running(settings, load_predictor(settings)) as service:
         service.readiness.enter(Phase.SERVING)  # without a warm-up: a slow first frame does not matter here
-        places, one_video = asyncio.Semaphore(AT_ONCE_PER_BATCH * service.max_batch_size), asyncio.Lock()
+        places = asyncio.Semaphore(AT_ONCE_PER_BATCH * service.max_batch_size)
+        one_video, one_large = asyncio.Lock(), asyncio.Lock()
         with tqdm(total=len(jobs), unit="file", disable=None) as bar:
             session = Session(service, options, wanted, targets, report, bar)
 
             async def one(job: AnyJob) -> None:
                 async with one_video if _is_video(job) else places:
-                    await session.segment(job)
+                    is_large = not _is_video(job) and await asyncio.to_thread(_bytes, job) > LARGE_BYTES
+                    async with one_large if is_large else contextlib.nullcontext():
+                        await session.segment(job)
 
             async with FirstErrorTaskGroup() as tasks:
                 for job in jobs:
                     tasks.create_task(one(job))
+
+
+def _bytes(job: AnyJob) -> int:
+    with contextlib.suppress(OSError):  # reading it will say so
+        return sum(source.stat().st_size for source in job.sources)
+    return 0
 
 
 def _is_video(job: AnyJob) -> bool:
@@ -117,7 +128,7 @@ class Session:
 
     async def _picture(self, job: Job) -> None:
         image = await asyncio.to_thread(read, job.source, self._service.settings.max_image_bytes, "--max-image-bytes")
-        done = await self._service.segmenter.segment(Frame(source=image, options=self._asked))
+        done = await self._service.segmenter.segment(Frame(source=image, options=self._asked, waits_for_place=True))
         await self._write(job, job.target, None, done, lambda: image)
 
     async def _video(self, job: Job | Drawing) -> None:

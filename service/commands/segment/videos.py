@@ -104,7 +104,13 @@ class Results:
                 self._lines = stack.enter_context(draft.open("w"))
             if self._overlay is not None:
                 _prepare(stack, OUT, self._overlay)
-                video = OverlayWriter(self._overlay, self._source.fps, self._source.time_base, partial=KEPT_AFTER)
+                video = OverlayWriter(
+                    self._overlay,
+                    self._source.fps,
+                    self._source.time_base,
+                    pixel_aspect=self._source.pixel_aspect,
+                    partial=KEPT_AFTER,
+                )
                 self._video = stack.enter_context(video)
             self._open = stack.pop_all()
         return self

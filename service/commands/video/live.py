@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 from model.errors import SourceError
 from service.commands.video.decoding import TimedPicture, upright_picture
@@ -27,11 +26,12 @@ log = logging.getLogger(__name__)
 
 def shown(address: str) -> str:
     """Return an address without what may be a secret: the user, and everything that has the form name=value."""
-    if "://" not in address:
+    scheme, separator, rest = address.partition("://")
+    if not separator:
         return address
-    parts = urlsplit(address)
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}{re.sub(r'[^/]*=.*', '', parts.path)}"
+    rest = re.split(r"[?#]", rest.rpartition("@")[2])[0]  # a password may hold any character, even those of a path
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host}{slash}{re.sub(r'[^/]*=.*', '', path)}"
 
 
 class Live:
@@ -61,6 +61,7 @@ class Live:
             raise SourceError(f"{error}; {ADVICE}") from None
         self._opened: tuple[Any, Any] | None = opened
         self.fps = float(opened[1].average_rate or 0.0)  # frames a second; 0: not said
+        self.pixel_aspect = opened[1].sample_aspect_ratio  # width of a pixel by its height; None: not said
 
     def close(self) -> None:
         """Stop; ``pictures`` ends within ``SILENT_SECONDS``."""

@@ -20,6 +20,7 @@ from service.commands.video.pyav import load_av, reason
 from service.frames.decoded_video import any_tags
 
 DEMO = "demo:"
+CAMERAS = "/dev/video"  # other folders there, such as /dev/shm, hold files
 DEFAULT_FPS = 30.0  # of a source without a frame rate
 RTP_CLOCK = Fraction(1, 90_000)  # of video, seconds (RFC 3551): the time base of live sources
 
@@ -31,6 +32,7 @@ class Source:
         pictures: the frames; those of a source without times of its own are numbered through.
         fps: frame rate, frames a second.
         time_base: unit of the presentation times, seconds; None: one frame.
+        pixel_aspect: width of a pixel by its height; video of PAL and NTSC has other pixels than squares.
         count: number of frames, as far as a file's header says; None: unknown.
         live: a camera, which delivers frames at its own rate.
 
@@ -42,12 +44,14 @@ class Source:
         fps: float,
         *,
         time_base: Fraction | None = None,
+        pixel_aspect: Fraction | None = None,
         count: int | None = None,
         live: Live | None = None,
     ) -> None:
         self.pictures = pictures
         self.fps = fps
         self.time_base = time_base
+        self.pixel_aspect = pixel_aspect or Fraction(1)
         self.count = count
         self._live = live
 
@@ -83,9 +87,10 @@ def open_source(name: str, *, raw: bool = False, fps: float | None = None, until
         if not pictures:
             raise SourceError(f"{path} holds no pictures; give a folder with {', '.join(sorted(PICTURES))} files")
         return _pictures((file.read_bytes() for file in pictures), fps)
-    if "://" in name or name.startswith("/dev/"):
+    if "://" in name or name.startswith(CAMERAS):
         live = Live(name, raw=raw, until=until)
-        return Source(live.pictures(), live.fps or DEFAULT_FPS, time_base=RTP_CLOCK, live=live)
+        rate = live.fps or DEFAULT_FPS
+        return Source(live.pictures(), rate, time_base=RTP_CLOCK, pixel_aspect=live.pixel_aspect, live=live)
     if not path.exists():
         raise SourceError(
             f"{name} does not exist; give a file, a folder of frames, /dev/videoN, an rtsp:// address or {DEMO}"
@@ -98,20 +103,33 @@ def paced(source: Source, fps: float | None, limit_seconds: float | None, *, hol
 
     Args:
         source: the pictures.
-        fps: how many frames to send a second; None: as their presentation times say.
+        fps: how many frames to send a second, of a camera at most; None: as their presentation times say.
         limit_seconds: stop after this time; None: at the end of the source.
         hold: yield the frames of a recording in time, like a camera, instead of as fast as possible.
 
     """
     began = time.monotonic()
     hold = hold and not source.live
-    for number, shot in enumerate(source.pictures):
+    pictures = _thinned(source.pictures, fps) if source.live and fps else source.pictures
+    for number, shot in enumerate(pictures):
         due = began + (number / fps if fps else shot.seconds or 0.0)
         if limit_seconds is not None and (due if hold else time.monotonic()) - began >= limit_seconds:
             return
         if hold:
             time.sleep(max(0.0, due - time.monotonic()))
         yield VideoFrame(number, shot.picture, time.monotonic(), shot.seconds, shot.damaged)
+
+
+def _thinned(pictures: Iterable[TimedPicture], fps: float) -> Iterator[TimedPicture]:
+    """Pass over the pictures of a camera that come too early for a frame rate."""
+    due = -math.inf
+    for shot in pictures:
+        now = time.monotonic()
+        if now >= due:
+            due += 1 / fps
+            if due <= now:  # the first one, or a pause: nothing is caught up
+                due = now + 1 / fps
+            yield shot
 
 
 def _pictures(pictures: Iterable[bytes], fps: float | None) -> Source:
@@ -131,7 +149,8 @@ def _file(name: str, raw: bool) -> Source:
     stream.thread_type = "AUTO"
     fps = float(stream.average_rate or DEFAULT_FPS)
     count = stream.frames or (round(float(stream.duration * stream.time_base) * fps) if stream.duration else None)
-    return Source(_frames(name, container, stream, raw, fps), fps, time_base=stream.time_base, count=count)
+    pictures, pixel_aspect = _frames(name, container, stream, raw, fps), stream.sample_aspect_ratio
+    return Source(pictures, fps, time_base=stream.time_base, pixel_aspect=pixel_aspect, count=count)
 
 
 def _frames(name: str, container: Any, stream: Any, raw: bool, fps: float) -> Iterator[TimedPicture]:

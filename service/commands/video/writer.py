@@ -30,6 +30,7 @@ class VideoWriter:
         path: the file; its suffix chooses the container.
         fps: frame rate of the source, frames a second: how long the last picture is shown.
         time_base: the source's unit of time, seconds; None: one frame.
+        pixel_aspect: width of a pixel by its height, for players.
         partial: exceptions after which the pictures before are kept; after others, what was there stays.
 
     Raises:
@@ -44,11 +45,13 @@ class VideoWriter:
         fps: float,
         time_base: Fraction | None = None,
         *,
+        pixel_aspect: Fraction = Fraction(1),
         partial: tuple[type[BaseException], ...] = (),
     ) -> None:
         self._av = load_av()
         self._path = path
         self._partial = partial
+        self._pixel_aspect = pixel_aspect
         self._rate = Fraction(fps).limit_denominator(1_001)
         self._time_base = time_base or 1 / self._rate
         self._stream: Any = None
@@ -95,6 +98,7 @@ class VideoWriter:
         self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
         context = self._stream.codec_context
         context.time_base = self._time_base
+        context.sample_aspect_ratio = self._pixel_aspect
         context.colorspace = context.color_primaries = context.color_trc = BT709
         context.color_range = LIMITED
 
@@ -128,9 +132,10 @@ class OverlayWriter:
         fps: float,
         time_base: Fraction | None = None,
         *,
+        pixel_aspect: Fraction = Fraction(1),
         partial: tuple[type[BaseException], ...] = (),
     ) -> None:
-        self._video = VideoWriter(path, fps, time_base, partial=partial)
+        self._video = VideoWriter(path, fps, time_base, pixel_aspect=pixel_aspect, partial=partial)
         self._mask: Pixels | None = None
 
     def __enter__(self) -> Self:
