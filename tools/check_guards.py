@@ -14,11 +14,12 @@ import pytest
 from tests.support.pictures import ROOT
 from tools.guards.data_path import DATA_PATH
 from tools.guards.guard import Guard
+from tools.guards.programs import PROGRAMS
 from tools.guards.transports import AROUND
 
 PATIENCE = 300.0  # seconds; a test that hangs longer without its guard has failed
 FAILED = 1  # pytest's exit code if a test failed; other codes mean that none ran
-GUARDS = [*DATA_PATH, *AROUND]
+GUARDS = [*DATA_PATH, *AROUND, *PROGRAMS]
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import pytest
 from tests.support.pictures import ROOT
 from tools.guards.data_path import DATA_PATH
 from tools.guards.guard import Guard
+from tools.guards.programs import PROGRAMS
 from tools.guards.transports import AROUND
 
 MOST = 15
@@ -81,7 +82,7 @@ def test_every_name_exists_that_a_tool_imports(tool: Path) -> None:
     assert missing == []
 
 
-@pytest.mark.parametrize("guard", [*DATA_PATH, *AROUND], ids=lambda guard: guard.rules_out)
+@pytest.mark.parametrize("guard", [*DATA_PATH, *AROUND, *PROGRAMS], ids=lambda guard: guard.rules_out)
 def test_every_guard_stands_in_its_file_once_and_has_its_test(guard: Guard) -> None:
     """``make guards-check`` takes long and is run by hand."""
     assert (ROOT / guard.file).read_text().count(guard.line) == 1

@@ -391,6 +391,26 @@ def test_two_changes_within_a_tick_of_the_clock_are_both_seen(tokens: Path) -> N
         assert read.holder(name) == name
 
 
+def test_of_two_changes_at_once_one_is_refused_and_none_is_lost(
+    tokens: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = tokens.read_bytes()
+    for what in (("add", "room-1"), ("remove", "good")):
+        with files.replacing(tokens) as draft:
+            draft.write_bytes(before)
+            assert cli.main(["tokens", *what, "--api-tokens-file", str(tokens)]) == 2
+            assert "another command is writing" in capsys.readouterr().err
+        assert tokens.read_bytes() == before
+
+
+def test_a_tokens_file_that_is_no_text_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "tokens"
+    path.write_bytes(b"\xff\xfe")
+    for what in (("add", "room-1"), ("remove", "good"), ("list",)):
+        assert cli.main(["tokens", *what, "--api-tokens-file", str(path)]) == 2
+        assert "(it is no text)" in capsys.readouterr().err
+
+
 def test_a_killed_change_leaves_the_tokens_as_they_were(tokens: Path) -> None:
     before = tokens.read_bytes()
     for what in (("add", "room-1"), ("remove", "good")):

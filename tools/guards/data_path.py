@@ -228,4 +228,25 @@ DATA_PATH = [
         "pass",
         "robustness/test_held_memory.py::test_a_large_message_is_let_go_once_its_call_is_over",
     ),
+    Guard(
+        "a frame that was refused counts as one that failed",
+        "service/frames/segmenter.py",
+        "if frame.begun:  # otherwise it was refused, and is counted by cause",
+        "if True:",
+        "robustness/test_faults.py::test_a_full_queue_refuses_before_it_decodes",
+    ),
+    Guard(
+        "a DICOM video cannot be segmented again after a change of weights",
+        "service/dicom/video.py",
+        "if index < self._decoded and index not in self._kept:",
+        "if False:",
+        "dicom/test_video.py::test_frames_may_be_asked_for_again_as_after_a_change_of_weights",
+    ),
+    Guard(
+        "a DICOM video stays in memory until a garbage collection",
+        "service/dicom/video.py",
+        "self._container.close()",
+        "pass",
+        "dicom/test_video.py::test_a_video_is_freed_without_a_garbage_collection",
+    ),
 ]
