@@ -4,6 +4,7 @@ Each guard (``tools.guards``) names a failure, the line that prevents it here, a
 the project the line is replaced, and the test must fail; with all lines in place, all tests must pass.
 """
 
+import os
 import shutil
 import subprocess
 import sys
@@ -35,7 +36,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def outcome(project: Path, *tests: str) -> int:
     """Run tests and return pytest's exit code; a test that hangs counts as failed."""
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
-    process = subprocess.Popen([*command, *(f"tests/{test}" for test in tests)], cwd=project)
+    environment = os.environ | {
+        "PYTHONPATH": str(project / "client")
+    }  # otherwise the client would be the installed one
+    process = subprocess.Popen([*command, *(f"tests/{test}" for test in tests)], cwd=project, env=environment)
     try:
         return process.wait(PATIENCE)
     except subprocess.TimeoutExpired:

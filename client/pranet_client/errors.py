@@ -10,6 +10,7 @@ from typing import Self
 
 ERROR_METADATA_KEY = "pranet-error"  # the entry of gRPC's trailing metadata that names the cause
 UNREACHABLE = "unreachable"
+CLOSED = "this client is closed; create a new one"
 OF_HTTP1 = ("http1", "SETTINGS")  # in what gRPC says of a port that speaks HTTP/1.1
 UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"  # in the reasons of OpenSSL
 

@@ -7,11 +7,10 @@ from collections.abc import Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from pranet_client.errors import ClientError
+from pranet_client.errors import CLOSED, ClientError
 
 T = TypeVar("T")
 Outcome = Future[tuple[T | None, BaseException | None]]
-CLOSED = "this client is closed; create a new one"
 CANCELLED = (None, asyncio.CancelledError("cancelled before it began"))
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from pranet_client.errors import RequestFailed
+from pranet_client.errors import CLOSED, ClientError, RequestFailed
 
 REPEATED = (429, 503)  # the service did not begin the work
 BROKEN = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)  # a connection, such as an idle one, was closed
@@ -75,6 +75,7 @@ class Rest:
 
         Raises:
             RequestFailed: see ``request``.
+            ClientError: the connections are closed.
 
         """
         end = asyncio.get_running_loop().time() + self._timeout
@@ -87,6 +88,8 @@ class Rest:
         except httpx.TimeoutException:
             raise self._too_slow() from None
         except httpx.TransportError as error:
+            if self._http.is_closed:
+                raise ClientError(CLOSED) from None
             reason = str(error) or type(error).__name__
             raise RequestFailed.unreachable(str(self._http.base_url), reason, grpc=False) from error
 
@@ -94,6 +97,8 @@ class Rest:
         left = self._retries
         failure: Exception | None = None
         while True:
+            if self._http.is_closed:  # by its owner, perhaps meanwhile
+                raise ClientError(CLOSED)
             pause = REPEAT_SECONDS
             try:
                 answer = await self._http.send(request, stream=True)

@@ -269,6 +269,20 @@ async def test_a_client_is_closed_by_the_end_of_its_life_and_refuses_calls_after
             client.segment(PICTURE)
 
 
+@pytest.mark.parametrize("retries", [0, 2])
+async def test_a_client_that_is_closed_says_so_before_and_during_a_call(retries: int) -> None:
+    predictor = GatedPredictor()
+    async with serving(predictor) as it, asyncio.timeout(PATIENCE):
+        client = AsyncClient(f"http://127.0.0.1:{it.port}", retries=retries)
+        asking = asyncio.create_task(client.segment(PICTURE))
+        await until(lambda: it.service.segmenter.in_flight == 1)
+        await client.aclose()
+        for call in (asking, client.segment(PICTURE)):
+            with pytest.raises(ClientError, match="this client is closed"):
+                await call
+        predictor.open()
+
+
 async def test_a_client_that_is_closed_in_another_thread_says_so_to_those_that_wait() -> None:
     predictor = GatedPredictor()
     async with serving(predictor) as it, asyncio.timeout(PATIENCE):
