@@ -41,6 +41,7 @@ from typing import ClassVar, Self
 from grpc import StatusCode
 
 RETRY_AFTER_SECONDS = 1
+MOST_BYTES = 2000  # of a message; what was sent may be part of it
 CLIENT_CLOSED_REQUEST = 499  # nginx's number; it is only logged, since no client is left to answer
 
 
@@ -53,6 +54,9 @@ class ServiceError(Exception):
     retry_after: int | None = None  # seconds; an instance may override its class
 
     def __init__(self, detail: str) -> None:
+        # gRPC drops an answer whose metadata exceed 8 KiB; each byte of other characters than ASCII takes three there.
+        if len(encoded := detail.encode(errors="replace")) > MOST_BYTES:
+            detail = f"{encoded[:MOST_BYTES].decode(errors='ignore')}…"
         super().__init__(detail)
         self.detail = detail
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, ValidationError, field_validator
 
 from service.batching.queue import Priority
 from service.errors import InvalidParameter
@@ -56,8 +56,8 @@ class StreamConfig(FrameOptions):
     deadline_ms: Number | None = Field(None, gt=0)
     mask_format: MaskFormat = MaskFormat.PNG
     smoothing_ms: Number = Field(0, ge=0, le=MAX_SMOOTHING_MS)
-    hysteresis: bool = False
-    reuse: bool = False
+    hysteresis: StrictBool = False
+    reuse: StrictBool = False
 
     @field_validator("output")
     @classmethod

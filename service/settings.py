@@ -18,7 +18,7 @@ from service.processes.group import MOST_PROCESSES
 
 PREFIX = "PRANET_"
 MEBIBYTE = 2**20
-ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s]+/?", re.IGNORECASE)  # scheme, host and port (RFC 6454, section 6.2)
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s*]+/?", re.IGNORECASE)  # scheme, host and port (RFC 6454, section 6.2)
 ROOT_PATH = re.compile(r"(/[\w.~-]+)*")
 RECEIVER = re.compile(r"https?://[^/\s]+/?")
 MESSAGE_OVERHEAD_BYTES = 64 * 1024  # room for everything in a message beside its picture

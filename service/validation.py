@@ -1,5 +1,6 @@
 """pydantic's validation errors as sentences for the user who sent the values."""
 
+import json
 import re
 import reprlib
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,8 @@ from pydantic import BaseModel
 
 SHOWN = 80  # characters of a wrong value or name that a message quotes
 NUMBER = re.compile(r"[-+]?[0-9.]+")
+PLACE = re.compile(r"at line \d+ column \d+")
+KINDS = {"bool": "true or false", "int": "a whole number", "float": "a number", "string": "a text", "list": "a list"}
 TOLD = 5  # faults that a message lists; the others show after these are corrected
 
 
@@ -25,8 +28,10 @@ def expectation(fault: Mapping[str, Any], model: type[BaseModel]) -> str:
     """Return a clause that says what a value should be, such as ``it should be greater than 0``."""
     if fault["type"] == "string_pattern_mismatch":
         return f"it should be {in_a_sentence(str(model.model_fields[str(fault['loc'][0])].description))}"
-    if fault["type"] == "bool_parsing":
-        return "it should be true or false"
+    if kind := KINDS.get(re.split(r"_(?=parsing|type|from)", fault["type"])[0]):
+        return f"it should be {kind}"
+    if fault["type"] == "too_long":
+        return f"it should have at most {fault['ctx']['max_length']} items"
     return str(fault["msg"]).partition(", unable to")[0].replace("Input", "it")
 
 
@@ -40,7 +45,8 @@ def _clause(fault: Mapping[str, Any], model: type[BaseModel]) -> str:
     name = ".".join(str(part)[:SHOWN] for part in fault["loc"])
     match fault["type"]:
         case "json_invalid":
-            return f"it is not valid JSON ({fault['ctx']['error']}); send a JSON object with {_names(model)}"
+            place = PLACE.search(fault["ctx"]["error"])
+            return f"it is not valid JSON{f' {place[0]}' if place else ''}; send a JSON object with {_names(model)}"
         case "model_type":
             return f"{name or 'it'} should be a JSON object"
         case "value_error":
@@ -56,6 +62,8 @@ def _clause(fault: Mapping[str, Any], model: type[BaseModel]) -> str:
 
 def shown(given: Any) -> str:
     """Return the beginning of a value, in quotes unless it is a number; the value may be a large tree."""
+    if given is None or isinstance(given, bool):
+        return json.dumps(given)
     text = (reprlib.repr(given) if isinstance(given, list | dict) else str(given))[:SHOWN]
     return text if NUMBER.fullmatch(text) else repr(text)
 

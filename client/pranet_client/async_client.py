@@ -10,11 +10,12 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias
 
 import grpc
+import httpx
 
 from pranet_client.answers import BatchAnswer, Info, Segmentation
 from pranet_client.connection import Connection, Reply, Sent, to_sent
 from pranet_client.credentials import NO_ACCESS, Access
-from pranet_client.errors import UNREACHABLE, RequestFailed
+from pranet_client.errors import UNREACHABLE, InvalidInput, RequestFailed
 from pranet_client.inputs import Image, to_file
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from pranet_client.pictures import RawPicture, VideoFrame
@@ -25,7 +26,9 @@ from pranet_client.sources import Source, opened
 DEFAULT_URL = "http://127.0.0.1:8000"
 DEFAULT_TARGET = "127.0.0.1:8001"
 GRPC_PORT = 8001
+LAST_PORT = 65_535
 TIMEOUT_SECONDS = 60.0
+PNG = b"\x89PNG"
 RETRIES = 2
 
 Frame: TypeAlias = "Image | RawPicture | VideoFrame"
@@ -43,6 +46,7 @@ class AsyncClient:
             waits as long as ``Retry-After`` says. A service that is not there is not waited for.
 
     Raises:
+        InvalidInput: ``url`` is no address.
         TlsError: a file that ``access`` names cannot be used.
 
     """
@@ -56,7 +60,7 @@ class AsyncClient:
         timeout: float = TIMEOUT_SECONDS,
         retries: int = RETRIES,
     ) -> None:
-        self._http = access.http(url, timeout=timeout)
+        self._http = access.http(_checked(url), timeout=timeout)
         self._rest = Rest(self._http, timeout, retries)
         host = self._http.base_url.host
         self._target = target or f"{f'[{host}]' if ':' in host else host}:{GRPC_PORT}"
@@ -115,7 +119,10 @@ class AsyncClient:
         """
         query = _query(output=output, threshold=threshold, roi=roi, depth=depth)
         file = await asyncio.to_thread(to_file, image)
-        return (await self._rest.request("POST", "/segment", params=query, content=file)).content
+        answer = await self._rest.request("POST", "/segment", params=query, content=file)
+        if not answer.content.startswith(PNG):
+            raise self._rest.foreign(answer)
+        return answer.content
 
     async def batch(
         self,
@@ -216,6 +223,16 @@ class AsyncClient:
                 source.check()
         finally:
             await source.close()
+
+
+def _checked(url: str) -> str:
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
+        parsed = httpx.URL()
+    if parsed.scheme not in ("http", "https") or not parsed.host or (parsed.port or 0) > LAST_PORT:
+        raise InvalidInput(f"{url.rpartition('@')[2]} is not an address; give it as http://HOST:PORT")
+    return url
 
 
 def _batch_answer(body: dict[str, Any]) -> BatchAnswer:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from pranet_client.errors import CLOSED, ClientError, RequestFailed
+from pranet_client.errors import CLOSED, UNREACHABLE, ClientError, RequestFailed
 
 REPEATED = (429, 503)  # the service did not begin the work
 BROKEN = (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)  # a connection, such as an idle one, was closed
@@ -29,6 +29,7 @@ class Rest:
 
     def __init__(self, http: httpx.AsyncClient, timeout: float, retries: int) -> None:
         self._http = http
+        self._address = str(http.base_url.copy_with(userinfo=b""))  # without a password, for errors
         self._timeout = timeout
         self._retries = retries
 
@@ -66,8 +67,12 @@ class Rest:
         try:
             return parse(json.loads(content))
         except (ValueError, LookupError, TypeError) as error:
-            reason = f"{self._http.base_url} answers, but not as this service does; check the address"
-            raise RequestFailed(f"http-{answer.status_code}", reason, status=answer.status_code) from error
+            raise self.foreign(answer) from error
+
+    def foreign(self, answer: httpx.Response) -> RequestFailed:
+        """Return the error of a successful answer that is not one of this service."""
+        reason = f"{self._address} answers, but not as this service does; check the address"
+        return RequestFailed(f"http-{answer.status_code}", reason, status=answer.status_code)
 
     @asynccontextmanager
     async def opened(self, method: str, path: str, **options: Any) -> AsyncIterator[httpx.Response]:
@@ -79,6 +84,7 @@ class Rest:
 
         """
         end = asyncio.get_running_loop().time() + self._timeout
+        answer: httpx.Response | None = None
         try:
             answer = await self._answer(end, self._http.build_request(method, path, **options))
             try:
@@ -91,7 +97,10 @@ class Rest:
             if self._http.is_closed:
                 raise ClientError(CLOSED) from None
             reason = str(error) or type(error).__name__
-            raise RequestFailed.unreachable(str(self._http.base_url), reason, grpc=False) from error
+            if answer is not None:
+                what = f"the connection to {self._address} broke before the whole answer had come; send it again"
+                raise RequestFailed(UNREACHABLE, what) from error
+            raise RequestFailed.unreachable(self._address, reason, grpc=False) from error
 
     async def _answer(self, end: float, request: httpx.Request) -> httpx.Response:
         left = self._retries

@@ -161,9 +161,12 @@ class HttpCalls:
         if not is_socket and scope["method"] in READING:
             return None
         scheme = origin.partition("://")[0]  # a proxy may end TLS
+        if origin == "null":
+            told = "pages without an origin, such as files, are not allowed to send requests; open the page over HTTP"
+            return ForeignOrigin(told)
         if normalised(origin) != normalised(f"{scheme}://{headers.get('host')}"):
             return ForeignOrigin(
-                f"pages of {origin} are not allowed to send requests to this service; ask its operator to add the "
+                f"pages of {origin[:80]} are not allowed to send requests to this service; ask its operator to add the "
                 "origin to CORS_ORIGINS"
             )
         return None

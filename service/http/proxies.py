@@ -33,7 +33,7 @@ def as_sent(
             sent["host"] = host
             others = [(name, value) for name, value in scope["headers"] if name != b"host"]
             scope["headers"] = [*others, (b"host", host.encode("latin-1"))]
-        if _last(headers, "x-forwarded-proto") == "https":
+        if _last(headers, "x-forwarded-proto").lower() == "https":
             scope["scheme"] = "https" if scope["type"] == "http" else "wss"
     return scope, sent
 

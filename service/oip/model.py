@@ -7,6 +7,7 @@ from service.batching.queue import Priority
 from service.errors import UnknownModel
 from service.frames.frame import Output
 from service.runtime import Service
+from service.validation import shown
 
 NAME, VERSION = "pranet", "1"
 SERVER = "pranet-service"
@@ -40,9 +41,9 @@ def check(name: str, version: str = "") -> None:
 
     """
     if name != NAME:
-        raise UnknownModel(f"model {name!r} does not exist; the only one is {NAME!r}")
+        raise UnknownModel(f"model {shown(name)} does not exist; the only one is {NAME!r}")
     if version not in ("", VERSION):
-        raise UnknownModel(f"version {version!r} of {NAME!r} does not exist; the only one is {VERSION!r}")
+        raise UnknownModel(f"version {shown(version)} of {NAME!r} does not exist; the only one is {VERSION!r}")
 
 
 def refusal(what: str) -> str:

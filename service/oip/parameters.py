@@ -6,6 +6,7 @@ from service.errors import InvalidParameter, InvalidRequest
 from service.frames.frame import Options, Output
 from service.oip.model import DEFAULT_PRIORITY, OUTPUTS, PRIORITIES
 from service.options import FrameOptions, read
+from service.validation import shown
 
 Value = bool | int | float | str
 Parameters = Mapping[str, Value]
@@ -28,19 +29,20 @@ def options(parameters: Parameters, outputs: Iterable[str], default_threshold: f
         InvalidParameter: a parameter is unknown, out of range or not supported.
 
     """
-    refuse_unknown(parameters, KNOWN, "a request", PASSED_OVER)
+    refuse_unknown(parameters, KNOWN, "a request", passed_over=PASSED_OVER)
     if any(parameters.get(name) for name in SEQUENCE):  # 0 and false mean none
         raise InvalidParameter(
             "sequences are not supported, as every request is independent; leave sequence_id out, and send video that "
             "needs smoothing to pranet.v1.SegmentationService/SegmentStream"
         )
     flag(FINAL_RESPONSE, parameters, False)  # only validated: each request has exactly one response, the final one
-    priority = _whole("priority", parameters) or DEFAULT_PRIORITY
-    if priority not in PRIORITIES:
-        raise InvalidParameter(f"priority is {priority}; send 1 (live), 2 (single), 3 (archive) or 0 (the default, 2)")
+    priority = parameters.get("priority", 0)
+    if isinstance(priority, bool) or not isinstance(priority, int) or priority not in (0, *PRIORITIES):
+        told = "send 1 (live), 2 (single), 3 (archive) or 0 (the default, 2)"
+        raise InvalidParameter(f"priority is {shown(priority)}; {told}")
     arrays = _arrays(outputs)
     asked = {name: parameters[name] for name in ("threshold", "roi") if name in parameters}
-    return read(FrameOptions, asked).options(default_threshold, PRIORITIES[priority], arrays=arrays)
+    return read(FrameOptions, asked).options(default_threshold, PRIORITIES[priority or DEFAULT_PRIORITY], arrays=arrays)
 
 
 def seconds(parameters: Parameters, limit: float) -> float:
@@ -63,7 +65,7 @@ def flag(name: str, parameters: Parameters, default: bool) -> bool:
     """
     value = parameters.get(name, default)
     if not isinstance(value, bool):
-        raise InvalidParameter(f"{name} is {value!r}; send true or false")
+        raise InvalidParameter(f"{name} is {shown(value)}; send true or false")
     return value
 
 
@@ -80,9 +82,9 @@ def binary_outputs(request: Parameters, outputs: Mapping[str, Parameters]) -> fr
 
 
 def refuse_unknown(
-    parameters: Iterable[str], known: Iterable[str], place: str, passed_over: Iterable[str] = ()
+    parameters: Iterable[str], known: Iterable[str], kind: str, name: str = "", *, passed_over: Iterable[str] = ()
 ) -> None:
-    """Check that all parameters are known; ``place`` names their owner in the error message.
+    """Check that all parameters are known; ``kind`` and ``name`` say in the error message whose they are.
 
     Raises:
         InvalidParameter: a parameter is neither in ``known`` nor in ``passed_over``, which the message does not name.
@@ -90,7 +92,8 @@ def refuse_unknown(
     """
     if unknown := sorted(set(parameters) - {*known, *passed_over}):
         supported = ", ".join(known) or "none"
-        raise InvalidParameter(f"parameter {unknown[0]!r} of {place} is not supported; supported are: {supported}")
+        owner = f"{kind} {shown(name)}" if name else kind
+        raise InvalidParameter(f"parameter {shown(unknown[0])} of {owner} is not supported; supported are: {supported}")
 
 
 def _whole(name: str, parameters: Parameters) -> int:
@@ -104,5 +107,7 @@ def _arrays(outputs: Iterable[str]) -> tuple[Output, ...]:
     wanted = tuple(outputs)
     for name in wanted:
         if name not in OUTPUTS or wanted.count(name) > 1:
-            raise InvalidRequest(f"output {name!r} is unknown or given twice; the outputs are {' and '.join(OUTPUTS)}")
+            raise InvalidRequest(
+                f"output {shown(name)} is unknown or given twice; the outputs are {' and '.join(OUTPUTS)}"
+            )
     return tuple(map(Output, wanted or OUTPUTS))

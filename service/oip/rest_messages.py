@@ -42,14 +42,14 @@ MAX_MEMBERS = 32
 
 def _scalar(given: Any) -> Any:
     if isinstance(given, list | dict):
-        raise ValueError(f"is {shown(given)}, but it should be true or false, a number or a text")
+        raise ValueError(f"is {shown(given)}, but it should be a single value")
     return given
 
 
 Value = Annotated[StrictBool | StrictInt | StrictFloat | StrictStr, BeforeValidator(_scalar)]
 T = TypeVar("T")
 Few = Annotated[list[T], Field(max_length=MAX_MEMBERS)]
-Dimension = Annotated[int, Field(ge=0, le=parameters.MOST)]
+Dimension = Annotated[StrictInt, Field(ge=0, le=parameters.MOST)]
 
 
 def _given(members: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class OutputBody(_Body):
 class IndexBody(_Body):
     """The JSON of a request for the index of models."""
 
-    ready: bool = False
+    ready: StrictBool = False
 
 
 class InferBody(_Body):
@@ -143,7 +143,7 @@ def parse(raw: bytes, header_length: str | None, max_pictures: int) -> tuple[Inf
     except ValidationError as error:
         raise InvalidRequest(f"the JSON of the request: {describe_errors(error.errors(), InferBody)}") from error
     for output in body.outputs:
-        parameters.refuse_unknown(output.parameters, parameters.OF_OUTPUT, f"output {output.name!r}")
+        parameters.refuse_unknown(output.parameters, parameters.OF_OUTPUT, "output", output.name)
     _ = body.binary_outputs  # raises its errors before any work is done
     inputs = _inputs(body.inputs, memoryview(raw)[json_size:])
     return body, tensors.pictures(inputs, max_pictures)
@@ -152,17 +152,18 @@ def parse(raw: bytes, header_length: str | None, max_pictures: int) -> tuple[Inf
 def _inputs(bodies: Sequence[InputBody], binary: memoryview) -> list[Tensor]:
     inputs = []
     for body in bodies:
-        parameters.refuse_unknown(body.parameters, parameters.OF_INPUT, f"input {body.name!r}")
+        parameters.refuse_unknown(body.parameters, parameters.OF_INPUT, "input", body.name)
         size = body.parameters.get("binary_data_size")
         if (size is None) == (body.data is None):
-            raise InvalidRequest(f"input {body.name!r} needs either data or binary_data_size; send exactly one of them")
+            raise InvalidRequest(
+                f"input {shown(body.name)} needs either data or binary_data_size; send exactly one of them"
+            )
         if size is None:
             data = tensors.from_json(body.datatype, body.data)
         else:
             if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= len(binary):
-                raise InvalidRequest(
-                    f"binary_data_size of {body.name!r} is {size!r}, but {len(binary)} bytes follow; send them all"
-                )
+                told = f"is {shown(size)}, and {len(binary)} bytes follow"
+                raise InvalidRequest(f"binary_data_size of {shown(body.name)} {told}; send its number of these")
             data = tensors.from_raw(body.datatype, bytes(binary[:size]))
             binary = binary[size:]
         inputs.append(Tensor(body.name, body.datatype, tuple(body.shape), data))

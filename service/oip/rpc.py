@@ -24,6 +24,7 @@ from service.rpc.call import Context, write
 from service.runtime import Service
 from service.streams.stream import read_in_time
 from service.tasks import in_order
+from service.validation import shown
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
@@ -136,7 +137,7 @@ class Servicer(pb_grpc.GRPCInferenceServiceServicer):
         model.check(request.model_name, request.model_version)
         given = _parameters(request.parameters)
         for output in request.outputs:
-            parameters.refuse_unknown(output.parameters, parameters.OF_OUTPUT, f"output {output.name!r}")
+            parameters.refuse_unknown(output.parameters, parameters.OF_OUTPUT, "output", output.name)
         options = parameters.options(given, [each.name for each in request.outputs], self._service.settings.threshold)
         deadline = asyncio.get_running_loop().time() + parameters.seconds(given, limit)
         pictures = await asyncio.to_thread(_pictures, request, self._service)
@@ -147,7 +148,7 @@ def _parameters(given: Mapping[str, pb.InferParameter]) -> dict[str, Value]:
     found: dict[str, Value] = {}
     for name, parameter in given.items():
         if (choice := parameter.WhichOneof("parameter_choice")) is None:
-            raise InvalidRequest(f"parameter {name!r} has no value; give it one, or leave it out")
+            raise InvalidRequest(f"parameter {shown(name)} has no value; give it one, or leave it out")
         found[name] = getattr(parameter, choice)
     return found
 
@@ -168,9 +169,11 @@ def _inputs(request: pb.ModelInferRequest, max_bytes: int) -> list[Tensor]:
         raise TooManyBytes(f"the inputs have more than {max_bytes} bytes (MAX_IMAGE_BYTES); send fewer or smaller ones")
     inputs = []
     for number, given in enumerate(request.inputs):
-        parameters.refuse_unknown(given.parameters, parameters.OF_INPUT, f"input {given.name!r}")
+        parameters.refuse_unknown(given.parameters, parameters.OF_INPUT, "input", given.name)
         if raw and given.HasField("contents"):
-            raise InvalidRequest(f"input {given.name!r} has both contents and raw_input_contents; send one of them")
+            raise InvalidRequest(
+                f"input {shown(given.name)} has both contents and raw_input_contents; send one of them"
+            )
         data = tensors.from_raw(given.datatype, raw[number]) if raw else _contents(given)
         inputs.append(Tensor(given.name, given.datatype, tuple(given.shape), data))
     return inputs

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from pranet_client.pictures import Picture, PixelFormat, RawPicture
 from service.errors import InvalidRequest
 from service.oip.model import INPUT
+from service.validation import TOLD, shown
 
 LENGTH = struct.Struct("<I")  # before each element of BYTES
 CHANNELS = 3
@@ -39,12 +40,14 @@ def pictures(inputs: Sequence[Tensor], max_pictures: int) -> list[Picture]:
 
     """
     if [tensor.name for tensor in inputs] != [INPUT]:
-        given = ", ".join(repr(tensor.name) for tensor in inputs) or "none"
+        given = ", ".join(shown(tensor.name) for tensor in inputs[:TOLD]) or "none"
         raise InvalidRequest(f"the inputs are {given}; send exactly one, named {INPUT!r}")
     image = inputs[0]
     count = image.shape[0] if image.shape else 0
     if count > max_pictures:
-        raise InvalidRequest(f"the request has {count} pictures; send at most {max_pictures} (MAX_QUEUE_SIZE)")
+        raise InvalidRequest(
+            f"the request has {count} pictures; send at most {max_pictures} (max_batch_size of the model)"
+        )
     found = _raw_pictures(image) if image.datatype == "UINT8" else _encoded_pictures(image)
     if not found:
         raise InvalidRequest(f"{INPUT!r} of shape {list(image.shape)} holds no picture; send at least one")

@@ -1,12 +1,14 @@
 """The REST routes, such as ``POST /segment``; they only translate between HTTP and the data path."""
 
+from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.security import HTTPBearer
+from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service import __version__
 from service.answers import ModelBody, SegmentationBody
@@ -14,7 +16,7 @@ from service.batching.queue import Priority
 from service.calls import Call
 from service.dicom.availability import MEDIA_TYPE as DICOM_TYPE
 from service.dicom.detection import is_object
-from service.errors import InvalidParameter, UpgradeRequired
+from service.errors import ForeignOrigin, InvalidParameter, UpgradeRequired
 from service.frames.codec import STARTS
 from service.frames.frame import Frame, Options, Output, Segmentation
 from service.http.accept import accept_of, by_preference, negotiated, preferred
@@ -66,6 +68,33 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 
 
+class Sharing(CORSMiddleware):
+    """Lets pages of other origins read answers (CORS); a preflight that asks for more is an error of this service."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request, or encode its error (ASGI)."""
+        is_error = "error" in scope.get("state", {})
+        if is_error and scope["method"] == "OPTIONS":
+            await self.app(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """Answer a preflight.
+
+        Raises:
+            ForeignOrigin: the origin, method or a header is not allowed.
+
+        """
+        answer = super().preflight_response(request_headers)
+        if answer.status_code >= HTTPStatus.BAD_REQUEST:
+            raise ForeignOrigin(
+                "the page's origin, or the method or a header of its request, is not allowed; ask the operator to add "
+                "the origin to CORS_ORIGINS, and send no other headers than docs/rest.md names"
+            )
+        return answer
+
+
 def build(service: Service) -> FastAPI:
     """Return the ASGI application over a running service."""
     app = Documented(
@@ -98,8 +127,8 @@ def _add_middleware(app: FastAPI, service: Service) -> None:
             "allow_headers": CORS_REQUEST_HEADERS,
             "expose_headers": CORS_ANSWER_HEADERS,
         }
-        app.add_middleware(CORSMiddleware, **sharing)
-        encode_error = CORSMiddleware(errors.encode, **sharing)  # allowed origins may read errors too
+        app.add_middleware(Sharing, **sharing)
+        encode_error = Sharing(errors.encode, **sharing)  # allowed origins may read errors too
     app.add_middleware(
         HttpCalls,
         calls=service.calls,

@@ -4,7 +4,7 @@ import json
 import struct
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
 
 from pranet_client.pictures import ColorMatrix, ColorRange, Picture, PixelFormat, RawPicture
 from service.answers import describe
@@ -25,9 +25,9 @@ class RawLayout(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     format: PixelFormat
-    width: int = Field(ge=1, le=65_535)
-    height: int = Field(ge=1, le=65_535)
-    stride: int = Field(ge=1, le=1_000_000)
+    width: StrictInt = Field(ge=1, le=65_535)
+    height: StrictInt = Field(ge=1, le=65_535)
+    stride: StrictInt = Field(ge=1, le=1_000_000)
     matrix: ColorMatrix | None = None
     range: ColorRange = ColorRange.LIMITED
 
@@ -37,9 +37,9 @@ class FrameHead(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    frame_id: int = Field(ge=0, lt=2**64)
-    capture_time_us: int | None = Field(None, ge=-(2**63), lt=2**63)
-    presentation_time_us: int | None = Field(None, ge=-(2**63), lt=2**63)
+    frame_id: StrictInt = Field(ge=0, lt=2**64)
+    capture_time_us: StrictInt | None = Field(None, ge=-(2**63), lt=2**63)
+    presentation_time_us: StrictInt | None = Field(None, ge=-(2**63), lt=2**63)
     raw: RawLayout | None = None
 
 

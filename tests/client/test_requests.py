@@ -19,6 +19,7 @@ from tests.support.serving import Running, serving, until
 BOX = red_box(64, 48, (16, 12, 48, 36))
 PICTURE = encoded(BOX)
 URL = "http://127.0.0.1"
+PNG = b"\x89PNG..."
 
 
 def client_of(it: Running, **options: Any) -> AsyncClient:
@@ -65,10 +66,10 @@ def said(status: int, body: bytes = b"", headers: str = "") -> bytes:
 
 
 REPEATS: dict[str, tuple[list[bytes], int, str | None]] = {  # answers, requests sent, error
-    "busy": ([said(429, headers="retry-after: 0\r\n"), said(200, b"png")], 2, None),
-    "closed": ([b"", said(200, b"png")], 2, None),
+    "busy": ([said(429, headers="retry-after: 0\r\n"), said(200, PNG)], 2, None),
+    "closed": ([b"", said(200, PNG)], 2, None),
     "busy-and-gone": ([said(503, headers="retry-after: 0\r\n")], 1, "http-503"),
-    "closed-midway": ([said(200, b"png")[:-1], said(200, b"png")], 1, "unreachable"),
+    "closed-midway": ([said(200, PNG)[:-1], said(200, PNG)], 1, "unreachable"),
     "always": ([b""] * 3, 3, "unreachable"),
     "too-long-to-wait": ([said(503, headers="retry-after: 3600\r\n")], 1, "http-503"),
     "proxy-html": ([said(502, b"<html>", "content-type: text/html\r\n")], 1, "http-502: <html>"),
@@ -84,7 +85,7 @@ async def test_only_what_may_succeed_is_sent_again(name: str) -> None:
     answers, times, says = REPEATS[name]
     async with proxy(*answers) as (url, asked), AsyncClient(url, retries=2) as client:
         if says is None:
-            assert await client.render(PICTURE) == b"png"
+            assert await client.render(PICTURE) == PNG
         else:
             with pytest.raises(RequestFailed, match=says):
                 await client.render(PICTURE)
@@ -140,6 +141,31 @@ async def test_a_batch_of_another_server_is_an_error_of_the_client() -> None:
     async with proxy(said(200, b"<html>")) as (url, _), AsyncClient(url) as client:
         with pytest.raises(RequestFailed, match="answers, but not as this service does; check the address"):
             [each async for each in client.batch([PICTURE])]
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"{}", b""])
+async def test_a_picture_of_another_server_is_an_error_of_the_client(body: bytes) -> None:
+    async with proxy(said(200, body)) as (url, _), AsyncClient(url) as client:
+        with pytest.raises(RequestFailed, match="answers, but not as this service does"):
+            await client.render(PICTURE)
+
+
+async def test_an_answer_that_breaks_off_does_not_look_like_a_service_that_is_away() -> None:
+    async with proxy(said(200, PNG)[:-1]) as (url, _), AsyncClient(url) as client:
+        with pytest.raises(RequestFailed, match="broke before the whole answer had come; send"):
+            await client.render(PICTURE)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:99999", "http://127.0.0.1:abc", "127.0.0.1:8000", "ftp://x", ""])
+def test_an_address_that_is_none_is_refused_at_once(url: str) -> None:
+    with pytest.raises(InvalidInput, match="is not an address; give it as http://HOST:PORT"):
+        AsyncClient(url)
+
+
+async def test_a_password_in_an_address_is_never_shown() -> None:
+    async with AsyncClient("http://doctor:secret@127.0.0.1:1", retries=0) as client:
+        with pytest.raises(RequestFailed, match=r"no service answers at http://127\.0\.0\.1:1;"):
+            await client.segment(PICTURE)
 
 
 async def test_a_batch_that_breaks_off_without_a_sign_is_noticed() -> None:

@@ -113,6 +113,22 @@ def test_a_source_that_waits_can_be_closed(transport_stream: bytes, caplog: pyte
         assert not reading.is_alive()
 
 
+def test_an_address_without_its_beginning_does_not_show_its_password(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["stream", "doctor:secret@127.0.0.1:1/x"]) == 2
+    told = capsys.readouterr().err
+    assert "127.0.0.1:1/x does not exist" in told
+    assert "secret" not in told
+
+
+@pytest.mark.parametrize("number", ["-1", "0", "nan", "inf", "true"])
+@pytest.mark.parametrize("flag", ["--fps", "--seconds"])
+def test_a_rate_or_time_that_is_none_is_refused(flag: str, number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["stream", "demo:", flag, number])
+    assert ended.value.code == 2
+    assert f"argument {flag}: " in capsys.readouterr().err
+
+
 def test_of_a_camera_no_more_frames_are_sent_than_wanted(patched: Patches) -> None:
     now = 0.0
 

@@ -76,6 +76,21 @@ async def test_named_sites_are_known_in_any_spelling() -> None:
         assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, headers["origin"])
 
 
+async def test_a_preflight_that_asks_for_too_much_is_an_error_with_a_cause() -> None:
+    async with serving(cors_origins=ELSEWHERE) as it:
+        for headers in ({"origin": "https://evil.example"}, {"access-control-request-method": "DELETE"}):
+            asked = {"origin": ELSEWHERE, **PREFLIGHT, **headers}
+            refused = await it.rest.options("/segment", headers=asked)
+            assert (refused.status_code, refused.json()["type"]) == (403, "urn:pranet:error:foreign-origin")
+        assert it.metric("pranet_rejected_total", {"reason": "foreign-origin"}) == 2
+
+
+async def test_a_page_without_an_origin_is_told_what_it_lacks() -> None:
+    async with serving() as it:
+        refused = await it.rest.post("/segment", content=callers.PICTURE, headers={"origin": "null"})
+        assert (refused.status_code, "open the page over HTTP" in refused.json()["detail"]) == (403, True)
+
+
 async def test_pages_of_named_sites_may_ask_and_stream() -> None:
     async with serving(cors_origins=f"https://other.example, {ELSEWHERE}/") as it:
         preflight = await it.rest.options("/segment", headers={"origin": ELSEWHERE, **PREFLIGHT})

@@ -34,7 +34,7 @@ REQUESTS: dict[str, tuple[dict[str, Any], int, str, str]] = {
         "invalid-parameter",
         "threshold is 2, but it should be less",
     ),
-    "threshold text": ({"params": {"threshold": "high"}}, 422, "invalid-parameter", "it should be a valid number"),
+    "threshold text": ({"params": {"threshold": "high"}}, 422, "invalid-parameter", "it should be a number"),
     "threshold underscore": (
         {"params": {"threshold": "0.2_5"}},
         422,

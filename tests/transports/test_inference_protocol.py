@@ -114,7 +114,7 @@ async def test_who_has_no_token_is_refused_in_the_form_of_the_protocol_too(tmp_p
         (
             {"inputs": inputs(IMAGE), "parameters": {"threshold": True}},
             422,
-            "threshold is 'True', but it should be a number",
+            "threshold is true, but it should be a number",
         ),
         (
             {"inputs": inputs(IMAGE), "parameters": {"threshold": [1]}},
@@ -126,6 +126,11 @@ async def test_who_has_no_token_is_refused_in_the_form_of_the_protocol_too(tmp_p
             422,
             "are: timeout, priority, threshold, roi, binary_data_o",
         ),
+        ({"inputs": inputs(IMAGE), "parameters": {"priority": True}}, 422, "priority is true; send 1 (live), 2"),
+        ({"inputs": inputs(IMAGE), "parameters": {"priority": -1}}, 422, "priority is -1; send 1 (live), 2 (single)"),
+        ({"inputs": [{**inputs(IMAGE)[0], "shape": [True]}]}, 400, "is true, but it should be a whole number"),
+        ({"inputs": [{**inputs(IMAGE)[0], "shape": ["1"]}]}, 400, "is 1, but it should be a whole number"),
+        ({"inputs": [inputs(IMAGE)[0]] * 33}, 400, "it should have at most 32 items"),
         ({"inputs": inputs(IMAGE), "parameters": {"roi": "left"}}, 422, "roi"),
         ({"inputs": inputs(IMAGE), "parameters": {"binary_data_output": 1}}, 422, "true or false"),
         ({"inputs": inputs(IMAGE), "outputs": [{"name": "mask", "parameters": {"classification": 3}}]}, 422, "output"),
@@ -154,6 +159,29 @@ async def test_headers_that_cannot_be_are_refused(headers: dict[str, str], words
         answer = await it.rest.post(INFER, json={"inputs": inputs(IMAGE)}, headers=headers)
     assert answer.status_code == 400
     assert words in answer.json()["error"]
+
+
+@pytest.mark.parametrize("letter", ["n", "é"])
+async def test_a_name_of_any_length_leaves_room_for_the_error(letter: str) -> None:
+    """gRPC drops an answer whose metadata exceed 8 KiB, and its error with it."""
+    long = 100_000 * letter
+    tensor = pb.ModelInferRequest.InferInputTensor
+    requests = [
+        pb.ModelInferRequest(model_name=long),
+        pb.ModelInferRequest(model_name="pranet", model_version=long),
+        request(IMAGE, outputs=[pb.ModelInferRequest.InferRequestedOutputTensor(name=long)]),
+        request(IMAGE, parameters={long: pb.InferParameter(bool_param=True)}),
+        pb.ModelInferRequest(model_name="pranet", inputs=[tensor(name=long)], raw_input_contents=[b""]),
+        pb.ModelInferRequest(model_name="pranet", inputs=[tensor(name="image", datatype="UINT8", shape=[7] * 50_000)]),
+    ]
+    async with serving() as it:
+        for each in requests:
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await stub(it).ModelInfer(each)
+            assert dict(refused.value.trailing_metadata() or ())["pranet-error"]
+            assert len((refused.value.details() or "").encode()) < 2100
+        answer = await it.rest.post(INFER, json={"inputs": inputs(IMAGE), "outputs": [{"name": long}]})
+        assert (answer.status_code, len(answer.content) < 1000) == (400, True)
 
 
 async def test_bytes_that_no_tensor_claims_are_refused() -> None:

@@ -46,13 +46,6 @@ PROGRAMS = [
         "commands/test_segment_runs.py::test_large_files_are_held_in_memory_one_by_one",
     ),
     Guard(
-        "an interrupted run keeps the rows of the run before",
-        "service/commands/segment/report.py",
-        "files.replacing(path, partial=KEPT_AFTER)",
-        "files.replacing(path)",
-        "commands/test_segment_runs.py::test_an_interrupted_run_that_overwrites_keeps_the_rows_of_what_it_did",
-    ),
-    Guard(
         "a password in an address is shown",
         "service/commands/video/live.py",
         'rest.rpartition("@")[2]',

@@ -1,21 +1,7 @@
-"""Ports, and the flags ``--token-file``, ``--ca-file``, ``--cert-file`` and ``--key-file`` of callers of a server."""
+"""The flags ``--token-file``, ``--ca-file``, ``--cert-file`` and ``--key-file`` of commands that call a server."""
 
 import argparse
 from pathlib import Path
-
-LAST_PORT = 65_535
-
-
-def port(text: str) -> int:
-    """Parse the number of a port to listen on; 0 takes a free one.
-
-    Raises:
-        ArgumentTypeError: it is none.
-
-    """
-    if not (text.isascii() and text.isdigit() and int(text[:6]) <= LAST_PORT):
-        raise argparse.ArgumentTypeError(f"{text} is no port; give a number from 0 to {LAST_PORT}")
-    return int(text)
 
 
 def add_access_options(

@@ -3,13 +3,13 @@
 import argparse
 import re
 from pathlib import Path
-from typing import TypeVar
 
 from model import targets
 from model.training.flags import add_sources
 from service import SAMPLES
 from service.commands.flags.access import add_access_options
 from service.commands.flags.settings import add_settings
+from service.commands.values import number, numbers, whole_numbers
 
 ENGINE_SETTINGS = ("weights", "device", "engine", "precision", "input_size", "cache_dir", "log_level")
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")  # of ``model.engines.factory``
@@ -21,8 +21,6 @@ examples:
   pranet bench http --concurrency 1,4,16
   pranet bench streams --fps 30 --slo-ms 120
 """
-
-Number = TypeVar("Number", int, float)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_engine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--batch-sizes", type=_whole_numbers, default=[1, 2, 4, 8], metavar="N,N", help="default: 1,2,4,8"
+        "--batch-sizes", type=whole_numbers, default=[1, 2, 4, 8], metavar="N,N", help="default: 1,2,4,8"
     )
     _add_common(parser)
     add_settings(parser, ENGINE_SETTINGS)
@@ -75,8 +73,8 @@ def _add_fidelity(parser: argparse.ArgumentParser) -> None:
 
 def _add_calls(parser: argparse.ArgumentParser) -> None:
     _add_server(parser)
-    parser.add_argument("--concurrency", type=_whole_numbers, default=[1, 4, 16], metavar="N,N", help="default: 1,4,16")
-    parser.add_argument("--rate", type=_numbers, metavar="N,N", help="open loop: requests per second")
+    parser.add_argument("--concurrency", type=whole_numbers, default=[1, 4, 16], metavar="N,N", help="default: 1,4,16")
+    parser.add_argument("--rate", type=numbers, metavar="N,N", help="open loop: requests per second")
     parser.add_argument("--poisson", action="store_true", help="with --rate: random (Poisson) arrivals")
     _add_images(parser)
     _add_common(parser)
@@ -84,10 +82,10 @@ def _add_calls(parser: argparse.ArgumentParser) -> None:
 
 def _add_streams(parser: argparse.ArgumentParser) -> None:
     _add_server(parser)
-    parser.add_argument("--streams", type=_whole_numbers, default=[1], metavar="N,N", help="default: 1")
-    parser.add_argument("--fps", type=_number, default=30, help="frames per second of each stream (default: 30)")
+    parser.add_argument("--streams", type=whole_numbers, default=[1], metavar="N,N", help="default: 1")
+    parser.add_argument("--fps", type=number, default=30, help="frames per second of each stream (default: 30)")
     parser.add_argument(
-        "--slo-ms", type=_number, metavar="MS", help="find the largest number of streams with a p99 age within this"
+        "--slo-ms", type=number, metavar="MS", help="find the largest number of streams with a p99 age within this"
     )
     parser.add_argument(
         "--answered",
@@ -114,7 +112,7 @@ def _add_images(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seconds", type=_number, default=8, help="length of each measurement (default: 8)")
+    parser.add_argument("--seconds", type=number, default=8, help="length of each measurement (default: 8)")
     parser.add_argument("--warm-up", type=float, default=2, help="seconds before each measurement (default: 2)")
     parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="folder for JSON and plots")
     targets.add_overwrite(parser)
@@ -148,25 +146,3 @@ def size(text: str) -> tuple[int, int]:
     if not found or not int(found[1]) or not int(found[2]):
         raise argparse.ArgumentTypeError(f"{text!r} should be width and height in pixels, such as 1280x1024")
     return int(found[1]), int(found[2])
-
-
-def _number(text: str) -> float:
-    return _above_0(float(text))
-
-
-def _numbers(text: str) -> list[float]:
-    return [_above_0(float(part)) for part in text.split(",")]
-
-
-def _whole_numbers(text: str) -> list[int]:
-    return [_above_0(int(part)) for part in text.split(",")]
-
-
-def _above_0(number: Number) -> Number:
-    if not number > 0:
-        raise argparse.ArgumentTypeError(f"{number} should be greater than 0")
-    return number
-
-
-# argparse uses these names in its error messages.
-_number.__name__, _numbers.__name__, _whole_numbers.__name__ = "number", "list of numbers", "list of whole numbers"

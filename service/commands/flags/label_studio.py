@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from service.commands.flags.access import add_access_options, port
+from service.commands.flags.access import add_access_options
+from service.commands.values import port
 
 SERVER = "http://127.0.0.1:8000"
 LABEL_STUDIO = "http://127.0.0.1:8080"

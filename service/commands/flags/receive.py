@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
-from service.commands.flags.access import add_access_options, port
+from service.commands.flags.access import add_access_options
 from service.commands.flags.settings import add_settings
+from service.commands.values import port
 
 AE_TITLE, PORT = "PRANET", 11112  # the port that IANA has registered for DICOM
 SETTINGS = (

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from model import targets
 from service.commands.flags.access import add_access_options
+from service.commands.values import number
 
 SERVER = "127.0.0.1:8001"
 POLICIES = ("latest", "every")  # POLICY_LATEST and POLICY_EVERY of ``segmentation.proto``
@@ -40,8 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("source", metavar="SOURCE", help="video file, folder of frames, /dev/videoN, rtsp://..., or demo:")
     add_stream_options(parser)
-    add("--fps", type=float, help="frames to send a second (default: as the source's times say)")
-    add("--seconds", type=float, help="stop after this many seconds (default: when the source ends)")
+    add("--fps", type=number, help="frames to send a second (default: as the source's times say)")
+    add("--seconds", type=number, help="stop after this many seconds (default: when the source ends)")
     add("--raw", action="store_true", help="send video frames as raw RGB24 instead of JPEG")
     add("--out", type=Path, metavar="FILE.mp4", help="write all frames with the newest outlines of polyps")
     add("--save-masks", type=Path, metavar="DIR", help="write the mask of every answered frame")

@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any, Self, TextIO
 
 from model import files, targets
-from model.errors import UserError
 from model.targets import Targets
 from service.commands.segment.inputs import DASH
 
 JSONL, CSV = "--jsonl", "--csv"
-KEPT_AFTER = (KeyboardInterrupt, UserError)  # the rows tell of outputs that are there; not if a row cannot be written
 ANY_NAME = "surrogateescape"  # the bytes of names that are not UTF-8 are kept
 
 
@@ -35,7 +33,8 @@ class Row:
 class Report:
     """Counts the pictures, and writes a row about each as soon as it is done; use it as ``with``.
 
-    A file grows row by row, so a killed run leaves what it did. ``--skip-existing`` goes on with it.
+    A file grows row by row, so a killed run leaves what it did. ``--skip-existing`` goes on with it. With
+    ``--overwrite``, what was there stays until the end of the run.
 
     Args:
         jsonl: a file for JSON lines, or ``-``; None: none.
@@ -77,7 +76,7 @@ class Report:
         stack.enter_context(targets.writing(flag, path))
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and self._new[flag]:  # --overwrite
-            path = stack.enter_context(files.replacing(path, partial=KEPT_AFTER))
+            path = stack.enter_context(files.replacing(path))
         elif path.exists():
             _cut_half_a_row(path)
         return stack.enter_context(path.open("a", encoding="utf-8", errors=ANY_NAME, newline="", buffering=1))

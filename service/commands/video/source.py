@@ -92,8 +92,9 @@ def open_source(name: str, *, raw: bool = False, fps: float | None = None, until
         rate = live.fps or DEFAULT_FPS
         return Source(live.pictures(), rate, time_base=RTP_CLOCK, pixel_aspect=live.pixel_aspect, live=live)
     if not path.exists():
+        known = name.rpartition("@")[2]  # of an address without its rtsp://, not the password
         raise SourceError(
-            f"{name} does not exist; give a file, a folder of frames, /dev/videoN, an rtsp:// address or {DEMO}"
+            f"{known} does not exist; give a file, a folder of frames, /dev/videoN, an rtsp:// address or {DEMO}"
         )
     return _file(name, raw)
 
@@ -146,7 +147,7 @@ def _file(name: str, raw: bool) -> Source:
         raise SourceError(f"{name} holds no video; give a file with a picture track") from error
     except (av.FFmpegError, OSError) as error:
         raise SourceError(f"{name} cannot be read as video: {reason(error)}") from error
-    stream.thread_type = "AUTO"
+    stream.codec_context.thread_count = 1  # as of live video: threads would keep an error from its own frame
     fps = float(stream.average_rate or DEFAULT_FPS)
     count = stream.frames or (round(float(stream.duration * stream.time_base) * fps) if stream.duration else None)
     pictures, pixel_aspect = _frames(name, container, stream, raw, fps), stream.sample_aspect_ratio

@@ -224,7 +224,7 @@ class Checks:
         self.refused(404, kind, "'resnet' does not exist", model="resnet")
 
     def check_unknown_version(self, kind: str) -> None:
-        self.refused(404, kind, "version '2'", model_version="2")
+        self.refused(404, kind, "version 2 of", model_version="2")
 
     def check_timeout(self, kind: str) -> None:
         self.refused(504, kind, "in time", timeout=1)  # microsecond
