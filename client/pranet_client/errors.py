@@ -1,7 +1,7 @@
 """The errors of the client.
 
 ClientError
-├── InvalidInput      an argument is not a picture, or not an iterable of pictures
+├── InvalidInput      an argument is not a picture, iterable of pictures or address
 ├── TlsError          a certificate, key or authority file cannot be used
 └── RequestFailed     the service refused the request, failed on it, or cannot be reached
 """
@@ -20,7 +20,7 @@ class ClientError(Exception):
 
 
 class InvalidInput(ClientError, ValueError):
-    """What was given is no picture, or no iterable of pictures; the message says what to give instead."""
+    """What was given is no picture, iterable of pictures or address; the message says what to give instead."""
 
 
 class TlsError(ClientError):

@@ -283,11 +283,15 @@ async def test_a_client_that_is_closed_says_so_before_and_during_a_call(retries:
         predictor.open()
 
 
-async def test_a_client_that_is_closed_in_another_thread_says_so_to_those_that_wait() -> None:
+@pytest.mark.parametrize("work", ["segment", "stream"])
+async def test_a_client_that_is_closed_in_another_thread_says_so_to_those_that_wait(work: str) -> None:
     predictor = GatedPredictor()
     async with serving(predictor) as it, asyncio.timeout(PATIENCE):
-        client = Client(f"http://127.0.0.1:{it.port}")
-        asking = asyncio.create_task(asyncio.to_thread(client.segment, PICTURE))
+        client = Client(f"http://127.0.0.1:{it.port}", f"127.0.0.1:{it.grpc_port}")
+        waiting = (
+            (lambda: client.segment(PICTURE)) if work == "segment" else (lambda: [*client.stream([PICTURE], EVERY)])
+        )
+        asking = asyncio.create_task(asyncio.to_thread(waiting))
         await until(lambda: it.service.segmenter.in_flight == 1)
         await asyncio.to_thread(client.close)
         with pytest.raises(ClientError, match="this client is closed"):

@@ -184,7 +184,7 @@ def test_a_damaged_video_is_named_and_the_rest_is_done(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert f"{folder / 'broken.mp4'}: " in done.stderr
     assert f"{folder / 'slides.wmv'}: " in done.stderr
-    assert "21 pictures, 7 with a polyp, 2 failed" in done.stderr
+    assert "21 pictures, 7 with a polyp, 2 failed" in done.stderr, done.stderr
     assert (tmp_path / "out" / "polyp-1.jpg.png").exists()
     frames = [tmp_path / "out" / f"{number}.mp4.frames" for number in range(3)]
     assert [len(list(folder.iterdir())) for folder in frames] == [6, 6, 6]
