@@ -19,7 +19,7 @@ from pranet_client.errors import UNREACHABLE, InvalidInput, RequestFailed
 from pranet_client.inputs import Image, to_file
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from pranet_client.pictures import RawPicture, VideoFrame
-from pranet_client.reconnection import Reconnection
+from pranet_client.reconnection import Reconnection, hides_status
 from pranet_client.rest import Rest, problem
 from pranet_client.sources import Source, opened
 
@@ -211,8 +211,8 @@ class AsyncClient:
                     return
                 except grpc.aio.AioRpcError as error:
                     source.check()
-                    pause = reconnection.failed(error)
-                if config.policy != pb.POLICY_EVERY:
+                    pause, asks_again = reconnection.failed(error), hides_status(error)
+                if config.policy != pb.POLICY_EVERY and not asks_again:
                     while unanswered:
                         yield unanswered.popleft().reply("lost", None)
                 if source.ended and not unanswered:  # nothing is left that another connection could answer

@@ -52,6 +52,11 @@ class Reconnection:
         return pause
 
 
+def hides_status(error: grpc.aio.AioRpcError) -> bool:
+    """Return whether gRPC lost the status of the call, such as a refusal, in a race of its own (grpcio 1.85)."""
+    return error.code() is grpc.StatusCode.INTERNAL and not _cause(error)
+
+
 def is_final(error: grpc.aio.AioRpcError) -> bool:
     """Return whether the service or a proxy refused the call, which a retry would not change."""
     if error.code() is grpc.StatusCode.UNAVAILABLE:

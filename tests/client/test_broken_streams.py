@@ -4,13 +4,16 @@ import asyncio
 from collections.abc import AsyncIterator
 from time import monotonic
 
+import grpc
 import pytest
 
+from pranet_client import connection
 from pranet_client.async_client import AsyncClient
 from pranet_client.connection import Reply
 from pranet_client.errors import RequestFailed
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from pranet_client.pictures import VideoFrame
+from tests.support.patching import Patches
 from tests.support.pictures import encoded, red_box
 from tests.support.predictors import GatedPredictor
 from tests.support.serving import PATIENCE, free_port, serving
@@ -55,3 +58,27 @@ async def test_a_frame_without_a_reply_is_sent_again_to_the_service_that_comes_b
     async with serving(grpc_port=port):
         replies = await streaming
     assert [(reply.frame.frame_id, reply.outcome) for reply in replies] == [(0, "answered"), (1, "answered")]
+
+
+@pytest.mark.parametrize("policy", [pb.POLICY_LATEST, pb.POLICY_EVERY])
+async def test_a_refusal_whose_status_grpc_lost_is_asked_for_again(policy: pb.Policy, patched: Patches) -> None:
+    """On a busy machine, grpcio reports one refusal in a hundred as an error of its own."""
+    real, lost = connection.Connection.replies, []
+
+    async def replies(self: connection.Connection) -> AsyncIterator[Reply]:
+        try:
+            async for reply in real(self):
+                yield reply
+        except grpc.aio.AioRpcError as error:
+            if lost:
+                raise
+            lost.append(error.code())
+            nothing = grpc.aio.Metadata()
+            raise grpc.aio.AioRpcError(grpc.StatusCode.INTERNAL, nothing, nothing, "Internal error from Core") from None
+
+    patched(connection.Connection, "replies", replies)
+    config = pb.StreamConfig(policy=policy, threshold=7)
+    async with serving() as it, AsyncClient(target=f"127.0.0.1:{it.grpc_port}") as client:
+        with pytest.raises(RequestFailed, match="threshold is 7"):
+            [reply async for reply in client.stream(frames(PICTURE), config)]
+    assert lost == [grpc.StatusCode.INVALID_ARGUMENT]

@@ -11,6 +11,13 @@ PROGRAMS = [
         "client/test_pictures.py::test_only_a_mask_is_given_as_a_mask",
     ),
     Guard(
+        "a stream whose refusal gRPC lost ends in silence",
+        "client/pranet_client/async_client.py",
+        "if config.policy != pb.POLICY_EVERY and not asks_again:",
+        "if config.policy != pb.POLICY_EVERY:",
+        "client/test_broken_streams.py::test_a_refusal_whose_status_grpc_lost_is_asked_for_again",
+    ),
+    Guard(
         "a batch that breaks off looks complete",
         "client/pranet_client/async_client.py",
         "if answered < len(contents):",
