@@ -119,17 +119,15 @@ async def running(
         traces = await stack.enter_async_context(tracing.started(settings.trace_receiver))
         pool = stack.enter_context(CpuPool(_cores(group.size)))
         batcher = await stack.enter_async_context(_batcher(settings, predictor, max_batch_size, metrics, hang_seconds))
-        readiness = Readiness(batcher.dead, pool.is_responsive, group)
-        metrics.ready.set_function(lambda: readiness.service_ready)
+        readiness = _readiness(batcher, pool, metrics, group)
         scrape = Scrape(metrics, group)
         stack.enter_context(scrape.answering())
         side_outputs = SideOutputs(settings.weights_path) if settings.maps else None
         segmenter = _segmenter(
             settings, batcher, pool, metrics, traces, side_outputs, predictor.model.input_size, group
         )
-        load = load or functools.partial(load_predictor, settings)
         model_slot = ModelSlot(
-            *(batcher, predictor.model, load, side_outputs, metrics),
+            *(batcher, predictor.model, load or functools.partial(load_predictor, settings), side_outputs, metrics),
             max_batch_size=max_batch_size,
             processes=group.size,
         )
@@ -177,6 +175,12 @@ def _batcher(
         probe=np.full((3, predictor.model.input_size, predictor.model.input_size), 128, np.uint8),  # grey
         on_batch=metrics.batch_size.observe,
     )
+
+
+def _readiness(batcher: Batcher[Pixels, Inference], pool: CpuPool, metrics: Metrics, group: Group) -> Readiness:
+    readiness = Readiness(batcher.dead, pool.is_responsive, group)
+    metrics.ready.set_function(lambda: readiness.service_ready)
+    return readiness
 
 
 def _segmenter(

@@ -65,12 +65,12 @@ class _Body(BaseModel):
     def _has_few_members(cls, given: Any) -> Any:
         """Refuse many members before pydantic describes a fault for each, and leave out those that are null."""
         if isinstance(given, dict):
-            parameters = given.get("parameters")
-            for what, each in (("members", given), ("parameters", parameters)):
+            own = given.get("parameters")
+            for what, each in (("members", given), ("parameters", own)):
                 if isinstance(each, dict) and len(each) > MAX_MEMBERS:
                     raise ValueError(f"has {len(each)} {what}; send at most {MAX_MEMBERS}")
-            if isinstance(parameters, dict):
-                given = given | {"parameters": _given(parameters)}
+            if isinstance(own, dict):
+                given = given | {"parameters": _given(own)}
             return _given(given)
         return given
 

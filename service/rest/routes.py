@@ -90,7 +90,7 @@ class Sharing(CORSMiddleware):
         if answer.status_code >= HTTPStatus.BAD_REQUEST:
             raise ForeignOrigin(
                 "the page's origin, or the method or a header of its request, is not allowed; ask the operator to add "
-                "the origin to CORS_ORIGINS, and send no other headers than docs/rest.md names"
+                f"the origin to CORS_ORIGINS, and send no other headers than {', '.join(CORS_REQUEST_HEADERS)}"
             )
         return answer
 
