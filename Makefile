@@ -14,7 +14,7 @@ TRITON := tests/interoperability/triton_client
 KSERVE := tests/interoperability/kserve_client
 BUNDLE := build/pranet-bundle
 BUNDLED := $(wildcard requirements/*.txt) pyproject.toml README.md CHANGELOG.md SECURITY.md LICENSE $(wildcard docker/*.*) \
-	$(shell find docs docker/prometheus docker/grafana docker/proxies model service client weights -type f ! -name '*.pyc')
+	$(shell find docs docker/prometheus docker/grafana docker/proxies model service client weights -type f ! -name '*.pyc' ! -name '*.so')
 LOCKED = $(addprefix requirements/,serve.txt image.txt ray.txt dev.txt audit.txt) $(wildcard $(TRITON)/*.txt $(KSERVE)/*.txt) tools/peers/requirements.txt
 # Each interface and DICOM in short, without PyTorch: what other versions of packages can break.
 LIGHT_TESTS := tests/client/test_requests.py tests/http/test_forms.py $(addprefix tests/dicom/test_,recognition.py video.py) \
@@ -243,7 +243,7 @@ $(VENV)/.torch: requirements/torch.txt
 	@$(PIP) install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -r requirements/torch.txt
 	@touch $@
 
-$(VENV)/.serve: $(VENV)/.torch requirements/serve.txt pyproject.toml
+$(VENV)/.serve: $(VENV)/.torch requirements/serve.txt pyproject.toml model/resize.c
 	@echo 'fetching what the service needs, some 0.1 GB'
 	@$(PIP) install -q --no-deps --require-hashes -r requirements/serve.txt
 	@$(PIP) install -q --no-deps -e .

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from model import transforms
 from model.cores import usable_cores
 from model.engines import factory
 from model.engines.predictor import ModelRef, Predictor
@@ -84,6 +85,8 @@ def load_predictor(settings: Settings) -> Predictor:
         threads=_cores(settings.processes),
     )
     log.info("weights %s from %s", weights.model_id, settings.weights_path)
+    if transforms.compiled is None:
+        log.info("Pillow resizes the pictures, in four times the time: no C compiler when installed, or no AVX2")
     return predictor
 
 

@@ -98,6 +98,7 @@ def image() -> Iterator[Image]:
     volumes = {FOLDER / "pip.conf": "/etc/pip.conf", WHEELS: "/wheels", tools: "/packages"}
     flags = [word for outside, inside in volumes.items() for word in ("--volume", f"{outside}:{inside}:ro")]
     build = ["--isolation=chroot", "--format=docker", "--pull-never", f"--build-arg=BASE={BASE}", f"--tag={IMAGE}"]
+    build.append("--build-arg=COMPILER=")  # the base has no list of Debian's packages
     buildah("build", *build, *flags, "--file", ROOT / "docker" / "Dockerfile", ROOT)
     container = buildah("from", IMAGE)
     config = json.loads(buildah("inspect", "--type=image", IMAGE))["Docker"]["config"]

@@ -1,5 +1,10 @@
 """Pixels in, mask out: the arithmetic is PyTorch's and Pillow's."""
 
+import platform
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +12,74 @@ import torch.nn.functional as F
 from PIL import Image
 
 from model import transforms
-from model.transforms import SIZE
+from model.transforms import SIZE, Pixels
+from tests.support.patching import Patches
+from tests.support.pictures import SAMPLES
 
 RANDOM = np.random.default_rng(1)
+BILINEAR = Image.Resampling.BILINEAR
+SHAPES = [(1, 1), (2, 900), (568, 497), (352, 352), (352, 700), (300, 1300), (1300, 300), (100, 90), (1921, 1083)]
+
+needs_compiler = pytest.mark.skipif(
+    not shutil.which("cc") or platform.machine() != "x86_64", reason="no C compiler for x86-64"
+)
+
+
+def by_c(picture: Image.Image, side: int) -> Pixels:
+    assert transforms.compiled is not None, "install the project again: model/resize.c was not compiled"
+    return transforms.resized(transforms.compiled, picture, side)
+
+
+WAYS = [transforms.resized_by_pillow, pytest.param(by_c, marks=needs_compiler)]
+Way = Callable[[Image.Image, int], Pixels]
+
+
+def noise(width: int, height: int) -> Image.Image:
+    pixels = np.random.default_rng(width + height).integers(0, 256, (height, width, 3), np.uint8)
+    pixels[: height // 2, : width // 2] = 255  # the largest sums
+    return Image.fromarray(pixels)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("side", [256, 352, 512])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_value_is_that_of_pillow_with_the_width_first(way: Way, side: int, shape: tuple[int, int]) -> None:
+    picture = noise(*shape)
+    expected = picture.resize((side, picture.height), BILINEAR).resize((side, side), BILINEAR)
+    assert np.array_equal(way(picture, side), np.asarray(expected).transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_picture_of_an_endoscope_is_as_pillow_resizes_it_in_one_call(way: Way) -> None:
+    for sample in SAMPLES:
+        picture = Image.open(sample).convert("RGB")
+        assert np.array_equal(way(picture, 352), np.asarray(picture.resize((352, 352), BILINEAR)).transpose(2, 0, 1))
+
+
+@needs_compiler
+class TestCompiled:
+    def test_it_is_used(self, patched: Patches) -> None:
+        uses = patched(transforms, "resized")
+        transforms.to_input(noise(20, 10), 32)
+        assert uses.count == 1
+
+    @pytest.mark.parametrize("rows", [1, 3, 50, 332])
+    def test_a_picture_in_bands_is_as_in_one_piece(self, patched: Patches, rows: int) -> None:
+        picture = noise(700, 333)
+        whole = by_c(picture, 352)
+        patched(transforms, "BAND_PIXELS", 700 * rows)
+        assert np.array_equal(by_c(picture, 352), whole)
+
+    def test_a_row_that_is_longer_than_a_band_is_resized(self) -> None:
+        picture = noise(transforms.BAND_PIXELS + 1, 2)
+        assert np.array_equal(by_c(picture, 32), transforms.resized_by_pillow(picture, 32))
+
+    def test_threads_do_not_mix_their_pictures(self) -> None:
+        pictures = [noise(400 + each, 300 + each) for each in range(40)]
+        expected = [transforms.resized_by_pillow(each, 352) for each in pictures]
+        with ThreadPoolExecutor(4) as pool:
+            together = pool.map(lambda each: by_c(each, 352), pictures * 3)
+            assert all(np.array_equal(*pair) for pair in zip(together, expected * 3, strict=True))
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (64, 64), (622, 529), (1920, 1080), (352, 352)])

@@ -40,10 +40,9 @@ def compare(images: Sequence[bytes], logits: Sequence[Floats]) -> Iterator[Part]
     for name, decode in _decoders().items():
         inputs = [transforms.to_input(Image.fromarray(np.asarray(decode(image)))) for image in images]
         yield Part("decode", name, _timed(decode, images), _apart(inputs, reference))
-    for name, resize in _resizers().items():
-        source = pictures if "Pillow" in name else arrays
-        inputs = [np.asarray(resize(each)).transpose(2, 0, 1) for each in source]
-        yield Part("resize", name, _timed(resize, source), _apart(inputs, reference))
+    for name, way in _resizers().items():
+        source = arrays if "OpenCV" in name else pictures
+        yield Part("resize", name, _timed(way, source), _apart([_planes(way(each)) for each in source], reference))
     sized = [(each, picture.size) for each, picture in zip(logits, pictures, strict=True)]
     masks = [_compare_upsampled(each) for each in sized]
     for name, finish in _finishers().items():
@@ -77,12 +76,19 @@ def _decoders() -> dict[str, Callable[[bytes], Image.Image | Pixels]]:
     return found
 
 
+def _planes(resized: Image.Image | Pixels) -> Pixels:
+    pixels = np.asarray(resized)
+    return pixels if pixels.shape[0] == 3 else pixels.transpose(2, 0, 1)
+
+
 def _resizers() -> dict[str, Callable[..., Image.Image | Pixels]]:
     def opencv(method: int, pixels: Pixels) -> Pixels:
         return np.asarray(cv2.resize(pixels, (SIZE, SIZE), interpolation=method), dtype=np.uint8)
 
+    served = "without" if transforms.compiled is None else "with"
     return {
-        "Pillow bilinear, antialiased, as served": lambda each: each.resize((SIZE, SIZE), Image.Resampling.BILINEAR),
+        f"bilinear, antialiased, {served} resize.c, as served": transforms.to_input,
+        "Pillow bilinear, antialiased": lambda each: each.resize((SIZE, SIZE), Image.Resampling.BILINEAR),
         "Pillow bilinear after whole-number reduction": lambda each: each.resize(
             (SIZE, SIZE), Image.Resampling.BILINEAR, reducing_gap=1.0
         ),
