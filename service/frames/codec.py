@@ -1,13 +1,15 @@
 """Decoding and encoding of pictures. The header decides whether a picture is decoded, before any pixel is read."""
 
 import io
-from collections.abc import Callable, Sequence
-from typing import Any
+import struct
+import zlib
+from collections.abc import Callable
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from zlib_ng import zlib_ng
 
 from model.pictures import reading
 from model.pictures.errors import PictureError, TooLarge, UnknownFormat
@@ -27,12 +29,8 @@ from service.frames import raw
 
 STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"RIFF")  # of JPEG, PNG and WebP, which nothing else begins with
 PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 1)
-# Masks are flat: trying PNG filters takes five times as long and saves nothing (``pranet bench parts``).
-MASK_OPTIONS = (
-    *PNG_OPTIONS,
-    *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE),
-    *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE),
-)
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+GREY_OF_8_BITS = bytes((8, 0, 0, 0, 0))  # depth, colour type, and the only methods of compression, filters, interlacing
 
 
 def read_mask(png: bytes) -> npt.NDArray[np.uint8]:
@@ -108,17 +106,28 @@ def size(picture: Picture, max_pixels: int) -> tuple[int, int]:
 
 
 def encode_mask(mask: Pixels) -> bytes:
-    """Encode a mask, uint8 (H, W) of 0 and 255, as 8-bit grey PNG."""
-    return _encode_png(mask, MASK_OPTIONS)
+    """Encode a mask, uint8 (H, W) of 0 and 255, as 8-bit grey PNG.
+
+    Masks are flat: run lengths of unfiltered rows are as small as anything, and zlib-ng finds them in a fifth of the
+    time of OpenCV (``pranet bench parts``). The chunks are those of the PNG specification, third edition, 5.3.
+    """
+    height, width = mask.shape
+    rows = np.zeros((height, 1 + width), np.uint8)  # the first byte of a row says that it is not filtered
+    rows[:, 1:] = mask
+    deflate = zlib_ng.compressobj(1, strategy=zlib_ng.Z_RLE)
+    pixels = deflate.compress(rows) + deflate.flush()
+    header = struct.pack(">II", width, height) + GREY_OF_8_BITS
+    return PNG_SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", pixels) + _chunk(b"IEND", b"")
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 def encode_png(pixels: Pixels | npt.NDArray[np.uint16]) -> bytes:
     """Encode grey (H, W) in 8 or 16 bits, or RGB uint8 (H, W, 3), as PNG."""
-    return _encode_png(cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels, PNG_OPTIONS)
-
-
-def _encode_png(pixels: npt.NDArray[Any], options: Sequence[int]) -> bytes:
-    done, buffer = cv2.imencode(".png", pixels, options)
+    in_order = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR) if pixels.ndim == 3 else pixels  # OpenCV's
+    done, buffer = cv2.imencode(".png", in_order, PNG_OPTIONS)
     if not done:
         raise ValueError(f"cannot encode {pixels.dtype} {pixels.shape} as PNG")
     return buffer.tobytes()

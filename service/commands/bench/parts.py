@@ -130,11 +130,13 @@ def _encoders() -> dict[str, Callable[[Pixels], bytes]]:
         Image.fromarray(mask).convert(mode).save(buffer, "PNG", compress_level=level)
         return buffer.getvalue()
 
-    level, strategy = cv2.IMWRITE_PNG_COMPRESSION, cv2.IMWRITE_PNG_STRATEGY
+    level, strategy, rle = cv2.IMWRITE_PNG_COMPRESSION, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE
+    unfiltered, none = cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE
     return {
-        "OpenCV level 1, no filter, run lengths, as served": codec.encode_mask,
-        "OpenCV level 1, no filter": partial(opencv, (level, 1, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE)),
-        "OpenCV level 1, run lengths": partial(opencv, (level, 1, strategy, cv2.IMWRITE_PNG_STRATEGY_RLE)),
+        "zlib-ng, no filter, run lengths, as served": codec.encode_mask,
+        "OpenCV level 1, no filter, run lengths": partial(opencv, (level, 1, strategy, rle, unfiltered, none)),
+        "OpenCV level 1, no filter": partial(opencv, (level, 1, unfiltered, none)),
+        "OpenCV level 1, run lengths": partial(opencv, (level, 1, strategy, rle)),
         "OpenCV level 1": partial(opencv, (level, 1)),
         "OpenCV level 3": partial(opencv, (level, 3)),
         "OpenCV 1 bit": partial(opencv, (level, 1, cv2.IMWRITE_PNG_BILEVEL, 1)),
