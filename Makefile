@@ -233,7 +233,7 @@ systemd-check: bundle $(VENV)/.dev
 	$(BIN)/pytest tools/check_systemd.py
 
 clean:
-	rm -rf $(VENV) $(TRITON)/.venv $(TRITON)/.perf_analyzer $(KSERVE)/.venv tools/peers/.venv build dist *.egg-info client/build client/*.egg-info
+	rm -rf $(VENV) model/_resize*.so $(TRITON)/.venv $(TRITON)/.perf_analyzer $(KSERVE)/.venv tools/peers/.venv build dist *.egg-info client/build client/*.egg-info
 
 $(VENV)/.torch: requirements/torch.txt
 	@command -v $(PYTHON) > /dev/null || { echo 'pranet: there is no $(PYTHON); install Python, or name one: make PYTHON=python3.12' >&2; exit 2; }

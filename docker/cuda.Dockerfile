@@ -2,7 +2,7 @@
 #   docker build -f docker/cuda.Dockerfile -t pranet:cuda .
 # PyTorch brings the CUDA libraries, and NVIDIA's container toolkit the driver: the base needs neither.
 # --build-arg TORCH_INDEX=URL takes PyTorch, and with it CUDA, in another version.
-# --build-arg COMPILER= builds without Debian's packages and without a C compiler: Pillow resizes then, in four times the time.
+# --build-arg COMPILER= installs no C compiler to build with: Pillow resizes pictures then, in four times the time.
 # --build-arg REQUIREMENTS=ray adds Ray, for docker/kuberay.
 ARG BASE=python:3.12-slim
 
@@ -27,7 +27,8 @@ COPY model model
 COPY service service
 COPY client client
 COPY weights weights
-RUN pip install --no-deps . && pip uninstall --yes pip
+RUN pip install --no-deps . && if [ "$COMPILER" ]; then ls /opt/pranet/lib/python3*/site-packages/model/_resize*.so; fi \
+    && pip uninstall --yes pip
 
 # What the image holds, and under which licences. The tools that find out stay outside.
 FROM build AS sbom

@@ -86,7 +86,7 @@ def load_predictor(settings: Settings) -> Predictor:
     )
     log.info("weights %s from %s", weights.model_id, settings.weights_path)
     if transforms.compiled is None:
-        log.info("Pillow resizes the pictures, in four times the time: no C compiler when installed, or no AVX2")
+        log.info("Pillow resizes pictures, in four times the time: no C compiler was there to install with, or no AVX2")
     return predictor
 
 

@@ -1,6 +1,7 @@
 """``make bundle-check`` (minutes): tests that the bundle installs and serves without a network."""
 
 import os
+import shutil
 import socket
 import stat
 import subprocess
@@ -48,6 +49,11 @@ def test_it_installs_and_serves_a_frame(installed: Path) -> None:
         sample = SAMPLES[0]
         answer = httpx.post(f"{server.url}/segment", content=sample.read_bytes(), timeout=60, trust_env=False)
     assert dice(mask_of(answer.raise_for_status().content), annotation(sample)) > 0.8
+
+
+@pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler to build the bundle with")
+def test_it_has_the_compiled_part(installed: Path) -> None:
+    assert list(installed.glob("lib/python3.*/site-packages/model/_resize*.so"))
 
 
 def test_another_user_may_run_what_is_installed(installed: Path) -> None:

@@ -11,7 +11,7 @@ os.environ.setdefault("LIBTIFF_JPEG_MAX_ALLOWED_SCAN_NUMBER", str(MAX_SCANS))  #
 # take a quarter of a second. libpng writes a chunk for every 8 KiB.
 MAX_STEPS = 2**15
 # The largest side of a JPEG and of a DICOM image. libpng writes no more than 1,000,000, and resizing takes 16 bytes for
-# each pixel of a side.
+# each pixel of a row, and without resize.c 2,048 for each of a column.
 MAX_SIDE = 2**16 - 1
 
 
