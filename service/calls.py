@@ -74,7 +74,6 @@ class Call:
     is_stream: bool = False  # carries many frames
     is_quiet: bool = False  # polled all the time: not traced, and logged at level DEBUG
     fault: ServiceError | None = None  # raised after authentication, so that strangers do not see it
-    passes: tuple[type[Exception], ...] = ()  # raised by the transport's library once it has ended the call itself
     cancelled_by: Callable[[], type[ServiceError]] = lambda: ClientLeft  # the cause if the transport cancels the call
 
     request_id: str = ""  # the client's, or a new one
@@ -182,8 +181,6 @@ class Calls:
             failure = type(error)
             raise
         except Exception as error:
-            if isinstance(error, call.passes):
-                raise
             if isinstance(error, TimeoutError) and call._timeout.expired():
                 late = Draining(CUT_OFF) if call._is_cut_off else DeadlineExceeded()
                 failure = type(late)

@@ -120,7 +120,8 @@ async def running(
     max_batch_size = settings.max_batch_size or factory.default_batch_size(settings.device)
     async with contextlib.AsyncExitStack() as stack:
         traces = await stack.enter_async_context(tracing.started(settings.trace_receiver))
-        pool = stack.enter_context(CpuPool(_cores(group.size)))
+        pool = CpuPool(_cores(group.size))
+        stack.callback(pool.shutdown, wait=False, cancel_futures=True)  # a thread that is stuck would hold the end up
         batcher = await stack.enter_async_context(_batcher(settings, predictor, max_batch_size, metrics, hang_seconds))
         readiness = _readiness(batcher, pool, metrics, group)
         scrape = Scrape(metrics, group)

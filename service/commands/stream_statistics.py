@@ -32,7 +32,7 @@ class StreamStatistics:
         if reply.outcome == "answered":
             self._last = time.monotonic()
             self._ages.append(reply.age_seconds)
-            self._rate.append(time.time())
+            self._rate.append(self._last)
             self._reused += reply.response is not None and reply.response.reused
 
     @property

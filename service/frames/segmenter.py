@@ -169,7 +169,7 @@ class Segmenter:
         if failure is None:
             for stage, (start, end) in frame.times.items():
                 self._metrics.stage_duration.labels(stage).observe(end - start)
-            self._metrics.frame_rate.append(time.time())
+            self._metrics.frame_rate.append(time.monotonic())
             frame.times["total"] = frame.made, ended
 
 

@@ -101,6 +101,11 @@ class Packer:
         self._zlib = zlib.compressobj(PACKED_LEVEL, zlib.DEFLATED, CODINGS[coding])
         self._packs = False
 
+    @property
+    def waits(self) -> bool:
+        """Tell whether the answer is still to be packed, so that nothing of it was sent."""
+        return self._start is not None
+
     async def __call__(self, message: Message) -> None:
         """Send a message of an HTTP answer (ASGI)."""
         if message["type"] == "http.response.start":
@@ -109,13 +114,14 @@ class Packer:
         if message["type"] == "http.response.body":
             more = message.get("more_body", False)
             body: bytes = message.get("body", b"")
-            start, self._start = self._start, None
+            start = self._start
             if start is not None:
                 self._packs = more or len(body) >= LEAST_PACKED_BYTES
             if self._packs:
                 body = await self._pack(body, more)
             if start is not None:
                 self._describe(start, None if more else len(body))
+                self._start = None
                 await self._send(start)
             message = {**message, "body": body}
         await self._send(message)

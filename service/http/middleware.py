@@ -120,6 +120,8 @@ class HttpCalls:
                     await self._app(scope, receive, send_with_headers)
                 except BaseException:
                     call.name = self._route(scope) or call.name
+                    if isinstance(forward, content_encoding.Packer) and forward.waits:
+                        answered, call.code, forward = False, "", send
                     raise
         except ServiceError as error:
             drop_tracebacks(error)  # the request's state refers to the error: breaks the reference cycle

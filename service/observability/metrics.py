@@ -39,7 +39,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class FrameRate(deque[float]):
-    """Unix times of the latest frames, in seconds; append the time when a frame is answered."""
+    """Times of the latest frames; append ``time.monotonic()`` when a frame is answered. Clocks may be set meanwhile."""
 
     MOST = 1 << 17  # frames kept, which bounds the memory: 26,000 per second
 
@@ -49,11 +49,11 @@ class FrameRate(deque[float]):
     @property
     def last(self) -> float:
         """Unix time of the last frame, seconds; 0 before the first."""
-        return self[-1] if self else 0.0
+        return time.time() - (time.monotonic() - self[-1]) if self else 0.0
 
     def per_second(self) -> float:
         """Return the mean rate over the window that ends now, frames per second."""
-        oldest = time.time() - FPS_WINDOW_SECONDS
+        oldest = time.monotonic() - FPS_WINDOW_SECONDS
         frames = list(self)
         return (len(frames) - bisect_left(frames, oldest)) / FPS_WINDOW_SECONDS
 

@@ -5,6 +5,7 @@ import functools
 from collections.abc import Awaitable, Callable
 
 from pydantic import ValidationError
+from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
@@ -149,12 +150,11 @@ def _written(body: InferBody, frames: list[Segmentation]) -> Response:
     outputs, binary = write(body, inferred.outputs)
     answer = {"model_name": model.NAME, "model_version": model.VERSION, "id": body.id, "outputs": outputs}
     headers = {"x-model": inferred.model_id, "server-timing": inferred.server_timing}
-    response = JSONResponse(answer, headers=headers)
-    if binary:
-        headers[HEADER_LENGTH] = str(len(response.body))
-        content = b"".join((response.body, *binary))
-        return Response(content, media_type="application/octet-stream", headers=headers)
-    return response
+    described = to_json(answer)  # holds the interpreter for a seventh of the time of ``json``: 0.2 s for Full HD
+    if not binary:
+        return Response(described, media_type="application/json", headers=headers)
+    headers[HEADER_LENGTH] = str(len(described))
+    return Response(b"".join((described, *binary)), media_type="application/octet-stream", headers=headers)
 
 
 def _service(request: Request) -> Service:

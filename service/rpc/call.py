@@ -10,12 +10,13 @@ from google.protobuf.message import Message
 
 from pranet_client.errors import ERROR_METADATA_KEY
 from service.calls import Call, Calls, Transport
-from service.errors import ClientLeft, DeadlineExceeded, MethodNotAllowed, ServiceError
+from service.errors import ClientLeft, DeadlineExceeded, ServiceError
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 WORK = frozenset({"Segment", "SegmentStream", "ModelInfer", "ModelStreamInfer"})
-STREAMS = frozenset({"SegmentStream", "ModelStreamInfer"})  # last for minutes; metrics count them separately
+STREAMS = frozenset({"SegmentStream", "ModelStreamInfer"})
+LASTING = STREAMS | {"Watch"}  # minutes and hours; metrics count them separately
 EARLY_SECONDS = 0.1  # the client's deadline may pass this much before ours, which starts when the call arrives
 
 UNARY, STREAM = (
@@ -45,7 +46,7 @@ def call_of(context: Context, method: str, *, is_open: bool = False) -> Call:
     short = name.rpartition("/")[2]
     metadata = context.invocation_metadata() or ()
     return Call(
-        transport=STREAM if short in STREAMS else UNARY,
+        transport=STREAM if short in LASTING else UNARY,
         name=name,
         headers=dict(metadata),
         authorizations=authorizations(metadata),
@@ -55,7 +56,6 @@ def call_of(context: Context, method: str, *, is_open: bool = False) -> Call:
         is_stream=short in STREAMS,
         is_quiet=is_open,
         cancelled_by=lambda: _ending(context),
-        passes=(grpc.aio.AbortError,),
     )
 
 
@@ -71,16 +71,10 @@ async def entered(calls: Calls, call: Call, context: Context) -> AsyncIterator[C
     try:
         async with calls.enter(call):
             if call.traceparent or call.is_stream:  # of a stream early: no error goes past a first answer that waits
-                await context.send_initial_metadata([("traceparent", call.traceparent)] if call.traceparent else [])
+                await _send_metadata(context, [("traceparent", call.traceparent)] if call.traceparent else [])
             if call.is_stream:
                 call.remove_deadline()
-            try:
-                yield call
-            except grpc.aio.AbortError:  # a method of gRPC's own services ended the call
-                call.code = _status(context).name
-                raise
-            except NotImplementedError:  # raised by generated code
-                raise MethodNotAllowed("this gRPC method is not implemented; see the .proto files") from None
+            yield call
     except ClientLeft:
         raise asyncio.CancelledError from None  # there is no client to send a status to
     except ServiceError as error:
@@ -90,6 +84,13 @@ async def entered(calls: Calls, call: Call, context: Context) -> AsyncIterator[C
 def authorizations(metadata: Iterable[tuple[str, str | bytes]]) -> list[str]:
     """Return all values of ``authorization`` in the metadata; authentication refuses several."""
     return [str(value) for name, value in metadata if name == "authorization"]
+
+
+async def _send_metadata(context: Context, metadata: list[tuple[str, str]]) -> None:
+    try:
+        await context.send_initial_metadata(metadata)
+    except grpc.aio.InternalError as error:  # raised by gRPC if it did not cancel this call first
+        raise ClientLeft("the client left before its call began") from error
 
 
 async def write(context: Context, message: Message) -> None:
@@ -120,12 +121,6 @@ async def abort(context: Context, error: ServiceError, request_id: str) -> None:
         await context.abort(error.grpc, error.detail, tuple(metadata))
     except grpc.aio.InternalError:
         raise asyncio.CancelledError from None
-
-
-def _status(context: Context) -> grpc.StatusCode:
-    """Return the status that a call was ended with."""
-    given = context.code()
-    return next(status for status in grpc.StatusCode if given in (status, status.value[0]))
 
 
 def _ending(context: Context) -> type[ServiceError]:

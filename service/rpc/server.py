@@ -2,10 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
@@ -13,6 +13,7 @@ from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service.access.tls import HANDSHAKE_SECONDS
 from service.readiness import Readiness
 from service.rpc.call import STREAM, UNARY
+from service.rpc.health import HealthServicer
 from service.rpc.interceptor import CallInterceptor
 from service.rpc.servicer import Servicer
 from service.runtime import Service
@@ -58,8 +59,8 @@ async def listening(service: Service, address: str, more: Mapping[str, AddTo]) -
     pb_grpc.add_SegmentationServiceServicer_to_server(Servicer(service), server)  # type: ignore[no-untyped-call]
     for add_to in more.values():
         add_to(server, service)
-    checker, names = health.aio.HealthServicer(), (SERVICE_NAME, *more)
-    await _publish(checker, names, False)
+    names = (SERVICE_NAME, *more)
+    checker = HealthServicer(names)
     health_pb2_grpc.add_HealthServicer_to_server(checker, server)
     reflection.enable_server_reflection((*names, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     try:
@@ -68,7 +69,7 @@ async def listening(service: Service, address: str, more: Mapping[str, AddTo]) -
     except RuntimeError as error:
         raise OSError(f"cannot listen on {address} for gRPC") from error
     await server.start()
-    following = asyncio.create_task(_follow(service.readiness, checker, names))
+    following = asyncio.create_task(_follow(service.readiness, checker))
     try:
         yield port
     finally:
@@ -96,17 +97,8 @@ def _options(cut_off_bytes: int, *, shared: bool) -> list[tuple[str, int]]:
     ]
 
 
-async def _follow(readiness: Readiness, checker: health.aio.HealthServicer, names: Sequence[str]) -> None:
+async def _follow(readiness: Readiness, checker: HealthServicer) -> None:
     """Publish readiness as gRPC health, now and at each change."""
-    published = None
     while True:
-        if published is not (ready := readiness.ready):
-            await _publish(checker, names, ready)
-            published = ready
+        checker.publish(readiness.ready)
         await readiness.change()
-
-
-async def _publish(checker: health.aio.HealthServicer, names: Sequence[str], ready: bool) -> None:
-    status = health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
-    for name in (health.OVERALL_HEALTH, *names):
-        await checker.set(name, status)

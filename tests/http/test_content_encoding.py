@@ -4,6 +4,7 @@ import base64
 import gzip
 import io
 import json
+import time
 import tracemalloc
 import zipfile
 import zlib
@@ -13,7 +14,10 @@ from typing import Any
 import httpx
 import pytest
 
+from service.http import content_encoding
+from service.http.content_encoding import Packer
 from tests.support.dicom_objects import PICTURES, dicom, needs_dicom, written
+from tests.support.patching import Patches
 from tests.support.pictures import encoded, mask_of, red_box
 from tests.support.serving import Running, serving
 
@@ -212,6 +216,17 @@ async def test_a_packed_file_is_not_sent_again_to_who_has_it(it: Running) -> Non
     assert (again.headers["etag"], again.headers["vary"]) == (headers["etag"], headers["vary"])
     part = await it.rest.get("/pages/live.js", headers={"range": "bytes=0-1999"})
     assert (part.status_code, part.headers.get("content-encoding"), len(part.content)) == (206, None, 2000)
+
+
+async def test_an_answer_whose_packing_takes_too_long_becomes_an_error_with_its_cause(patched: Patches) -> None:
+    patched(Packer, "_packed", lambda *_: time.sleep(1.0) or b"")
+    patched(content_encoding, "THREAD_BYTES", 1)
+    async with serving(request_timeout_ms=100) as it:
+        answer = await it.rest.get("/openapi.json", headers={"accept-encoding": "gzip"})
+        counted = it.service.metrics.registry.get_sample_value
+        assert (answer.status_code, answer.json()["type"]) == (504, "urn:pranet:error:deadline-exceeded")
+        assert answer.headers["x-request-id"]
+        assert counted("pranet_requests_total", {"transport": "rest", "code": "504"}) == 1
 
 
 async def test_lines_of_an_archive_are_sent_as_they_are_made(it: Running) -> None:

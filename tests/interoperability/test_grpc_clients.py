@@ -17,6 +17,8 @@ from google.protobuf import descriptor_pool, message_factory
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
+from service.rpc.health import HealthServicer
+from service.rpc.server import SERVICE_NAME
 from service.runtime import Phase
 from tests.support.pictures import SAMPLES, mask_of
 from tests.support.predictors import RedPredictor
@@ -99,6 +101,46 @@ async def test_a_health_client_follows_the_service_from_its_start_to_its_end() -
         seen.append((await watching.read()).status)
         watching.cancel()
     assert seen == [NOT_SERVING, SERVING, NOT_SERVING]
+
+
+async def test_a_health_client_watches_for_longer_than_a_request_may_take() -> None:
+    async with asyncio.timeout(PATIENCE), serving(request_timeout_ms=100) as it:
+        watching = health_pb2_grpc.HealthStub(it.channel).Watch(health_pb2.HealthCheckRequest(service=SERVICE_NAME))
+        seen = [(await watching.read()).status]
+        await asyncio.sleep(1)
+        it.service.readiness.enter(Phase.DRAINING)
+        seen.append((await watching.read()).status)
+        watching.cancel()
+    assert seen == [SERVING, NOT_SERVING]
+
+
+async def test_a_health_client_that_does_not_read_keeps_the_news_from_nobody() -> None:
+    health = HealthServicer([SERVICE_NAME])
+    request = health_pb2.HealthCheckRequest()
+    idle, reading = (health.Watch(request, grpc.aio.ServicerContext) for _ in range(2))
+    await anext(idle)  # and never again, as gRPC does while its client's window is full
+    seen = [(await anext(reading)).status]
+    for ready in (True, False, True):
+        health.publish(ready)
+        seen.append((await anext(reading)).status)
+    assert seen == [NOT_SERVING, SERVING, NOT_SERVING, SERVING]
+
+
+async def test_a_health_client_lists_what_is_served_and_is_told_what_is_not() -> None:
+    async with serving() as it:
+        stub = health_pb2_grpc.HealthStub(it.channel)
+        listed = await stub.List(health_pb2.HealthListRequest())
+        with pytest.raises(grpc.aio.AioRpcError) as unknown:
+            await stub.Check(health_pb2.HealthCheckRequest(service="somebody.else"))
+        watching = stub.Watch(health_pb2.HealthCheckRequest(service="somebody.else"))
+        watched = (await watching.read()).status
+        watching.cancel()
+    assert {name: each.status for name, each in listed.statuses.items()} == dict.fromkeys(
+        ["", SERVICE_NAME, "inference.GRPCInferenceService"], SERVING
+    )
+    assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
+    assert SERVICE_NAME in str(unknown.value.details())
+    assert watched == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 
 
 @pytest.mark.slow

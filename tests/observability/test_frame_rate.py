@@ -1,0 +1,25 @@
+"""The rate of frames is that of the last seconds, whatever happens to the clock."""
+
+import time
+
+from service.observability.metrics import FrameRate
+from tests.support.pictures import encoded, red_box
+from tests.support.serving import serving
+
+
+async def test_frames_are_timed_by_a_clock_that_nobody_can_set() -> None:
+    async with serving() as it:
+        answer = await it.rest.post("/segment", content=encoded(red_box(64, 48, (16, 12, 48, 36))))
+        assert answer.status_code == 200
+        rate, now = it.service.metrics.frame_rate, time.monotonic()
+    assert now - 60 < rate[-1] <= now
+    assert abs(rate.last - time.time()) < 60
+
+
+def test_the_rate_is_that_of_the_last_seconds() -> None:
+    rate, now = FrameRate(), time.monotonic()
+    for seconds in (3600, 60, 20):
+        rate.extend([now - seconds] * 25)
+    assert rate.per_second() == 0
+    rate.extend([time.monotonic()] * 10)
+    assert rate.per_second() in (0, 2)  # 0 if this test stood still for the five seconds of the window
