@@ -17,6 +17,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 WORK = frozenset({"Segment", "SegmentStream", "ModelInfer", "ModelStreamInfer"})
 STREAMS = frozenset({"SegmentStream", "ModelStreamInfer"})
 LASTING = STREAMS | {"Watch"}  # minutes and hours; metrics count them separately
+STATUS_SECONDS = 30.0  # how long a status may wait for the client to read the answers before it
 EARLY_SECONDS = 0.1  # the client's deadline may pass this much before ours, which starts when the call arrives
 
 UNARY, STREAM = (
@@ -111,15 +112,17 @@ async def abort(context: Context, error: ServiceError, request_id: str) -> None:
 
     Raises:
         AbortError: raised by gRPC after it has ended the call.
-        CancelledError: the client left before it read the status, or gRPC has ended the call during a shutdown.
+        CancelledError: the client left before it read the status, or does not read what comes before it, or gRPC has
+            ended the call during a shutdown.
 
     """
     metadata = [(ERROR_METADATA_KEY, error.slug), ("x-request-id", request_id)]
     if error.retry_after is not None:
         metadata.append(("retry-after", str(error.retry_after)))
     try:
-        await context.abort(error.grpc, error.detail, tuple(metadata))
-    except grpc.aio.InternalError:
+        async with asyncio.timeout(STATUS_SECONDS):
+            await context.abort(error.grpc, error.detail, tuple(metadata))
+    except (grpc.aio.InternalError, TimeoutError):
         raise asyncio.CancelledError from None
 
 

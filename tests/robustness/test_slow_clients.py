@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from struct import pack
+from typing import Any
 
 import grpc
 import numpy as np
@@ -25,6 +26,7 @@ from service.http.protocol import MAX_HEAD_BYTES
 from service.pb.inference import open_inference_pb2 as oip
 from service.pb.inference import open_inference_pb2_grpc as oip_grpc
 from service.rest.websocket_messages import LENGTH
+from service.rpc import call as rpc_call
 from tests.support import callers
 from tests.support.patching import Patches
 from tests.support.pictures import encoded, red_box
@@ -150,20 +152,19 @@ async def test_the_kernel_gives_up_who_never_reads_an_answer(patched: Patches) -
             await until(lambda: established(it.port) == 0)
 
 
+async def _send(call: Any) -> None:
+    await call.write(pb.StreamRequest(config=pb.StreamConfig(policy=pb.POLICY_EVERY, mask_format=pb.MASK_FORMAT_BITS)))
+    for number in range(FRAMES):
+        await call.write(pb.StreamRequest(frame=pb.StreamFrame(frame_id=number, image=LARGE)))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("reads", [True, False], ids=["reads at last", "leaves"])
 async def test_a_grpc_stream_whose_answers_are_not_read_ends(reads: bool, caplog: pytest.LogCaptureFixture) -> None:
     """Not even the first answer is: its message is larger than what the client takes up unread."""
     async with serving() as it, grpc.aio.insecure_channel(f"127.0.0.1:{it.grpc_port}", NARROW) as channel:
         call = pb_grpc.SegmentationServiceStub(channel).SegmentStream()
-        config = pb.StreamConfig(policy=pb.POLICY_EVERY, mask_format=pb.MASK_FORMAT_BITS)
-
-        async def send() -> None:
-            await call.write(pb.StreamRequest(config=config))
-            for number in range(FRAMES):
-                await call.write(pb.StreamRequest(frame=pb.StreamFrame(frame_id=number, image=LARGE)))
-
-        sending = asyncio.create_task(send())
+        sending = asyncio.create_task(_send(call))
         await until(lambda: it.metric("pranet_rejected_total", {"reason": "read-too-slowly"}) == 1)
         await until(lambda: not it.service.streams.active)
         if reads:
@@ -174,6 +175,19 @@ async def test_a_grpc_stream_whose_answers_are_not_read_ends(reads: bool, caplog
             call.cancel()
         await asyncio.gather(sending, return_exceptions=True)
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+@pytest.mark.slow
+async def test_a_grpc_stream_whose_client_never_reads_does_not_hold_up_the_end_of_the_service(patched: Patches) -> None:
+    patched(rpc_call, "STATUS_SECONDS", SHORT_SECONDS)
+    async with serving() as it, grpc.aio.insecure_channel(f"127.0.0.1:{it.grpc_port}", NARROW) as channel:
+        call = pb_grpc.SegmentationServiceStub(channel).SegmentStream()
+        sending = asyncio.create_task(_send(call))
+        await until(lambda: it.metric("pranet_rejected_total", {"reason": "read-too-slowly"}) == 1)
+        await until(it.service.calls.idle.is_set)
+        assert not call.done()
+        call.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
 
 
 @pytest.mark.slow
