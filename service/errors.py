@@ -153,9 +153,9 @@ class TooManyBytes(ServiceError):
         return cls(f"the image has more than {max_bytes} bytes (MAX_IMAGE_BYTES); send a smaller one")
 
     @classmethod
-    def of_message(cls, size: int, max_bytes: int) -> Self:
-        """Return the error for a message of ``size`` bytes."""
-        return cls(f"the message has {size} bytes, more than {max_bytes} (MAX_IMAGE_BYTES); send a smaller one")
+    def of_message(cls, size: int, max_bytes: int, limit: str = "MAX_IMAGE_BYTES") -> Self:
+        """Return the error for a message of ``size`` bytes; ``limit`` says whose limit it exceeds."""
+        return cls(f"the message has {size} bytes, more than {max_bytes} ({limit}); send a smaller one")
 
 
 class TooManyPixels(ServiceError):

@@ -57,7 +57,9 @@ def _clause(fault: Mapping[str, Any], model: type[BaseModel]) -> str:
             return f"{name} is unknown; the known names are {_names(model)}"
         case "extra_forbidden":
             return f"{name} is unknown; leave it out"
-    return f"{name} is {shown(fault['input'])}, but {expectation(fault, model)}"
+    given = fault["input"]
+    in_quotes = fault["type"].endswith("_type") and isinstance(given, str)  # a text where JSON has a number
+    return f"{name} is {repr(given[:SHOWN]) if in_quotes else shown(given)}, but {expectation(fault, model)}"
 
 
 def shown(given: Any) -> str:

@@ -34,7 +34,8 @@ class UnreadablePicture(PictureError):
 
 def damaged(kind: str, reason: object) -> UnreadablePicture:
     """Return the error for damage in transfer or storage, which another copy may not have."""
-    return UnreadablePicture(f"the {kind} is damaged or incomplete ({reason})", "send it again")
+    why = "it ends too early" if isinstance(reason, struct.error) else reason
+    return UnreadablePicture(f"the {kind} is damaged or incomplete ({why})", "send it again")
 
 
 def unsupported(kind: str, variant: str, advice: str) -> UnreadablePicture:

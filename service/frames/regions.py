@@ -33,7 +33,7 @@ def check(roi: str) -> None:
         InvalidParameter: it is none of ``full``, ``auto`` and ``x,y,w,h``.
 
     """
-    if not re.match(ROI_PATTERN, roi):
+    if not re.fullmatch(ROI_PATTERN, roi):
         raise InvalidParameter(f"roi is {roi[:80]!r}, but it should be {ROI_FORMS}")
 
 

@@ -18,6 +18,7 @@ QUIETER = {  # the lowest levels at which loggers of libraries are logged
     "python_multipart": logging.CRITICAL,  # quotes bytes of the request body
 }
 
+UNSENT = "ExecuteBatchError raised in core by servicer method "  # grpcio's, with a traceback
 CUT_OFF = "Cancel %s running task(s)"  # uvicorn's error at the end of a drain, of which the service itself tells
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")  # of the call that is served in this task
@@ -61,10 +62,20 @@ def configure(level: str, style: str) -> None:
     handler.setFormatter(JsonFormatter() if style == "json" else plain)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.getLogger("uvicorn.error").addFilter(_is_news)
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_of_who_left)
     logging.captureWarnings(True)
     warnings.filterwarnings("ignore", module=r"PIL\.")  # are about clients' pictures, which this service answers itself
     for name, least in QUIETER.items():
         logging.getLogger(name).setLevel(max(least, logging.getLevelName(level.upper())))
+
+
+def _of_who_left(record: logging.LogRecord) -> bool:
+    """Make one line of gRPC's traceback for a unary answer that it could not send, which it reports to nobody else."""
+    if not str(record.msg).startswith(UNSENT):
+        return True
+    record.levelno, record.levelname, record.exc_info = logging.INFO, "INFO", None
+    record.msg = str(record.msg).replace(UNSENT, "the client left before it had its answer: ")
+    return logging.getLogger().isEnabledFor(logging.INFO)
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -22,6 +22,7 @@ class MessageLimits:
 
     message_seconds: float  # until the request message of a unary call has arrived
     message_bytes: int  # size of each message
+    whose: str = "MAX_IMAGE_BYTES"  # the limit of the size
     held: Callable[[Context], AbstractContextManager[Any]] = nullcontext  # entered for the duration of the call
     turn: Callable[[Context], AbstractAsyncContextManager[Any]] = nullcontext  # entered while awaiting that message
 
@@ -42,6 +43,7 @@ class HealthLimits:
         return MessageLimits(
             OPEN_MESSAGE_SECONDS,
             OPEN_MESSAGE_BYTES,
+            "of a health check",
             self._watching if watch else nullcontext,
             lambda context: self._turns.setdefault(context.peer(), asyncio.Lock()),
         )

@@ -100,7 +100,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         make = getattr(grpc, f"stream_{_kind(method.response_streaming)}_rpc_method_handler")
         served = answers if inspect.isasyncgenfunction(behaviour) else answer
-        return make(served, _measured(method.request_deserializer, limits.message_bytes), method.response_serializer)
+        return make(served, _measured(method.request_deserializer, limits), method.response_serializer)
 
 
 async def _unknown(requests: Any, context: Context) -> None:
@@ -117,12 +117,12 @@ async def _only(requests: Any, limits: MessageLimits, context: Context) -> Any:
         raise InvalidRequest("the call ended without a request message; send one") from None
 
 
-def _measured(deserialize: Callable[[bytes], Any] | None, most: int) -> Callable[[bytes], Any]:
-    """Refuse messages over ``most`` bytes before they are parsed; errors of gRPC's own limit have no cause or count."""
+def _measured(deserialize: Callable[[bytes], Any] | None, limits: MessageLimits) -> Callable[[bytes], Any]:
+    """Refuse messages that are too large before they are parsed; errors of gRPC's own limit have no cause or count."""
 
     def measured(message: bytes) -> Any:
-        if len(message) > most:
-            raise TooManyBytes.of_message(len(message), most)
+        if len(message) > limits.message_bytes:
+            raise TooManyBytes.of_message(len(message), limits.message_bytes, limits.whose)
         return deserialize(message) if deserialize else message
 
     return measured

@@ -47,6 +47,7 @@ def written(patched: Patches) -> Iterator[io.StringIO]:
         logs.configure("info", "json")
     yield written
     logging.getLogger("uvicorn.error").removeFilter(logs._is_news)
+    logging.getLogger("grpc._cython.cygrpc").removeFilter(logs._of_who_left)
     for name, level in before.items():
         logging.getLogger(name).setLevel(level)
 
@@ -162,3 +163,17 @@ def test_of_a_drain_that_was_cut_off_the_service_tells_and_uvicorn_does_not(writ
     assert not written.getvalue()
     logging.getLogger("uvicorn.error").error("another error")
     assert "another error" in written.getvalue()
+
+
+def test_what_grpc_logs_of_a_client_that_left_within_its_answer_is_one_line(written: io.StringIO) -> None:
+    """As grpcio 1.85.1 does, if the connection is reset at the right moment."""
+    try:
+        raise RuntimeError("Failed grpc_call_start_batch")
+    except RuntimeError:
+        logging.getLogger("grpc._cython.cygrpc").exception(
+            "ExecuteBatchError raised in core by servicer method [%s]", "/pranet.v1.SegmentationService/Segment"
+        )
+    (line,) = (json.loads(line) for line in written.getvalue().splitlines())
+    assert line["level"] == "info"
+    assert line["message"] == ("the client left before it had its answer: [/pranet.v1.SegmentationService/Segment]")
+    assert "exception" not in line

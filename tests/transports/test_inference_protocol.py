@@ -129,7 +129,7 @@ async def test_who_has_no_token_is_refused_in_the_form_of_the_protocol_too(tmp_p
         ({"inputs": inputs(IMAGE), "parameters": {"priority": True}}, 422, "priority is true; send 1 (live), 2"),
         ({"inputs": inputs(IMAGE), "parameters": {"priority": -1}}, 422, "priority is -1; send 1 (live), 2 (single)"),
         ({"inputs": [{**inputs(IMAGE)[0], "shape": [True]}]}, 400, "is true, but it should be a whole number"),
-        ({"inputs": [{**inputs(IMAGE)[0], "shape": ["1"]}]}, 400, "is 1, but it should be a whole number"),
+        ({"inputs": [{**inputs(IMAGE)[0], "shape": ["1"]}]}, 400, "is '1', but it should be a whole number"),
         ({"inputs": [inputs(IMAGE)[0]] * 33}, 400, "it should have at most 32 items"),
         ({"inputs": inputs(IMAGE), "parameters": {"roi": "left"}}, 422, "roi"),
         ({"inputs": inputs(IMAGE), "parameters": {"binary_data_output": 1}}, 422, "true or false"),

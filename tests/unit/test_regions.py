@@ -50,7 +50,9 @@ def test_the_full_frame_is_not_copied() -> None:
     assert crop(frame, locate(frame, "full")) is frame
 
 
-@pytest.mark.parametrize("roi", ["0,0,65,48", "60,40,8,8", "0,0,0,10", "64,0,1,1", "1,2,3", "-1,0,4,4", "middle", ""])
+@pytest.mark.parametrize(
+    "roi", ["0,0,65,48", "60,40,8,8", "0,0,0,10", "64,0,1,1", "1,2,3", "-1,0,4,4", "middle", "", "full\n", "0,0,4,4\n"]
+)
 def test_a_box_outside_the_frame_is_refused_with_the_reason(roi: str) -> None:
     with pytest.raises(InvalidParameter, match=r"it should be full|send a box|of at least 1 pixel"):
         locate(Image.new("RGB", (64, 48)), roi)
