@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any
 
 import grpc
@@ -72,7 +72,8 @@ async def entered(calls: Calls, call: Call, context: Context) -> AsyncIterator[C
     try:
         async with calls.enter(call):
             if call.traceparent or call.is_stream:  # of a stream early: no error goes past a first answer that waits
-                await _send_metadata(context, [("traceparent", call.traceparent)] if call.traceparent else [])
+                with _client_may_leave():
+                    await context.send_initial_metadata([("traceparent", call.traceparent)] if call.traceparent else [])
             if call.is_stream:
                 call.remove_deadline()
             yield call
@@ -87,11 +88,12 @@ def authorizations(metadata: Iterable[tuple[str, str | bytes]]) -> list[str]:
     return [str(value) for name, value in metadata if name == "authorization"]
 
 
-async def _send_metadata(context: Context, metadata: list[tuple[str, str]]) -> None:
+@contextlib.contextmanager
+def _client_may_leave() -> Iterator[None]:
     try:
-        await context.send_initial_metadata(metadata)
+        yield
     except grpc.aio.InternalError as error:  # raised by gRPC if it did not cancel this call first
-        raise ClientLeft("the client left before its call began") from error
+        raise ClientLeft("the client left while it was answered") from error
 
 
 async def write(context: Context, message: Message) -> None:
@@ -101,10 +103,8 @@ async def write(context: Context, message: Message) -> None:
         ClientLeft: the client closed the stream.
 
     """
-    try:
+    with _client_may_leave():
         await context.write(message)
-    except grpc.aio.InternalError as error:  # raised by gRPC if it did not cancel this call first
-        raise ClientLeft("the client left while its answer was written") from error
 
 
 async def abort(context: Context, error: ServiceError, request_id: str) -> None:
