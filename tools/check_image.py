@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +93,8 @@ def image() -> Iterator[Image]:
     make_base()
     tools = FOLDER / "tools"  # that the bundle does not need, as its own wheel is built already
     download = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", tools]
-    subprocess.run([*download, "setuptools>=77,<85"], check=True)
+    builds = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    subprocess.run([*download, *builds], check=True)
     subprocess.run([*download, "--no-deps", "--requirement", ROOT / "requirements" / "audit.txt"], check=True)
     (FOLDER / "pip.conf").write_text("[global]\nno-index = true\nfind-links = /wheels /packages\n")
     volumes = {FOLDER / "pip.conf": "/etc/pip.conf", WHEELS: "/wheels", tools: "/packages"}
