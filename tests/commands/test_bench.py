@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from service.commands.bench import fidelity, local, report, servers, streaming
 from service.commands.bench.errors import BenchError
 from service.commands.bench.load import closed_loop, open_loop, watched
 from service.commands.bench.measure import Answer, Row, Window, summarise
+from service.commands.bench.overhead_loads import LOADS, Addresses, Pace
 from service.commands.bench.pictures import read
 from service.commands.flags.bench import size
 from service.commands.main import main
@@ -282,3 +284,36 @@ def test_overhead_says_that_a_checkout_does_not_start(capfd: pytest.CaptureFixtu
     assert main(["bench", "overhead", "--against", str(tmp_path), "--rounds", "1", "--over", "rest", *SHORT]) == 2
     assert "is not a checkout of this service" in (told := capfd.readouterr().err)
     assert "ended before it was ready" in told
+
+
+@pytest.mark.slow
+def test_overhead_keeps_a_rate(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    over = ["--over", "rest", "grpc", "--rate", "20", "--seconds", "1", "--warm-up", "0.1", "--out", str(tmp_path)]
+    assert main(["bench", "overhead", "--rounds", "1", *over]) == 0
+    rows = json.loads((tmp_path / "overhead.json").read_text())["rows"]
+    assert [row["answered"] for row in rows] == [pytest.approx(20, abs=2)] * 2
+    assert "| rest | 1" in capsys.readouterr().out
+
+
+def test_overhead_has_a_rate_only_for_single_frames(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "overhead", "--rate", "20"]) == 2
+    assert "give --over rest grpc, or one of them" in capsys.readouterr().err
+
+
+async def test_overhead_counts_what_is_no_mask_and_a_closed_connection_as_failed() -> None:
+    answers = iter((b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 4\r\n\r\nbusy", b""))
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for each in answers:
+            await reader.readuntil(b"picture")
+            writer.write(each)
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, AsyncExitStack() as stack:
+        at = Addresses(f"http://127.0.0.1:{port}", "")
+        load = await LOADS["rest"](stack, at, [b"picture"], Pace(concurrency=1, rate=20))
+        errors = [each.error for each in await load(time.perf_counter() + 0.14)]
+    closed = "BenchError: the server closed the connection"
+    assert errors == ["BenchError: 503 busy", closed, closed]

@@ -22,12 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import uvloop
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.commands.bench.errors import BenchError
 from service.commands.bench.load import watched
 from service.commands.bench.measure import Row, summarise
-from service.commands.bench.overhead_loads import LOADS, Addresses
+from service.commands.bench.overhead_loads import LOADS, ONE_BY_ONE, Addresses, Pace
 
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = Path(__file__).with_name("free_engine.py")
@@ -111,9 +112,9 @@ async def serving(checkout: Path, cores: int, processes: int, connections: int) 
 
 
 async def measure(running: Running, over: str, images: Sequence[bytes], arguments: argparse.Namespace) -> Line:
-    """Measure one transport, with ``arguments.concurrency`` frames in flight."""
+    """Measure one transport, with ``arguments.concurrency`` frames in flight or ``arguments.rate`` a second."""
     async with AsyncExitStack() as stack:
-        load = await LOADS[over](stack, running.at, images, arguments.concurrency)
+        load = await LOADS[over](stack, running.at, images, Pace(arguments.concurrency, arguments.rate))
         stages, loop, began = running.stages(), running.loop_seconds(), await running.cpu_seconds()
         answers, window = await watched(load, running.cpu_seconds, warm_up=arguments.warm_up, seconds=arguments.seconds)
         share = (running.loop_seconds() - loop) / (await running.cpu_seconds() - began)
@@ -126,9 +127,11 @@ def run(arguments: argparse.Namespace, images: Sequence[bytes]) -> tuple[Measure
     """Measure all checkouts in turns; return what was measured, and the names of the checkouts.
 
     Raises:
-        BenchError: a server did not start.
+        BenchError: a server did not start, or a transport has no rate.
 
     """
+    if arguments.rate is not None and not set(arguments.over) <= set(ONE_BY_ONE):
+        raise BenchError(f"--rate needs a request for each frame; give --over {' '.join(ONE_BY_ONE)}, or one of them")
     checkouts = {"this": ROOT} | ({"other": arguments.against.resolve()} if arguments.against else {})
     found: Measured = defaultdict(list)
     usable = os.sched_getaffinity(0)
@@ -141,7 +144,7 @@ def run(arguments: argparse.Namespace, images: Sequence[bytes]) -> tuple[Measure
 
     for _, cores, name in itertools.product(range(arguments.rounds), arguments.cores, checkouts):
         try:
-            asyncio.run(measure_transports(name, cores))
+            uvloop.run(measure_transports(name, cores))
         finally:
             os.sched_setaffinity(0, usable)
     return found, list(checkouts)
