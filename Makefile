@@ -115,7 +115,7 @@ endurance: $(VENV)/.dev
 	OMP_WAIT_POLICY=passive $(BIN)/python -m tools.endurance --minutes $(MINUTES) $(FLAGS)
 
 # The service beside plain servers of the same network, in turns: minutes, on a machine with nothing else to do.
-#   make peers PRECISION=int8
+#   make peers PRECISION=bf16      the precision of the service: auto, bf16, fp32, or int8, in which all of them compute
 #   make peers AGAINST=../earlier   also measures the service of another checkout
 peers: $(VENV)/.dev tools/peers/.venv/.done
 	$(BIN)/python -m tools.measure.peers --precision $(PRECISION) $(if $(AGAINST),--against $(abspath $(AGAINST)))

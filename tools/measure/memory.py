@@ -1,6 +1,7 @@
 """Measures the memory of ``pranet serve`` by the number of its processes, after some frames and after some reloads.
 
 python -m tools.measure.memory [FLAGS of pranet serve]   prints a table; five minutes
+    --reloads 0 --against ../earlier                     begins with the service of another checkout
 
 A page that several processes share counts for each of them in part (PSS, proc_pid_smaps(5)).
 """
@@ -17,6 +18,7 @@ import httpx
 from service.settings import Settings
 from tests.support.pictures import SAMPLES
 from tests.support.processes import Server, children, server
+from tools.measure import checkouts
 
 FRAMES = 12  # for each process
 RELOADS = 8
@@ -28,20 +30,27 @@ def main() -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--at-most", type=int, default=2, metavar="N", help="processes (default: 2)")
+    parser.add_argument("--reloads", type=int, default=RELOADS, metavar="N", help=f"default: {RELOADS}")
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="first measure its one process")
     arguments, flags = parser.parse_known_args()
     print(
         "| processes | MiB each, the parent last | CPU s to ready | MiB each, after reloads |\n|---|---|---|---|",
         flush=True,
     )
+    if arguments.against:
+        with server(*flags, program=checkouts.program(arguments.against)) as running:
+            seconds = _cpu_seconds(running)
+            _use(running, 1)
+            print(f"| 1, other checkout | {_memory(running)} | {seconds:.1f} | |", flush=True)
     for number in range(1, arguments.at_most + 1):
         with tempfile.TemporaryDirectory() as folder:
             weights = Path(folder) / "weights.safetensors"
             weights.write_bytes(Settings().weights_path.read_bytes())
             with server("--weights", weights, "--processes", number, *flags) as running:
-                seconds = sum(map(_seconds, _family(running)))
+                seconds = _cpu_seconds(running)
                 _use(running, number)
                 before = _memory(running)
-                for _ in range(RELOADS):
+                for _ in range(arguments.reloads):
                     running.process.send_signal(signal.SIGHUP)
                     time.sleep(RELOAD_SECONDS)
                 print(f"| {number} | {before} | {seconds:.1f} | {_memory(running)} |", flush=True)
@@ -56,6 +65,10 @@ def _use(running: Server, number: int) -> None:
 
 def _family(running: Server) -> list[int]:
     return [*children(running), running.process.pid]
+
+
+def _cpu_seconds(running: Server) -> float:
+    return sum(map(_seconds, _family(running)))
 
 
 def _memory(running: Server) -> str:

@@ -12,10 +12,8 @@ import os
 import socket
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
-import tomllib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -36,6 +34,7 @@ from service.commands.bench.load import closed_loop, watched
 from service.commands.bench.measure import Row, summarise
 from tests.support import processes
 from tests.support.pictures import ROOT, SAMPLES, annotation, dice, mask_of
+from tools.measure import checkouts
 
 PEERS = ROOT / "tools" / "peers"
 PYTHON = PEERS / ".venv" / "bin" / "python"
@@ -68,11 +67,8 @@ class Peer:
 
 def service(name: str, checkout: Path, precision: str) -> Peer:
     """Return the service of a checkout, run by this environment's Python and packages."""
-    script = tomllib.loads((checkout / "pyproject.toml").read_text())["project"]["scripts"]["pranet"]
-    module, function = script.split(":")
-    start = f"import sys; sys.path.insert(0, {str(checkout)!r}); import {module}; sys.exit({module}.{function}())"
     options = ("serve", "--grpc-port", 0, "--log-level", "warning", "--precision", precision, "--port")
-    return Peer(name, (sys.executable, "-c", start, *options), "", "/segment", "/readyz")
+    return Peer(name, (*checkouts.program(checkout), *options), "", "/segment", "/readyz")
 
 
 def peers(precision: str, against: Path | None) -> list[Peer]:
@@ -182,7 +178,10 @@ async def rows(peer: Peer, model: Path, concurrencies: Sequence[int], seconds: f
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--precision", choices=("auto", "int8"), default="auto", help="auto: bfloat16 where there is any"
+        "--precision",
+        choices=("auto", "bf16", "fp32", "int8"),
+        default="auto",
+        help="of the service; the others get the network in int8 for int8, else in floating point",
     )
     parser.add_argument("--concurrency", default="1,16", help="requests in flight (default: 1,16)")
     parser.add_argument("--seconds", type=float, default=8)
