@@ -1,4 +1,4 @@
-"""The processor: how many cores this process may use, and whether they compute in bfloat16."""
+"""The processor: how many cores this process may use, and in which precisions they compute fast."""
 
 import contextlib
 import math
@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 CPU_INFO = Path("/proc/cpuinfo")
 BFLOAT16 = {"avx512_bf16", "amx_bf16"}  # flags of x86-64 processors that multiply bfloat16
+VNNI, AMX = "avx512_vnni", "amx_tile"  # flags of those that multiply int8, and that have units for whole tiles
 OWN_CGROUPS = Path("/proc/self/cgroup")
 CGROUPS = Path("/sys/fs/cgroup")
 NO_QUOTA = 2**31
@@ -36,12 +37,24 @@ def share_of_cores(index: int, processes: int, cores: Collection[int]) -> set[in
 
 def computes_bfloat16(cpu_info: Path = CPU_INFO) -> bool:
     """Return whether this processor has bfloat16 instructions, which make it faster than float32."""
+    return not BFLOAT16.isdisjoint(_flags(cpu_info))
+
+
+def computes_int8(cpu_info: Path = CPU_INFO) -> bool:
+    """Return whether int8 was measured to be the fastest on processors like this one: AVX-512 VNNI without AMX.
+
+    With AMX, nobody has compared it with bfloat16 yet; without VNNI, some sums saturate.
+    """
+    flags = _flags(cpu_info)
+    return VNNI in flags and AMX not in flags
+
+
+def _flags(cpu_info: Path) -> set[str]:
     try:
         lines = cpu_info.read_text().splitlines()
     except OSError:  # not Linux
-        return False
-    flags = next((line for line in lines if line.startswith("flags")), "")
-    return not BFLOAT16.isdisjoint(flags.split())
+        return set()
+    return set(next((line for line in lines if line.startswith("flags")), "").split())
 
 
 def _quota(own: Path, mounted: Path) -> int:

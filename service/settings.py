@@ -57,8 +57,8 @@ class Settings(BaseModel):
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field(
         "auto",
         description=(
-            "auto uses fp16 on CUDA, bf16 on a CPU with AMX or AVX-512-BF16, else fp32; on a CPU, bf16 and int8 need "
-            "openvino."
+            "auto uses fp16 on CUDA; on a CPU with AVX-512-VNNI and without AMX int8, if the weights have their "
+            "calibration; on other CPUs bf16 with AMX or AVX-512-BF16, else fp32; bf16 and int8 on a CPU need openvino."
         ),
     )
     input_size: int = Field(

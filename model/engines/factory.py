@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from model.cores import computes_bfloat16
+from model.cores import computes_bfloat16, computes_int8
 from model.engines.predictor import DeviceError, Predictor
 from model.files import user_cache
 from model.transforms import SIZE
@@ -38,7 +38,8 @@ def create(
         weights: an identified weights file; its tensors are loaded unless the engine finds its network in the cache.
         device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
         engine: ``auto`` (OpenVINO on an x86-64 CPU, else PyTorch), ``torch`` or ``openvino``.
-        precision: ``auto``, ``fp32``, ``bf16``, ``fp16`` or ``int8`` (OpenVINO with a calibration beside the weights).
+        precision: ``fp32``, ``bf16``, ``fp16``, ``int8`` (OpenVINO with a calibration beside the weights) or ``auto``:
+            int8 where it is the fastest and the weights have their calibration, else what ``resolve_precision`` says.
         cache_dir: folder where an engine keeps its converted network for the next start, ``auto`` (``user_cache()``),
             or None for no cache.
         input_size: side of the network's square input, pixels, one of ``SIZES``.
@@ -53,9 +54,12 @@ def create(
     name = resolve_engine(place, engine)
     arithmetic = resolve_precision(place, name, precision)
     if name == "openvino":
-        from model.engines.openvino.predictor import OpenVinoPredictor  # not installed on every platform
+        from model.engines.openvino import int8  # not installed on every platform
+        from model.engines.openvino.predictor import OpenVinoPredictor
 
         floating = resolve_precision(place, name, "auto") if arithmetic == "int8" else arithmetic
+        if precision == "auto" and computes_int8() and int8.is_calibrated(weights):
+            arithmetic = "int8"
         kept = user_cache() if cache_dir == "auto" else cache_dir
         return OpenVinoPredictor(weights, arithmetic, floating, kept, input_size, threads)
     if place != "cpu":
@@ -117,7 +121,7 @@ def resolve_device(name: str) -> str:
 
 
 def resolve_precision(device: str, engine: str, name: str) -> str:
-    """Return the precision for a device and an engine, both resolved.
+    """Return the precision for a device and an engine, both resolved; ``auto`` is one in floating point.
 
     Raises:
         DeviceError: the precision is unknown, or the device and engine do not support it.

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -321,6 +322,61 @@ def test_only_the_convolutions_of_the_last_two_stages_are_quantised(weights: Che
         each.get_friendly_name() for each in convolutions if re.search(r"resnet\.layer[34]\.", each.get_friendly_name())
     }
     assert len(rounded) > 45
+
+
+@pytest.fixture
+def created(patched: Patches) -> list[tuple[str, str]]:
+    """Instead of the engine, what it was asked for: the precision, and that of operations in floating point."""
+    asked = []
+    patched(openvino_predictor, "OpenVinoPredictor", lambda _weights, *precisions, **_: asked.append(precisions[:2]))
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("avx2 avx512f avx512_vnni", ("int8", "fp32")),
+        ("avx2 avx512f avx512_vnni avx512_bf16", ("int8", "bf16")),
+        ("avx2 avx512f avx512_vnni avx512_bf16 amx_tile amx_bf16 amx_int8", ("bf16", "bf16")),
+        ("avx2 avx_vnni", ("fp32", "fp32")),
+        ("avx2", ("fp32", "fp32")),
+    ],
+)
+def test_the_precision_of_auto_is_the_fastest_that_was_measured_on_such_processors(
+    weights: Checkpoint,
+    created: list[tuple[str, str]],
+    patched: Patches,
+    tmp_path: Path,
+    flags: str,
+    expected: tuple[str, str],
+) -> None:
+    info = tmp_path / "cpuinfo"
+    info.write_text(f"processor\t: 0\nflags\t\t: fpu {flags}\n")
+    for name in ("computes_bfloat16", "computes_int8"):
+        patched(factory, name, partial(getattr(cores, name), info))
+    factory.create(weights, device="cpu", engine="openvino")
+    assert [each[:2] for each in created] == [expected]
+
+
+def test_auto_computes_in_floating_point_without_a_calibration_of_these_very_weights(
+    weights: Checkpoint,
+    created: list[tuple[str, str]],
+    patched: Patches,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    patched(factory, "computes_int8", lambda: True)
+    elsewhere = dataclasses.replace(weights, path=tmp_path / "other.safetensors")
+    floating = factory.resolve_precision("cpu", "openvino", "auto")
+    factory.create(elsewhere, device="cpu", engine="openvino")
+    assert not caplog.records
+    calibration = openvino_int8.load(weights)
+    openvino_int8.save(openvino_int8.path_for(elsewhere), calibration, elsewhere)
+    factory.create(elsewhere, device="cpu", engine="openvino")
+    factory.create(dataclasses.replace(elsewhere, sha256="0" * 64), device="cpu", engine="openvino")
+    assert created == [(floating, floating), ("int8", floating), (floating, floating)]
+    assert "was made for other weights" in caplog.text
+    assert "until then, the service computes in floating point" in caplog.text
 
 
 def test_int8_without_its_calibration_says_how_to_make_one(weights: Checkpoint, tmp_path: Path) -> None:

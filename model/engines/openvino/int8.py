@@ -36,6 +36,8 @@ WEIGHT_LIMIT = 127
 FLOATING = r"(?!__module\.network\.resnet\.layer[34]\.).*"  # pattern of the operations that stay in floating point
 FORMAT = "3"
 
+log = logging.getLogger(__name__)
+
 Array = npt.NDArray[np.float32]
 
 
@@ -75,6 +77,18 @@ def load(weights: WeightsFile) -> Calibration:
         raise DeviceError(f"the calibration file {path} was made for other weights or by another release; {advice}")
     inputs = tuple(tuple((name, index) for name, index in each) for each in json.loads(metadata["inputs"]))
     return Calibration(inputs, ranges, hashlib.sha256(data).hexdigest()[:16])
+
+
+def is_calibrated(weights: WeightsFile) -> bool:
+    """Tell whether the calibration of a weights file lies beside it; one that cannot be used is warned of."""
+    if not path_for(weights).exists():
+        return False
+    try:
+        load(weights)
+    except DeviceError as error:
+        log.warning("%s; until then, the service computes in floating point", error)
+        return False
+    return True
 
 
 def save(path: Path, calibration: Calibration, weights: WeightsFile) -> None:
