@@ -65,9 +65,9 @@ class Peer:
     health: str
 
 
-def service(name: str, checkout: Path, precision: str) -> Peer:
+def service(name: str, checkout: Path, precision: str, *flags: object) -> Peer:
     """Return the service of a checkout, run by this environment's Python and packages."""
-    options = ("serve", "--grpc-port", 0, "--log-level", "warning", "--precision", precision, "--port")
+    options = ("serve", "--grpc-port", 0, "--log-level", "warning", "--precision", precision, *flags, "--port")
     return Peer(name, (*checkouts.program(checkout), *options), "", "/segment", "/readyz")
 
 
@@ -75,6 +75,7 @@ def peers(precision: str, against: Path | None) -> list[Peer]:
     fastapi = (PYTHON, "-m", "uvicorn", "fastapi_app:app", "--log-level", "warning", "--port")
     return [
         service("PraNet service", ROOT, precision),
+        service("PraNet service, 256 px", ROOT, precision, "--input-size", 256),
         *([service("PraNet service, other checkout", against, precision)] if against else []),
         Peer("FastAPI", fastapi, "request", "/predict", "/health"),
         Peer("LitServe, 2 workers", (PYTHON, "litserve_app.py"), "request", "/predict", "/health"),

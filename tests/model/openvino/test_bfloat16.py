@@ -22,7 +22,6 @@ import openvino as ov
 from openvino import opset13 as opset
 
 from model.engines.openvino import bfloat16 as openvino_bfloat16
-from model.engines.openvino import conversion as openvino_conversion
 from model.engines.openvino import graph as openvino_graph
 
 WHOLE = {
@@ -31,16 +30,6 @@ WHOLE = {
     *(f"layer1.0.{c}" for c in ("conv1", "last", "convs")),
     *(f"layer1.{b}.{c}" for b in (1, 2) for c in ("conv1", "convs.0", "convs.1", "convs.2")),
 }
-
-
-@pytest.fixture(scope="module")
-def weights() -> Checkpoint:
-    return checkpoint.load(ROOT / "weights" / "pranet.safetensors")
-
-
-@pytest.fixture(scope="module")
-def converted(weights: Checkpoint) -> ov.Model:
-    return openvino_conversion.convert(weights)
 
 
 @pytest.fixture(scope="module")
