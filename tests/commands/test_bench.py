@@ -291,7 +291,7 @@ def test_overhead_keeps_a_rate(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     over = ["--over", "rest", "grpc", "--rate", "20", "--seconds", "1", "--warm-up", "0.1", "--out", str(tmp_path)]
     assert main(["bench", "overhead", "--rounds", "1", *over]) == 0
     rows = json.loads((tmp_path / "overhead.json").read_text())["rows"]
-    assert [row["answered"] for row in rows] == [pytest.approx(20, abs=2)] * 2
+    assert [row["answered"] for row in rows] == [pytest.approx(20, abs=12)] * 2  # at random times
     assert "| rest | 1" in capsys.readouterr().out
 
 
@@ -313,7 +313,8 @@ async def test_overhead_counts_what_is_no_mask_and_a_closed_connection_as_failed
     port = server.sockets[0].getsockname()[1]
     async with server, AsyncExitStack() as stack:
         at = Addresses(f"http://127.0.0.1:{port}", "")
-        load = await LOADS["rest"](stack, at, [b"picture"], Pace(concurrency=1, rate=20))
-        errors = [each.error for each in await load(time.perf_counter() + 0.14)]
-    closed = "BenchError: the server closed the connection"
-    assert errors == ["BenchError: 503 busy", closed, closed]
+        load = await LOADS["rest"](stack, at, [b"picture"], Pace(concurrency=1, rate=50))
+        errors = [each.error for each in await load(time.perf_counter() + 0.2)]
+    assert errors[0] == "BenchError: 503 busy"
+    assert set(errors[1:]) == {"BenchError: the server closed the connection"}
+    assert len(errors) > 2

@@ -38,7 +38,7 @@ class Addresses:
 
 @dataclass(frozen=True)
 class Pace:
-    """So many frames in flight, or, with ``rate``, so many a second."""
+    """So many frames in flight, or, with ``rate``, so many a second at random times, as many clients send them."""
 
     concurrency: int
     rate: float | None = None
@@ -47,7 +47,7 @@ class Pace:
         """Return the load that sends pictures one by one."""
         if self.rate is None:
             return partial(closed_loop, send, images, self.concurrency)
-        return partial(open_loop, send, images, self.rate, poisson=False)
+        return partial(open_loop, send, images, self.rate, poisson=True)
 
 
 Connect = Callable[[AsyncExitStack, Addresses, Sequence[bytes], Pace], Awaitable[Load]]
@@ -98,7 +98,7 @@ class _Connection(asyncio.Protocol):
 
 async def _rest(stack: AsyncExitStack, at: Addresses, images: Sequence[bytes], pace: Pace) -> Load:
     url = urlsplit(at.url)
-    idle = asyncio.LifoQueue[_Connection]()
+    idle = asyncio.Queue[_Connection]()  # in turns: each belongs to one of several processes
     for _ in range(pace.concurrency):
         made = partial(_Connection, url.netloc)
         _, connection = await asyncio.get_running_loop().create_connection(made, url.hostname or "", url.port or 80)

@@ -127,7 +127,9 @@ def _add_overhead(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--processes", type=int, default=1, metavar="N", help="processes of the server (default: 1)")
     parser.add_argument("--concurrency", type=int, default=16, metavar="N", help="frames in flight (default: 16)")
-    parser.add_argument("--rate", type=number, metavar="N", help="open loop over rest and grpc: frames per second")
+    parser.add_argument(
+        "--rate", type=number, metavar="N", help="open loop over rest and grpc: frames per second, at random (Poisson)"
+    )
     parser.add_argument(
         "--connections", type=int, default=1, metavar="N", help="of grpc, each to one process by chance (default: 1)"
     )
