@@ -1,13 +1,17 @@
 """How ``pranet segment`` uses the data path, and what a run that ends early leaves."""
 
+import json
+import os
 import threading
 import time
 from argparse import Namespace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from model.errors import TargetError
 from model.targets import Targets
 from service.commands.main import main
 from service.commands.segment import session
@@ -65,3 +69,58 @@ def test_an_interrupted_run_that_overwrites_leaves_the_rows_that_were_there(tmp_
         report.add(Row("a.png", polyps=1))
         raise KeyboardInterrupt
     assert table.read_text() == "the rows of a run before\n"
+
+
+ROWS = {  # a row of a report by its flag, and what a kill leaves of another
+    "--csv": ('"a\nb.png",,1,0.5,0.9,12.5,', ["c.png,,1,0.5,0.9,12", '"a\nb.p', '"a ""b"" ']),
+    "--jsonl": (json.dumps(asdict(Row("a.png", polyps=1))), ['{"source": "c.png", "fra', '{"source": "c']),
+}
+BEGIN = {"--csv": "source,frame,polyps,area,presence,milliseconds,error\n", "--jsonl": ""}
+
+
+def gone_on_with(flag: str, path: Path) -> Report:
+    """Return a report in a file that is there already."""
+    targets = Targets((), Namespace(overwrite=False, skip_existing=True))
+    return Report(path if flag == "--jsonl" else None, path if flag == "--csv" else None, targets)
+
+
+@pytest.mark.parametrize("flag", ROWS)
+@pytest.mark.parametrize("line_break", ["", "\n"])
+def test_whole_rows_stay_when_a_report_is_gone_on_with(flag: str, line_break: str, tmp_path: Path) -> None:
+    path, (row, halves) = tmp_path / "rows", ROWS[flag]
+    for half in [""] if not line_break else ["", *halves]:
+        path.write_text(f"{BEGIN[flag]}{row}\n{row}{line_break}{half}")
+        with gone_on_with(flag, path) as report:
+            report.add(Row("new.png"))
+        begin, _, new = path.read_text().rpartition("new.png")
+        assert begin.startswith(f"{BEGIN[flag]}{row}\n{row}\n")
+        assert begin.removeprefix(f"{BEGIN[flag]}{row}\n{row}\n") in ("", '{"source": "')
+        assert new.endswith("\n")
+
+
+@pytest.mark.parametrize("flag", ROWS)
+def test_a_report_that_holds_its_first_line_only_keeps_it(flag: str, tmp_path: Path) -> None:
+    path, line = tmp_path / "rows", (BEGIN[flag] or ROWS[flag][0]).strip()
+    path.write_text(line)
+    with gone_on_with(flag, path):
+        assert path.read_text() == f"{line}\n"
+
+
+@pytest.mark.parametrize("flag", ROWS)
+@pytest.mark.parametrize("text", ["name,age\nMüller,63\n", "a note without a line break", "[]"])
+def test_a_file_of_something_else_is_not_gone_on_with(flag: str, text: str, tmp_path: Path) -> None:
+    (path := tmp_path / "rows").write_text(text)
+    with pytest.raises(TargetError, match=f"{flag} .*rows is no report"), gone_on_with(flag, path):
+        pass
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize("flag", ROWS)
+def test_a_device_or_a_pipe_is_gone_on_with(flag: str) -> None:
+    read, written = os.pipe()
+    for path in (Path(os.devnull), Path(f"/dev/fd/{written}")):
+        with gone_on_with(flag, path) as report:
+            report.add(Row("new.png"))
+    os.close(written)
+    with os.fdopen(read) as lines:
+        assert "new.png" in lines.read()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self, TextIO
 
 from model import files, targets
+from model.errors import TargetError
 from model.targets import Targets
 from service.commands.segment.inputs import DASH
 
@@ -30,6 +31,9 @@ class Row:
     error: str | None = None
 
 
+COLUMNS = tuple(field.name for field in fields(Row))
+
+
 class Report:
     """Counts the pictures, and writes a row about each as soon as it is done; use it as ``with``.
 
@@ -42,7 +46,7 @@ class Report:
         targets: what may be written.
 
     Raises:
-        TargetError: a file is an input, exists, or cannot be written.
+        TargetError: a file is an input, exists, or cannot be written; on entry also: it holds something else than rows.
 
     """
 
@@ -63,7 +67,7 @@ class Report:
                 self._file = file
                 self._table = csv.writer(file, lineterminator="\n")
                 if path == DASH or not path.exists() or self._new[flag] or not path.stat().st_size:
-                    self._table.writerow([field.name for field in fields(Row)])
+                    self._table.writerow(COLUMNS)
             self._open = stack.pop_all()
         return self
 
@@ -77,8 +81,8 @@ class Report:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and self._new[flag]:  # --overwrite
             path = stack.enter_context(files.replacing(path))
-        elif path.exists():
-            _cut_half_a_row(path)
+        elif path.is_file():  # a device or a pipe keeps no rows
+            _end_with_a_whole_row(flag, path)
         return stack.enter_context(path.open("a", encoding="utf-8", errors=ANY_NAME, newline="", buffering=1))
 
     def add(self, row: Row) -> None:
@@ -110,8 +114,40 @@ def _standard_output() -> TextIO:
     return sys.stdout
 
 
-def _cut_half_a_row(path: Path) -> None:
-    """Drop the end of the last row, if a kill left it incomplete."""
+def _end_with_a_whole_row(flag: str, path: Path) -> None:
+    """Drop the last row if a kill left it incomplete, and end it if an editor left out its line break.
+
+    Raises:
+        TargetError: the file is not one of this report.
+
+    """
     with path.open("rb+") as file:
         content = file.read()
-        file.truncate(content.rfind(b"\n") + 1)
+        first = content.partition(b"\n")[0].decode(errors=ANY_NAME).rstrip("\r")
+        if content and not (first.startswith('{"source": ') if flag == JSONL else first == ",".join(COLUMNS)):
+            raise TargetError(f"{flag} {path} is no report of pranet segment; give another path")
+        rest = content[_end_of_rows(flag, content) :].decode(errors=ANY_NAME)
+        if not rest:
+            return
+        if _is_whole(flag, rest):
+            file.write(b"\n")
+        else:
+            file.truncate(_end_of_rows(flag, content))
+
+
+def _end_of_rows(flag: str, content: bytes) -> int:
+    """Return where the last row ends that has its line break; a line break in quotes belongs to a name."""
+    end = content.rfind(b"\n") + 1
+    while flag == CSV and content.count(b'"', 0, end) % 2:
+        end = content.rfind(b"\n", 0, end - 1) + 1
+    return end
+
+
+def _is_whole(flag: str, row: str) -> bool:
+    if flag == CSV:
+        return row.count('"') % 2 == 0 and len(next(csv.reader(io.StringIO(row, newline="")))) == len(COLUMNS)
+    try:
+        json.loads(row)
+    except ValueError:
+        return False
+    return True
