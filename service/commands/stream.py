@@ -14,6 +14,7 @@ import uvloop
 from model import files, targets
 from model.errors import SourceError, TargetError
 from model.targets import Targets
+from model.transforms import Pixels
 from pranet_client.async_client import AsyncClient
 from pranet_client.connection import Reply
 from pranet_client.credentials import NO_ACCESS, Access
@@ -174,17 +175,19 @@ class _Drawing:
     def __init__(self, writer: OverlayWriter) -> None:
         self._writer = writer
         self._began: float | None = None  # capture time of the first frame, seconds
+        self._mask: Pixels | None = None  # the newest, which dropped frames show; none after a frame that failed
 
     def take(self, reply: Reply) -> None:
         """Append one frame; one that cannot be decoded is left out, and the frame before it is shown for longer."""
         frame = reply.frame
         self._began = frame.captured if self._began is None else self._began
         seconds = frame.captured - self._began if frame.presented is None else frame.presented
-        mask = None
         if reply.response is not None and reply.outcome == "answered":
-            mask = codec.read_mask(reply.response.mask.png)
+            self._mask = codec.read_mask(reply.response.mask.png)
+        elif reply.outcome == "failed":
+            self._mask = None
         with contextlib.suppress(ServiceError):
-            self._writer.add(frame.picture, seconds, mask)
+            self._writer.add(frame.picture, seconds, self._mask)
 
 
 def _save_mask(reply: Reply, folder: Path) -> None:

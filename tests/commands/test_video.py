@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from model.errors import SourceError
-from model.transforms import Pixels
+from model.transforms import Floats, Pixels
 from pranet_client.async_client import AsyncClient
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from pranet_client.sources import in_thread
@@ -132,11 +132,48 @@ async def test_a_streams_video_has_every_frame_at_its_time_with_the_newest_mask(
         command = ["stream", str(film), "--server", f"127.0.0.1:{it.grpc_port}", "--out", str(out), "--raw"]
         assert await asyncio.to_thread(main, command) == 0
     assert "stale 0 " not in capsys.readouterr().out.splitlines()[-1]
-    frames, shown, _ = videos.read(out)
-    assert shown == pytest.approx([each / 1000 for each in times])
-    tinted = [bool(frame[60, 80, 1] > 30) for frame in frames]  # the polyp is red without its tint
-    assert tinted[-1]
-    assert tinted == sorted(tinted)  # none before the first mask, all after it
+    assert videos.read(out)[1] == pytest.approx([each / 1000 for each in times])
+    assert tinted(out)[-1]
+    assert tinted(out) == sorted(tinted(out))  # none before the first mask, all after it
+
+
+FAILING = 2  # number of a frame on which the network fails
+
+
+class FailingPredictor(RedPredictor):
+    """Fails on pictures that show blue."""
+
+    def predict(self, frames: Pixels) -> Floats:
+        if frames[:, 2].max() > 127:
+            raise RuntimeError("no answer to this one")
+        return super().predict(frames)
+
+
+def with_a_frame_that_fails(path: Path) -> Path:
+    shown = [red_box(160, 120, (40, 30, 120, 90)) for _ in range(5)]
+    shown[FAILING].paste((0, 0, 255), (0, 0, 40, 30))
+    return videos.write(path, shown)
+
+
+def tinted(film: Path) -> list[bool]:
+    """Tell which frames show their polyp as one; it is red without its tint."""
+    return [bool(frame[60, 80, 1] > 30) for frame in videos.read(film)[0]]
+
+
+def test_a_frame_that_failed_is_not_shown_with_the_outlines_of_another(tmp_path: Path, patched: Patches) -> None:
+    patched(session, "load_predictor", lambda settings: FailingPredictor())
+    film, out = with_a_frame_that_fails(tmp_path / "in.mp4"), tmp_path / "out.mp4"
+    assert main(["segment", str(film), "-o", str(out), "--max-batch-size", "1"]) == 1
+    assert tinted(out) == [number != FAILING for number in range(5)]
+
+
+async def test_a_frame_of_a_stream_that_failed_is_not_shown_with_the_outlines_of_another(tmp_path: Path) -> None:
+    film, out = with_a_frame_that_fails(tmp_path / "in.mp4"), tmp_path / "out.mp4"
+    async with serving(FailingPredictor(), max_batch_size=1) as it:
+        address = f"127.0.0.1:{it.grpc_port}"
+        command = ["stream", str(film), "--server", address, "--out", str(out), "--raw", "--policy", "every"]
+        assert await asyncio.to_thread(main, command) == 1
+    assert tinted(out) == [number != FAILING for number in range(5)]
 
 
 @pytest.fixture(params=[("mp4", 100), ("ts", 1000)])

@@ -1,4 +1,4 @@
-"""Writes videos: H.264 in BT.709, with true presentation times, and with the newest mask outlined on every frame."""
+"""Writes videos: H.264 in BT.709, with true presentation times, and with masks outlined."""
 
 from contextlib import ExitStack
 from fractions import Fraction
@@ -124,7 +124,7 @@ class VideoWriter:
 
 
 class OverlayWriter:
-    """Writes every frame of a video with the newest mask outlined; use it as ``with``. Arguments as ``VideoWriter``."""
+    """Writes every frame of a video with its mask outlined; use it as ``with``. Arguments as ``VideoWriter``."""
 
     def __init__(
         self,
@@ -136,7 +136,6 @@ class OverlayWriter:
         partial: tuple[type[BaseException], ...] = (),
     ) -> None:
         self._video = VideoWriter(path, fps, time_base, pixel_aspect=pixel_aspect, partial=partial)
-        self._mask: Pixels | None = None
 
     def __enter__(self) -> Self:
         self._video.__enter__()
@@ -151,14 +150,13 @@ class OverlayWriter:
         Args:
             picture: encoded or raw.
             seconds: when it is shown.
-            mask: its mask, uint8 (H, W); None if it has none, so that the one before is still the newest.
+            mask: what to outline, uint8 (H, W), if the picture has this size; None: nothing.
 
         Raises:
             ServiceError: the picture cannot be decoded.
 
         """
         pixels = np.asarray(codec.to_rgb(picture, MAX_PIXELS)[0])
-        self._mask = self._mask if mask is None else mask
-        if self._mask is not None and self._mask.shape == pixels.shape[:2]:  # not of a picture of another size
-            pixels = draw_overlay(pixels, self._mask)
+        if mask is not None and mask.shape == pixels.shape[:2]:  # not of an earlier picture of another size
+            pixels = draw_overlay(pixels, mask)
         self._video.write(pixels, seconds)
