@@ -19,11 +19,14 @@ from pydicom import Dataset
 from pydicom.encaps import encapsulate, itemize_fragment
 from pydicom.uid import HEVCMP51, MPEG2MPML, MPEG4HP41, UID
 
+from service.commands.main import main
+from service.commands.segment import session
 from service.errors import ServiceError
 from tests.support import processes
 from tests.support.dicom_objects import BOXES, DICOM, HAS_DICOM, NO_DICOM, dicom, segmentation, sent, valid, written
 from tests.support.patching import Patches
 from tests.support.pictures import SAMPLES, dice, mask_of, red_box
+from tests.support.predictors import RedPredictor
 from tests.support.processes import resident_bytes
 from tests.support.serving import serving
 
@@ -31,6 +34,7 @@ if not HAS_DICOM:
     pytest.skip(NO_DICOM, allow_module_level=True)
 
 from service.dicom import study
+from service.dicom import video as dicom_video
 
 PICTURES = [red_box(160, 128, box) for box in BOXES]
 MASKS = [np.asarray(each)[..., 0] > 0 for each in PICTURES]
@@ -181,6 +185,19 @@ def test_frames_may_be_asked_for_again_as_after_a_change_of_weights() -> None:
     first, again = ([each() for each in frames] for _ in range(2))
     assert first == again
     assert frames[0]() == first[0]
+
+
+def test_overlays_of_a_video_decode_each_frame_once(tmp_path: Path, patched: Patches) -> None:
+    numbers = [number % 3 for number in range(40)]
+    source = video(stream([PICTURES[each] for each in numbers]), NumberOfFrames=len(numbers))
+    (tmp_path / "v.dcm").write_bytes(written(source))
+    patched(session, "load_predictor", lambda settings: RedPredictor())
+    decoded = patched(dicom_video.Video, "_next")
+    assert main(["segment", str(tmp_path / "v.dcm"), "-o", str(tmp_path / "out"), "--output", "overlay"]) == 0
+    assert decoded.count == len(numbers)
+    made = sorted((tmp_path / "out/v.dcm.frames").iterdir())
+    tints = [np.asarray(Image.open(file))[20, 30, 1] > 30 for file in made]  # red has no green without its tint
+    assert tints == [MASKS[each][20, 30] for each in numbers]
 
 
 @pytest.mark.parametrize("taken", [0, 1, 3])

@@ -3,10 +3,13 @@
 import asyncio
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from model.errors import SourceError
+from pranet_client.pictures import Picture
+from service.archives.members import Member
 from service.commands.segment.inputs import shown
 from service.commands.segment.jobs import OUT, Series, holds_object
 from service.commands.segment.outputs import read, write
@@ -49,6 +52,19 @@ async def read_objects(service: Service, sources: Sequence[Path], note: Note) ->
                 raise
             raise SourceError(f"{shown(source)}: {error}") from error
     return found
+
+
+def holding(member: Member, held: dict[int, Picture]) -> Member:
+    """Return a frame that puts its picture into ``held``, by its number, for what is drawn on it afterwards.
+
+    To decode a frame of a video again would begin with the first one.
+    """
+
+    def read() -> Picture:
+        picture = held[member.index] = member.read()
+        return picture
+
+    return replace(member, read=read)
 
 
 async def segment_series(service: Service, job: Series, options: Options, wanted: Wanted, note: Note) -> "Written":

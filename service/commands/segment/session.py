@@ -13,10 +13,11 @@ from tqdm import tqdm
 from model.errors import SourceError
 from model.targets import Targets
 from model.transforms import Pixels
+from pranet_client.pictures import Picture
 from service.archives import archive as archives
 from service.commands.segment.inputs import DASH, shown
 from service.commands.segment.jobs import MASKS, OBJECT, OUT, AnyJob, Drawing, Job, Series, holds_object
-from service.commands.segment.objects import read_objects, segment_series
+from service.commands.segment.objects import holding, read_objects, segment_series
 from service.commands.segment.outputs import asked, content, mask_of, read, row_of, write
 from service.commands.segment.report import Report, Row
 from service.commands.segment.videos import Findings, Results, segment_video
@@ -25,7 +26,7 @@ from service.commands.video.suffixes import VIDEOS
 from service.dicom.wanted import Wanted
 from service.errors import ServiceError
 from service.frames.codec import Packed
-from service.frames.frame import Frame, Options, Segmentation
+from service.frames.frame import Frame, Options, Output, Segmentation
 from service.readiness import Phase
 from service.runtime import Service, load_predictor, running
 from service.settings import Settings
@@ -170,13 +171,14 @@ class Session:
 
     async def _object(self, job: Job) -> None:
         """Segment a DICOM object into one picture, or a folder with one picture per frame."""
+        held: dict[int, Picture] = {}
 
         async def keep(answer: archives.Answered) -> None:
-            number = None if single else answer.member.index
+            picture, number = held.pop(answer.member.index, None), None if single else answer.member.index
             if isinstance(answer.outcome, ServiceError):
                 return self._failed(job.source, number, answer.outcome, counted_from=1)  # as DICOM does
             path = job.target if number is None else job.frame(number)
-            await self._write(job, path, number, answer.outcome, answer.member.read)
+            await self._write(job, path, number, answer.outcome, lambda: picture or answer.member.read())
 
         found = await read_objects(self._service, [job.source], self._note)
         from service.dicom import work
@@ -187,4 +189,6 @@ class Session:
             raise SourceError(f"has {len(members)} frames, and standard output takes one; give a folder as --out")
         todo = [each for each in members if single or self._targets.wants(OUT, job.frame(each.index))]
         self._report.passed += len(members) - len(todo)
+        if self._options.output is Output.OVERLAY:
+            todo = [holding(each, held) for each in todo]
         await self._service.archives.answer_all(todo, self._asked, math.inf, keep)
