@@ -4,7 +4,9 @@ import argparse
 import asyncio
 import contextlib
 import math
+import signal
 import sys
+import threading
 import time
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 from pathlib import Path
@@ -33,6 +35,7 @@ from service.frames import codec
 
 LINE_SECONDS = 1.0  # between two lines of statistics
 ENDINGS = (KeyboardInterrupt, ClientError, SourceError)  # of a stream, after which its video is kept
+SIGNALS = (signal.SIGTERM, signal.SIGHUP)  # as of an orchestrator, and of a terminal that closes
 
 Take = Callable[[Reply], None]
 
@@ -56,6 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Stream until the source ends; return 1 if a frame failed or was not answered in order.
 
     Raises:
+        KeyboardInterrupt: the user or a signal ended it; the video is kept.
         TargetError: an output is an input, exists already, or cannot be written.
         SourceError: the source cannot be read, or the output cannot be written.
         AccessError: the token cannot be read.
@@ -71,13 +75,30 @@ def run(arguments: argparse.Namespace) -> int:
         config, access = stream_config(arguments), access_of(arguments)
 
         async def session() -> StreamStatistics:
+            _end_by_signals()
             try:
                 return await follow(arguments.server, in_thread(_watched(frames)), config, takers, access, until)
             finally:
                 source.close()  # the thread that reads a camera would wait for its return
 
-        statistics = uvloop.run(session())
+        try:
+            statistics = uvloop.run(session())
+        except asyncio.CancelledError:
+            for number in SIGNALS:  # a terminal sends two, and the video is not complete yet
+                signal.signal(number, signal.SIG_IGN)
+            raise KeyboardInterrupt from None
     return 0 if statistics.in_order and not statistics.outcomes["failed"] else 1
+
+
+def _end_by_signals() -> None:
+    """Let signals end this task as Ctrl-C does, but not those that nohup holds back."""
+    if threading.current_thread() is not threading.main_thread():
+        return  # only that one gets signals
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    assert task is not None
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            loop.add_signal_handler(number, task.cancel)
 
 
 def _watched(frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:

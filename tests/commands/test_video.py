@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import re
+import signal
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -31,8 +32,9 @@ from service.frames.decoded_video import Damage
 from service.frames.shapes import OUTLINE_COLOUR
 from tests.support import videos
 from tests.support.patching import Patches
-from tests.support.pictures import red_box
+from tests.support.pictures import ROOT, red_box
 from tests.support.predictors import RedPredictor
+from tests.support.processes import PROGRAM
 from tests.support.serving import serving
 
 QUARTERS = Image.fromarray(
@@ -174,6 +176,19 @@ async def test_a_frame_of_a_stream_that_failed_is_not_shown_with_the_outlines_of
         command = ["stream", str(film), "--server", address, "--out", str(out), "--raw", "--policy", "every"]
         assert await asyncio.to_thread(main, command) == 1
     assert tinted(out) == [number != FAILING for number in range(5)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+async def test_a_signal_that_ends_a_stream_leaves_its_video(number: signal.Signals, tmp_path: Path) -> None:
+    out = tmp_path / "out.mp4"
+    async with serving() as it:
+        words = ["stream", "demo:", "--fps", "10", "--server", f"127.0.0.1:{it.grpc_port}", "--out", str(out)]
+        process = await asyncio.create_subprocess_exec(*PROGRAM, *words, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
+        assert process.stdout is not None
+        assert b"answered" in await process.stdout.readline()
+        process.send_signal(number)
+        assert await process.wait() == 130
+    assert len(videos.read(out)[0]) > 1
 
 
 @pytest.fixture(params=[("mp4", 100), ("ts", 1000)])
