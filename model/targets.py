@@ -49,6 +49,11 @@ class Targets:
         each = (value for values in given for value in (values if isinstance(values, list) else [values]))
         return cls([*(value for value in each if isinstance(value, Path)), *also], arguments)
 
+    @property
+    def overwrites(self) -> bool:
+        """Whether what is there is replaced."""
+        return self._overwrite
+
     def wants(self, flag: str, path: Path) -> bool:
         """Return whether to write a file: not where it exists and ``--skip-existing`` was given.
 

@@ -169,6 +169,22 @@ def test_a_frame_that_failed_is_not_shown_with_the_outlines_of_another(tmp_path:
     assert tinted(out) == [number != FAILING for number in range(5)]
 
 
+@pytest.mark.parametrize("masks", ["out/in.mp4.frames", "masks"])
+def test_masks_that_are_written_over_are_of_one_video_only(masks: str, tmp_path: Path, patched: Patches) -> None:
+    patched(session, "load_predictor", lambda settings: FailingPredictor())
+    film, folder = with_a_frame_that_fails(tmp_path / "in.mp4"), tmp_path / masks
+    folder.mkdir(parents=True)
+    others = {"note.png", "1.png", "00000007.json"}
+    for name in (*others, *(f"{number:08d}.png" for number in range(10))):  # of a longer video
+        (folder / name).write_bytes(b"earlier")
+    out = ["out.mp4", "--save-masks", str(folder)] if masks == "masks" else ["out"]
+    words = ["segment", str(film), "--max-batch-size", "1", "--overwrite", "-o", str(tmp_path / out[0]), *out[1:]]
+    assert main(words) == 1
+    made = {f"{number:08d}.png" for number in range(5) if number != FAILING}
+    assert {file.name for file in folder.iterdir()} == made | others
+    assert b"earlier" not in {(folder / name).read_bytes() for name in made}
+
+
 async def test_a_frame_of_a_stream_that_failed_is_not_shown_with_the_outlines_of_another(tmp_path: Path) -> None:
     film, out = with_a_frame_that_fails(tmp_path / "in.mp4"), tmp_path / "out.mp4"
     async with serving(FailingPredictor(), max_batch_size=1) as it:

@@ -8,8 +8,12 @@ from PIL import Image
 from pydicom import dcmread
 from pydicom.uid import JPEGBaseline8Bit, RLELossless, SegmentationStorage, generate_uid
 
-from tests.support.dicom_objects import dicom, needs_dicom, valid, written
+from service.commands.main import main
+from service.commands.segment import session
+from tests.support.dicom_objects import PICTURES, dicom, needs_dicom, valid, written
+from tests.support.patching import Patches
 from tests.support.pictures import SAMPLES
+from tests.support.predictors import RedPredictor
 from tests.support.processes import pranet
 
 
@@ -34,6 +38,21 @@ def test_frames_are_left_out_of_a_segmentation_only(tmp_path: Path) -> None:
     done = pranet("segment", SAMPLES[0], "-o", tmp_path / "out", "--omit-empty")
     assert (done.returncode, (tmp_path / "out").exists()) == (2, False)
     assert "--out X.dcm" in done.stderr
+
+
+@needs_dicom
+@pytest.mark.parametrize("count", [1, 2])
+def test_masks_that_are_written_over_are_of_one_object_only(count: int, tmp_path: Path, patched: Patches) -> None:
+    (tmp_path / "x.dcm").write_bytes(written(dicom(PICTURES[:count])))
+    folder = tmp_path / "out/x.dcm.frames"
+    folder.mkdir(parents=True)
+    for number in range(3):  # of an object with more frames
+        (folder / f"{number:08d}.png").write_bytes(b"earlier")
+    patched(session, "load_predictor", lambda settings: RedPredictor())
+    assert main(["segment", str(tmp_path / "x.dcm"), "-o", str(tmp_path / "out"), "--overwrite"]) == 0
+    frames = sorted(folder.iterdir())
+    assert [file.name for file in frames] == ([] if count == 1 else ["00000000.png", "00000001.png"])
+    assert b"earlier" not in {file.read_bytes() for file in frames}
 
 
 def folder_of_a_series(folder: Path) -> list[str]:

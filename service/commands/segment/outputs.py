@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from model import files, targets
 from model.errors import SourceError, TargetError
+from model.targets import Targets
 from model.transforms import Pixels
 from service.answers import SegmentationBody
 from service.commands.segment.inputs import DASH, shown
@@ -115,3 +117,20 @@ def write(flag: str, path: Path, content: bytes) -> None:
     with targets.writing(flag, path):
         path.parent.mkdir(parents=True, exist_ok=True)
         files.write(path, content)
+
+
+def earlier_frames(folder: Path | None, options: Options, targets: Targets) -> set[Path]:
+    """Return the frames in a folder that ``--overwrite`` replaces; those that are not made anew are for ``delete``."""
+    return set(folder.glob("[0-9]" * 8 + suffix_of(options))) if folder and targets.overwrites else set()
+
+
+def delete(flag: str, paths: Iterable[Path]) -> None:
+    """Delete files, some of which may be gone.
+
+    Raises:
+        TargetError: one cannot be deleted; the message names ``flag``.
+
+    """
+    for path in paths:
+        with targets.writing(flag, path):
+            path.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from service.archives import archive as archives
 from service.commands.segment.inputs import DASH, shown
 from service.commands.segment.jobs import MASKS, OBJECT, OUT, AnyJob, Drawing, Job, Series, holds_object
 from service.commands.segment.objects import holding, read_objects, segment_series
-from service.commands.segment.outputs import asked, content, mask_of, read, row_of, write
+from service.commands.segment.outputs import asked, content, delete, earlier_frames, mask_of, read, row_of, write
 from service.commands.segment.report import Report, Row
 from service.commands.segment.videos import Findings, Results, segment_video
 from service.commands.video.source import open_source
@@ -141,12 +141,14 @@ class Session:
                 self._failed(job.source, number, outcome)
             elif mask is not None:
                 self._report.add(row_of(job.source, number, outcome, mask))
+                if left:
+                    left.discard(job.frame(number))
 
         if isinstance(job, Drawing):
             overlay, masks, flag = job.overlay, job.masks, MASKS
         else:
             overlay, masks, flag = None, job.folder, OUT
-        findings = Findings()
+        left, findings = earlier_frames(masks, self._options, self._targets), Findings()
 
         def wants(number: int) -> bool:
             if isinstance(job, Job):
@@ -168,6 +170,7 @@ class Session:
         self._report.passed += findings.passed
         if findings.frames + findings.failed + findings.passed:
             self._note(shown(job.source), findings.summary())
+            await asyncio.to_thread(delete, flag, left)
 
     async def _object(self, job: Job) -> None:
         """Segment a DICOM object into one picture, or a folder with one picture per frame."""
@@ -179,6 +182,7 @@ class Session:
                 return self._failed(job.source, number, answer.outcome, counted_from=1)  # as DICOM does
             path = job.target if number is None else job.frame(number)
             await self._write(job, path, number, answer.outcome, lambda: picture or answer.member.read())
+            left.discard(path)
 
         found = await read_objects(self._service, [job.source], self._note)
         from service.dicom import work
@@ -189,6 +193,8 @@ class Session:
             raise SourceError(f"has {len(members)} frames, and standard output takes one; give a folder as --out")
         todo = [each for each in members if single or self._targets.wants(OUT, job.frame(each.index))]
         self._report.passed += len(members) - len(todo)
+        left = earlier_frames(None if job.target == DASH else job.folder, self._options, self._targets)
         if self._options.output is Output.OVERLAY:
             todo = [holding(each, held) for each in todo]
         await self._service.archives.answer_all(todo, self._asked, math.inf, keep)
+        await asyncio.to_thread(delete, OUT, left)
