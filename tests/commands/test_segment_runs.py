@@ -16,6 +16,7 @@ from model.targets import Targets
 from service.commands.main import main
 from service.commands.segment import session
 from service.commands.segment.report import Report, Row
+from service.commands.segment.videos import Findings
 from tests.support.patching import Patches
 from tests.support.pictures import encoded, red_box
 from tests.support.predictors import RedPredictor
@@ -69,6 +70,24 @@ def test_an_interrupted_run_that_overwrites_leaves_the_rows_that_were_there(tmp_
         report.add(Row("a.png", polyps=1))
         raise KeyboardInterrupt
     assert table.read_text() == "the rows of a run before\n"
+
+
+@pytest.mark.parametrize(
+    ("findings", "told"),
+    [
+        (Findings(frames=10), "10 of 10 frames, no polyp found in them"),
+        (Findings(frames=8, failed=2), "8 of 10 frames, no polyp found in them"),
+        (
+            Findings(frames=4, passed=6),
+            "4 of 10 frames (6 had their output already), no polyp found in those segmented now",
+        ),
+        (Findings(failed=10), "0 of 10 frames"),
+        (Findings(passed=10), "0 of 10 frames (10 had their output already)"),
+        (Findings(frames=4, with_polyp=1, first_seconds=2), "4 of 4 frames, a polyp in 25.0% of them, first at 2.00 s"),
+    ],
+)
+def test_the_summary_of_a_video_says_nothing_about_frames_that_nobody_looked_at(findings: Findings, told: str) -> None:
+    assert findings.summary() == told
 
 
 ROWS = {  # a row of a report by its flag, and what a kill leaves of another

@@ -52,14 +52,18 @@ class Findings:
             self.first_seconds = seconds
 
     def summary(self) -> str:
-        """Return the counts as one line for the user."""
+        """Return the counts as one line for the user, which says nothing about frames that nobody looked at."""
         done = f"{self.frames} of {self.frames + self.failed + self.passed} frames"
+        them = "them"
         if self.passed:
             done += f" ({self.passed} had their output already)"
+            them = "those segmented now"
+        if not self.frames:
+            return done
         if self.first_seconds is None:
-            return f"{done}, no polyp found"
+            return f"{done}, no polyp found in {them}"
         share = self.with_polyp / self.frames
-        return f"{done}, a polyp in {share:.1%} of them, first at {self.first_seconds:.2f} s"
+        return f"{done}, a polyp in {share:.1%} of {them}, first at {self.first_seconds:.2f} s"
 
 
 class Results:
