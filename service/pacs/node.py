@@ -1,6 +1,8 @@
 """Moves on what the spool holds: objects to the network, and their Segmentations to the PACS."""
 
 import asyncio
+import contextlib
+import errno
 import io
 import logging
 import math
@@ -12,7 +14,7 @@ from pydicom import Dataset, dcmread
 
 from service.dicom import references, seg, study, work
 from service.dicom.wanted import Wanted
-from service.errors import ServiceError
+from service.errors import ServiceError, UndecodableImage
 from service.frames.frame import Options
 from service.pacs.metrics import REFUSED, STORED, NodeMetrics
 from service.pacs.spool import Spool, objects
@@ -20,6 +22,7 @@ from service.pacs.stow import Absent, Pacs, Refused
 from service.runtime import Service
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds between attempts to reach the PACS
+PASSING = frozenset({errno.ENOSPC, errno.EIO, errno.EMFILE})  # errors of the disk or the process, not of one file
 
 log = logging.getLogger(__name__)
 
@@ -58,17 +61,22 @@ class Node:
             made.set()
             await arrived.wait()
             arrived.clear()
+            complete = True
             for folder in self.spool.received():
                 try:
                     await self._segment(folder)
                 except OSError as error:
-                    log.error("the spool cannot be used: %s; next attempt in %g s", error.strerror, LONGEST_WAIT)
-                    await asyncio.sleep(LONGEST_WAIT)
-                    arrived.set()
+                    complete = False
+                    told = f"{error.strerror}: {error.filename or folder}"
+                    log.error("the spool cannot be used: %s; next attempt in %g s", told, LONGEST_WAIT)
                 except Exception as error:  # an object that nobody thought of would end the command at every start
                     log.exception("an association cannot be segmented")
                     await asyncio.to_thread(self._set_aside, folder, error)
                 made.set()
+            if not complete:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(arrived.wait(), LONGEST_WAIT)
+                arrived.set()
 
     async def _segment(self, folder: Path) -> None:
         """Make the Segmentations of the objects of one association."""
@@ -120,7 +128,14 @@ class Node:
             return error
 
     def _read(self, file: Path) -> study.Study:
-        return study.read(file.read_bytes(), self.service.settings.max_image_pixels)
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            if error.errno in PASSING:
+                raise
+            reason = f"the file cannot be read ({error.strerror}); let the user of pranet receive read it"
+            raise UndecodableImage(reason) from error
+        return study.read(content, self.service.settings.max_image_pixels)
 
     @property
     def _max_bytes(self) -> int:

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import errno
+import io
+import os
 import shutil
 import subprocess
 import threading
@@ -39,6 +41,7 @@ from service.dicom import work
 from service.pacs import node
 from tests.support.servers.dicom_node import receiving, sent, series, sources
 
+ADVICE = "let the user of pranet receive read it"
 SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
 
 
@@ -183,8 +186,54 @@ async def test_a_full_disk_delays_segmentations_and_loses_no_object(
     async with receiving(tmp_path / "spool", pacs.url, patched) as it:
         await sent(it.port, series())
         await until(lambda: bool(pacs.stored) and not it.waiting())
-    assert "the spool cannot be used: No space left on device; next attempt in" in capsys.readouterr().err
+    assert "the spool cannot be used: No space left on device: " in capsys.readouterr().err
     assert len(pacs.stored) == 1
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+async def test_a_file_that_cannot_be_read_is_kept_aside_unless_the_disk_is_to_blame(
+    number: int, pacs: Stow, tmp_path: Path, patched: Patches, capsys: pytest.CaptureFixture[str]
+) -> None:
+    patched(node, "LONGEST_WAIT", 0.05)
+    objects, read, mended = series(), Path.read_bytes, threading.Event()
+    locked = f"{objects[1].SOPInstanceUID}.dcm"
+
+    def read_bytes(file: Path) -> bytes:
+        if file.name == locked and not mended.is_set():
+            raise OSError(number, os.strerror(number), str(file))
+        return read(file)
+
+    async with receiving(tmp_path / "spool", pacs.url, patched) as it:
+        patched(Path, "read_bytes", read_bytes)
+        await sent(it.port, objects)
+        if number == errno.EACCES:
+            assert await it.failed() == [f"{locked}: the file cannot be read (Permission denied); {ADVICE}"]
+        else:
+            told = io.StringIO()
+            await until(lambda: bool(told.write(capsys.readouterr().err)) and f"/{locked}; next" in told.getvalue())
+            mended.set()
+        await until(lambda: bool(pacs.stored))
+    assert len(sources(pacs.stored[0])) == (2 if number == errno.EACCES else 3)
+
+
+async def test_a_folder_that_cannot_be_read_is_named_and_holds_up_no_other(
+    pacs: Stow, tmp_path: Path, patched: Patches, capsys: pytest.CaptureFixture[str]
+) -> None:
+    locked, read = tmp_path / "spool" / "received" / "1", node.groups
+
+    def groups(folder: Path, max_bytes: int) -> list[list[Path]]:
+        if folder == locked:
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return read(folder, max_bytes)
+
+    patched(node, "groups", groups)
+    locked.mkdir(parents=True)
+    (locked / "1.dcm").touch()
+    async with receiving(tmp_path / "spool", pacs.url, patched) as it:
+        for _ in range(2):
+            await sent(it.port, series())
+        await until(lambda: len(pacs.stored) == 2)
+    assert f"the spool cannot be used: Permission denied: {locked}; next attempt in 60 s" in capsys.readouterr().err
 
 
 async def test_what_an_operator_puts_back_is_tried_again_whatever_it_is(
