@@ -147,6 +147,7 @@ def _checked(dataset: Dataset, decoder: Decoder | None, max_pixels: int) -> Stud
         if JPEGExtended12Bit == decoder.UID and dataset.BitsStored > 8:
             raise UnsupportedImage("JPEG with more than 8 bits is not supported; send the object as JPEG 2000")
         pixels.check(dataset)
+        _check_layout(dataset, decoder)
         for table in EXTENDED_OFFSETS:  # a decoder would find frames by it that were not checked
             if table in dataset:
                 del dataset[table]
@@ -164,6 +165,18 @@ def _checked(dataset: Dataset, decoder: Decoder | None, max_pixels: int) -> Stud
         _check_length(dataset, count)
     places = _places(dataset.PixelData, count) if decoder.is_encapsulated else {}
     return Study(dataset, tuple(partial(_frame, dataset, decoder, index, count, places) for index in range(count)))
+
+
+def _check_layout(dataset: Dataset, decoder: Decoder) -> None:
+    """Check that an object tells how its samples are stored; to guess could show another picture."""
+    if dataset.SamplesPerPixel == 3 and dataset.get("PixelRepresentation") is None:
+        dataset.PixelRepresentation = 0  # colours have no sign
+    needed = ["PixelRepresentation"]
+    if dataset.SamplesPerPixel == 3 and not decoder.is_encapsulated:
+        needed.append("PlanarConfiguration")
+    if missing := [name for name in needed if dataset.get(name) is None]:
+        reason = f"the DICOM object has no {', '.join(missing)}, so its pixels can be read in two ways"
+        raise UndecodableImage(f"{reason}; add the attribute")
 
 
 def _places(encapsulated: bytes, count: int) -> dict[str, Any]:

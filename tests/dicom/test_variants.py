@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydicom import Dataset
+from pydicom.datadict import tag_for_keyword
 from pydicom.uid import (
     JPEG2000,
     UID,
@@ -126,6 +127,12 @@ def declaring(made: Dataset, **attributes: object) -> Dataset:
     return made
 
 
+def lacking(made: Dataset, *names: str) -> Dataset:
+    for name in names:
+        delattr(made, name)
+    return made
+
+
 COLOURED: dict[str, tuple[Callable[[Image.Image], Dataset], float]] = {
     "palette of 8 bits": (partial(palette, bits=8), 0.97),
     "palette of 16 bits": (palette, 0.97),
@@ -148,6 +155,11 @@ COLOURED: dict[str, tuple[Callable[[Image.Image], Dataset], float]] = {
     ),
     "JPEG 2000 that declares planes": (
         lambda picture: declaring(compressed(dicom([picture]), JPEG2000Lossless), PlanarConfiguration=1),
+        0.99,
+    ),
+    "RGB that does not say its sign": (lambda picture: lacking(dicom([picture]), "PixelRepresentation"), 0.99),
+    "RLE that does not say how it is stored": (
+        lambda picture: lacking(dicom([picture], RLELossless), "PixelRepresentation", "PlanarConfiguration"),
         0.99,
     ),
     "lossy JPEG 2000 of YBR": (lambda picture: compressed(ybr(picture), JPEG2000, j2k_psnr=[45]), 0.97),
@@ -239,6 +251,26 @@ async def test_what_is_not_read_is_named_once_for_all_frames_and_whatever_is_ask
             answer = await sent(it, make(), accept=accept)
             assert answer.status_code == 415, answer.text
             assert reason in answer.json()["detail"]
+        assert it.metric("pranet_decodes_total") == 0
+
+
+AMBIGUOUS: dict[str, tuple[Callable[[], Dataset], str]] = {
+    "RGB": (lambda: dicom([PICTURE]), "PlanarConfiguration"),
+    "YBR": (lambda: ybr(PICTURE), "PlanarConfiguration"),
+    "grey": (lambda: grey(DIM), "PixelRepresentation"),
+    "palette": (lambda: palette(PICTURE), "PixelRepresentation"),
+}
+
+
+@pytest.mark.parametrize("name", AMBIGUOUS)
+async def test_pixels_that_can_be_read_in_two_ways_are_refused_with_what_is_missing(name: str) -> None:
+    make, attribute = AMBIGUOUS[name]
+    body = written(make())
+    element = struct.pack("<HH", *divmod(tag_for_keyword(attribute) or 0, 2**16))
+    begin = body.index(element + b"US")
+    async with serving() as it:
+        answer = await sent(it, body[:begin] + body[begin + 10 :])  # tag, US, length and value
+        assert (answer.status_code, f"has no {attribute}," in answer.json()["detail"]) == (422, True), answer.text
         assert it.metric("pranet_decodes_total") == 0
 
 
