@@ -98,6 +98,21 @@ def test_a_folder_of_a_series_becomes_one_segmentation_in_the_order_of_its_numbe
 
 
 @needs_dicom
+def test_a_copy_of_an_object_is_no_further_frame_of_a_segmentation(
+    tmp_path: Path, patched: Patches, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uids = folder_of_a_series(tmp_path / "in")
+    (tmp_path / "in/copies").mkdir()
+    shutil.copy(tmp_path / "in/1.2.840.1", tmp_path / "in/copies/a.dcm")
+    patched(session, "load_predictor", lambda settings: RedPredictor())
+    assert main(["segment", str(tmp_path / "in"), "-o", str(tmp_path / "seg.dcm")]) == 0
+    assert "copies/a.dcm: skipped: it has the SOPInstanceUID of " in capsys.readouterr().err
+    made = dcmread(tmp_path / "seg.dcm")
+    sources = [each.DerivationImageSequence[0].SourceImageSequence[0] for each in made.PerFrameFunctionalGroupsSequence]
+    assert [each.ReferencedSOPInstanceUID for each in sources] == uids
+
+
+@needs_dicom
 def test_an_object_that_is_too_large_names_the_flag_that_allows_it(tmp_path: Path) -> None:
     (tmp_path / "x.dcm").write_bytes(written(dicom([Image.new("RGB", (100, 80))])))
     done = pranet("segment", tmp_path / "x.dcm", "-o", tmp_path / "out", "--max-archive-bytes", "20000")

@@ -29,7 +29,7 @@ Note = Callable[[object, object], object]  # tells about a file
 
 
 async def read_objects(service: Service, sources: Sequence[Path], note: Note) -> "list[Study]":
-    """Read objects, without those that hold no pictures, such as a Segmentation in the folder of a series.
+    """Read objects, without those that hold no pictures, such as a Segmentation in the folder of a series, and copies.
 
     Raises:
         SourceError: a file cannot be read, or all of them have more than ``max_archive_bytes``.
@@ -40,10 +40,16 @@ async def read_objects(service: Service, sources: Sequence[Path], note: Note) ->
     from service.dicom import study
 
     found, room = [], service.settings.max_archive_bytes
+    first: dict[str, Path] = {}  # by SOPInstanceUID
     for source in sources:
         try:
             data = await asyncio.to_thread(read, source, room, LIMIT)
-            found.append(await asyncio.to_thread(study.read, data, service.settings.max_image_pixels))
+            each = await asyncio.to_thread(study.read, data, service.settings.max_image_pixels)
+            uid = str(each.dataset.get("SOPInstanceUID", ""))
+            if uid and first.setdefault(uid, source) != source:
+                note(source, f"skipped: it has the SOPInstanceUID of {shown(first[uid])}")
+                continue
+            found.append(each)
             room -= len(data)
         except study.NoPicture as error:
             note(source, f"skipped: {error}")
