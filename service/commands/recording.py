@@ -120,12 +120,16 @@ class Comparison:
         self._folder = folder
         self._lines = lines
         self.compared = self.identical = 0
+        self.failed = 0  # that have a mask in the recording
         self.worst_dice = 1.0
 
     def take(self, reply: Reply) -> None:
         """Compare one answer, if it and the recording have a mask."""
         file = self._folder / "masks" / f"{self._lines[reply.frame.frame_id]['frame_id']:08d}.png"
-        if reply.response is None or reply.outcome != "answered" or not file.exists():
+        if not file.exists():
+            return
+        self.failed += reply.outcome == "failed"
+        if reply.response is None or reply.outcome != "answered":
             return
         now, then = (read_mask(png) > 0 for png in (reply.response.mask.png, file.read_bytes()))
         self.compared += 1

@@ -7,14 +7,17 @@ from time import monotonic
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from model.errors import SourceError
+from model.transforms import Pixels
 from pranet_client.async_client import AsyncClient
 from pranet_client.client import Client
 from pranet_client.connection import Reply
 from pranet_client.errors import RequestFailed
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from pranet_client.pictures import VideoFrame
+from service.commands import recording
 from service.commands.main import main
 from service.commands.stream_statistics import StreamStatistics
 from service.commands.video.demo import sweep
@@ -23,6 +26,7 @@ from service.commands.video.writer import VideoWriter
 from service.frames.codec import decode
 from tests.support.patching import Patches
 from tests.support.pictures import SAMPLES, encoded, mask_of, red_box
+from tests.support.predictors import RedPredictor
 from tests.support.serving import PATIENCE, Running, free_port, serving
 
 PICTURE = encoded(red_box(64, 48, (16, 12, 48, 36)))
@@ -192,27 +196,51 @@ async def test_the_stream_command_records_a_session_and_replay_finds_it_unchange
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("av")
-    video, recording, masks = tmp_path / "overlay.mp4", tmp_path / "recording", tmp_path / "masks"
+    video, session, masks = tmp_path / "overlay.mp4", tmp_path / "session", tmp_path / "masks"
     async with serving() as it:
         server = ["--server", target(it), "--policy", "every"]
-        wanted = ["--out", str(video), "--save-masks", str(masks), "--record", str(recording)]
+        wanted = ["--out", str(video), "--save-masks", str(masks), "--record", str(session)]
         folder = str(SAMPLES[0].parent)
         assert await asyncio.to_thread(main, ["stream", folder, *server, *wanted]) == 0
         assert f"answered {len(SAMPLES)}" in capsys.readouterr().out
         assert len(list(masks.iterdir())) == len(SAMPLES)
-        assert await asyncio.to_thread(main, ["replay", str(recording), *server]) == 0
+        assert await asyncio.to_thread(main, ["replay", str(session), *server]) == 0
         assert f"identical {len(SAMPLES)}" in capsys.readouterr().out
-        (recording / "masks" / "00000000.png").write_bytes(encoded(red_box(568, 497, (0, 0, 9, 9)).convert("L")))
-        assert await asyncio.to_thread(main, ["replay", str(recording), *server]) == 1  # it differs now
-        answers = recording / "answers.jsonl"
+        (session / "masks" / "00000000.png").write_bytes(encoded(red_box(568, 497, (0, 0, 9, 9)).convert("L")))
+        assert await asyncio.to_thread(main, ["replay", str(session), *server]) == 1  # it differs now
+        answers = session / "answers.jsonl"
         answers.write_text(answers.read_text()[:-9])  # as a kill leaves it
         capsys.readouterr()
-        assert await asyncio.to_thread(main, ["replay", str(recording), *server]) == 1
+        assert await asyncio.to_thread(main, ["replay", str(session), *server]) == 1
         assert f"compared {len(SAMPLES) - 1}" in capsys.readouterr().out
         answers.write_text("")
-        assert await asyncio.to_thread(main, ["replay", str(recording), *server]) == 1  # nothing agrees
+        assert await asyncio.to_thread(main, ["replay", str(session), *server]) == 1  # nothing agrees
         assert await asyncio.to_thread(main, ["stream", str(video), "--raw", *server]) == 0
         assert f"answered {len(SAMPLES)}" in capsys.readouterr().out
+
+
+async def test_a_frame_that_failed_before_does_not_spoil_its_replay_but_one_that_fails_now_does(tmp_path: Path) -> None:
+    def fail_on_green(frames: Pixels) -> None:
+        if fails and frames[:, 1].max() > 127:
+            raise RuntimeError("no answer to this one")
+
+    fails, folder = True, tmp_path / "in"
+    folder.mkdir()
+    for number in range(3):
+        (folder / f"{number}.png").write_bytes(encoded(Image.new("RGB", (64, 48), (255, 255 * (number == 1), 0))))
+    async with serving(RedPredictor(fail_on_green), max_batch_size=1) as it:
+        server = ["--server", target(it), "--policy", "every"]
+        for name, failed in (("one", True), ("none", False)):
+            fails = failed
+            wanted = [*server, "--record", str(tmp_path / name)]
+            assert await asyncio.to_thread(main, ["stream", str(folder), *wanted]) == int(failed)
+        fails = True
+        assert await asyncio.to_thread(main, ["replay", str(tmp_path / "one"), *server]) == 0
+        assert await asyncio.to_thread(main, ["replay", str(tmp_path / "none"), *server]) == 1
+    comparison = recording.Comparison(tmp_path / "none", recording.read(tmp_path / "none"))
+    for outcome in ("stale", "failed"):  # of a stream that may drop frames
+        comparison.take(Reply(frame(0), outcome, 0.0, None, None))
+    assert (comparison.compared, comparison.failed) == (0, 1)
 
 
 @pytest.mark.parametrize("source", ["nothing-here.mp4", "README.md", "/dev/video99", "."])
