@@ -3,20 +3,24 @@
 DIR/frames/00000000.bin    the picture as it was sent (the layout of raw pixels is in answers.jsonl)
 DIR/masks/00000000.png     the mask, if the frame got one
 DIR/answers.jsonl          one line per frame: times, outcome, timings
+DIR/config.json            the options of the stream on which its masks depend
 """
 
+import argparse
 import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
+from model import files
 from model.errors import UserError
 from pranet_client.connection import Reply
 from pranet_client.pictures import ColorMatrix, ColorRange, Picture, PixelFormat, RawPicture, VideoFrame
+from service.commands.flags.stream import SHAPING
 from service.frames.codec import read_mask
 
-ANSWERS = "answers.jsonl"
+ANSWERS, CONFIG = "answers.jsonl", "config.json"
 
 
 class RecordingError(UserError):
@@ -24,14 +28,22 @@ class RecordingError(UserError):
 
 
 class Recorder:
-    """Writes every frame and its answer to a folder. Frames may show patients, so recording is off by default."""
+    """Writes every frame and its answer to a folder. Frames may show patients, so recording is off by default.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: where to write.
+        arguments: of the command line, with the options of the stream.
+
+    """
+
+    def __init__(self, folder: Path, arguments: argparse.Namespace) -> None:
         self._folder = folder
+        self._config = {name: getattr(arguments, name) for name in SHAPING}
 
     def __enter__(self) -> Self:
         for part in ("frames", "masks"):
             (self._folder / part).mkdir(parents=True, exist_ok=True)
+        files.write_json(self._folder / CONFIG, self._config)
         self._answers = (self._folder / ANSWERS).open("w", buffering=1)
         return self
 
@@ -80,6 +92,24 @@ def read(folder: Path) -> list[dict[str, Any]]:
         raise RecordingError(
             f"{folder} is not a valid recording ({error}); give a folder that pranet stream --record has written"
         ) from error
+
+
+def complete(arguments: argparse.Namespace, folder: Path) -> None:
+    """Give the options that the command line of a replay leaves out the values that a recording has.
+
+    Raises:
+        RecordingError: they cannot be read.
+
+    """
+    try:
+        recorded = json.loads((folder / CONFIG).read_text())
+    except FileNotFoundError:  # of an earlier version
+        return
+    except (OSError, ValueError) as error:
+        raise RecordingError(f"{folder / CONFIG} cannot be read ({error}); delete it, and give the options") from error
+    for name in SHAPING:
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, recorded.get(name))
 
 
 def frames(folder: Path, lines: list[dict[str, Any]], *, hold: bool) -> Iterator[VideoFrame]:

@@ -21,6 +21,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     lines = recording.read(arguments.recording)
     frames = recording.frames(arguments.recording, lines, hold=arguments.policy == "latest")
+    recording.complete(arguments, arguments.recording)
     comparison = Comparison(arguments.recording, lines)
     config, access = stream_config(arguments), access_of(arguments)
     uvloop.run(follow(arguments.server, in_thread(frames), config, [comparison.take], access))

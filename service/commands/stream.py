@@ -175,7 +175,7 @@ def _takers(arguments: argparse.Namespace, source: Source, stack: contextlib.Exi
         yield lambda reply: _save_mask(reply, arguments.save_masks)
     if arguments.record:
         stack.enter_context(targets.writing("--record", arguments.record))
-        yield stack.enter_context(Recorder(arguments.record)).take
+        yield stack.enter_context(Recorder(arguments.record, arguments)).take
 
 
 def _check(arguments: argparse.Namespace) -> None:

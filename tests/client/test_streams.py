@@ -1,6 +1,7 @@
 import asyncio
 import contextlib
 import itertools
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from time import monotonic
@@ -241,6 +242,32 @@ async def test_a_frame_that_failed_before_does_not_spoil_its_replay_but_one_that
     for outcome in ("stale", "failed"):  # of a stream that may drop frames
         comparison.take(Reply(frame(0), outcome, 0.0, None, None))
     assert (comparison.compared, comparison.failed) == (0, 1)
+
+
+async def test_a_session_is_replayed_with_the_options_it_was_recorded_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, session = tmp_path / "in", tmp_path / "session"
+    folder.mkdir()
+    for number, shade in enumerate((255, 0, 135, 255, 120)):
+        (folder / f"{number}.png").write_bytes(encoded(Image.new("RGB", (64, 48), (shade, 0, 0))))
+    options = ["--threshold", "0.7", "--smoothing-ms", "300", "--hysteresis", "--roi", "8,8,40,32"]
+    async with serving() as it:
+        server = ["--server", target(it), "--policy", "every"]
+        recorded = ["stream", str(folder), *server, *options, "--record", str(session)]
+        assert await asyncio.to_thread(main, recorded) == 0
+        again = ["replay", str(session), *server]
+        assert await asyncio.to_thread(main, again) == 0
+        assert "compared 5  identical 5" in capsys.readouterr().out
+        kept = {"threshold": 0.7, "smoothing_ms": 300, "hysteresis": True, "reuse": False, "roi": "8,8,40,32"}
+        assert json.loads((session / "config.json").read_text()) == kept
+        for other in (["--threshold", "0.2"], ["--roi", "full"]):
+            assert await asyncio.to_thread(main, [*again, *other]) == 1, other
+        (session / "config.json").unlink()  # as of an earlier version
+        assert await asyncio.to_thread(main, again) == 1
+        assert await asyncio.to_thread(main, [*again, *options]) == 0
+        (session / "config.json").write_text("{")
+        assert await asyncio.to_thread(main, again) == 2
 
 
 @pytest.mark.parametrize("source", ["nothing-here.mp4", "README.md", "/dev/video99", "."])

@@ -14,4 +14,4 @@ example:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the recording, and the options of a stream."""
     parser.add_argument("recording", type=Path, metavar="DIR", help="folder that pranet stream --record has written")
-    add_stream_options(parser, policy="every")
+    add_stream_options(parser, policy="every", recorded=True)

@@ -9,6 +9,7 @@ from service.commands.values import number
 
 SERVER = "127.0.0.1:8001"
 POLICIES = ("latest", "every")  # POLICY_LATEST and POLICY_EVERY of ``segmentation.proto``
+SHAPING = ("threshold", "smoothing_ms", "hysteresis", "reuse", "roi")  # options on which the masks depend
 EXAMPLES = """\
 examples:
   pranet stream clip.mp4 --policy every --out overlay.mp4
@@ -17,8 +18,8 @@ examples:
 """
 
 
-def add_stream_options(parser: argparse.ArgumentParser, policy: str = "latest") -> None:
-    """Declare the options that configure a stream; ``replay`` shares them."""
+def add_stream_options(parser: argparse.ArgumentParser, policy: str = "latest", *, recorded: bool = False) -> None:
+    """Declare the options that configure a stream; with ``recorded``, a recording has the values of ``SHAPING``."""
     add = parser.add_argument
     add("--server", default=SERVER, metavar="HOST:PORT", help=f"gRPC address (default: {SERVER})")
     add("--policy", choices=POLICIES, default=policy, help=f"latest (live) or every (default: {policy})")
@@ -28,11 +29,16 @@ def add_stream_options(parser: argparse.ArgumentParser, policy: str = "latest") 
         default=0,
         help="drop frames that waited longer than this since their capture (default: 0, none)",
     )
-    add("--threshold", type=float, help="probability above which a pixel is polyp (default: the server's)")
-    add("--smoothing-ms", type=float, default=0, help="time constant of smoothing over frames (default: 0, none)")
-    add("--hysteresis", action="store_true", help="show polyps later and longer, which reduces flicker")
-    add("--reuse", action="store_true", help="do not compute anew what an earlier frame showed, as in a paused video")
-    add("--roi", default="full", help="full, auto (without the black border), or x,y,w,h (default: full)")
+    switch = argparse.BooleanOptionalAction if recorded else "store_true"
+    server, none, full = ["as recorded"] * 3 if recorded else ["the server's", "0, none", "full"]
+    add("--threshold", type=float, help=f"probability above which a pixel is polyp (default: {server})")
+    add("--smoothing-ms", type=float, default=0, help=f"time constant of smoothing over frames (default: {none})")
+    add("--hysteresis", action=switch, default=False, help="show polyps later and longer, which reduces flicker")
+    reuse = "do not compute anew what an earlier frame showed, as in a paused video"
+    add("--reuse", action=switch, default=False, help=reuse)
+    add("--roi", default="full", help=f"full, auto (without the black border), or x,y,w,h (default: {full})")
+    if recorded:
+        parser.set_defaults(**dict.fromkeys(SHAPING))
     add_access_options(parser)
 
 
