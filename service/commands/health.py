@@ -7,7 +7,7 @@ import sys
 import urllib.error
 import urllib.request
 
-from pranet_client.tls import load_authorities, load_identity
+from pranet_client.tls import load_identity
 from service.access.tls import of_server
 from service.configuration import from_command_line
 from service.settings import Settings
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _context(settings: Settings) -> ssl.SSLContext | None:
-    """Return a TLS context that trusts only the server's certificate, under any host name; None if TLS is off.
+    """Return a TLS context that trusts any certificate; None if TLS is off.
 
     If the server requires client certificates (mTLS), the context presents the server's own certificate.
     """
@@ -53,9 +53,10 @@ def _context(settings: Settings) -> ssl.SSLContext | None:
     if tls is None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    # The answer of a local address is asked for, and no secret is sent. The file would not tell what to trust: from the
+    # renewal of a certificate to SIGHUP, or if the new one cannot be used, the server works with the one before.
     context.check_hostname = False
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # works without the issuing authority
-    load_authorities(context, tls.cert)
+    context.verify_mode = ssl.CERT_NONE
     if tls.client_ca:
         load_identity(context, tls.cert, tls.key)
     return context

@@ -43,16 +43,19 @@ async def test_it_asks_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
         assert await health(running) == 0
 
 
-async def test_it_speaks_tls_where_the_server_does_and_believes_that_server_alone(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+async def test_it_speaks_tls_where_the_server_does_also_after_a_change_of_the_file(tmp_path: Path) -> None:
+    """The server uses the certificate as it was until SIGHUP, and on if the new one cannot be used."""
     authority = Authority(tmp_path)
     cert, key = authority.issue("ward-3.example")  # not the name under which a health check asks
-    other_cert, other_key = authority.issue("ward-3.example")
+    flags = ("--tls-cert", str(cert), "--tls-key", str(key))
     async with serving(tls_cert=cert, tls_key=key) as running:
-        assert await health(running, "--tls-cert", str(cert), "--tls-key", str(key)) == 0
-        assert await health(running, "--tls-cert", str(other_cert), "--tls-key", str(other_key)) == 1
-        assert "certificate verify failed" in capfd.readouterr().err
+        assert await health(running, *flags) == 0
+        for file, other in zip((cert, key), Authority(tmp_path).issue("ward-3.example"), strict=True):
+            other.replace(file)
+        assert await health(running, *flags) == 0
+        cert.write_text("half a certifi")
+        assert await health(running, *flags) == 0
+        assert await health(running) == 1
 
 
 @pytest.mark.parametrize("believed", [True, False])
