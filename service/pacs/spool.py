@@ -168,7 +168,15 @@ class Spool:
 
 
 def _objects(place: Path) -> int:
-    return sum(1 for _ in place.glob("*/*.dcm"))
+    with os.scandir(place) as folders:
+        return sum(_count(folder.path) for folder in folders if folder.is_dir())
+
+
+def _count(folder: str) -> int:
+    """Return how many objects a folder has: none if it moves on at this moment, or may not be read."""
+    with contextlib.suppress(FileNotFoundError, PermissionError), os.scandir(folder) as entries:
+        return sum(entry.name.endswith(".dcm") for entry in entries)
+    return 0
 
 
 def objects(folder: Path) -> list[Path]:

@@ -175,3 +175,21 @@ def test_names_are_on_the_disk_before_what_they_replace_goes(spool: Spool, patch
     assert synced == ["receiving"]
     spool.segmented(folder, {"1.dcm": b"whole"})
     assert synced == ["receiving", "made", "received", "segmented"]
+
+
+@pytest.mark.parametrize("error", [None, PermissionError])
+def test_a_folder_that_moves_on_or_may_not_be_read_does_not_keep_the_others_from_being_counted(
+    error: type[OSError] | None, spool: Spool, patched: Patches
+) -> None:
+    folder, _ = received(spool, "1.dcm"), received(spool, "2.dcm", "reasons.txt")
+    scandir = os.scandir
+
+    def moving(path: "str | os.PathLike[str]") -> "os._ScandirIterator[str]":
+        if Path(path) == folder and error:
+            raise error
+        if Path(path) == folder:
+            folder.rename(spool.path / "segmented" / folder.name)
+        return scandir(path)
+
+    patched(os, "scandir", moving)
+    assert spool.counts()["received"]() == 1
