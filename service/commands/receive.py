@@ -17,7 +17,7 @@ from prometheus_client import start_http_server
 
 from model.errors import UserError
 from service.access.tls import of_server
-from service.commands.access import access_of
+from service.commands.access import access_to_pacs
 from service.configuration import from_command_line
 from service.dicom.wanted import Wanted
 from service.frames.frame import Options
@@ -74,7 +74,7 @@ async def _receive(arguments: argparse.Namespace, settings: Settings) -> int:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     with contextlib.closing(Spool(arguments.spool)) as spool:
         async with (
-            Pacs(arguments.stow_url, access_of(arguments)) as pacs,
+            Pacs(arguments.stow_url, *access_to_pacs(arguments)) as pacs,
             running(settings, await asyncio.to_thread(load_predictor, settings)) as service,
         ):
             service.readiness.enter(Phase.SERVING)  # the first objects wait for a slow first inference

@@ -59,14 +59,15 @@ class Pacs:
 
     Args:
         url: its root, such as ``https://pacs/dicom-web``.
-        access: its token is a bearer token, or ``user:password`` for basic authentication.
+        access: with a bearer token, if the PACS takes one.
+        user: ``user:password`` for basic authentication; None: none.
 
     Raises:
         AddressError: the address is not one of HTTP, or has a password, which every user could read.
 
     """
 
-    def __init__(self, url: str, access: Access) -> None:
+    def __init__(self, url: str, access: Access, user: str | None = None) -> None:
         try:
             parsed = httpx.URL(url)
         except httpx.InvalidURL as error:
@@ -77,8 +78,8 @@ class Pacs:
             raise AddressError(f"--stow-url {url} is no address of HTTP; give https://HOST/dicom-web")
         self.url = url.rstrip("/")
         self._client = access.http(self.url, timeout=SECONDS)
-        if access.token and ":" in access.token:  # no bearer token has one (RFC 6750, section 2.1)
-            self._client.headers["authorization"] = f"Basic {base64.b64encode(access.token.encode()).decode()}"
+        if user is not None:  # in UTF-8, as RFC 7617 recommends
+            self._client.headers["authorization"] = f"Basic {base64.b64encode(user.encode()).decode()}"
 
     async def __aenter__(self) -> "Pacs":
         return self

@@ -85,12 +85,17 @@ async def test_prometheus_sees_what_is_received_refused_stored_and_left(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("token", "header"), [("abc.DEF-1", "Bearer abc.DEF-1"), ("pranet:secret", "Basic cHJhbmV0OnNlY3JldA==")]
+    ("token", "header"),
+    [
+        ("abc.DEF-1", "Bearer abc.DEF-1"),
+        ("pranet:secret", "Basic cHJhbmV0OnNlY3JldA=="),
+        ("test:123£", "Basic dGVzdDoxMjPCow=="),  # the example of RFC 7617, section 2.1
+    ],
 )
 async def test_the_pacs_gets_a_bearer_token_or_a_password(
     pacs: Stow, tmp_path: Path, patched: Patches, token: str, header: str
 ) -> None:
-    (tmp_path / "token").write_text(f"{token}\n")
+    (tmp_path / "token").write_text(f"{token}\n", encoding="utf-8")
     async with receiving(tmp_path / "spool", pacs.url, patched, "--token-file", tmp_path / "token") as it:
         await sent(it.port, series())
         await until(lambda: bool(pacs.headers))
