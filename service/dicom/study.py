@@ -64,6 +64,7 @@ class Study:
 
     dataset: Dataset
     frames: tuple[Packed, ...]
+    name: str = ""  # of its file, for messages to the user who gave it
 
 
 def read(data: bytes, max_pixels: int) -> Study:

@@ -62,7 +62,7 @@ async def segmentation(
 
     async def keep(answer: Answered) -> None:
         if isinstance(answer.outcome, ServiceError):
-            raise _of_frame(answer.outcome, answer.member.name)
+            raise _of_frame(answer.outcome, studies, answer.member.index)
         found[answer.member.index] = answer.outcome
 
     todo = frames
@@ -78,8 +78,18 @@ async def segmentation(
     return await asyncio.to_thread(seg.write, sources, masks, model, kind, omit_empty=omit_empty)
 
 
-def _of_frame(error: ServiceError, name: str) -> ServiceError:
-    """Put the number of the frame before the message of an error."""
-    error.detail = f"frame {name}: {error.detail}"
+def _of_frame(error: ServiceError, studies: Sequence[Study], index: int) -> ServiceError:
+    """Put before the message of an error which frame it is of."""
+    error.detail = f"{_place(studies, index)}: {error.detail}"
     error.args = (error.detail,)
     return error
+
+
+def _place(studies: Sequence[Study], index: int) -> str:
+    """Return the number of a frame, from 1, or the name of its object if there are several."""
+    first = 0
+    for study in studies:
+        if study.name and len(studies) > 1 and index < first + len(study.frames):
+            return study.name if len(study.frames) == 1 else f"{study.name}, frame {index - first + 1}"
+        first += len(study.frames)
+    return f"frame {index + 1}"

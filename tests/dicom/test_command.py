@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from pydicom import dcmread
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import JPEGBaseline8Bit, RLELossless, SegmentationStorage, generate_uid
 
 from service.commands.main import main
@@ -110,6 +111,25 @@ def test_a_copy_of_an_object_is_no_further_frame_of_a_segmentation(
     made = dcmread(tmp_path / "seg.dcm")
     sources = [each.DerivationImageSequence[0].SourceImageSequence[0] for each in made.PerFrameFunctionalGroupsSequence]
     assert [each.ReferencedSOPInstanceUID for each in sources] == uids
+
+
+@needs_dicom
+@pytest.mark.parametrize(("frames", "place"), [(1, ""), (2, ", frame 2")])
+def test_an_object_of_which_no_segmentation_can_be_made_is_named(
+    frames: int, place: str, tmp_path: Path, patched: Patches, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder_of_a_series(tmp_path / "in")
+    other = dcmread(tmp_path / "in/1.2.840.1")
+    picture = Image.open(SAMPLES[0]).convert("RGB").resize((142, 124))
+    made = dicom([picture] * frames, JPEGBaseline8Bit, InstanceNumber=2)
+    made.StudyInstanceUID, made.SeriesInstanceUID = other.StudyInstanceUID, other.SeriesInstanceUID
+    jpegs = list(generate_frames(made.PixelData, number_of_frames=frames))
+    jpegs[-1] = jpegs[-1][: len(jpegs[-1]) // 4].ljust(len(jpegs[-1]), b"\0")
+    made.PixelData = encapsulate(jpegs)
+    (tmp_path / "in/film").write_bytes(written(made))
+    patched(session, "load_predictor", lambda settings: RedPredictor())
+    assert main(["segment", str(tmp_path / "in"), "-o", str(tmp_path / "seg.dcm")]) == 1
+    assert f"/in/film{place}: the DICOM frame is damaged" in capsys.readouterr().err
 
 
 @needs_dicom

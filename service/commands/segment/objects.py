@@ -49,7 +49,7 @@ async def read_objects(service: Service, sources: Sequence[Path], note: Note) ->
             if uid and first.setdefault(uid, source) != source:
                 note(source, f"skipped: it has the SOPInstanceUID of {shown(first[uid])}")
                 continue
-            found.append(each)
+            found.append(replace(each, name=shown(source)))
             room -= len(data)
         except study.NoPicture as error:
             note(source, f"skipped: {error}")
