@@ -64,8 +64,9 @@ def check(sources: Sequence[Dataset]) -> None:
             )
     for name in SHARED:
         if len({source.get(name) for source in sources}) > 1:
+            part = "size" if name in ("Rows", "Columns") else "series"
             raise InvalidRequest(
-                f"the objects differ in {name}, but a Segmentation covers one series; send one series per request"
+                f"the objects differ in {name}, but a Segmentation covers one {part}; segment each {part} on its own"
             )
     first = sources[0]
     if sum(map(references.frames, sources)) * first.Rows * first.Columns > MAX_PIXELS:

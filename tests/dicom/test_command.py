@@ -133,6 +133,24 @@ def test_an_object_of_which_no_segmentation_can_be_made_is_named(
 
 
 @needs_dicom
+@pytest.mark.parametrize(("attribute", "part"), [("Rows", "size"), ("SeriesInstanceUID", "series")])
+def test_objects_that_make_no_segmentation_together_are_told_apart(
+    attribute: str, part: str, tmp_path: Path, patched: Patches, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uids = {"StudyInstanceUID": generate_uid(), "SeriesInstanceUID": generate_uid()}
+    one = dicom(PICTURES[:1], **uids)
+    other = dicom([PICTURES[0].resize((100, 60))] if part == "size" else PICTURES[:1], **uids)
+    if part == "series":
+        other.SeriesInstanceUID = generate_uid()
+    for number, made in enumerate((one, other)):
+        (tmp_path / f"{number}.dcm").write_bytes(written(made))
+    patched(session, "load_predictor", lambda settings: RedPredictor())
+    assert main(["segment", str(tmp_path), "-o", str(tmp_path / "out/seg.dcm")]) == 1
+    told = capsys.readouterr().err
+    assert f"the objects differ in {attribute}, but a Segmentation covers one {part}; segment each {part} on" in told
+
+
+@needs_dicom
 def test_an_object_that_is_too_large_names_the_flag_that_allows_it(tmp_path: Path) -> None:
     (tmp_path / "x.dcm").write_bytes(written(dicom([Image.new("RGB", (100, 80))])))
     done = pranet("segment", tmp_path / "x.dcm", "-o", tmp_path / "out", "--max-archive-bytes", "20000")
