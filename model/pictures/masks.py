@@ -7,7 +7,8 @@
 4. One level: 0 is no polyp; white, or above three quarters of it, is all polyp.
 5. More levels, as JPEG and resizing make them around two: polyp is above the middle between the least and the greatest.
    The least must be in the lowest quarter of the file's range, the greatest at least an eighth of it and four times the
-   least, and levels between must lie on edges only.
+   least, and levels between must lie on edges only. Where they are few, they are classes rather than edges, and no two
+   may fill an area on the same side of the middle.
 
 Anything else could mean several things, such as classes 1, 2 and 3 or uncertain regions. It is refused with its levels.
 Polyp is white: a mask stored the other way round looks like one of a large polyp, unless a TIFF says so (MinIsWhite).
@@ -31,6 +32,8 @@ from model.transforms import Pixels
 
 EDGE = 9  # pixels: a square of levels between background and polyp that is no edge
 BLACK = 32  # brightest channel of a palette's background, of 255
+FEW = 8  # levels: but for JPEG of the best quality, compression and resizing make more around a polyp
+NOISE = 3  # levels by which JPEG of the best quality strays from what it was given
 SHOWN = 8  # levels in an error
 
 
@@ -120,17 +123,26 @@ def _by_level(levels: Levels, white: int) -> Mask:
         return Mask(levels > 0, f"levels {_shown(found)}")
     if 4 * least > 3 * white or (least == white):
         return Mask(np.ones(levels.shape, bool), f"levels {_shown(found)}")
-    if 4 * least > min(white, most) or 8 * most < white or _has_third(levels, least, most):
+    if 4 * least > min(white, most) or 8 * most < white or _has_third(levels, found):
         raise AmbiguousMask(f"its levels {_shown(found)} do not say what is polyp", "")
     return Mask(levels > (least + most) / 2, f"levels around {least} and {most}")
 
 
-def _has_third(levels: Levels, least: int, most: int) -> bool:
-    """Whether levels in the middle half fill more than edges."""
-    quarter = (most - least) / 4
-    between = (levels > least + quarter) & (levels < most - quarter)
-    square = np.ones((EDGE, EDGE), np.uint8)
-    return bool(cv2.erode(between.astype(np.uint8), square, borderValue=0).any())
+def _has_third(levels: Levels, found: list[int]) -> bool:
+    """Whether levels between the least and the greatest fill more than edges."""
+    least, most = found[0], found[-1]
+    if len(found) > FEW:
+        quarter = (most - least) / 4
+        return _fill((levels > least + quarter) & (levels < most - quarter))
+    areas = np.array([level for level in found if _fill(levels == level)])
+    above = int((areas > (least + most) / 2).sum())
+    between = (areas > least + NOISE) & (areas < most - NOISE)
+    return above > 1 or len(areas) - above > 1 or bool(between.any())
+
+
+def _fill(pixels: npt.NDArray[np.bool_]) -> bool:
+    """Whether pixels, bool (H, W), fill a square larger than an edge."""
+    return bool(cv2.erode(pixels.astype(np.uint8), np.ones((EDGE, EDGE), np.uint8), borderValue=0).any())
 
 
 def _distinct(levels: Levels) -> list[int]:

@@ -77,6 +77,7 @@ READ: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: encoded(Image.open(io.BytesIO(grey(0, 255))).convert("RGB"), "JPEG", quality=90),
         "levels around 0 and 255",
     ),
+    "JPEG of the best quality": (lambda: grey(0, 128, "JPEG", quality=100), "levels around 0 and 1"),
     "JPEG of grey 128": (lambda: grey(0, 128, "JPEG", quality=90), "levels around 0 and 1"),
 }
 
@@ -139,6 +140,13 @@ def classes() -> bytes:
     return encoded(Image.fromarray(levels))
 
 
+def three(level: int, border: int) -> bytes:
+    """Write a polyp of a level inside a border of another one."""
+    polyp = TRUTH.astype(np.uint8)
+    levels = np.where(cv2.dilate(polyp, np.ones((11, 11), np.uint8)) > 0, border, 0)
+    return encoded(Image.fromarray(np.where(TRUTH, level, levels).astype(np.uint8)))
+
+
 def void() -> bytes:
     indices = TRUTH.astype(np.uint8)
     indices[:60, :60] = 255
@@ -150,6 +158,9 @@ def void() -> bytes:
 REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "an uncertain region": (uncertain, "its levels 0, 128, 255 do not say"),
     "two classes": (classes, "its levels 0, 1, 2 do not say"),
+    "a class and its uncertain border": (lambda: three(1, 255), "its levels 0, 1, 255 do not say"),
+    "a dark class": (lambda: three(60, 255), "its levels 0, 60, 255 do not say"),
+    "a bright class": (lambda: three(200, 255), "its levels 0, 200, 255 do not say"),
     "VOC's uncertain pixels": (void, "its palette indices 0, 1, 255 do not say"),
     "a palette whose background is white": (
         lambda: palette([255, 255, 255, 128, 0, 0], 1),
