@@ -13,7 +13,8 @@ from model.transforms import Pixels
 
 LARGEST_POLYP = 0.2  # of the picture; larger ones leave too little to cover them with
 GROWTH = 0.03  # of the long side: what is covered beyond the annotation, which rarely holds all of a polyp's shadow
-LEAST_GROWTH = 6  # pixels, of which the solver gives up 3
+SPARED = 3  # pixels along the edge of a cover that the solver leaves as they were
+LEAST_GROWTH = 2 * SPARED  # pixels
 DARK = 20  # mean level below which a pixel is the black surround, not mucosa
 TRIES = 30
 
@@ -46,10 +47,15 @@ def _placement(width: int, height: int, rng: np.random.Generator) -> np.ndarray[
 
 def _cover(image: Pixels, grown: Pixels, source: Pixels, radius: int) -> Pixels:
     """Blend by Poisson's equation: the texture of the source, the tone of what surrounds it."""
-    edge = radius + 2  # the solver wants the cover clear of the picture's edge
+    edge = radius + 2 + SPARED  # the solver wants the cover clear of the picture's edge
     padding = (edge, edge, edge, edge)
     around, under = (cv2.copyMakeBorder(each, *padding, cv2.BORDER_REFLECT_101) for each in (source, image))
-    cover = cv2.copyMakeBorder(grown * np.uint8(255), *padding, cv2.BORDER_CONSTANT, value=0)
+    # A polyp at the picture's edge is mirrored beyond it, which must not set the tone of what covers it.
+    beyond = cv2.copyMakeBorder(grown, *padding, cv2.BORDER_REFLECT_101) > 0
+    beyond[edge:-edge, edge:-edge] = False
+    under[beyond] = around[beyond]
+    # Nor may the solver spare the polyp at the edge itself: there the cover reaches out of the picture.
+    cover = np.pad(np.pad(grown * np.uint8(255), SPARED + 1, mode="edge"), radius + 1)
     x, y, width, height = cv2.boundingRect(cover)
     centre = (x + width // 2, y + height // 2)  # the solver wants the cover where it is
     blended = cv2.seamlessClone(around, under, cover, centre, cv2.NORMAL_CLONE)

@@ -175,6 +175,19 @@ def test_an_erased_polyp_looks_like_what_surrounds_it(scenes):
         assert abs(erased[polyp].mean() - pair.image[~polyp].mean()) < 15
 
 
+@pytest.mark.parametrize("centre", [(70, 0), (70, 12), (0, 90), (0, 0), (8, 172)])
+def test_a_polyp_at_the_edge_of_the_picture_is_erased_up_to_the_edge(centre):
+    rng = np.random.default_rng(0)
+    image = rng.integers((140, 70, 60), (160, 90, 80), (180, 240, 3), np.uint8)
+    mask = cv2.circle(np.zeros((180, 240), np.uint8), centre, 25, 1, -1)
+    image[mask > 0] = 220, 200, 60  # green tells it from the mucosa
+    erased = erase(image, mask, rng)
+    assert erased is not None
+    green = erased[..., 1].astype(int)
+    assert np.percentile(green[mask > 0], 99) < 105
+    assert abs(green[mask > 0].mean() - 80) < 8
+
+
 def test_erasing_changes_nothing_far_from_the_polyp(scenes):
     image, mask = scenes[0]
     erased = erase(image, mask, np.random.default_rng(1))
