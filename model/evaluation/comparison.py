@@ -1,6 +1,6 @@
 """Comparison of two checkpoints on annotated pictures: how far their masks agree, and how accurate each is."""
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from model.dice import dice
 from model.engines.torch.predictor import TorchPredictor
 from model.errors import UserError
 from model.pictures.reading import read_image
-from model.training.data.pairs import PairFile, listed, matched, truth_of
+from model.training.data.pairs import PairFile, listed, matched, read_names_of, truth_of
 from model.transforms import Pixels
 from model.weights.checkpoint import Checkpoint
 
@@ -29,22 +29,25 @@ class Comparison:
     other: float  # between the second checkpoint's mask and the annotation
 
 
-def pairs(images: Sequence[Path], masks: Sequence[Path], only: Collection[str] = ()) -> list[PairFile]:
+def pairs(images: Sequence[Path], masks: Sequence[Path], only: Path | None = None) -> list[PairFile]:
     """Match pictures with annotations of the same file name; extensions may differ.
 
     Args:
         images: folders of pictures.
         masks: as many folders of annotations, in the same order, read as ``model.pictures.masks`` says.
-        only: names of the pictures to keep, with or without their data set; all if empty.
+        only: list of the names of the pictures to keep, with or without their data set.
 
     Raises:
-        UserError: no picture has an annotation, or the numbers of folders differ.
+        UserError: no picture has an annotation or is in the list, or the numbers of folders differ.
 
     """
     if len(images) != len(masks):
         raise UserError("give as many folders of --masks as of --images, in the same order")
     every = [file for folders in zip(images, masks, strict=True) for file in matched(*folders)]
-    found = [file for file in every if file.mask and (not only or listed(file, set(only)))]
+    found = [file for file in every if file.mask]
+    if found and only:
+        names = read_names_of(only, [file.image for file in found])
+        found = [file for file in found if listed(file, names)]
     if not found:
         raise UserError("no picture in --images has an annotation of the same name in --masks; give other folders")
     return found

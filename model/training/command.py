@@ -21,7 +21,7 @@ from model.targets import Targets
 from model.training import backbone, journal, loop, recipe, state
 from model.training.data import near_copies, sources
 from model.training.data.batches import Batches, Pool
-from model.training.data.pairs import DatasetError, read_names, read_pair
+from model.training.data.pairs import DatasetError, read_pair
 from model.training.data.sources import Source
 from model.training.recipe import RecipeError
 from model.training.validation import judge, mean_dice, summarise
@@ -48,16 +48,15 @@ def run(args: argparse.Namespace) -> int:
             f"recipe {settings.name} freezes a part of the network; give the weights to start from: --init FILE"
         )
     device = _device(args.device)
-    held_out = read_names(args.validation) if args.validation else set()
-    chosen = sources.select(sources.selected(args), held_out, None)
+    chosen, held_out = sources.split(args)
     runs = [args.out / f"without-{name}" for name in args.leave_out] or [args.out]
     _check(args, chosen, runs)
     if args.resume and not any(state.kept(run) for run in runs):
         state.require(runs[0])
     with targets.writing("--out", args.out):
         if args.leave_out:
-            return _leave_out(args, settings, chosen, device)
-        _train(args, settings, chosen, device, args.out)
+            return _leave_out(args, settings, chosen, held_out, device)
+        _train(args, settings, chosen, held_out, device, args.out)
     return 0
 
 
@@ -72,7 +71,12 @@ def _check(args: argparse.Namespace, chosen: Sequence[Source], runs: Sequence[Pa
 
 
 def _train(
-    args: argparse.Namespace, settings: recipe.Recipe, chosen: Sequence[Source], device: torch.device, out: Path
+    args: argparse.Namespace,
+    settings: recipe.Recipe,
+    chosen: Sequence[Source],
+    held_out: Sequence[Source],
+    device: torch.device,
+    out: Path,
 ) -> None:
     """Train on the chosen sources into a folder, or go on with ``--resume`` where a run was begun there."""
     levels = masks.levels_of(file.mask for source in chosen for file in source.files if file.mask is not None)
@@ -86,7 +90,7 @@ def _train(
         "torch": str(torch.__version__),
     }
     begun = state.check_same(out, description) if args.resume and state.kept(out) else None
-    validate = _validation(args, device, settings.precision)
+    validate = _validation(held_out, device, settings.precision)
     pools = [_read(source, settings) for source in chosen]
     torch.manual_seed(settings.seed)
     trainer = loop.Trainer(settings, _network(args), Batches(pools, settings), device, out)
@@ -108,7 +112,11 @@ def _described(source: Source) -> dict[str, Any]:
 
 
 def _leave_out(
-    args: argparse.Namespace, settings: recipe.Recipe, chosen: Sequence[Source], device: torch.device
+    args: argparse.Namespace,
+    settings: recipe.Recipe,
+    chosen: Sequence[Source],
+    held_out: Sequence[Source],
+    device: torch.device,
 ) -> int:
     """Train once without each of the named sources, and judge on it what came out beside what went in."""
     unknown = set(args.leave_out) - {source.name for source in chosen}
@@ -118,7 +126,7 @@ def _leave_out(
     lines = []
     for name in args.leave_out:
         out = args.out / f"without-{name}"
-        _train(args, settings, [source for source in chosen if source.name != name], device, out)
+        _train(args, settings, [source for source in chosen if source.name != name], held_out, device, out)
         left_out = next(source.files for source in chosen if source.name == name)
         for label, weights in (("before", args.init), ("after", out / loop.LAST)):
             network = checkpoint.load(weights).network().to(device)
@@ -162,9 +170,6 @@ def _device(name: str) -> torch.device:
     raise DeviceError(f"device {name!r} is not available on this machine; use --device cpu or cuda")
 
 
-def _validation(args: argparse.Namespace, device: torch.device, precision: str) -> loop.Validate | None:
-    if args.validation is None:
-        return None
-    chosen = sources.select(sources.all_of(args), set(), read_names(args.validation))
-    pairs = sources.files_of(chosen)
-    return lambda network: mean_dice(network, pairs, device, precision)
+def _validation(held_out: Sequence[Source], device: torch.device, precision: str) -> loop.Validate | None:
+    pairs = sources.files_of(held_out)
+    return (lambda network: mean_dice(network, pairs, device, precision)) if pairs else None

@@ -14,7 +14,7 @@ from model.errors import UserError, how_to_install
 from model.files import listed
 from model.pictures.suffixes import PICTURES
 from model.targets import Targets
-from model.training.data.pairs import read_names
+from model.training.data.pairs import name_of, read_names_of
 from model.transforms import Pixels
 from model.weights import checkpoint
 from model.weights.checkpoint import Checkpoint
@@ -75,7 +75,8 @@ def _calibrated(weights: Checkpoint, arguments: argparse.Namespace, settings: Se
     int8 = _int8()
     if arguments.calibrate is None:
         raise UserError("--int8 needs --calibrate with a folder of typical pictures")
-    exclude = read_names(arguments.exclude) if arguments.exclude else set()
+    every = [file for folder in arguments.calibrate for file in listed(folder, PICTURES, deep=True)]
+    exclude = read_names_of(arguments.exclude, every) if arguments.exclude else set()
     frames = list(_frames(arguments.calibrate, exclude, settings.max_image_pixels))
     try:
         from model.engines.openvino import conversion
@@ -122,4 +123,4 @@ def _frames(folders: list[Path], exclude: set[str], max_pixels: int) -> Iterator
 
 def _names(file: Path) -> Iterable[str]:
     """Return the names by which a list may refer to a picture: its stem, alone or as ``dataset/stem``."""
-    return file.stem, f"{file.resolve().parent.parent.name}/{file.stem}"
+    return file.stem, name_of(file)

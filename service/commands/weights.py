@@ -10,7 +10,6 @@ from model.errors import UserError
 from model.evaluation import comparison
 from model.pictures import masks
 from model.targets import Targets
-from model.training.data.pairs import read_names
 from model.weights import checkpoint
 from service.commands.flags.weights import OUT
 
@@ -55,8 +54,7 @@ def _target(arguments: argparse.Namespace) -> None:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
-    only = read_names(arguments.only) if arguments.only else set()
-    pairs = comparison.pairs(arguments.images, arguments.masks, only)
+    pairs = comparison.pairs(arguments.images, arguments.masks, arguments.only)
     one, other = (checkpoint.load(file) for file in (arguments.one, arguments.other))
     found = comparison.compare(one, other, tqdm(pairs, unit="image", disable=None))
     print(masks.told(masks.levels_of(pair.mask for pair in pairs if pair.mask is not None)))

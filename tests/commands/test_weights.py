@@ -78,5 +78,8 @@ def test_each_folder_of_pictures_is_compared_with_its_own_masks(
     command = ["weights", "compare", str(weights), str(weights), "--images", *images, "--masks"]
     assert main([*command, *masks, "--only", str(only)]) == 0
     assert "pictures            1\n" in capsys.readouterr().out
+    only.write_text("c/case.1\n")
+    assert main([*command, *masks, "--only", str(only)]) == 2
+    assert "names.txt: none of its 1 names is that of a picture; write them as a/case.1" in capsys.readouterr().err
     assert main([*command, masks[0]]) == 2
     assert "as many folders of --masks as of --images" in capsys.readouterr().err

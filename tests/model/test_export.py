@@ -102,6 +102,15 @@ def test_calibration_from_damaged_pictures_alone_is_an_error_of_the_user(tmp_pat
         list(command._frames([tmp_path], set(), 10**8))
 
 
+def test_a_list_of_other_pictures_does_not_choose_those_to_calibrate_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "list.txt").write_text("elsewhere/polyp-1\n")
+    given = ["--calibrate", str(SAMPLES), "--exclude", str(tmp_path / "list.txt"), "--out", str(tmp_path / "out")]
+    assert main(["export", "--int8", *given]) == 2
+    assert "list.txt: none of its 1 names is that of a picture; write them as service/" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["polyp-1", "service/polyp-1"])
 def test_what_validates_does_not_calibrate(name: str) -> None:
     assert len(list(command._frames([SAMPLES], {name}, 10**8))) == len(list(SAMPLES.glob("*.jpg"))) - 1

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from model.cores import usable_cores
 from model.pictures.reading import read_image
 from model.training.data import sources
-from model.training.data.pairs import DatasetError, PairFile, read_names
+from model.training.data.pairs import DatasetError, PairFile
 
 Hash = npt.NDArray[np.bool_]
 
@@ -44,9 +44,7 @@ def report(args: argparse.Namespace) -> int:
     """
     if args.validation is None:
         raise DatasetError("--near-copies needs the other side of the split; give --validation FILE")
-    held_out = read_names(args.validation)
-    training = sources.files_of(sources.select(sources.selected(args), held_out, None))
-    validation = sources.files_of(sources.select(sources.all_of(args), set(), held_out))
+    training, validation = map(sources.files_of, sources.split(args))
     found = sorted(find(training, validation), key=lambda each: each.distance)
     for copy in found:
         print(

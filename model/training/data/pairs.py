@@ -1,6 +1,8 @@
 """Folders of pictures and masks -> pairs on disk -> pairs in memory, of any common format and size."""
 
-from collections.abc import Mapping
+import os
+import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -65,7 +67,7 @@ def matched(images: Path, masks: Path) -> list[PairFile]:
 
     """
     by_stem = {path.stem: path for path in pictures_in(masks)}
-    return [PairFile(_name(path), path, counterpart(path, by_stem)) for path in pictures_in(images)]
+    return [PairFile(name_of(path), path, counterpart(path, by_stem)) for path in pictures_in(images)]
 
 
 def counterpart(picture: Path, by_stem: Mapping[str, Path]) -> Path | None:
@@ -80,7 +82,7 @@ def clean_frames(images: Path) -> list[PairFile]:
         DatasetError: the folder is missing or empty.
 
     """
-    return [PairFile(_name(path), path, None) for path in pictures_in(images)]
+    return [PairFile(name_of(path), path, None) for path in pictures_in(images)]
 
 
 def listed(pair: PairFile, names: set[str]) -> bool:
@@ -101,6 +103,23 @@ def read_names(path: Path) -> set[str]:
         raise DatasetError(f"{path}: the list of names cannot be read ({error})") from error
     lines = (line.split("#")[0].strip() for line in text.splitlines())
     return {_without_suffix(line) for line in lines if line}
+
+
+def read_names_of(path: Path, pictures: Iterable[Path]) -> set[str]:
+    """Read a list of names of some of the pictures, and say how many were found unless all were.
+
+    Raises:
+        DatasetError: the list cannot be read, or has names but none of a picture.
+
+    """
+    names, pictures = read_names(path), list(pictures)
+    found = names & {name for picture in pictures for name in (picture.stem, name_of(picture))}
+    if names and pictures and not found:
+        example = name_of(pictures[0])
+        raise DatasetError(f"{path}: none of its {len(names)} names is that of a picture; write them as {example}")
+    if len(found) < len(names):
+        print(f"pranet: {path}: {len(found)} of {len(names)} names found", file=sys.stderr, flush=True)
+    return names
 
 
 def _without_suffix(name: str) -> str:
@@ -169,9 +188,9 @@ def read_pair(file: PairFile, side: int) -> Pair:
     return Pair(np.ascontiguousarray(shrunk, dtype=np.uint8), mask)
 
 
-def _name(picture: Path) -> str:
-    """Name a picture after the folder above its own, and its stem."""
-    return f"{picture.parent.resolve().parent.name}/{picture.stem}"
+def name_of(picture: Path) -> str:
+    """Name a picture after the folder above its own, by the path that was given and no link of it, and its stem."""
+    return f"{Path(os.path.abspath(picture)).parent.parent.name}/{picture.stem}"
 
 
 def pictures_in(folder: Path) -> list[Path]:

@@ -18,7 +18,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from model.training.data.pairs import DatasetError, PairFile, clean_frames, find_pairs, listed, read_names
+from model.training.data.pairs import DatasetError, PairFile, clean_frames, find_pairs, listed, read_names_of
 
 FOLDERS = "pairs"  # name of the source that --images and --masks make
 KEYS = {"images", "masks", "stems", "weight"}
@@ -55,8 +55,31 @@ def all_of(args: argparse.Namespace) -> list[Source]:
 
 def selected(args: argparse.Namespace) -> list[Source]:
     """Find the sources that the arguments name, less what their lists leave out."""
-    exclude = read_names(args.exclude) if args.exclude else set()
-    return select(all_of(args), exclude, read_names(args.only) if args.only else None)
+    return _selected(args, all_of(args))
+
+
+def split(args: argparse.Namespace) -> tuple[list[Source], list[Source]]:
+    """Find the sources to train on, and those of ``--validation``, none without it.
+
+    Raises:
+        DatasetError: see ``all_of`` and ``select``.
+
+    """
+    every = all_of(args)
+    chosen = _selected(args, every)
+    if args.validation is None:
+        return chosen, []
+    held_out = _names(args.validation, every)
+    return select(chosen, held_out, None), select(every, set(), held_out)
+
+
+def _selected(args: argparse.Namespace, every: list[Source]) -> list[Source]:
+    exclude = _names(args.exclude, every) if args.exclude else set()
+    return select(every, exclude, _names(args.only, every) if args.only else None)
+
+
+def _names(path: Path, every: list[Source]) -> set[str]:
+    return read_names_of(path, [file.image for file in files_of(every)])
 
 
 def select(sources: list[Source], exclude: set[str], only: set[str] | None) -> list[Source]:

@@ -183,8 +183,9 @@ def test_schedule_by_the_clock_begins_no_step_after_its_end(arguments, tmp_path)
     ("more", "words"),
     [
         (["--validation", "nofile.txt"], "nofile.txt: the list of names cannot be read"),
-        (["--validation", "others.txt"], "the lists of names select none of 3 pictures; names are as samples/polyp-1"),
-        (["--only", "others.txt"], "select none of 3 pictures"),
+        (["--validation", "others.txt"], "others.txt: none of its 1 names .*; write them as samples/polyp-1"),
+        (["--only", "others.txt"], "others.txt: none of its 1 names"),
+        (["--exclude", "every.txt"], "the lists of names select none of 3 pictures; names are as samples/polyp-1"),
         (["--images", "more"], "as many --masks as --images"),
         (["--device", "nosuch"], "device 'nosuch' is not available on this machine; use --device cpu or cuda"),
         (["--device", "meta"], "device 'meta' is not available on this machine"),
@@ -195,6 +196,7 @@ def test_schedule_by_the_clock_begins_no_step_after_its_end(arguments, tmp_path)
 def test_what_cannot_be_trained_on_is_said_before_training(arguments, tmp_path, monkeypatch, more, words):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "others.txt").write_text("clinic/nobody\n")
+    (tmp_path / "every.txt").write_text("polyp-1\npolyp-2\npolyp-3\n")
     with pytest.raises(UserError, match=words):
         train(arguments, tmp_path / "out", *more)
     assert not (tmp_path / "out").exists()

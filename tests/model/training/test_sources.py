@@ -77,6 +77,28 @@ def test_listed_pictures_are_left_out_of_every_source(data):
     assert [file.name for file in sources.files_of(found)] == ["clinic/c1_b", "colon/y"]
 
 
+def test_a_list_says_how_many_of_its_names_were_found_and_is_refused_when_none_was(data, capsys):
+    given = ("--sources", data / "sources.toml", "--exclude", data / "list.txt")
+    (data / "list.txt").write_text("clinic/c1_a\nelsewhere/c1_b\ny\n")
+    assert len(sources.files_of(sources.selected(arguments(*given)))) == 2
+    assert "list.txt: 2 of 3 names found" in capsys.readouterr().err
+    (data / "list.txt").write_text("clinic/c1_a\n")
+    sources.selected(arguments(*given))
+    assert capsys.readouterr().err == ""
+    (data / "list.txt").write_text("elsewhere/c1_a\nelsewhere/x\n")
+    with pytest.raises(DatasetError, match=r"list.txt: none of its 2 names is .*; write them as clinic/c1_a"):
+        sources.selected(arguments(*given))
+
+
+def test_a_linked_data_set_is_listed_by_the_name_of_its_link(data):
+    (data / "hospital").symlink_to(data / "clinic")
+    (data / "list.txt").write_text("hospital/c1_a\n")
+    for images, masks in (("images", "masks"), ("masks/../images", "images/../masks")):
+        folders = ("--images", data / "hospital" / images, "--masks", data / "hospital" / masks)
+        found = sources.selected(arguments(*folders, "--only", data / "list.txt"))
+        assert [file.name for file in sources.files_of(found)] == ["hospital/c1_a"]
+
+
 @pytest.mark.parametrize(
     ("table", "words"),
     [
