@@ -40,6 +40,7 @@ class Trainer:
         self.optimizer = make_optimizer(recipe, self.network)
         self.total_steps = recipe.total_steps(batches.pictures)
         self.progress = state.Progress()
+        self._saved = 0
         self._began = time.monotonic()
 
     def fraction(self, step: int) -> float:
@@ -62,6 +63,7 @@ class Trainer:
 
         """
         self.progress = state.restore(self.out, **self._parts())
+        self._saved = self.progress.step
         if self.progress.run != run:
             raise UserError(f"{self.out}: the run was broken off before its first state; start anew with --overwrite")
 
@@ -69,6 +71,7 @@ class Trainer:
         """Write the state of the run and the weights so far (those of the moving average)."""
         state.save(self.out, replace(self.progress, seconds=self.seconds), **self._parts())
         self.save_weights(self.out / LAST)
+        self._saved = self.progress.step
         if self.progress.best < 0:
             (self.out / BEST).unlink(missing_ok=True)  # of a run that this one has replaced
 
@@ -108,6 +111,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = self._clip()
+        self._check_finite(loss, norm)
         self.optimizer.step()
         self.progress.step += 1
         self.average.update(self.progress.step)
@@ -140,6 +144,22 @@ class Trainer:
         if self.recipe.clip_value is not None:
             nn.utils.clip_grad_value_(parameters, self.recipe.clip_value)
         return nn.utils.clip_grad_norm_(parameters, self.recipe.clip_norm or float("inf"))
+
+    def _check_finite(self, loss: Tensor, norm: Tensor) -> None:
+        """Stop before a gradient that is no number makes the weights none, and the state that is saved next.
+
+        Raises:
+            UserError: the loss or the norm of the gradient is infinite or no number.
+
+        """
+        if torch.isfinite(loss + norm):
+            return
+        last = f"the last state is that of step {self._saved}" if self._saved else "there is no state yet"
+        start = f" and --init {self.out / LAST}" if self._saved else ""
+        raise UserError(
+            f"the loss ({loss.item():g}) or the gradient ({norm.item():g}) of step {self.progress.step + 1} is no "
+            f"finite number, and {last}; start a run with a lower learning_rate, or with --precision fp32{start}"
+        )
 
     def _validate(self, validate: Validate, journal: Journal) -> None:
         dice = validate(self.average.network)

@@ -246,6 +246,22 @@ def test_of_the_candidates_those_on_which_most_is_marked_join_the_batch(tmp_path
     assert theirs.flatten().tolist() == [0, 1, 5, 3]
 
 
+def test_a_gradient_that_is_no_number_ends_the_run_and_spoils_no_weights(tmp_path):
+    recipe = parse("spoilt", PLAIN)
+    network = PraNet()
+    pair = Pair(np.full((64, 64, 3), 90, np.uint8), np.eye(64, dtype=np.uint8))
+    trainer = loop.Trainer(recipe, network, Batches([Pool([pair])], recipe), torch.device("cpu"), tmp_path)
+    network.ra2_conv4.conv.weight.register_hook(lambda gradient: gradient * torch.inf)
+    with pytest.raises(UserError, match=r"gradient \(.*\) of step 1 is no finite number, and there is no state yet; "):
+        trainer.step(*trainer.batches[0, 64])
+    trainer.progress.step = 7
+    trainer.save()
+    with pytest.raises(UserError, match=r"the last state is that of step 7; .* and --init .*last\.safetensors"):
+        trainer.step(*trainer.batches[0, 64])
+    assert trainer.progress.step == 7
+    assert all(torch.isfinite(parameter).all() for parameter in network.parameters())
+
+
 def test_a_module_that_is_not_there_cannot_be_frozen():
     with pytest.raises(RecipeError, match="no module 'backbone' to freeze"):
         loop.freeze(PraNet(), parse("frozen", PLAIN | {"freeze": ["backbone"]}))
