@@ -79,6 +79,7 @@ def _train(
     out: Path,
 ) -> None:
     """Train on the chosen sources into a folder, or go on with ``--resume`` where a run was begun there."""
+    print(sources.told(chosen), flush=True)
     levels = masks.levels_of(file.mask for source in chosen for file in source.files if file.mask is not None)
     if levels:
         print(masks.told(levels), flush=True)

@@ -12,7 +12,7 @@ A table of sources is a TOML file with a section for each hospital::
 import argparse
 import tomllib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -36,7 +36,8 @@ class Source:
 def all_of(args: argparse.Namespace) -> list[Source]:
     """Find the sources that the arguments name, before any list is applied.
 
-    Folders given by ``--images`` are one source, in which each picture weighs the same; so are those of ``--clean``.
+    Folders given by ``--images`` are one source, and so are those of ``--clean``. Beside a table each weighs 1, as its
+    sources do unless it says otherwise; by themselves, each picture weighs the same.
 
     Raises:
         DatasetError: a table, a folder or a mask is missing or cannot be used, or nothing is named.
@@ -47,7 +48,8 @@ def all_of(args: argparse.Namespace) -> list[Source]:
     sources = read(args.sources, args.data or args.sources.parent) if args.sources else []
     pairs = tuple(pair for folders in zip(args.images, args.masks, strict=True) for pair in find_pairs(*folders))
     clean = tuple(frame for folder in args.clean for frame in clean_frames(folder))
-    sources += [Source(name, len(files), files) for name, files in ((FOLDERS, pairs), ("clean", clean)) if files]
+    given = ((name, files) for name, files in ((FOLDERS, pairs), ("clean", clean)) if files)
+    sources += [Source(name, 1.0 if args.sources else len(files), files) for name, files in given]
     if not sources:
         raise DatasetError("name pictures to learn from: --sources TABLE, or --images and --masks, or --clean")
     return sources
@@ -98,6 +100,13 @@ def select(sources: list[Source], exclude: set[str], only: set[str] | None) -> l
         names = [file.name for file in files_of(sources)]
         raise DatasetError(f"the lists of names select none of {len(names)} pictures; names are as {names[0]}")
     return [source for source in kept if source.files]
+
+
+def told(sources: Sequence[Source]) -> str:
+    """Return as one line how many of the samples each source gives."""
+    total = sum(source.weight for source in sources)
+    shares = (f"{source.weight / total:.0%} {source.name} ({len(source.files)} pictures)" for source in sources)
+    return "samples: " + ", ".join(shares)
 
 
 def files_of(sources: Iterable[Source]) -> list[PairFile]:

@@ -71,6 +71,13 @@ def test_folders_and_clean_frames_can_be_named_without_a_table(data):
     assert {name: len(files) for name, files in sources.by_set(found).items()} == {"clinic": 4, "clean": 2}
 
 
+def test_folders_beside_a_table_weigh_as_much_as_a_source_of_it(data):
+    folders = ("--images", data / "clinic" / "masks", "--masks", data / "clinic" / "masks")
+    found = sources.selected(arguments("--sources", data / "sources.toml", *folders, "--clean", data / "clinic/images"))
+    assert [(source.name, source.weight) for source in found] == [("one", 3), ("none", 1), ("pairs", 1), ("clean", 1)]
+    assert sources.told(found[:2]) == "samples: 75% one (2 pictures), 25% none (2 pictures)"
+
+
 def test_listed_pictures_are_left_out_of_every_source(data):
     (data / "list.txt").write_text("clinic/c1_a\nx\n")
     found = sources.selected(arguments("--sources", data / "sources.toml", "--exclude", data / "list.txt"))
