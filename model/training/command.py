@@ -124,10 +124,13 @@ def _leave_out(
     if unknown or args.init is None or len(chosen) < 2:
         names = ", ".join(source.name for source in chosen)
         raise DatasetError(f"--leave-out needs --init and one of the sources ({names}), not the only one")
+    if {source.name for source in held_out} & set(args.leave_out) and len(held_out) == 1:
+        raise DatasetError(f"--validation holds pictures of {held_out[0].name} alone; add some of the other sources")
     lines = []
     for name in args.leave_out:
         out = args.out / f"without-{name}"
-        _train(args, settings, [source for source in chosen if source.name != name], held_out, device, out)
+        others, to_validate = ([source for source in each if source.name != name] for each in (chosen, held_out))
+        _train(args, settings, others, to_validate, device, out)
         left_out = next(source.files for source in chosen if source.name == name)
         for label, weights in (("before", args.init), ("after", out / loop.LAST)):
             network = checkpoint.load(weights).network().to(device)

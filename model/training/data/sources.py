@@ -18,9 +18,11 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from model.files import Identity, identity
 from model.training.data.pairs import DatasetError, PairFile, clean_frames, find_pairs, listed, read_names_of
 
 FOLDERS = "pairs"  # name of the source that --images and --masks make
+FLAGS = {FOLDERS: "--images", "clean": "--clean"}
 KEYS = {"images", "masks", "stems", "weight"}
 
 
@@ -50,6 +52,9 @@ def all_of(args: argparse.Namespace) -> list[Source]:
     clean = tuple(frame for folder in args.clean for frame in clean_frames(folder))
     given = ((name, files) for name, files in ((FOLDERS, pairs), ("clean", clean)) if files)
     sources += [Source(name, 1.0 if args.sources else len(files), files) for name, files in given]
+    names = [source.name for source in sources]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise DatasetError(f"{args.sources} has a source {twice}, which is what {FLAGS[twice]} makes; rename it")
     if not sources:
         raise DatasetError("name pictures to learn from: --sources TABLE, or --images and --masks, or --clean")
     return sources
@@ -64,15 +69,25 @@ def split(args: argparse.Namespace) -> tuple[list[Source], list[Source]]:
     """Find the sources to train on, and those of ``--validation``, none without it.
 
     Raises:
-        DatasetError: see ``all_of`` and ``select``.
+        DatasetError: see ``all_of`` and ``select``; or a picture is in two sources.
 
     """
     every = all_of(args)
+    _check_apart(every)
     chosen = _selected(args, every)
     if args.validation is None:
         return chosen, []
     held_out = _names(args.validation, every)
     return select(chosen, held_out, None), select(every, set(), held_out)
+
+
+def _check_apart(sources: list[Source]) -> None:
+    """Check that no picture is in two sources: one that is left out of one would be learned from the other."""
+    seen: dict[Identity | None, str] = {}
+    for source in sources:
+        for file in source.files:
+            if (other := seen.setdefault(identity(file.image), source.name)) != source.name:
+                raise DatasetError(f"{file.image} is in two sources, {other} and {source.name}; name it in one of them")
 
 
 def _selected(args: argparse.Namespace, every: list[Source]) -> list[Source]:

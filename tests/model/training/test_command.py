@@ -318,6 +318,19 @@ def test_each_source_is_left_out_in_turn_and_judged_before_and_after(many, tmp_p
     assert "samples, before: Dice 0." in capsys.readouterr().out
 
 
+def test_what_is_left_out_chooses_no_weights(many, tmp_path, patched):
+    seen = []
+    patched(command, "_train", lambda args, settings, chosen, held_out, *rest: seen.append((chosen, held_out)) or 1 / 0)
+    start = ["--init", str(ROOT / "weights/pranet.safetensors"), "--leave-out", "colon", "--validation"]
+    (tmp_path / "held-out.txt").write_text("samples/polyp-3\ncolon/a\n")
+    with pytest.raises(ZeroDivisionError):
+        train(many, tmp_path / "out", *start, str(tmp_path / "held-out.txt"))
+    assert [[source.name for source in each] for each in seen[0]] == [["samples"], ["samples"]]
+    (tmp_path / "held-out.txt").write_text("colon/a\n")
+    with pytest.raises(UserError, match="--validation holds pictures of colon alone; add some of the other sources"):
+        train(many, tmp_path / "out", *start, str(tmp_path / "held-out.txt"))
+
+
 @pytest.mark.long
 @pytest.mark.slow
 def test_a_run_that_leaves_out_one_source_after_the_other_is_resumed_at_any_of_them(many, tmp_path):

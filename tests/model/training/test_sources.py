@@ -125,6 +125,22 @@ def test_a_table_that_cannot_be_used_is_refused_with_the_source(data, table, wor
         sources.selected(arguments("--sources", data / "sources.toml"))
 
 
+def test_a_source_of_a_table_cannot_be_called_as_one_of_the_command_line(data):
+    (data / "sources.toml").write_text("[clean]\nimages = 'colon/images'\n")
+    with pytest.raises(DatasetError, match=r"sources.toml has a source clean, which is what --clean makes; rename it"):
+        sources.selected(arguments("--sources", data / "sources.toml", "--clean", data / "clinic" / "images"))
+
+
+def test_a_picture_in_two_sources_is_not_trained_on(data):
+    (data / "hospital").symlink_to(data / "clinic")
+    (data / "sources.toml").write_text(TABLE + "[again]\nimages = 'hospital/images'\nstems = '*_a'\n")
+    args = arguments("--sources", data / "sources.toml")
+    args.validation = args.exclude = data / "list.txt"
+    args.exclude.write_text("hospital/c1_a\n")  # by one of its names
+    with pytest.raises(DatasetError, match=r"hospital/images/c1_a.png is in two sources, one and again; name it in"):
+        sources.split(args)
+
+
 def test_nothing_named_is_refused():
     with pytest.raises(DatasetError, match="name pictures to learn from"):
         sources.selected(arguments())
