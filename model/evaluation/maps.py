@@ -12,7 +12,9 @@ from PIL import Image
 from model import transforms
 from model.engines.predictor import Predictor
 from model.evaluation.metrics.overlap import Array
+from model.evaluation.protocols import THRESHOLD
 from model.pictures.reading import read_samples
+from model.pictures.samples import Samples
 from model.training.data.pairs import DatasetError, PairFile, counterpart, pictures_in, read_picture
 from model.transforms import Floats
 
@@ -31,7 +33,8 @@ class FolderMaps:
     """Maps in a folder, under the names of their pictures.
 
     Raises:
-        DatasetError: the folder has no map for a picture, or one for two, or a mask has another shape than its picture.
+        DatasetError: the folder has no map for a picture, or one for two, or masks of classes instead of maps; or a
+            mask has another shape than its picture.
 
     """
 
@@ -47,6 +50,7 @@ class FolderMaps:
                 raise DatasetError(f"{path} would be the map of {other} and of {file.image}; judge them one by one")
             self._paths[file] = path
             read_picture(file)
+        _check_scale(folder, pictures)
 
     def probability(self, file: PairFile, width: int, height: int) -> Array:
         """Read the map of a picture."""
@@ -89,14 +93,33 @@ def read_map(path: Path, width: int, height: int) -> Array:
         PictureError: it cannot be read; the message names the file.
 
     """
-    stored = read_samples(path)
-    if stored.palette is None and stored.levels.ndim == 2:
-        probability = stored.levels / np.float64(stored.white)
-    else:
-        probability = np.asarray(stored.rgb().convert("L")) / np.float64(255)
+    probability = _probability(read_samples(path))
     if probability.shape != (height, width):
         probability = np.asarray(cv2.resize(probability, (width, height), interpolation=cv2.INTER_LINEAR))
     return probability
+
+
+def _probability(stored: Samples) -> Array:
+    if stored.palette is None and stored.levels.ndim == 2:
+        return np.asarray(stored.levels / np.float64(stored.white))
+    return np.asarray(np.asarray(stored.rgb().convert("L")) / np.float64(255))
+
+
+def _check_scale(folder: Path, paths: Iterable[Path]) -> None:
+    """Refuse masks whose polyps are 1 of 255 or a dark colour of a palette: as maps, they would find nothing."""
+    most = 0
+    for path in paths:
+        stored = read_samples(path)
+        probability = _probability(stored)
+        low, high = probability.min(), probability.max()
+        if high > THRESHOLD or ((probability > low) & (probability < high)).any():
+            return
+        most = max(most, int(stored.levels.max()))
+    if most:
+        raise DatasetError(
+            f"{folder}: the maps have two levels, and the highest, {most}, is no more than half of white; store what "
+            "is surely polyp as white"
+        )
 
 
 def frames_per_second(predictor: Predictor, picture: Image.Image) -> float:

@@ -81,6 +81,22 @@ def test_anybodys_maps_are_judged_and_reported_in_every_form(folders, tmp_path, 
             image.load()
 
 
+@pytest.mark.parametrize("kind", ["0 and 1", "a palette", "nothing found"])
+def test_masks_of_classes_are_not_judged_as_maps(folders, tmp_path, kind):
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    for sample in SAMPLES:
+        mask = Image.fromarray(annotation(sample) * np.uint8(kind != "nothing found"))
+        if kind == "a palette":
+            mask.putpalette([0, 0, 0, 128, 0, 0])
+        mask.save(maps / f"{sample.stem}.png")
+    if kind == "nothing found":
+        evaluate(folders, "--predictions", str(maps))
+        return
+    with pytest.raises(DatasetError, match=r"two levels, and the highest, 1, is no more than half of white; store"):
+        evaluate(folders, "--predictions", str(maps))
+
+
 def test_calibration_without_polyp_free_crops_is_refused_at_once(folders, tmp_path):
     with pytest.raises(UserError, match="needs --weights and frames without a polyp"):
         evaluate(folders, "--weights", str(tmp_path / "none"), "--calibrate", str(tmp_path / "out"))
