@@ -38,11 +38,15 @@ def mean(values: Array, seed: int = 0) -> Estimate:
     return Estimate(float(values.mean()), float(low), float(high))
 
 
-def rate(hits: int, total: int) -> Estimate:
-    """Share of hits with its Wilson interval, which stays sensible near 0 and 1."""
+def rate(hits: int, total: int, pictures: int | None = None) -> Estimate:
+    """Share of hits with its Wilson interval, which stays sensible near 0 and 1.
+
+    The interval is that of as many ``pictures``, if fewer: several crops of one tell hardly more than one of them.
+    """
     if total == 0:
         return Estimate(math.nan, 0.0, 1.0)
     share = hits / total
+    total = min(total, pictures or total)
     centre = (share + Z**2 / (2 * total)) / (1 + Z**2 / total)
     reach = Z / (1 + Z**2 / total) * math.sqrt(share * (1 - share) / total + Z**2 / (4 * total**2))
     return Estimate(share, max(0.0, centre - reach), min(1.0, centre + reach))

@@ -1,14 +1,16 @@
 """Frames without a polyp: how often something is found on them, and how well a score tells them from others."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from model.evaluation import bootstrap, calibration
-from model.evaluation.metrics.overlap import Array, Mask
+from model.evaluation.metrics.overlap import Mask
 from model.pictures.reading import read_image
 from model.presence import Presence, statistic
 from model.training.augmentation import crops
@@ -30,10 +32,14 @@ def polyp_free_crops(files: Sequence[PairFile]) -> Iterator[tuple[str, Image.Ima
             yield file.name, picture.crop((box.x, box.y, box.x + box.width, box.y + box.height))
 
 
-def false_positives(frames: Sequence[Floats]) -> dict[str, Any]:
-    """Describe the rate of clean frames, given as logits (352, 352), of whose area more than 0.5 % is marked."""
-    alarms = sum(float((logits > 0).mean()) > MARKED for logits in frames)
-    return {"frames": len(frames), "false_positives": bootstrap.rate(alarms, len(frames))}
+def false_positives(frames: Sequence[tuple[str, Floats]]) -> dict[str, Any]:
+    """Describe the rate of clean frames of whose area more than 0.5 % is marked.
+
+    Each is given by the picture that it is or is a part of, and logits (352, 352).
+    """
+    alarms = sum(float((logits > 0).mean()) > MARKED for _, logits in frames)
+    pictures = len({name for name, _ in frames})
+    return {"frames": len(frames), "false_positives": bootstrap.rate(alarms, len(frames), pictures)}
 
 
 @dataclass
@@ -65,10 +71,10 @@ class PresenceTest:
             threshold = shipped.threshold
         return {
             "calibration": "cross-fitted" if shipped is None else "shipped",
-            "auroc": _auroc(statistics, labels),
+            "auroc": self._auroc(),
             "threshold": threshold,
-            "sensitivity": _rate(scores[labels] >= threshold),
-            "false_positive_rate": _rate(scores[~labels] >= threshold),
+            "sensitivity": self._rate(scores >= threshold, labels),
+            "false_positive_rate": self._rate(scores >= threshold, ~labels),
             "calibration_error": calibration.calibration_error(scores, labels),
         }
 
@@ -76,14 +82,21 @@ class PresenceTest:
         """Fit the calibration to all of these frames."""
         return calibration.fit(np.array(self.statistics), np.array(self.labels))
 
+    def _auroc(self) -> bootstrap.Estimate:
+        """Return it with an interval over pictures, with all of the frames of each."""
+        statistics, labels = np.array(self.statistics), np.array(self.labels)
+        frames: dict[str, list[int]] = defaultdict(list)
+        for index, name in enumerate(self.pictures):
+            frames[name].append(index)
+        pictures, rng = list(frames.values()), np.random.default_rng(0)
+        values = []
+        for _ in range(1000):
+            draw = list(chain.from_iterable(pictures[i] for i in rng.integers(len(pictures), size=len(pictures))))
+            if 0 < labels[draw].sum() < len(draw):
+                values.append(calibration.auroc(statistics[draw], labels[draw]))
+        low, high = np.quantile(values, [0.025, 0.975])
+        return bootstrap.Estimate(calibration.auroc(statistics, labels), float(low), float(high))
 
-def _auroc(statistics: Array, labels: Mask) -> bootstrap.Estimate:
-    rng = np.random.default_rng(0)
-    draws = (rng.integers(len(labels), size=len(labels)) for _ in range(1000))
-    values = [calibration.auroc(statistics[d], labels[d]) for d in draws if 0 < labels[d].sum() < len(labels)]
-    low, high = np.quantile(values, [0.025, 0.975])
-    return bootstrap.Estimate(calibration.auroc(statistics, labels), float(low), float(high))
-
-
-def _rate(hits: Mask) -> bootstrap.Estimate:
-    return bootstrap.rate(int(hits.sum()), len(hits))
+    def _rate(self, hits: Mask, among: Mask) -> bootstrap.Estimate:
+        pictures = {name for name, inside in zip(self.pictures, among, strict=True) if inside}
+        return bootstrap.rate(int(hits[among].sum()), int(among.sum()), len(pictures))

@@ -163,9 +163,10 @@ def _presence(args: argparse.Namespace, subject: _Network, judged: Mapping[str, 
     frames = [(j.file.name, subject.answers.logits[j.file], j.judgement.polyp) for j in every]
     if args.crops:
         crops = list(clean.polyp_free_crops([each.file for each in every]))
-        logits = list(maps.logits_of(subject.predictor, (picture for _, picture in crops)))
-        found["crops"] = clean.false_positives(logits)
-        frames += [(name, each, False) for (name, _), each in zip(crops, logits, strict=True)]
+        logits = maps.logits_of(subject.predictor, (picture for _, picture in crops))
+        parts = [(name, each) for (name, _), each in zip(crops, logits, strict=True)]
+        found["crops"] = clean.false_positives(parts)
+        frames += [(*part, False) for part in parts]
     test = clean.PresenceTest.of(frames)
     if test.decidable:
         found["presence"] = test.report(None if args.calibrate else subject.weights.presence)

@@ -275,7 +275,22 @@ def test_a_clean_frame_counts_when_more_than_half_a_per_cent_is_marked():
     speck, blot = frame.copy(), frame.copy()
     speck[0, :200] = 1  # exactly 0.5 %
     blot[0:2, :150] = 1
-    assert clean.false_positives([frame, speck, blot])["false_positives"].value == pytest.approx(1 / 3)
+    found = clean.false_positives([("a", frame), ("b", speck), ("c", blot)])["false_positives"]
+    assert found.value == pytest.approx(1 / 3)
+
+
+def test_intervals_are_over_pictures_and_not_over_their_crops():
+    rng = np.random.default_rng(0)
+    statistics, labels = rng.normal(size=40), np.arange(40) % 2 == 0
+    names = [str(index) for index in range(40)]
+    single = clean.PresenceTest(list(statistics), list(labels), names)
+    fourfold = clean.PresenceTest(*(4 * list(each) for each in (statistics, labels, names)))
+    one, other = (test.report(Presence(1.0, 0.0)) for test in (single, fourfold))
+    for key in ("sensitivity", "false_positive_rate", "auroc"):
+        assert tuple(other[key]) == pytest.approx(tuple(one[key]))
+    frames = [(name, np.full((8, 8), index % 3 - 1, np.float32)) for index, name in enumerate(names)]
+    once, again = clean.false_positives(frames), clean.false_positives(4 * frames)
+    assert tuple(once["false_positives"]) == pytest.approx(tuple(again["false_positives"]))
 
 
 def test_presence_statistic_is_the_mean_of_the_largest_half_per_cent():
