@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     if not 0 < args.operate_at < 1:
         raise UserError(f"--operate-at is {args.operate_at}; give a threshold between 0 and 1")
     _check(args, pairs)
-    baseline = _baseline(args.baseline, pairs) if args.baseline else {}
+    baseline = _baseline(args.baseline, pairs, args.protocol) if args.baseline else {}
     content: dict[str, Any] = {
         "protocol": args.protocol,
         "masks": masks.levels_of(pair.mask for pair in pairs if pair.mask is not None),
@@ -131,13 +131,16 @@ def _groups(judgements: Mapping[str, Sequence[Judgement]]) -> Groups:
     return {f"{name} (n={len(members)})": protocols.summarise(members) for name, members in judgements.items()}
 
 
-def _baseline(path: Path, files: Sequence[PairFile]) -> dict[str, dict[str, float]]:
+def _baseline(path: Path, files: Sequence[PairFile], protocol: protocols.Protocol) -> dict[str, dict[str, float]]:
     baseline = report.read_csv(path)
     names = Counter(file.name for file in files)
     if twice := next((name for name, count in names.items() if count > 1), None):
         raise UserError(f"--baseline needs different names, and two pictures are named {twice}; judge them one by one")
     if not baseline.keys() & names.keys():
         raise UserError(f"{path} has none of these pictures; they are named as {files[0].name}")
+    columns = next(iter(baseline.values())).keys()
+    if "mae" in columns and (other := protocols.that_wrote(columns)) != protocol:
+        raise UserError(f"{path} was judged by the protocol {other}, not {protocol}; give --protocol {other}")
     return baseline
 
 

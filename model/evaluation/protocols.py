@@ -5,7 +5,7 @@
 is the mean over 256 thresholds, and the E-measure is the best threshold's, of the mean over pictures.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -46,6 +46,11 @@ def judge(name: str, probability: Array, truth: Mask, protocol: Protocol) -> Jud
     count = overlap.curve((stretched * 255).astype(np.uint8), truth)
     metrics = {key: float(values.mean()) for key, values in overlap.published(count).items()}
     return Judgement(name, metrics | _maps(stretched, truth), *seen, saliency.e_measure(count))
+
+
+def that_wrote(metrics: Collection[str]) -> Protocol:
+    """Return the protocol that has these metrics of single pictures."""
+    return "fixed" if "e_measure" in metrics else "published"
 
 
 def components(mask: Mask) -> int:

@@ -143,6 +143,16 @@ def test_a_baseline_that_is_none_is_said_before_anything_is_judged(folders, tmp_
         evaluate(folders, "--predictions", str(tmp_path / "never looked at"), "--baseline", str(baseline))
 
 
+@pytest.mark.parametrize(("earlier", "now"), [("fixed", "published"), ("published", "fixed")])
+def test_a_baseline_of_another_protocol_is_refused(folders, tmp_path, earlier, now):
+    maps = predictions(tmp_path / "maps", 5)
+    evaluate(folders, "--predictions", maps, "--protocol", earlier, "--out", str(tmp_path / "out"))
+    baseline = ("--baseline", str(tmp_path / "out" / "pictures.csv"))
+    with pytest.raises(UserError, match=f"judged by the protocol {earlier}, not {now}; give --protocol {earlier}"):
+        evaluate(folders, "--predictions", maps, "--protocol", now, *baseline)
+    evaluate(folders, "--predictions", maps, "--protocol", earlier, *baseline)
+
+
 def test_a_folder_of_clean_pictures_that_is_none_is_named(folders, tmp_path, weights):
     with pytest.raises(UserError, match="nowhere: no such folder"):
         evaluate(folders, "--weights", str(weights), "--clean", str(tmp_path / "nowhere"))
