@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     """
     by_set = sources.by_set(sources.selected(args))
     pairs = [file for members in by_set.values() for file in members]
-    if args.calibrate and not (args.weights and (args.crops or any(file.mask is None for file in pairs))):
+    if args.calibrate and not (args.weights and (args.crops or any(map(_polyp_free, pairs)))):
         raise UserError(
             "--calibrate needs --weights and frames without a polyp; give --clean, --sources or --crops too"
         )
@@ -68,6 +68,10 @@ def run(args: argparse.Namespace) -> int:
         with targets.writing("--out", args.out):
             output.write(args.out, judged, answers, reliability, content)
     return 0
+
+
+def _polyp_free(file: PairFile) -> bool:
+    return file.mask is None or not read_truth(file).any()
 
 
 def _check(args: argparse.Namespace, pairs: Sequence[PairFile]) -> None:

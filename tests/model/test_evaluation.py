@@ -102,6 +102,12 @@ def test_calibration_without_polyp_free_crops_is_refused_at_once(folders, tmp_pa
         evaluate(folders, "--weights", str(tmp_path / "none"), "--calibrate", str(tmp_path / "out"))
 
 
+def test_calibration_counts_frames_whose_mask_is_black(folders, tmp_path):
+    Image.new("1", annotation(SAMPLES[0]).shape[::-1]).save(folders[1] / f"{SAMPLES[0].stem}.png")
+    with pytest.raises(CheckpointError, match="no such weights"):  # the next to be looked at
+        evaluate(folders, "--weights", str(tmp_path / "no such weights"), "--calibrate", str(tmp_path / "out"))
+
+
 def test_report_names_every_metric_of_the_paper(folders, tmp_path):
     evaluate(folders, "--predictions", predictions(tmp_path / "maps", 5), "--out", str(tmp_path / "out"))
     metrics = json.loads((tmp_path / "out" / "report.json").read_text())["metrics"]["samples (n=3)"]
