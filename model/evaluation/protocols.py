@@ -17,6 +17,7 @@ from model.evaluation.bootstrap import Estimate
 from model.evaluation.metrics import overlap, saliency
 from model.evaluation.metrics.boundary import boundary_error
 from model.evaluation.metrics.overlap import Array, Mask
+from model.training.validation import MISSED
 
 Protocol = Literal["fixed", "published"]
 
@@ -26,12 +27,16 @@ SPECK = 0.001  # of a picture; a smaller region is not counted as a polyp
 
 @dataclass(frozen=True)
 class Judgement:
-    """The metrics of one picture; ``curve`` is the E-measure at each threshold of the ``published`` protocol."""
+    """The metrics of one picture; ``curve`` is the E-measure at each threshold of the ``published`` protocol.
+
+    By either protocol, what is found, missed and counted is that of the mask at threshold 0.5.
+    """
 
     name: str
     metrics: Mapping[str, float]
     found: float  # fraction of the picture that the mask covers
     polyp: bool = True  # whether there is one
+    missed: bool = False  # whether the mask has next to nothing of it
     components: int = 0  # of the mask, specks left out
     curve: Array = field(default_factory=lambda: np.empty(0))
 
@@ -39,7 +44,8 @@ class Judgement:
 def judge(name: str, probability: Array, truth: Mask, protocol: Protocol) -> Judgement:
     """Judge a map float64 (H, W), 0..1, against the truth bool (H, W)."""
     mask = probability > THRESHOLD
-    seen = (float(mask.mean()), bool(truth.any()), components(mask))
+    missed = bool(truth.any()) and float(overlap.fixed(overlap.counts(mask, truth))["dice"][0]) < MISSED
+    seen = (float(mask.mean()), bool(truth.any()), missed, components(mask))
     if protocol == "fixed":
         return Judgement(name, _fixed(probability, truth), *seen)
     stretched = stretch(probability)

@@ -9,7 +9,7 @@ import numpy as np
 from model.evaluation import bootstrap
 from model.evaluation.bootstrap import Estimate
 from model.evaluation.protocols import Judgement
-from model.training.validation import MARKED, MISSED
+from model.training.validation import MARKED
 
 FEW = 20  # pictures, below which a bootstrap over them covers less than it says
 
@@ -39,13 +39,14 @@ def rows(judged: Mapping[str, Sequence[Judgement]]) -> list[Row]:
 
 def _row(name: str, judgements: Sequence[Judgement]) -> Row:
     dice = np.array([j.metrics["dice"] for j in judgements if j.polyp])
+    missed = sum(j.missed for j in judgements)
     found = np.array([j.found for j in judgements if not j.polyp])
     regions = np.array([float(j.components) for j in judgements if not j.polyp])
     return Row(
         name,
         polyps=len(dice),
         dice=bootstrap.mean(dice) if len(dice) else None,
-        missed=bootstrap.rate(int((dice < MISSED).sum()), len(dice)) if len(dice) else None,
+        missed=bootstrap.rate(missed, len(dice)) if len(dice) else None,
         clean=len(found),
         marked=bootstrap.rate(int((found > MARKED).sum()), len(found)) if len(found) else None,
         false_polyps=bootstrap.mean(regions) if len(found) else None,

@@ -123,6 +123,17 @@ def test_published_protocol_can_be_asked_for(folders, tmp_path):
     assert content["metrics"]["samples (n=3)"]["dice"]["value"] > 0.99
 
 
+def test_a_polyp_that_is_marked_below_the_threshold_alone_is_missed_by_either_protocol(folders, tmp_path):
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    for sample, level in zip(SAMPLES, (100, 255, 255), strict=True):
+        Image.fromarray(annotation(sample) * np.uint8(level)).save(maps / f"{sample.stem}.png")
+    for protocol in ("fixed", "published"):
+        evaluate(folders, "--predictions", str(maps), "--protocol", protocol, "--out", str(tmp_path / protocol))
+        (row,) = json.loads((tmp_path / protocol / "report.json").read_text())["sets"]
+        assert row["missed"] == pytest.approx(1 / 3)
+
+
 def test_two_evaluations_are_compared_picture_by_picture(folders, tmp_path):
     evaluate(folders, "--predictions", predictions(tmp_path / "worse", 40), "--out", str(tmp_path / "baseline"))
     baseline = str(tmp_path / "baseline" / "pictures.csv")
