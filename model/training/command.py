@@ -86,7 +86,7 @@ def _train(
     description = {
         "recipe": dataclasses.asdict(settings),
         "pairs": sum(len(source.files) for source in chosen),
-        "sources": {source.name: _described(source) for source in chosen},
+        "sources": [_described(source) for source in chosen],
         "masks": levels,
         "torch": str(torch.__version__),
     }
@@ -107,9 +107,15 @@ def _train(
 
 
 def _described(source: Source) -> dict[str, Any]:
-    names = "\n".join(sorted(file.name for file in source.files))
+    """Describe a source for a run that is resumed: its order decides which picture a sample shows."""
+    names = "\n".join(file.name + " without a mask" * (file.mask is None) for file in source.files)
     digest = hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()
-    return {"pictures": len(source.files), "weight": source.weight, "names_sha256": digest}
+    return {
+        "name": source.name,
+        "pictures": len(source.files),
+        "weight": source.weight,
+        "names_sha256": digest,
+    }
 
 
 def _leave_out(

@@ -68,6 +68,9 @@ def check_same(folder: Path, description: Mapping[str, Any]) -> str:
         begun = json.loads((folder / DESCRIPTION).read_text())
     except (OSError, ValueError):
         return ""  # nothing tells how it was begun
+    if isinstance(begun["sources"], dict):
+        reason = "was begun by an earlier version, which drew other samples"
+        raise UserError(f"{folder}: the run {reason}; end it with that version, or --overwrite to start anew")
     now = json.loads(json.dumps(description))
     recipes = begun["recipe"], now["recipe"]
     differing = [key for key in recipes[0].keys() & recipes[1].keys() - LENGTH if recipes[0][key] != recipes[1][key]]

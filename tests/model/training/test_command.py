@@ -137,6 +137,23 @@ def test_a_run_goes_on_as_it_was_begun_and_leaves_nothing_to_the_one_that_replac
 
 
 @pytest.mark.slow
+def test_a_run_goes_on_with_its_sources_in_their_order_and_with_their_masks_alone(many, tmp_path):
+    out, table = tmp_path / "out", tmp_path / "sources.toml"
+    train(many, out, "--steps", "1")
+    first, second = table.read_text().split("[colon]")
+    for other in (f"[colon]{second}{first}", f"{first.replace('masks =', '#')}[colon]{second}"):
+        table.write_text(other)
+        with pytest.raises(UserError, match="would go on with other pictures; "):
+            train(many, out, "--resume", "--steps", "2")
+    table.write_text(f"{first}[colon]{second}")
+    train(many, out, "--resume", "--steps", "2")
+    described = json.loads((out / "run.json").read_text())
+    (out / "run.json").write_text(json.dumps(described | {"sources": {"samples": {"pictures": 3}}}))
+    with pytest.raises(UserError, match=r"begun by an earlier version, .*; end it with that version, or --overwrite"):
+        train(many, out, "--resume", "--steps", "3")
+
+
+@pytest.mark.slow
 def test_what_a_run_has_not_saved_is_not_taken_from_the_one_before(arguments, tmp_path):
     out = tmp_path / "out"
     train(arguments, out)
@@ -294,8 +311,8 @@ def test_a_run_that_is_killed_and_resumed_ends_with_the_weights_of_an_unbroken_o
     steps = [entry["step"] for entry in journal.read(tmp_path / "broken" / "log.jsonl")]
     assert steps == [1, 2, 3, 4, 5]
     described = json.loads((tmp_path / "unbroken" / "run.json").read_text())
-    counts = {name: (source["pictures"], source["weight"]) for name, source in described["sources"].items()}
-    assert counts == {"samples": (3, 2.0), "colon": (2, 1.0)}
+    counts = [(source["name"], source["pictures"], source["weight"]) for source in described["sources"]]
+    assert counts == [("samples", 3, 2.0), ("colon", 2, 1.0)]
 
 
 @pytest.mark.long
@@ -314,7 +331,7 @@ def test_each_source_is_left_out_in_turn_and_judged_before_and_after(many, tmp_p
     ]
     assert found[0]["dice"] > 0.7
     trained_on = json.loads((tmp_path / "out" / "without-samples" / "run.json").read_text())["sources"]
-    assert trained_on.keys() == {"colon"}
+    assert [source["name"] for source in trained_on] == ["colon"]
     assert "samples, before: Dice 0." in capsys.readouterr().out
 
 
