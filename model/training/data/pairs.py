@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,21 +46,23 @@ class Pair(NamedTuple):
     mask: Pixels
 
 
-def find_pairs(images: Path, masks: Path) -> list[PairFile]:
+def find_pairs(images: Path, masks: Path, stems: str = "*") -> list[PairFile]:
     """Match pictures and masks by name, in natural order; the data set is named after the folder above ``images``.
+
+    ``stems`` is a pattern that the names of pictures have, without their suffixes.
 
     Raises:
         DatasetError: a folder is missing or empty, or a picture has no mask.
 
     """
-    found = matched(images, masks)
+    found = matched(images, masks, stems)
     orphans = [file.image.name for file in found if file.mask is None]
     if orphans:
         raise DatasetError(f"{masks}: no mask for {orphans[0]}" + f" and {len(orphans) - 1} more" * (len(orphans) > 1))
     return found
 
 
-def matched(images: Path, masks: Path) -> list[PairFile]:
+def matched(images: Path, masks: Path, stems: str = "*") -> list[PairFile]:
     """Match pictures and masks as ``find_pairs`` does; a picture may be without one.
 
     Raises:
@@ -67,7 +70,7 @@ def matched(images: Path, masks: Path) -> list[PairFile]:
 
     """
     by_stem = {path.stem: path for path in pictures_in(masks)}
-    return [PairFile(name_of(path), path, counterpart(path, by_stem)) for path in pictures_in(images)]
+    return [PairFile(name_of(path), path, counterpart(path, by_stem)) for path in _named(images, stems)]
 
 
 def counterpart(picture: Path, by_stem: Mapping[str, Path]) -> Path | None:
@@ -75,14 +78,18 @@ def counterpart(picture: Path, by_stem: Mapping[str, Path]) -> Path | None:
     return by_stem.get(picture.name) or by_stem.get(picture.stem)
 
 
-def clean_frames(images: Path) -> list[PairFile]:
-    """Return the pictures of a folder of frames without a polyp, in natural order.
+def clean_frames(images: Path, stems: str = "*") -> list[PairFile]:
+    """Return the pictures of a folder of frames without a polyp, in natural order; ``stems`` as in ``find_pairs``.
 
     Raises:
         DatasetError: the folder is missing or empty.
 
     """
-    return [PairFile(name_of(path), path, None) for path in pictures_in(images)]
+    return [PairFile(name_of(path), path, None) for path in _named(images, stems)]
+
+
+def _named(images: Path, stems: str) -> list[Path]:
+    return [path for path in pictures_in(images) if fnmatch(path.stem, stems)]
 
 
 def listed(pair: PairFile, names: set[str]) -> bool:

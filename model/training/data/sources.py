@@ -14,7 +14,6 @@ import tomllib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -157,12 +156,15 @@ def read(table: Path, data: Path) -> list[Source]:
 def _source(table: Path, data: Path, name: str, section: Any) -> Source:
     if not isinstance(section, dict) or "images" not in section or section.keys() - KEYS:
         raise DatasetError(f"{table}: source {name} needs images and may have masks, stems and weight, nothing else")
+    for key in ("images", "masks", "stems"):
+        if not isinstance(text := section.get(key, ""), str):
+            raise DatasetError(f"{table}: source {name} has {key} {text!r}; give one text in quotes")
     weight = section.get("weight", 1.0)
     if not isinstance(weight, int | float) or weight <= 0:
         raise DatasetError(f"{table}: source {name} weighs {weight!r}; give a number above 0")
     images = data / section["images"]
-    found = find_pairs(images, data / section["masks"]) if "masks" in section else clean_frames(images)
-    files = tuple(file for file in found if fnmatch(file.image.stem, section.get("stems", "*")))
-    if not files:
-        raise DatasetError(f"{table}: source {name}: no picture in {images} is named {section['stems']}")
-    return Source(name, float(weight), files)
+    stems = section.get("stems", "*")
+    found = find_pairs(images, data / section["masks"], stems) if "masks" in section else clean_frames(images, stems)
+    if not found:
+        raise DatasetError(f"{table}: source {name}: no picture in {images} is named {stems}")
+    return Source(name, float(weight), tuple(found))

@@ -56,6 +56,15 @@ def test_table_names_sources_by_hospital_with_weights_and_frames_without_masks(d
     assert read_pair(none.files[0], 40).mask.shape == (30, 40)
 
 
+def test_a_folder_of_frames_with_and_without_masks_is_two_sources(data):
+    for stem in ("c2_a", "c2_b"):
+        (data / "clinic" / "masks" / f"{stem}.png").unlink()
+    (data / "sources.toml").write_text(TABLE.replace('colon/images"', 'clinic/images"\nstems = "c2_*"'))
+    one, none = sources.selected(arguments("--sources", data / "sources.toml"))
+    assert [file.name for file in one.files] == ["clinic/c1_a", "clinic/c1_b"]
+    assert [(file.name, file.mask) for file in none.files] == [("clinic/c2_a", None), ("clinic/c2_b", None)]
+
+
 def test_paths_of_a_table_begin_at_the_folder_of_the_data(data, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "sources.toml"
     elsewhere.write_text(TABLE)
@@ -117,6 +126,8 @@ def test_a_linked_data_set_is_listed_by_the_name_of_its_link(data):
         ("[one]\nimages = 'nowhere'", "nowhere: no such folder"),
         ("[one]\nimages = 'clinic/images'\nstems = 'c9_*'", "source one: no picture in .* is named c9_"),
         ("one = 1", "source one needs images"),
+        ("[one]\nimages = 'clinic/images'\nstems = ['c1_*']", r"source one has stems \['c1_\*'\]; give one text"),
+        ("[one]\nimages = 1", "source one has images 1; give one text in quotes"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_refused_with_the_source(data, table, words):
