@@ -15,7 +15,7 @@ from model.evaluation.metrics.overlap import Array
 from model.evaluation.protocols import THRESHOLD
 from model.pictures.reading import read_samples
 from model.pictures.samples import Samples
-from model.training.data.pairs import DatasetError, PairFile, counterpart, pictures_in, read_picture
+from model.training.data.pairs import DatasetError, PairFile, by_stem_in, counterpart, read_picture
 from model.transforms import Floats
 
 BATCH = 8
@@ -39,7 +39,7 @@ class FolderMaps:
     """
 
     def __init__(self, folder: Path, files: Sequence[PairFile]) -> None:
-        by_stem = {path.stem: path for path in pictures_in(folder)}
+        by_stem = by_stem_in(folder)
         self._paths: dict[PairFile, Path] = {}
         pictures: dict[Path, Path] = {}
         for file in files:

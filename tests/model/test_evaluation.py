@@ -530,6 +530,15 @@ def test_an_operating_point_beyond_the_thresholds_is_refused(folders, tmp_path, 
         evaluate(folders, "--predictions", str(tmp_path), "--operate-at", threshold)
 
 
+@pytest.mark.parametrize("twice", ["masks", "maps"])
+def test_of_two_files_for_one_picture_none_is_taken(folders, tmp_path, twice):
+    maps = predictions(tmp_path / "maps", 5)
+    folder = folders[1] if twice == "masks" else Path(maps)
+    Image.new("L", (96, 80)).save(folder / "polyp-1.tif")
+    with pytest.raises(DatasetError, match=rf"{twice} holds polyp-1.png and polyp-1.tif for one picture; keep one"):
+        evaluate(folders, "--predictions", maps)
+
+
 @pytest.mark.long
 @pytest.mark.slow
 def test_presence_is_fitted_to_real_frames_without_a_polyp(sets, tmp_path, weights):

@@ -52,7 +52,7 @@ def find_pairs(images: Path, masks: Path, stems: str = "*") -> list[PairFile]:
     ``stems`` is a pattern that the names of pictures have, without their suffixes.
 
     Raises:
-        DatasetError: a folder is missing or empty, or a picture has no mask.
+        DatasetError: a folder is missing or empty, or a picture has no mask or two.
 
     """
     found = matched(images, masks, stems)
@@ -66,11 +66,25 @@ def matched(images: Path, masks: Path, stems: str = "*") -> list[PairFile]:
     """Match pictures and masks as ``find_pairs`` does; a picture may be without one.
 
     Raises:
-        DatasetError: a folder is missing or empty.
+        DatasetError: a folder is missing or empty, or a picture has two masks.
 
     """
-    by_stem = {path.stem: path for path in pictures_in(masks)}
+    by_stem = by_stem_in(masks)
     return [PairFile(name_of(path), path, counterpart(path, by_stem)) for path in _named(images, stems)]
+
+
+def by_stem_in(folder: Path) -> dict[str, Path]:
+    """Return the masks or maps of a folder by their stems.
+
+    Raises:
+        DatasetError: the folder is missing or empty, or has two of one stem.
+
+    """
+    by_stem: dict[str, Path] = {}
+    for path in pictures_in(folder):
+        if (other := by_stem.setdefault(path.stem, path)) != path:
+            raise DatasetError(f"{folder} holds {other.name} and {path.name} for one picture; keep one of them")
+    return by_stem
 
 
 def counterpart(picture: Path, by_stem: Mapping[str, Path]) -> Path | None:
