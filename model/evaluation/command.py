@@ -36,14 +36,13 @@ def run(args: argparse.Namespace) -> int:
         UserError: pictures, lists or weights cannot be used, or arguments do not fit together.
 
     """
+    _check_flags(args)
     by_set = sources.by_set(sources.selected(args))
     pairs = [file for members in by_set.values() for file in members]
     if args.calibrate and not (args.weights and (args.crops or any(map(_polyp_free, pairs)))):
         raise UserError(
             "--calibrate needs --weights and frames without a polyp; give --clean, --sources or --crops too"
         )
-    if not 0 < args.operate_at < 1:
-        raise UserError(f"--operate-at is {args.operate_at}; give a threshold between 0 and 1")
     _check(args, pairs)
     baseline = _baseline(args.baseline, pairs, args.protocol) if args.baseline else {}
     content: dict[str, Any] = {
@@ -68,6 +67,16 @@ def run(args: argparse.Namespace) -> int:
         with targets.writing("--out", args.out):
             output.write(args.out, judged, answers, reliability, content)
     return 0
+
+
+def _check_flags(args: argparse.Namespace) -> None:
+    """Refuse flags that others make meaningless."""
+    if not 0 < args.operate_at < 1:
+        raise UserError(f"--operate-at is {args.operate_at}; give a threshold between 0 and 1")
+    if args.operate_at != protocols.THRESHOLD and not args.calibrate:
+        raise UserError("--operate-at changes the weights that --calibrate writes; give both")
+    if args.predictions and (args.boxes or args.crops):
+        raise UserError("--boxes and --crops need a network to judge other pictures; give --weights")
 
 
 def _polyp_free(file: PairFile) -> bool:

@@ -530,6 +530,19 @@ def test_an_operating_point_beyond_the_thresholds_is_refused(folders, tmp_path, 
         evaluate(folders, "--predictions", str(tmp_path), "--operate-at", threshold)
 
 
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--operate-at", "0.7"], "--operate-at changes the weights that --calibrate writes; give both"),
+        (["--crops"], "--boxes and --crops need a network"),
+        (["--boxes"], "--boxes and --crops need a network"),
+    ],
+)
+def test_flags_without_effect_are_refused(folders, tmp_path, flags, words):
+    with pytest.raises(UserError, match=words):
+        evaluate(folders, "--predictions", predictions(tmp_path / "maps", 5), *flags)
+
+
 @pytest.mark.parametrize("twice", ["masks", "maps"])
 def test_of_two_files_for_one_picture_none_is_taken(folders, tmp_path, twice):
     maps = predictions(tmp_path / "maps", 5)
