@@ -39,7 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SOURCE",
         help="train without this one of --sources, and judge on it; repeatable, a run each",
     )
-    add("--near-copies", action="store_true", help="train nothing; name pictures that are nearly those of --validation")
+    add(
+        "--near-copies",
+        action="store_true",
+        help="train nothing; name pictures that are nearly those of --validation, or these moved, cropped or mirrored",
+    )
     add("--device", default="auto", help="auto, cpu or cuda (default: auto)")
 
 

@@ -10,12 +10,12 @@ from PIL import Image
 from model.training import recipe
 from model.training.augmentation import augment, crops
 from model.training.augmentation.erase import GROWTH, LARGEST_POLYP, erase
-from model.training.data import pairs, sources
+from model.training.data import near_copies, pairs, sources
 from model.training.data.batches import Batches, Pool
 from model.training.data.pairs import Pair
 from model.training.data.sources import Source
 from model.training.recipe import Augmentation, Phase, Recipe
-from tests.support.pictures import ROOT
+from tests.support.pictures import ROOT, SAMPLES
 
 PLAIN = Recipe("plain", batch=4, learning_rate=1e-3, steps=10, phases=(Phase(0, (64,)),))
 STRONG = recipe.load("finetune")
@@ -78,6 +78,27 @@ def test_listed_pairs_are_left_out_or_kept_by_name_or_stem(folders, tmp_path):
     clinic = [Source("clinic", 1, tuple(found))]
     assert [file.name for file in sources.files_of(sources.select(clinic, listed, None))] == ["clinic/c"]
     assert [file.name for file in sources.files_of(sources.select(clinic, set(), listed))] == ["clinic/a", "clinic/b"]
+
+
+MOVES = {
+    "moved": lambda pixels: np.roll(pixels, (round(0.04 * len(pixels)), -round(0.04 * pixels.shape[1])), (0, 1)),
+    "cropped": lambda pixels: pixels[len(pixels) // 20 : -len(pixels) // 20, pixels.shape[1] // 20 :],
+    "mirrored": lambda pixels: pixels[:, ::-1],
+}
+
+
+@pytest.mark.parametrize("move", MOVES)
+def test_a_near_copy_is_found_moved_cropped_or_mirrored_and_no_other_picture(tmp_path, move):
+    here = [pairs.PairFile(sample.stem, sample, None) for sample in SAMPLES]
+    there = []
+    for sample in SAMPLES[:2]:
+        with Image.open(sample) as picture:
+            moved = MOVES[move](np.asarray(picture.convert("RGB")))
+        Image.fromarray(moved).save(tmp_path / f"{sample.stem}.png")
+        there.append(pairs.PairFile(f"{sample.stem} {move}", tmp_path / f"{sample.stem}.png", None))
+    found = list(near_copies.find(here, there))
+    assert [(copy.here, copy.there) for copy in found] == [(s.stem, f"{s.stem} {move}") for s in SAMPLES[:2]]
+    assert not list(near_copies.find(here[1:], here[:1]))
 
 
 def test_pair_is_shrunk_to_the_side_it_is_kept_at(folders, blobs):
