@@ -199,11 +199,19 @@ async def test_a_signal_that_ends_a_stream_leaves_its_video(number: signal.Signa
     out = tmp_path / "out.mp4"
     async with serving() as it:
         words = ["stream", "demo:", "--fps", "10", "--server", f"127.0.0.1:{it.grpc_port}", "--out", str(out)]
-        process = await asyncio.create_subprocess_exec(*PROGRAM, *words, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
+        before = signal.signal(number, signal.SIG_DFL)  # else the program ignores what ``nohup pytest`` does
+        try:
+            process = await asyncio.create_subprocess_exec(*PROGRAM, *words, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
+        finally:
+            signal.signal(number, before)
         assert process.stdout is not None
-        assert b"answered" in await process.stdout.readline()
-        process.send_signal(number)
-        assert await process.wait() == 130
+        try:
+            assert b"answered" in await process.stdout.readline()
+            process.send_signal(number)
+            assert await asyncio.wait_for(process.wait(), 60) == 130
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # it has ended
+                process.kill()
     assert len(videos.read(out)[0]) > 1
 
 
