@@ -170,19 +170,23 @@ def test_a_frame_that_failed_is_not_shown_with_the_outlines_of_another(tmp_path:
 
 
 @pytest.mark.parametrize("masks", ["out/in.mp4.frames", "masks"])
-def test_masks_that_are_written_over_are_of_one_video_only(masks: str, tmp_path: Path, patched: Patches) -> None:
+def test_a_mask_of_a_frame_that_failed_is_deleted_and_other_files_stay(
+    masks: str, tmp_path: Path, patched: Patches, capsys: pytest.CaptureFixture[str]
+) -> None:
     patched(session, "load_predictor", lambda settings: FailingPredictor())
     film, folder = with_a_frame_that_fails(tmp_path / "in.mp4"), tmp_path / masks
     folder.mkdir(parents=True)
-    others = {"note.png", "1.png", "00000007.json"}
-    for name in (*others, *(f"{number:08d}.png" for number in range(10))):  # of a longer video
+    others = {"note.png", "1.png", "00000007.json", *(f"{number:08d}.png" for number in (5, 6, 20250101))}
+    made = {f"{number:08d}.png" for number in range(5) if number != FAILING}
+    for name in (*others, *made, f"{FAILING:08d}.png"):
         (folder / name).write_bytes(b"earlier")
     out = ["out.mp4", "--save-masks", str(folder)] if masks == "masks" else ["out"]
     words = ["segment", str(film), "--max-batch-size", "1", "--overwrite", "-o", str(tmp_path / out[0]), *out[1:]]
     assert main(words) == 1
-    made = {f"{number:08d}.png" for number in range(5) if number != FAILING}
     assert {file.name for file in folder.iterdir()} == made | others
-    assert b"earlier" not in {(folder / name).read_bytes() for name in made}
+    assert {name for name in made | others if (folder / name).read_bytes() == b"earlier"} == others
+    told = f"{folder}: also has 3 frames from 00000005.png on, which this run did not make; delete them if"
+    assert capsys.readouterr().err.count(told) == 1
 
 
 async def test_a_frame_of_a_stream_that_failed_is_not_shown_with_the_outlines_of_another(tmp_path: Path) -> None:

@@ -43,7 +43,9 @@ def test_frames_are_left_out_of_a_segmentation_only(tmp_path: Path) -> None:
 
 @needs_dicom
 @pytest.mark.parametrize("count", [1, 2])
-def test_masks_that_are_written_over_are_of_one_object_only(count: int, tmp_path: Path, patched: Patches) -> None:
+def test_masks_of_frames_that_an_object_does_not_have_stay(
+    count: int, tmp_path: Path, patched: Patches, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "x.dcm").write_bytes(written(dicom(PICTURES[:count])))
     folder = tmp_path / "out/x.dcm.frames"
     folder.mkdir(parents=True)
@@ -51,9 +53,26 @@ def test_masks_that_are_written_over_are_of_one_object_only(count: int, tmp_path
         (folder / f"{number:08d}.png").write_bytes(b"earlier")
     patched(session, "load_predictor", lambda settings: RedPredictor())
     assert main(["segment", str(tmp_path / "x.dcm"), "-o", str(tmp_path / "out"), "--overwrite"]) == 0
-    frames = sorted(folder.iterdir())
-    assert [file.name for file in frames] == ([] if count == 1 else ["00000000.png", "00000001.png"])
-    assert b"earlier" not in {file.read_bytes() for file in frames}
+    stay = [file.name for file in sorted(folder.iterdir()) if file.read_bytes() == b"earlier"]
+    assert stay == [f"{number:08d}.png" for number in range(0 if count == 1 else 2, 3)]
+    assert len(list(folder.iterdir())) == 3
+    told = f"also has {'3 frames' if count == 1 else '1 frame'} from {stay[0]} on, which this run did not make"
+    assert told in capsys.readouterr().err
+
+
+@needs_dicom
+def test_the_mask_of_a_frame_of_an_object_that_failed_is_deleted(tmp_path: Path, patched: Patches) -> None:
+    made = dicom(PICTURES[:2], JPEGBaseline8Bit)
+    jpegs = list(generate_frames(made.PixelData, number_of_frames=2))
+    jpegs[-1] = jpegs[-1][: len(jpegs[-1]) // 4].ljust(len(jpegs[-1]), b"\0")
+    made.PixelData = encapsulate(jpegs)
+    (tmp_path / "x.dcm").write_bytes(written(made))
+    folder = tmp_path / "out/x.dcm.frames"
+    folder.mkdir(parents=True)
+    (folder / "00000001.png").write_bytes(b"earlier")
+    patched(session, "load_predictor", lambda settings: RedPredictor())
+    assert main(["segment", str(tmp_path / "x.dcm"), "-o", str(tmp_path / "out"), "--overwrite"]) == 1
+    assert [file.name for file in folder.iterdir()] == ["00000000.png"]
 
 
 def folder_of_a_series(folder: Path) -> list[str]:

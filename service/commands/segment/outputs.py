@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from model.targets import Targets
 from model.transforms import Pixels
 from service.answers import SegmentationBody
 from service.commands.segment.inputs import DASH, shown
+from service.commands.segment.jobs import frame
 from service.commands.segment.report import Row
 from service.commands.video.suffixes import LINES
 from service.commands.video.writer import MAX_PIXELS
@@ -119,18 +119,41 @@ def write(flag: str, path: Path, content: bytes) -> None:
         files.write(path, content)
 
 
-def earlier_frames(folder: Path | None, options: Options, targets: Targets) -> set[Path]:
-    """Return the frames in a folder that ``--overwrite`` replaces; those that are not made anew are for ``delete``."""
-    return set(folder.glob("[0-9]" * 8 + suffix_of(options))) if folder and targets.overwrites else set()
+class EarlierFrames:
+    """The files in a folder that are named as frames when a run with ``--overwrite`` begins; of another run, none.
 
-
-def delete(flag: str, paths: Iterable[Path]) -> None:
-    """Delete files, some of which may be gone.
-
-    Raises:
-        TargetError: one cannot be deleted; the message names ``flag``.
+    Args:
+        flag: names the folder in errors.
+        folder: where the frames of the run go; None: nowhere.
+        options: what files shall hold.
+        targets: what may be written.
 
     """
-    for path in paths:
-        with targets.writing(flag, path):
-            path.unlink(missing_ok=True)
+
+    def __init__(self, flag: str, folder: Path | None, options: Options, targets: Targets) -> None:
+        self._flag = flag
+        self._folder = folder
+        self._suffix = suffix_of(options)
+        self._left = set(folder.glob("[0-9]" * 8 + self._suffix)) if folder and targets.overwrites else set()
+
+    def replaced(self, number: int, *, failed: bool = False) -> None:
+        """Note that the run had a frame, by its number from 0; the file of one that ``failed`` is deleted.
+
+        Raises:
+            TargetError: it cannot be deleted.
+
+        """
+        if self._folder is None or (path := frame(self._folder, number, self._suffix)) not in self._left:
+            return
+        self._left.remove(path)
+        if failed:
+            with targets.writing(self._flag, path):
+                path.unlink(missing_ok=True)
+
+    def rest(self) -> str | None:
+        """Return a line for the user about those of which the run had no frame: they may be the user's own."""
+        if not self._left:
+            return None
+        count = f"{len(self._left)} frame{'' if len(self._left) == 1 else 's'}"
+        begin = f"also has {count} from {min(self._left).name} on, which this run did not make"
+        return f"{begin}; delete them if they are of an earlier run"

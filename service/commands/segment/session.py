@@ -18,7 +18,7 @@ from service.archives import archive as archives
 from service.commands.segment.inputs import DASH, shown
 from service.commands.segment.jobs import MASKS, OBJECT, OUT, AnyJob, Drawing, Job, Series, holds_object
 from service.commands.segment.objects import holding, read_objects, segment_series
-from service.commands.segment.outputs import asked, content, delete, earlier_frames, mask_of, read, row_of, write
+from service.commands.segment.outputs import EarlierFrames, asked, content, mask_of, read, row_of, write
 from service.commands.segment.report import Report, Row
 from service.commands.segment.videos import Findings, Results, segment_video
 from service.commands.video.source import open_source
@@ -119,6 +119,10 @@ class Session:
         self._note(f"{shown(source)}{frame}", error)
         self._report.add(Row(shown(source), number, error=str(error)))
 
+    def _tell(self, earlier: EarlierFrames, folder: Path | None) -> None:
+        if rest := earlier.rest():
+            self._note(folder, rest)
+
     async def _write(self, job: Job, path: Path, number: int | None, done: Segmentation, picture: Packed) -> None:
         def make() -> Row:
             mask = mask_of(done)
@@ -137,18 +141,17 @@ class Session:
 
         def done(number: int, outcome: Segmentation | ServiceError, mask: Pixels | None) -> None:
             self._bar.update()
+            earlier.replaced(number, failed=mask is None)
             if isinstance(outcome, ServiceError):
                 self._failed(job.source, number, outcome)
             elif mask is not None:
                 self._report.add(row_of(job.source, number, outcome, mask))
-                if left:
-                    left.discard(job.frame(number))
 
         if isinstance(job, Drawing):
             overlay, masks, flag = job.overlay, job.masks, MASKS
         else:
             overlay, masks, flag = None, job.folder, OUT
-        left, findings = earlier_frames(masks, self._options, self._targets), Findings()
+        earlier, findings = EarlierFrames(flag, masks, self._options, self._targets), Findings()
 
         def wants(number: int) -> bool:
             if isinstance(job, Job):
@@ -170,7 +173,7 @@ class Session:
         self._report.passed += findings.passed
         if findings.frames + findings.failed + findings.passed:
             self._note(shown(job.source), findings.summary())
-            await asyncio.to_thread(delete, flag, left)
+            self._tell(earlier, masks)
 
     async def _object(self, job: Job) -> None:
         """Segment a DICOM object into one picture, or a folder with one picture per frame."""
@@ -178,11 +181,12 @@ class Session:
 
         async def keep(answer: archives.Answered) -> None:
             picture, number = held.pop(answer.member.index, None), None if single else answer.member.index
+            if number is not None:
+                earlier.replaced(number, failed=isinstance(answer.outcome, ServiceError))
             if isinstance(answer.outcome, ServiceError):
                 return self._failed(job.source, number, answer.outcome, counted_from=1)  # as DICOM does
             path = job.target if number is None else job.frame(number)
             await self._write(job, path, number, answer.outcome, lambda: picture or answer.member.read())
-            left.discard(path)
 
         found = await read_objects(self._service, [job.source], self._note)
         from service.dicom import work
@@ -193,8 +197,9 @@ class Session:
             raise SourceError(f"has {len(members)} frames, and standard output takes one; give a folder as --out")
         todo = [each for each in members if single or self._targets.wants(OUT, job.frame(each.index))]
         self._report.passed += len(members) - len(todo)
-        left = earlier_frames(None if job.target == DASH else job.folder, self._options, self._targets)
+        folder = None if job.target == DASH else job.folder
+        earlier = EarlierFrames(OUT, folder, self._options, self._targets)
         if self._options.output is Output.OVERLAY:
             todo = [holding(each, held) for each in todo]
         await self._service.archives.answer_all(todo, self._asked, math.inf, keep)
-        await asyncio.to_thread(delete, OUT, left)
+        self._tell(earlier, folder)
