@@ -126,10 +126,25 @@ def test_a_copy_of_an_object_is_no_further_frame_of_a_segmentation(
     shutil.copy(tmp_path / "in/1.2.840.1", tmp_path / "in/copies/a.dcm")
     patched(session, "load_predictor", lambda settings: RedPredictor())
     assert main(["segment", str(tmp_path / "in"), "-o", str(tmp_path / "seg.dcm")]) == 0
-    assert "copies/a.dcm: skipped: it has the SOPInstanceUID of " in capsys.readouterr().err
+    assert "copies/a.dcm: skipped: it is a copy of " in capsys.readouterr().err
     made = dcmread(tmp_path / "seg.dcm")
     sources = [each.DerivationImageSequence[0].SourceImageSequence[0] for each in made.PerFrameFunctionalGroupsSequence]
     assert [each.ReferencedSOPInstanceUID for each in sources] == uids
+
+
+@needs_dicom
+def test_an_object_with_the_uid_of_another_is_not_lost_from_a_segmentation(
+    tmp_path: Path, patched: Patches, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder_of_a_series(tmp_path / "in")
+    other = dcmread(tmp_path / "in/1.2.840.2")
+    other.SOPInstanceUID = dcmread(tmp_path / "in/1.2.840.1").SOPInstanceUID
+    (tmp_path / "in/1.2.840.2").write_bytes(written(other))
+    patched(session, "load_predictor", lambda settings: RedPredictor())
+    assert main(["segment", str(tmp_path / "in"), "-o", str(tmp_path / "seg.dcm")]) == 1
+    told = f"1.2.840.2: has the SOPInstanceUID of {tmp_path / 'in/1.2.840.1'}, but other contents; leave one out"
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "seg.dcm").exists()
 
 
 @needs_dicom

@@ -1,6 +1,7 @@
 """DICOM objects in ``pranet segment``: each into pictures, or all of one series into one DICOM Segmentation."""
 
 import asyncio
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -32,7 +33,8 @@ async def read_objects(service: Service, sources: Sequence[Path], note: Note) ->
     """Read objects, without those that hold no pictures, such as a Segmentation in the folder of a series, and copies.
 
     Raises:
-        SourceError: a file cannot be read, or all of them have more than ``max_archive_bytes``.
+        SourceError: a file cannot be read, all of them have more than ``max_archive_bytes``, or two with the same
+            SOPInstanceUID differ.
         ServiceError: an object is refused, or DICOM is not installed.
 
     """
@@ -40,14 +42,18 @@ async def read_objects(service: Service, sources: Sequence[Path], note: Note) ->
     from service.dicom import study
 
     found, room = [], service.settings.max_archive_bytes
-    first: dict[str, Path] = {}  # by SOPInstanceUID
+    first: dict[str, tuple[Path, bytes]] = {}  # the file and its digest, by SOPInstanceUID
     for source in sources:
         try:
             data = await asyncio.to_thread(read, source, room, LIMIT)
             each = await asyncio.to_thread(study.read, data, service.settings.max_image_pixels)
             uid = str(each.dataset.get("SOPInstanceUID", ""))
-            if uid and first.setdefault(uid, source) != source:
-                note(source, f"skipped: it has the SOPInstanceUID of {shown(first[uid])}")
+            digest = (await asyncio.to_thread(hashlib.sha256, data)).digest()
+            other, expected = first.setdefault(uid, (source, digest)) if uid else (source, digest)
+            if digest != expected:
+                raise SourceError(f"has the SOPInstanceUID of {shown(other)}, but other contents; leave one out")
+            if other != source:
+                note(source, f"skipped: it is a copy of {shown(other)}")
                 continue
             found.append(replace(each, name=shown(source)))
             room -= len(data)
