@@ -21,6 +21,13 @@ from service.commands.flags.stream import SHAPING
 from service.frames.codec import read_mask
 
 ANSWERS, CONFIG = "answers.jsonl", "config.json"
+KINDS: dict[str, type | tuple[type, ...]] = {
+    "threshold": (float, type(None)),
+    "smoothing_ms": float,
+    "hysteresis": bool,
+    "reuse": bool,
+    "roi": str,
+}  # of the values of ``SHAPING``
 
 
 class RecordingError(UserError):
@@ -98,15 +105,23 @@ def complete(arguments: argparse.Namespace, folder: Path) -> None:
     """Give the options that the command line of a replay leaves out the values that a recording has.
 
     Raises:
-        RecordingError: they cannot be read.
+        RecordingError: they cannot be read, or are not options of a stream.
 
     """
+    path = folder / CONFIG
     try:
-        recorded = json.loads((folder / CONFIG).read_text())
+        recorded = json.loads(path.read_text(), parse_int=float)
     except FileNotFoundError:  # of an earlier version
         return
     except (OSError, ValueError) as error:
-        raise RecordingError(f"{folder / CONFIG} cannot be read ({error}); delete it, and give the options") from error
+        raise RecordingError(f"{path} cannot be read ({error}); delete it, and give the options") from error
+    if not isinstance(recorded, dict):
+        raise RecordingError(f"{path} holds no options; delete it, and give the options")
+    for name, value in recorded.items():
+        if name not in KINDS:
+            raise RecordingError(f"{path} has {name!r}, which is no option of a stream; delete it, or take that out")
+        if not isinstance(value, KINDS[name]):
+            raise RecordingError(f"{path} has {value!r} for {name!r}; correct it, or delete the file")
     for name in SHAPING:
         if getattr(arguments, name) is None:
             setattr(arguments, name, recorded.get(name))

@@ -266,8 +266,19 @@ async def test_a_session_is_replayed_with_the_options_it_was_recorded_with(
         (session / "config.json").unlink()  # as of an earlier version
         assert await asyncio.to_thread(main, again) == 1
         assert await asyncio.to_thread(main, [*again, *options]) == 0
-        (session / "config.json").write_text("{")
-        assert await asyncio.to_thread(main, again) == 2
+
+
+@pytest.mark.parametrize(
+    "config",
+    ["{", "[]", "null", '{"threshold": "x"}', '{"roi": 1}', '{"reuse": null}', '{"smoothing_ms": true}', '{"fps": 5}'],
+)
+def test_a_recording_with_options_of_no_stream_is_refused(
+    config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "answers.jsonl").touch()
+    (tmp_path / "config.json").write_text(config)
+    assert main(["replay", str(tmp_path), "--server", "127.0.0.1:1"]) == 2
+    assert f"{tmp_path / 'config.json'} " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("source", ["nothing-here.mp4", "README.md", "/dev/video99", "."])
