@@ -125,6 +125,26 @@ def test_a_report_that_holds_its_first_line_only_keeps_it(flag: str, tmp_path: P
         assert path.read_text() == f"{line}\n"
 
 
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize(
+    ("flag", "half"), [("--csv", "source,fra"), ("--csv", BEGIN["--csv"][:-2]), ("--csv", ""), ("--jsonl", '{"sou')]
+)
+def test_a_report_that_holds_a_part_of_its_first_line_only_begins_anew(
+    flag: str, half: str, mark: str, tmp_path: Path
+) -> None:
+    (path := tmp_path / "rows").write_text(f"{mark}{half}", encoding="utf-8")
+    with gone_on_with(flag, path):
+        assert path.read_text() == BEGIN[flag]
+
+
+def test_a_table_that_excel_saved_is_gone_on_with(tmp_path: Path) -> None:
+    saved = f"\ufeff{BEGIN['--csv']}a.png,,1,0.5,0.9,12.5,\n".replace("\n", "\r\n").encode()
+    (path := tmp_path / "rows").write_bytes(saved)
+    with gone_on_with("--csv", path) as report:
+        report.add(Row("new.png"))
+    assert path.read_bytes() == saved + b"new.png,,,,,,\n"
+
+
 @pytest.mark.parametrize("flag", ROWS)
 @pytest.mark.parametrize("text", ["name,age\nMüller,63\n", "a note without a line break", "[]"])
 def test_a_file_of_something_else_is_not_gone_on_with(flag: str, text: str, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from model.targets import Targets
 from service.commands.segment.inputs import DASH
 
 JSONL, CSV = "--jsonl", "--csv"
+BYTE_ORDER_MARK = "\ufeff"  # Excel begins UTF-8 with one
 ANY_NAME = "surrogateescape"  # the bytes of names that are not UTF-8 are kept
 
 
@@ -115,7 +116,7 @@ def _standard_output() -> TextIO:
 
 
 def _end_with_a_whole_row(flag: str, path: Path) -> None:
-    """Drop the last row if a kill left it incomplete, and end it if an editor left out its line break.
+    """Drop the last row, or the header, if a kill left it incomplete; end it if an editor left out its line break.
 
     Raises:
         TargetError: the file is not one of this report.
@@ -123,8 +124,13 @@ def _end_with_a_whole_row(flag: str, path: Path) -> None:
     """
     with path.open("rb+") as file:
         content = file.read()
-        first = content.partition(b"\n")[0].decode(errors=ANY_NAME).rstrip("\r")
-        if content and not (first.startswith('{"source": ') if flag == JSONL else first == ",".join(COLUMNS)):
+        line, line_break, _ = content.partition(b"\n")
+        first = line.decode(errors=ANY_NAME).removeprefix(BYTE_ORDER_MARK).rstrip("\r")
+        begin = '{"source": ' if flag == JSONL else ",".join(COLUMNS)
+        if not line_break and first != begin and begin.startswith(first):
+            file.truncate(0)
+            return
+        if not (first.startswith(begin) if flag == JSONL else first == begin):
             raise TargetError(f"{flag} {path} is no report of pranet segment; give another path")
         rest = content[_end_of_rows(flag, content) :].decode(errors=ANY_NAME)
         if not rest:
