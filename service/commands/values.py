@@ -44,7 +44,7 @@ def port(text: str) -> int:
 
 def _above_0(value: Number) -> Number:
     if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{value} should be greater than 0")
+        raise argparse.ArgumentTypeError(f"{value} should be a finite number above 0")
     return value
 
 

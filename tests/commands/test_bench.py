@@ -202,9 +202,10 @@ def test_pictures_are_sent_as_they_are_or_in_one_size() -> None:
 @pytest.mark.parametrize(
     ("flags", "reason"),
     [
-        (["http", "--concurrency", "0"], "0 should be greater than 0"),
+        (["http", "--concurrency", "0"], "0 should be a finite number above 0"),
         (["http", "--rate", "fast"], "invalid list of numbers value: 'fast'"),
-        (["grpc", "--seconds", "-1"], "-1.0 should be greater than 0"),
+        (["grpc", "--seconds", "-1"], "-1.0 should be a finite number above 0"),
+        (["overhead", "--rate", "inf"], "inf should be a finite number above 0"),
         (["streams", "--size", "large"], "'large' should be width and height in pixels, such as 1280x1024"),
     ],
 )
