@@ -93,6 +93,11 @@ def sealed(data: bytes) -> bytes:
     return data.replace(NO_DIGEST.encode(), hashlib.sha256(data).hexdigest().encode(), 1)
 
 
+def is_sealed(data: bytes, digest: str) -> bool:
+    """Return whether a safetensors file has the contents that the digest in its metadata was made of."""
+    return sealed(data.replace(digest.encode(), NO_DIGEST.encode(), 1)) == data
+
+
 def is_torch_file(data: bytes) -> bool:
     """Return whether PyTorch saved this file: a zip archive, or a bare pickle by old releases."""
     is_safetensors = data[LENGTH_BYTES : LENGTH_BYTES + 1] == b"{"  # whose header's length may begin as a pickle does
@@ -112,6 +117,6 @@ def _metadata(path: Path, data: bytes) -> dict[str, str]:
     except (ValueError, AttributeError, RecursionError) as error:  # no header, or a malicious one
         raise unreadable(path) from error
     digest = metadata.pop(DIGEST_KEY, None)
-    if digest is not None and sealed(data.replace(digest.encode(), NO_DIGEST.encode(), 1)) != data:
+    if digest is not None and not is_sealed(data, digest):
         raise CheckpointError(path, "is damaged: its contents do not match its digest; download or copy it again")
     return metadata

@@ -60,14 +60,15 @@ class ModelSlot:
             self._metrics.reloads.labels("refused").inc()
             self._metrics.weights_current.set(0)
             return False
-        old = self.ref.model_id
+        old = self.ref
         self._batcher.infer = inference(predictor)
         self._name(predictor.model)
         if self._side_outputs is not None:
             self._side_outputs.forget()
         self._metrics.reloads.labels("taken").inc()
         self._metrics.weights_current.set(1)
-        log.warning("reloaded: %s replaces %s", self.ref.model_id, old)
+        now = self.ref
+        log.warning("reloaded: %s in %s replaces %s in %s", now.model_id, now.precision, old.model_id, old.precision)
         return True
 
     def _prepared(self) -> Predictor:

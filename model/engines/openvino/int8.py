@@ -14,6 +14,7 @@ import hashlib
 import json
 import logging
 import re
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,13 +29,13 @@ from openvino import opset13 as opset
 from model import files
 from model.engines.predictor import DeviceError
 from model.transforms import Pixels
-from model.weights.weights_file import WeightsFile
+from model.weights.weights_file import DIGEST_KEY, NO_DIGEST, WeightsFile, is_sealed, sealed
 
 SUFFIX = ".int8.safetensors"
 LEVELS = 256
 WEIGHT_LIMIT = 127
 FLOATING = r"(?!__module\.network\.resnet\.layer[34]\.).*"  # pattern of the operations that stay in floating point
-FORMAT = "3"
+FORMAT = "4"
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ def load(weights: WeightsFile) -> Calibration:
 
     """
     path = path_for(weights)
-    advice = "create it with: pranet export --int8 --calibrate PICTURES"
+    advice = f"create it with: pranet export --int8 --weights {shlex.quote(str(weights.path))} --calibrate PICTURES"
     if not path.exists():
         raise DeviceError(f"precision int8 needs the calibration file {path}, which does not exist; {advice}")
     try:
@@ -75,6 +76,8 @@ def load(weights: WeightsFile) -> Calibration:
         raise DeviceError(f"the calibration file {path} cannot be read ({error}); {advice}") from error
     if metadata.get("weights") != weights.sha256 or metadata.get("format") != FORMAT:
         raise DeviceError(f"the calibration file {path} was made for other weights or by another release; {advice}")
+    if not is_sealed(data, metadata.get(DIGEST_KEY, "")):
+        raise DeviceError(f"the calibration file {path} is damaged: its contents do not match its digest; {advice}")
     inputs = tuple(tuple((name, index) for name, index in each) for each in json.loads(metadata["inputs"]))
     return Calibration(inputs, ranges, hashlib.sha256(data).hexdigest()[:16])
 
@@ -93,8 +96,9 @@ def is_calibrated(weights: WeightsFile) -> bool:
 
 def save(path: Path, calibration: Calibration, weights: WeightsFile) -> None:
     """Write the calibration of a weights file; other weights will refuse it."""
-    metadata = {"format": FORMAT, "weights": weights.sha256, "inputs": json.dumps(calibration.inputs)}
-    files.write(path, safetensors.numpy.save({"ranges": calibration.ranges}, metadata))
+    inputs = json.dumps(calibration.inputs)
+    metadata = {"format": FORMAT, "weights": weights.sha256, "inputs": inputs, DIGEST_KEY: NO_DIGEST}
+    files.write(path, sealed(safetensors.numpy.save({"ranges": calibration.ranges}, metadata)))
 
 
 def calibrate(graph: ov.Model, frames: Iterable[Pixels]) -> Calibration:

@@ -154,6 +154,19 @@ def test_int8_without_its_calibration_says_how_to_make_one(weights: Checkpoint, 
         openvino_int8.load(dataclasses.replace(weights, sha256="0" * 64))
 
 
+def test_damage_of_a_calibration_is_seen_wherever_it_is(weights: Checkpoint, tmp_path: Path) -> None:
+    elsewhere = dataclasses.replace(weights, path=tmp_path / "other.safetensors")
+    data = openvino_int8.path_for(weights).read_bytes()
+    advice = re.escape(f"pranet export --int8 --weights {elsewhere.path} --calibrate PICTURES")
+    inputs, names = (data.index(each) for each in (b"inputs", b"Convolution"))
+    for place in (inputs + 10, names, len(data) - 300, len(data) - 1):
+        damaged = data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+        openvino_int8.path_for(elsewhere).write_bytes(damaged)
+        with pytest.raises(DeviceError, match=f"(is damaged|cannot be read).*{advice}"):
+            openvino_int8.load(elsewhere)
+        assert not openvino_int8.is_calibrated(elsewhere)
+
+
 def test_a_calibration_survives_its_file(weights: Checkpoint, tmp_path: Path) -> None:
     calibration = openvino_int8.load(weights)
     elsewhere = dataclasses.replace(weights, path=tmp_path / "other.safetensors")
