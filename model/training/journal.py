@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from model import files
 
@@ -36,24 +36,35 @@ def read(path: Path) -> list[dict[str, Any]]:
     return entries
 
 
+class Panel(NamedTuple):
+    """One of the drawings of ``plot``."""
+
+    title: str
+    style: str  # of Matplotlib
+
+
+PANELS = {
+    "loss": Panel("training loss", "-"),
+    "lr": Panel("learning rate", "-"),
+    "validation_dice": Panel("validation Dice", "o-"),
+}
+
+
 def plot(logs: Sequence[Path], picture: Path) -> None:
-    """Draw loss, learning rate and validation Dice of one or more runs over their steps as a PNG."""
+    """Draw loss, learning rate and, where there was one, validation Dice of runs over their steps as a PNG."""
     from matplotlib.figure import Figure  # only plotting needs it
 
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
-    loss_axes, rate_axes, dice_axes = figure.subplots(1, 3)
-    for log in logs:
-        entries = read(log)
-        steps = [entry for entry in entries if "loss" in entry]
-        scores = [entry for entry in entries if "validation_dice" in entry]
-        label = log.parent.name
-        loss_axes.plot([e["step"] for e in steps], _smooth([e["loss"] for e in steps]), label=label)
-        rate_axes.plot([e["step"] for e in steps], [e["lr"] for e in steps], label=label)
-        dice_axes.plot([e["step"] for e in scores], [e["validation_dice"] for e in scores], "o-", label=label)
-    for axes, title in ((loss_axes, "training loss"), (rate_axes, "learning rate"), (dice_axes, "validation Dice")):
-        axes.set(title=title, xlabel="step")
+    runs = [(log.parent.name, read(log)) for log in logs]
+    shown = [key for key in PANELS if key != "validation_dice" or any(key in e for _, run in runs for e in run)]
+    figure = Figure(figsize=(3 * len(shown), 3.2), layout="constrained")
+    for key, axes in zip(shown, figure.subplots(1, len(shown)), strict=True):
+        for name, entries in runs:
+            points = [(entry["step"], entry[key]) for entry in entries if key in entry]
+            steps, values = zip(*points, strict=True) if points else ((), ())
+            axes.plot(steps, _smooth(values) if key == "loss" else values, PANELS[key].style, label=name)
+        axes.set(title=PANELS[key].title, xlabel="step")
         axes.grid(alpha=0.3)
-    dice_axes.legend(fontsize="small")
+    axes.legend(fontsize="small")
     with files.replacing(picture) as draft:
         figure.savefig(draft, dpi=110)
 
