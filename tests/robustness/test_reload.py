@@ -50,11 +50,14 @@ def reloads(it: Running) -> tuple[float, float]:
     return taken, refused
 
 
-async def test_everything_that_names_the_weights_names_the_new_ones_after_a_reload() -> None:
+async def test_everything_that_names_the_weights_names_the_new_ones_after_a_reload(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async with serving(load=BluePredictor) as it:
         assert await named(it) == {"red-00000000"}
         assert await it.service.model_slot.reload()
         assert await named(it) == {"blue-11111111"}
+        assert "reloaded: blue-11111111 in fp32 replaces red-00000000 in fp32" in caplog.text
         assert reloads(it) == (1, 0)
         assert it.metric("pranet_weights_current") == 1
         assert not mask_of((await it.rest.post("/segment", content=PICTURE)).content).any()  # nothing is blue in it
