@@ -21,13 +21,6 @@ from service.commands.flags.stream import SHAPING
 from service.frames.codec import read_mask
 
 ANSWERS, CONFIG = "answers.jsonl", "config.json"
-KINDS: dict[str, type | tuple[type, ...]] = {
-    "threshold": (float, type(None)),
-    "smoothing_ms": float,
-    "hysteresis": bool,
-    "reuse": bool,
-    "roi": str,
-}  # of the values of ``SHAPING``
 
 
 class RecordingError(UserError):
@@ -118,9 +111,9 @@ def complete(arguments: argparse.Namespace, folder: Path) -> None:
     if not isinstance(recorded, dict):
         raise RecordingError(f"{path} holds no options; delete it, and give the options")
     for name, value in recorded.items():
-        if name not in KINDS:
+        if name not in SHAPING:
             raise RecordingError(f"{path} has {name!r}, which is no option of a stream; delete it, or take that out")
-        if not isinstance(value, KINDS[name]):
+        if not isinstance(value, SHAPING[name]):
             raise RecordingError(f"{path} has {value!r} for {name!r}; correct it, or delete the file")
     for name in SHAPING:
         if getattr(arguments, name) is None:

@@ -9,7 +9,13 @@ from service.commands.values import number
 
 SERVER = "127.0.0.1:8001"
 POLICIES = ("latest", "every")  # POLICY_LATEST and POLICY_EVERY of ``segmentation.proto``
-SHAPING = ("threshold", "smoothing_ms", "hysteresis", "reuse", "roi")  # options on which the masks depend
+SHAPING: dict[str, type | tuple[type, ...]] = {
+    "threshold": (float, type(None)),
+    "smoothing_ms": float,
+    "hysteresis": bool,
+    "reuse": bool,
+    "roi": str,
+}  # options on which the masks depend, with the types of their values
 EXAMPLES = """\
 examples:
   pranet stream clip.mp4 --policy every --out overlay.mp4
