@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,7 +14,7 @@ from model.errors import UserError, how_to_install
 from model.files import listed
 from model.pictures.suffixes import PICTURES
 from model.targets import Targets
-from model.training.data.pairs import name_of, read_names_of
+from model.training.data.pairs import names_of, read_names_of
 from model.transforms import Pixels
 from model.weights import checkpoint
 from model.weights.checkpoint import Checkpoint
@@ -103,7 +103,7 @@ def _frames(folders: list[Path], exclude: set[str], max_pixels: int) -> Iterator
     """
     for folder in folders:
         pictures = listed(folder, PICTURES, deep=True)
-        pictures = [file for file in pictures if exclude.isdisjoint(_names(file))]
+        pictures = [file for file in pictures if exclude.isdisjoint(names_of(file))]
         if not pictures:
             raise UserError(
                 f"{folder} holds no pictures; give --calibrate a folder that has some, besides those of --exclude"
@@ -119,8 +119,3 @@ def _frames(folders: list[Path], exclude: set[str], max_pixels: int) -> Iterator
             raise UserError(f"none of {count} pictures of {folder} can be decoded; give --calibrate other folders")
         if damaged:
             print(f"pranet: {damaged} of {count} pictures of {folder} were left out", file=sys.stderr)
-
-
-def _names(file: Path) -> Iterable[str]:
-    """Return the names by which a list may refer to a picture: its stem, alone or as ``dataset/stem``."""
-    return file.stem, name_of(file)

@@ -134,7 +134,7 @@ def read_names_of(path: Path, pictures: Iterable[Path]) -> set[str]:
 
     """
     names, pictures = read_names(path), list(pictures)
-    found = names & {name for picture in pictures for name in (picture.stem, name_of(picture))}
+    found = names & {name for picture in pictures for name in names_of(picture)}
     if names and pictures and not found:
         example = name_of(pictures[0])
         raise DatasetError(f"{path}: none of its {len(names)} names is that of a picture; write them as {example}")
@@ -207,6 +207,11 @@ def read_pair(file: PairFile, side: int) -> Pair:
         levels = cv2.resize(mask * np.uint8(255), size, interpolation=cv2.INTER_AREA)
         mask = (levels >= HALF).astype(np.uint8)
     return Pair(np.ascontiguousarray(shrunk, dtype=np.uint8), mask)
+
+
+def names_of(picture: Path) -> tuple[str, str]:
+    """Return the names by which a list may refer to a picture: its stem, alone or as ``dataset/stem``."""
+    return picture.stem, name_of(picture)
 
 
 def name_of(picture: Path) -> str:
