@@ -29,11 +29,12 @@ from model.engines.openvino import int8 as openvino_int8
 from model.rewrites.folding import fold_batch_norm
 from model.transforms import SIZE
 from model.weights import checkpoint
+from service.commands.bench import servers
 from service.commands.bench.errors import BenchError
 from service.commands.bench.load import closed_loop, watched
 from service.commands.bench.measure import Row, summarise
-from tests.support import processes
 from tests.support.pictures import ROOT, SAMPLES, annotation, dice, mask_of
+from tests.support.processes import STOP_SECONDS
 from tools.measure import checkouts
 
 PEERS = ROOT / "tools" / "peers"
@@ -136,7 +137,7 @@ async def served(peer: Peer, model: Path) -> AsyncIterator[tuple[str, psutil.Pro
     finally:
         family = [*process.children(recursive=True), process]
         process.terminate()
-        _, alive = psutil.wait_procs(family, timeout=processes.STOP_SECONDS)
+        _, alive = psutil.wait_procs(family, timeout=STOP_SECONDS)
         for each in alive:
             each.kill()
 
@@ -156,24 +157,23 @@ async def cpu_seconds(process: psutil.Process) -> float:
 
 async def rows(peer: Peer, model: Path, concurrencies: Sequence[int], seconds: float) -> dict[int, Row]:
     """Start a peer and measure it at each number of requests in flight."""
-    pictures = [sample.read_bytes() for sample in SAMPLES]
     found = {}
-    async with served(peer, model) as (url, process), httpx.AsyncClient(trust_env=False, timeout=PATIENCE) as client:
-
-        async def send(picture: bytes) -> bytes:
-            form = {"files": {peer.field: ("frame.jpg", picture, "image/jpeg")}}
-            answer = await client.post(url + peer.path, **(form if peer.field else {"content": picture}))
-            if not answer.is_success or not answer.content.startswith(b"\x89PNG"):
-                raise BenchError(f"{answer.status_code} {answer.text[:150]}")
-            return answer.content
-
-        for picture, sample in zip(pictures, SAMPLES, strict=True):
-            assert dice(mask_of(await send(picture)), annotation(sample)) > LEAST_DICE, f"{peer.name} is wrong"
+    async with served(peer, model) as (url, process):
+        messages = [servers.message(_request(peer, url, sample.read_bytes())) for sample in SAMPLES]
         for concurrency in concurrencies:
-            load = partial(closed_loop, send, pictures, concurrency)
-            measured = await watched(load, partial(cpu_seconds, process), warm_up=WARM_UP_SECONDS, seconds=seconds)
+            async with servers.lean_http(url, concurrency) as send:
+                for message, sample in zip(messages, SAMPLES, strict=True):
+                    assert dice(mask_of(await send(message)), annotation(sample)) > LEAST_DICE, f"{peer.name} is wrong"
+                load = partial(closed_loop, send, messages, concurrency)
+                measured = await watched(load, partial(cpu_seconds, process), warm_up=WARM_UP_SECONDS, seconds=seconds)
             found[concurrency] = summarise(peer.name, *measured)
     return found
+
+
+def _request(peer: Peer, url: str, picture: bytes) -> httpx.Request:
+    if not peer.field:
+        return httpx.Request("POST", url + peer.path, content=picture)
+    return httpx.Request("POST", url + peer.path, files={peer.field: ("frame.jpg", picture, "image/jpeg")})
 
 
 def main() -> None:

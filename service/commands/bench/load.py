@@ -9,7 +9,7 @@ import numpy as np
 
 from service.commands.bench.measure import Answer, Window, own_cpu_seconds
 
-Send = Callable[[bytes], Awaitable[None]]
+Send = Callable[[bytes], Awaitable[object]]  # raises an error if it fails
 Load = Callable[[float], Awaitable[list[Answer]]]  # takes the time of its end, by time.perf_counter
 ServerCpu = Callable[[], Awaitable[float | None]]
 

@@ -11,17 +11,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
-from urllib.parse import urlsplit
 
-import httptools
+import httpx
 from websockets.asyncio.client import connect
 
 from pranet_client.async_client import AsyncClient
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from pranet_client.pictures import VideoFrame
 from service.commands.bench import servers
-from service.commands.bench.errors import BenchError
 from service.commands.bench.load import Load, Send, closed_loop, open_loop
 from service.commands.bench.measure import Answer
 from service.rest.websocket_messages import LENGTH
@@ -54,65 +51,10 @@ Connect = Callable[[AsyncExitStack, Addresses, Sequence[bytes], Pace], Awaitable
 ONE_BY_ONE = ("rest", "grpc")  # a request for each frame, so that a rate can be kept
 
 
-class _Connection(asyncio.Protocol):
-    """An HTTP/1.1 connection for one request at a time.
-
-    Where there are no other cores, the client shares those of the server. This one takes some 0.1 ms for a frame; httpx
-    would take as much as the server.
-    """
-
-    def __init__(self, host: str) -> None:
-        self._head = f"POST /segment HTTP/1.1\r\nhost: {host}\r\ncontent-length: %d\r\n\r\n".encode()
-        self._parser = httptools.HttpResponseParser(self)
-        self._body = bytearray()
-        self._answered: asyncio.Future[None] | None = None
-
-    async def send(self, image: bytes) -> None:
-        """Send a picture and wait for its mask; raise BenchError unless the answer is a PNG."""
-        if self.transport.is_closing():
-            raise BenchError("the server closed the connection")
-        self._answered = asyncio.get_running_loop().create_future()
-        self._body.clear()
-        self.transport.writelines((self._head % len(image), image))
-        await self._answered
-        if not self._body.startswith(servers.PNG_MAGIC):
-            raise BenchError(f"{self._parser.get_status_code()} {self._body[:150].decode(errors='replace')}")
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
-
-    def data_received(self, data: bytes) -> None:
-        self._parser.feed_data(data)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._answered is not None and not self._answered.done():
-            self._answered.set_exception(BenchError("the server closed the connection"))
-
-    def on_body(self, body: bytes) -> None:
-        self._body += body
-
-    def on_message_complete(self) -> None:
-        assert self._answered is not None
-        self._answered.set_result(None)
-
-
 async def _rest(stack: AsyncExitStack, at: Addresses, images: Sequence[bytes], pace: Pace) -> Load:
-    url = urlsplit(at.url)
-    idle = asyncio.Queue[_Connection]()  # in turns: each belongs to one of several processes
-    for _ in range(pace.concurrency):
-        made = partial(_Connection, url.netloc)
-        _, connection = await asyncio.get_running_loop().create_connection(made, url.hostname or "", url.port or 80)
-        stack.callback(connection.transport.close)
-        idle.put_nowait(connection)
-
-    async def send(image: bytes) -> None:
-        connection = await idle.get()
-        try:
-            await connection.send(image)
-        finally:
-            idle.put_nowait(connection)
-
-    return pace.load(send, images)
+    send = await stack.enter_async_context(servers.lean_http(at.url, pace.concurrency))
+    messages = [servers.message(httpx.Request("POST", at.url + "/segment", content=image)) for image in images]
+    return pace.load(send, messages)
 
 
 async def _grpc(stack: AsyncExitStack, at: Addresses, images: Sequence[bytes], pace: Pace) -> Load:
