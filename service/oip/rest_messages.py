@@ -159,7 +159,7 @@ def _inputs(bodies: Sequence[InputBody], binary: memoryview) -> list[Tensor]:
                 f"input {shown(body.name)} needs either data or binary_data_size; send exactly one of them"
             )
         if size is None:
-            data = tensors.from_json(body.datatype, body.data)
+            data = tensors.from_json(body.datatype, body.shape, body.data)
         else:
             if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= len(binary):
                 told = f"is {shown(size)}, and {len(binary)} bytes follow"

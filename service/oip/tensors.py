@@ -64,11 +64,12 @@ def from_raw(datatype: str, raw: bytes) -> bytes | list[bytes]:
     return _split(raw) if datatype == "BYTES" else raw
 
 
-def from_json(datatype: str, data: Any) -> bytes | list[bytes]:
+def from_json(datatype: str, shape: Sequence[int], data: Any) -> bytes | list[bytes]:
     """Return a tensor's data from a flat or nested JSON array of numbers from 0 to 255, or of base64 strings.
 
     Raises:
-        InvalidRequest: the datatype is another one, the array irregular, or an element of another type or value.
+        InvalidRequest: the datatype is another one, the array irregular or nested otherwise than ``shape``, or an
+            element of another type or value.
 
     """
     if datatype == "BYTES":
@@ -79,6 +80,11 @@ def from_json(datatype: str, data: Any) -> bytes | list[bytes]:
         numbers = np.asarray(data)
     except ValueError as error:
         raise InvalidRequest(f"the data of {INPUT!r} have rows of different lengths; send equal ones") from error
+    if numbers.ndim > 1 and numbers.shape != tuple(shape):  # its elements would be at other places
+        raise InvalidRequest(
+            f"{INPUT!r} has shape {list(shape)}, but its data are nested as {list(numbers.shape)}; "
+            "correct the shape or the data, or send them flat"
+        )
     return from_numbers(numbers)
 
 

@@ -28,6 +28,7 @@ from tests.support.serving import PATIENCE, Running, serving, until
 INFER = "/v2/models/pranet/infer"
 BOX = (10, 10, 40, 30)
 PICTURE = red_box(64, 48, BOX)
+PIXELS = np.asarray(PICTURE)[None]
 IMAGE = encoded(PICTURE)
 EXPECTED = np.asarray(PICTURE)[:, :, 0]
 
@@ -374,6 +375,25 @@ def test_a_picture_of_640x480_has_room_in_json() -> None:
         tensor = {"name": "image", "datatype": "UINT8", "shape": [1, 480, 640, 3], "data": data}
         _, pictures = rest_messages.parse(json.dumps({"inputs": [tensor]}).encode(), None, 4)
         assert len(pictures) == 1
+
+
+@pytest.mark.parametrize("shape", [[1, 64, 48, 3], [1, 3, 48, 64], [48, 64, 3], [1, 48, 64, 3, 1]])
+async def test_nested_data_that_contradict_the_shape_are_refused(shape: list[int]) -> None:
+    """With as many elements, they would pass for another picture."""
+    tensor = {"name": "image", "datatype": "UINT8", "shape": shape, "data": PIXELS.tolist()}
+    async with serving() as it:
+        answer = await it.rest.post(INFER, json={"inputs": [tensor]})
+    assert answer.status_code == 400
+    assert f"has shape {shape}, but its data are nested as [1, 48, 64, 3]; correct" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("data", [PIXELS.tolist(), PIXELS.ravel().tolist()], ids=["nested", "flat"])
+async def test_data_nested_by_the_shape_or_flat_are_one_picture(data: list[Any]) -> None:
+    tensor = {"name": "image", "datatype": "UINT8", "shape": PIXELS.shape, "data": data}
+    async with serving() as it:
+        answer = await it.rest.post(INFER, json={"inputs": [tensor], "outputs": [{"name": "mask"}]})
+    assert answer.status_code == 200, answer.text
+    assert (np.reshape(answer.json()["outputs"][0]["data"], EXPECTED.shape) == EXPECTED).mean() > 0.98
 
 
 async def test_json_of_any_depth_is_refused_as_wrong() -> None:
