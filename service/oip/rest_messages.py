@@ -1,7 +1,8 @@
 """Requests and responses over HTTP: JSON, or the binary extension, in which tensors follow the JSON as bytes.
 
 With the extension, the header ``Inference-Header-Content-Length`` gives the length of the JSON, and each tensor's
-parameter ``binary_data_size`` the length of its bytes. Encoded pictures inside JSON are base64.
+parameter ``binary_data_size`` the length of its bytes. A length of 0 marks Triton's raw binary request: the body is
+one encoded picture. Encoded pictures inside JSON are base64.
 """
 
 import re
@@ -122,7 +123,8 @@ def parse(raw: bytes, header_length: str | None, max_pictures: int) -> tuple[Inf
 
     Args:
         raw: the body.
-        header_length: length of the JSON in bytes, as the header gives it; None: the whole body is JSON.
+        header_length: length of the JSON in bytes, as the header gives it; None: the whole body is JSON; 0: the body
+            is the only picture, which no length precedes, and every output is wanted in binary.
         max_pictures: limit for one request.
 
     Raises:
@@ -133,6 +135,8 @@ def parse(raw: bytes, header_length: str | None, max_pictures: int) -> tuple[Inf
     if header_length is not None and not (HEADER_DIGITS.fullmatch(header_length) and int(header_length) <= len(raw)):
         raise InvalidRequest(f"{HEADER_LENGTH} is {header_length[:32]!r}; send the length of the JSON in bytes")
     json_size = len(raw) if header_length is None else int(header_length)
+    if header_length is not None and json_size == 0:
+        return InferBody(inputs=[], parameters={parameters.BINARY_OUTPUTS: True}), [raw]
     if json_size > MAX_JSON_BYTES:
         raise TooManyBytes(f"the JSON has more than {MAX_JSON_BYTES} bytes; send the tensors in binary")
     for mark, most in MAX_JSON_PARTS.items():

@@ -194,6 +194,21 @@ async def test_bytes_that_no_tensor_claims_are_refused() -> None:
     assert (answer.status_code, "4 bytes belong to no tensor" in answer.json()["error"]) == (400, True)
 
 
+async def test_a_body_without_json_is_one_picture_and_its_outputs_are_binary() -> None:
+    """Triton's raw binary request; no length precedes the picture."""
+    async with serving() as it:
+        answer = await it.rest.post(INFER, content=IMAGE, headers={"inference-header-content-length": "0"})
+    assert answer.status_code == 200, answer.text
+    length = int(answer.headers["inference-header-content-length"])
+    mask, probability = json.loads(answer.content[:length])["outputs"]
+    sizes = [each["parameters"]["binary_data_size"] for each in (mask, probability)]
+    assert sizes == [EXPECTED.size, 4 * EXPECTED.size]
+    assert mask["shape"] == probability["shape"] == [1, *EXPECTED.shape]
+    assert len(answer.content) == length + sum(sizes)
+    found = np.frombuffer(answer.content, np.uint8, sizes[0], length).reshape(EXPECTED.shape)
+    assert (found == EXPECTED).mean() > 0.98
+
+
 async def test_an_answer_names_its_weights_and_the_time_of_each_stage() -> None:
     async with serving() as it:
         answer = await it.rest.post(INFER, json={"inputs": inputs(IMAGE, IMAGE), "id": "7"})
