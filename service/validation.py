@@ -58,8 +58,8 @@ def _clause(fault: Mapping[str, Any], model: type[BaseModel]) -> str:
         case "extra_forbidden":
             return f"{name} is unknown; leave it out"
     given = fault["input"]
-    in_quotes = fault["type"].endswith("_type") and isinstance(given, str)  # a text where JSON has a number
-    return f"{name} is {repr(given[:SHOWN]) if in_quotes else shown(given)}, but {expectation(fault, model)}"
+    told = typed(given) if fault["type"].endswith("_type") else shown(given)
+    return f"{name} is {told}, but {expectation(fault, model)}"
 
 
 def shown(given: Any) -> str:
@@ -68,6 +68,11 @@ def shown(given: Any) -> str:
         return json.dumps(given)
     text = (reprlib.repr(given) if isinstance(given, list | dict) else str(given))[:SHOWN]
     return text if NUMBER.fullmatch(text) else repr(text)
+
+
+def typed(given: Any) -> str:
+    """Return the beginning of a value like ``shown``, but quote every text: ``'1'`` was sent where 1 is wanted."""
+    return repr(given[:SHOWN]) if isinstance(given, str) else shown(given)
 
 
 def _names(model: type[BaseModel]) -> str:

@@ -6,7 +6,7 @@ from service.errors import InvalidParameter, InvalidRequest
 from service.frames.frame import Options, Output
 from service.oip.model import DEFAULT_PRIORITY, OUTPUTS, PRIORITIES
 from service.options import FrameOptions, read
-from service.validation import shown
+from service.validation import shown, typed
 
 Value = bool | int | float | str
 Parameters = Mapping[str, Value]
@@ -39,7 +39,7 @@ def options(parameters: Parameters, outputs: Iterable[str], default_threshold: f
     priority = parameters.get("priority", 0)
     if isinstance(priority, bool) or not isinstance(priority, int) or priority not in (0, *PRIORITIES):
         told = "send 1 (live), 2 (single), 3 (archive) or 0 (the default, 2)"
-        raise InvalidParameter(f"priority is {shown(priority)}; {told}")
+        raise InvalidParameter(f"priority is {typed(priority)}; {told}")
     arrays = _arrays(outputs)
     asked = {name: parameters[name] for name in ("threshold", "roi") if name in parameters}
     return read(FrameOptions, asked).options(default_threshold, PRIORITIES[priority or DEFAULT_PRIORITY], arrays=arrays)
@@ -65,7 +65,7 @@ def flag(name: str, parameters: Parameters, default: bool) -> bool:
     """
     value = parameters.get(name, default)
     if not isinstance(value, bool):
-        raise InvalidParameter(f"{name} is {shown(value)}; send true or false")
+        raise InvalidParameter(f"{name} is {typed(value)}; send true or false")
     return value
 
 
@@ -99,7 +99,7 @@ def refuse_unknown(
 def _whole(name: str, parameters: Parameters) -> int:
     value = parameters.get(name, 0)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MOST:
-        raise InvalidParameter(f"{name} is {str(value)[:32]}; send a whole number from 0 to {MOST}")
+        raise InvalidParameter(f"{name} is {typed(value)}; send a whole number from 0 to {MOST}")
     return value
 
 

@@ -27,7 +27,7 @@ from service.errors import InvalidRequest, TooManyBytes
 from service.frames.frame import Output
 from service.oip import model, parameters, tensors
 from service.oip.tensors import Array, Tensor
-from service.validation import describe_errors, shown
+from service.validation import describe_errors, shown, typed
 
 HEADER_LENGTH = "inference-header-content-length"
 HEADER_DIGITS = re.compile(r"[0-9]{1,18}")
@@ -166,7 +166,7 @@ def _inputs(bodies: Sequence[InputBody], binary: memoryview) -> list[Tensor]:
             data = tensors.from_json(body.datatype, body.shape, body.data)
         else:
             if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= len(binary):
-                told = f"is {shown(size)}, and {len(binary)} bytes follow"
+                told = f"is {typed(size)}, and {len(binary)} bytes follow"
                 raise InvalidRequest(f"binary_data_size of {shown(body.name)} {told}; send its number of these")
             data = tensors.from_raw(body.datatype, bytes(binary[:size]))
             binary = binary[size:]

@@ -103,6 +103,11 @@ async def test_who_has_no_token_is_refused_in_the_form_of_the_protocol_too(tmp_p
             "is FP32; send BYTES",
         ),
         ({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1]}]}, 400, "data or binary_data_size"),
+        (
+            {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "parameters": {"binary_data_size": "0"}}]},
+            400,
+            "binary_data_size of 'image' is '0', and 0 bytes follow",
+        ),
         ({"inputs": inputs(IMAGE), "outputs": [{"name": "mask"}] * 2}, 400, "twice"),
         ({"inputs": inputs(IMAGE), "parameters": {"timeout": -1}}, 422, "timeout"),
         ({"inputs": inputs(IMAGE), "parameters": {"timeout": 10**400}}, 422, "timeout"),
@@ -160,6 +165,23 @@ async def test_headers_that_cannot_be_are_refused(headers: dict[str, str], words
         answer = await it.rest.post(INFER, json={"inputs": inputs(IMAGE)}, headers=headers)
     assert answer.status_code == 400
     assert words in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("priority", "priority is '1'; send 1 (live), 2"),
+        ("timeout", "timeout is '1'; send a whole number"),
+        ("triton_enable_empty_final_response", "response is '1'; send true or false"),
+    ],
+)
+async def test_a_text_in_place_of_a_number_is_quoted(name: str, told: str) -> None:
+    async with serving() as it:
+        answer = await it.rest.post(INFER, json={"inputs": inputs(IMAGE), "parameters": {name: "1"}})
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub(it).ModelInfer(request(IMAGE, parameters={name: pb.InferParameter(string_param="1")}))
+    assert (answer.status_code, told in answer.json()["error"]) == (422, True), answer.text
+    assert told in (refused.value.details() or "")
 
 
 @pytest.mark.parametrize("letter", ["n", "é"])
