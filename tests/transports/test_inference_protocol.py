@@ -83,7 +83,12 @@ async def test_who_has_no_token_is_refused_in_the_form_of_the_protocol_too(tmp_p
     [
         ({"inputs": []}, 400, "send exactly one"),
         ({"inputs": [*inputs(IMAGE), *inputs(IMAGE)]}, 400, "send exactly one"),
-        ({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": ["no base64!"]}]}, 400, "base64"),
+        (
+            {"inputs": [{"name": "image", "datatype": "BYTES", "shape": [2], "data": ["QQ==", "no base64!"]}]},
+            400,
+            "element 2 of 'image' is not base64; encode it",
+        ),
+        ({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [1], "data": [1]}]}, 400, "element 1 of 'image'"),
         ({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [2], "data": ["QQ=="]}]}, 400, "1 elements"),
         ({"inputs": [{"name": "image", "datatype": "BYTES", "shape": [0], "data": []}]}, 400, "no picture"),
         (
@@ -205,6 +210,17 @@ async def test_a_name_of_any_length_leaves_room_for_the_error(letter: str) -> No
             assert len((refused.value.details() or "").encode()) < 2100
         answer = await it.rest.post(INFER, json={"inputs": inputs(IMAGE), "outputs": [{"name": long}]})
         assert (answer.status_code, len(answer.content) < 1000) == (400, True)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+async def test_base64_may_have_line_breaks(end: str) -> None:
+    text = base64.encodebytes(IMAGE).decode().replace("\n", end)
+    assert end in text.strip()
+    tensor = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [text]}
+    async with serving() as it:
+        answer = await it.rest.post(INFER, json={"inputs": [tensor], "outputs": [{"name": "mask"}]})
+    assert answer.status_code == 200, answer.text
+    assert (np.reshape(answer.json()["outputs"][0]["data"], EXPECTED.shape) == EXPECTED).mean() > 0.98
 
 
 async def test_bytes_that_no_tensor_claims_are_refused() -> None:
