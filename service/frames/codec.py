@@ -83,7 +83,7 @@ def decode(data: bytes, max_pixels: int) -> Image.Image:
 
 def _decode(data: bytes, max_pixels: int, least_side: int) -> tuple[Image.Image, tuple[int, int]]:
     if not data:
-        raise InvalidRequest(f"the picture is empty; send one {READABLE} picture")
+        raise _nothing()
     try:
         return reading.read(data, max_pixels, least_side)
     except PictureError as error:
@@ -99,6 +99,8 @@ def size(picture: Picture, max_pixels: int) -> tuple[int, int]:
     """
     if isinstance(picture, RawPicture):
         return picture.width, picture.height
+    if not picture:
+        raise _nothing()
     try:
         return reading.opened(picture, max_pixels).size
     except PictureError as error:
@@ -141,3 +143,7 @@ def _refusal(error: PictureError, max_pixels: int) -> ServiceError:
 
 def _too_many(max_pixels: int) -> TooManyPixels:
     return TooManyPixels(f"the picture has more than {max_pixels} pixels (MAX_IMAGE_PIXELS); send a smaller one")
+
+
+def _nothing() -> InvalidRequest:
+    return InvalidRequest(f"the picture is empty; send one {READABLE} picture")

@@ -145,6 +145,7 @@ async def test_who_has_no_token_is_refused_in_the_form_of_the_protocol_too(tmp_p
         ({"inputs": inputs(IMAGE), "parameters": {"roi": "left"}}, 422, "roi"),
         ({"inputs": inputs(IMAGE), "parameters": {"binary_data_output": 1}}, 422, "true or false"),
         ({"inputs": inputs(IMAGE), "outputs": [{"name": "mask", "parameters": {"classification": 3}}]}, 422, "output"),
+        ({"inputs": inputs(b"")}, 400, "the picture is empty; send one JPEG"),
         ({"inputs": inputs(b"no picture")}, 415, "not a supported image"),
     ],
 )
