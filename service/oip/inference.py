@@ -9,12 +9,22 @@ import numpy as np
 
 from pranet_client.pictures import Picture, RawPicture
 from service.dicom import recognition
-from service.errors import InvalidRequest, TooManyPixels
+from service.errors import (
+    InferenceFailed,
+    InvalidRequest,
+    ServiceError,
+    TooManyPixels,
+    UndecodableImage,
+    UnsupportedImage,
+)
 from service.frames import codec
 from service.frames.frame import Frame, Options, Output, Segmentation, outdated
 from service.frames.segmenter import Segmenter
 from service.observability.stage_times import StageTimes
 from service.oip.tensors import Array
+
+# Errors of one picture of a request; others, such as a full queue, are of the whole request.
+OF_PICTURE = (InferenceFailed, InvalidRequest, TooManyPixels, UndecodableImage, UnsupportedImage)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +49,10 @@ def check_sizes(pictures: Sequence[Picture], max_pixels: int) -> None:
     Raises:
         InvalidRequest: they differ in size.
         TooManyPixels: together they have more than ``max_pixels``.
-        ServiceError: the header of a picture is refused.
+        ServiceError: the header of a picture is refused; the message names the picture, as in ``infer``.
 
     """
-    sizes = [_size(picture, max_pixels) for picture in pictures]
+    sizes = [_size(pictures, index, max_pixels) for index in range(len(pictures))]
     if different := [size for size in sizes if size != sizes[0]]:
         (width, height), (other_width, other_height) = sizes[0], different[0]
         raise InvalidRequest(
@@ -53,10 +63,22 @@ def check_sizes(pictures: Sequence[Picture], max_pixels: int) -> None:
         raise TooManyPixels(f"the pictures together have more than {max_pixels} pixels (MAX_IMAGE_PIXELS); send fewer")
 
 
-def _size(picture: Picture, max_pixels: int) -> tuple[int, int]:
-    if isinstance(picture, RawPicture) or picture.startswith(codec.STARTS):
-        return codec.size(picture, max_pixels)
-    return recognition.size(picture, max_pixels)
+def _size(pictures: Sequence[Picture], index: int, max_pixels: int) -> tuple[int, int]:
+    picture = pictures[index]
+    try:
+        if isinstance(picture, RawPicture) or picture.startswith(codec.STARTS):
+            return codec.size(picture, max_pixels)
+        return recognition.size(picture, max_pixels)
+    except OF_PICTURE as error:
+        _name_picture(error, index, len(pictures))
+        raise
+
+
+def _name_picture(error: ServiceError, index: int, count: int) -> None:
+    """Put before the message of an error which picture it is of, if there are several."""
+    if count > 1:
+        error.detail = f"picture {index + 1} of {count}: {error.detail}"
+        error.args = (error.detail,)
 
 
 async def infer(
@@ -65,26 +87,29 @@ async def infer(
     """Segment the pictures of a request concurrently, all with the same weights; cancelling the caller drops the work.
 
     Raises:
-        ServiceError: the first error of a picture; the work for the others is cancelled.
+        ServiceError: the first error of a picture, which the message names if there are several; the work for the
+            others is cancelled.
 
     """
-    answers = await _segmented(segmenter, pictures, options, deadline)
+    answers = await _segmented(segmenter, pictures, range(len(pictures)), options, deadline)
     while again := outdated(answers):
-        renewed = await _segmented(segmenter, [pictures[index] for index in again], options, deadline)
+        renewed = await _segmented(segmenter, pictures, again, options, deadline)
         for index, answer in zip(again, renewed, strict=True):
             answers[index] = answer
     return answers
 
 
 async def _segmented(
-    segmenter: Segmenter, pictures: Sequence[Picture], options: Options, deadline: float
+    segmenter: Segmenter, pictures: Sequence[Picture], chosen: Sequence[int], options: Options, deadline: float
 ) -> list[Segmentation]:
-    frames = [Frame(source=picture, options=options, deadline=deadline) for picture in pictures]
+    frames = [Frame(source=pictures[index], options=options, deadline=deadline) for index in chosen]
     tasks = [asyncio.ensure_future(segmenter.segment(frame)) for frame in frames]
     try:
         return await asyncio.gather(*tasks)
-    except BaseException:
+    except BaseException as error:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        if isinstance(error, OF_PICTURE):
+            _name_picture(error, chosen[outcomes.index(error)], len(pictures))
         raise

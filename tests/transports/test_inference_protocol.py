@@ -281,6 +281,26 @@ async def test_pictures_of_a_request_are_judged_together_before_any_is_decoded()
         assert (answer.status_code, it.metric("pranet_decodes_total")) == (413, 0)
 
 
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (b"", "the picture is empty"),
+        (b"no picture", "the file is not a supported image"),
+        (IMAGE[:-40], "the PNG is damaged"),
+    ],
+    ids=["empty", "no picture", "damaged"],
+)
+async def test_an_error_names_its_picture_if_there_are_several(bad: bytes, words: str) -> None:
+    async with serving() as it:
+        several = await it.rest.post(INFER, json={"inputs": inputs(IMAGE, bad, IMAGE)})
+        alone = await it.rest.post(INFER, json={"inputs": inputs(bad)})
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub(it).ModelInfer(request(IMAGE, IMAGE, bad))
+    assert several.json()["error"].startswith(f"picture 2 of 3: {words}")
+    assert (refused.value.details() or "").startswith(f"picture 3 of 3: {words}")
+    assert alone.json()["error"].startswith(words)
+
+
 async def test_a_turned_picture_has_the_size_that_a_person_sees() -> None:
     exif = PICTURE.getexif()
     exif[0x0112] = 6
