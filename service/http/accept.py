@@ -15,19 +15,21 @@ from service.errors import NotAcceptable
 QUOTED = r'"(?:[^"\\]|\\.?)*"?'
 ELEMENT = re.compile(rf'(?:[^,"]|{QUOTED})+')  # of a list; a comma may be quoted
 PARAMETER = re.compile(rf'(?:[^;"]|{QUOTED})+')
-WEIGHT = re.compile(r"q=(0(?:\.\d{0,3})?|1(?:\.0{0,3})?)", re.IGNORECASE)
+# More than RFC 9110 allows: old Java sends ``q=.2``, and other clients more decimals, or numbers above 1.
+WEIGHT = re.compile(r"q=(\d+(?:\.\d*)?|\.\d+)", re.IGNORECASE)
+ANYTHING = ("*/*", "*")  # old Java sends the second
 
 
 class Range(NamedTuple):
     """One element of an ``Accept``."""
 
     text: str  # with its parameters
-    kind: str  # type/subtype, type/* or */*, in lower case
+    kind: str  # type/subtype, type/*, */* or *, in lower case
     quality: float  # 0 to 1
 
     def specificity(self, media_type: str) -> int:
-        """Return 3 if it is this type, 2 for its ``type/*``, 1 for ``*/*``, and 0 if it does not match."""
-        alike = (self.kind == "*/*", self.kind == f"{media_type.partition('/')[0]}/*", self.kind == media_type)
+        """Return 3 if it is this type, 2 for its ``type/*``, 1 for any, and 0 if it does not match."""
+        alike = (self.kind in ANYTHING, self.kind == f"{media_type.partition('/')[0]}/*", self.kind == media_type)
         return max(number * matches for number, matches in enumerate(alike, 1))
 
 
@@ -43,7 +45,8 @@ def ranges(accept: str) -> list[Range]:
         kind, *parameters = (each.strip() for each in PARAMETER.findall(element) or [""])
         weights = [WEIGHT.fullmatch(each) for each in parameters if each.lower().startswith("q=")]
         if kind and all(weights):
-            found.append(Range(element.strip(), kind.lower(), float(weights[0][1]) if weights and weights[0] else 1.0))
+            quality = min(float(weights[0][1]), 1.0) if weights and weights[0] else 1.0
+            found.append(Range(element.strip(), kind.lower(), quality))
     return found
 
 

@@ -49,7 +49,13 @@ async def it() -> AsyncIterator[Running]:
         ("image/*;q=0, */*", JSON),
         ("image/avif,image/webp,image/apng,image/*,*/*;q=0.8", PNG),
         ('text/plain;of="a,application/json", image/*', PNG),
+        ("image/png;q=.4, application/json;q=.5", JSON),
+        ("image/png;q=0.8500, application/json;q=0.8", PNG),
+        ("image/png;q=0.5, application/json;q=1.0000", JSON),
+        ("image/png;q=5, application/json;q=9", PNG),
+        ("image/png;q=0, *;q=.2", JSON),
         ("application/json;q=high", None),
+        ("application/json;q=.", None),
         ("text/html", None),
         ("*/*;q=0", None),
     ],
@@ -62,6 +68,12 @@ def test_quotes_that_are_not_closed_cost_little() -> None:
     began = time.process_time()
     assert ranges('"' + '\\"' * 16_000)  # as long as a header may be
     assert time.process_time() - began < 1  # with a pattern that goes back at each quote, minutes
+
+
+def test_a_weight_of_many_digits_costs_little() -> None:
+    began = time.process_time()
+    assert not ranges(f"*/*;q={'1' * 32_000}x")
+    assert time.process_time() - began < 1  # with a pattern that goes back at each digit, seconds
 
 
 @pytest.mark.parametrize(
@@ -80,6 +92,12 @@ async def test_a_picture_is_answered_in_the_type_that_is_preferred(
 ) -> None:
     answer = await it.rest.post("/segment", content=PICTURE, headers={"accept": accept})
     assert (answer.status_code, answer.headers["content-type"]) == (status, kind)
+
+
+async def test_what_java_sends_by_itself_accepts_a_mask(it: Running) -> None:
+    accept = "text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2"  # before the JDKs of 2024
+    answer = await it.rest.post("/segment", content=PICTURE, headers={"accept": accept})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, PNG)
 
 
 async def test_several_fields_of_accept_count_as_one(it: Running) -> None:

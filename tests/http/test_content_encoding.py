@@ -188,6 +188,8 @@ async def test_a_mask_in_json_and_one_of_the_inference_protocol_are_packed(it: R
     {
         "gzip, deflate": "gzip",
         "deflate, gzip;q=0.5": "deflate",
+        "deflate;q=1.0000, gzip;q=.5": "deflate",
+        "*;q=.5": "gzip",
         "gzip;q=0": None,
         "*": "gzip",
         "*;q=0": None,
