@@ -34,6 +34,7 @@ SMALL_BYTES = 256 * 2**10  # of an archive whose directory is read at once; a la
 NDJSON, MIXED = "application/x-ndjson", "multipart/mixed"
 PNG_TYPE, JSON_TYPE = "image/png", "application/json"
 ANSWER_TYPES = (NDJSON, MIXED, JSON_TYPE)  # the last means NDJSON, with output=json
+PICTURE_TYPES = (PNG_TYPE, NDJSON, JSON_TYPE)  # of the answer to one picture; the second is a PNG in base64
 
 
 class ArchiveResponse(Response):

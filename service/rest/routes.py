@@ -217,7 +217,7 @@ async def segment_batch(request: Request, query: Annotated[FrameOptions, Query()
     kind, mixed = None, False
     if not accepts_anything(request):
         mixed = negotiated(request, archive_routes.ANSWER_TYPES) == archive_routes.MIXED
-        kind = preferred(accept_of(request), (PNG_TYPE, JSON_TYPE))
+        kind = preferred(accept_of(request), archive_routes.PICTURE_TYPES)
 
     def options(fields: Fields) -> Options:
         asked = with_fields(query, fields) if fields else query
