@@ -42,10 +42,16 @@ class FrameOptions(BaseModel):
     depth: Depth = Field(8, description="Bits of a probability.")
     roi: str = Field("full", pattern=ROI_PATTERN, description=f"{ROI_FORMS}.")
 
-    def options(self, default_threshold: float, priority: Priority = Priority.SINGLE, **more: Any) -> Options:
+    def options(
+        self,
+        default_threshold: float,
+        priority: Priority = Priority.SINGLE,
+        default_output: Output = Output.MASK,
+        **more: Any,
+    ) -> Options:
         """Convert to the ``Options`` of a frame; ``more`` holds fields that only some transports have."""
         threshold = default_threshold if self.threshold is None else self.threshold
-        output = Output(self.output or Output.MASK)
+        output = Output(self.output or default_output)
         return Options(threshold, output, self.depth, self.roi, priority=priority, **more)
 
 

@@ -6,11 +6,14 @@ from pydantic import Field
 
 from service.dicom.availability import MEDIA_TYPE as DICOM_TYPE
 from service.dicom.wanted import Wanted
+from service.frames.frame import Output
 from service.http.form import FILE_FIELD, MULTIPART
 from service.http.multipart_related import RELATED
 from service.options import FrameOptions
-from service.rest.archive_routes import ANSWER_TYPES, PNG_TYPE, ZIP_TYPES
+from service.rest.archive_routes import ANSWER_TYPES, JSON_TYPE, PNG_TYPE, ZIP_TYPES
 
+# Of a request that names none, by the type of its answer, if that is not a mask.
+OUTPUTS: dict[str | None, Output] = {JSON_TYPE: Output.JSON}
 BINARY = {"type": "string", "format": "binary"}
 IMAGE_TYPES = ("image/jpeg", PNG_TYPE, "image/webp", "image/bmp", "image/tiff", "application/octet-stream", DICOM_TYPE)
 ARCHIVE_ANSWERS = {kind: {"schema": BINARY} for kind in ANSWER_TYPES}

@@ -32,7 +32,14 @@ from service.rest.archive_routes import JSON_TYPE, PNG_TYPE
 from service.rest.documentation import OPERATION, STREAM, Documented
 from service.rest.errors import PROBLEM_TYPE
 from service.rest.pages import add_pages
-from service.rest.requests import ARCHIVE_ANSWERS, ARCHIVE_BODY, REQUEST_BODY, SEGMENT_ANSWERS, SegmentQuery
+from service.rest.requests import (
+    ARCHIVE_ANSWERS,
+    ARCHIVE_BODY,
+    OUTPUTS,
+    REQUEST_BODY,
+    SEGMENT_ANSWERS,
+    SegmentQuery,
+)
 from service.rest.schemas import Info, Problem
 from service.runtime import Service
 
@@ -188,25 +195,16 @@ async def segment(request: Request, query: Annotated[SegmentQuery, Query()]) -> 
     asked = with_fields(query, fields) if fields else query
     if not image.startswith(STARTS) and is_object(image):
         return await _object(request, image, asked, service)
-    if _of_segmentation(asked):
+    if asked.omit_empty or asked.segmentation_type:
         raise InvalidParameter(f"a DICOM Segmentation needs a DICOM object; send one as Content-Type: {DICOM_TYPE}")
     kind = None if asked.output or accepts_anything(request) else negotiated(request, (PNG_TYPE, JSON_TYPE))
-    frame = Frame(source=image, options=_options(asked, kind, service), deadline=call.deadline)
+    options = asked.options(service.settings.threshold, default_output=OUTPUTS.get(kind, Output.MASK))
+    frame = Frame(source=image, options=options, deadline=call.deadline)
     return _answer(await service.segmenter.segment(frame), call)
 
 
 async def _object(request: Request, data: bytes | None, query: SegmentQuery, service: Service) -> Response:
-    if query.output is None:
-        kind: str | None = negotiated(request, (PNG_TYPE, JSON_TYPE, DICOM_TYPE, *archive_routes.ANSWER_TYPES))
-    else:  # more specific than Accept, which only chooses between this output and a Segmentation
-        kind = preferred(accept_of(request), (JSON_TYPE if query.output == "json" else PNG_TYPE, DICOM_TYPE))
-    wants_dicom = kind == DICOM_TYPE
-    if query.output == "maps" or (wants_dicom and query.output not in (None, "mask")):
-        raise InvalidParameter(f"output={query.output} is not available for DICOM here; leave it out, or accept PNG")
-    if (given := _of_segmentation(query)) and not wants_dicom:
-        raise InvalidParameter(f"{given} applies to a DICOM Segmentation only; add Accept: {DICOM_TYPE}")
-    options = _options(query, kind, service)
-    done = await dicom.respond(request, data, options, service, query.wanted if wants_dicom else None)
+    done = await dicom.respond(request, data, query, service)
     return _answer(done, call_of(request)) if isinstance(done, Segmentation) else done
 
 
@@ -223,7 +221,7 @@ async def segment_batch(request: Request, query: Annotated[FrameOptions, Query()
         asked = with_fields(query, fields) if fields else query
         if asked.output == "maps":
             raise InvalidParameter("output=maps is not available for archives; send single images to POST /segment")
-        return _options(asked, kind, service, Priority.ARCHIVE)
+        return asked.options(service.settings.threshold, Priority.ARCHIVE, OUTPUTS.get(kind, Output.MASK))
 
     return await archive_routes.respond(request, call, options, service, mixed=mixed)
 
@@ -265,17 +263,6 @@ async def metrics(request: Request) -> Response:
 async def no_websocket() -> None:
     """Refuse a plain GET of the video stream."""
     raise UpgradeRequired("the video stream is a WebSocket; open one at this path, see docs/live-video.md")
-
-
-def _of_segmentation(query: SegmentQuery) -> str:
-    """Return the name of a given parameter that applies to a DICOM Segmentation only; empty if there is none."""
-    return "omit_empty" if query.omit_empty else "segmentation_type" if query.segmentation_type else ""
-
-
-def _options(query: FrameOptions, kind: str | None, service: Service, priority: Priority = Priority.SINGLE) -> Options:
-    if query.output is None and kind == JSON_TYPE:
-        query.output = "json"
-    return query.options(service.settings.threshold, priority)
 
 
 def _answer(done: Segmentation, call: Call) -> Response:

@@ -113,23 +113,35 @@ async def test_an_output_that_is_named_outdoes_accept(it: Running) -> None:
 
 @needs_dicom
 @pytest.mark.parametrize(
-    ("accept", "query", "kind"),
+    ("frames", "accept", "query", "kind"),
     [
-        ("application/dicom;q=0, */*", "", PNG),
-        ("application/dicom;q=0.4, image/png", "", PNG),
-        ("application/dicom, image/png;q=0.4", "", DICOM),
-        ("application/dicom, */*;q=0.1", "?output=mask", DICOM),
-        ("application/json, application/dicom;q=0.9", "", JSON),
-        ("application/json", "?output=mask", PNG),
-        ("multipart/mixed", "", PNG),
+        (1, "*/*", "", PNG),
+        (1, "application/dicom;q=0, */*", "", PNG),
+        (1, "application/dicom;q=0.4, image/png", "", PNG),
+        (1, "application/dicom, image/png;q=0.4", "", DICOM),
+        (1, "application/dicom, */*;q=0.1", "?output=mask", DICOM),
+        (1, "application/json, application/dicom;q=0.9", "", JSON),
+        (1, "application/json", "?output=mask", PNG),
+        (1, "application/x-ndjson, image/png;q=0.5", "", PNG),
+        (1, "application/x-ndjson", "", PROBLEM),
+        (1, "multipart/mixed", "", PROBLEM),
+        (3, "*/*", "", NDJSON),
+        (3, "application/json", "", NDJSON),
+        (3, "image/png, multipart/mixed;q=0.5", "", MIXED),
+        (3, "image/png, multipart/mixed;q=0.5", "?output=overlay", MIXED),
+        (3, "image/png, application/dicom;q=0.5", "", DICOM),
+        (3, "application/dicom, application/x-ndjson", "?omit_empty=1", DICOM),
+        (3, "image/png", "", PROBLEM),
+        (3, "image/png", "?output=overlay", PROBLEM),
     ],
 )
 async def test_an_object_is_answered_in_the_type_that_is_preferred(
-    it: Running, accept: str, query: str, kind: str
+    it: Running, frames: int, accept: str, query: str, kind: str
 ) -> None:
-    body = written(dicom(PICTURES[:1]))
+    body = written(dicom(PICTURES[:frames]))
     answer = await it.rest.post(f"/segment{query}", content=body, headers={"accept": accept, "content-type": DICOM})
-    assert (answer.status_code, answer.headers["content-type"]) == (200, kind)
+    assert answer.headers["content-type"].partition(";")[0] == kind
+    assert answer.status_code == (406 if kind == PROBLEM else 200)
 
 
 @pytest.mark.parametrize(
