@@ -10,14 +10,15 @@ from service.frames.frame import Output
 from service.http.form import FILE_FIELD, MULTIPART
 from service.http.multipart_related import RELATED
 from service.options import FrameOptions
-from service.rest.archive_routes import ANSWER_TYPES, JSON_TYPE, PNG_TYPE, ZIP_TYPES
+from service.rest.archive_routes import ANSWER_TYPES, JSON_TYPE, MIXED, NDJSON, PNG_TYPE, ZIP_TYPES
 
 # Of a request that names none, by the type of its answer, if that is not a mask.
 OUTPUTS: dict[str | None, Output] = {JSON_TYPE: Output.JSON}
 BINARY = {"type": "string", "format": "binary"}
 IMAGE_TYPES = ("image/jpeg", PNG_TYPE, "image/webp", "image/bmp", "image/tiff", "application/octet-stream", DICOM_TYPE)
 ARCHIVE_ANSWERS = {kind: {"schema": BINARY} for kind in ANSWER_TYPES}
-SEGMENT_ANSWERS = {kind: {"schema": BINARY} for kind in (PNG_TYPE, DICOM_TYPE, *ANSWER_TYPES)}
+# FastAPI adds JSON, and writes into what it is given.
+SEGMENT_ANSWERS = {kind: {"schema": dict(BINARY)} for kind in (PNG_TYPE, DICOM_TYPE, NDJSON, MIXED)}
 
 
 class SegmentQuery(FrameOptions):

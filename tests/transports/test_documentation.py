@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from service.access.tokens import Token, digest_of
@@ -82,6 +83,18 @@ async def test_the_documentation_names_every_route_with_headers_and_examples_tha
         assert {name.lower() for name in described["headers"]} - {"x-presence", "x-quality"} <= set(answer.headers)
 
 
+async def test_the_document_has_a_schema_for_each_type_of_answer() -> None:
+    async with serving() as it:
+        document = (await it.rest.get("/openapi.json")).json()
+        answer = await it.rest.post("/segment?output=json", content=SAMPLES[0].read_bytes())
+    content = document["paths"]["/segment"]["post"]["responses"]["200"]["content"]
+    schemas = {kind: described["schema"] for kind, described in content.items()}
+    assert schemas.pop("application/json") == {"$ref": "#/components/schemas/SegmentationBody"}
+    assert schemas.keys() == {"image/png", "application/dicom", "application/x-ndjson", "multipart/mixed"}
+    assert all(schema == {"type": "string", "format": "binary"} for schema in schemas.values())
+    valid(document, content["application/json"]["schema"], answer.json())
+
+
 async def test_the_reference_shows_every_operation_without_a_script() -> None:
     async with (
         serving() as it,
@@ -147,6 +160,11 @@ async def test_requests_can_be_tried_out_under_the_policy_of_the_page(tokens: Pa
         assert faults == []
         policy = (await it.rest.get("/docs/try")).headers["content-security-policy"]
         assert "unsafe" not in policy
+
+
+def valid(document: dict[str, Any], schema: dict[str, Any], value: Any) -> None:
+    """Check a value against a schema whose references point into an OpenAPI document."""
+    jsonschema.validate(value, {**schema, "components": document["components"]}, jsonschema.Draft202012Validator)
 
 
 def _headers(operation: dict[str, Any]) -> list[str]:
