@@ -24,7 +24,10 @@ def _plain(given: Any) -> Any:
     return given
 
 
-Number = Annotated[float, Field(allow_inf_nan=False), BeforeValidator(_plain)]
+PLAIN = BeforeValidator(_plain)
+Number = Annotated[float, Field(allow_inf_nan=False), PLAIN]
+# The range stands before PLAIN: after it, pydantic writes the words ge and le into the schema, which JSON Schema lacks.
+Probability = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), PLAIN]
 Depth = Annotated[Literal[8, 16], BeforeValidator(lambda given: int(given) if given in ("8", "16") else given)]
 
 
@@ -33,7 +36,7 @@ class FrameOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    threshold: Number | None = Field(None, ge=0, le=1, description="Probability above which a pixel is polyp.")
+    threshold: Probability | None = Field(None, description="Probability above which a pixel is polyp.")
     output: Literal["mask", "probability", "overlay", "json", "maps"] | None = Field(
         None,
         description="mask: 0/255 PNG. probability: grey PNG. overlay: picture with outlines. json: polygons and boxes. "
@@ -59,7 +62,7 @@ class StreamConfig(FrameOptions):
     """The configuration of a stream, its first message."""
 
     policy: Policy = Policy.LATEST
-    deadline_ms: Number | None = Field(None, gt=0)
+    deadline_ms: Annotated[float, Field(gt=0, allow_inf_nan=False), PLAIN] | None = None
     mask_format: MaskFormat = MaskFormat.PNG
     smoothing_ms: Number = Field(0, ge=0, le=MAX_SMOOTHING_MS)
     hysteresis: StrictBool = False

@@ -95,6 +95,17 @@ async def test_the_document_has_a_schema_for_each_type_of_answer() -> None:
     valid(document, content["application/json"]["schema"], answer.json())
 
 
+async def test_the_document_names_the_range_of_a_threshold() -> None:
+    async with serving() as it:
+        paths = (await it.rest.get("/openapi.json")).json()["paths"]
+    for path in ("/segment", "/segment/batch"):
+        operation = paths[path]["post"]
+        query = {parameter["name"]: parameter["schema"] for parameter in operation["parameters"]}
+        form = operation["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
+        for schema in (query["threshold"], form["threshold"]):
+            assert schema["anyOf"] == [{"type": "number", "minimum": 0, "maximum": 1}, {"type": "null"}]
+
+
 async def test_the_reference_shows_every_operation_without_a_script() -> None:
     async with (
         serving() as it,
