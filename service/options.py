@@ -4,7 +4,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from service.batching.queue import Priority
 from service.errors import InvalidParameter
@@ -67,6 +76,11 @@ class StreamConfig(FrameOptions):
     smoothing_ms: Number = Field(0, ge=0, le=MAX_SMOOTHING_MS)
     hysteresis: StrictBool = False
     reuse: StrictBool = False
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _null_is_the_default(cls, given: Any, info: ValidationInfo) -> Any:
+        return cls.model_fields[str(info.field_name)].default if given is None else given
 
     @field_validator("output")
     @classmethod

@@ -12,6 +12,7 @@ from websockets.exceptions import InvalidStatus
 
 from service.http import server as http_server
 from service.http.websocket_protocol import LOOSE_FRAMES, WebSocketProtocol
+from service.options import StreamConfig
 from service.rest.websocket_messages import LENGTH
 from service.runtime import Phase
 from tests.support.patching import Patches
@@ -47,6 +48,15 @@ async def test_raw_frames_bad_frames_and_shapes_travel_too() -> None:
         assert (bad["outcome"], bad["cause"]) == ("failed", "undecodable-image")
 
 
+async def test_null_in_a_configuration_means_the_default() -> None:
+    async with serving() as it, opened(it) as socket:
+        await socket.send(json.dumps(dict.fromkeys(StreamConfig.model_fields)))
+        await socket.send(packed(1))
+        head, mask = unpacked(await socket.recv())
+    assert head["outcome"] == "answered"
+    assert mask_of(mask).sum() == 32 * 24
+
+
 @pytest.mark.parametrize(
     ("messages", "kind"),
     [
@@ -75,6 +85,7 @@ async def test_a_malformed_stream_is_told_why_it_is_closed(messages: list[str | 
 @pytest.mark.parametrize(
     ("messages", "advice"),
     [
+        ([json.dumps({"colour": None})], "colour is unknown; the known names are threshold, output"),
         ([json.dumps({"colour": "red"})], "colour is unknown; the known names are threshold, output"),
         ([json.dumps({"roi": "left"})], "roi is 'left', but it should be full, auto"),
         ([json.dumps({"smoothing_ms": True})], "smoothing_ms is true, but it should be a number such as 0.25"),
