@@ -124,6 +124,23 @@ class Segmentation:
     run_lengths: tuple[int, ...] = ()
     arrays: dict[Output, Pixels | Floats] = field(default_factory=dict)  # (H, W): mask 0 or 255, probability 0 to 1
 
+    def headers(self) -> dict[str, str]:
+        """Return model, times, presence and quality, as far as known, as headers of a response or of its part."""
+        headers = {"X-Model": self.model.model_id, "Server-Timing": self.times.server_timing()}
+        if self.presence is not None and self.model.presence is not None:
+            headers["X-Presence"] = _shown(self.presence, self.model.presence.threshold)
+        if self.quality:
+            headers["X-Quality"] = ", ".join(self.quality)
+        return headers
+
+
+def _shown(score: float, threshold: float) -> str:
+    """Return score and operating point in the three decimals of RFC 9651; rounding never changes which is larger."""
+    shown, limit = round(score, 3), round(threshold, 3)
+    if score < threshold and shown >= limit:
+        shown = max(0.0, limit - 0.001)
+    return f"{shown:.3f};threshold={limit}"
+
 
 def outdated(answers: Sequence[Segmentation]) -> list[int]:
     """Return the indices of answers with other weights than the last inference: weights were replaced meanwhile.

@@ -22,7 +22,7 @@ from service.archives.archive import ARCHIVE_TIMEOUT_SECONDS, Answered
 from service.archives.members import Member, from_parts, from_zip
 from service.calls import Call
 from service.errors import ClientLeft, ServiceError, UnsupportedImage
-from service.frames.frame import Options, Output, Segmentation
+from service.frames.frame import JUDGED, Options, Output, Segmentation
 from service.http.form import MULTIPART, Fields
 from service.http.multipart_related import RELATED
 from service.http.request import UNSPECIFIC, content_type, read_parts, read_related_parts, read_zip
@@ -139,7 +139,8 @@ def _line(answer: Answered, request_id: str) -> bytes:
     elif done.options.output is Output.JSON:
         line["segmentation"] = SegmentationBody.of(done, request_id).model_dump()
     else:
-        line |= {**describe(done), "png": base64.b64encode(done.png).decode()}
+        judged = {"quality": done.quality} if done.options.output in JUDGED else {}
+        line |= {**describe(done), **judged, "png": base64.b64encode(done.png).decode()}
     return json.dumps(line).encode() + b"\n"
 
 
@@ -164,8 +165,7 @@ def _headers(answer: Answered, kind: str, length: int) -> Iterator[tuple[str, st
     yield "X-Index", str(answer.member.index)
     yield "X-Status", str(_status(answer))
     if isinstance(answer.outcome, Segmentation):
-        yield "X-Model", answer.outcome.model.model_id
-        yield "Server-Timing", answer.outcome.times.server_timing()
+        yield from answer.outcome.headers().items()
 
 
 def _status(answer: Answered) -> int:

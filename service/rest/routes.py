@@ -52,13 +52,11 @@ CORS_REQUEST_HEADERS = (
     "x-request-id",
     "traceparent",
 )
-PRESENCE = "x-presence"  # probability that the picture shows a polyp, and the operating point: "0.973;threshold=0.5"
-QUALITY = "x-quality"  # problems of the picture, of outputs in ``JUDGED``: "too_dark, blurred"
 CORS_ANSWER_HEADERS = (
     "x-request-id",
     "x-model",
-    PRESENCE,
-    QUALITY,
+    "x-presence",
+    "x-quality",
     "server-timing",
     "retry-after",
     "x-pictures",
@@ -266,20 +264,8 @@ async def no_websocket() -> None:
 
 
 def _answer(done: Segmentation, call: Call) -> Response:
-    headers = {"x-model": done.model.model_id, "server-timing": done.times.server_timing()}
-    if done.presence is not None and done.model.presence is not None:
-        headers[PRESENCE] = _presence(done.presence, done.model.presence.threshold)
-    if done.quality:
-        headers[QUALITY] = ", ".join(done.quality)
+    headers = done.headers()
     if done.options.output is Output.JSON:
         body = SegmentationBody.of(done, call.request_id)
         return Response(body.model_dump_json(), media_type=JSON_TYPE, headers=headers)
     return Response(done.png, media_type=PNG_TYPE, headers=headers)
-
-
-def _presence(score: float, threshold: float) -> str:
-    """Return score and operating point in the three decimals of RFC 9651; rounding never changes which is larger."""
-    shown, limit = round(score, 3), round(threshold, 3)
-    if score < threshold and shown >= limit:
-        shown = max(0.0, limit - 0.001)
-    return f"{shown:.3f};threshold={limit}"

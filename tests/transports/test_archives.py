@@ -11,6 +11,7 @@ import struct
 import threading
 import tracemalloc
 import zipfile
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -18,11 +19,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from model.presence import Presence
 from service.rest import archive_routes
 from service.runtime import Phase
 from tests.support.patching import Patches
 from tests.support.pictures import dice, encoded, mask_of, red_box
-from tests.support.predictors import GatedPredictor
+from tests.support.predictors import GatedPredictor, RedPredictor
 from tests.support.serving import PATIENCE, Running, serving, until
 
 BOXES = ((10, 10, 60, 40), (40, 20, 90, 60), (5, 30, 45, 70))
@@ -52,6 +54,12 @@ def lines(answer: httpx.Response) -> list[dict[str, Any]]:
     return found
 
 
+def parts(answer: httpx.Response) -> list[Any]:
+    """Return the parts of a ``multipart/mixed`` answer, as the standard library reads them."""
+    head = f"content-type: {answer.headers['content-type']}\r\n\r\n".encode()
+    return list(email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(head + answer.content).iter_parts())
+
+
 async def test_every_picture_of_a_zip_is_answered_with_its_name_and_mask() -> None:
     async with serving() as it:
         found = lines(await sent(it, zipped(IMAGES)))
@@ -74,14 +82,30 @@ async def test_multipart_mixed_carries_each_picture_as_it_is() -> None:
     names = {'a "b"\r\nX-Status: 7.png': IMAGES["0.png"], "ünï/1.png": b"no picture"}
     async with serving() as it:
         answer = await sent(it, zipped(names), accept="multipart/mixed")
-    head = f"content-type: {answer.headers['content-type']}\r\n\r\n".encode()
-    message = email.parser.BytesParser(policy=email.policy.HTTP).parsebytes(head + answer.content)
-    good, bad = message.iter_parts()
+    good, bad = parts(answer)
     assert (good["x-status"], good.get_content_type(), bad["x-status"]) == ("200", "image/png", "415")
     assert dice(mask_of(good.get_payload(decode=True)), MASKS[0]) > 0.95
     assert (good["x-model"], good["x-index"], bad["x-index"]) == ("red-00000000", "0", "1")
     assert bad.get_filename() == "ünï/1.png"
     assert json.loads(bad.get_payload(decode=True))["type"] == "urn:pranet:error:unsupported-image"
+
+
+async def test_each_answer_of_an_archive_tells_the_scores_that_a_single_picture_has() -> None:
+    picture = encoded(Image.new("RGB", (64, 48), (40, 40, 40)))
+    dark = zipped({"dark.png": picture})
+    predictor = RedPredictor()
+    predictor.model = replace(predictor.model, presence=Presence(scale=0.5, offset=-1.0, threshold=0.4))
+    async with serving(predictor) as it:
+        single = await it.rest.post("/segment?output=probability", content=picture)
+        (line,) = lines(await sent(it, dark, "?output=probability"))
+        (of_mask,) = lines(await sent(it, dark))
+        mixed = await sent(it, dark, "?output=probability", accept="multipart/mixed")
+    assert line["quality"] == single.headers["x-quality"].split(", ") == ["too_dark", "blurred"]
+    assert "quality" not in of_mask  # is not looked for
+    (part,) = parts(mixed)
+    assert [part[name] for name in ("x-presence", "x-quality")] == [
+        single.headers[name] for name in ("x-presence", "x-quality")
+    ]
 
 
 async def test_json_is_made_of_archives_too() -> None:
