@@ -82,7 +82,7 @@ class HttpCalls:
         self._paths = paths
         self._root = root_path
         self._proxies = proxies
-        self._open = OPEN_PATHS | {"/metrics"} if public_metrics else OPEN_PATHS
+        self._open = open_paths(public_metrics=public_metrics)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or WebSocket (ASGI)."""
@@ -185,6 +185,11 @@ class HttpCalls:
         if scope["type"] == "websocket":
             return f"WS {path}" if route else ""
         return f"{scope['method']} {path}" if scope["method"] in (getattr(route, "methods", None) or ()) else ""
+
+
+def open_paths(*, public_metrics: bool) -> Set[str]:
+    """Return the paths that need no token, other than those of static files."""
+    return OPEN_PATHS | {"/metrics"} if public_metrics else OPEN_PATHS
 
 
 def normalised(origin: str) -> str:

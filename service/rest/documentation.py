@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from service.http.middleware import open_paths
 from service.oip import model
 from service.oip.rest import PREFIX
 from service.rest.archive_routes import NDJSON
@@ -21,7 +22,8 @@ STREAM = """Open a WebSocket here; this page cannot.
 
 With a token, offer the subprotocols `pranet.v1` and `pranet.bearer.TOKEN`."""
 PROTOCOL_TAG = "Open Inference Protocol"
-JSON = "application/json"
+JSON, OCTETS = "application/json", "application/octet-stream"
+HEADER_LENGTH = "Inference-Header-Content-Length"
 ERRORS = ("400", "401", "404", "408", "413", "415", "422", "429", "500", "503", "504")
 # 8 by 8 black pixels, PNG
 PICTURE = "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAADElEQVR4nGNgoA4AAABIAAEuuDx+AAAAAElFTkSuQmCC"
@@ -65,10 +67,12 @@ EXAMPLES: dict[tuple[str, str], Any] = {  # of the JSON with which a route answe
         "threshold": 0.5,
         "max_batch_size": 8,
         "max_queue_size": 64,
+        "processes": 1,
         "max_image_bytes": 20_000_000,
         "max_image_pixels": 50_000_000,
     },
 }
+BINARY = {"schema": {"type": "string", "format": "binary"}}
 NDJSON_LINE = '{"index": 0, "name": "frame.jpg", "status": 200, "width": 616, "height": 529, "png": "iVBORw0KGgo…"}\n'
 METRICS_TYPES = ("text/plain", "application/openmetrics-text")
 METRICS = '# TYPE pranet_requests_total counter\npranet_requests_total{code="200",transport="rest"} 1.0\n'
@@ -102,6 +106,7 @@ ANSWER_HEADERS = {
     "Server-Timing": ("Milliseconds of each stage.", "decode;dur=2.4, infer;dur=80.0, total;dur=88.0"),
     "X-Pictures": ("Number of pictures in the archive.", "12"),
     "Retry-After": ("Seconds after which to try again.", "1"),
+    HEADER_LENGTH: ("Bytes of the JSON, which tensors in binary follow.", "271"),
 }
 HEADERS_OF = {
     ("post", "/segment"): ("X-Request-ID", "X-Model", "X-Presence", "X-Quality", "Server-Timing"),
@@ -151,6 +156,9 @@ class Documented(FastAPI):
             }
             _add_examples_and_headers(document["paths"])
             document["paths"].update(_protocol(security=document["paths"]["/info"]["get"].get("security")))
+            is_open = open_paths(public_metrics=self.state.service.settings.public_metrics)
+            for path in is_open & document["paths"].keys():
+                document["paths"][path]["get"].pop("security", None)
         return super().openapi()
 
 
@@ -181,7 +189,20 @@ def _protocol(security: Any) -> dict[str, Any]:
             operation["parameters"] = [_parameter(name) for name in ("name", "version") if f"{{{name}}}" in path]
             if security is not None:
                 operation["security"] = security
+        if path.endswith("/infer"):
+            _add_binary(operations["post"])
     return paths
+
+
+def _add_binary(operation: dict[str, Any]) -> None:
+    """Add the bodies of an inference that have tensors in binary after their JSON."""
+    text, example = ANSWER_HEADERS[HEADER_LENGTH]
+    header = {"description": text, "schema": {"type": "integer", "minimum": 0}, "example": example}
+    operation["parameters"].append({"name": HEADER_LENGTH, "in": "header", **header})
+    answer = operation["responses"]["200"]
+    for content in (operation["requestBody"]["content"], answer["content"]):
+        content[OCTETS] = BINARY
+    answer["headers"] = {HEADER_LENGTH: {"$ref": f"#/components/headers/{HEADER_LENGTH}"}}
 
 
 def _routes() -> Iterator[tuple[str, str, str, Any, Any]]:

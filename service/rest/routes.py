@@ -71,6 +71,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "content": {PROBLEM_TYPE: {}}}
     for status in (400, 401, 406, 408, 413, 415, 422, 429, 500, 503, 504)
 }
+LIMITED: dict[int | str, dict[str, Any]] = {status: PROBLEMS[status] for status in (401, 429)}  # of a token
 
 
 class Sharing(CORSMiddleware):
@@ -167,8 +168,10 @@ def _add_routes(app: FastAPI) -> None:
     app.get("/readyz", tags=OPERATION, summary="Readiness: new work is accepted", responses={503: PROBLEMS[503]})(
         readyz
     )
-    app.get("/info", tags=OPERATION, summary="Weights, engine and limits")(info)
-    app.get("/metrics", tags=OPERATION, summary="Prometheus metrics", response_class=Response)(metrics)
+    app.get("/info", tags=OPERATION, summary="Weights, engine and limits", responses=LIMITED)(info)
+    app.get("/metrics", tags=OPERATION, summary="Prometheus metrics", response_class=Response, responses=LIMITED)(
+        metrics
+    )
     app.add_api_websocket_route("/stream", websocket.stream)
     app.get(
         "/stream",
@@ -176,7 +179,7 @@ def _add_routes(app: FastAPI) -> None:
         summary="Video stream over a WebSocket",
         status_code=101,
         response_class=Response,
-        responses={426: PROBLEMS[400]},
+        responses={426: PROBLEMS[400], **LIMITED},
         description=STREAM,
     )(no_websocket)
     app.add_route(oip.PREFIX, oip.server_metadata)

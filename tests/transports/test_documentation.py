@@ -106,6 +106,39 @@ async def test_the_document_names_the_range_of_a_threshold() -> None:
             assert schema["anyOf"] == [{"type": "number", "minimum": 0, "maximum": 1}, {"type": "null"}]
 
 
+async def test_every_example_of_the_document_is_valid() -> None:
+    async with serving() as it:
+        document = (await it.rest.get("/openapi.json")).json()
+    checked = 0
+    for operation in [each for operations in document["paths"].values() for each in operations.values()]:
+        bodies = [operation.get("requestBody", {}), *operation["responses"].values()]
+        for described in (media for body in bodies for media in body.get("content", {}).values()):
+            if "example" in described:
+                valid(document, described["schema"], described["example"])
+                checked += 1
+    assert checked > 100
+
+
+@pytest.mark.parametrize("public_metrics", [False, True])
+async def test_the_document_asks_for_a_token_where_one_is_needed(tokens: Path, public_metrics: bool) -> None:
+    async with serving(api_tokens_file=tokens, public_metrics=public_metrics) as it:
+        for path, operations in (await it.rest.get("/openapi.json")).json()["paths"].items():
+            url = path.replace("{name}", "pranet").replace("{version}", "1")
+            for method, operation in operations.items():
+                answer = await it.rest.request(method, url)
+                assert (answer.status_code == 401) is ("security" in operation), path
+                assert "401" in operation["responses"] or answer.status_code != 401, path
+
+
+async def test_the_document_names_the_binary_bodies_of_an_inference() -> None:
+    async with serving() as it:
+        operation = (await it.rest.get("/openapi.json")).json()["paths"]["/v2/models/{name}/infer"]["post"]
+    for body in (operation["requestBody"], operation["responses"]["200"]):
+        assert body["content"].keys() == {"application/json", "application/octet-stream"}
+    named = [parameter["name"] for parameter in operation["parameters"]]
+    assert "Inference-Header-Content-Length" in {*named} & operation["responses"]["200"]["headers"].keys()
+
+
 async def test_the_reference_shows_every_operation_without_a_script() -> None:
     async with (
         serving() as it,
