@@ -1,11 +1,12 @@
 """ASGI middleware: turns every HTTP request and WebSocket into a call, and adds security headers to every answer."""
 
-import http
 import mimetypes
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
+from http import HTTPMethod, HTTPStatus
 
 from starlette.datastructures import MutableHeaders
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.calls import UNKNOWN, Call, Calls, Transport
@@ -16,13 +17,13 @@ from service.http.proxies import Network, as_sent
 from service.tasks import drop_tracebacks
 
 OPEN_PATHS = frozenset(
-    {"/", "/livez", "/readyz", "/v2/health/live", "/v2/health/ready", "/docs", "/docs/try", "/openapi.json"}
+    {"", "/", "/livez", "/readyz", "/v2/health/live", "/v2/health/ready", "/docs", "/docs/try", "/openapi.json"}
 )
 OPEN_FOLDERS = ("/pages/", "/samples/", "/docs/assets/")  # static files of the web page
 QUIET_PATHS = frozenset({"/livez", "/readyz", "/metrics"})  # polled all the time
 STREAM_PATHS = frozenset({"/stream"})  # the paths that accept a WebSocket
 STATE_PATHS = frozenset({"/v2/repository/index"})  # answered in every state of the service, like a GET
-METHODS = frozenset(http.HTTPMethod)  # named in logs and traces; another one was chosen by the client
+METHODS = frozenset(HTTPMethod)  # named in logs and traces; another one was chosen by the client
 READING = frozenset({"GET", "HEAD", "OPTIONS"})  # safe for pages of other sites: browsers hide the answers from them
 NOT_MODIFIED = "304"
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}
@@ -114,10 +115,13 @@ class HttpCalls:
                         forward = content_encoding.packed(send, headers["accept-encoding"])
             await forward(message)
 
+        app = self._app
+        if self._root and scope["path"] == self._root:  # below which the page looks for its files
+            app = RedirectResponse(f"{self._root.rpartition('/')[2]}/", HTTPStatus.PERMANENT_REDIRECT)
         try:
             async with self._calls.enter(call):
                 try:
-                    await self._app(scope, receive, send_with_headers)
+                    await app(scope, receive, send_with_headers)
                 except BaseException:
                     call.name = self._route(scope) or call.name
                     if isinstance(forward, content_encoding.Packer) and forward.waits:

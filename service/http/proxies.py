@@ -25,7 +25,7 @@ def as_sent(
 
     """
     path, sent = scope["path"], dict(headers)
-    path = path if path.startswith(f"{root_path}/") else root_path + path
+    path = path if path == root_path or path.startswith(f"{root_path}/") else root_path + path
     scope = {**scope, "path": path, "root_path": root_path}
     client = scope.get("client")
     if client and any(_address(client[0]) in each for each in proxies):

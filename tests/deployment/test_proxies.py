@@ -17,6 +17,7 @@ from websockets.asyncio.client import connect
 
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
+from service.access.tokens import Token, digest_of
 from service.configuration import load
 from service.settings import SettingsError
 from tests.support import browser
@@ -130,6 +131,20 @@ async def test_the_documentation_names_the_address_that_the_client_has_used() ->
         page = (await running.rest.get("/docs", headers=headers)).text
     assert "https://hospital/pranet/segment" in page
     assert "//pranet/" not in page
+
+
+@pytest.mark.parametrize("root_path", ["/pranet", "/hospital/pranet"])
+async def test_the_path_without_its_last_slash_leads_to_the_page(root_path: str, tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text(Token("good", digest_of("good")).line())
+    for settings in ({}, {"api_tokens_file": tokens}):
+        async with serving(root_path=root_path, **settings) as running:
+            answer = await running.rest.get(root_path)
+            assert (answer.status_code, answer.headers["location"]) == (308, "pranet/")
+            page = await running.rest.get(answer.next_request.url.path)
+            assert page.headers["content-type"].startswith("text/html")
+            assert page.text == (await running.rest.get("/")).text
+            assert (await running.rest.get(f"{root_path}x")).status_code == (401 if settings else 404)
 
 
 @pytest.mark.parametrize("client", ["203.0.113.5", "unknown"])
