@@ -1,17 +1,22 @@
 """Reads a multipart form (RFC 7578): its files, and its fields, which are options of the request."""
 
+import contextlib
+import re
 from collections.abc import AsyncGenerator
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from service.errors import InvalidRequest
+from service.http.accept import PARAMETER
 
 MULTIPART = "multipart/form-data"
 FILE_FIELD = "file"
 MAX_FIELDS = 8  # more than there are options
+EXTENDED = re.compile(r"""filename\*\s*=\s*"?([\w-]+)'[^']*'(.*?)"?""", re.IGNORECASE)  # charset, language, name
 
 Fields = list[tuple[str, str]]  # name and text of each part without a file name
 
@@ -29,6 +34,19 @@ class _InMemoryParser(MultiPartParser):
     spool_max_size = 2**62
 
     is_complete = False
+
+    def on_headers_finished(self) -> None:
+        """Begin a part; one with ``filename*`` is a file of this name, though RFC 7578 has senders leave it out.
+
+        .NET sends it as well as ``filename``, which then is a word that MIME has encoded.
+        """
+        disposition = self._current_part.content_disposition or b""
+        name = _extended_name(disposition.decode("latin-1")) if b"*" in disposition else None
+        if name is not None:
+            self._current_part.content_disposition = disposition + b'; filename=""'
+        super().on_headers_finished()
+        if name is not None and self._current_part.file:
+            self._current_part.file.filename = name
 
     def on_end(self) -> None:
         """Note that the last boundary has come; a form that is cut off would lose its last part."""
@@ -65,6 +83,15 @@ async def read_form(request: Request, body: AsyncGenerator[bytes, None], most: i
         raise InvalidRequest(f"the multipart form is invalid: {_reason(error, most)}; {advice}") from error
     finally:
         parser.close()
+
+
+def _extended_name(disposition: str) -> str | None:
+    """Return the ``filename*`` of a ``Content-Disposition`` (RFC 6266); None if it has none that can be read."""
+    for parameter in PARAMETER.findall(disposition):
+        if given := EXTENDED.fullmatch(parameter.strip()):
+            with contextlib.suppress(LookupError, UnicodeError):
+                return unquote(given[2], given[1])
+    return None
 
 
 def _reason(error: Exception, most: int) -> str:

@@ -79,6 +79,31 @@ async def test_the_documentation_shows_the_fields_of_the_form(it: Running, route
     assert form["additionalProperties"] is False
 
 
+@pytest.mark.parametrize(
+    ("names", "name"),
+    [
+        ("filename*=utf-8''polyp%20%C3%A4.png", "polyp ä.png"),
+        ("filename=\"=?utf-8?B?w6QucG5n?=\"; filename*=utf-8''%C3%A4.png", "ä.png"),  # as .NET sends both
+        ("filename*=utf-8''%C3%A4.png; filename=a.png", "ä.png"),
+        ("filename*=ISO-8859-1'de'%E4.png", "ä.png"),
+        ("filename*=utf-8''%FF.png", "\ufffd.png"),
+        ("filename*=nothing''a.png", "a.png"),
+        ("FileName*=\"utf-8''a.png\"", "a.png"),
+        ("filename=a.png; filename*=nothing''%C3%A4.png", "a.png"),
+        ("filename=a.png; filename*0*=x; filename*=utf-8", "a.png"),
+        ('filename="a*.png"', "a*.png"),
+        ("filename=\"; filename*=utf-8''b.png\"", "; filename*=utf-8''b.png"),
+    ],
+)
+async def test_a_file_has_the_name_that_any_client_gives_it(it: Running, names: str, name: str) -> None:
+    head = f'--b\r\nContent-Disposition: form-data; name="file"; {names}\r\n\r\n'
+    form = head.encode() + PICTURE + b"\r\n--b--\r\n"
+    headers = {"content-type": "multipart/form-data; boundary=b"}
+    answer = await it.rest.post("/segment/batch", content=form, headers=headers)
+    assert [json.loads(line)["name"] for line in answer.text.splitlines()] == [name]
+    assert (await it.rest.post("/segment", content=form, headers=headers)).status_code == 200
+
+
 async def test_a_form_in_a_charset_that_nothing_can_be_read_in_is_refused(it: Running) -> None:
     part = b'--b\r\nContent-Disposition: form-data; name="threshold"\r\n\r\n0.5\r\n--b--\r\n'
     kind = "multipart/form-data; boundary=b; charset=undefined"
