@@ -1,4 +1,4 @@
-"""The fields of a multipart form are options, as the parameters of the query are."""
+"""Multipart bodies: the fields of a form are options, as the parameters of the query are, and parts are pictures."""
 
 import base64
 import io
@@ -109,3 +109,50 @@ async def test_a_form_in_a_charset_that_nothing_can_be_read_in_is_refused(it: Ru
     kind = "multipart/form-data; boundary=b; charset=undefined"
     answer = await it.rest.post("/segment", content=part, headers={"content-type": kind})
     assert (answer.status_code, answer.json()["type"]) == (400, "urn:pranet:error:invalid-request")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"", b""),
+        (b"\r\n", b""),
+        (b"This is a message in MIME format.\r\nIt says --b.\r\n", b""),
+        (b"", b" \t"),
+        (b"x\r\n--bc\r\n", b"  "),
+    ],
+)
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_related_parts_may_have_a_preamble_and_blanks_after_boundaries(
+    it: Running, before: bytes, after: bytes, at_once: bool
+) -> None:
+    part = b"--b" + after + b"\r\nContent-Type: image/png\r\n\r\n" + PICTURE + b"\r\n"
+    body = before + part + part + b"--b--" + after
+
+    async def single_bytes() -> AsyncIterator[bytes]:
+        for position in range(len(body)):
+            yield body[position : position + 1]
+
+    headers = {"content-type": "multipart/related; boundary=b"}
+    answer = await it.rest.post("/segment/batch", content=body if at_once else single_bytes(), headers=headers)
+    assert [json.loads(line)["status"] for line in answer.text.splitlines()] == [200, 200], answer.text
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "advice"),
+    [
+        ("multipart/related", b"--b\r\n\r\nx\r\n--b--", "names no boundary; add the one of the body"),
+        ('multipart/related; boundary=""', b"--b\r\n\r\nx\r\n--b--", "names no boundary; add the one of the body"),
+        ("multipart/related; boundary=c", b"--b\r\n\r\nx\r\n--b--", "does not begin with the boundary"),
+        (
+            "multipart/related; boundary=b",
+            b"x" * 4096 + b"\r\n--b\r\n\r\nx\r\n--b--",
+            "does not begin with the boundary",
+        ),
+        ("multipart/related; boundary=b", b"", "does not begin with the boundary"),
+    ],
+)
+async def test_related_parts_without_their_boundary_are_refused_by_name(
+    it: Running, kind: str, body: bytes, advice: str
+) -> None:
+    answer = await it.rest.post("/segment", content=body, headers={"content-type": kind})
+    assert (answer.status_code, advice in answer.json()["detail"]) == (400, True), answer.text
