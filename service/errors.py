@@ -189,7 +189,7 @@ class InvalidParameter(ServiceError):
 
 
 class UpgradeRequired(ServiceError):
-    """The path of the video stream was requested without a WebSocket handshake."""
+    """The path of the video stream was requested without a WebSocket handshake of version 13."""
 
     status, grpc, slug = 426, StatusCode.FAILED_PRECONDITION, "upgrade-required"
 

@@ -204,13 +204,15 @@ class HttpProtocol(HttpToolsProtocol):
         return run
 
 
-def refuse(connection: asyncio.Transport, error: ServiceError, calls: Calls, transport: Transport) -> None:
-    """Answer, count and log a request that reaches no route."""
+def refuse(
+    connection: asyncio.Transport, error: ServiceError, calls: Calls, transport: Transport, lines: str = ""
+) -> None:
+    """Answer, count and log a request that reaches no route; ``lines`` are more lines of the answer's head."""
     request_id = calls.refuse(transport, error)
     body = json.dumps(error.problem(request_id)).encode()
     head = (
         f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\ncontent-type: application/problem+json\r\n"
-        f"content-length: {len(body)}\r\nx-request-id: {request_id}\r\nconnection: close\r\n\r\n"
+        f"content-length: {len(body)}\r\nx-request-id: {request_id}\r\n{lines}connection: close\r\n\r\n"
     )
     connection.write(head.encode() + body)
 

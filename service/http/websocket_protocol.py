@@ -13,16 +13,18 @@ import asyncio
 from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.exceptions import HeaderLineTooLong, RequestLineTooLong, TooManyHeaders
+from websockets.exceptions import HeaderLineTooLong, InvalidHeaderValue, RequestLineTooLong, TooManyHeaders
 from websockets.frames import CloseCode, Frame
 from websockets.http11 import Request
 
 from service.calls import Calls
-from service.errors import HeadTooLarge, InvalidRequest
+from service.errors import HeadTooLarge, InvalidRequest, UpgradeRequired
 from service.http.middleware import HANDSHAKE
 from service.http.protocol import refuse
 
 TOO_LARGE = (RequestLineTooLong, HeaderLineTooLong, TooManyHeaders)
+VERSION = "Sec-WebSocket-Version"
+OFFER = f"{VERSION}: 13\r\nupgrade: websocket\r\nconnection: upgrade\r\n"  # to another version (RFC 6455, section 4.4)
 LOOSE_FRAMES = 1_000  # burst of pings, pongs and fragments that passes without a pause
 LOOSE_FRAMES_A_SECOND = 10_000  # sustained rate; each frame takes some 10 us
 
@@ -114,11 +116,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
 
     def _refuse(self, fault: Exception) -> None:
         reason = fault.__cause__ or fault
-        error = (HeadTooLarge if isinstance(fault, TOO_LARGE) else InvalidRequest)(
-            f"the WebSocket handshake is invalid ({reason}); see RFC 6455, or use a WebSocket library"
-        )
+        is_other = isinstance(reason, InvalidHeaderValue) and reason.name == VERSION
+        kind = UpgradeRequired if is_other else HeadTooLarge if isinstance(fault, TOO_LARGE) else InvalidRequest
+        error = kind(f"the WebSocket handshake is invalid ({reason}); see RFC 6455, or use a WebSocket library")
         self.handshake_initiated = self.handshake_complete = self.close_sent = True  # uvicorn sends nothing more
-        refuse(self.transport, error, self._calls, HANDSHAKE)
+        refuse(self.transport, error, self._calls, HANDSHAKE, OFFER if is_other else "")
         self.transport.close()
 
 

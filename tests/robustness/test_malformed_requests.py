@@ -189,7 +189,8 @@ def upgrade(*headers: str, path: str = "/stream", method: str = "GET") -> bytes:
 KEY = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
 HANDSHAKES = {  # that are none
     "no key": (upgrade(), 400, "invalid-request"),
-    "an old version": (upgrade(KEY, "Sec-WebSocket-Version: 8"), 400, "invalid-request"),
+    "an old version": (upgrade(KEY, "Sec-WebSocket-Version: 8"), 426, "upgrade-required"),
+    "no version": (upgrade(KEY), 400, "invalid-request"),
     "a body": (upgrade("Content-Length: 5", path="/segment", method="POST") + b"abcde", 400, "invalid-request"),
     "a body that does not come": (upgrade(KEY, "Content-Length: 5"), 400, "invalid-request"),
     "a long line": (upgrade(KEY, "X-Long: " + "a" * 10_000), 431, "head-too-large"),
@@ -202,6 +203,14 @@ async def test_a_handshake_that_is_none_ends_the_connection_and_is_counted_once(
     sent, status, cause = HANDSHAKES[name]
     assert (await problem(running, sent))["type"] == f"urn:pranet:error:{cause}"
     assert counted(running) == ({("websocket", str(status)): 1}, {cause: 1})
+
+
+async def test_a_handshake_of_another_version_is_told_the_right_one(running: Running) -> None:
+    async with connected(running) as (reader, writer):
+        writer.write(upgrade(KEY, "Sec-WebSocket-Version: 14"))
+        head, _, _ = (await reader.read()).lower().partition(b"\r\n\r\n")
+    assert head.startswith(b"http/1.1 426 upgrade required\r\n")
+    assert {b"sec-websocket-version: 13", b"upgrade: websocket"} <= set(head.splitlines())
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/segment", "/pages/live.css", "/v2/models/pranet"])
