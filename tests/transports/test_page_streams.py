@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 
@@ -75,6 +76,26 @@ async def test_each_frame_of_a_video_is_sent_once(tmp_path: Path) -> None:
         await browser.until(page, "Number(document.getElementById('received').textContent) > 12")
         sent = int(await page.text_content("#received"))
         assert sent <= rate * (time.monotonic() - began) + 2  # the page itself looks 30 times a second
+        assert faults == []
+
+
+async def test_a_video_of_which_the_browser_plays_only_the_sound_is_refused(tmp_path: Path) -> None:
+    film = tmp_path / "old.mp4"
+    with av.open(str(film), "w") as container:
+        picture, sound = container.add_stream("mpeg4", rate=25), container.add_stream("aac", rate=44100)
+        picture.width, picture.height, picture.pix_fmt = 320, 240, "yuv420p"
+        for _ in range(50):
+            container.mux(picture.encode(av.VideoFrame.from_ndarray(np.zeros((240, 320, 3), np.uint8))))
+        for _ in range(100):
+            frame = av.AudioFrame.from_ndarray(np.zeros((2, 1024), np.float32), format="fltp", layout="stereo")
+            frame.sample_rate = 44100
+            container.mux(sound.encode(frame))
+        container.mux([*picture.encode(), *sound.encode()])
+    async with serving() as it, browser.opened(f"http://127.0.0.1:{it.port}/") as (page, faults):
+        await page.set_input_files("#file", film)
+        await playwright.expect(page.locator("#error")).to_contain_text("This browser cannot play the video; convert")
+        await playwright.expect(page.locator("#live")).to_be_hidden()
+        assert not it.service.streams.active
         assert faults == []
 
 

@@ -5,6 +5,7 @@ const CAMERA_FAULTS = {
   NotFoundError: "No camera was found: connect one, then press Camera again.",
   NotReadableError: "The camera cannot be read: close the program that uses it, then press Camera again.",
 };
+const UNPLAYABLE = "This browser cannot play the video; convert it to H.264 or VP9, or use pranet stream.";
 
 /** Return a playing video, or undefined if the signal aborted. Throws an Error with a sentence. */
 export async function fromFile(file, signal) {
@@ -37,7 +38,12 @@ async function playing(video, signal) {
     await video.play();
   } catch {
     if (signal.aborted) return undefined;
-    throw new Error("This browser cannot play the video; convert it to H.264 or VP9, or use pranet stream.");
+    throw new Error(UNPLAYABLE);
   }
-  return signal.aborted ? undefined : video;
+  if (signal.aborted) return undefined;
+  if (!video.srcObject && !video.videoWidth) { // of a file whose pictures it cannot decode, a browser plays the sound
+    video.pause();
+    throw new Error(UNPLAYABLE);
+  }
+  return video;
 }
