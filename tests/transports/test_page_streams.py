@@ -99,6 +99,16 @@ async def test_a_video_of_which_the_browser_plays_only_the_sound_is_refused(tmp_
         assert faults == []
 
 
+async def test_a_video_that_stands_still_does_not_blame_a_camera(tmp_path: Path) -> None:
+    with VideoWriter(tmp_path / "slides.mp4", 0.1) as writer:
+        for number in range(2):
+            writer.write(np.full((240, 320, 3), 100 * number, np.uint8), number * 10)
+    async with serving() as it, browser.opened(f"http://127.0.0.1:{it.port}/") as (page, faults):
+        await page.set_input_files("#file", tmp_path / "slides.mp4")
+        await playwright.expect(page.locator("#status")).to_have_text("No new picture for 2 seconds.")
+        assert faults == []
+
+
 @pytest.mark.long
 async def test_a_service_that_is_killed_is_waited_for_and_used_again() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as probe:

@@ -12,7 +12,8 @@ const SILENT_MS = 2000; // without a mask: the last one is not of what the video
 const DEAD_MS = 45_000; // without an answer: longer than the service itself waits (REQUEST_TIMEOUT_MS)
 const LOST = "The connection to the service was lost.";
 const REFUSED = "The service did not accept the stream.";
-const STILL = "No new picture for 2 seconds: check the camera, or what it is connected to.";
+const STILL = "No new picture for 2 seconds.";
+const UNFED = "No new picture for 2 seconds: check the camera, or what it is connected to.";
 const SLOW = "No mask for 2 seconds: the service is slow, or cannot be reached.";
 const FULL = "The service leaves out frames: it is full, or the limit of the token is reached.";
 const UNPLUGGED = "The camera was disconnected: connect it, then press Camera again.";
@@ -78,7 +79,7 @@ export class VideoStream {
     if (this.video.paused) this.answeredAt = now;
     if (this.isSilent || now - this.answeredAt < SILENT_MS) return;
     this.isSilent = true;
-    this.on.silent(this.refusal || (oldest ? SLOW : STILL));
+    this.on.silent(this.refusal || (oldest ? SLOW : this.video.srcObject ? UNFED : STILL));
   }
 
   giveUp() {
