@@ -284,6 +284,9 @@ async def the_zip_holds_what_the_service_says(it: Running, content: bytes, files
     assert "send JPEG" in rows[3]["error"]
     described = json.loads(archive.read("results.json"))
     assert described[0]["polyps"][0]["bounding_box"] == [0, 0, 176, 176]
+    names = [f"{stem}.png" for stem in stems]  # of mask and overlay, which pictures of one name need
+    assert [row["file"] for row in rows] == [*names, ""]
+    assert [each.get("file") for each in described] == [*names, None]
 
 
 async def test_the_maps_of_one_picture_are_not_shown_below_another() -> None:

@@ -163,14 +163,15 @@ export class Gallery {
     const taken = new Set();
     for (const still of this.stills) {
       if (still.answer) await this.judge(still, settings.threshold);
-      const row = rowOf({ ...still, error: still.failure?.message }, settings.threshold);
+      const file = still.answer && `${unused(stem(still.name), taken)}.png`;
+      const row = rowOf({ ...still, file, error: still.failure?.message }, settings.threshold);
       rows.push(row);
       described.push({ ...row, polyps: still.regions });
       if (!still.answer) continue;
-      const [name, probability] = [unused(stem(still.name), taken), await still.probability()];
+      const probability = await still.probability();
       const picture = (await still.picture()) ?? blank(probability);
-      files.push([`masks/${name}.png`, await maskOf(probability, settings)]);
-      files.push([`overlays/${name}.png`, await overlayOf(picture, probability, settings)]);
+      files.push([`masks/${file}`, await maskOf(probability, settings)]);
+      files.push([`overlays/${file}`, await overlayOf(picture, probability, settings)]);
     }
     files.push(["results.csv", new Blob([csv(rows)])], ["results.json", new Blob([JSON.stringify(described, null, 2)])]);
     return zip(files);

@@ -3,7 +3,7 @@
 import { outlineAndFill } from "./overlay.js";
 import { address } from "./service.js";
 
-const COLUMNS = ["name", "polyps", "area_fraction", "presence", "presence_threshold", "threshold", "model", "error"];
+const COLUMNS = ["name", "file", "polyps", "area_fraction", "presence", "presence_threshold", "threshold", "model", "error"];
 
 export function save(blob, name) {
   const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(blob), download: name });
@@ -29,12 +29,13 @@ export function overlayOf(picture, probability, settings) {
   return png(canvas);
 }
 
-/** Return one picture's row for a table, from its name, regions, presence, threshold and model. */
-export function rowOf({ name, regions, presence, model, error }, threshold) {
+/** Return one picture's row for a table, from its name, the name of its mask, regions, presence, threshold and model. */
+export function rowOf({ name, file, regions, presence, model, error }, threshold) {
   if (error || !regions) return { name, error: error ?? "not segmented" };
   const area = regions.reduce((sum, { area_fraction }) => sum + area_fraction, 0);
   return {
     name,
+    file,
     polyps: regions.length,
     area_fraction: Number(area.toFixed(6)),
     presence: presence?.score,
