@@ -67,6 +67,8 @@ async def respond(
         read: Study = await asyncio.to_thread(study.read, data, limits.max_image_pixels)
         del data
         several = len(read.frames) > 1
+        if several and query.output == "maps":
+            raise InvalidParameter("output=maps needs an object with one frame; send such an object, or leave it out")
         if several and not large:
             held.enter_context(service.archives.place())
         deadline = call.set_deadline(ARCHIVE_TIMEOUT_SECONDS) if several else call.deadline
@@ -92,8 +94,8 @@ def _kind(request: Request, query: SegmentQuery, offered: Sequence[str]) -> str:
         kind = preferred(accept_of(request), (named, DICOM_TYPE)) or named
     else:
         kind = negotiated(request, offered)
-    if query.output == "maps" or (kind == DICOM_TYPE and query.output not in (None, "mask")):
-        raise InvalidParameter(f"output={query.output} is not available for DICOM here; leave it out, or accept PNG")
+    if kind == DICOM_TYPE and query.output not in (None, "mask"):
+        raise InvalidParameter(f"output={query.output} is not available as DICOM; leave it out, or accept another type")
     given = "omit_empty" if query.omit_empty else "segmentation_type" if query.segmentation_type else ""
     if given and kind != DICOM_TYPE:
         raise InvalidParameter(f"{given} applies to a DICOM Segmentation only; add Accept: {DICOM_TYPE}")

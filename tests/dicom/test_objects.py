@@ -26,6 +26,7 @@ from pydicom.uid import (
 )
 
 from service.dicom.jpeg_2000 import START as J2K_START
+from service.frames.side_outputs import SideOutputs
 from tests.support.dicom_objects import (
     DICOM,
     LOSSLESS,
@@ -178,10 +179,27 @@ async def test_what_cannot_be_segmented_is_refused_with_its_reason() -> None:
         assert (await sent(it, dicom(PICTURES[:1]))).status_code == 200
 
 
+async def test_a_single_frame_has_the_maps_of_its_picture_and_several_have_none(patched: Patches) -> None:
+    class White:
+        @staticmethod
+        def of(pixels: object) -> list[np.ndarray]:
+            return [np.full((352, 352), 255, np.uint8)] * 4
+
+    patched(SideOutputs, "_network", lambda *_: White)
+    async with serving() as it:
+        one = await sent(it, dicom(PICTURES[:1]), "?output=maps")
+        several = await sent(it, dicom(PICTURES), "?output=maps")
+        assert it.service.archives.working == 0
+    width, height = PICTURES[0].size
+    assert (one.status_code, one.headers["content-type"]) == (200, "image/png"), one.text
+    assert Image.open(io.BytesIO(one.content)).size == (4 * width, height)
+    assert (several.status_code, "an object with one frame" in several.json()["detail"]) == (422, True), several.text
+
+
 async def test_what_is_not_made_of_an_object_is_refused() -> None:
     async with serving() as it:
         for query, headers in (
-            ("?output=maps", {}),
+            ("?output=maps", {"accept": "application/dicom"}),
             ("?output=overlay", {"accept": "application/dicom"}),
             ("?omit_empty=1", {}),
         ):
