@@ -7,10 +7,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from PIL.Image import Transpose
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = tuple(sorted((ROOT / "service" / "samples").glob("polyp-*.jpg")))
 DATA = ROOT / "tests" / "data"
+# How a picture is stored that its EXIF orientation turns upright: the inverse of what CIPA DC-008 asks of viewers.
+STORED = {
+    1: None,
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_90,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_270,
+}
+ORIENTATION = 0x0112  # of EXIF
 
 Mask = npt.NDArray[np.bool_]
 
@@ -32,6 +45,14 @@ def encoded(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+def turned(picture: Image.Image, orientation: int, kind: str, **options: Any) -> bytes:
+    """Encode a picture as it is stored that an EXIF orientation, 1 to 8, turns upright."""
+    turn = STORED[orientation]
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    return encoded(picture if turn is None else picture.transpose(turn), kind, exif=exif, **options)
 
 
 def repeat_last_scan(jpeg: bytes, times: int) -> bytes:

@@ -6,27 +6,13 @@ from collections.abc import AsyncIterator
 import numpy as np
 import pytest
 from PIL import Image
-from PIL.Image import Transpose
 from PIL.PngImagePlugin import PngInfo
 
 from service.frames import codec
 from tests.support.cases.pictures import HEIGHT, ODD, WIDTH, white_boxes
-from tests.support.pictures import Mask, dice, encoded, mask_of
+from tests.support.pictures import Mask, dice, encoded, mask_of, turned
 from tests.support.predictors import RedPredictor
 from tests.support.serving import Running, serving
-
-# How a picture is stored that its EXIF orientation turns upright: the inverse of what CIPA DC-008 asks of viewers.
-STORED = {
-    1: None,
-    2: Transpose.FLIP_LEFT_RIGHT,
-    3: Transpose.ROTATE_180,
-    4: Transpose.FLIP_TOP_BOTTOM,
-    5: Transpose.TRANSPOSE,
-    6: Transpose.ROTATE_90,
-    7: Transpose.TRANSVERSE,
-    8: Transpose.ROTATE_270,
-}
-ORIENTATION = 0x0112
 
 
 @pytest.fixture
@@ -56,15 +42,11 @@ async def test_a_picture_is_segmented_alike_whatever_it_is_stored_as(
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
-@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("orientation", range(1, 9))
 async def test_the_mask_has_the_geometry_that_a_person_sees(
     running: Running, expected: Mask, orientation: int, kind: str
 ) -> None:
-    turn = STORED[orientation]
-    stored = white_boxes() if turn is None else white_boxes().transpose(turn)
-    exif = Image.Exif()
-    exif[ORIENTATION] = orientation
-    mask = await segmented(running, encoded(stored, kind, exif=exif))
+    mask = await segmented(running, turned(white_boxes(), orientation, kind))
     assert mask.shape == (HEIGHT, WIDTH)
     assert dice(mask, expected) > 0.97
 
@@ -83,14 +65,10 @@ async def test_an_orientation_that_only_xmp_states_turns_nothing_as_in_browsers(
     assert dice(mask, expected) > 0.97
 
 
-@pytest.mark.parametrize("orientation", STORED)
+@pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_large_jpeg_is_decoded_smaller_in_the_geometry_that_a_person_sees(orientation: int) -> None:
-    turn = STORED[orientation]
     large = white_boxes().resize((8 * WIDTH, 8 * HEIGHT))
-    exif = Image.Exif()
-    exif[ORIENTATION] = orientation
-    stored = encoded(large if turn is None else large.transpose(turn), "JPEG", exif=exif)
-    picture, whole = codec.to_rgb(stored, 10**7, least_side=HEIGHT)
+    picture, whole = codec.to_rgb(turned(large, orientation, "JPEG"), 10**7, least_side=HEIGHT)
     assert whole == large.size
     assert picture.size == (WIDTH, HEIGHT)
     difference = np.asarray(picture).astype(int) - np.asarray(white_boxes())
@@ -115,9 +93,7 @@ async def test_a_mask_has_the_size_of_a_large_picture_however_it_was_decoded(
 
 
 async def test_a_region_counts_in_pixels_of_the_upright_picture(running: Running, expected: Mask) -> None:
-    exif = Image.Exif()
-    exif[ORIENTATION] = 6
-    image = encoded(white_boxes().transpose(Transpose.ROTATE_90), exif=exif)
+    image = turned(white_boxes(), 6, "PNG")
     answer = await running.rest.post("/segment", content=image, params={"roi": "55,35,41,29"})
     mask = mask_of(answer.content)
     assert not mask[:35].any()

@@ -1,5 +1,7 @@
 import asyncio
+import base64
 import hashlib
+import io
 import json
 import os
 from collections.abc import AsyncIterator
@@ -11,12 +13,13 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from service.commands.video.writer import VideoWriter
 from service.runtime import load_predictor
 from service.settings import Settings
 from tests.support import browser
-from tests.support.pictures import SAMPLES
+from tests.support.pictures import SAMPLES, red_box, turned
 from tests.support.predictors import RedPredictor
 from tests.support.serving import Running, serving, until
 
@@ -93,6 +96,48 @@ async def test_the_four_side_outputs_are_shown_next_to_each_other(weights: Path)
         await opened.wait_for_selector("#maps:not([hidden])")
         widths = await opened.evaluate("[...document.querySelectorAll('.maps canvas')].map((map) => map.width)")
         assert widths == [568] * 4
+
+
+RED, BLUE = (20, 30, 140, 110), (200, 160, 300, 230)  # left, top, right, bottom
+OUTLINE = (64, 255, 96)
+THUMBNAILS = "[...document.querySelectorAll('#rows canvas')].map(({ width, height }) => [width, height])"
+
+
+def exif_last(png: bytes) -> bytes:
+    """Move the chunk eXIf of a PNG behind its pixels, where some viewers do not look for it."""
+    begin = png.index(b"eXIf") - 4
+    end = begin + 12 + int.from_bytes(png[begin : begin + 4])
+    return png[:begin] + png[end:-12] + png[begin:end] + png[-12:]
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "PNG with EXIF last", "WEBP"])
+async def test_a_picture_that_exif_turns_is_shown_upright_under_its_outline(kind: str) -> None:
+    upright = red_box(320, 240, RED)
+    upright.paste((0, 0, 255), BLUE)
+    files = {turn: turned(upright, turn, kind.split()[0], quality=95, lossless=True) for turn in range(2, 9)}
+    if "last" in kind:
+        files = {turn: exif_last(content) for turn, content in files.items()}
+    async with serving() as it, page(it) as opened:
+        for turn, content in files.items():
+            await opened.set_input_files("#file", {"name": f"{turn}.png", "mimeType": "", "buffer": content})
+            await segmented(opened)
+            async with opened.expect_download() as download:
+                await opened.click("#save-overlay")
+            saved = Image.open(await (await download.value).path()).convert("RGB")
+            canvas = Image.open(io.BytesIO(base64.b64decode((await opened.evaluate(SHOWN)).split(",")[1])))
+            for drawn in (saved, canvas.convert("RGB")):
+                assert drawn.size == upright.size, turn
+                pixels = np.asarray(drawn).astype(int)
+                rows, columns = np.nonzero((pixels == OUTLINE).all(axis=2))
+                around = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+                assert np.abs(np.subtract(around, RED)).max() <= 4, turn
+                beside = np.abs(pixels - np.asarray(upright))[:, RED[2] + 4 :]
+                assert beside.mean() < 2, turn
+        assert it.metric("pranet_decodes_total") == len(files) * (1 if kind == "JPEG" else 2)
+        several = [{"name": f"{turn}.png", "mimeType": "", "buffer": files[turn]} for turn in (6, 8)]
+        await opened.set_input_files("#file", several)
+        await playwright.expect(opened.locator("#gallery-summary")).to_have_text("2 pictures, 2 with a polyp")
+        assert await opened.evaluate(THUMBNAILS) == [[96, 72]] * 2
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,7 @@ export class Gallery {
     if (signal.aborted) return;
     try {
       await still.segment({ signal, waiting: this.on.waiting });
+      if (still.upright) await this.thumbnail(still);
       await this.judge(still, threshold());
     } catch (error) {
       still.failure = error;

@@ -131,7 +131,8 @@ async function choose(still) {
 async function showStill(still) {
   const { signal } = work;
   const probability = await still.probability();
-  const picture = shown?.picture ?? (await still.picture());
+  // What stands there already may not be upright.
+  const picture = (!still.upright && shown?.picture) || (await still.picture());
   if (signal.aborted || gallery.chosen !== still) return;
   const { name, presence, quality } = still;
   show({ name, still, picture: picture ?? blank(probability), probability, presence, quality });

@@ -5,6 +5,8 @@ import { ask } from "./service.js";
 
 const UNREADABLE = "This file cannot be read: open it again or, if it is a folder, the pictures inside it.";
 const SEVERAL = "This file has several frames: send it from a program, or with pranet segment.";
+const EXIF_OF_PNG_OR_WEBP = /^(.PNG.*?eXIf|RIFF.*?EXIF)/s;
+const PICTURE_ALONE = { output: "overlay", threshold: 1 }; // which nothing exceeds
 
 export class Still {
   constructor(file, name = file.name) {
@@ -27,16 +29,20 @@ export class Still {
       await answer.body.cancel(); // so that the service stops, too
       throw new Error(SEVERAL);
     }
-    this.answer = await answer.blob();
     this.presence = presenceOf(answer.headers.get("x-presence"));
     this.quality = answer.headers.get("x-quality")?.split(", ") ?? [];
     this.model = answer.headers.get("x-model");
     this.milliseconds = Math.round(performance.now() - began);
+    // Browsers turn a JPEG by its EXIF as the service does, but not every PNG and WebP.
+    if (EXIF_OF_PNG_OR_WEBP.test(new TextDecoder("latin1").decode(content))) {
+      this.upright = await (await ask(PICTURE_ALONE, content, options)).blob();
+    }
+    this.answer = await answer.blob();
   }
 
-  /** Return the upright picture, or null if this browser cannot show it. */
+  /** Return the picture, upright once it is segmented, or null if this browser cannot show it. */
   picture() {
-    return createImageBitmap(this.file).catch(() => null);
+    return createImageBitmap(this.upright ?? this.file).catch(() => null);
   }
 
   /** Return {width, height, levels}, which only a segmented picture has. */
