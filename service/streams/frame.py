@@ -32,7 +32,7 @@ class StreamFrame(Frame):
     expires: float | None = None  # deadline of the answer; loop time, seconds
     moment: float = 0.0  # what smoothing counts by, seconds; see ``Stream._accept``
     had_turn: bool = False  # of being processed; others were dropped while they waited for it
-    before: asyncio.Event | None = None  # ``off_device`` of the frame with the previous turn
+    before: tuple[asyncio.Event, ...] = ()  # ``off_device`` of frames with earlier turns that had not left it then
     off_device: asyncio.Event = field(default_factory=asyncio.Event)  # set once it has left the device or failed
     compared: asyncio.Event = field(default_factory=asyncio.Event)  # of a stream with reuse: set once it has been
     inferred: asyncio.Future[Inference] | None = None  # of a frame that later ones may be answered from

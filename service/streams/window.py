@@ -27,9 +27,8 @@ class Window:
         self._at_once = 1 if self._newest_only else size
         self._size = size
         self._waiting: deque[tuple[StreamFrame, asyncio.Future[Drop | None]]] = deque()
-        self._working = 0  # frames that have their turn and have not left the device
+        self._working: list[asyncio.Event] = []  # ``off_device`` of frames that have their turn, in its order
         self._held = 0  # frames that have their turn and whose answer was not read
-        self._last: asyncio.Event | None = None  # ``off_device`` of the frame with the last turn
 
     async def turn(self, frame: StreamFrame) -> Drop | None:
         """Wait for a frame's turn; return None once it has its turn, or why it is dropped."""
@@ -48,15 +47,15 @@ class Window:
             return Drop.DEADLINE if waiter.cancelled() else waiter.result()
 
     async def in_order(self, frame: StreamFrame) -> None:
-        """Wait until the frame with the previous turn has left the device or failed."""
-        if frame.before:
-            await frame.before.wait()
+        """Wait until every frame with an earlier turn has left the device or failed."""
+        for earlier in frame.before:  # not only the last: it may have failed while others are still on the device
+            await earlier.wait()
 
     def left_device(self, frame: StreamFrame) -> None:
         """Record that a frame has left the device or failed, so that the next one can begin; later calls do nothing."""
         if not frame.off_device.is_set():
             frame.off_device.set()
-            self._working -= 1
+            self._working.remove(frame.off_device)
             self._give_turns()
 
     def answer_taken(self) -> None:
@@ -65,11 +64,11 @@ class Window:
         self._give_turns()
 
     def _give_turns(self) -> None:
-        while self._working < self._at_once and self._held < self._size and (waiting := self._pop()):
+        while len(self._working) < self._at_once and self._held < self._size and (waiting := self._pop()):
             frame, waiter = waiting
-            self._working += 1
+            frame.had_turn, frame.before = True, tuple(self._working)
+            self._working.append(frame.off_device)
             self._held += 1
-            frame.had_turn, frame.before, self._last = True, self._last, frame.off_device
             waiter.set_result(None)
 
     def _pop(self) -> "tuple[StreamFrame, asyncio.Future[Drop | None]] | None":

@@ -660,13 +660,16 @@ async def test_raw_and_encoded_frames_give_the_same_mask_in_every_format(policy:
                 assert done.bits == b"\xff\xff\xff\xfc" * 20  # 30 pixels in 4 bytes a row
 
 
-async def test_frames_that_are_decoded_out_of_order_are_remembered_in_order(patched: Patches) -> None:
-    second_is_inferred = threading.Event()
+@pytest.mark.parametrize("between", [[], [PICTURE[:60]]], ids=["all are good", "one between cannot be decoded"])
+async def test_frames_that_are_decoded_out_of_order_are_remembered_in_order(
+    between: list[bytes], patched: Patches
+) -> None:
+    last_is_inferred = threading.Event()
     prepare, seen = frame_module.prepare, []
 
     def uneven(frame: Frame, *rest: object) -> None:
         if frame.source is PICTURE:  # the first frame
-            assert second_is_inferred.wait(PATIENCE)
+            assert last_is_inferred.wait(PATIENCE)
         prepare(frame, *rest)  # type: ignore[arg-type]
 
     class Recorded(TemporalFilter):
@@ -679,16 +682,16 @@ async def test_frames_that_are_decoded_out_of_order_are_remembered_in_order(patc
     async with bench() as it:
         it.predictor.open()
         sender, task = it.start(EVERY)
-        sender.put(0, PICTURE, capture_time_us=0)
-        sender.put(1, encoded(red=False), capture_time_us=40_000)
+        for number, picture in enumerate([PICTURE, *between, encoded(red=False)]):
+            sender.put(number, picture, capture_time_us=number * 40_000)
         sender.end()
-        await it.predictor.has_begun()  # the second: the first is not decoded yet
+        await it.predictor.has_begun()  # the last: the first is not decoded yet
         while not it.predictor.frames:  # noqa: ASYNC110
             await asyncio.sleep(0)
         for _ in range(50):
             await asyncio.sleep(0)
-        second_is_inferred.set()
+        last_is_inferred.set()
         await task
-        assert sender.outcomes == ["mask", "mask"]
+        assert [sender.outcomes[0], sender.outcomes[-1]] == ["mask", "mask"]
         assert seen == sorted(seen)
         assert len(seen) == 2

@@ -121,3 +121,14 @@ async def test_a_frame_waits_until_the_one_before_is_off_the_device_even_if_that
     first.leave_device()
     first.leave_device()  # a later call does nothing
     await ordered
+
+
+async def test_a_frame_that_fails_lets_no_later_one_overtake_those_before_it() -> None:
+    window = Window(Policy.EVERY, 3)
+    first, failing, last = await having(window), await having(window), await having(window)
+    failing.leave_device()
+    ordered = asyncio.create_task(window.in_order(last.frame))
+    await settled()
+    assert not ordered.done()
+    first.leave_device()
+    await ordered
