@@ -1,8 +1,8 @@
 """State that a stream keeps from frame to frame: smoothed logits, presence of a polyp, and the last picture.
 
 Smoothing is exponential over capture time, so that dropped frames do not change its time constant:
-``s += a * (logits - s)`` with ``a = 1 - exp(-dt / tau)``. It delays moving polyps by ``dt * (1 - a) / a``, the mean age
-of the logits in the sum. It restarts after a scene cut or a gap.
+``s += a * (logits - s)`` with ``a = 1 - exp(-dt / tau)``. It delays moving polyps by the mean age of the logits in the
+sum, which grows from 0 towards ``tau``: ``age = (1 - a) * (age + dt)``. It restarts after a scene cut or a gap.
 
 Hysteresis applies to presence: a polyp appears when the network's confidence exceeds the threshold by a margin, and
 disappears when it falls below the threshold by the same margin. In between, presence does not change. A polyp that is
@@ -53,6 +53,7 @@ class TemporalFilter:
         self._level = logit(threshold)
         self._present = False
         self._smooth: Floats | None = None
+        self._age = 0.0  # mean age of the logits in ``_smooth``, seconds
         self._still = Stillness()
         self._captured = -math.inf  # of the last frame, seconds
         self._scene: Pixels | None = None
@@ -95,11 +96,12 @@ class TemporalFilter:
 
     def _smoothed(self, logits: Floats, elapsed: float) -> tuple[Floats, float]:
         if self._smooth is None:
-            self._smooth = logits.copy()
+            self._smooth, self._age = logits.copy(), 0.0
             return logits, 0.0
         share = -math.expm1(-max(elapsed, 1e-3) / self._tau)
         self._smooth += share * (logits - self._smooth)
-        return self._smooth.copy(), max(elapsed, 1e-3) * (1 - share) / share
+        self._age = (1 - share) * (self._age + elapsed)
+        return self._smooth.copy(), self._age
 
     def _held(self, logits: Floats) -> Floats:
         """Apply hysteresis: an empty mask while no polyp is present, a mask that is not empty while one is."""

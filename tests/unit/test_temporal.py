@@ -47,12 +47,14 @@ def test_smoothing_approaches_a_step_with_its_time_constant_whatever_the_rate() 
     assert at_15_fps[0, 0] == pytest.approx(at_30_fps[0, 0], abs=1e-5)
 
 
-def test_smoothing_says_the_delay_that_it_adds() -> None:
-    memory = TemporalFilter(smoothing=0.2)
-    for number in range(3):
-        _, status = memory.update(scene(), WHOLE, flat(0), number * FRAME)
-    share = 1 - np.exp(-FRAME / 0.2)
-    assert status.added_delay == pytest.approx(FRAME * (1 - share) / share)
+def test_smoothing_says_the_delay_that_it_adds_from_the_first_frame_on_and_after_a_cut() -> None:
+    memory, delays = TemporalFilter(smoothing=0.2), []
+    for number, captured in enumerate(np.cumsum([0.0, 0.04, 0.04, 0.12, 0.0, 0.3] * 2)):
+        picture = scene(120 if number < 8 else 220)
+        logits, status = memory.update(picture, WHOLE, flat(captured), captured)  # the mean time of what is in it
+        assert status.added_delay == pytest.approx(captured - logits[0, 0], abs=1e-6)
+        delays.append(status.added_delay)
+    assert [number for number, delay in enumerate(delays) if not delay] == [0, 8]
 
 
 @pytest.mark.parametrize(
