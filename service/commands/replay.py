@@ -14,12 +14,16 @@ from service.commands.stream import follow, stream_config
 def run(arguments: argparse.Namespace) -> int:
     """Stream the recording again; return 1 if a mask differs or is missing, or if there was none to compare.
 
+    Under ``every``, frames that were dropped are left out: they would change the masks of those behind them.
+
     Raises:
         RecordingError: the folder holds no recording.
         RequestFailed: the server refuses the stream or cannot be reached.
 
     """
     lines = recording.read(arguments.recording)
+    if arguments.policy == "every":
+        lines = [line for line in lines if line["outcome"] in ("answered", "failed")]
     frames = recording.frames(arguments.recording, lines, hold=arguments.policy == "latest")
     recording.complete(arguments, arguments.recording)
     comparison = Comparison(arguments.recording, lines)

@@ -268,6 +268,28 @@ async def test_a_session_is_replayed_with_the_options_it_was_recorded_with(
         assert await asyncio.to_thread(main, [*again, *options]) == 0
 
 
+@pytest.mark.parametrize("options", [["--smoothing-ms", "300"], ["--hysteresis"], ["--reuse"]])
+async def test_frames_that_were_dropped_change_no_mask_of_a_replay(
+    options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, session = tmp_path / "in", tmp_path / "session"
+    folder.mkdir()
+    for number, shade in enumerate([170, *[129, 127] * 5]):
+        (folder / f"{number:02}.png").write_bytes(encoded(Image.new("RGB", (64, 48), (shade, 0, 0))))
+    async with serving() as it:
+        server = ["--server", target(it), "--policy", "every"]
+        recorded = ["stream", str(folder), *server, *options, "--record", str(session)]
+        assert await asyncio.to_thread(main, recorded) == 0
+        lines = [{"frame_id": 99, "captured": 0.0, "presented": 0.0, "age_ms": 0.0, "outcome": "lost"}]
+        for line in recording.read(session):  # as with a dropped frame, of no polyp, behind each
+            times = {name: line[name] + 0.01 for name in ("captured", "presented")}
+            lines += [line, {**line, **times, "frame_id": 99, "outcome": "stale"}]
+        (session / "frames" / "00000099.bin").write_bytes(encoded(Image.new("RGB", (64, 48), (80, 0, 0))))
+        (session / "answers.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+        assert await asyncio.to_thread(main, ["replay", str(session), *server]) == 0
+        assert "compared 11  identical 11" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     "config",
     ["{", "[]", "null", '{"threshold": "x"}', '{"roi": 1}', '{"reuse": null}', '{"smoothing_ms": true}', '{"fps": 5}'],
