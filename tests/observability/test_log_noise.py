@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import socket
 import struct
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -20,8 +21,9 @@ from PIL import Image
 from service import app
 from service.observability import logs
 from tests.support import processes
+from tests.support.certificates import Authority
 from tests.support.patching import Patches
-from tests.support.serving import Running, connected, serving, until
+from tests.support.serving import PATIENCE, Running, connected, serving, until
 
 FORM = {"content-type": "multipart/form-data; boundary=b"}
 HANDSHAKE = (
@@ -64,6 +66,11 @@ def logged(written: io.StringIO) -> list[str]:
     assert {line["logger"] for line in ours} == {"pranet.access"}
     assert not [line for line in ours if "exception" in line]
     return [line["message"] for line in ours]
+
+
+def of_libraries(log: Path) -> list[str]:
+    """Return the lines of a log that are not the service's."""
+    return [line for line in log.read_text().splitlines() if not re.match(r"\d{4}-\d\d-\d\d ", line)]
 
 
 @pytest.mark.parametrize("name", NO_MESSAGES)
@@ -152,8 +159,25 @@ def test_a_log_has_only_the_services_lines_whatever_libraries_say_of_a_picture(t
             for each in (bytes(damaged), two_widths)
         ]
     assert statuses == [422, 200]
-    others = [line for line in log.read_text().splitlines() if not re.match(r"\d{4}-\d\d-\d\d ", line)]
-    assert others == []
+    assert of_libraries(log) == []
+
+
+@pytest.mark.slow
+def test_a_log_has_only_the_services_lines_where_clients_of_grpc_speak_no_tls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GRPC_VERBOSITY", raising=False)  # this process has set it, too
+    authority, log = Authority(tmp_path), tmp_path / "log"
+    cert, key = authority.issue("127.0.0.1")
+    tls = ("--tls-cert", cert, "--tls-key", key)
+    with log.open("w") as stderr, processes.fake_server(*tls, stderr=stderr, ca=authority.pem) as server:
+        address, _, port = server.grpc_address.rpartition(":")
+        for sent in (b"GET / HTTP/1.1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"):
+            with socket.create_connection((address, int(port)), PATIENCE) as plain:
+                plain.sendall(sent)
+                while plain.recv(100):
+                    pass
+    assert of_libraries(log) == []
 
 
 def test_of_a_drain_that_was_cut_off_the_service_tells_and_uvicorn_does_not(written: io.StringIO) -> None:
