@@ -278,6 +278,22 @@ async def test_deadlines_and_ages_count_from_capture_by_whatever_clock(ahead: li
         it.check_identity()
 
 
+async def test_frames_that_a_stall_of_the_network_held_up_have_passed_their_deadline(patched: Patches) -> None:
+    now = 10_000.0  # seconds, of the service
+    patched("service.streams.stream.time", "monotonic", lambda: now)
+    async with bench() as it:
+        it.predictor.open()
+        sender, task = it.start(StreamOptions(deadline_ms=1000))
+        for number, (captured, received) in enumerate([(0, 0), (1, 7), (2, 7.1), (3, 7.2), (7.5, 7.5)]):
+            now = 10_000 + received
+            sender.put(number, capture_time_us=int(captured * 1_000_000))
+            await sender.answered(number + 1)
+        sender.end()
+        await task
+        assert sender.outcomes == ["mask", *[Drop.DEADLINE] * 3, "mask"]
+        it.check_identity()
+
+
 async def test_when_the_service_is_full_a_live_frame_is_dropped_as_overload() -> None:
     async with bench(places=1) as it:
         first, _ = it.start()

@@ -2,7 +2,7 @@ from itertools import pairwise
 
 import pytest
 
-from service.streams.capture_clock import JUMP_SECONDS, MEMORY_SECONDS, ClockMapping
+from service.streams.capture_clock import JUMP_SECONDS, MEMORY_SECONDS, STAYS_SECONDS, ClockMapping
 
 FRAME = 1 / 30  # seconds
 HOUR = 3600.0
@@ -40,8 +40,30 @@ def test_a_clock_that_steps_in_mid_stream_gives_the_same_ages(step: float) -> No
     assert stepped == pytest.approx(ages([0.0] * 15, delays), abs=1e-6)
 
 
-def test_a_clock_that_stood_still_is_taken_for_a_jump() -> None:
-    assert ages([0.0] * 3 + [-JUMP_SECONDS - 1] * 3, [0.02] * 6, fps=0.1) == pytest.approx([0] * 6)
+@pytest.mark.parametrize("fps", [0.1, 10])
+@pytest.mark.parametrize("jitter", [0.0, 0.04])
+def test_a_clock_that_stood_still_is_taken_for_a_jump_when_its_frames_stay_late(fps: float, jitter: float) -> None:
+    late = JUMP_SECONDS + 1
+    delays = [0.02] * 3 + [0.02 + late + jitter * (number % 3 == 0) for number in range(50)]
+    until = 3 + max(1, int(STAYS_SECONDS * fps))
+    found = ages([0.0] * 53, delays, fps)
+    assert found[3:until] == pytest.approx([late] * (until - 3), abs=0.05)
+    assert found[until + 1 :] == pytest.approx([0] * (52 - until), abs=0.05)
+
+
+@pytest.mark.parametrize(
+    "late",
+    [[6.0] * 3, [7 - number / 10 for number in range(70)], [20 - number / 20 for number in range(400)]],
+    ids=["a few", "all at once", "by and by"],
+)
+def test_frames_that_a_stall_of_the_network_held_up_are_older_by_that_time(late: list[float]) -> None:
+    delays = [0.02 + more for more in (0, 0, 0, *late, 0, 0, 0)]
+    assert ages([0.0] * len(delays), delays, fps=10) == pytest.approx([0, 0, 0, *late, 0, 0, 0])
+
+
+def test_a_clock_that_stands_still_twice_is_followed() -> None:
+    delays = [0.02] * 3 + [6.02] * 3 + [12.02] * 50
+    assert ages([0.0] * 56, delays, fps=10)[40:] == pytest.approx([0] * 16)
 
 
 def test_a_long_delay_of_the_network_is_no_jump() -> None:
