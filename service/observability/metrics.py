@@ -82,7 +82,7 @@ class Metrics:
         )
         self.request_duration = Histogram(
             "pranet_request_duration_seconds",
-            "Time from a request's arrival to its answer.",
+            "Time from a request's arrival to its answer, or to the end of a stream.",
             ("transport",),
             buckets=SECONDS,
             registry=registry,

@@ -88,6 +88,27 @@ def test_the_queries_about_a_gpu_fit_the_series_that_a_gpu_has(tmp_path: Path) -
     promtool("test", "rules", "gpu.yml", folder=tmp_path)
 
 
+@needs_prometheus
+def test_the_time_to_an_answer_is_not_that_of_streams_which_last_for_minutes(tmp_path: Path) -> None:
+    name = "pranet_request_duration_seconds_bucket"
+    series = [
+        {"series": f'{name}{{transport="{transport}",le="{edge}"}}', "values": "0+60x8"}
+        for transport in ("rest", "grpc", "grpc-stream", "websocket")
+        for edge in ("1", "+Inf")
+    ]
+    cases = [
+        {
+            "expr": filled(query, ""),
+            "eval_time": "2m",
+            "exp_samples": [{"labels": f'{{transport="{each}"}}', "value": value} for each in ("rest", "grpc")],
+        }
+        for value, query in zip((0.5, 0.99), [query for _, query in QUERIES if name in query], strict=True)
+    ]
+    test = {"tests": [{"interval": "15s", "input_series": series, "promql_expr_test": cases}]}
+    (tmp_path / "times.yml").write_text(yaml.safe_dump(test))
+    promtool("test", "rules", "times.yml", folder=tmp_path)
+
+
 def test_a_gpu_that_does_not_answer_is_no_error() -> None:
     absent = "cuda:99"
     assert math.isnan(device_metrics.memory_used(absent))
