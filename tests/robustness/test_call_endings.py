@@ -48,6 +48,11 @@ async def a_message_of_a_stream_that_the_transport_cuts_off(hold: Held) -> None:
     assert await status(anext(aiter(call))) is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
+async def more_metadata_than_the_transport_takes(hold: Held) -> None:
+    call = hold.stub.Segment(pb.SegmentRequest(image=PICTURE), metadata=[("x-long", "b" * 40_000)])
+    assert await status(call) is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
 async def leaves_before_its_message(hold: Held) -> None:
     call = hold.it.channel.stream_unary(SEGMENT)()
     await call.wait_for_connection()
@@ -116,6 +121,7 @@ ENDINGS: dict[Callable[[Held], Awaitable[None]], tuple[str, str, str]] = {
     no_message: ("grpc", "INVALID_ARGUMENT", "invalid-request"),
     a_message_that_the_transport_cuts_off: ("grpc", "CANCELLED", "client-left"),
     a_message_of_a_stream_that_the_transport_cuts_off: ("grpc-stream", "CANCELLED", "client-left"),
+    more_metadata_than_the_transport_takes: ("grpc", "CANCELLED", "client-left"),
     leaves_before_its_message: ("grpc", "CANCELLED", "client-left"),
     leaves_at_work: ("grpc", "CANCELLED", "client-left"),
     leaves_a_stream: ("grpc-stream", "CANCELLED", "client-left"),
