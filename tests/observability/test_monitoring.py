@@ -47,7 +47,7 @@ QUERIES = [(panel["title"], target["expr"]) for panel in PANELS for target in pa
 GPU_QUERIES = [(title, query) for title, query in QUERIES if "pranet_gpu_" in query]
 FILES = {"PranetTokensFile", "PranetCertificateFiles", "PranetWeightsFile", "PranetCertificateEnds", "PranetTokenEnds"}
 PROCESSES = {"PranetProcessDown", "PranetProcessEnds"}
-ENDINGS = {"PranetDown", "PranetNotReady"} | FILES | PROCESSES
+ENDINGS = {"PranetDown", "PranetAbsent", "PranetNotReady"} | FILES | PROCESSES
 SCRAPES = 60  # seconds before a Prometheus that scrapes every second must have seen what happened
 
 needs_prometheus = pytest.mark.skipif(not shutil.which("promtool"), reason="no Prometheus (apt install prometheus)")
@@ -72,6 +72,21 @@ def test_prometheus_takes_its_configuration_and_every_alert_fires_for_its_cause_
     cases = [case for test in tests for case in test["alert_rule_test"]]
     assert {case["alertname"] for case in cases if case.get("exp_alerts")} == ALERTS
     assert {case["alertname"] for case in cases if not case.get("exp_alerts")} == ALERTS
+
+
+@needs_prometheus
+def test_in_kubernetes_prometheus_finds_the_pods_under_the_name_that_alerts_look_for(tmp_path: Path) -> None:
+    (job,) = yaml.safe_load((PROMETHEUS / "kubernetes.yml").read_text())["scrape_configs"]
+    assert job.pop("kubernetes_sd_configs") == [{"role": "pod"}]  # which Debian's promtool does not know
+    (tmp_path / "job.yml").write_text(yaml.safe_dump({"scrape_configs": [job]}))
+    promtool("check", "config", "job.yml", folder=tmp_path)
+    (down,) = [rule["expr"] for rule in RULES if rule["alert"] == "PranetDown"]
+    assert down.startswith(f'up{{job="{job["job_name"]}"}}')
+    manifest = next(yaml.safe_load_all((ROOT / "docker" / "kubernetes" / "pranet.yaml").read_text()))
+    pod = manifest["spec"]["template"]
+    (kept,) = [rule["regex"] for rule in job["relabel_configs"] if rule.get("action") == "keep"]
+    names = [f"{pod['metadata']['labels']['app']};{port['name']}" for port in pod["spec"]["containers"][0]["ports"]]
+    assert [name for name in names if re.fullmatch(kept, name)] == ["pranet;http"]
 
 
 @needs_prometheus
