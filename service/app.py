@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     group, alive = group_of(settings, settings.processes), None
     if settings.processes > 1:
         kept, settings = _reserved(settings)
-        alive = supervise(group)  # returns in each process of the group
+        alive = supervise(group, settings.drain_seconds)  # returns in each process of the group
         for each in kept:
             each.close()  # the parent keeps them
         # A process that moves between cores takes a tenth more processor time for a frame.

@@ -6,6 +6,7 @@ process forks. What it has imported, its children share.
 
 import gc
 import logging
+import math
 import os
 import signal
 import time
@@ -19,13 +20,18 @@ HUNG_LOOKS = 12  # after which it is killed
 LOAD_SECONDS = 600.0  # for a replacement to load its weights and warm up; the slowest device needs a small part of it
 STEADY_SECONDS = 60.0  # a process that ends later than this is replaced at once
 MOST_SECONDS = 60.0  # between two replacements of a process
+END_SECONDS = 8.0  # after the drain, for a process to send its last errors and spans; then it is killed
 MOST_ENDS = 7  # that are counted: from then on MOST_SECONDS is the wait
 
 log = logging.getLogger(__name__)
 
 
-def supervise(group: Group) -> int:
+def supervise(group: Group, drain_seconds: float) -> int:
     """Fork the processes of a group and watch them.
+
+    Args:
+        group: what the processes share.
+        drain_seconds: how long a process that is to end may drain; it is killed ``END_SECONDS`` later.
 
     Returns:
         In each forked process: a file that ends when the parent does. The parent itself exits, with 0 if all processes
@@ -37,7 +43,7 @@ def supervise(group: Group) -> int:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
     gc.collect()
     gc.freeze()  # a collection would write to these objects, whose pages are shared
-    supervisor = Supervisor(group)
+    supervisor = Supervisor(group, drain_seconds)
     index = supervisor.run()
     if index is None:
         logging.shutdown()
@@ -52,9 +58,10 @@ def supervise(group: Group) -> int:
 class Supervisor:
     """Starts the first process, and the others once it is ready: they find the converted network in the cache."""
 
-    def __init__(self, group: Group) -> None:
+    def __init__(self, group: Group, drain_seconds: float) -> None:
         self.code = 0
         self._group = group
+        self._patience = drain_seconds + END_SECONDS
         self._running: dict[int, int] = {}  # process id -> index
         self._began: dict[int, float] = {}  # index -> start, seconds
         self._seen: dict[int, tuple[int, int]] = {}  # index -> signs of life, and looks at which there were no more
@@ -62,6 +69,7 @@ class Supervisor:
         self._due = {0: 0.0}  # index -> when to start, seconds
         self._ends = dict.fromkeys(range(group.size), 0)  # index -> ends in a row, each soon after the start
         self._stopping = False
+        self._kill_at = math.inf  # seconds, what is left once all have been told to end
         self._had_terminal = os.isatty(0)
 
     def run(self) -> int | None:
@@ -70,10 +78,12 @@ class Supervisor:
             now = time.monotonic()
             if now - self._looked >= LOOK_SECONDS:
                 self._look(now)
+            if now >= self._kill_at:
+                self._kill_what_is_left()
             for index in [each for each, moment in self._due.items() if moment <= now]:
                 if self._fork(index):
                     return index
-            until = min([self._looked + LOOK_SECONDS, *self._due.values()])
+            until = min([self._looked + LOOK_SECONDS, self._kill_at, *self._due.values()])
             received = signal.sigtimedwait(WATCHED, max(0.0, until - now))
             if received is not None:
                 self._receive(signal.Signals(received.si_signo))
@@ -142,9 +152,16 @@ class Supervisor:
 
     def _stop(self) -> None:
         self._stopping = True
+        self._kill_at = time.monotonic() + self._patience
         self._due.clear()
         self._group.drain()
         self._pass_on(signal.SIGTERM)
+
+    def _kill_what_is_left(self) -> None:
+        self._kill_at = math.inf
+        for process, index in self._running.items():
+            log.error("process %d (pid %d) has not ended after %g s; it is killed", index, process, self._patience)
+        self._pass_on(signal.SIGKILL)
 
     def _pass_on(self, number: signal.Signals) -> None:
         for process in self._running:

@@ -213,6 +213,17 @@ def test_a_second_signal_ends_all_at_once() -> None:
         until(lambda: not any(map(is_alive, served)))
 
 
+def test_a_process_that_does_not_end_is_killed_and_named(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    options = ("--processes", 2, "--drain-seconds", 0)
+    with log.open("w") as stderr, processes.fake_server(*options, stderr=stderr, END_SECONDS="1") as server:
+        stopped = children(server)[0]
+        os.kill(stopped, signal.SIGSTOP)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(IN_TIME) == 128 + signal.SIGKILL
+    assert f"(pid {stopped}) has not ended after 1 s; it is killed" in log.read_text()
+
+
 def statuses(server: Server, path: str, tokens: list[str]) -> list[int]:
     with contextlib.ExitStack() as open_:
         clients = [

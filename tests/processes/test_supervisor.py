@@ -44,7 +44,7 @@ def beat(group: Group, index: int) -> None:
 
 
 def test_a_process_that_always_ends_is_tried_again_every_minute_for_ever(group: Group) -> None:
-    watching = Supervisor(group)
+    watching = Supervisor(group, 0.0)
     watching._began[1] = time.monotonic()
     waits = []
     for _ in range(ENDS):
@@ -58,7 +58,7 @@ def test_a_process_that_cannot_be_forked_is_tried_again(group: Group, patched: P
     def no_memory() -> int:
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
-    watching = Supervisor(group)
+    watching = Supervisor(group, 0.0)
     watching._due[1] = 0.0
     patched(module.os, "fork", no_memory)
     assert not watching._fork(1)
@@ -69,7 +69,7 @@ def test_a_process_that_cannot_be_forked_is_tried_again(group: Group, patched: P
 def test_a_process_without_a_sign_of_life_counts_as_not_ready_and_is_killed_later(
     group: Group, child: "subprocess.Popen[bytes]"
 ) -> None:
-    watching = Supervisor(group)
+    watching = Supervisor(group, 0.0)
     watching._running[child.pid] = 1
     watching._look(0.0)
     for look in range(1, SUSPECT_LOOKS):
@@ -87,7 +87,7 @@ def test_a_process_without_a_sign_of_life_counts_as_not_ready_and_is_killed_late
 
 
 def test_a_process_that_gives_signs_of_life_is_left_alone(group: Group, child: "subprocess.Popen[bytes]") -> None:
-    watching = Supervisor(group)
+    watching = Supervisor(group, 0.0)
     watching._running[child.pid] = 1
     for _ in range(3 * HUNG_LOOKS):
         watching._look(0.0)
@@ -101,7 +101,7 @@ def test_a_replacement_that_never_loads_is_killed(
     seconds: float, code: int | None, group: Group, child: "subprocess.Popen[bytes]"
 ) -> None:
     group.leave(1)
-    watching = Supervisor(group)
+    watching = Supervisor(group, 0.0)
     watching._running[child.pid] = 1
     watching._began[1] = 100.0
     watching._look(100.0 + seconds)
@@ -114,7 +114,7 @@ def test_a_replacement_that_never_loads_is_killed(
 def test_a_process_that_ends_by_the_signal_before_it_serves_does_not_count(
     group: Group, child: "subprocess.Popen[bytes]"
 ) -> None:
-    watching = Supervisor(group)
+    watching = Supervisor(group, 0.0)
     watching._running[child.pid] = 1
     watching._stop()
     until(lambda: not watching._reap() and not watching._running)
@@ -122,7 +122,7 @@ def test_a_process_that_ends_by_the_signal_before_it_serves_does_not_count(
 
 
 def test_no_process_starts_once_all_have_been_told_to_end(group: Group) -> None:
-    watching = Supervisor(group)
+    watching = Supervisor(group, 0.0)
     watching._began[0] = 0.0
     watching._stop()
     watching._receive(signal.SIGUSR1)

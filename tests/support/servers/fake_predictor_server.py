@@ -13,6 +13,7 @@ from model.transforms import Pixels
 from service import app, runtime
 from service.commands import main as cli
 from service.observability.metrics import Metrics
+from service.processes import supervisor
 from tests.support.patching import patching
 from tests.support.predictors import RedPredictor
 
@@ -57,6 +58,8 @@ with patching() as patched:
         patched(runtime, "Metrics", MetricsWithMemory)
     patched(app, "load_predictor", lambda settings: RedPredictor(hang))
     patched(runtime, "_hang_seconds", lambda settings: HANG_SECONDS)
+    if "END_SECONDS" in os.environ:
+        patched(supervisor, "END_SECONDS", float(os.environ["END_SECONDS"]))
     if "TRIM_MARK" in os.environ:
         patched(app, "trim_later", lambda: Path(os.environ["TRIM_MARK"]).touch())
     code = cli.main()
