@@ -27,7 +27,7 @@ from service.http import server as http_server
 from service.memory import limit_freed_memory, trim_later
 from service.oip import rpc as oip
 from service.processes.group import LOADING, Group
-from service.processes.supervisor import supervise
+from service.processes.supervisor import CANNOT_START, supervise
 from service.readiness import INFERENCE_DEAD, Phase
 from service.rest import routes
 from service.rpc import server as rpc
@@ -38,7 +38,6 @@ from service.tasks import until_first_ends
 
 CUT_OFF_SECONDS = 1.0  # for the errors of calls that are cut off to reach their clients
 SAMPLE = SAMPLES / "polyp-1.jpg"
-CANNOT_START = 2  # exit code
 
 log = logging.getLogger(__name__)
 

@@ -13,6 +13,7 @@ import time
 
 from service.processes.group import Group, State
 
+CANNOT_START = 2  # exit code of a process that has told why it cannot start
 WATCHED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1)
 LOOK_SECONDS = 5.0  # between two looks for signs of life, which a process gives every second
 SUSPECT_LOOKS = 3  # without one, after which a process counts as not ready
@@ -184,9 +185,16 @@ class Supervisor:
             self.code = max(self.code, code)
         elif self._running and self._group.started:
             self._replace(index, process, code)
-        else:  # nothing is left that serves, or the start has failed
+        else:
+            self._log_failure(index, process, code)
             self.code = code
             self._stop()
+
+    def _log_failure(self, index: int, process: int, code: int) -> None:
+        if self._group.started:
+            log.error("process %d (pid %d) ended with %d; no process is left", index, process, code)
+        elif code != CANNOT_START:
+            log.error("process %d (pid %d) ended with %d; the start has failed, and all end", index, process, code)
 
     def _replace(self, index: int, process: int, code: int) -> None:
         steady = time.monotonic() - self._began[index] >= STEADY_SECONDS

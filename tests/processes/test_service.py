@@ -20,7 +20,7 @@ from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service.access.tokens import Token, digest_of
 from tests.support import processes
 from tests.support.pictures import encoded, mask_of, red_box
-from tests.support.processes import CONNECTIONS, Server, children, pranet
+from tests.support.processes import CONNECTIONS, Server, children, children_of, pranet
 
 pytestmark = pytest.mark.slow
 
@@ -222,6 +222,24 @@ def test_a_process_that_does_not_end_is_killed_and_named(tmp_path: Path) -> None
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(IN_TIME) == 128 + signal.SIGKILL
     assert f"(pid {stopped}) has not ended after 1 s; it is killed" in log.read_text()
+
+
+def test_a_process_that_is_killed_during_the_start_is_named(tmp_path: Path) -> None:
+    with processes.starting("--processes", 2, weights=tmp_path / "weights") as parent:
+        (first,) = children_of(parent)
+        os.kill(first, signal.SIGKILL)
+        _, log = parent.communicate(timeout=IN_TIME)
+        assert parent.returncode == 128 + signal.SIGKILL
+    assert f"process 0 (pid {first}) ended with 137; the start has failed, and all end" in log
+
+
+def test_the_last_process_that_is_killed_is_named(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with log.open("w") as stderr, processes.fake_server("--processes", 2, stderr=stderr) as server:
+        for each in children(server):
+            os.kill(each, signal.SIGKILL)
+        assert server.process.wait(IN_TIME) == 128 + signal.SIGKILL
+    assert "ended with 137; no process is left" in log.read_text()
 
 
 def statuses(server: Server, path: str, tokens: list[str]) -> list[int]:

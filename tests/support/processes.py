@@ -7,6 +7,7 @@ import ssl
 import subprocess
 import sys
 import sysconfig
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,9 +93,39 @@ async def clients(server: Server) -> AsyncIterator[tuple[httpx.AsyncClient, grpc
         yield rest, channel
 
 
+@contextlib.contextmanager
+def starting(
+    *arguments: object, weights: Path, program: Sequence[object] = PROGRAM
+) -> Iterator["subprocess.Popen[str]"]:
+    """Start ``pranet serve``, which inside the block reads weights that never come."""
+    os.mkfifo(weights)
+    command = _command(("serve", *USUAL, "--device", "cpu", "--weights", weights, *arguments), program)
+    with subprocess.Popen(command, cwd=ROOT, env=_environment({}), text=True, stderr=subprocess.PIPE) as process:
+        try:
+            with open(_read_by_another(weights), "wb"):
+                yield process
+        finally:
+            process.kill()
+
+
+def _read_by_another(fifo: Path) -> int:
+    """Wait until a process reads a FIFO; return the end to write to."""
+    end = time.monotonic() + START_SECONDS
+    while True:
+        with contextlib.suppress(OSError):  # nobody reads it yet
+            return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
 def children(server: Server) -> list[int]:
     """Return the ids of the processes that serve where it has several, in the order of their starts."""
-    pid = server.process.pid
+    return children_of(server.process)
+
+
+def children_of(process: "subprocess.Popen[str]") -> list[int]:
+    """Return the ids of the processes that a process has started, in this order."""
+    pid = process.pid
     return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
