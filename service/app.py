@@ -9,9 +9,11 @@ import gc
 import logging
 import os
 import shlex
+import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 
 import uvloop
 
@@ -76,6 +78,8 @@ def run(arguments: argparse.Namespace) -> int:
     limit_freed_memory()
     try:
         code = uvloop.run(_serve(settings, group, alive))
+    except KeyboardInterrupt:  # during the start
+        code = 128 + signal.SIGINT
     except UserError as error:
         if alive is None or not group.started:
             raise
@@ -84,6 +88,14 @@ def run(arguments: argparse.Namespace) -> int:
     logging.shutdown()
     # A normal interpreter exit would wait for a hung device thread, or crash when that thread returns during the exit.
     os._exit(code)
+
+
+class _Threads(ThreadPoolExecutor):
+    """Threads for ``asyncio.to_thread``. One that hangs, as on a file of a lost disk, does not hold the end up."""
+
+    def shutdown(self, *_: object, **__: object) -> None:
+        """Return at once; the event loop, which calls this at its end, would wait for each thread."""
+        super().shutdown(wait=False)
 
 
 def _check(settings: Settings) -> None:
@@ -113,6 +125,7 @@ def _reserved(settings: Settings) -> tuple[list[socket.socket], Settings]:
 
 async def _serve(settings: Settings, group: Group, alive: int | None) -> int:
     """Serve in this process; ``alive`` is a file that ends when the parent does, if there is one."""
+    asyncio.get_running_loop().set_default_executor(_Threads())
     stop, reload = asyncio.Event(), asyncio.Event()
     reload_on_sighup(stop, reload)
     if alive is not None:

@@ -194,6 +194,26 @@ def test_a_setting_that_cannot_work_ends_the_start_with_2_and_one_line_before_an
     assert "weights" not in line
 
 
+@pytest.mark.slow
+def test_ctrl_c_ends_a_start_at_once_that_waits_for_a_file(tmp_path: Path) -> None:
+    with processes.starting(weights=tmp_path / "weights") as process:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE) == 128 + signal.SIGINT
+
+
+@pytest.mark.slow
+async def test_a_file_that_never_answers_does_not_hold_the_end_up(tmp_path: Path) -> None:
+    weights = tmp_path / "weights"
+    os.mkfifo(weights)
+    with processes.fake_server("--weights", weights, "--drain-seconds", 1) as server:
+        async with clients(server) as (rest, _), asyncio.timeout(PATIENCE):
+            asked = asyncio.create_task(rest.post("/segment?output=maps", content=IMAGE))
+            with os.fdopen(await asyncio.to_thread(processes.read_by_another, weights), "wb"):
+                server.process.send_signal(signal.SIGTERM)
+                assert (await asked).status_code == 503
+                assert await asyncio.to_thread(server.process.wait, PATIENCE) == 1
+
+
 async def segmented(stub: pb_grpc.SegmentationServiceStub) -> None:
     await stub.Segment(pb.SegmentRequest(image=HANGING))
 

@@ -102,13 +102,13 @@ def starting(
     command = _command(("serve", *USUAL, "--device", "cpu", "--weights", weights, *arguments), program)
     with subprocess.Popen(command, cwd=ROOT, env=_environment({}), text=True, stderr=subprocess.PIPE) as process:
         try:
-            with open(_read_by_another(weights), "wb"):
+            with open(read_by_another(weights), "wb"):
                 yield process
         finally:
             process.kill()
 
 
-def _read_by_another(fifo: Path) -> int:
+def read_by_another(fifo: Path) -> int:
     """Wait until a process reads a FIFO; return the end to write to."""
     end = time.monotonic() + START_SECONDS
     while True:
