@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Collection, Sequence
+from types import FrameType
 
 from model.errors import UserError, how_to_install
 from pranet_client.errors import ClientError
@@ -43,6 +44,9 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells count
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; errors that the user can fix are one line on standard error."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if argv is None and os.getpid() == 1:
+        # The kernel drops a SIGTERM to the first process of a container unless that process handles it.
+        signal.signal(signal.SIGTERM, _end)
     if argv is None and words[:1] == ["serve"]:
         # A SIGHUP would end the process until ``serve`` handles it, which is some imports later: it waits so long.
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
@@ -73,6 +77,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     return code
+
+
+def _end(number: int, _: FrameType | None) -> None:
+    os._exit(128 + number)
 
 
 def parser_of(flagged: Collection[str]) -> argparse.ArgumentParser:

@@ -52,6 +52,7 @@ def supervise(group: Group, drain_seconds: float) -> int:
     os.close(held)
     group.enter(index, parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent passes on what it means
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the parent may be the first process of a container, and handle it
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return alive
 

@@ -27,6 +27,7 @@ from service.batching.batcher import MAX_ABANDONED
 from tests.support import processes
 from tests.support.pictures import SAMPLES, encoded, mask_of
 from tests.support.processes import clients, pranet
+from tests.support.servers.name_server import namespaces
 from tests.support.serving import PATIENCE, serving
 from tests.support.streaming import CONFIG, frame
 from tests.support.websocket import packed
@@ -199,6 +200,17 @@ def test_ctrl_c_ends_a_start_at_once_that_waits_for_a_file(tmp_path: Path) -> No
     with processes.starting(weights=tmp_path / "weights") as process:
         process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE) == 128 + signal.SIGINT
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not namespaces(), reason="this machine lets nobody make a first process")
+@pytest.mark.parametrize(("number", "code"), [(1, 128 + signal.SIGTERM), (2, 0)])
+def test_sigterm_ends_the_start_of_the_first_process_of_a_container(number: int, code: int, tmp_path: Path) -> None:
+    program = ("unshare", "--map-root-user", "--pid", "--fork", "--kill-child", *processes.PROGRAM)
+    with processes.starting("--processes", number, weights=tmp_path / "weights", program=program) as unshared:
+        (first,) = processes.children_of(unshared)
+        os.kill(first, signal.SIGTERM)
+        assert unshared.wait(PATIENCE) == code
 
 
 @pytest.mark.slow
