@@ -2,14 +2,13 @@
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import socket
 import struct
 from collections.abc import Callable, Iterator, Sequence
 
-HEAD = struct.Struct("QQ")  # where the text starts, and its length
-STARTS = (4096, 2**32)  # a text is written beside the one before it; the file is sparse
+HEAD = struct.Struct("QQ")  # how many texts have been written, and the length of the last one
+STARTS = (4096, 2**32)  # where texts start, in turn: each is written beside the one before it; the file is sparse
 ASK, ANSWER = b"?", b"!"
 
 
@@ -33,22 +32,27 @@ class Snapshots:
             bell.close()
 
     def read(self, index: int) -> bytes:
-        """Return the last text of a process; empty if there is none."""
+        """Return the last text of a process; empty if there is none.
+
+        It needs no lock, which a process that is stopped would keep: while the head stays as it is, so does the text.
+        """
         file = self._files[index]
-        with _locked(file, fcntl.LOCK_SH):
-            start, length = HEAD.unpack(os.pread(file, HEAD.size, 0))
-            return os.pread(file, length, start)
+        head = os.pread(file, HEAD.size, 0)
+        while True:
+            count, length = HEAD.unpack(head)
+            text = os.pread(file, length, STARTS[count % 2])
+            before, head = head, os.pread(file, HEAD.size, 0)
+            if head == before:
+                return text
 
     def write(self, index: int, text: bytes) -> None:
         """Replace the text of this process, wholly or not at all."""
         file = self._files[index]
-        with _locked(file, fcntl.LOCK_EX):
-            before, _ = HEAD.unpack(os.pread(file, HEAD.size, 0))
-            start = STARTS[before == STARTS[0]]
-            written = 0
-            while written < len(text):
-                written += os.pwrite(file, text[written:], start + written)
-            os.pwrite(file, HEAD.pack(start, len(text)), 0)
+        count = 1 + HEAD.unpack(os.pread(file, HEAD.size, 0))[0]
+        written = 0
+        while written < len(text):
+            written += os.pwrite(file, text[written:], STARTS[count % 2] + written)
+        os.pwrite(file, HEAD.pack(count, len(text)), 0)
 
     @contextlib.contextmanager
     def answering(self, index: int, text: Callable[[], bytes]) -> Iterator[None]:
@@ -88,12 +92,3 @@ class Snapshots:
     def _ring(self, index: int, kind: bytes, sender: int) -> None:
         with contextlib.suppress(BlockingIOError):  # it hears nothing, and has been asked often enough
             self._bells[index][0].send(struct.pack("cB", kind, sender))
-
-
-@contextlib.contextmanager
-def _locked(file: int, kind: int) -> Iterator[None]:
-    fcntl.lockf(file, kind)
-    try:
-        yield
-    finally:
-        fcntl.lockf(file, fcntl.LOCK_UN)

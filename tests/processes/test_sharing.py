@@ -2,7 +2,10 @@
 
 import asyncio
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,7 +21,10 @@ from service.processes.group import Group, State
 from service.processes.snapshots import Snapshots
 from service.readiness import Phase, Readiness
 from tests.support.patching import Patches
+from tests.support.pictures import ROOT
 from tests.support.serving import serving
+
+IN_TIME = 20.0  # seconds
 
 
 @pytest.fixture
@@ -171,6 +177,34 @@ def test_a_text_is_replaced_wholly_whatever_its_length() -> None:
     for text in (b"a" * 100_000, b"b", b"", b"c" * 200_000):
         snapshots.write(0, text)
         assert snapshots.read(0) == text
+    snapshots.close()
+
+
+HALTING = """
+import os, signal, sys
+from service.processes.snapshots import Snapshots
+
+class Halting(bytes):
+    def __getitem__(self, part):
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return bytes(self)[part]
+
+snapshots = Snapshots(2)
+snapshots._files = [int(each) for each in sys.argv[1:]]
+snapshots.write(1, Halting(b"new"))
+"""
+
+
+def test_a_process_that_is_stopped_while_it_writes_holds_up_nobody_who_reads() -> None:
+    snapshots = Snapshots(2)
+    snapshots.write(1, b"old")
+    command = [sys.executable, "-c", HALTING, *map(str, snapshots._files)]
+    with ThreadPoolExecutor() as pool, subprocess.Popen(command, pass_fds=snapshots._files, cwd=ROOT) as writer:
+        try:
+            assert os.WIFSTOPPED(os.waitpid(writer.pid, os.WUNTRACED)[1])
+            assert pool.submit(snapshots.read, 1).result(IN_TIME) == b"old"
+        finally:
+            writer.kill()
     snapshots.close()
 
 
