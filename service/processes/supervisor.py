@@ -36,7 +36,7 @@ def supervise(group: Group, drain_seconds: float) -> int:
 
     Returns:
         In each forked process: a file that ends when the parent does. The parent itself exits, with 0 if all processes
-        have, else with the largest of their exit codes.
+        do that run when it is stopped, else with the largest of their exit codes. One that was replaced does not count.
 
     """
     alive, held = os.pipe()
