@@ -24,14 +24,15 @@ class ArchivePolicy:
         self._seen_at = -math.inf  # when a live frame last arrived or left the device
         self._gap = 0.0  # mean interval between live frames
         self._deviation = 0.0  # mean deviation from that interval
-        self._started_at = -math.inf  # start of the last archive batch, or of the stream that delays archives
+        self._ran_at = -math.inf  # start of the last archive batch
+        self._held_at = -math.inf  # the same, or the start of the stream that delays archives, if that is later
 
     def live(self, now: float) -> None:
         """Record the arrival of a live frame."""
         gap, over = now - self._live_at, self._is_over(now)
         self._live_at = self._seen_at = now
         if over:  # a new stream begins
-            self._started_at = now
+            self._held_at = now
             self._gap = self._deviation = 0.0  # unknown: the next frame may arrive at any time
         elif not self._gap:
             self._gap, self._deviation = gap, gap / 2
@@ -45,11 +46,11 @@ class ArchivePolicy:
 
     def started(self, now: float) -> None:
         """Record the start of an archive batch."""
-        self._started_at = now
+        self._ran_at = self._held_at = now
 
     def starved(self, now: float, arrived: float) -> bool:
         """Tell whether a frame has waited ``STARVED_SECONDS`` since it arrived, and none has run for as long."""
-        return now >= max(self._started_at, arrived) + STARVED_SECONDS
+        return now >= max(self._ran_at, arrived) + STARVED_SECONDS
 
     def size(self, now: float) -> int:
         """Return how many archive frames may go to the device now."""
@@ -68,7 +69,7 @@ class ArchivePolicy:
 
     def _free_again_at(self) -> float:
         """Return when one frame may run in any case: live video is over, or archives have been starved."""
-        return min(self._over_at(), self._started_at + STARVED_SECONDS)
+        return min(self._over_at(), self._held_at + STARVED_SECONDS)
 
     def _is_over(self, now: float) -> bool:
         return now > self._over_at()

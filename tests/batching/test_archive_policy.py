@@ -85,6 +85,18 @@ def test_policy_does_not_starve_for_ever() -> None:
     assert policy.size(last + 0.2) == 0
 
 
+def test_live_frames_now_and_then_do_not_starve_archives_behind_requests() -> None:
+    policy, arrived = ArchivePolicy(), 100.0
+    policy.frame_seconds = 0.05
+    moments = [arrived + late for late in range(0, round(STARVED_SECONDS) + 1, round(2 * GONE_SECONDS))]
+    for moment in moments:  # each of these frames begins a stream
+        policy.live(moment)
+    assert not policy.starved(arrived + STARVED_SECONDS - 1, arrived)
+    assert policy.starved(arrived + STARVED_SECONDS, arrived)
+    policy.started(arrived + STARVED_SECONDS)
+    assert not policy.starved(arrived + STARVED_SECONDS + 1, arrived)
+
+
 @pytest.mark.parametrize("fps", [5, 15, 30, 60])
 def test_room_is_less_than_the_time_between_frames(fps: int) -> None:
     policy, last = watching(fps, cost=0.001)
