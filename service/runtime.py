@@ -121,7 +121,7 @@ async def running(
     async with contextlib.AsyncExitStack() as stack:
         traces = await stack.enter_async_context(tracing.started(settings.trace_receiver))
         pool = CpuPool(_cores(group.size))
-        stack.callback(pool.shutdown, wait=False, cancel_futures=True)  # a thread that is stuck would hold the end up
+        stack.callback(pool.close)
         batcher = await stack.enter_async_context(_batcher(settings, predictor, max_batch_size, metrics, hang_seconds))
         readiness = _readiness(batcher, pool, metrics, group)
         scrape = Scrape(metrics, group)
@@ -207,7 +207,6 @@ def _segmenter(
         input_size=input_size,
         unpack=recognition.unpacked,
         side_outputs=side_outputs,
-        threads=_cores(group.size),
     )
 
 

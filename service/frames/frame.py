@@ -24,7 +24,7 @@ from service.frames.regions import Box
 from service.frames.shapes import Polyp
 from service.observability.stage_times import StageTimes
 
-cv2.setNumThreads(1)  # the CPU pool already runs one frame per core; more threads would only compete for the cores
+cv2.setNumThreads(1)  # the CPU pool already has a thread for each core; more would only compete for the cores
 
 NOTHING = Box(0, 0, 0, 0)
 

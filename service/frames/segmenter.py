@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 
 import numpy as np
@@ -28,31 +28,34 @@ T = TypeVar("T")
 STUCK_SECONDS = 30.0  # the largest picture that MAX_IMAGE_PIXELS allows takes a few seconds on a slow core
 
 
-class CpuPool(ThreadPoolExecutor):
-    """A thread pool that knows how long its calls take; a thread cannot be stopped, so a stuck one stays stuck."""
+class CpuPool:
+    """Threads for decoding and rendering. Each priority has its own, and the kernel shares the cores among all of them.
+
+    So a live frame is decoded at once, however many large pictures of others wait. A thread cannot be stopped, so a
+    stuck one stays stuck.
+    """
 
     def __init__(self, threads: int | None = None) -> None:
-        self._size = threads or usable_cores()
-        super().__init__(self._size, thread_name_prefix="cpu")
-        self._begun: dict[int, float] = {}  # thread -> begin of its call, seconds
+        threads = threads or usable_cores()
+        self._sizes = {Priority.LIVE: threads, Priority.SINGLE: threads, Priority.ARCHIVE: max(1, threads // 2)}
+        self._executors = {priority: ThreadPoolExecutor(size, "cpu") for priority, size in self._sizes.items()}
+        self._begun: dict[Priority, dict[int, float]] = {priority: {} for priority in Priority}  # by thread; seconds
 
-    async def run(self, function: Callable[..., T], *args: object) -> T:
-        """Run a function in a thread of the pool."""
-        return await asyncio.get_running_loop().run_in_executor(self, self._timed, function, *args)
+    def close(self) -> None:
+        """Cancel the calls that wait, and wait for none that runs: a stuck one would hold the end up."""
+        for executor in self._executors.values():
+            executor.shutdown(wait=False, cancel_futures=True)
+
+    async def run(self, priority: Priority, function: Callable[..., T], *args: object) -> T:
+        """Run a function in a thread of the priority."""
+        executor, begun = self._executors[priority], self._begun[priority]
+        return await asyncio.get_running_loop().run_in_executor(executor, _timed, begun, function, *args)
 
     def is_responsive(self) -> bool:
-        """Tell whether a thread is free or took up its call within the last ``STUCK_SECONDS``."""
+        """Tell whether each priority has a thread that is free or took up its call within ``STUCK_SECONDS``."""
         limit = time.monotonic() - STUCK_SECONDS
-        stuck = sum(begun < limit for begun in tuple(self._begun.values()))
-        return stuck < self._size
-
-    def _timed(self, function: Callable[..., T], *args: object) -> T:
-        thread = threading.get_ident()
-        self._begun[thread] = time.monotonic()
-        try:
-            return function(*args)
-        finally:
-            del self._begun[thread]
+        stuck = {priority: sum(each < limit for each in [*begun.values()]) for priority, begun in self._begun.items()}
+        return all(stuck[priority] < size for priority, size in self._sizes.items())
 
 
 class Segmenter:
@@ -70,7 +73,6 @@ class Segmenter:
         input_size: int = SIZE,
         unpack: Callable[[bytes, int], Picture] | None = None,
         side_outputs: SideOutputs | None = None,
-        threads: int | None = None,
     ) -> None:
         self._batcher = batcher
         self._admission = admission
@@ -81,7 +83,6 @@ class Segmenter:
         self._input_size = input_size
         self._unpack = unpack  # takes a picture out of what ``codec`` does not know
         self._side_outputs = side_outputs  # None: ``output=maps`` is disabled
-        self._archive_threads = asyncio.Semaphore(max(1, (threads or usable_cores()) // 2))
         self._in_flight = 0
         metrics.queue_depth.set_function(lambda: admission.taken)
         metrics.in_flight.set_function(lambda: self._in_flight)
@@ -116,7 +117,8 @@ class Segmenter:
                 frame.begun = True
                 try:
                     self._metrics.decodes.inc()
-                    await self._run(frame, prepare, frame, self._max_image_pixels, self._input_size, self._unpack)
+                    limits = self._max_image_pixels, self._input_size
+                    await self._pool.run(frame.priority, prepare, frame, *limits, self._unpack)
                     if frame.recall is not None:
                         await frame.recall(frame)
                     if frame.result is None:
@@ -131,7 +133,7 @@ class Segmenter:
                 if frame.options.output is Output.MAPS and self._side_outputs is not None:
                     with frame.stage("maps"):
                         await self._side_outputs.add_to(frame)
-                answer = await self._run(frame, render, frame)
+                answer = await self._pool.run(frame.priority, render, frame)
         frame.item = frame.result = frame.picture = frame.seen = None  # frees memory while the answer is sent
         frame.maps = []
         return answer
@@ -140,11 +142,6 @@ class Segmenter:
         await self._batcher.submit(frame)
         frame.times["queue"] = frame.queued, frame.started
         frame.times["infer"] = frame.computed
-
-    async def _run(self, frame: Frame, function: Callable[..., T], *args: object) -> T:
-        """Run a function in the CPU pool, which has no priorities: archives may use only half of its threads."""
-        async with self._archive_threads if frame.options.priority is Priority.ARCHIVE else nullcontext():
-            return await self._pool.run(function, *args)
 
     @contextmanager
     def _counted(self, frame: Frame) -> Iterator[None]:
@@ -171,6 +168,16 @@ class Segmenter:
                 self._metrics.stage_duration.labels(stage).observe(end - start)
             self._metrics.frame_rate.append(time.monotonic())
             frame.times["total"] = frame.made, ended
+
+
+def _timed(begun: dict[int, float], function: Callable[..., T], *args: object) -> T:
+    """Run a function in this thread, and note meanwhile when it began."""
+    thread = threading.get_ident()
+    begun[thread] = time.monotonic()
+    try:
+        return function(*args)
+    finally:
+        del begun[thread]
 
 
 def inference(predictor: Predictor) -> Infer[Pixels, Inference]:

@@ -2,18 +2,25 @@
 
 import asyncio
 import itertools
+import threading
 import time
 from collections.abc import Callable, Sequence
 
+import pytest
+
+from model.cores import usable_cores
 from service.batching import archive_policy, queue
 from service.batching.admission import Admission
 from service.batching.batcher import Batcher
 from service.batching.queue import Entry, Priority
 from service.errors import QueueFull
+from service.frames.frame import Frame, Options
 from tests.support.batching.items import Device, submit
 from tests.support.patching import Patches
-from tests.support.serving import PATIENCE
+from tests.support.pictures import encoded, red_box
+from tests.support.serving import PATIENCE, serving
 
+PICTURE = encoded(red_box(64, 48, (8, 8, 40, 40)))
 WAITING = -2  # the item that others pass; theirs are positive
 
 
@@ -54,6 +61,33 @@ async def test_a_request_goes_on_now_and_then_behind_live_video_without_a_pause(
     device = await behind(Priority.SINGLE, Priority.LIVE, 2, ran)
     (batch,) = [each for each in device.batches if WAITING in each]
     assert len(batch) == 2  # the last place of a batch of live frames
+
+
+@pytest.mark.parametrize(
+    ("held", "free"),
+    [(Priority.SINGLE, Priority.LIVE), (Priority.ARCHIVE, Priority.SINGLE), (Priority.LIVE, Priority.SINGLE)],
+    ids=lambda priority: priority.name.lower(),
+)
+async def test_a_frame_is_decoded_however_many_of_another_priority_wait_for_it(held: Priority, free: Priority) -> None:
+    permit = threading.Event()
+
+    def slowly() -> bytes:
+        assert permit.wait(PATIENCE)
+        return PICTURE
+
+    async with serving() as it, asyncio.timeout(PATIENCE):
+        segment = it.service.segmenter.segment
+        others = [
+            asyncio.create_task(segment(Frame(source=slowly, options=Options(priority=held))))
+            for _ in range(2 * usable_cores())
+        ]
+        await asyncio.sleep(0)
+        try:
+            await segment(Frame(source=PICTURE, options=Options(priority=free)))
+            assert not any(other.done() for other in others)
+        finally:
+            permit.set()
+        await asyncio.gather(*others)
 
 
 async def test_a_place_that_is_free_again_belongs_to_the_first_in_line() -> None:

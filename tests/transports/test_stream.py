@@ -143,7 +143,7 @@ class Bench:
 @contextlib.asynccontextmanager
 async def bench(*, places: int = 256, window: int = 4, max_streams: int = 4) -> AsyncIterator[Bench]:
     predictor, metrics, admission = GatedPredictor(), Metrics(), Admission(places)
-    with CpuPool() as pool:
+    with contextlib.closing(CpuPool()) as pool:
         async with Batcher(inference(predictor), max_batch_size=8, hang_seconds=PATIENCE) as batcher:
             segmenter = Segmenter(batcher, admission, pool, metrics, Tracing(), max_image_pixels=10_000)
             limits = {"window": window, "frame_timeout": PATIENCE, "unread_timeout": PATIENCE}
