@@ -86,9 +86,8 @@ def config(service: Service) -> dict[str, Any]:
     }
 
 
-def index(service: Service, only_ready: bool) -> list[dict[str, Any]]:
-    """Return the state of every model, or of those only that are ready."""
-    ready = service.readiness.ready
+def index(ready: bool, only_ready: bool) -> list[dict[str, Any]]:
+    """Return the state of every model, or of those only that are ready; ``ready`` is that of the service or process."""
     state = (
         {"state": "READY", "reason": ""} if ready else {"state": "UNAVAILABLE", "reason": "the service is not ready"}
     )

@@ -117,7 +117,7 @@ async def repository_index(request: Request) -> Response:
         asked = IndexBody.model_validate_json(raw or b"{}")
     except ValidationError as error:
         raise InvalidRequest(f"the JSON of the request: {describe_errors(error.errors(), IndexBody)}") from error
-    return JSONResponse(model.index(_service(request), asked.ready))
+    return JSONResponse(model.index(_service(request).readiness.service_ready, asked.ready))
 
 
 async def model_infer(request: Request) -> Response:

@@ -56,7 +56,7 @@ class Servicer(pb_grpc.GRPCInferenceServiceServicer):
         return pb.ServerLiveResponse(live=True)
 
     async def ServerReady(self, request: pb.ServerReadyRequest, context: Context) -> pb.ServerReadyResponse:
-        """Tell whether the service accepts new work."""
+        """Tell whether this process accepts new work."""
         return pb.ServerReadyResponse(ready=self._service.readiness.ready)
 
     async def ServerMetadata(self, request: pb.ServerMetadataRequest, context: Context) -> pb.ServerMetadataResponse:
@@ -86,8 +86,8 @@ class Servicer(pb_grpc.GRPCInferenceServiceServicer):
         return json_format.ParseDict(statistics, pb.ModelStatisticsResponse())
 
     async def RepositoryIndex(self, request: pb.RepositoryIndexRequest, context: Context) -> pb.RepositoryIndexResponse:
-        """Return the state of every model."""
-        index = {"models": model.index(self._service, request.ready)}
+        """Return the state of every model, in this process."""
+        index = {"models": model.index(self._service.readiness.ready, request.ready)}
         return json_format.ParseDict(index, pb.RepositoryIndexResponse())
 
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:

@@ -93,6 +93,22 @@ def test_a_service_is_ready_once_all_processes_are_and_as_long_as_one_is(group: 
         second.check_service()
 
 
+async def test_while_processes_start_all_of_rest_says_the_same(group: Group, patched: Patches) -> None:
+    async with serving() as it:
+        patched(it.service.readiness, "_group", as_process(group, 0))
+
+        async def said() -> list[object]:
+            paths = ("/readyz", "/v2/health/ready", "/v2/models/pranet/ready")
+            (model,) = (await it.rest.post("/v2/repository/index")).json()
+            return [*[(await it.rest.get(path)).status_code for path in paths], model["state"]]
+
+        it.service.readiness.tell()
+        assert await said() == [503, 503, 503, "UNAVAILABLE"]  # this process is ready, the other one is not
+        as_process(group, 1).become(State.READY)
+        as_process(group, 0)
+        assert await said() == [200, 200, 200, "READY"]
+
+
 def test_all_processes_say_at_once_that_the_service_drains(group: Group) -> None:
     both = [readiness(group, index) for index in (0, 1)]
     for index, each in enumerate(both):
