@@ -60,6 +60,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._closed_for_reading = False  # malformed HTTP came: everything after it is ignored
         self._pending_error: ServiceError | None = None  # sent after the responses to earlier requests
         self._requests: set[asyncio.Task[Any]] = set()  # in progress
+        self._had_work = False  # an answer to work was sent, perhaps not yet to its end
         self.app = self._tracked(self.app)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -143,6 +144,11 @@ class HttpProtocol(HttpToolsProtocol):
         """Answer malformed HTTP with a problem document instead of uvicorn's plain text."""
         self._refuse(self._fault or _malformed(sys.exception()))  # uvicorn calls this in the handler of its error
 
+    def give_up(self) -> None:
+        """Close the connection at the end of the service, unless the client may still be reading an answer to work."""
+        if not self._had_work:
+            self.transport.abort()
+
     def _close_after_body(self) -> None:
         """Close the connection after a response, but not while the client still sends its body."""
         if self._in_head or self._closed_for_reading:
@@ -200,6 +206,8 @@ class HttpProtocol(HttpToolsProtocol):
                 self.transport.close()
             finally:
                 self._requests.remove(request)
+                call = scope["state"].get("call")
+                self._had_work |= call is not None and call.is_work
 
         return run
 

@@ -26,6 +26,9 @@ WS_PING_TIMEOUT_SECONDS = 5.0
 
 UNREAD_SECONDS = 30.0  # how long a peer may not read sent bytes before the kernel closes its connection
 
+# For connections without work, once all work is answered: to send their requests, and to read their answers.
+OTHERS_SECONDS = 1.0
+
 
 @contextlib.asynccontextmanager
 async def listening(app: ASGIApp, service: Service, listener: socket.socket) -> AsyncIterator[None]:
@@ -84,6 +87,19 @@ class _Server(uvicorn.Server):
             for each in sockets or ()
         ]
         self.started = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Shut down as uvicorn does, but wait no longer than ``OTHERS_SECONDS`` for connections without work."""
+        ending = asyncio.get_running_loop().call_later(OTHERS_SECONDS, self._give_up_others)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            ending.cancel()
+
+    def _give_up_others(self) -> None:
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, HttpProtocol):
+                connection.give_up()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

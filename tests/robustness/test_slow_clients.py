@@ -5,7 +5,7 @@ import contextlib
 import json
 import logging
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from struct import pack
 from typing import Any
@@ -25,12 +25,13 @@ from service.http import server as http_server
 from service.http.protocol import MAX_HEAD_BYTES
 from service.pb.inference import open_inference_pb2 as oip
 from service.pb.inference import open_inference_pb2_grpc as oip_grpc
+from service.readiness import Phase
 from service.rest.websocket_messages import LENGTH
 from service.rpc import call as rpc_call
 from tests.support import callers
 from tests.support.patching import Patches
 from tests.support.pictures import encoded, red_box
-from tests.support.serving import Running, connected, serving, until
+from tests.support.serving import PATIENCE, Running, connected, serving, until
 from tests.support.streaming import NARROW, replies, status
 
 SHORT_SECONDS = 0.3
@@ -150,6 +151,39 @@ async def test_the_kernel_gives_up_who_never_reads_an_answer(patched: Patches) -
             await asyncio.to_thread(peer.sendall, head.encode() + noise)
             await until(lambda: it.metric("pranet_requests_total", {"transport": "rest", "code": "200"}) == 1)
             await until(lambda: established(it.port) == 0)
+
+
+async def stops_reading(it: Running, writer: asyncio.StreamWriter, reader: asyncio.StreamReader) -> None:
+    """Ask for more than the buffers on the way hold, and wait until the service gets nothing more into them."""
+    writer.write(b"GET /openapi.json HTTP/1.1\r\nHost: pranet\r\n\r\n" * 600)
+    writer.transport.pause_reading()
+    answered: list[float] = []
+
+    def is_stuck() -> bool:
+        answered.append(it.metric("pranet_requests_total", {"transport": "rest", "code": "200"}))
+        return answered[-1] > 0 and len(answered) > 30 and answered[-30] == answered[-1]
+
+    await until(is_stuck)
+
+
+async def sends_no_body(it: Running, writer: asyncio.StreamWriter, reader: asyncio.StreamReader) -> None:
+    writer.write(b"POST /v2/repository/index HTTP/1.1\r\nHost: pranet\r\nContent-Length: 9\r\n")
+    writer.write(b"Expect: 100-continue\r\n\r\n")
+    assert b" 100 " in await reader.readline()
+
+
+@pytest.mark.parametrize("dawdle", [stops_reading, sends_no_body])
+async def test_who_dawdles_without_work_does_not_hold_up_the_end_of_the_service(
+    dawdle: Callable[[Running, asyncio.StreamWriter, asyncio.StreamReader], Awaitable[None]],
+) -> None:
+    async with (
+        contextlib.AsyncExitStack() as stack,
+        asyncio.timeout(PATIENCE),
+        serving(drain_seconds=10 * PATIENCE) as it,
+    ):
+        reader, writer = await stack.enter_async_context(connected(it))  # it stays open while the service ends
+        await dawdle(it, writer, reader)
+        it.service.readiness.enter(Phase.DRAINING)
 
 
 async def _send(call: Any) -> None:
