@@ -5,11 +5,12 @@ predecessor has last said. Nothing is shown to Prometheus that is not kept first
 process counted after it was last asked is lost if it is killed.
 """
 
+import asyncio
 import contextlib
 import itertools
 import operator
 import pickle
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client import Metric
 from prometheus_client.samples import Sample
@@ -65,28 +66,29 @@ class Scrape:
         with self._group.snapshots.answering(self._group.index, self._text):
             yield
 
-    async def families(self) -> list[Metric] | None:
-        """Return the metrics of all processes; None if this one is alone."""
+    async def families(self) -> list[Metric]:
+        """Return the metrics of this process, or of all if there are several, which are merged in a thread."""
         group = self._group
         if group.snapshots is None:
-            return None
+            return list(self._metrics.registry.collect())
         own = self._own()
         group.snapshots.write(group.index, pickle.dumps(own))
         others = [each for each in range(group.size) if each != group.index]
         present = [each for each in others if group.state(each) is not State.ABSENT]
         answered = await group.snapshots.ask(group.index, present, ANSWER_SECONDS)
-        found = merged(own, *(self._said_by(index, answered) for index in others))
-        self._mark_up(found, answered | {group.index})
+        said = {index: group.snapshots.read(index) for index in others}
+        return await asyncio.to_thread(self._merged, own, said, answered)
+
+    def _merged(self, own: list[Metric], said: Mapping[int, bytes], answered: set[int]) -> list[Metric]:
+        """Merge the metrics of this process with what the others have said, now or, if they are silent, before."""
+        families = {index: pickle.loads(text) if text else [] for index, text in said.items()}
+        found = merged(own, *(each if index in answered else _counted(each) for index, each in families.items()))
+        self._mark_up(found, answered | {self._group.index})
         (replacements,) = (each for each in found if each.name == REPLACEMENTS)
         replacements.samples = [
-            Sample(f"{REPLACEMENTS}_total", {}, float(group.replacements))
+            Sample(f"{REPLACEMENTS}_total", {}, float(self._group.replacements))
         ]  # the parent counts them
         return found
-
-    def _said_by(self, index: int, answered: set[int]) -> list[Metric]:
-        text = self._group.snapshots.read(index) if self._group.snapshots else b""
-        families: list[Metric] = pickle.loads(text) if text else []
-        return families if index in answered else _counted(families)
 
     def _own(self) -> list[Metric]:
         return merged(self._past, self._metrics.registry.collect())

@@ -96,7 +96,7 @@ def index(ready: bool, only_ready: bool) -> list[dict[str, Any]]:
 
 async def statistics(service: Service) -> dict[str, Any]:
     """Return the statistics of all processes, taken from the Prometheus metrics; each frame counts as an inference."""
-    families = await service.scrape.families() or service.metrics.registry.collect()
+    families = await service.scrape.families()
     found = {
         (sample.name, *sample.labels.values()): sample.value
         for family in families

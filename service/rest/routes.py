@@ -1,5 +1,6 @@
 """The REST routes, such as ``POST /segment``; they only translate between HTTP and the data path."""
 
+import asyncio
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -257,7 +258,8 @@ async def info(request: Request) -> Info:
 async def metrics(request: Request) -> Response:
     """Return all metrics in the Prometheus text format, or in OpenMetrics if ``Accept`` prefers it."""
     service: Service = request.app.state.service
-    content, kind = service.metrics.exposition(by_preference(accept_of(request)), await service.scrape.families())
+    families, accept = await service.scrape.families(), by_preference(accept_of(request))
+    content, kind = await asyncio.to_thread(service.metrics.exposition, accept, families)
     return Response(content, headers={"content-type": kind})
 
 

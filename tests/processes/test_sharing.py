@@ -1,12 +1,15 @@
 """What the processes of a service share, seen by each of them: limits, readiness, and what they have counted."""
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import Metric
@@ -15,6 +18,8 @@ from model import cores
 from model.cores import share_of_cores, usable_cores
 from service.access.rate_limits import Limits
 from service.errors import Draining, NotReady, RateLimited, TooManyAtOnce
+from service.observability import metrics as metrics_module
+from service.observability import scrape
 from service.observability.metrics import Metrics
 from service.observability.scrape import GAUGES, SUMMED, Scrape, merged
 from service.processes.group import Group, State
@@ -22,7 +27,7 @@ from service.processes.snapshots import Snapshots
 from service.readiness import Phase, Readiness
 from tests.support.patching import Patches
 from tests.support.pictures import ROOT
-from tests.support.serving import serving
+from tests.support.serving import PATIENCE, serving
 
 IN_TIME = 20.0  # seconds
 
@@ -162,7 +167,6 @@ async def test_a_scrape_keeps_what_ended_processes_counted_and_says_which_does_n
     as_process(group, 0)
     group.leave(1)
     dead = await scrapes[0].families()
-    assert dead is not None
     assert (counted(dead, "pranet_decodes_total"), counted(dead, "pranet_in_flight")) == (21, 1)
     assert {s.labels["process"]: s.value for f in dead for s in f.samples if s.name == "pranet_process_up"} == {
         "0": 1,
@@ -175,9 +179,37 @@ async def test_a_scrape_keeps_what_ended_processes_counted_and_says_which_does_n
         pass
     as_process(group, 0)
     both = await scrapes[0].families()
-    assert both is not None
     assert counted(both, "pranet_decodes_total") == 26
     assert counted(both, "pranet_process_replacements_total") == 1
+
+
+def beside(loop: asyncio.AbstractEventLoop, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function, which first waits for a turn of the loop."""
+
+    def waits(*arguments: Any) -> Any:
+        turn = threading.Event()
+        loop.call_soon_threadsafe(turn.set)
+        assert turn.wait(PATIENCE), "the loop stands still meanwhile"
+        return function(*arguments)
+
+    return waits
+
+
+async def test_the_loop_goes_on_while_the_metrics_of_all_processes_are_merged_and_written(patched: Patches) -> None:
+    loop = asyncio.get_running_loop()
+    with contextlib.closing(Group(8, streams=3, archives=1)) as group:
+        for index in range(1, 8):
+            metrics = Metrics()
+            metrics.decodes.inc(index)
+            with Scrape(metrics, as_process(group, index)).answering():  # its numbers are kept at the end of the block
+                pass
+        as_process(group, 0)
+        async with serving() as it:
+            patched(it.service.scrape, "_group", group)
+            patched(scrape, "_counted", beside(loop, scrape._counted))
+            patched(metrics_module, "choose_encoder", beside(loop, metrics_module.choose_encoder))
+            text = (await it.rest.get("/metrics")).text
+    assert "\npranet_decodes_total 28.0\n" in text
 
 
 async def test_the_others_are_asked_for_new_numbers_and_who_is_silent_is_named() -> None:
