@@ -111,7 +111,7 @@ class Settings(BaseModel):
         4,
         ge=1,
         le=256,
-        description="Frames of one stream that may be in progress or have an answer that is not read yet.",
+        description="Frames of one stream in progress, or with an answer that the transport has not taken yet.",
     )
     cache_dir: Path | None = Field(
         None,

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import itertools
 import math
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias
@@ -13,7 +12,8 @@ import grpc
 import httpx
 
 from pranet_client.answers import BatchAnswer, Info, Segmentation
-from pranet_client.connection import Connection, Reply, Sent, to_sent
+from pranet_client.backlog import Backlog
+from pranet_client.connection import Connection, Reply, to_sent
 from pranet_client.credentials import NO_ACCESS, Access
 from pranet_client.errors import UNREACHABLE, InvalidInput, RequestFailed
 from pranet_client.inputs import Image, to_file
@@ -181,6 +181,9 @@ class AsyncClient:
         If the connection breaks, the client connects again. Frames without an answer are then sent again under
         ``POLICY_EVERY``; under ``POLICY_LATEST`` their outcome is ``lost``.
 
+        The caller may be slow: frames are sent as fast as replies are taken. Under ``POLICY_LATEST`` a newer frame then
+        replaces the one that waits to be sent, whose outcome is ``stale``. At most some 64 frames are in memory.
+
         Args:
             frames: pictures as ``segment`` takes them, or ``VideoFrame`` and ``RawPicture``, in the order in which they
                 were captured. A bare picture is numbered from 0 and counts as captured when it is read. A plain
@@ -196,26 +199,28 @@ class AsyncClient:
 
         """
         config = config or pb.StreamConfig()
-        unanswered: deque[Sent] = deque()
-        numbers = itertools.count()
-        source = Source(frames, lambda frame: to_sent(frame, next(numbers)))
+        live = config.policy != pb.POLICY_EVERY
+        backlog, numbers = Backlog(newest_only=live), itertools.count()
+        source = Source(frames, lambda frame: backlog.put(to_sent(frame, next(numbers))), backlog.end)
         reconnection = Reconnection(self._target, until)
         try:
             while True:
-                connection = Connection(self._access, self._target, config, source, unanswered)
+                connection = Connection(self._access, self._target, config, source, backlog)
                 try:
                     async with contextlib.aclosing(connection.replies()) as replies:
                         async for reply in replies:
-                            reconnection.succeeded()
+                            if reply.response is not None:
+                                reconnection.succeeded()
                             yield reply
                     return
                 except grpc.aio.AioRpcError as error:
                     source.check()
                     pause, asks_again = reconnection.failed(error), hides_status(error)
-                if config.policy != pb.POLICY_EVERY and not asks_again:
-                    while unanswered:
-                        yield unanswered.popleft().reply("lost", None)
-                if source.ended and not unanswered:  # nothing is left that another connection could answer
+                if live and not asks_again:
+                    backlog.lose()
+                    while (lost := backlog.taken()) is not None:
+                        yield lost
+                if backlog.finished:  # nothing is left that another connection could answer
                     source.check()
                     return
                 with contextlib.suppress(TimeoutError):

@@ -1,8 +1,8 @@
 """One connection of a stream: sends frames, receives replies, and matches each reply to its frame."""
 
 import asyncio
+import contextlib
 import time
-from collections import deque
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,8 @@ from pranet_client.sources import Source
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+    from pranet_client.backlog import Backlog
 
 CHANNEL_OPTIONS = (
     ("grpc.max_receive_message_length", -1),
@@ -62,7 +64,7 @@ class Reply:
     frame: VideoFrame
     outcome: str  # answered, stale, deadline, overload, failed, or lost (the connection broke before its answer)
     age_seconds: float  # from capture to the arrival of the answer, by this machine's clock, including all delays
-    response: pb.StreamResponse | None  # None if the frame was lost
+    response: pb.StreamResponse | None  # None if the frame was lost, or stale before it was sent
     image: Any = None  # what was given to ``stream`` for this frame
     has_mask: bool = True  # whether an answer holds a mask: probabilities and overlays are none
 
@@ -81,17 +83,20 @@ class Reply:
         return read_mask(self.response.mask)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class Sent:
-    """A frame and the message that carries it, which a second connection sends again."""
+    """A frame, the message that carries it, which a second connection sends again, and in the end its reply."""
 
     frame: VideoFrame
     image: Any  # what the caller gave
     request: pb.StreamRequest
+    reply: Reply | None = None
 
-    def reply(self, outcome: str, response: pb.StreamResponse | None, *, has_mask: bool = True) -> Reply:
-        """Return the reply that has come now."""
-        return Reply(self.frame, outcome, time.monotonic() - self.frame.captured, response, self.image, has_mask)
+    def replied(self, outcome: str, response: pb.StreamResponse | None = None, *, has_mask: bool = True) -> None:
+        """Keep the reply that has come now."""
+        age = time.monotonic() - self.frame.captured
+        self.reply = Reply(self.frame, outcome, age, response, self.image, has_mask)
+        self.request.Clear()  # frees memory while the reply waits
 
 
 class Connection:
@@ -101,24 +106,19 @@ class Connection:
         access: token and TLS files.
         target: HOST:PORT.
         config: the stream's first message.
-        source: frames to send.
-        unanswered: frames sent and not answered yet, oldest first; the next connection sends them if this one breaks.
+        source: where the frames come from; its error ends the stream.
+        backlog: frames to send, and their replies.
 
     """
 
     def __init__(
-        self,
-        access: Access,
-        target: str,
-        config: pb.StreamConfig,
-        source: Source[Sent],
-        unanswered: deque[Sent],
+        self, access: Access, target: str, config: pb.StreamConfig, source: Source, backlog: "Backlog"
     ) -> None:
         self._access = access
         self._target = target
         self._config = config
         self._source = source
-        self._unanswered = unanswered
+        self._backlog = backlog
 
     async def replies(self) -> AsyncGenerator[Reply, None]:
         """Yield a reply for each frame until the frames end, or for ``LAST_ANSWERS_SECONDS`` after their source failed.
@@ -131,21 +131,27 @@ class Connection:
         async with self._access.channel(self._target, CHANNEL_OPTIONS) as channel:
             stub = pb_grpc.SegmentationServiceStub(channel)  # type: ignore[no-untyped-call]
             call = stub.SegmentStream(metadata=self._access.metadata())
-            has_mask = self._config.output in WITH_MASK
-            tasks = [asyncio.create_task(self._send(call)), asyncio.create_task(self._end_after_failure(call))]
+            receiving = asyncio.create_task(self._receive(call))
+            receiving.add_done_callback(lambda _: self._backlog.wake())
+            others = (asyncio.create_task(self._send(call)), asyncio.create_task(self._end_after_failure(call)))
             try:
-                async for response in call:
-                    yield self._unanswered.popleft().reply(_outcome(response), response, has_mask=has_mask)
-            except asyncio.CancelledError:
-                task = asyncio.current_task()
-                if task and task.cancelling():  # otherwise ``_end_after_failure`` cancelled the call
-                    raise
+                while (reply := await self._backlog.take(receiving)) is not None:
+                    yield reply
+                await receiving
             finally:
                 call.cancel()
-                for each in tasks:
+                for each in (receiving, *others):
                     each.cancel()
-                await asyncio.wait(tasks)
+                await asyncio.gather(receiving, *others, return_exceptions=True)
             self._source.check()
+
+    async def _receive(self, call: Any) -> None:
+        """Take the answers as soon as they come, however slow the caller is, so that the backlog knows of them."""
+        has_mask = self._config.output in WITH_MASK
+        with contextlib.suppress(asyncio.CancelledError):  # ``_end_after_failure`` ended the call, or ``replies`` ends
+            async for response in call:
+                self._backlog.unanswered.popleft().replied(_outcome(response), response, has_mask=has_mask)
+                self._backlog.wake()
 
     async def _end_after_failure(self, call: Any) -> None:
         """Cancel the call if the source failed and the service does not answer what was sent before."""
@@ -156,12 +162,10 @@ class Connection:
     async def _send(self, call: Any) -> None:
         try:
             await call.write(pb.StreamRequest(config=self._config))
-            for sent in tuple(self._unanswered):
+            for sent in tuple(self._backlog.unanswered):
                 await call.write(sent.request)
-            while (pending := await self._source.pending.get()) is not None:
-                self._unanswered.append(pending)
+            while (pending := await self._backlog.next(call.done)) is not None:
                 await call.write(pending.request)
-            self._source.pending.put_nowait(None)  # so that the next connection ends too, if this one breaks
             await call.done_writing()
         except (asyncio.InvalidStateError, grpc.aio.AioRpcError):
             pass  # the call has ended; ``replies`` raises the reason

@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 import queue
 import threading
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator
-from typing import Generic, TypeVar
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Generator, Iterable, Iterator
+from typing import Any, TypeVar
 
 from pranet_client.errors import InvalidInput
 
@@ -13,7 +13,6 @@ STOP_SECONDS = 1.0  # how long the end of a stream waits for a thread that reads
 ONE_PICTURE = (bytes, bytearray, memoryview, str)  # iterable, but surely not meant as frames
 
 T = TypeVar("T")
-S = TypeVar("S")
 
 
 def iterate(items: AsyncIterable[T] | Iterable[T]) -> AsyncIterator[T]:
@@ -103,20 +102,25 @@ def _answer(future: "asyncio.Future[list[T]]", found: list[T], error: BaseExcept
         future.set_exception(error)
 
 
-class Source(Generic[S]):
-    """Reads frames ahead by one, and keeps the error that ended them.
+class Source:
+    """Reads frames, and keeps the error that ended them.
 
     Args:
         frames: what the caller gave.
-        prepare: makes of one item what is sent; its error ends the source like one of the iterator.
+        put: takes one item once there is room for it; its error ends the source like one of the iterator.
+        end: is called at the end.
 
     """
 
-    def __init__(self, frames: AsyncIterable[T] | Iterable[T], prepare: Callable[[T], S]) -> None:
-        self.pending: asyncio.Queue[S | None] = asyncio.Queue(1)  # None ends the stream
+    def __init__(
+        self,
+        frames: AsyncIterable[T] | Iterable[T],
+        put: Callable[[T], Coroutine[Any, Any, None]],
+        end: Callable[[], None],
+    ) -> None:
         self.error: BaseException | None = None
         self.failed = asyncio.Event()
-        self._reading = asyncio.create_task(self._read(frames, prepare))
+        self._reading = asyncio.create_task(self._read(frames, put, end))
 
     def fail(self, error: BaseException) -> None:
         """End the stream with an error."""
@@ -128,24 +132,24 @@ class Source(Generic[S]):
         if self.error is not None:
             raise self.error
 
-    @property
-    def ended(self) -> bool:
-        """Tell whether every frame has been taken from ``pending``."""
-        return self._reading.done()  # it puts None last, for which the last frame has to be taken
-
     async def close(self) -> None:
         """Stop reading, and close the iterator if it can be closed."""
         self._reading.cancel()
         await asyncio.wait([self._reading])
 
-    async def _read(self, frames: AsyncIterable[T] | Iterable[T], prepare: Callable[[T], S]) -> None:
+    async def _read(
+        self,
+        frames: AsyncIterable[T] | Iterable[T],
+        put: Callable[[T], Coroutine[Any, Any, None]],
+        end: Callable[[], None],
+    ) -> None:
         task = asyncio.current_task()
         try:
             async with opened(frames) as iterator:
                 async for item in iterator:
-                    await self.pending.put(prepare(item))
+                    await put(item)
         except BaseException as error:
             if task and task.cancelling():  # by ``close``
                 return
             self.fail(error)  # any other, also a CancelledError or KeyboardInterrupt of the iterator itself
-        await self.pending.put(None)
+        end()

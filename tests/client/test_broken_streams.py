@@ -1,4 +1,4 @@
-"""Streams whose service goes away, or whose frames it never takes."""
+"""Streams whose service goes away, or whose frames it never takes, and streams whose caller is slow."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,16 +9,19 @@ import pytest
 
 from pranet_client import connection
 from pranet_client.async_client import AsyncClient
+from pranet_client.backlog import MOST_OPEN, MOST_UNREAD
 from pranet_client.connection import Reply
 from pranet_client.errors import RequestFailed
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from pranet_client.pictures import VideoFrame
+from service.observability.metrics import OUTCOMES
 from tests.support.patching import Patches
 from tests.support.pictures import encoded, red_box
 from tests.support.predictors import GatedPredictor
-from tests.support.serving import PATIENCE, free_port, serving
+from tests.support.serving import PATIENCE, Running, free_port, serving, until
 
 PICTURE = encoded(red_box(64, 48, (16, 12, 48, 36)))
+POLICIES = [pb.POLICY_LATEST, pb.POLICY_EVERY]
 
 
 async def frames(*pictures: bytes) -> AsyncIterator[VideoFrame]:
@@ -60,7 +63,7 @@ async def test_a_frame_without_a_reply_is_sent_again_to_the_service_that_comes_b
     assert [(reply.frame.frame_id, reply.outcome) for reply in replies] == [(0, "answered"), (1, "answered")]
 
 
-@pytest.mark.parametrize("policy", [pb.POLICY_LATEST, pb.POLICY_EVERY])
+@pytest.mark.parametrize("policy", POLICIES)
 async def test_a_refusal_whose_status_grpc_lost_is_asked_for_again(policy: pb.Policy, patched: Patches) -> None:
     """On a busy machine, grpcio reports one refusal in a hundred as an error of its own."""
     real, lost = connection.Connection.replies, []
@@ -82,3 +85,83 @@ async def test_a_refusal_whose_status_grpc_lost_is_asked_for_again(policy: pb.Po
         with pytest.raises(RequestFailed, match="threshold is 7"):
             [reply async for reply in client.stream(frames(PICTURE), config)]
     assert lost == [grpc.StatusCode.INVALID_ARGUMENT]
+
+
+class Camera:
+    """Yields frames, each as soon as there is a permit for it, and counts them."""
+
+    def __init__(self, frames: int, permits: int = 10**6) -> None:
+        self.frames = frames
+        self.permits = asyncio.Semaphore(permits)
+        self.read = self.replies = self.most_open = 0
+
+    async def __aiter__(self) -> AsyncIterator[VideoFrame]:
+        for number in range(self.frames):
+            await self.permits.acquire()
+            self.read += 1
+            self.most_open = max(self.most_open, self.read - self.replies)
+            yield VideoFrame(number, PICTURE, monotonic())
+
+
+async def idle(it: Running) -> None:
+    """Wait until the service has answered what it has received."""
+
+    def unanswered() -> float:
+        answered = sum(it.metric("pranet_frames_total", {"slot": "0", "outcome": name}) for name in OUTCOMES)
+        return it.metric("pranet_frames_received_total", {"slot": "0"}) - answered
+
+    await until(lambda: not unanswered())
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+async def test_of_a_slow_caller_few_frames_are_read_ahead_and_each_has_its_reply_in_order(policy: pb.Policy) -> None:
+    camera = Camera(150)
+    seen: list[Reply] = []
+    async with serving() as it, AsyncClient(target=f"127.0.0.1:{it.grpc_port}") as client:
+        async for reply in client.stream(camera, pb.StreamConfig(policy=policy)):
+            camera.replies += 1
+            seen.append(reply)
+            await idle(it)
+    assert camera.most_open <= MOST_OPEN + 2  # one is in the reader's hands, and one waits to be sent
+    assert [reply.frame.frame_id for reply in seen] == list(range(camera.frames))
+    assert {reply.outcome for reply in seen} <= ({"answered"} if policy == pb.POLICY_EVERY else {"answered", "stale"})
+
+
+async def test_a_caller_slower_than_a_camera_sees_masks_of_new_frames() -> None:
+    """It needs the time of five frames for each mask."""
+    camera = Camera(160, permits=1)
+    ids: list[int] = []
+    lags: list[int] = []  # frames that the camera has taken since that of the mask
+
+    def may_read() -> int:  # before the client may let the camera wait
+        return min(camera.frames, len(ids) + MOST_UNREAD)
+
+    async with serving() as it, AsyncClient(target=f"127.0.0.1:{it.grpc_port}") as client:
+        async for reply in client.stream(camera):
+            ids.append(reply.frame.frame_id)
+            if reply.mask is None:
+                continue
+            lags.append(camera.read - reply.frame.frame_id)
+            for _ in range(5):
+                camera.permits.release()
+                await until(lambda: camera.permits.locked() or camera.read >= may_read())
+                await idle(it)
+    assert ids == list(range(camera.frames))
+    assert len(lags) >= 16
+    assert max(lags) <= 30, lags
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+async def test_a_slow_caller_has_every_reply_in_order_also_over_a_broken_connection(policy: pb.Policy) -> None:
+    camera, port = Camera(100), free_port()
+    async with AsyncClient(target=f"127.0.0.1:{port}") as client, asyncio.timeout(PATIENCE):
+        replies = client.stream(camera, pb.StreamConfig(policy=policy))
+        async with serving(grpc_port=port) as it:
+            seen = [await anext(replies)]
+            await until(lambda: it.metric("pranet_frames_total", {"slot": "0", "outcome": "answered"}) > 2)
+        async with serving(grpc_port=port):
+            seen += [reply async for reply in replies]
+    assert [reply.frame.frame_id for reply in seen] == list(range(camera.frames))
+    assert {reply.outcome for reply in seen} <= (
+        {"answered"} if policy == pb.POLICY_EVERY else {"answered", "stale", "lost"}
+    )

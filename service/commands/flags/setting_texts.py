@@ -87,7 +87,7 @@ TEXTS = {
     ),
     "stream_window": (
         "N",
-        "frames of one stream that may be in progress or have an answer that is not read yet (default: 4)",
+        "frames of one stream in progress, or with an answer that the transport has not taken yet (default: 4)",
     ),
     "cache_dir": (
         "PATH",

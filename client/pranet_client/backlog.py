@@ -1,0 +1,109 @@
+"""The frames of a stream between their source, the service and the caller, each of which may be the slowest."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from pranet_client.connection import Reply, Sent
+
+MOST_OPEN = 64  # frames read whose reply the caller has not taken; it bounds memory
+MOST_UNREAD = 16  # of these, frames that have their reply
+MOST_MASKS = 2  # of these, masks of live video: by so many frames that the caller handles, a mask is late
+
+
+class Backlog:
+    """The frames that were read and whose reply the caller has not taken, in order.
+
+    The transports hold hundreds of small answers unread, so only here is it seen that the caller is slow. Then nothing
+    more is sent. Live video goes on: a newer frame replaces the one that waits to be sent, which becomes ``stale``.
+    Of a recording, nothing more is read.
+
+    Args:
+        newest_only: whether the video is live (``POLICY_LATEST``).
+
+    """
+
+    def __init__(self, *, newest_only: bool) -> None:
+        self.unanswered: deque[Sent] = deque()  # with the service, oldest first; sent again if the connection breaks
+        self._newest_only = newest_only
+        self._open: deque[Sent] = deque()  # all of them, oldest first
+        self._pending: Sent | None = None  # the newest, if it is not sent yet
+        self._ended = False
+        self._changed = asyncio.Event()
+
+    @property
+    def finished(self) -> bool:
+        """Tell whether the source has ended and the caller has taken every reply."""
+        return self._ended and not self._open
+
+    async def put(self, frame: Sent) -> None:
+        """Add a frame as soon as there is room."""
+        await self._until(lambda: self._pending is None or self._may_replace())
+        if self._pending is not None:
+            self._pending.replied("stale")
+        self._pending = frame
+        self._open.append(frame)
+        self.wake()
+
+    def end(self) -> None:
+        """Record that the source has ended."""
+        self._ended = True
+        self.wake()
+
+    async def next(self, over: Callable[[], bool]) -> Sent | None:
+        """Return the next frame to send, which is unanswered from now on; None after the last one, or once it is over.
+
+        Args:
+            over: tells whether the call has ended; the frame then stays for the next one.
+
+        """
+        await self._until(lambda: over() or (self._ended if self._pending is None else self._may_send()))
+        if over():
+            return None
+        frame, self._pending = self._pending, None
+        if frame is not None:
+            self.unanswered.append(frame)
+            self.wake()
+        return frame
+
+    def lose(self) -> None:
+        """Give every unanswered frame the outcome ``lost``."""
+        while self.unanswered:
+            self.unanswered.popleft().replied("lost")
+
+    async def take(self, connection: "asyncio.Task[None]") -> Reply | None:
+        """Return the next reply; None if ``connection``, which wakes this at its end, has ended and left none."""
+        await self._until(lambda: connection.done() or bool(self._open and self._open[0].reply))
+        return self.taken()
+
+    def taken(self) -> Reply | None:
+        """Return the next reply, if it is there."""
+        reply = self._open[0].reply if self._open else None
+        if reply is not None:
+            self._open.popleft()
+            self.wake()
+        return reply
+
+    def wake(self) -> None:
+        """Let everyone who waits look again."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _may_send(self) -> bool:
+        return self._has_room() and not self._has_masks()
+
+    def _may_replace(self) -> bool:
+        return self._has_room() and self._has_masks()
+
+    def _has_room(self) -> bool:
+        unread = sum(frame.reply is not None for frame in self._open)
+        return len(self._open) <= MOST_OPEN and unread < MOST_UNREAD
+
+    def _has_masks(self) -> bool:
+        """Tell whether, of live video, the caller has masks enough to go on with."""
+        masks = sum(frame.reply is not None and frame.reply.outcome == "answered" for frame in self._open)
+        return self._newest_only and masks >= MOST_MASKS
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            await self._changed.wait()
