@@ -62,7 +62,7 @@ class Reply:
     """The outcome of one frame, and its answer."""
 
     frame: VideoFrame
-    outcome: str  # answered, stale, deadline, overload, failed, or lost (the connection broke before its answer)
+    outcome: str  # answered, stale, deadline, overload, dropped (any other reason), failed, or lost (no answer came)
     age_seconds: float  # from capture to the arrival of the answer, by this machine's clock, including all delays
     response: pb.StreamResponse | None  # None if the frame was lost, or stale before it was sent
     image: Any = None  # what was given to ``stream`` for this frame
@@ -216,5 +216,5 @@ def _request(frame: VideoFrame) -> pb.StreamRequest:
 def _outcome(response: pb.StreamResponse) -> str:
     kind = response.WhichOneof("outcome")
     if kind == "dropped":
-        return DROP_NAMES[response.dropped.reason]
+        return DROP_NAMES.get(response.dropped.reason, "dropped")  # for a reason of a newer service
     return "answered" if kind == "mask" else "failed"

@@ -61,7 +61,8 @@ class StreamStatistics:
         return f"{self.fps:.2f} fps  {self._figures()}  order {order}"
 
     def _figures(self) -> str:
-        drops = "  ".join(f"{name} {self.outcomes[name]}" for name in DROPS)
+        others = sorted(self.outcomes.keys() - {*DROPS, "answered", "failed"})  # of a newer service
+        drops = "  ".join(f"{name} {self.outcomes[name]}" for name in (*DROPS, *others))
         reused = f" ({self._reused} reused)" if self._reused else ""
         return (
             f"age p50 {self.age_ms(50):.0f} ms  p99 {self.age_ms(99):.0f} ms  frames {self.received}  "

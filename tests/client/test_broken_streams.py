@@ -15,6 +15,7 @@ from pranet_client.errors import RequestFailed
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from pranet_client.pictures import VideoFrame
 from service.observability.metrics import OUTCOMES
+from service.streams.frame import Drop
 from tests.support.patching import Patches
 from tests.support.pictures import encoded, red_box
 from tests.support.predictors import GatedPredictor
@@ -85,6 +86,25 @@ async def test_a_refusal_whose_status_grpc_lost_is_asked_for_again(policy: pb.Po
         with pytest.raises(RequestFailed, match="threshold is 7"):
             [reply async for reply in client.stream(frames(PICTURE), config)]
     assert lost == [grpc.StatusCode.INVALID_ARGUMENT]
+
+
+async def test_a_frame_that_a_newer_service_drops_for_an_unknown_reason_is_dropped_and_the_stream_goes_on(
+    patched: Patches,
+) -> None:
+    predictor = GatedPredictor()
+
+    async def frames() -> AsyncIterator[VideoFrame]:
+        yield VideoFrame(0, PICTURE, monotonic())
+        await predictor.has_begun()
+        yield VideoFrame(1, PICTURE, monotonic())
+        yield VideoFrame(2, PICTURE, monotonic())
+        await until(lambda: it.metric("pranet_frames_received_total", {"slot": "0"}) == 3)
+        predictor.open()
+
+    patched("service.rpc.messages", "DROP_REASONS", {Drop.STALE: 99})
+    async with serving(predictor) as it, AsyncClient(target=f"127.0.0.1:{it.grpc_port}") as client:
+        outcomes = [reply.outcome async for reply in client.stream(frames())]
+    assert outcomes == ["answered", "dropped", "answered"]
 
 
 class Camera:

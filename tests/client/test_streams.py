@@ -337,6 +337,9 @@ def test_a_tally_says_percentiles_and_whether_the_order_was_kept() -> None:
     statistics.count(Reply(frame(101), "stale", 0.0, None))
     assert "order BROKEN" in statistics.summary()
     assert "stale 1" in statistics.summary()
+    assert "dropped" not in statistics.summary()
+    statistics.count(Reply(frame(102), "dropped", 0.0, None))
+    assert "dropped 1" in statistics.summary()
 
 
 @pytest.mark.slow
