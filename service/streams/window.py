@@ -19,7 +19,7 @@ class Window:
 
     Under ``LATEST`` at most one frame waits. It gets its turn when the frame before it has left the device: as late as
     possible, so that a newer frame can still replace it. Under ``EVERY`` frames get their turns in order, ``size`` at
-    once. In both cases, at most ``size`` frames are in progress or have an answer that the client has not read.
+    once. In both cases, at most ``size`` frames are in progress or have an answer that the transport has not taken.
     """
 
     def __init__(self, policy: Policy, size: int) -> None:
