@@ -155,29 +155,29 @@ class TooManyBytes(ServiceError):
     @classmethod
     def of_message(cls, size: int, max_bytes: int, limit: str = "MAX_IMAGE_BYTES") -> Self:
         """Return the error for a message of ``size`` bytes; ``limit`` says whose limit it exceeds."""
-        return cls(f"the message has {size} bytes, more than {max_bytes} ({limit}); send a smaller one")
+        return cls(f"the message has {size} bytes, more than the limit of {max_bytes} ({limit}); send a smaller one")
 
 
 class TooManyPixels(ServiceError):
-    """By its header the picture has more than ``MAX_IMAGE_PIXELS``; it was not decoded."""
+    """The picture's header declares more than ``MAX_IMAGE_PIXELS`` pixels; it was not decoded."""
 
     status, grpc, slug = 413, StatusCode.RESOURCE_EXHAUSTED, "too-many-pixels"
 
 
 class UnsupportedImage(ServiceError):
-    """The body does not start like a supported image format."""
+    """The format, the content type or the kind of DICOM object is not supported; the detail says which."""
 
     status, grpc, slug = 415, StatusCode.INVALID_ARGUMENT, "unsupported-image"
 
 
 class CodedBody(ServiceError):
-    """The body has a `Content-Encoding` other than gzip and deflate; `Accept-Encoding` lists the supported ones."""
+    """The `Content-Encoding` of the body is not gzip or deflate, or names several; `Accept-Encoding` lists both."""
 
     status, grpc, slug = 415, StatusCode.INVALID_ARGUMENT, "coded-body"
 
 
 class UndecodableImage(ServiceError):
-    """The image is damaged, or of a variant of its format that is not supported; the detail says which."""
+    """The image is damaged, or uses a variant of its format that is not supported; the detail says which."""
 
     status, grpc, slug = 422, StatusCode.INVALID_ARGUMENT, "undecodable-image"
 
@@ -195,7 +195,7 @@ class UpgradeRequired(ServiceError):
 
 
 class QueueFull(ServiceError):
-    """``MAX_QUEUE_SIZE`` requests wait, ``MAX_ARCHIVES`` archives are in progress, or maps are being computed."""
+    """``MAX_QUEUE_SIZE`` requests wait, ``MAX_ARCHIVES`` archives are in progress, or other maps are being computed."""
 
     status, grpc, slug = 429, StatusCode.RESOURCE_EXHAUSTED, "queue-full"
     retry_after = RETRY_AFTER_SECONDS
@@ -263,7 +263,7 @@ class InternalError(ServiceError):
 
 
 class NotReady(ServiceError):
-    """The service is starting, or its inference has stalled."""
+    """The service is starting, or inference or decoding does not answer."""
 
     status, grpc, slug = 503, StatusCode.UNAVAILABLE, "not-ready"
     retry_after = RETRY_AFTER_SECONDS

@@ -35,7 +35,7 @@ class Settings(BaseModel):
 
     host: str = Field(
         "127.0.0.1",
-        description="Address of REST and gRPC: 0.0.0.0 for all of IPv4 (Docker image), :: for IPv6 too.",
+        description="Address that REST and gRPC listen on: 0.0.0.0 for all of IPv4 (Docker image), :: for IPv6 too.",
     )
     port: int = Field(8000, ge=0, le=65535, description="REST port; 0 picks a free one.")
     grpc_port: int = Field(8001, ge=0, le=65535, description="gRPC port; 0 picks a free one.")
@@ -57,8 +57,9 @@ class Settings(BaseModel):
     precision: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field(
         "auto",
         description=(
-            "auto uses fp16 on CUDA; on a CPU with AVX-512-VNNI and without AMX int8, if the weights have their "
-            "calibration; on other CPUs bf16 with AMX or AVX-512-BF16, else fp32; bf16 and int8 on a CPU need openvino."
+            "auto uses fp16 on CUDA. On a CPU, it uses int8 if there is AVX-512-VNNI but no AMX and the weights have "
+            "their calibration; else bf16 if there is AMX or AVX-512-BF16; else fp32. bf16 and int8 on a CPU need "
+            "openvino."
         ),
     )
     input_size: int = Field(
@@ -91,13 +92,17 @@ class Settings(BaseModel):
     max_archive_bytes: int = Field(
         256 * MEBIBYTE,
         ge=1,
-        description="Largest archive for /segment/batch, bytes, held in memory; larger ones get 413.",
+        description="Largest archive, or body of type application/dicom, bytes, held in memory; larger ones get 413.",
     )
-    max_archives: int = Field(2, ge=1, description="Archives that may be in progress at once; more get 429.")
+    max_archives: int = Field(
+        2,
+        ge=1,
+        description="Archives, and large or multi-frame DICOM objects, that may be in progress at once; more get 429.",
+    )
     request_timeout_ms: int = Field(
         30_000,
         ge=1,
-        description="Longest time from a request's arrival to its answer; then 504. An archive has to arrive in it.",
+        description="Longest time from a request's arrival to its answer; then 504. An archive must arrive within it.",
     )
     drain_seconds: float = Field(
         20, ge=0, allow_inf_nan=False, description="How long a graceful shutdown (SIGTERM) waits for accepted requests."
@@ -115,7 +120,7 @@ class Settings(BaseModel):
     )
     cache_dir: Path | None = Field(
         None,
-        description="Folder where an engine caches its network; by default pranet in XDG_CACHE_HOME or ~/.cache",
+        description="Folder where an engine caches its network; by default pranet in XDG_CACHE_HOME or ~/.cache.",
     )
     api_tokens_file: Path | None = Field(
         None,
@@ -127,7 +132,7 @@ class Settings(BaseModel):
     token_concurrency: int | None = Field(
         None, ge=1, description="Requests and streams that each token may have open at once; more get 429."
     )
-    public_metrics: bool = Field(False, description="Whether /metrics needs no token, even with API_TOKENS_FILE.")
+    public_metrics: bool = Field(False, description="Whether /metrics needs no token even with API_TOKENS_FILE.")
     tls_cert: Path | None = Field(None, description="Certificate chain for REST and gRPC, PEM; without it TLS is off.")
     tls_key: Path | None = Field(None, description="Private key of TLS_CERT, PEM, without a passphrase.")
     tls_client_ca: Path | None = Field(
@@ -138,19 +143,19 @@ class Settings(BaseModel):
     )
     root_path: str = Field(
         "",
-        description="Path below which a proxy serves the service, such as /pranet; the proxy may pass it on or not.",
+        description="Path under which a proxy serves the service, such as /pranet; the proxy may strip it or not.",
     )
     trusted_proxies: str | None = Field(
         None,
         description=(
             "Addresses or networks of proxies, comma-separated, whose X-Forwarded-Host and X-Forwarded-Proto are "
-            "believed; by default nobody's."
+            "trusted; by default those of no proxy."
         ),
     )
     otlp_endpoint: str | None = Field(
         None,
         description="OTLP receiver of traces, http(s)://host:port; by default OTEL_EXPORTER_OTLP_ENDPOINT. "
-        "OTEL_EXPORTER_OTLP_PROTOCOL says how: grpc (the default) or http/protobuf.",
+        "OTEL_EXPORTER_OTLP_PROTOCOL sets the protocol: grpc (the default) or http/protobuf.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Lowest severity that is logged."

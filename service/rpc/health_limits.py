@@ -43,7 +43,7 @@ class HealthLimits:
         return MessageLimits(
             OPEN_MESSAGE_SECONDS,
             OPEN_MESSAGE_BYTES,
-            "of a health check",
+            "for a health check",
             self._watching if watch else nullcontext,
             lambda context: self._turns.setdefault(context.peer(), asyncio.Lock()),
         )

@@ -3,7 +3,7 @@
 TEXTS = {
     "host": (
         "HOST",
-        "address of REST and gRPC: 0.0.0.0 for all of IPv4 (Docker image), :: for IPv6 too (default: 127.0.0.1)",
+        "address that REST and gRPC listen on: 0.0.0.0 for all of IPv4 (Docker image), :: for IPv6 too (default: 127.0.0.1)",
     ),
     "port": (
         "N",
@@ -31,7 +31,7 @@ TEXTS = {
     ),
     "precision": (
         "{auto,fp32,bf16,fp16,int8}",
-        "auto uses fp16 on CUDA; on a CPU with AVX-512-VNNI and without AMX int8, if the weights have their calibration; on other CPUs bf16 with AMX or AVX-512-BF16, else fp32; bf16 and int8 on a CPU need openvino (default: auto)",
+        "auto uses fp16 on CUDA. On a CPU, it uses int8 if there is AVX-512-VNNI but no AMX and the weights have their calibration; else bf16 if there is AMX or AVX-512-BF16; else fp32. bf16 and int8 on a CPU need openvino (default: auto)",
     ),
     "input_size": (
         "N",
@@ -63,15 +63,15 @@ TEXTS = {
     ),
     "max_archive_bytes": (
         "N",
-        "largest archive for /segment/batch, bytes, held in memory; larger ones get 413 (default: 268435456)",
+        "largest archive, or body of type application/dicom, bytes, held in memory; larger ones get 413 (default: 268435456)",
     ),
     "max_archives": (
         "N",
-        "archives that may be in progress at once; more get 429 (default: 2)",
+        "archives, and large or multi-frame DICOM objects, that may be in progress at once; more get 429 (default: 2)",
     ),
     "request_timeout_ms": (
         "N",
-        "longest time from a request's arrival to its answer; then 504. An archive has to arrive in it (default: 30000)",
+        "longest time from a request's arrival to its answer; then 504. An archive must arrive within it (default: 30000)",
     ),
     "drain_seconds": (
         "NUMBER",
@@ -107,7 +107,7 @@ TEXTS = {
     ),
     "public_metrics": (
         "{true,false}",
-        "whether /metrics needs no token, even with API_TOKENS_FILE (default: false)",
+        "whether /metrics needs no token even with API_TOKENS_FILE (default: false)",
     ),
     "tls_cert": (
         "PATH",
@@ -127,15 +127,15 @@ TEXTS = {
     ),
     "root_path": (
         "PATH",
-        "path below which a proxy serves the service, such as /pranet; the proxy may pass it on or not (default: none)",
+        "path under which a proxy serves the service, such as /pranet; the proxy may strip it or not (default: none)",
     ),
     "trusted_proxies": (
         "PROXIES",
-        "addresses or networks of proxies, comma-separated, whose X-Forwarded-Host and X-Forwarded-Proto are believed; by default nobody's (default: none)",
+        "addresses or networks of proxies, comma-separated, whose X-Forwarded-Host and X-Forwarded-Proto are trusted; by default those of no proxy (default: none)",
     ),
     "otlp_endpoint": (
         "ENDPOINT",
-        "OTLP receiver of traces, http(s)://host:port; by default OTEL_EXPORTER_OTLP_ENDPOINT. OTEL_EXPORTER_OTLP_PROTOCOL says how: grpc (the default) or http/protobuf (default: none)",
+        "OTLP receiver of traces, http(s)://host:port; by default OTEL_EXPORTER_OTLP_ENDPOINT. OTEL_EXPORTER_OTLP_PROTOCOL sets the protocol: grpc (the default) or http/protobuf (default: none)",
     ),
     "log_level": (
         "{debug,info,warning,error}",
