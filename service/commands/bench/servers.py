@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import cast
 from urllib.parse import urlsplit
@@ -68,12 +68,14 @@ class _Connection(asyncio.Protocol):
 
     async def send(self, message: bytes) -> bytes:
         """Send a whole request, head and body; return the PNG, or raise BenchError if the answer is none."""
-        if self.transport.is_closing():
-            raise BenchError("the server closed the connection")
         self._answered = asyncio.get_running_loop().create_future()
         self._body.clear()
         self.transport.write(message)
-        await self._answered
+        try:
+            await self._answered
+        except asyncio.CancelledError:
+            self.transport.abort()  # a late answer would be taken for that of the next request
+            raise
         if not self._body.startswith(PNG_MAGIC):
             raise BenchError(f"{self._parser.get_status_code()} {self._body[:150].decode(errors='replace')}")
         return bytes(self._body)
@@ -92,29 +94,37 @@ class _Connection(asyncio.Protocol):
         self._body += body
 
     def on_message_complete(self) -> None:
-        assert self._answered is not None
-        self._answered.set_result(None)
+        if self._answered is not None and not self._answered.done():
+            self._answered.set_result(None)
 
 
 @asynccontextmanager
 async def lean_http(url: str, connections: int) -> AsyncIterator[Callable[[bytes], Awaitable[bytes]]]:
     """Yield ``send`` of a request over so many connections; they take turns, as each may belong to another process."""
     at, idle = urlsplit(url), asyncio.Queue[_Connection]()
-    async with AsyncExitStack() as stack:
-        for _ in range(connections):
-            make = asyncio.get_running_loop().create_connection(_Connection, at.hostname or "", at.port or 80)
-            transport, connection = await make
-            stack.callback(transport.close)
+
+    async def connected() -> _Connection:
+        loop = asyncio.get_running_loop()
+        _, connection = await loop.create_connection(_Connection, at.hostname or "", at.port or 80)
+        return connection
+
+    async def send(message: bytes) -> bytes:
+        connection = await idle.get()
+        try:
+            if connection.transport.is_closing():
+                connection = await connected()
+            return await connection.send(message)
+        finally:
             idle.put_nowait(connection)
 
-        async def send(message: bytes) -> bytes:
-            connection = await idle.get()
-            try:
-                return await connection.send(message)
-            finally:
-                idle.put_nowait(connection)
-
+    try:
+        for _ in range(connections):
+            idle.put_nowait(await connected())
         yield send
+    finally:
+        while not idle.empty():
+            idle.get_nowait().transport.close()
+        await asyncio.sleep(0)  # in which they are closed
 
 
 def message(request: httpx.Request) -> bytes:
