@@ -27,6 +27,7 @@ import torch
 
 from model.engines.openvino import int8 as openvino_int8
 from model.rewrites.folding import fold_batch_norm
+from model.rewrites.scale_grouping import group_scales
 from model.transforms import SIZE
 from model.weights import checkpoint
 from service.commands.bench import servers
@@ -86,7 +87,8 @@ def peers(precision: str, against: Path | None) -> list[Peer]:
 def network(folder: Path, *, int8: bool) -> Path:
     """Write what the peers run: normalised float32 (N, 3, 352, 352) to logits (N, 1, 352, 352)."""
     weights = checkpoint.load(ROOT / "weights" / "pranet.safetensors")
-    plain = Plain(fold_batch_norm(weights.network()))
+    folded = fold_batch_norm(weights.network())
+    plain = Plain(group_scales(folded) if int8 else folded)  # the calibration was made for grouped scales
     example = torch.zeros(1, 3, 64, 64)
     with torch.inference_mode():
         traced = torch.jit.trace(plain, example, check_trace=False)

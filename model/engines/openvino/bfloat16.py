@@ -29,9 +29,11 @@ Array = npt.NDArray[np.float32]
 
 
 def take_scales_out(graph: ov.Model) -> None:
-    """Move the scales out of convolutions that are followed by a bias and a ReLU, in place."""
+    """Move the scales out of convolutions in floating point that a bias and a ReLU follow, in place."""
     for convolution in graph.get_ops():
         if convolution.get_type_name() not in KINDS or not re.fullmatch(WHOLE, convolution.get_friendly_name()):
+            continue
+        if _source(convolution.input(1)).get_type_name() != "Constant":  # it is quantised
             continue
         biased = _reader(convolution, "Add")
         relu = None if biased is None else _reader(biased, "Relu")

@@ -19,7 +19,7 @@ from model.engines.openvino import int8 as openvino_int8
 from model.transforms import SIZE
 from model.weights.weights_file import WeightsFile
 
-FORMAT = 5  # increase it whenever a change converts the same weights to another graph
+FORMAT = 6  # increase it whenever a change converts the same weights to another graph
 FILE, WEIGHTS = "graph.xml", "graph.bin"
 SEAL = "graph.sha256"
 ABANDONED_SECONDS = 3600.0
@@ -51,10 +51,9 @@ def graph(weights: WeightsFile, precision: str, cache_dir: Path | None, input_si
     from model.engines.openvino.conversion import convert  # here, because it imports PyTorch, which takes seconds
 
     made = convert(weights, input_size)
-    if calibration is None:
-        openvino_bfloat16.take_scales_out(made)
-    else:
+    if calibration is not None:
         openvino_int8.quantise(made, calibration)
+    openvino_bfloat16.take_scales_out(made)
     openvino_bfloat16.split_end_of_decoder(made)
     if kept is not None:
         try:

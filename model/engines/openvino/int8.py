@@ -6,8 +6,8 @@ service needs neither NNCF nor pictures to start in int8. Weights that are store
 What is quantised was chosen by measuring how much the masks change. Most harmful are two defaults of NNCF, ranges that
 clip the largest activations and bias correction by means, and weights limited to half the range. (The limit prevents
 saturation on processors without VNNI. Without it some sums saturate there, which changes almost no mask.) Next come
-quantising the stem, the first two stages and the decoder, and rounding the operands of sums. So only the convolutions
-of the last two stages are quantised.
+quantising the stem, the first block behind it and the end of the decoder, and rounding the operands of sums. So these
+stay in floating point, as do the grouped convolutions, which gain nothing.
 """
 
 import hashlib
@@ -34,8 +34,9 @@ from model.weights.weights_file import DIGEST_KEY, NO_DIGEST, WeightsFile, is_se
 SUFFIX = ".int8.safetensors"
 LEVELS = 256
 WEIGHT_LIMIT = 127
-FLOATING = r"(?!__module\.network\.resnet\.layer[34]\.).*"  # pattern of the operations that stay in floating point
-FORMAT = "4"
+QUANTISED = r"__module\.network\.(resnet\.layer(?!1\.0\.|2\.0\.convs)|rfb|ra[234]_conv[1-4]\.)"  # begins their names
+FLOATING = rf"(?!{QUANTISED}).*"  # pattern of the operations that stay in floating point
+FORMAT = "5"
 
 log = logging.getLogger(__name__)
 

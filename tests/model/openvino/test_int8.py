@@ -22,6 +22,7 @@ from tests.support.pictures import ROOT
 
 pytest.importorskip("openvino", reason="OpenVINO is not installed on this processor")
 from model.engines.openvino import conversion as openvino_conversion
+from model.engines.openvino import graph as openvino_graph
 from model.engines.openvino import int8 as openvino_int8
 from model.engines.openvino import predictor as openvino_predictor
 
@@ -74,15 +75,27 @@ def test_int8_rounds_other_weights_to_half_a_step_of_the_largest_in_a_channel() 
     assert error.max() < 0.5 / openvino_int8.WEIGHT_LIMIT + 1e-5
 
 
-def test_only_the_convolutions_of_the_last_two_stages_are_quantised(weights: Checkpoint) -> None:
+def test_all_convolutions_but_the_first_and_the_last_are_quantised(weights: Checkpoint) -> None:
     graph = openvino_conversion.convert(weights)
     openvino_int8.quantise(graph, openvino_int8.load(weights))
-    convolutions = [each for each in graph.get_ops() if each.get_type_name() == "Convolution"]
-    rounded = {each.get_friendly_name() for each in convolutions if not openvino_int8._is_constant(each, 1)}
-    assert rounded == {
-        each.get_friendly_name() for each in convolutions if re.search(r"resnet\.layer[34]\.", each.get_friendly_name())
-    }
-    assert len(rounded) > 45
+    convolutions = {each.get_friendly_name(): each for each in graph.get_ops() if "Convolution" in each.get_type_name()}
+    floating = {name.split("/")[0] for name, each in convolutions.items() if openvino_int8._is_constant(each, 1)}
+    first = ("conv1.0", "conv1.3", "conv1.6", *(f"layer1.0.{each}" for each in ("conv1", "last", "convs", "conv3")))
+    last = [each for each in floating if re.search(r"\.(agg1\.|ra._conv5)", each)]
+    others = (*first, "layer1.0.downsample.1", "layer2.0.convs")
+    assert floating == {*last, *(f"__module.network.resnet.{each}" for each in others)}
+    for name in convolutions.keys() - {f"{each}/aten::_convolution/Convolution" for each in floating}:
+        assert convolutions[name].input_value(0).get_node().get_type_name() != "Constant"
+    assert len(convolutions) - len(floating) > 120
+
+
+def test_what_stays_in_floating_point_keeps_its_weights_in_bfloat16(weights: Checkpoint) -> None:
+    graph = openvino_graph.graph(weights, "int8", None)
+    convolutions = {each.get_friendly_name().split("/")[0]: each for each in graph.get_ops()}
+    for name in ("conv1.3", "conv1.6", "layer1.0.conv1"):
+        weight = convolutions[f"__module.network.resnet.{name}"].input_value(1).get_node().get_data()
+        assert np.allclose(weight, np.rint(weight), atol=1e-4)
+        assert np.abs(weight).max() > 100
 
 
 @pytest.fixture
