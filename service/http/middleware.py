@@ -20,7 +20,9 @@ OPEN_PATHS = frozenset(
     {"", "/", "/livez", "/readyz", "/v2/health/live", "/v2/health/ready", "/docs", "/docs/try", "/openapi.json"}
 )
 OPEN_FOLDERS = ("/pages/", "/samples/", "/docs/assets/")  # static files of the web page
-QUIET_PATHS = frozenset({"/livez", "/readyz", "/metrics"})  # polled all the time
+QUIET_PATHS = frozenset(  # polled all the time
+    {"/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready", "/v2/models/pranet/ready"}
+)
 STREAM_PATHS = frozenset({"/stream"})  # the paths that accept a WebSocket
 STATE_PATHS = frozenset({"/v2/repository/index"})  # answered in every state of the service, like a GET
 METHODS = frozenset(HTTPMethod)  # named in logs and traces; another one was chosen by the client

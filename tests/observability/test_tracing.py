@@ -218,11 +218,13 @@ async def test_the_frameworks_own_traces_stay_off_wherever_they_would_go(patched
     assert theirs.get_finished_spans() != ()
 
 
-async def test_what_polls_for_ever_leaves_no_trace(receiver: Receiver) -> None:
+async def test_what_polls_for_ever_leaves_no_trace_and_no_line_in_the_log(receiver: Receiver) -> None:
+    of_the_protocol = ("/v2/health/live", "/v2/health/ready", "/v2/models/pranet/ready")
     async with serving() as running:
-        for path in ("/livez", "/readyz", "/metrics"):
-            (await running.rest.get(path)).raise_for_status()
-    assert receiver.spans == []
+        with json_log() as lines:
+            for path in ("/livez", "/readyz", "/metrics", *of_the_protocol):
+                (await running.rest.get(path)).raise_for_status()
+    assert (receiver.spans, lines) == ([], [])
 
 
 async def test_json_logs_name_request_and_trace(receiver: Receiver) -> None:
