@@ -43,8 +43,8 @@ class Inferred:
         return cls(outputs, frames[0].model.model_id, longest.server_timing())
 
 
-def check_sizes(pictures: Sequence[Picture], max_pixels: int) -> None:
-    """Check that the pictures of a request fit into one tensor; only their headers are read.
+def check_sizes(pictures: Sequence[Picture], max_pixels: int) -> int:
+    """Check that the pictures of a request fit into one tensor, and return its pixels; only their headers are read.
 
     Raises:
         InvalidRequest: they differ in size.
@@ -59,8 +59,10 @@ def check_sizes(pictures: Sequence[Picture], max_pixels: int) -> None:
             f"pictures of {width}x{height} and {other_width}x{other_height} pixels do not fit into one tensor; "
             "send one request for each size"
         )
-    if sum(width * height for width, height in sizes) > max_pixels:
+    pixels = sum(width * height for width, height in sizes)
+    if pixels > max_pixels:
         raise TooManyPixels(f"the pictures together have more than {max_pixels} pixels (MAX_IMAGE_PIXELS); send fewer")
+    return pixels
 
 
 def _size(pictures: Sequence[Picture], index: int, max_pixels: int) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from service.frames.frame import Segmentation
 from service.http.request import call_of, read_body
 from service.oip import model, parameters
 from service.oip.inference import Inferred, check_sizes, infer
-from service.oip.rest_messages import HEADER_LENGTH, IndexBody, InferBody, parse, write
+from service.oip.rest_messages import HEADER_LENGTH, IndexBody, InferBody, check_outputs, parse, write
 from service.runtime import Service
 from service.validation import describe_errors
 
@@ -141,7 +141,7 @@ async def _inferred(raw: bytes, header_length: str | None, service: Service, cal
 
 def _read(raw: bytes, header_length: str | None, service: Service) -> tuple[InferBody, list[Picture]]:
     body, pictures = parse(raw, header_length, service.max_queue_size)
-    check_sizes(pictures, service.settings.max_image_pixels)
+    check_outputs(body, check_sizes(pictures, service.settings.max_image_pixels))
     return body, pictures
 
 

@@ -176,13 +176,24 @@ def _inputs(bodies: Sequence[InputBody], binary: memoryview) -> list[Tensor]:
     return inputs
 
 
-def write(body: InferBody, outputs: Mapping[Output, Array]) -> tuple[list[dict[str, Any]], list[bytes]]:
-    """Return the JSON of the outputs, and the binary data that follows it, as the request asks for them.
+def check_outputs(body: InferBody, pixels: int) -> None:
+    """Check that the outputs that a request wants in JSON have room there; each has an element for each pixel.
 
     Raises:
-        InvalidRequest: an output has too many elements for JSON.
+        InvalidRequest: there are more than ``MAX_JSON_ELEMENTS`` pixels.
 
     """
+    wanted = [output.name for output in body.outputs] or model.OUTPUTS
+    in_json = [name for name in model.OUTPUTS if name in wanted and name not in body.binary_outputs]
+    if in_json and pixels > MAX_JSON_ELEMENTS:
+        raise InvalidRequest(
+            f"output '{in_json[0]}' would have {pixels} elements, and JSON has room for {MAX_JSON_ELEMENTS}; ask for "
+            "it with binary_data, or send smaller or fewer pictures"
+        )
+
+
+def write(body: InferBody, outputs: Mapping[Output, Array]) -> tuple[list[dict[str, Any]], list[bytes]]:
+    """Return the JSON of the outputs, and the binary data that follows it, as the request asks for them."""
     binary: list[bytes] = []
     return [_output(name, array, name in body.binary_outputs, binary) for name, array in outputs.items()], binary
 
@@ -192,6 +203,4 @@ def _output(name: Output, array: Array, in_binary: bool, binary: list[bytes]) ->
     if in_binary:
         binary.append(tensors.to_raw(array))
         return described | {"parameters": {"binary_data_size": len(binary[-1])}}
-    if array.size > MAX_JSON_ELEMENTS:
-        raise InvalidRequest(f"output '{name}' has more than {MAX_JSON_ELEMENTS} elements; ask for it with binary_data")
     return described | {"data": array.ravel().tolist()}

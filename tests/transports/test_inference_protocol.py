@@ -281,6 +281,19 @@ async def test_pictures_of_a_request_are_judged_together_before_any_is_decoded()
         assert (answer.status_code, it.metric("pranet_decodes_total")) == (413, 0)
 
 
+async def test_an_output_that_has_no_room_in_json_is_refused_before_any_picture_is_decoded() -> None:
+    half = encoded(Image.new("RGB", (2048, 1025)))
+    wanted = {"name": "mask", "parameters": {"binary_data": True}}
+    async with serving() as it:
+        for outputs in ([], [{"name": "probability"}, wanted]):
+            answer = await it.rest.post(INFER, json={"inputs": inputs(half, half), "outputs": outputs})
+            assert answer.status_code == 400
+            assert "would have 4198400 elements, and JSON has room for 4194304; ask for it" in answer.json()["error"]
+        assert it.metric("pranet_decodes_total") == 0
+        answer = await it.rest.post(INFER, json={"inputs": inputs(half, half), "outputs": [wanted]})
+        assert answer.status_code == 200
+
+
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
