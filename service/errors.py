@@ -153,7 +153,7 @@ class TooManyBytes(ServiceError):
         return cls(f"the image has more than {max_bytes} bytes (MAX_IMAGE_BYTES); send a smaller one")
 
     @classmethod
-    def of_message(cls, size: int, max_bytes: int, limit: str = "MAX_IMAGE_BYTES") -> Self:
+    def of_message(cls, size: int, max_bytes: int, limit: str) -> Self:
         """Return the error for a message of ``size`` bytes; ``limit`` says whose limit it exceeds."""
         return cls(f"the message has {size} bytes, more than the limit of {max_bytes} ({limit}); send a smaller one")
 

@@ -22,6 +22,7 @@ ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s*]+/?", re.IGNORECASE)  # scheme,
 ROOT_PATH = re.compile(r"(/[\w.~-]+)*")
 RECEIVER = re.compile(r"https?://[^/\s]+/?")
 MESSAGE_OVERHEAD_BYTES = 64 * 1024  # room for everything in a message beside its picture
+MESSAGE_LIMIT = f"MAX_IMAGE_BYTES + {MESSAGE_OVERHEAD_BYTES}"  # of ``max_message_bytes``, for error messages
 
 
 class SettingsError(UserError):

@@ -37,7 +37,7 @@ from service.rest import routes
 from service.rpc.call import STREAM, UNARY, call_of, entered
 from service.rpc.servicer import Servicer
 from service.runtime import load_predictor, running, warm_up
-from service.settings import Settings, SettingsError
+from service.settings import MESSAGE_LIMIT, Settings, SettingsError
 
 HEALTH_SECONDS = 5.0  # between two health checks; Ray replaces a replica after three failures
 SERVICES = (
@@ -125,7 +125,7 @@ class Replica:
         """Apply the message limit of ``pranet serve``; Ray's own is 2 GiB."""
         limit = self._service.settings.max_message_bytes
         if (size := request.ByteSize()) > limit:
-            raise TooManyBytes.of_message(size, limit)
+            raise TooManyBytes.of_message(size, limit, MESSAGE_LIMIT)
 
     def _method(self, name: str) -> Callable[[Any, Any], Awaitable[Any]]:
         found: Callable[[Any, Any], Awaitable[Any]] = getattr(self._rpc, name, None) or getattr(self._oip, name)

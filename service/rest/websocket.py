@@ -32,6 +32,7 @@ from service.http.middleware import HANDSHAKE
 from service.rest.errors import PROBLEM_TYPE, headers_of
 from service.rest.websocket_messages import pack, parsed, stream_options, unpack
 from service.runtime import Service
+from service.settings import MESSAGE_LIMIT
 from service.streams.frame import StreamFrame
 
 # Close codes, RFC 6455 section 7.4.1 and IANA's registry.
@@ -97,7 +98,7 @@ async def _messages(websocket: WebSocket, max_bytes: int) -> AsyncIterator[str |
         data = message.get("bytes")
         data = message["text"] if data is None else data
         if len(data) > max_bytes:
-            raise TooManyBytes.of_message(len(data), max_bytes)
+            raise TooManyBytes.of_message(len(data), max_bytes, MESSAGE_LIMIT)
         yield data
     if cause := CUT_OFF.get(message["code"]):
         call: Call = websocket.state.call

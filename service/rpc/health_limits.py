@@ -10,6 +10,7 @@ from weakref import WeakValueDictionary
 
 from service.errors import TooManyWatches
 from service.rpc.call import Context
+from service.settings import MESSAGE_LIMIT
 
 OPEN_MESSAGE_SECONDS = 5.0
 OPEN_MESSAGE_BYTES = 1024
@@ -22,7 +23,7 @@ class MessageLimits:
 
     message_seconds: float  # until the request message of a unary call has arrived
     message_bytes: int  # size of each message
-    whose: str = "MAX_IMAGE_BYTES"  # the limit of the size
+    whose: str = MESSAGE_LIMIT  # the limit of the size
     held: Callable[[Context], AbstractContextManager[Any]] = nullcontext  # entered for the duration of the call
     turn: Callable[[Context], AbstractAsyncContextManager[Any]] = nullcontext  # entered while awaiting that message
 

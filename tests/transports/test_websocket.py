@@ -116,7 +116,8 @@ async def test_a_message_that_is_too_large_is_told_so_before_the_stream_is_close
         await socket.send(packed(1, bytes(it.service.settings.max_message_bytes)))
         code, texts = await last_words(socket)
         assert (code, [text["type"] for text in texts]) == (1009, ["urn:pranet:error:too-many-bytes"])
-        assert "(MAX_IMAGE_BYTES); send a smaller one" in texts[0]["detail"]
+        limit = len(PICTURE) + 65536
+        assert f"more than the limit of {limit} (MAX_IMAGE_BYTES + 65536); send a smaller one" in texts[0]["detail"]
         assert it.metric("pranet_rejected_total", {"reason": "too-many-bytes"}) == 1
 
 
