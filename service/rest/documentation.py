@@ -6,6 +6,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from model.pictures.reading import READABLE
 from service.http.middleware import open_paths
 from service.oip import model
 from service.oip.rest import PREFIX
@@ -25,6 +26,7 @@ PROTOCOL_TAG = "Open Inference Protocol"
 JSON, OCTETS = "application/json", "application/octet-stream"
 HEADER_LENGTH = "Inference-Header-Content-Length"
 ERRORS = ("400", "401", "404", "408", "413", "415", "422", "429", "500", "503", "504")
+FOREIGN = "403"  # to a page of another site: it may send a GET, but nothing else
 # 8 by 8 black pixels, PNG
 PICTURE = "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAADElEQVR4nGNgoA4AAABIAAEuuDx+AAAAAElFTkSuQmCC"
 WEIGHTS = {
@@ -81,7 +83,7 @@ FAULT = {
     "type": "urn:pranet:error:unsupported-image",
     "title": "Unsupported Media Type",
     "status": 415,
-    "detail": "the body is not an image that is read here; send JPEG, PNG, WebP, BMP or TIFF",
+    "detail": f"the file is not a supported image; send {READABLE}",
     "request_id": "715192701e354854a91f2a5a862b4a04",
 }
 REQUEST_HEADERS = [
@@ -104,12 +106,13 @@ ANSWER_HEADERS = {
     "X-Presence": ("Probability of a polyp, and from where on it means one; of one picture.", "0.998;threshold=0.5"),
     "X-Quality": ("Problems of the picture, with output=json and probability.", "too_dark, blurred"),
     "Server-Timing": ("Milliseconds of each stage.", "decode;dur=2.4, infer;dur=80.0, total;dur=88.0"),
+    "X-Left-Out": ("Attributes that a DICOM Segmentation could not copy.", "PatientBirthDate"),
     "X-Pictures": ("Number of pictures in the archive.", "12"),
     "Retry-After": ("Seconds after which to try again.", "1"),
     HEADER_LENGTH: ("Bytes of the JSON, which tensors in binary follow.", "271"),
 }
 HEADERS_OF = {
-    ("post", "/segment"): ("X-Request-ID", "X-Model", "X-Presence", "X-Quality", "Server-Timing"),
+    ("post", "/segment"): ("X-Request-ID", "X-Model", "X-Presence", "X-Quality", "X-Left-Out", "Server-Timing"),
     ("post", "/segment/batch"): ("X-Request-ID", "X-Pictures"),
 }
 TENSOR = {"name": model.INPUT, "datatype": "BYTES", "shape": [1, 1]}
@@ -220,6 +223,7 @@ def _routes() -> Iterator[tuple[str, str, str, Any, Any]]:
 def _operation(summary: str, example: Any, body: Any) -> dict[str, Any]:
     kind = "array" if isinstance(example, list) else "object"
     error = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
+    errors = ERRORS if body is None else sorted([*ERRORS, FOREIGN])
     operation: dict[str, Any] = {
         "tags": [PROTOCOL_TAG],
         "summary": summary,
@@ -227,7 +231,7 @@ def _operation(summary: str, example: Any, body: Any) -> dict[str, Any]:
             "200": {"description": "OK", "content": {JSON: {"schema": {"type": kind}, "example": example}}},
             **{
                 status: {"description": "Error", "content": {JSON: {"schema": error, "example": {"error": "…"}}}}
-                for status in ERRORS
+                for status in errors
             },
         },
     }

@@ -70,7 +70,7 @@ NO_TELEMETRY: Any = {"auto_configure": False, "tracing": False, "metrics": False
 SHOWN_TOKEN = HTTPBearer(auto_error=False, description="As `pranet tokens add` prints it.")
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "content": {PROBLEM_TYPE: {}}}
-    for status in (400, 401, 406, 408, 413, 415, 422, 429, 500, 503, 504)
+    for status in (400, 401, 403, 406, 408, 413, 415, 422, 429, 500, 503, 504)
 }
 LIMITED: dict[int | str, dict[str, Any]] = {status: PROBLEMS[status] for status in (401, 429)}  # of a token
 
@@ -180,7 +180,7 @@ def _add_routes(app: FastAPI) -> None:
         summary="Video stream over a WebSocket",
         status_code=101,
         response_class=Response,
-        responses={426: PROBLEMS[400], **LIMITED},
+        responses={403: PROBLEMS[403], 426: PROBLEMS[400], **LIMITED},
         description=STREAM,
     )(no_websocket)
     app.add_route(oip.PREFIX, oip.server_metadata)

@@ -15,6 +15,7 @@ import pytest
 from service.access.tokens import Token, digest_of
 from service.oip import rest as oip
 from service.oip.model import UNSUPPORTED
+from service.rest.routes import CORS_ANSWER_HEADERS
 from tests.support import browser
 from tests.support.pictures import SAMPLES
 from tests.support.serving import serving
@@ -80,7 +81,34 @@ async def test_the_documentation_names_every_route_with_headers_and_examples_tha
         answer = await it.rest.post("/segment?output=json", content=SAMPLES[0].read_bytes())
         described = document["paths"]["/segment"]["post"]["responses"]["200"]
         assert set(described["content"]["application/json"]["example"]) == set(answer.json())
-        assert {name.lower() for name in described["headers"]} - {"x-presence", "x-quality"} <= set(answer.headers)
+        at_times = {"x-presence", "x-quality", "x-left-out"}
+        assert {name.lower() for name in described["headers"]} - at_times <= set(answer.headers)
+
+
+async def test_the_error_of_the_document_is_what_the_service_answers() -> None:
+    async with serving() as it:
+        answers = (await it.rest.get("/openapi.json")).json()["paths"]["/segment"]["post"]["responses"]
+        answer = (await it.rest.post("/segment", content=b"no picture")).json()
+    example = answers["415"]["content"]["application/problem+json"]["example"]
+    assert example == {**answer, "request_id": example["request_id"]}
+
+
+async def test_the_document_names_every_header_that_pages_of_named_sites_may_read() -> None:
+    async with serving() as it:
+        document = (await it.rest.get("/openapi.json")).json()
+    assert {name.lower() for name in document["components"]["headers"]} == {*map(str.lower, CORS_ANSWER_HEADERS)}
+    assert "X-Left-Out" in document["paths"]["/segment"]["post"]["responses"]["200"]["headers"]
+
+
+async def test_the_document_says_where_pages_of_other_sites_are_refused() -> None:
+    async with serving() as it:
+        for path, operations in (await it.rest.get("/openapi.json")).json()["paths"].items():
+            url = path.replace("{name}", "pranet").replace("{version}", "1")
+            for method, operation in operations.items():
+                if path == "/stream":  # only the handshake of a WebSocket is refused
+                    continue
+                answer = await it.rest.request(method, url, headers={"origin": "https://elsewhere.example"})
+                assert (answer.status_code == 403) is ("403" in operation["responses"]), path
 
 
 async def test_the_document_has_a_schema_for_each_type_of_answer() -> None:
