@@ -121,9 +121,13 @@ async def _body(answer: httpx.Response) -> bytes:
     content = bytearray()
     async for part in answer.aiter_bytes():
         content += part
-        if len(content) > MOST_BYTES:
-            raise PictureError(f"the picture has more than {MOST_BYTES} bytes")
+        _check_size(content)
     return bytes(content)
+
+
+def _check_size(content: bytes | bytearray) -> None:
+    if len(content) > MOST_BYTES:
+        raise PictureError(f"the picture has more than {MOST_BYTES} bytes")
 
 
 def _inline(source: str) -> bytes:
@@ -131,6 +135,9 @@ def _inline(source: str) -> bytes:
     kind, comma, coded = source.partition(",")
     try:
         content = unquote_to_bytes(coded)
-        return base64.b64decode(content, validate=True) if kind.endswith(";base64") and comma else content
+        if kind.endswith(";base64") and comma:
+            content = base64.b64decode(content, validate=True)
     except binascii.Error as error:
         raise PictureError(f"the data: URI of the picture is damaged ({error})") from error
+    _check_size(content)
+    return content

@@ -253,9 +253,11 @@ async def test_a_refused_token_is_named(it: Running, storage: Storage) -> None:
 
 
 async def test_a_picture_that_is_too_large_is_not_kept(it: Running, storage: Storage) -> None:
-    storage.files["/large.png"] = bytes(64 * 1024 * 1024 + 1)
+    large = bytes(64 * 1024 * 1024 + 1)
+    storage.files["/large.png"] = large
     async with backend(it, storage) as asking:
-        assert "more than 67108864 bytes" in await error_of(asking, "/large.png")
+        for source in ("/large.png", f"data:image/png;base64,{base64.b64encode(large).decode()}"):
+            assert "more than 67108864 bytes" in await error_of(asking, source)
 
 
 async def test_a_service_or_label_studio_that_is_not_there_is_said(storage: Storage) -> None:
