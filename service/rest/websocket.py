@@ -97,8 +97,9 @@ async def _messages(websocket: WebSocket, max_bytes: int) -> AsyncIterator[str |
     while (message := await websocket.receive())["type"] != "websocket.disconnect":
         data = message.get("bytes")
         data = message["text"] if data is None else data
-        if len(data) > max_bytes:
-            raise TooManyBytes.of_message(len(data), max_bytes, MESSAGE_LIMIT)
+        size = len(data.encode() if isinstance(data, str) else data)
+        if size > max_bytes:
+            raise TooManyBytes.of_message(size, max_bytes, MESSAGE_LIMIT)
         yield data
     if cause := CUT_OFF.get(message["code"]):
         call: Call = websocket.state.call

@@ -114,7 +114,7 @@ def parsed(text: str, advice: str) -> Any:
         InvalidRequest: the text is not JSON, or longer than ``MAX_JSON_BYTES``.
 
     """
-    _check_size(len(text))
+    _check_size(len(text.encode()))
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:  # RecursionError: JSON that is nested too deeply

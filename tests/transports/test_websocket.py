@@ -99,6 +99,7 @@ async def test_a_malformed_stream_is_told_why_it_is_closed(messages: list[str | 
         ([EVERY, packed(1, raw={"format": "rgb24"})], "raw.width is missing; send it"),
         ([EVERY, packed(1, capture_time=1)], "capture_time is unknown; the known names are frame_id, "),
         ([json.dumps({"policy": [[]] * 5_000})], "of a message has 20012 bytes; send at most 16384"),
+        (["é" * 10_000], "of a message has 20000 bytes; send at most 16384"),
         ([EVERY, packed(1, more=[[]] * 5_000)], "bytes; send at most 16384"),
     ],
 )
@@ -119,6 +120,13 @@ async def test_a_message_that_is_too_large_is_told_so_before_the_stream_is_close
         limit = len(PICTURE) + 65536
         assert f"more than the limit of {limit} (MAX_IMAGE_BYTES + 65536); send a smaller one" in texts[0]["detail"]
         assert it.metric("pranet_rejected_total", {"reason": "too-many-bytes"}) == 1
+
+
+async def test_a_text_is_measured_in_bytes_and_not_in_letters() -> None:
+    async with serving(max_image_bytes=len(PICTURE)) as it, opened(it) as socket:
+        await socket.send("é" * (it.service.settings.max_message_bytes // 2 + 1))
+        code, texts = await last_words(socket)
+        assert (code, [text["type"] for text in texts]) == (1009, ["urn:pranet:error:too-many-bytes"])
 
 
 @pytest.mark.parametrize("origin", ["https://elsewhere.example", "null", "https://[", ""])
