@@ -150,11 +150,10 @@ async def test_a_source_that_fails_raises_after_the_frames_before_it_are_answere
 async def test_a_client_reconnects_and_sends_again_or_counts_as_lost_what_was_on_its_way(
     policy: pb.Policy, lost: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    port, up, more = free_port(), asyncio.Event(), asyncio.Event()
+    port, first, more = free_port(), asyncio.Event(), asyncio.Event()
     replies: list[Reply] = []
 
     async def frames() -> AsyncIterator[VideoFrame]:
-        await up.wait()
         yield frame(0)
         await more.wait()
         yield frame(1)  # sent to a service that is gone, or to the next one
@@ -166,11 +165,9 @@ async def test_a_client_reconnects_and_sends_again_or_counts_as_lost_what_was_on
                 replies.append(reply)
                 first.set()
 
-    first = asyncio.Event()
-    streaming = asyncio.create_task(stream())
     async with asyncio.timeout(PATIENCE):
         async with serving(grpc_port=port):
-            up.set()
+            streaming = asyncio.create_task(stream())  # a service that is not ready yet could lose the first frame
             await first.wait()
         more.set()
         async with serving(grpc_port=port):
