@@ -17,7 +17,7 @@ from service.frames.frame import Segmentation
 from service.http.request import call_of, read_body
 from service.oip import model, parameters
 from service.oip.inference import Inferred, check_sizes, infer
-from service.oip.rest_messages import HEADER_LENGTH, IndexBody, InferBody, check_outputs, parse, write
+from service.oip.rest_messages import HEADER_LENGTH, MAX_JSON_ELEMENTS, IndexBody, InferBody, check_binary, parse, write
 from service.runtime import Service
 from service.validation import describe_errors
 
@@ -141,7 +141,9 @@ async def _inferred(raw: bytes, header_length: str | None, service: Service, cal
 
 def _read(raw: bytes, header_length: str | None, service: Service) -> tuple[InferBody, list[Picture]]:
     body, pictures = parse(raw, header_length, service.max_queue_size)
-    check_outputs(body, check_sizes(pictures, service.settings.max_image_pixels))
+    pixels = check_sizes(pictures, service.settings.max_image_pixels)
+    if pixels > MAX_JSON_ELEMENTS:
+        check_binary(body, pixels)
     return body, pictures
 
 

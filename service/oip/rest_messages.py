@@ -176,16 +176,16 @@ def _inputs(bodies: Sequence[InputBody], binary: memoryview) -> list[Tensor]:
     return inputs
 
 
-def check_outputs(body: InferBody, pixels: int) -> None:
-    """Check that the outputs that a request wants in JSON have room there; each has an element for each pixel.
+def check_binary(body: InferBody, pixels: int) -> None:
+    """Check that a request of more than ``MAX_JSON_ELEMENTS`` pixels wants all its outputs in binary.
 
     Raises:
-        InvalidRequest: there are more than ``MAX_JSON_ELEMENTS`` pixels.
+        InvalidRequest: it wants one in JSON, with an element for each pixel.
 
     """
     wanted = [output.name for output in body.outputs] or model.OUTPUTS
     in_json = [name for name in model.OUTPUTS if name in wanted and name not in body.binary_outputs]
-    if in_json and pixels > MAX_JSON_ELEMENTS:
+    if in_json:
         raise InvalidRequest(
             f"output '{in_json[0]}' would have {pixels} elements, and JSON has room for {MAX_JSON_ELEMENTS}; ask for "
             "it with binary_data, or send smaller or fewer pictures"
