@@ -182,7 +182,8 @@ class AsyncClient:
         ``POLICY_EVERY``; under ``POLICY_LATEST`` their outcome is ``lost``.
 
         The caller may be slow: frames are sent as fast as replies are taken. Under ``POLICY_LATEST`` a newer frame then
-        replaces the one that waits to be sent, whose outcome is ``stale``. At most some 64 frames are in memory.
+        replaces the one that waits to be sent, whose outcome is ``stale``; also while there is no connection. At most
+        some 64 frames are in memory.
 
         Args:
             frames: pictures as ``segment`` takes them, or ``VideoFrame`` and ``RawPicture``, in the order in which they
@@ -223,8 +224,13 @@ class AsyncClient:
                 if backlog.finished:  # nothing is left that another connection could answer
                     source.check()
                     return
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(source.failed.wait(), pause)
+                pausing = asyncio.create_task(source.failure(pause))
+                pausing.add_done_callback(lambda _: backlog.wake())
+                try:
+                    while (stale := await backlog.take(pausing)) is not None:
+                        yield stale
+                finally:
+                    pausing.cancel()
                 source.check()
         finally:
             await source.close()

@@ -1,22 +1,26 @@
 """The frames of a stream between their source, the service and the caller, each of which may be the slowest."""
 
 import asyncio
+import contextlib
+import time
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 from pranet_client.connection import Reply, Sent
 
 MOST_OPEN = 64  # frames read whose reply the caller has not taken; it bounds memory
 MOST_UNREAD = 16  # of these, frames that have their reply
 MOST_MASKS = 2  # of these, masks of live video: by so many frames that the caller handles, a mask is late
+WAIT_SECONDS = 0.5  # after which a live frame that cannot be sent gives way to a newer one, whatever the reason
 
 
 class Backlog:
     """The frames that were read and whose reply the caller has not taken, in order.
 
     The transports hold hundreds of small answers unread, so only here is it seen that the caller is slow. Then nothing
-    more is sent. Live video goes on: a newer frame replaces the one that waits to be sent, which becomes ``stale``.
-    Of a recording, nothing more is read.
+    more is sent. Live video goes on, also while there is no connection: a newer frame replaces the one that waits to be
+    sent, which becomes ``stale``. Of a recording, nothing more is read.
 
     Args:
         newest_only: whether the video is live (``POLICY_LATEST``).
@@ -28,6 +32,7 @@ class Backlog:
         self._newest_only = newest_only
         self._open: deque[Sent] = deque()  # all of them, oldest first
         self._pending: Sent | None = None  # the newest, if it is not sent yet
+        self._pending_since = 0.0  # seconds
         self._ended = False
         self._changed = asyncio.Event()
 
@@ -38,10 +43,12 @@ class Backlog:
 
     async def put(self, frame: Sent) -> None:
         """Add a frame as soon as there is room."""
-        await self._until(lambda: self._pending is None or self._may_replace())
+        while self._pending is not None and not self._may_replace():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), WAIT_SECONDS)
         if self._pending is not None:
             self._pending.replied("stale")
-        self._pending = frame
+        self._pending, self._pending_since = frame, time.monotonic()
         self._open.append(frame)
         self.wake()
 
@@ -71,9 +78,9 @@ class Backlog:
         while self.unanswered:
             self.unanswered.popleft().replied("lost")
 
-    async def take(self, connection: "asyncio.Task[None]") -> Reply | None:
-        """Return the next reply; None if ``connection``, which wakes this at its end, has ended and left none."""
-        await self._until(lambda: connection.done() or bool(self._open and self._open[0].reply))
+    async def take(self, task: "asyncio.Task[Any]") -> Reply | None:
+        """Return the next reply; None if ``task``, which wakes this at its end, has ended and left none."""
+        await self._until(lambda: task.done() or bool(self._open and self._open[0].reply))
         return self.taken()
 
     def taken(self) -> Reply | None:
@@ -93,7 +100,10 @@ class Backlog:
         return self._has_room() and not self._has_masks()
 
     def _may_replace(self) -> bool:
-        return self._has_room() and self._has_masks()
+        if not self._newest_only or len(self._open) > MOST_OPEN:
+            return False
+        waited = time.monotonic() - self._pending_since
+        return waited >= WAIT_SECONDS or (self._has_room() and self._has_masks())
 
     def _has_room(self) -> bool:
         unread = sum(frame.reply is not None for frame in self._open)

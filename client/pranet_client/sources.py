@@ -132,6 +132,11 @@ class Source:
         if self.error is not None:
             raise self.error
 
+    async def failure(self, seconds: float) -> None:
+        """Wait so long, or until the source has failed."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.failed.wait(), seconds)
+
     async def close(self) -> None:
         """Stop reading, and close the iterator if it can be closed."""
         self._reading.cancel()

@@ -7,10 +7,10 @@ from time import monotonic
 import grpc
 import pytest
 
-from pranet_client import connection
+from pranet_client import backlog, connection
 from pranet_client.async_client import AsyncClient
-from pranet_client.backlog import MOST_OPEN, MOST_UNREAD
-from pranet_client.connection import Reply
+from pranet_client.backlog import MOST_OPEN, MOST_UNREAD, Backlog
+from pranet_client.connection import Reply, to_sent
 from pranet_client.errors import RequestFailed
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from pranet_client.pictures import VideoFrame
@@ -185,3 +185,20 @@ async def test_a_slow_caller_has_every_reply_in_order_also_over_a_broken_connect
     assert {reply.outcome for reply in seen} <= (
         {"answered"} if policy == pb.POLICY_EVERY else {"answered", "stale", "lost"}
     )
+
+
+async def test_a_live_frame_that_waits_without_a_connection_gives_way_to_a_newer_one(patched: Patches) -> None:
+    patched(backlog, "WAIT_SECONDS", 0.01)
+    live, recording = Backlog(newest_only=True), Backlog(newest_only=False)
+    frames = [to_sent(encoded(red_box(8, 8, (0, 0, 4, 4))), number) for number in range(6)]
+    await recording.put(frames[4])
+    second = asyncio.create_task(recording.put(frames[5]))
+    async with asyncio.timeout(PATIENCE):
+        for each in frames[:4]:
+            await live.put(each)
+    assert [reply.outcome for reply in iter(live.taken, None)] == ["stale"] * 3
+    assert await live.next(lambda: False) is frames[3]
+    assert not second.done()
+    assert await recording.next(lambda: False) is frames[4]
+    await second
+    assert await recording.next(lambda: False) is frames[5]
