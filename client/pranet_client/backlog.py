@@ -45,7 +45,8 @@ class Backlog:
         """Add a frame as soon as there is room."""
         while self._pending is not None and not self._may_replace():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), WAIT_SECONDS)
+                async with asyncio.timeout(WAIT_SECONDS):  # ``wait_for`` of Python 3.11 may drop a cancellation
+                    await self._changed.wait()
         if self._pending is not None:
             self._pending.replied("stale")
         self._pending, self._pending_since = frame, time.monotonic()

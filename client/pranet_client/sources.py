@@ -135,7 +135,8 @@ class Source:
     async def failure(self, seconds: float) -> None:
         """Wait so long, or until the source has failed."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.failed.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self.failed.wait()
 
     async def close(self) -> None:
         """Stop reading, and close the iterator if it can be closed."""
