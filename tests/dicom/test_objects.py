@@ -43,6 +43,7 @@ from tests.support.dicom_objects import (
 )
 from tests.support.patching import Patches
 from tests.support.pictures import SAMPLES, dice, encoded, mask_of, red_box, repeat_last_scan
+from tests.support.predictors import WhiteMaps
 from tests.support.processes import Server
 from tests.support.servers.otlp import receiving
 from tests.support.serving import serving
@@ -180,12 +181,7 @@ async def test_what_cannot_be_segmented_is_refused_with_its_reason() -> None:
 
 
 async def test_a_single_frame_has_the_maps_of_its_picture_and_several_have_none(patched: Patches) -> None:
-    class White:
-        @staticmethod
-        def of(pixels: object) -> list[np.ndarray]:
-            return [np.full((352, 352), 255, np.uint8)] * 4
-
-    patched(SideOutputs, "_network", lambda *_: White)
+    patched(SideOutputs, "_network", lambda *_: WhiteMaps)
     async with serving() as it:
         one = await sent(it, dicom(PICTURES[:1]), "?output=maps")
         several = await sent(it, dicom(PICTURES), "?output=maps")

@@ -14,7 +14,7 @@ from service.frames.frame import Frame, Inference, Options, Output, prepare, ren
 from service.frames.side_outputs import SideOutputs
 from tests.support.patching import Patches
 from tests.support.pictures import ROOT, SAMPLES, encoded, red_box
-from tests.support.predictors import RedPredictor
+from tests.support.predictors import RedPredictor, WhiteMaps
 from tests.support.serving import PATIENCE, serving, until
 
 WEIGHTS = ROOT / "weights" / "pranet.safetensors"
@@ -43,12 +43,7 @@ async def test_side_outputs_come_as_four_maps_side_by_side_and_the_last_is_the_a
 
 
 async def test_the_maps_are_a_stage_of_their_own(patched: Patches) -> None:
-    class White:
-        @staticmethod
-        def of(pixels: object) -> list[np.ndarray]:
-            return [np.full((352, 352), 255, np.uint8)] * 4
-
-    patched(SideOutputs, "_network", lambda *_: White)
+    patched(SideOutputs, "_network", lambda *_: WhiteMaps)
     async with serving() as it:
         answer = await it.rest.post("/segment", params={"output": "maps"}, content=JPEG)
         plain = await it.rest.post("/segment", content=JPEG)
