@@ -19,6 +19,7 @@ from service.oip import model, parameters
 from service.oip.inference import Inferred, check_sizes, infer
 from service.oip.rest_messages import HEADER_LENGTH, MAX_JSON_ELEMENTS, IndexBody, InferBody, check_binary, parse, write
 from service.runtime import Service
+from service.settings import MESSAGE_LIMIT
 from service.validation import describe_errors
 
 PREFIX = "/v2"
@@ -124,7 +125,8 @@ async def model_infer(request: Request) -> Response:
     """Segment the pictures of a request."""
     service = _service(request)
     most, call = service.settings.max_message_bytes, call_of(request)
-    too_many = functools.partial(TooManyBytes.of_image, service.settings.max_image_bytes)
+    told = f"the request has more than {most} bytes ({MESSAGE_LIMIT}); send fewer or smaller pictures"
+    too_many = functools.partial(TooManyBytes, told)
     raw = await read_body(request, most, call.deadline, too_many)
     answering = _inferred(raw, request.headers.get(HEADER_LENGTH), service, call)
     return await asyncio.ensure_future(answering)  # a separate task resumes without waking the coroutines around it

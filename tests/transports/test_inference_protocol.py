@@ -224,6 +224,13 @@ async def test_base64_may_have_line_breaks(end: str) -> None:
     assert (np.reshape(answer.json()["outputs"][0]["data"], EXPECTED.shape) == EXPECTED).mean() > 0.98
 
 
+async def test_a_body_that_is_too_large_is_told_the_limit_that_holds_for_it() -> None:
+    async with serving(max_image_bytes=1000) as it:
+        answer = await it.rest.post(INFER, content=bytes(it.service.settings.max_message_bytes + 1))
+    assert answer.status_code == 413
+    assert "the request has more than 66536 bytes (MAX_IMAGE_BYTES + 65536); send fewer" in answer.json()["error"]
+
+
 async def test_bytes_that_no_tensor_claims_are_refused() -> None:
     head = json.dumps({"inputs": inputs(IMAGE)}).encode()
     async with serving() as it:
