@@ -128,7 +128,8 @@ async def model_infer(request: Request) -> Response:
     told = f"the request has more than {most} bytes ({MESSAGE_LIMIT}); send fewer or smaller pictures"
     too_many = functools.partial(TooManyBytes, told)
     raw = await read_body(request, most, call.deadline, too_many)
-    answering = _inferred(raw, request.headers.get(HEADER_LENGTH), service, call)
+    lengths = [*dict.fromkeys(request.headers.getlist(HEADER_LENGTH))]
+    answering = _inferred(raw, ", ".join(lengths) if lengths else None, service, call)
     return await asyncio.ensure_future(answering)  # a separate task resumes without waking the coroutines around it
 
 

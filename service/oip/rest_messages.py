@@ -133,7 +133,7 @@ def parse(raw: bytes, header_length: str | None, max_pictures: int) -> tuple[Inf
 
     """
     if header_length is not None and not (HEADER_DIGITS.fullmatch(header_length) and int(header_length) <= len(raw)):
-        raise InvalidRequest(f"{HEADER_LENGTH} is {header_length[:32]!r}; send the length of the JSON in bytes")
+        raise InvalidRequest(f"{HEADER_LENGTH} is {header_length[:32]!r}; send the length of the JSON in bytes, once")
     json_size = len(raw) if header_length is None else int(header_length)
     if header_length is not None and json_size == 0:
         return InferBody(inputs=[], parameters={parameters.BINARY_OUTPUTS: True}), [raw]

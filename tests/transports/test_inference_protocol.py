@@ -173,6 +173,16 @@ async def test_headers_that_cannot_be_are_refused(headers: dict[str, str], words
     assert words in answer.json()["error"]
 
 
+@pytest.mark.parametrize(("lengths", "status"), [("00", 200), ("05", 400), ("50", 400)])
+async def test_a_length_of_the_json_that_two_headers_give_differently_is_refused(lengths: str, status: int) -> None:
+    headers = [("inference-header-content-length", length) for length in lengths]
+    async with serving() as it:
+        answer = await it.rest.post(INFER, content=IMAGE, headers=headers)
+    assert answer.status_code == status
+    if status != 200:
+        assert f"-length is '{lengths[0]}, {lengths[1]}'; send the length" in answer.json()["error"]
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [
