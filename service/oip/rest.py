@@ -12,7 +12,7 @@ from starlette.routing import Route, Router
 
 from pranet_client.pictures import Picture
 from service.calls import Call
-from service.errors import InvalidRequest, TooManyBytes, UnknownRoute
+from service.errors import InvalidParameter, InvalidRequest, TooManyBytes, UnknownRoute
 from service.frames.frame import Segmentation
 from service.http.request import call_of, read_body
 from service.oip import model, parameters
@@ -20,7 +20,7 @@ from service.oip.inference import Inferred, check_sizes, infer
 from service.oip.rest_messages import HEADER_LENGTH, MAX_JSON_ELEMENTS, IndexBody, InferBody, check_binary, parse, write
 from service.runtime import Service
 from service.settings import MESSAGE_LIMIT
-from service.validation import describe_errors
+from service.validation import describe_errors, shown
 
 PREFIX = "/v2"
 INDEX = f"{PREFIX}/repository/index"
@@ -123,6 +123,8 @@ async def repository_index(request: Request) -> Response:
 
 async def model_infer(request: Request) -> Response:
     """Segment the pictures of a request."""
+    for name in request.query_params:
+        raise InvalidParameter(f"the query names {shown(name)}; send it in the parameters of the JSON")
     service = _service(request)
     most, call = service.settings.max_message_bytes, call_of(request)
     told = f"the request has more than {most} bytes ({MESSAGE_LIMIT}); send fewer or smaller pictures"

@@ -265,6 +265,20 @@ async def test_a_body_without_json_is_one_picture_and_its_outputs_are_binary() -
     assert (found == EXPECTED).mean() > 0.98
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"content": IMAGE, "headers": {"inference-header-content-length": "0"}},
+        {"json": {"inputs": inputs(IMAGE)}},
+    ],
+)
+async def test_parameters_in_the_query_are_refused_and_not_ignored(sent: dict[str, Any]) -> None:
+    async with serving() as it:
+        answer = await it.rest.post(INFER, params={"threshold": "0.9"}, **sent)
+    assert answer.status_code == 422
+    assert answer.json()["error"] == "the query names 'threshold'; send it in the parameters of the JSON"
+
+
 async def test_an_answer_names_its_weights_and_the_time_of_each_stage() -> None:
     async with serving() as it:
         answer = await it.rest.post(INFER, json={"inputs": inputs(IMAGE, IMAGE), "id": "7"})
