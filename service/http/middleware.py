@@ -20,8 +20,9 @@ OPEN_PATHS = frozenset(
     {"", "/", "/livez", "/readyz", "/v2/health/live", "/v2/health/ready", "/docs", "/docs/try", "/openapi.json"}
 )
 OPEN_FOLDERS = ("/pages/", "/samples/", "/docs/assets/")  # static files of the web page
+MODEL_READY = ("/v2/models/pranet/ready", "/v2/models/pranet/versions/1/ready")
 QUIET_PATHS = frozenset(  # polled all the time
-    {"/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready", "/v2/models/pranet/ready"}
+    {"/livez", "/readyz", "/metrics", "/v2/health/live", "/v2/health/ready", *MODEL_READY}
 )
 STREAM_PATHS = frozenset({"/stream"})  # the paths that accept a WebSocket
 STATE_PATHS = frozenset({"/v2/repository/index"})  # answered in every state of the service, like a GET

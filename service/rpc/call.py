@@ -17,6 +17,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 WORK = frozenset({"Segment", "SegmentStream", "ModelInfer", "ModelStreamInfer"})
 STREAMS = frozenset({"SegmentStream", "ModelStreamInfer"})
 LASTING = STREAMS | {"Watch"}  # minutes and hours; metrics count them separately
+PROBES = frozenset({"ServerLive", "ServerReady", "ModelReady"})  # polled all the time, as health checks are
 STATUS_SECONDS = 30.0  # how long a status may wait for the client to read the answers before it
 EARLY_SECONDS = 0.1  # the client's deadline may pass this much before ours, which starts when the call arrives
 
@@ -55,7 +56,7 @@ def call_of(context: Context, method: str, *, is_open: bool = False) -> Call:
         is_open=is_open,
         is_work=short in WORK,
         is_stream=short in STREAMS,
-        is_quiet=is_open,
+        is_quiet=is_open or short in PROBES,
         cancelled_by=lambda: _ending(context),
     )
 

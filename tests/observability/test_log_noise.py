@@ -16,10 +16,13 @@ from typing import Literal
 import httpx
 import pytest
 import uvicorn.server
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from PIL import Image
 
 from service import app
 from service.observability import logs
+from service.pb.inference import open_inference_pb2 as pb
+from service.pb.inference import open_inference_pb2_grpc as pb_grpc
 from tests.support import processes
 from tests.support.certificates import Authority
 from tests.support.patching import Patches
@@ -130,6 +133,27 @@ async def test_a_line_names_method_and_route_also_where_none_answered_but_never_
     await running.rest.request(method, path, headers=headers)
     (line,) = logged(written)
     assert line.startswith(f"rest {logged_as}")
+
+
+@pytest.mark.parametrize("path", ["", "/versions/1"])
+async def test_a_probe_is_no_line_of_the_access_log_on_any_path(
+    path: str, running: Running, written: io.StringIO
+) -> None:
+    for each in ("/livez", "/readyz", "/v2/health/live", "/v2/health/ready", f"/v2/models/pranet{path}/ready"):
+        assert (await running.rest.get(each)).status_code == 200
+    assert not written.getvalue()
+
+
+async def test_a_probe_of_grpc_is_no_line_of_the_access_log_by_any_method(
+    running: Running, written: io.StringIO
+) -> None:
+    inference, health = pb_grpc.GRPCInferenceServiceStub(running.channel), health_pb2_grpc.HealthStub(running.channel)
+    await inference.ServerLive(pb.ServerLiveRequest())
+    await inference.ServerReady(pb.ServerReadyRequest())
+    await inference.ModelReady(pb.ModelReadyRequest(name="pranet"))
+    await health.Check(health_pb2.HealthCheckRequest())
+    await until(lambda: running.metric("pranet_requests_total", {"transport": "grpc", "code": "OK"}) == 4)
+    assert not written.getvalue()
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
