@@ -3,7 +3,7 @@
 The first message is a text: the configuration as JSON. Each frame is then one binary message, and so is each answer:
 
     4 bytes    length of the JSON, little-endian
-    JSON       frame: {frame_id, capture_time_us?, raw?: {format, width, height, stride}}
+    JSON       frame: {frame_id, capture_time_us?, raw?: {format, width, height, stride?}}
                answer: {frame_id, outcome, age_ms, window_ms, quality, added_delay_ms}, and with a mask also
                reused and the fields of REST's JSON
     the rest   frame: the picture; answer: the mask, if there is one

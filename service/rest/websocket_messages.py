@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
 from pranet_client.pictures import ColorMatrix, ColorRange, Picture, PixelFormat, RawPicture
 from service.answers import describe
 from service.errors import InvalidRequest, ServiceError
+from service.frames import raw
 from service.frames.frame import Segmentation
 from service.options import StreamConfig, read
 from service.streams.frame import Drop, StreamFrame
@@ -20,16 +21,22 @@ MAX_JSON_BYTES = 16 * 2**10  # of a text or of a frame's header: the event loop 
 
 
 class RawLayout(BaseModel):
-    """The memory layout of a raw frame; sizes in pixels, ``stride`` in bytes."""
+    """The memory layout of a raw frame; sizes in pixels, ``stride`` in bytes: None for rows without padding."""
 
     model_config = ConfigDict(extra="forbid")
 
     format: PixelFormat
     width: StrictInt = Field(ge=1, le=65_535)
     height: StrictInt = Field(ge=1, le=65_535)
-    stride: StrictInt = Field(ge=1, le=1_000_000)
+    stride: StrictInt | None = Field(None, ge=1, le=1_000_000)
     matrix: ColorMatrix | None = None
-    range: ColorRange = ColorRange.LIMITED
+    range: ColorRange | None = None
+
+    def picture(self, data: bytes) -> RawPicture:
+        """Return the picture of this layout; it is checked later, when it is decoded."""
+        stride = self.stride or raw.row_bytes(self.format, self.width)
+        levels = self.range or ColorRange.LIMITED
+        return RawPicture(self.format, self.width, self.height, stride, data, self.matrix, levels)
 
 
 class FrameHead(BaseModel):
@@ -74,9 +81,7 @@ def unpack(message: bytes) -> StreamFrame:
     except ValidationError as error:
         raise InvalidRequest(f"the JSON of a frame: {describe_errors(error.errors(), FrameHead)}") from error
     data = message[end:]
-    source: Picture = data
-    if head.raw is not None:
-        source = RawPicture(**head.raw.model_dump(), data=data)
+    source: Picture = data if head.raw is None else head.raw.picture(data)
     return StreamFrame(
         frame_id=head.frame_id,
         source=source,

@@ -57,6 +57,23 @@ async def test_null_in_a_configuration_means_the_default() -> None:
     assert mask_of(mask).sum() == 32 * 24
 
 
+async def test_null_in_the_head_of_a_frame_means_what_leaving_it_out_means() -> None:
+    named = {"format": "uyvy", "width": 8, "height": 4}
+    optional = ["stride", "matrix", "range"]
+    unnamed = dict.fromkeys(["capture_time_us", "presentation_time_us"])
+    async with serving() as it, opened(it) as socket:
+        await socket.send(json.dumps({"policy": "every", "mask_format": "rle"}))
+        await socket.send(packed(1, bytes([128, 81]) * 32, raw=named))
+        await socket.send(packed(2, bytes([128, 81]) * 32, raw=named | dict.fromkeys(optional), **unnamed))
+        await socket.send(packed(3, raw=None))
+        answers = [unpacked(await socket.recv())[0] for _ in range(3)]
+    assert [(each["outcome"], each["width"]) for each in answers] == [
+        ("answered", 8),
+        ("answered", 8),
+        ("answered", 64),
+    ]
+
+
 @pytest.mark.parametrize(
     ("messages", "kind"),
     [
