@@ -17,6 +17,7 @@ MULTIPART = "multipart/form-data"
 FILE_FIELD = "file"
 MAX_FIELDS = 8  # more than there are options
 EXTENDED = re.compile(r"""filename\*\s*=\s*"?([\w-]+)'[^']*'(.*?)"?""", re.IGNORECASE)  # charset, language, name
+HALF = re.compile("[\ud800-\udfff]")
 
 Fields = list[tuple[str, str]]  # name and text of each part without a file name
 
@@ -71,11 +72,13 @@ async def read_form(request: Request, body: AsyncGenerator[bytes, None], most: i
         form = await parser.parse()
         if not parser.is_complete:
             raise MultiPartException("it ends before its last boundary")
-        parts = form.multi_items()
+        parts = [(_whole(name), part) for name, part in form.multi_items()]
         files = [
-            (name, part.filename or "", await _taken(part)) for name, part in parts if isinstance(part, UploadFile)
+            (name, _whole(part.filename or ""), await _taken(part))
+            for name, part in parts
+            if isinstance(part, UploadFile)
         ]
-        fields = [(name, part) for name, part in parts if isinstance(part, str)]
+        fields = [(name, _whole(part)) for name, part in parts if isinstance(part, str)]
         if any(name == FILE_FIELD for name, _ in fields):
             raise MultiPartException(f"the part {FILE_FIELD!r} has no file name, so it is not taken for a file")
         return Form(files, fields)
@@ -92,6 +95,11 @@ def _extended_name(disposition: str) -> str | None:
             with contextlib.suppress(LookupError, UnicodeError):
                 return unquote(given[2], given[1])
     return None
+
+
+def _whole(text: str) -> str:
+    """Replace halves of surrogate pairs, which some charsets yield, such as UTF-7: no answer could repeat them."""
+    return HALF.sub("\ufffd", text)
 
 
 def _reason(error: Exception, most: int) -> str:

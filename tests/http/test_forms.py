@@ -87,6 +87,7 @@ async def test_the_documentation_shows_the_fields_of_the_form(it: Running, route
         ("filename*=utf-8''%C3%A4.png; filename=a.png", "ä.png"),
         ("filename*=ISO-8859-1'de'%E4.png", "ä.png"),
         ("filename*=utf-8''%FF.png", "\ufffd.png"),
+        ("filename*=utf-7''%2B2AA-.png", "\ufffd.png"),
         ("filename*=nothing''a.png", "a.png"),
         ("FileName*=\"utf-8''a.png\"", "a.png"),
         ("filename=a.png; filename*=nothing''%C3%A4.png", "a.png"),
@@ -102,6 +103,21 @@ async def test_a_file_has_the_name_that_any_client_gives_it(it: Running, names: 
     answer = await it.rest.post("/segment/batch", content=form, headers=headers)
     assert [json.loads(line)["name"] for line in answer.text.splitlines()] == [name]
     assert (await it.rest.post("/segment", content=form, headers=headers)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("part", "advice"),
+    [
+        (b'name="+2AA-"\r\n\r\n0.5', "the form: \ufffd is unknown"),
+        (b'name="output"\r\n\r\n+2AA-', "the form: output is '\ufffd'"),
+    ],
+)
+async def test_half_a_letter_in_a_form_is_told_as_an_unreadable_one(it: Running, part: bytes, advice: str) -> None:
+    picture = b'--b\r\nContent-Disposition: form-data; name="file"; filename="+2AA-.png"\r\n\r\n' + PICTURE
+    form = picture + b"\r\n--b\r\nContent-Disposition: form-data; " + part + b"\r\n--b--\r\n"
+    kind = "multipart/form-data; boundary=b; charset=utf-7"
+    answer = await it.rest.post("/segment", content=form, headers={"content-type": kind})
+    assert (answer.status_code, advice in answer.json()["detail"]) == (422, True), answer.text
 
 
 async def test_a_form_in_a_charset_that_nothing_can_be_read_in_is_refused(it: Running) -> None:
