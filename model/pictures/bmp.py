@@ -38,7 +38,7 @@ def _explained(error: Exception) -> UnreadablePicture:
     reason = str(error)
     if reason.startswith("Unsupported BMP"):
         return unsupported("BMP", reason.removeprefix("Unsupported BMP "), ADVICE)
-    return damaged("BMP", reason)
+    return damaged("BMP", error)
 
 
 class BitFields:

@@ -32,9 +32,19 @@ class UnreadablePicture(PictureError):
     """The format is known, but the file is damaged, or of a variant that is not supported."""
 
 
-def damaged(kind: str, reason: object) -> UnreadablePicture:
-    """Return the error for damage in transfer or storage, which another copy may not have."""
-    why = "it ends too early" if isinstance(reason, struct.error) else reason
+def damaged(kind: str, reason: str | Exception, part: str = "it") -> UnreadablePicture:
+    """Return the error for damage in transfer or storage, which another copy may not have.
+
+    Args:
+        kind: format of the file.
+        reason: what is wrong; or what a library raised for ``part``, whose words say nothing to who sent the file.
+        part: of the file.
+
+    """
+    why = reason
+    if isinstance(reason, Exception):
+        early = isinstance(reason, (EOFError, struct.error)) or "truncated" in str(reason).lower()
+        why = f"{part} {'ends too early' if early else 'cannot be decoded'}"
     return UnreadablePicture(f"the {kind} is damaged or incomplete ({why})", "send it again")
 
 

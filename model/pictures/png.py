@@ -45,7 +45,7 @@ class Png(PillowFile):
     def _loaded(self) -> Image.Image:
         picture = super()._loaded()
         if picture.mode == "P" and picture.palette is None:
-            raise ValueError("it has no palette")
+            raise damaged("PNG", "it has no palette")
         needs_alpha = "transparency" in picture.info and picture.mode in ("L", "RGB")
         return self._with_alpha(picture) if needs_alpha else picture
 

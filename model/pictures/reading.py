@@ -169,7 +169,7 @@ def opened(data: bytes, max_pixels: int | None = None) -> Opened:
     try:
         stored = Jpeg(data) if data.startswith(JPEG_START) else _other(data)
     except Image.DecompressionBombError as error:  # WebP, before its size could be asked for
-        raise TooLarge(str(error), "send a smaller one") from error
+        raise TooLarge("the picture has too many pixels", "send a smaller one") from error
     if max_pixels is not None and stored.size[0] * stored.size[1] > max_pixels:
         raise TooLarge(f"the picture has more than {max_pixels} pixels", "send a smaller one")
     if max(stored.size) > MAX_SIDE:

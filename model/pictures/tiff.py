@@ -64,7 +64,7 @@ class Tiff:
             picture.load()
             return pillow.samples(picture)
         except DAMAGED as error:
-            raise damaged("TIFF", f"its pixels: {error}") from error
+            raise damaged("TIFF", error) from error
 
 
 def _unsigned(stored: Stored, directory: Directory) -> tuple[Levels, int]:

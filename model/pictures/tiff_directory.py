@@ -66,7 +66,7 @@ class Directory:
             tags.next = 0
             tags.load(stream)
         except DAMAGED as error:
-            raise damaged("TIFF", f"its directory: {error}") from error
+            raise damaged("TIFF", error, "its directory") from error
         found = cls(tags, order)
         found._check(len(data))
         return found
@@ -76,7 +76,7 @@ class Directory:
         try:
             found = self.tags.get(tag, default)
         except DAMAGED as error:
-            raise damaged("TIFF", f"tag {tag}: {error}") from error
+            raise damaged("TIFF", error, f"tag {tag}") from error
         values = found if isinstance(found, tuple) else (found,)
         if not all(isinstance(value, int | float | IFDRational) for value in values):
             raise damaged("TIFF", f"tag {tag} is not a number")

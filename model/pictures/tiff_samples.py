@@ -79,7 +79,7 @@ def _decompressed(data: bytes) -> Pixels:
     except Image.DecompressionBombError as error:
         raise UnreadablePicture("the TIFF's samples take too many bytes", "send 8 bits per channel") from error
     except DAMAGED as error:
-        raise damaged("TIFF", f"its pixels: {error}") from error
+        raise damaged("TIFF", error) from error
     return np.asarray(picture)
 
 

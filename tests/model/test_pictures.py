@@ -249,14 +249,29 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "a PNG of 65536 rows": (lambda: encoded(Image.new("L", (1, 65536))), "1x65536 pixels, and more than 65535"),
     "a PNG without its palette": (lambda: without_palette(encoded(COLOUR.convert("P"))), "it has no palette"),
     "WebP cut short": (lambda: encoded(COLOUR, "WEBP")[:60], "the WEBP is damaged|the WebP is damaged"),
+    "half a PNG": (lambda: encoded(COLOUR)[:200], r"PNG is damaged or incomplete \(it ends too early\); send it again"),
+    "a PNG without pixels": (
+        lambda: encoded(COLOUR)[:40],
+        r"PNG is damaged or incomplete \(it [a-z ]+\); send it again",
+    ),
+    "a TIFF of other coding": (
+        lambda: with_byte(encoded(COLOUR, "TIFF", compression="tiff_adobe_deflate"), 8, 0),
+        r"TIFF is damaged or incomplete \(it cannot be decoded\); send it again",
+    ),
+    "a BMP's first bytes": (
+        lambda: encoded(COLOUR, "BMP")[:20],
+        r"BMP is damaged or incomplete \(it [a-z ]+\); send it",
+    ),
 }
 
 
 @pytest.mark.parametrize("kind", REFUSED)
 def test_what_is_not_read_is_named(kind: str) -> None:
     make, reason = REFUSED[kind]
-    with pytest.raises(UnreadablePicture, match=reason):
+    with pytest.raises(UnreadablePicture, match=reason) as refused:
         opened(make()).rgb(20)
+    of_library = str(refused.value.__cause__)  # in words that say nothing to who sent the picture
+    assert of_library not in str(refused.value)
 
 
 @pytest.mark.parametrize(("kind", "head"), [(b"VP8L", b"\x2f\xff\xff\xff\xff"), (b"VP8X", bytes(4) + b"\xff" * 6)])

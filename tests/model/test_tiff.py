@@ -275,7 +275,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], str]] = {
     "half a strip": (lambda: tiff({**rgb(8), 279: 10**6}, [COLOUR.tobytes()]), "strip 0 ends at byte 1000016 .*again"),
     "a directory beyond any file": (
         lambda: b"II+\0" + struct.pack("<HHQ", 8, 0, 2**63) + bytes(64),
-        "damaged or incomplete .its directory",
+        "damaged or incomplete .its directory cannot be decoded.; send",
     ),
     "no palette": (lambda: tiff({258: 8, 262: 3}, [GREY.tobytes()]), "ColorMap has 0 entries for 8 bits"),
     "a width that is no number": (lambda: tiff({**rgb(8), 256: math.nan}, [COLOUR.tobytes()]), "tag 256 is nan"),
