@@ -29,6 +29,10 @@ class Form(NamedTuple):
     fields: Fields
 
 
+class _Malformed(MultiPartException):
+    """What this module finds wrong with a form: a clause."""
+
+
 class _InMemoryParser(MultiPartParser):
     """Keeps all parts in memory; Starlette writes parts over 1 MB to disk, where patient data must not go."""
 
@@ -71,7 +75,7 @@ async def read_form(request: Request, body: AsyncGenerator[bytes, None], most: i
     try:
         form = await parser.parse()
         if not parser.is_complete:
-            raise MultiPartException("it ends before its last boundary")
+            raise _Malformed("it ends before its last boundary")
         parts = [(_whole(name), part) for name, part in form.multi_items()]
         files = [
             (name, _whole(part.filename or ""), await _taken(part))
@@ -80,7 +84,7 @@ async def read_form(request: Request, body: AsyncGenerator[bytes, None], most: i
         ]
         fields = [(name, _whole(part)) for name, part in parts if isinstance(part, str)]
         if any(name == FILE_FIELD for name, _ in fields):
-            raise MultiPartException(f"the part {FILE_FIELD!r} has no file name, so it is not taken for a file")
+            raise _Malformed(f"the part {FILE_FIELD!r} has no file name, so it is not taken for a file")
         return Form(files, fields)
     except (MultiPartException, UnicodeError) as error:
         raise InvalidRequest(f"the multipart form is invalid: {_reason(error, most)}; {advice}") from error
@@ -103,13 +107,19 @@ def _whole(text: str) -> str:
 
 
 def _reason(error: Exception, most: int) -> str:
-    """Return the library's reason, which is a sentence for programmers, as a clause."""
+    """Return what is wrong as a clause; the library's own words are for programmers of servers."""
     match str(error).split()[:2]:
+        case _ if isinstance(error, _Malformed):
+            return error.message
         case ["Missing", "boundary"]:
             return "its Content-Type names no boundary; let your HTTP library write that header"
         case ["Too", "many"]:
             return f"it has more than {most} {'file' if most == 1 else 'files'}, or more than {MAX_FIELDS} fields"
-    return str(error)[:1].lower() + str(error)[1:].rstrip(".")
+        case ["The", "Content-Disposition"]:
+            return "a part has no name in its Content-Disposition"
+        case [_, "exceeded"]:
+            return f"a field has more than {_InMemoryParser.max_part_size} bytes"
+    return "its boundaries, or the headers or the charset of its parts, cannot be read"
 
 
 async def _taken(part: UploadFile) -> bytes:

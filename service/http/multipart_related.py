@@ -39,7 +39,10 @@ async def read_related(request: Request, body: AsyncGenerator[bytes, None], most
             if len(parts) > most:
                 raise InvalidRequest(f"the body has more than {most} parts; split it into several requests")
     except FormParserError as error:
-        raise InvalidRequest(f"the {RELATED} body is invalid ({error}); send each object as a part") from error
+        raise InvalidRequest(
+            f"the {RELATED} body is invalid: its boundaries or the headers of its parts cannot be read; "
+            "send each object as a part"
+        ) from error
     if not ended:
         raise InvalidRequest(f"the {RELATED} body ends without its last boundary; send all of it")
     return [bytes(part) for part in parts]

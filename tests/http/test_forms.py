@@ -128,6 +128,36 @@ async def test_a_form_in_a_charset_that_nothing_can_be_read_in_is_refused(it: Ru
 
 
 @pytest.mark.parametrize(
+    ("kind", "body", "reason"),
+    [
+        (
+            "form-data",
+            b"--b\r\nContent-Disposition: form-data\r\n\r\nx\r\n--b--",
+            "a part has no name in its Content-Dis",
+        ),
+        (
+            "form-data",
+            b'--b\r\nContent-Disposition: form-data; name="x"\r\n\r\n' + bytes(2**20 + 1) + b"\r\n--b--",
+            "a field has more than 1048576 bytes",
+        ),
+        ("form-data", b"--b\r\n\xff: x\r\n\r\nx\r\n--b--", "headers or the charset of its parts, cannot be read"),
+        ("form-data", b"--b\rx", "its boundaries, or the headers or the charset"),
+        ("form-data", b"--b\r\n", "it ends before its last boundary"),
+        ("related", b"--b\r\n\xff: x\r\n\r\nx\r\n--b--", "its boundaries or the headers of its parts cannot be read"),
+    ],
+)
+@pytest.mark.parametrize("route", ROUTES)
+async def test_a_malformed_body_of_parts_is_refused_in_words_of_the_service(
+    it: Running, route: str, kind: str, body: bytes, reason: str
+) -> None:
+    answer = await it.rest.post(route, content=body, headers={"content-type": f"multipart/{kind}; boundary=b"})
+    assert (answer.status_code, answer.json()["type"]) == (400, "urn:pranet:error:invalid-request")
+    told, _, advice = answer.json()["detail"].rpartition("; ")
+    assert reason in told
+    assert advice.startswith("send ")
+
+
+@pytest.mark.parametrize(
     ("before", "after"),
     [
         (b"", b""),
