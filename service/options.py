@@ -89,6 +89,14 @@ class StreamConfig(FrameOptions):
             raise ValueError("maps is not available for video; send single frames to POST /segment")
         return output
 
+    @field_validator("mask_format")
+    @classmethod
+    def _is_of_a_mask(cls, mask_format: MaskFormat, info: ValidationInfo) -> MaskFormat:
+        output = info.data.get("output") or Output.MASK
+        if mask_format is not MaskFormat.PNG and output != Output.MASK:
+            raise ValueError(f"is {shown(mask_format)}, but output is {shown(output)}; leave one of them out")
+        return mask_format
+
     def stream_options(self, default_threshold: float) -> StreamOptions:
         """Convert to ``StreamOptions``; policy ``latest`` gets the priority of live video."""
         priority = Priority.LIVE if self.policy is Policy.LATEST else Priority.SINGLE

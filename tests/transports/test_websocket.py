@@ -106,6 +106,14 @@ async def test_a_malformed_stream_is_told_why_it_is_closed(messages: list[str | 
         ([json.dumps({"colour": "red"})], "colour is unknown; the known names are threshold, output"),
         ([json.dumps({"roi": "left"})], "roi is 'left', but it should be full, auto"),
         ([json.dumps({"smoothing_ms": True})], "smoothing_ms is true, but it should be a number such as 0.25"),
+        (
+            [json.dumps({"mask_format": "rle", "output": "overlay"})],
+            "mask_format is 'rle', but output is 'overlay'; leave",
+        ),
+        (
+            [json.dumps({"mask_format": "bits", "output": "json"})],
+            "mask_format is 'bits', but output is 'json'; leave one",
+        ),
         ([json.dumps({"threshold": 7})], "threshold is 7, but it should be less than or equal to 1"),
         (["[]"], "it should be a JSON object"),
         ([""], "send the configuration of the stream as a JSON object, such as {}"),
