@@ -98,10 +98,10 @@ class HttpCalls:
         state = scope.setdefault("state", {})
         call = state["call"] = self._call(scope, headers)
 
-        answered, forward = False, send
+        answered, complete, forward = False, False, send
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal answered, forward
+            nonlocal answered, complete, forward
             if message["type"] in ("http.response.start", "websocket.accept"):
                 call.name = self._route(scope) or call.name
             if message["type"] == "http.response.start":
@@ -117,6 +117,7 @@ class HttpCalls:
                     else:
                         forward = content_encoding.packed(send, headers["accept-encoding"])
             await forward(message)
+            complete = message["type"] == "http.response.body" and not message.get("more_body")
 
         app = self._app
         if self._root and scope["path"] == self._root:  # below which the page looks for its files
@@ -127,8 +128,10 @@ class HttpCalls:
                     await app(scope, receive, send_with_headers)
                 except BaseException:
                     call.name = self._route(scope) or call.name
+                    if answered and not complete:
+                        call.code = ""  # of an answer that has only begun
                     if isinstance(forward, content_encoding.Packer) and forward.waits:
-                        answered, call.code, forward = False, "", send
+                        answered, forward = False, send
                     raise
         except ServiceError as error:
             drop_tracebacks(error)  # the request's state refers to the error: breaks the reference cycle

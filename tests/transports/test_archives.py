@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import email.parser
 import email.policy
 import io
@@ -25,7 +26,7 @@ from service.runtime import Phase
 from tests.support.patching import Patches
 from tests.support.pictures import dice, encoded, mask_of, red_box
 from tests.support.predictors import GatedPredictor, RedPredictor
-from tests.support.serving import PATIENCE, Running, serving, until
+from tests.support.serving import PATIENCE, Running, counted, serving, until
 
 BOXES = ((10, 10, 60, 40), (40, 20, 90, 60), (5, 30, 45, 70))
 PICTURES = [red_box(100, 80, box) for box in BOXES]
@@ -334,6 +335,21 @@ async def test_a_stopping_service_accounts_for_every_picture() -> None:
         late = await sent(it, zipped(files))
     assert [line["status"] for line in found] == [200] * 2 + [503] * 8
     assert late.status_code == 503
+
+
+@pytest.mark.parametrize(("ending", "code"), [("draining", "503"), ("client-left", "499")])
+async def test_an_archive_that_is_not_answered_to_its_end_is_counted_as_failed(ending: str, code: str) -> None:
+    predictor = GatedPredictor()
+    async with serving(predictor, max_batch_size=1) as it:
+        with contextlib.suppress(httpx.RemoteProtocolError):
+            async with it.rest.stream("POST", "/segment/batch", content=zipped(IMAGES), headers=ZIP) as answer:
+                await predictor.has_begun()
+                if ending == "draining":
+                    it.service.calls.cut_off()
+                    await answer.aread()
+        await until(lambda: it.service.calls.idle.is_set())
+        predictor.open()
+        assert counted(it) == ({("rest", code): 1}, {ending: 1})
 
 
 async def test_a_named_time_is_kept_for_the_whole_archive() -> None:
