@@ -12,6 +12,7 @@ import shlex
 import signal
 import socket
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -24,6 +25,8 @@ from service import SAMPLES
 from service.access.listening import LOOPBACK, listener, reserved, why
 from service.access.tls import of_server
 from service.access.tokens import Tokens
+from service.awaited import CUT_OFF_SECONDS
+from service.calls import Calls
 from service.configuration import from_command_line
 from service.http import server as http_server
 from service.memory import limit_freed_memory, trim_later
@@ -38,7 +41,7 @@ from service.settings import Settings, flag, variable
 from service.signals import reload_on_sighup, stop_at_end_of, stop_on_signals
 from service.tasks import until_first_ends
 
-CUT_OFF_SECONDS = 1.0  # for the errors of calls that are cut off to reach their clients
+LOOK_SECONDS = 1.0  # between two looks, during the drain, at what holds it up
 SAMPLE = SAMPLES / "polyp-1.jpg"
 
 log = logging.getLogger(__name__)
@@ -53,8 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     With several processes, this one only watches them.
 
-    The exit code is 0 if every accepted request was answered, 1 if some were not, and ``INFERENCE_DEAD`` if the device
-    stopped answering.
+    The exit code is 0 if every accepted request was answered whose client did its part, 1 if some were not, and
+    ``INFERENCE_DEAD`` if the device stopped answering.
 
     Raises:
         SettingsError: a setting is unknown or invalid.
@@ -259,21 +262,31 @@ async def _drain(service: Service) -> int:
     """Drain: refuse new work and wait until accepted requests are answered; return the exit code."""
     service.readiness.enter(Phase.DRAINING)
     service.streams.drain()
-    seconds = service.settings.drain_seconds
+    calls, seconds = service.calls, service.settings.drain_seconds
+    held_up: Counter[str] = Counter()  # calls cut off, by what their clients did not do
     try:
         async with asyncio.timeout(seconds):
-            await service.calls.idle.wait()
+            while not await _idle(calls, LOOK_SECONDS):
+                held_up.update(call.awaited.what for call in calls.cut_off(stalled_only=True))
     except TimeoutError:
+        held_up.update(call.awaited.what for call in calls.cut_off())
+        await _idle(calls, CUT_OFF_SECONDS)
+    unanswered = held_up.pop("", 0)
+    for what, number in held_up.items():
+        log.warning("requests and streams cut off whose clients %s: %d; the service did not hold them up", what, number)
+    if unanswered:
         log.error(
             "requests and streams cut off unanswered after %g s: %d; raise %s, or lower %s so that fewer wait",
-            seconds,
-            service.calls.cut_off(),
-            variable("drain_seconds"),
-            variable("max_queue_size"),
+            *(seconds, unanswered, variable("drain_seconds"), variable("max_queue_size")),
         )
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CUT_OFF_SECONDS):
-                await service.calls.idle.wait()
         return 1
-    log.info("every accepted request was answered")
+    log.info("every accepted request was answered that its client had sent and waited for")
     return 0
+
+
+async def _idle(calls: Calls, seconds: float) -> bool:
+    """Wait until no call is left to answer, at most so long; return whether none is."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await calls.idle.wait()
+    return calls.idle.is_set()

@@ -23,15 +23,8 @@ from opentelemetry import context
 from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, StatusCode, set_span_in_context
 
 from service.access.authentication import Authentication
-from service.errors import (
-    ClientLeft,
-    DeadlineExceeded,
-    Draining,
-    InternalError,
-    InvalidRequest,
-    ServiceError,
-    causes,
-)
+from service.awaited import NOBODY, Awaited
+from service.errors import ClientLeft, DeadlineExceeded, Draining, InternalError, InvalidRequest, ServiceError, causes
 from service.observability import logs
 from service.observability.metrics import Metrics
 from service.observability.tracing import STREAM, W3C, Tracing
@@ -82,8 +75,9 @@ class Call:
     arrived: float = 0.0  # loop time, seconds
     deadline: float = 0.0  # loop time, seconds
     code: str = ""  # status code of the answer, once there is one
+    awaited: Awaited = NOBODY
+    is_cut_off: bool = False  # by the end of the service
     _asked: float = 0.0  # requested timeout, seconds
-    _is_cut_off: bool = False  # by the end of the service
     _timeout: asyncio.Timeout = field(default_factory=lambda: asyncio.Timeout(None))
 
     @property
@@ -182,7 +176,7 @@ class Calls:
             raise
         except Exception as error:
             if isinstance(error, TimeoutError) and call._timeout.expired():
-                late = Draining(CUT_OFF) if call._is_cut_off else DeadlineExceeded()
+                late = Draining(CUT_OFF) if call.is_cut_off else DeadlineExceeded()
                 failure = type(late)
                 raise late from None
             failure = InternalError
@@ -220,13 +214,15 @@ class Calls:
         if not self._tasks:
             self.idle.set()
 
-    def cut_off(self) -> int:
-        """End all calls that are still to be answered, each with ``Draining``; return their number."""
-        for call in self._running:
+    def cut_off(self, *, stalled_only: bool = False) -> list[Call]:
+        """End all calls that are still to be answered, or whose clients stall, each with ``Draining``; return them."""
+        left = [call for call in self._running if not call.is_cut_off]
+        ended = [call for call in left if call.awaited.is_stalled or not stalled_only]
+        for call in ended:
             if not call._timeout.expired():  # otherwise it ends already
-                call._is_cut_off = True
+                call.is_cut_off = True
                 call._timeout.reschedule(0.0)
-        return len(self._running)
+        return ended
 
     def initialise_series(self, *transports: Transport) -> None:
         """Create the series of these transports at 0, so that Prometheus sees their first increase."""

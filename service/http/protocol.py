@@ -60,7 +60,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._closed_for_reading = False  # malformed HTTP came: everything after it is ignored
         self._pending_error: ServiceError | None = None  # sent after the responses to earlier requests
         self._requests: set[asyncio.Task[Any]] = set()  # in progress
-        self._had_work = False  # an answer to work was sent, perhaps not yet to its end
+        self._had_work = False  # an answer to work was sent, perhaps not yet to its end; not one that was cut off
         self.app = self._tracked(self.app)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -207,7 +207,7 @@ class HttpProtocol(HttpToolsProtocol):
             finally:
                 self._requests.remove(request)
                 call = scope["state"].get("call")
-                self._had_work |= call is not None and call.is_work
+                self._had_work |= call is not None and call.is_work and not call.is_cut_off
 
         return run
 

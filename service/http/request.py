@@ -5,6 +5,7 @@ The limits of a body apply to the bytes that are received, and to those that the
 
 import asyncio
 import io
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -12,6 +13,7 @@ from functools import partial
 from starlette.requests import ClientDisconnect, Request
 
 from model.pictures.reading import READABLE
+from service.awaited import NOBODY, REQUEST, Awaited
 from service.calls import Call
 from service.errors import BodyTooSlow, ClientLeft, CodedBody, InvalidRequest, TooManyBytes, UnsupportedImage
 from service.http.content_encoding import CODINGS, READABLE_CODINGS, Unpacker
@@ -221,13 +223,16 @@ async def _received(request: Request, limit: int, too_many: Callable[[], TooMany
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         raise too_many()  # ``HttpProtocol`` discards the body, so that the client can read the answer
-    size = 0
+    size, call = 0, call_of(request)
+    call.awaited = Awaited(REQUEST, time.monotonic())
     try:
         async for chunk in request.stream():
             size += len(chunk)
             if size > limit:
                 raise too_many()
             yield chunk
+            call.awaited = Awaited(REQUEST, time.monotonic())
+        call.awaited = NOBODY
     except ClientDisconnect:
         raise ClientLeft("the client closed the connection while it sent the body") from None
     if fault := getattr(request.state, FAULT, None):

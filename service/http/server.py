@@ -98,7 +98,7 @@ class _Server(uvicorn.Server):
 
     def _give_up_others(self) -> None:
         for connection in list(self.server_state.connections):
-            if isinstance(connection, HttpProtocol):
+            if isinstance(connection, HttpProtocol | WebSocketProtocol):
                 connection.give_up()
 
     @contextlib.contextmanager

@@ -66,6 +66,12 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self.handshake_complete or not self.handshake_initiated:
             super().shutdown()
 
+    def give_up(self) -> None:
+        """Close the connection at the end of the service if its call was cut off; others may still read answers."""
+        call = getattr(self, "scope", {"state": {}})["state"].get("call")
+        if call is not None and call.is_cut_off:
+            self.transport.abort()
+
     def handle_ping(self) -> None:
         """Count a ping, and answer it."""
         self._loose_frames += 1

@@ -9,6 +9,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -20,6 +21,7 @@ from starlette.types import Receive, Scope, Send
 from service.answers import SegmentationBody, describe
 from service.archives.archive import ARCHIVE_TIMEOUT_SECONDS, Answered
 from service.archives.members import Member, from_parts, from_zip
+from service.awaited import NOBODY, READER, Awaited
 from service.calls import Call
 from service.errors import ClientLeft, ServiceError, UnsupportedImage
 from service.frames.frame import JUDGED, Options, Output, Segmentation
@@ -68,9 +70,11 @@ class ArchiveResponse(Response):
             if isinstance(answer.outcome, ServiceError):
                 self._service.calls.reject(answer.outcome)
             data = await asyncio.to_thread(_encoded, answer, self._call.request_id, self._boundary)
+            self._call.awaited = Awaited(READER, time.monotonic())
             try:
                 async with asyncio.timeout(self._service.settings.request_timeout_ms / 1e3):
                     await send({"type": "http.response.body", "body": data, "more_body": True})
+                self._call.awaited = NOBODY
             except TimeoutError:  # otherwise it would occupy one of MAX_ARCHIVES places without end
                 raise ClientLeft("the client does not read its answers") from None
 

@@ -20,12 +20,14 @@ text that is not UTF-8 (1007), and for a message of more than twice the largest 
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncIterator
 
 from fastapi import Response, WebSocket, WebSocketDisconnect
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
+from service.awaited import NOBODY, READER, Awaited
 from service.calls import Call, Transport
 from service.errors import ClientLeft, InvalidRequest, ServiceError, TooManyBytes
 from service.http.middleware import HANDSHAKE
@@ -69,8 +71,10 @@ async def stream(websocket: WebSocket) -> None:
             yield unpack(message)
 
     async def send(frame: StreamFrame) -> None:
+        call.awaited = Awaited(READER, time.monotonic())
         try:
             await websocket.send_bytes(pack(frame))
+            call.awaited = NOBODY
         except (WebSocketDisconnect, RuntimeError) as error:
             raise ClientLeft("the client closed the connection") from error
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any
 
@@ -9,7 +10,8 @@ import grpc
 from google.protobuf.message import Message
 
 from pranet_client.errors import ERROR_METADATA_KEY
-from service.calls import Call, Calls, Transport
+from service.awaited import CUT_OFF_SECONDS, NOBODY, READER, Awaited
+from service.calls import Call, Calls, Transport, current
 from service.errors import ClientLeft, DeadlineExceeded, ServiceError
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -81,7 +83,7 @@ async def entered(calls: Calls, call: Call, context: Context) -> AsyncIterator[C
     except ClientLeft:
         raise asyncio.CancelledError from None  # there is no client to send a status to
     except ServiceError as error:
-        await abort(context, error, call.request_id)
+        await abort(context, error, call.request_id, CUT_OFF_SECONDS if call.is_cut_off else STATUS_SECONDS)
 
 
 def authorizations(metadata: Iterable[tuple[str, str | bytes]]) -> list[str]:
@@ -104,12 +106,17 @@ async def write(context: Context, message: Message) -> None:
         ClientLeft: the client closed the stream.
 
     """
+    call = current()
+    call.awaited = Awaited(READER, time.monotonic())
     with _client_may_leave():
         await context.write(message)
+    call.awaited = NOBODY
 
 
-async def abort(context: Context, error: ServiceError, request_id: str) -> None:
+async def abort(context: Context, error: ServiceError, request_id: str, seconds: float) -> None:
     """End a call with the status of an error; the trailing metadata hold cause, request id and ``retry-after``.
+
+    The status may wait ``seconds`` for the client to read what comes before it.
 
     Raises:
         AbortError: raised by gRPC after it has ended the call.
@@ -121,7 +128,7 @@ async def abort(context: Context, error: ServiceError, request_id: str) -> None:
     if error.retry_after is not None:
         metadata.append(("retry-after", str(error.retry_after)))
     try:
-        async with asyncio.timeout(STATUS_SECONDS):
+        async with asyncio.timeout(seconds):
             await context.abort(error.grpc, error.detail, tuple(metadata))
     except (grpc.aio.InternalError, TimeoutError):
         raise asyncio.CancelledError from None

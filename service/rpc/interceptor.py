@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Any, Self
@@ -10,7 +11,8 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health
 
-from service.calls import UNKNOWN, Calls
+from service.awaited import NOBODY, REQUEST, Awaited
+from service.calls import UNKNOWN, Call, Calls
 from service.errors import BodyTooSlow, InvalidRequest, MethodNotAllowed, TooManyBytes
 from service.rpc.call import Context, call_of, entered
 from service.rpc.health_limits import HealthLimits, MessageLimits
@@ -81,21 +83,21 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         """Return a handler that runs ``method`` inside a ``Call``; ``name`` is its full name."""
         behaviour = getattr(method, f"{_kind(method.request_streaming)}_{_kind(method.response_streaming)}")
 
-        async def asked(requests: Any, context: Context) -> Any:
-            return requests if method.request_streaming else await _only(requests, limits, context)
+        async def asked(requests: Any, context: Context, call: Call) -> Any:
+            return requests if method.request_streaming else await _only(requests, limits, context, call)
 
         async def answer(requests: Any, context: Context) -> Any:
             call = call_of(context, name, is_open=is_open)
             async with _Messages(requests) as messages, entered(self._calls, call, context):
                 with limits.held(context):
-                    return await behaviour(await asked(messages, context), context)
+                    return await behaviour(await asked(messages, context, call), context)
 
         async def answers(requests: Any, context: Context) -> AsyncIterator[Any]:
             call = call_of(context, name, is_open=is_open)
             async with _Messages(requests) as messages, entered(self._calls, call, context):
                 call.remove_deadline()
                 with limits.held(context):
-                    async for each in behaviour(await asked(messages, context), context):
+                    async for each in behaviour(await asked(messages, context, call), context):
                         yield each
 
         make = getattr(grpc, f"stream_{_kind(method.response_streaming)}_rpc_method_handler")
@@ -107,10 +109,13 @@ async def _unknown(requests: Any, context: Context) -> None:
     raise MethodNotAllowed("this gRPC method does not exist; see the .proto files")
 
 
-async def _only(requests: Any, limits: MessageLimits, context: Context) -> Any:
+async def _only(requests: Any, limits: MessageLimits, context: Context, call: Call) -> Any:
     try:
+        call.awaited = Awaited(REQUEST, time.monotonic())
         async with asyncio.timeout(limits.message_seconds), limits.turn(context):
-            return await anext(requests)
+            message = await anext(requests)
+        call.awaited = NOBODY
+        return message
     except TimeoutError:
         raise BodyTooSlow("the message did not arrive before the deadline of the request; send it faster") from None
     except StopAsyncIteration:

@@ -19,7 +19,8 @@ from websockets.asyncio.client import ClientConnection
 from pranet_client.credentials import NO_ACCESS
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
-from service import runtime
+from service import app, awaited, runtime
+from service.awaited import READER, REQUEST
 from service.http import protocol as http_protocol
 from service.http import server as http_server
 from service.http.protocol import MAX_HEAD_BYTES
@@ -31,7 +32,7 @@ from service.rpc import call as rpc_call
 from tests.support import callers
 from tests.support.patching import Patches
 from tests.support.pictures import encoded, red_box
-from tests.support.serving import PATIENCE, Running, connected, serving, until
+from tests.support.serving import PATIENCE, Running, connected, counted, serving, until
 from tests.support.streaming import NARROW, replies, status
 
 SHORT_SECONDS = 0.3
@@ -186,6 +187,85 @@ async def test_who_dawdles_without_work_does_not_hold_up_the_end_of_the_service(
         it.service.readiness.enter(Phase.DRAINING)
 
 
+async def sends_half_a_picture(it: Running, stack: contextlib.AsyncExitStack) -> None:
+    _, writer = await stack.enter_async_context(connected(it))
+    writer.write(b"POST /segment HTTP/1.1\r\nHost: pranet\r\nContent-Length: 9\r\n\r\nhalf")
+
+
+async def sends_no_message(it: Running, stack: contextlib.AsyncExitStack) -> None:
+    stack.callback(it.channel.stream_unary("/pranet.v1.SegmentationService/Segment")().cancel)
+
+
+async def reads_no_answer(it: Running, stack: contextlib.AsyncExitStack) -> None:
+    channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{it.grpc_port}", NARROW))
+    call = pb_grpc.SegmentationServiceStub(channel).SegmentStream()
+    stack.callback(asyncio.create_task(_send(call)).cancel)
+    stack.callback(call.cancel)
+
+
+async def reads_no_answer_of_an_archive(it: Running, stack: contextlib.AsyncExitStack) -> None:
+    noise = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 255, (900, 900, 3), np.uint8)))
+    parts = [b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n' + noise + b"\r\n"] * 8
+    body = b"".join(parts) + b"--b--\r\n"
+    _, writer = await stack.enter_async_context(connected(it))
+    writer.transport.pause_reading()
+    writer.write(b"POST /segment/batch?output=overlay HTTP/1.1\r\nHost: pranet\r\nContent-Length: %d\r\n" % len(body))
+    writer.write(b"Content-Type: multipart/form-data; boundary=b\r\n\r\n" + body)
+
+
+async def reads_no_answer_of_a_websocket(it: Running, stack: contextlib.AsyncExitStack) -> None:
+    opened = await stack.enter_async_context(narrow(it))
+    stack.callback(opened.transport.abort)
+    stack.callback(asyncio.create_task(_send_over(opened)).cancel)
+
+
+STALLING = {
+    sends_half_a_picture: (REQUEST, "rest", "503"),
+    sends_no_message: (REQUEST, "grpc", "UNAVAILABLE"),
+    reads_no_answer: (READER, "grpc-stream", "UNAVAILABLE"),
+    reads_no_answer_of_an_archive: (READER, "rest", "503"),
+    reads_no_answer_of_a_websocket: (READER, "websocket", "1001"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stalls", STALLING)
+async def test_a_drain_waits_for_work_but_not_for_who_keeps_it_waiting(
+    stalls: Callable[[Running, contextlib.AsyncExitStack], Awaitable[None]],
+    patched: Patches,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    patched(awaited, "STALLED_SECONDS", SHORT_SECONDS)
+    patched(app, "LOOK_SECONDS", SHORT_SECONDS)
+    patched(runtime, "UNREAD_SECONDS", 10 * PATIENCE)
+    undone, transport, code = STALLING[stalls]
+    async with (
+        contextlib.AsyncExitStack() as stack,
+        asyncio.timeout(PATIENCE),
+        serving(drain_seconds=10 * PATIENCE, request_timeout_ms=10_000 * PATIENCE) as it,
+    ):
+        await stalls(it, stack)
+        await until(lambda: any(call.awaited.is_stalled for call in it.service.calls._running))
+        assert await app._drain(it.service) == 0
+        assert counted(it)[0] == {(transport, code): 1}
+    (told,) = [each.getMessage() for each in caplog.records if "cut off" in each.getMessage()]
+    assert told.endswith(f"whose clients {undone}: 1; the service did not hold them up")
+
+
+async def test_a_drain_waits_for_who_sends_slowly(patched: Patches, caplog: pytest.LogCaptureFixture) -> None:
+    patched(awaited, "STALLED_SECONDS", SHORT_SECONDS)
+    patched(app, "LOOK_SECONDS", SHORT_SECONDS / 10)
+    picture = encoded(Image.new("RGB", (1, 1)))
+    async with serving() as it, connected(it) as (reader, writer):
+        writer.write(b"POST /segment HTTP/1.1\r\nHost: pranet\r\nContent-Length: %d\r\n\r\n" % len(picture))
+        await until(lambda: not it.service.calls.idle.is_set())
+        draining = asyncio.create_task(app._drain(it.service))
+        await trickle(writer, picture)
+        assert b" 200 " in await reader.readline()
+        assert await draining == 0
+    assert "cut off" not in caplog.text
+
+
 async def _send(call: Any) -> None:
     await call.write(pb.StreamRequest(config=pb.StreamConfig(policy=pb.POLICY_EVERY, mask_format=pb.MASK_FORMAT_BITS)))
     for number in range(FRAMES):
@@ -255,17 +335,17 @@ async def narrow(it: Running) -> AsyncIterator[ClientConnection]:
         yield opened
 
 
+async def _send_over(opened: ClientConnection) -> None:
+    await opened.send(json.dumps({"policy": "every", "mask_format": "bits"}))
+    for number in range(FRAMES):
+        head = json.dumps({"frame_id": number}).encode()
+        await opened.send(LENGTH.pack(len(head)) + head + LARGE)
+
+
 @pytest.mark.slow
 async def test_a_websocket_whose_answers_are_not_read_ends() -> None:
     async with serving() as it, narrow(it) as opened:
-
-        async def send() -> None:
-            await opened.send(json.dumps({"policy": "every", "mask_format": "bits"}))
-            for number in range(FRAMES):
-                head = json.dumps({"frame_id": number}).encode()
-                await opened.send(LENGTH.pack(len(head)) + head + LARGE)
-
-        sending = asyncio.create_task(send())
+        sending = asyncio.create_task(_send_over(opened))
         await until(lambda: it.metric("pranet_rejected_total", {"reason": "read-too-slowly"}) == 1)
         await until(lambda: not it.service.streams.active)
         opened.transport.abort()

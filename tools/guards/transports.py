@@ -233,7 +233,7 @@ AROUND = [
     Guard(
         "a client that never reads holds up the end of the service",
         "service/rpc/call.py",
-        "asyncio.timeout(STATUS_SECONDS)",
+        "asyncio.timeout(seconds)",
         "asyncio.timeout(None)",
         "robustness/test_slow_clients.py"
         "::test_a_grpc_stream_whose_client_never_reads_does_not_hold_up_the_end_of_the_service",

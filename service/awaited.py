@@ -1,0 +1,26 @@
+"""What a call waits for that only its client can do. The end of the service waits for work, but not long for clients.
+
+A call that waits for nobody is being worked on, and gets all the time of the drain.
+"""
+
+import time
+from typing import NamedTuple
+
+REQUEST, READER = "did not send their whole request", "did not read their answers"
+CUT_OFF_SECONDS = 1.0  # for the error of a call that the end of the service cuts off to reach its client
+STALLED_SECONDS = 5.0  # without a sign of the client
+
+
+class Awaited(NamedTuple):
+    """What the client of a call has not done yet; a client that goes on slowly is awaited anew each time."""
+
+    what: str  # empty: nothing
+    since: float  # time.monotonic(), seconds
+
+    @property
+    def is_stalled(self) -> bool:
+        """Tell whether the client has done nothing for ``STALLED_SECONDS``."""
+        return bool(self.what) and time.monotonic() - self.since > STALLED_SECONDS
+
+
+NOBODY = Awaited("", 0.0)
