@@ -13,7 +13,7 @@ from grpc_health.v1 import health
 
 from service.awaited import NOBODY, REQUEST, Awaited
 from service.calls import UNKNOWN, Call, Calls
-from service.errors import BodyTooSlow, InvalidRequest, MethodNotAllowed, TooManyBytes
+from service.errors import BodyTooSlow, DeadlineExceeded, InvalidRequest, MethodNotAllowed, TooManyBytes
 from service.rpc.call import Context, call_of, entered
 from service.rpc.health_limits import HealthLimits, MessageLimits
 from service.tasks import drop_tracebacks
@@ -90,7 +90,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             call = call_of(context, name, is_open=is_open)
             async with _Messages(requests) as messages, entered(self._calls, call, context):
                 with limits.held(context):
-                    return await behaviour(await asked(messages, context, call), context)
+                    made = await behaviour(await asked(messages, context, call), context)
+                if context.time_remaining() == 0:  # the client has ended the call, and may not have been heard yet
+                    raise DeadlineExceeded
+                return made
 
         async def answers(requests: Any, context: Context) -> AsyncIterator[Any]:
             call = call_of(context, name, is_open=is_open)

@@ -2,19 +2,24 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import grpc
 import pytest
 from websockets.asyncio.client import connect
 
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from service.rpc import messages
+from tests.support.patching import patching
 from tests.support.pictures import encoded, red_box
 from tests.support.serving import PATIENCE, counted, until
 from tests.support.streaming import CONFIG, Held, held
 from tests.support.websocket import opened
 
 PICTURE = encoded(red_box(64, 48, (8, 8, 40, 40)))
+DEADLINE_EXCEEDED = grpc.StatusCode.DEADLINE_EXCEEDED
 SEGMENT = "/pranet.v1.SegmentationService/Segment"
 LARGE = 3 * 2**20  # of a message, where the transport cuts off at about 2 MiB
 
@@ -81,6 +86,19 @@ async def has_no_more_time(hold: Held) -> None:
     assert await status(call) is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
+async def has_no_more_time_at_the_end_of_the_work(hold: Held) -> None:
+    def late(*given: Any) -> pb.SegmentResponse:
+        while time.monotonic() < end:  # nothing else runs, so that nobody hears of the deadline
+            pass
+        return pb.SegmentResponse()
+
+    with patching() as patched:
+        patched(messages, "response", late)
+        hold.open()
+        end = time.monotonic() + 1.2
+        assert await status(hold.stub.Segment(pb.SegmentRequest(image=PICTURE), timeout=1)) is DEADLINE_EXCEEDED
+
+
 async def has_no_more_time_for_its_message(hold: Held) -> None:
     assert await status(hold.it.channel.stream_unary(SEGMENT)(timeout=1)) is grpc.StatusCode.DEADLINE_EXCEEDED
 
@@ -126,6 +144,7 @@ ENDINGS: dict[Callable[[Held], Awaitable[None]], tuple[str, str, str]] = {
     leaves_at_work: ("grpc", "CANCELLED", "client-left"),
     leaves_a_stream: ("grpc-stream", "CANCELLED", "client-left"),
     has_no_more_time: ("grpc", "DEADLINE_EXCEEDED", "deadline-exceeded"),
+    has_no_more_time_at_the_end_of_the_work: ("grpc", "DEADLINE_EXCEEDED", "deadline-exceeded"),
     has_no_more_time_for_its_message: ("grpc", "DEADLINE_EXCEEDED", "deadline-exceeded"),
     has_no_more_time_for_its_stream: ("grpc-stream", "DEADLINE_EXCEEDED", "deadline-exceeded"),
     leaves_a_websocket: ("websocket", "1001", "client-left"),
