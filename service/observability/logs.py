@@ -19,7 +19,10 @@ QUIETER = {  # the lowest levels at which loggers of libraries are logged
 }
 
 UNSENT = "ExecuteBatchError raised in core by servicer method "  # grpcio's, with a traceback
-CUT_OFF = "Cancel %s running task(s)"  # uvicorn's error at the end of a drain, of which the service itself tells
+TOLD = (  # errors of uvicorn, at the end of a drain and of an archive that breaks off; the service itself tells of both
+    "Cancel %s running task(s)",
+    "ASGI callable returned without completing response",
+)
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")  # of the call that is served in this task
 
@@ -79,4 +82,4 @@ def _of_who_left(record: logging.LogRecord) -> bool:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    return not str(record.msg).startswith(CUT_OFF)
+    return not str(record.msg).startswith(TOLD)

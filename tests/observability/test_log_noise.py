@@ -18,6 +18,7 @@ import pytest
 import uvicorn.server
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from PIL import Image
+from uvicorn.protocols.http import httptools_impl
 
 from service import app
 from service.observability import logs
@@ -26,6 +27,7 @@ from service.pb.inference import open_inference_pb2_grpc as pb_grpc
 from tests.support import processes
 from tests.support.certificates import Authority
 from tests.support.patching import Patches
+from tests.support.predictors import GatedPredictor
 from tests.support.serving import PATIENCE, Running, connected, serving, until
 
 FORM = {"content-type": "multipart/form-data; boundary=b"}
@@ -97,6 +99,21 @@ async def test_a_broken_form_is_one_line(body: bytes, path: str, running: Runnin
     assert answer.status_code == 400
     (line,) = logged(written)
     assert line.startswith(f"rest POST {path} 400")
+
+
+async def test_an_archive_that_is_cut_off_is_one_line(written: io.StringIO) -> None:
+    predictor = GatedPredictor()
+    picture = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(picture, "PNG")
+    async with serving(predictor) as it:
+        with contextlib.suppress(httpx.RemoteProtocolError):
+            async with it.rest.stream("POST", "/segment/batch", files={"file": picture.getvalue()}) as answer:
+                await predictor.has_begun()
+                it.service.calls.cut_off()
+                await answer.aread()
+        predictor.open()
+    (line,) = logged(written)
+    assert line.startswith("rest POST /segment/batch 503")
 
 
 async def test_what_is_no_http_is_one_line(running: Running, written: io.StringIO) -> None:
@@ -206,8 +223,11 @@ def test_a_log_has_only_the_services_lines_where_clients_of_grpc_speak_no_tls(
 
 def test_of_a_drain_that_was_cut_off_the_service_tells_and_uvicorn_does_not(written: io.StringIO) -> None:
     """Its line is an error also if only a connection was left whose client does not read."""
-    assert f'"{logs.CUT_OFF}' in inspect.getsource(uvicorn.server)
-    logging.getLogger("uvicorn.error").error(f"{logs.CUT_OFF}, timeout graceful shutdown exceeded", 0)
+    drain, archive = logs.TOLD
+    assert f'"{drain}' in inspect.getsource(uvicorn.server)
+    logging.getLogger("uvicorn.error").error(f"{drain}, timeout graceful shutdown exceeded", 0)
+    assert archive in inspect.getsource(httptools_impl)
+    logging.getLogger("uvicorn.error").error(f"{archive}.")
     assert not written.getvalue()
     logging.getLogger("uvicorn.error").error("another error")
     assert "another error" in written.getvalue()
