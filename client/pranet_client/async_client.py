@@ -196,7 +196,8 @@ class AsyncClient:
             RequestFailed: the service refuses the stream, does not answer within the first 10 s, or disconnected and
                 was not back by ``until``.
             InvalidInput: a frame is of a wrong type, or ``frames`` cannot be iterated.
-            BaseException: what ``frames`` itself raised. The service has a second to answer the frames before it.
+            BaseException: what ``frames`` itself raised. The service has a second to answer the frames before it; the
+                outcome of those that it does not answer, or that were not sent yet, is ``lost``.
 
         """
         config = config or pb.StreamConfig()
@@ -232,8 +233,14 @@ class AsyncClient:
                 finally:
                     pausing.cancel()
                 source.check()
+        except BaseException as error:
+            if error is not source.error:
+                raise
         finally:
             await source.close()
+        for last in backlog.lose_all():
+            yield last
+        source.check()
 
 
 def _checked(url: str) -> str:

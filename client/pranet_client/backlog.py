@@ -79,6 +79,13 @@ class Backlog:
         while self.unanswered:
             self.unanswered.popleft().replied("lost")
 
+    def lose_all(self) -> list[Reply]:
+        """Give every frame without a reply, sent or not, the outcome ``lost``; return all replies not taken yet."""
+        for frame in self._open:
+            if frame.reply is None:
+                frame.replied("lost")
+        return [reply for frame in self._open if (reply := frame.reply)]
+
     async def take(self, task: "asyncio.Task[Any]") -> Reply | None:
         """Return the next reply; None if ``task``, which wakes this at its end, has ended and left none."""
         await self._until(lambda: task.done() or bool(self._open and self._open[0].reply))

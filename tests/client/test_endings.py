@@ -126,25 +126,28 @@ async def test_the_same_holds_without_an_event_loop(name: str, patched: Patches)
     assert seen == (0 if name in ("one-picture", "no-iterable") else 1)
 
 
-async def test_an_error_is_raised_also_while_the_service_does_not_answer() -> None:
+async def test_an_error_is_raised_after_the_frames_that_the_service_did_not_answer() -> None:
     predictor = GatedPredictor()
     async with serving(predictor, until_ready=False) as it:
         predictor.open()
         await until(lambda: it.service.readiness.phase.name == "SERVING")
         async with asyncio.timeout(PATIENCE), AsyncClient(target=address(it)) as client, nothing_left(it):
             predictor.permits = threading.Semaphore(0)
+            replies = client.stream(raising(Unplugged())(), EVERY)
+            last = await anext(replies)
+            assert (last.frame.frame_id, last.outcome) == (0, "lost")
             with pytest.raises(Unplugged):
-                async for _ in client.stream(raising(Unplugged())(), EVERY):
-                    pass
+                await anext(replies)
             predictor.open()
 
 
-async def test_an_error_is_raised_also_while_there_is_no_connection() -> None:
+async def test_an_error_is_raised_after_the_frames_that_were_not_sent_for_want_of_a_connection() -> None:
     gone = asyncio.Event()
 
     async def frames() -> AsyncIterator[VideoFrame]:
         yield frame(0)
         await gone.wait()
+        yield frame(1)
         raise Unplugged
 
     async with asyncio.timeout(PATIENCE), contextlib.AsyncExitStack() as stack:
@@ -154,6 +157,8 @@ async def test_an_error_is_raised_also_while_there_is_no_connection() -> None:
             await anext(replies)
             await stack.aclose()
             gone.set()
+            last = await anext(replies)
+            assert (last.frame.frame_id, last.outcome) == (1, "lost")
             with pytest.raises(Unplugged):
                 await anext(replies)
 
