@@ -38,7 +38,7 @@ COMMANDS = {
 EXTRAS = {"train": "train", "evaluate": "train", "bench": "bench", "export": "export", "receive": "dicom"}
 FAILED = 1
 USAGE_ERROR = 2
-INTERRUPTED = 130  # 128 + SIGINT, as shells count
+SIGNALLED = 128  # and the number of the signal, as shells count
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,13 +74,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"pranet: {error.filename}: {error.strerror}", file=sys.stderr)
         return USAGE_ERROR
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    except KeyboardInterrupt as interrupt:  # of another signal than Ctrl-C if it has an argument
+        return SIGNALLED + next(iter(interrupt.args), signal.SIGINT)
     return code
 
 
 def _end(number: int, _: FrameType | None) -> None:
-    os._exit(128 + number)
+    os._exit(SIGNALLED + number)
 
 
 def parser_of(flagged: Collection[str]) -> argparse.ArgumentParser:

@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Stream until the source ends; return 1 if a frame failed or was not answered in order.
 
     Raises:
-        KeyboardInterrupt: the user or a signal ended it; the video is kept.
+        KeyboardInterrupt: the user or a signal, which is its argument, ended it; the video is kept.
         TargetError: an output is an input, exists already, or cannot be written.
         SourceError: the source cannot be read, or the output cannot be written.
         AccessError: the token cannot be read.
@@ -73,9 +73,10 @@ def run(arguments: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         takers = list(_takers(arguments, source, stack))
         config, access = stream_config(arguments), access_of(arguments)
+        received: list[signal.Signals] = []
 
         async def session() -> StreamStatistics:
-            _end_by_signals()
+            _end_by_signals(received)
             try:
                 return await follow(arguments.server, in_thread(_watched(frames)), config, takers, access, until)
             finally:
@@ -86,19 +87,24 @@ def run(arguments: argparse.Namespace) -> int:
         except asyncio.CancelledError:
             for number in SIGNALS:  # a terminal sends two, and the video is not complete yet
                 signal.signal(number, signal.SIG_IGN)
-            raise KeyboardInterrupt from None
+            raise KeyboardInterrupt(*received[:1]) from None
     return 0 if statistics.in_order and not statistics.outcomes["failed"] else 1
 
 
-def _end_by_signals() -> None:
-    """Let signals end this task as Ctrl-C does, but not those that nohup holds back."""
+def _end_by_signals(received: list[signal.Signals]) -> None:
+    """Let signals end this task as Ctrl-C does, but not those that nohup holds back; append each to ``received``."""
     if threading.current_thread() is not threading.main_thread():
         return  # only that one gets signals
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None
+
+    def end(number: signal.Signals) -> None:
+        received.append(number)
+        task.cancel()
+
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
-            loop.add_signal_handler(number, task.cancel)
+            loop.add_signal_handler(number, end, number)
 
 
 def _watched(frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:

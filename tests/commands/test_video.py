@@ -199,7 +199,9 @@ async def test_a_frame_of_a_stream_that_failed_is_not_shown_with_the_outlines_of
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-async def test_a_signal_that_ends_a_stream_leaves_its_video(number: signal.Signals, tmp_path: Path) -> None:
+async def test_a_signal_that_ends_a_stream_leaves_its_video_and_sets_the_exit_code(
+    number: signal.Signals, tmp_path: Path
+) -> None:
     out = tmp_path / "out.mp4"
     async with serving() as it:
         words = ["stream", "demo:", "--fps", "10", "--server", f"127.0.0.1:{it.grpc_port}", "--out", str(out)]
@@ -212,7 +214,7 @@ async def test_a_signal_that_ends_a_stream_leaves_its_video(number: signal.Signa
         try:
             assert b"answered" in await process.stdout.readline()
             process.send_signal(number)
-            assert await asyncio.wait_for(process.wait(), 60) == 130
+            assert await asyncio.wait_for(process.wait(), 60) == 128 + number
         finally:
             with contextlib.suppress(ProcessLookupError):  # it has ended
                 process.kill()
