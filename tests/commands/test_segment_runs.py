@@ -15,6 +15,7 @@ from model.errors import TargetError
 from model.targets import Targets
 from service.commands.main import main
 from service.commands.segment import session
+from service.commands.segment.jobs import Drawing, Job
 from service.commands.segment.report import Report, Row
 from service.commands.segment.videos import Findings
 from tests.support.patching import Patches
@@ -66,7 +67,7 @@ def test_an_interrupted_run_that_overwrites_leaves_the_rows_that_were_there(tmp_
     table = tmp_path / "found.csv"
     table.write_text("the rows of a run before\n")
     targets = Targets((), Namespace(overwrite=True))
-    with pytest.raises(KeyboardInterrupt), Report(None, table, targets) as report:  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), Report(None, table, targets, lambda *_: True) as report:  # noqa: PT012
         report.add(Row("a.png", polyps=1))
         raise KeyboardInterrupt
     assert table.read_text() == "the rows of a run before\n"
@@ -100,7 +101,8 @@ BEGIN = {"--csv": "source,frame,polyps,area,presence,milliseconds,error\n", "--j
 def gone_on_with(flag: str, path: Path) -> Report:
     """Return a report in a file that is there already."""
     targets = Targets((), Namespace(overwrite=False, skip_existing=True))
-    return Report(path if flag == "--jsonl" else None, path if flag == "--csv" else None, targets)
+    places = path if flag == "--jsonl" else None, path if flag == "--csv" else None
+    return Report(*places, targets, lambda source, number: source == "again.png")
 
 
 @pytest.mark.parametrize("flag", ROWS)
@@ -115,6 +117,51 @@ def test_whole_rows_stay_when_a_report_is_gone_on_with(flag: str, line_break: st
         assert begin.startswith(f"{BEGIN[flag]}{row}\n{row}\n")
         assert begin.removeprefix(f"{BEGIN[flag]}{row}\n{row}\n") in ("", '{"source": "')
         assert new.endswith("\n")
+
+
+@pytest.mark.parametrize("flag", ROWS)
+def test_rows_of_what_is_segmented_again_give_way_to_new_ones(flag: str, tmp_path: Path) -> None:
+    path, (row, _) = tmp_path / "rows", ROWS[flag]
+    other = row.replace('"a\nb.png"', "again.png").replace("a.png", "again.png")
+    path.write_text(f"{BEGIN[flag]}{other}\n{row}\n{other}\n{row}\n{other}\n")
+    with gone_on_with(flag, path):
+        assert path.read_text() == f"{BEGIN[flag]}{row}\n{row}\n"
+
+
+@pytest.mark.parametrize("flag", ROWS)
+def test_a_report_with_a_damaged_row_in_its_middle_is_not_gone_on_with(flag: str, tmp_path: Path) -> None:
+    path, (row, _) = tmp_path / "rows", ROWS[flag]
+    text = f"{BEGIN[flag]}{row}\n{row[:20]}\n{row}\n"
+    path.write_text(text)
+    line = f"{BEGIN[flag]}{row}\n".count("\n") + 1
+    with pytest.raises(TargetError, match=f"has no row in line {line}; delete"), gone_on_with(flag, path):
+        pass
+    assert path.read_text() == text
+
+
+def test_a_picture_that_failed_has_one_row_after_it_was_segmented_again(folder: Path, patched: Patches) -> None:
+    patched(session, "load_predictor", lambda settings: RedPredictor())
+    rows, broken = folder.parent / "rows.jsonl", folder / "3.png"
+    content = broken.read_bytes()
+    broken.write_bytes(content[:40])
+    words = ["segment", str(folder), "-o", str(folder.parent / "out"), "--jsonl", str(rows), "--skip-existing"]
+    assert main(words) == 1
+    broken.write_bytes(content)
+    assert main(words) == 0
+    found = [json.loads(line) for line in rows.read_text().splitlines()]
+    assert len(found) == PICTURES
+    assert {row["source"]: row["error"] for row in found} == {str(each): None for each in folder.iterdir()}
+
+
+def test_of_a_video_only_the_frames_without_a_mask_are_segmented_again(tmp_path: Path) -> None:
+    targets = Targets((), Namespace(overwrite=False, skip_existing=True))
+    job = Job(tmp_path / "v.mp4", tmp_path / "v.mp4.png")
+    job.folder.mkdir()
+    job.frame(1).touch()
+    assert [job.segments(number, targets) for number in (None, 0, 1)] == [True, True, False]
+    to_folder, to_video = Drawing(job.source, None, job.folder), Drawing(job.source, tmp_path / "o.mp4", job.folder)
+    assert [to_folder.segments(number, targets) for number in (None, 0, 1)] == [True, True, False]
+    assert [to_video.segments(number, targets) for number in (None, 0, 1)] == [True, True, True]
 
 
 @pytest.mark.parametrize("flag", ROWS)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from model.targets import Targets
-from service.commands.segment.inputs import DASH, listed_in, standard_input
+from service.commands.segment.inputs import DASH, listed_in, shown, standard_input
 from service.commands.segment.jobs import (
     OBJECT,
     OUT,
@@ -52,7 +52,12 @@ def run(arguments: argparse.Namespace) -> int:
     if out != DASH and out.suffix.lower() not in {OBJECT, *OVERLAYS}:
         targets.folder(OUT, out)
     todo = [kept for each in found if (kept := each.wanted(targets))]
-    with Report(arguments.jsonl, arguments.csv, targets) as report:
+    of = {shown(job.source): job for job in todo if not isinstance(job, Series)}  # for a Segmentation there are no rows
+
+    def segments(source: str, number: int | None) -> bool:
+        return source in of and of[source].segments(number, targets)
+
+    with Report(arguments.jsonl, arguments.csv, targets, segments) as report:
         report.passed = len(found) - len(todo)
         if todo:
             wanted = Wanted(arguments.segmentation_type or "binary", arguments.omit_empty)

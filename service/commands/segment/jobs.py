@@ -57,6 +57,10 @@ class Job:
         _check_frames(OUT, self.folder, self.target.suffix, targets)
         return self if targets.wants(OUT, self.target) else None
 
+    def segments(self, number: int | None, targets: Targets) -> bool:
+        """Return whether a frame is to be segmented, by its number from 0; None: the source as a whole."""
+        return number is None or targets.wants(OUT, self.frame(number))
+
 
 @dataclass(frozen=True, slots=True)
 class Series:
@@ -113,6 +117,10 @@ class Drawing:
             targets.folder(MASKS, masks)
             _check_frames(MASKS, masks, ".png", targets)  # each is looked at in its turn
         return Drawing(self.source, overlay, masks) if overlay or masks else None
+
+    def segments(self, number: int | None, targets: Targets) -> bool:
+        """Return whether a frame is to be segmented, by its number from 0; None: the video as a whole."""
+        return number is None or self.needs_all or targets.wants(MASKS, self.frame(number))
 
 
 AnyJob = Job | Series | Drawing

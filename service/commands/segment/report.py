@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -33,25 +34,28 @@ class Row:
 
 
 COLUMNS = tuple(field.name for field in fields(Row))
+Segments = Callable[[str, int | None], bool]
 
 
 class Report:
     """Counts the pictures, and writes a row about each as soon as it is done; use it as ``with``.
 
-    A file grows row by row, so a killed run leaves what it did. ``--skip-existing`` goes on with it. With
-    ``--overwrite``, what was there stays until the end of the run.
+    A file grows row by row, so a killed run leaves what it did. ``--skip-existing`` goes on with it: rows of what is
+    segmented again give way to new ones. With ``--overwrite``, what was there stays until the end of the run.
 
     Args:
         jsonl: a file for JSON lines, or ``-``; None: none.
         csv: the same for comma-separated values.
         targets: what may be written.
+        segments: says whether this run segments a picture or frame, by its source and number as in a row.
 
     Raises:
         TargetError: a file is an input, exists, or cannot be written; on entry also: it holds something else than rows.
 
     """
 
-    def __init__(self, jsonl: Path | None, csv: Path | None, targets: Targets) -> None:
+    def __init__(self, jsonl: Path | None, csv: Path | None, targets: Targets, segments: Segments) -> None:
+        self._segments = segments
         self._places = [(flag, path) for flag, path in ((JSONL, jsonl), (CSV, csv)) if path]
         self._new = {flag: path == DASH or targets.wants(flag, path) for flag, path in self._places}
         self._lines: TextIO | None = None
@@ -84,6 +88,7 @@ class Report:
             path = stack.enter_context(files.replacing(path))
         elif path.is_file():  # a device or a pipe keeps no rows
             _end_with_a_whole_row(flag, path)
+            _drop_rows(flag, path, self._segments)
         return stack.enter_context(path.open("a", encoding="utf-8", errors=ANY_NAME, newline="", buffering=1))
 
     def add(self, row: Row) -> None:
@@ -157,3 +162,43 @@ def _is_whole(flag: str, row: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _drop_rows(flag: str, path: Path, segments: Segments) -> None:
+    """Drop the rows of what is segmented again; the others stay as they are.
+
+    Raises:
+        TargetError: a line is no row.
+
+    """
+    with path.open(encoding="utf-8", errors=ANY_NAME, newline="") as file:
+        lines = file.readlines()
+    end = 0 if flag == JSONL else 1  # a header
+    kept = lines[:end]
+    try:
+        for source, number, next_end in _rows(flag, lines):
+            if not segments(source, number):
+                kept += lines[end:next_end]
+            end = next_end
+    except (ValueError, LookupError, TypeError) as error:
+        raise TargetError(
+            f"{flag} {path} has no row in line {end + 1}; delete that line, or give another path"
+        ) from error
+    if len(kept) < len(lines):
+        with files.replacing(path) as draft, draft.open("w", encoding="utf-8", errors=ANY_NAME, newline="") as file:
+            file.writelines(kept)
+
+
+def _rows(flag: str, lines: Sequence[str]) -> Iterator[tuple[str, int | None, int]]:
+    """Yield source and frame of each row, and the number of lines up to its end."""
+    if flag == JSONL:
+        for end, line in enumerate(lines, 1):
+            row = json.loads(line.removeprefix(BYTE_ORDER_MARK))
+            yield row["source"], row["frame"], end
+        return
+    table = csv.reader(lines)
+    next(table, None)
+    for source, number, *rest in table:
+        if len(rest) != len(COLUMNS) - 2:
+            raise ValueError("too many or too few columns")
+        yield source, int(number) if number else None, table.line_num

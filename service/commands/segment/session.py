@@ -154,9 +154,7 @@ class Session:
         earlier, findings = EarlierFrames(flag, masks, self._options, self._targets), Findings()
 
         def wants(number: int) -> bool:
-            if isinstance(job, Job):
-                return self._targets.wants(OUT, job.frame(number))
-            return job.needs_all or self._targets.wants(MASKS, job.frame(number))
+            return job.segments(number, self._targets)
 
         try:
             opened = await asyncio.to_thread(open_source, str(job.source), raw=True)
