@@ -23,6 +23,8 @@ FORMAT = 6  # increase it whenever a change converts the same weights to another
 FILE, WEIGHTS = "graph.xml", "graph.bin"
 SEAL = "graph.sha256"
 ABANDONED_SECONDS = 3600.0
+INT8 = "-int8-"  # in a name, before the digest of the calibration
+MOST_CALIBRATIONS = 2  # graphs of the same weights in int8; others were made with calibrations that were replaced
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +42,7 @@ def graph(weights: WeightsFile, precision: str, cache_dir: Path | None, input_si
     if input_size != SIZE:
         name += f"-{input_size}"
     if calibration is not None:
-        name += f"-int8-{calibration.digest}"
+        name += f"{INT8}{calibration.digest}"
     kept = None if cache_dir is None else cache_dir / name
     if kept is not None:
         try:
@@ -70,6 +72,8 @@ def graph(weights: WeightsFile, precision: str, cache_dir: Path | None, input_si
 def _read(kept: Path) -> ov.Model:
     if (kept / SEAL).read_bytes() != _digest(kept):
         raise OSError("its files have changed since they were written")
+    with contextlib.suppress(OSError):  # the cache may be read-only
+        os.utime(kept)  # as the one that was used last
     return ov.Core().read_model(kept / FILE)
 
 
@@ -85,6 +89,7 @@ def _keep(made: ov.Model, kept: Path) -> None:
         if not _is_whole(kept):
             _remove(kept)
             os.replace(making, kept)
+            _remove_replaced(kept)
     except OSError:
         if not _is_whole(kept):  # it is if another process has made it meanwhile
             raise
@@ -105,6 +110,22 @@ def _remove_abandoned(kept: Path) -> None:
         with contextlib.suppress(OSError):  # another process removes it, too
             if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
                 shutil.rmtree(left)
+
+
+def _remove_replaced(kept: Path) -> None:
+    """Remove graphs of other calibrations of the same weights, but those that were used last.
+
+    A process that reads one of them meanwhile converts it again, or has it open until its own end.
+    """
+    begin, is_int8, digest = kept.name.rpartition(INT8)
+    if not is_int8:
+        return
+    others = [each for each in kept.parent.glob(f"{begin}{INT8}{'?' * len(digest)}") if each != kept]
+    with contextlib.suppress(OSError):  # another process removes them, too
+        for old in sorted(others, key=lambda each: each.stat().st_mtime, reverse=True)[MOST_CALIBRATIONS - 1 :]:
+            removed = kept.with_name(f"{kept.name}.{secrets.token_hex(4)}")  # nobody sees a part of it
+            os.replace(old, removed)
+            shutil.rmtree(removed)
 
 
 def _digest(folder: Path) -> bytes:

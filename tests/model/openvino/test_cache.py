@@ -116,6 +116,20 @@ def test_what_a_killed_process_left_of_its_cache_is_removed(weights: Checkpoint,
     assert sorted(tmp_path.iterdir()) == [kept, new]  # the new one may be at work
 
 
+def test_of_a_network_in_int8_the_graphs_of_the_two_calibrations_that_were_used_last_stay(
+    converted: ov.Model, tmp_path: Path
+) -> None:
+    names = [f"openvino-weights-{each}" for each in ("int8-aaaa", "int8-bbbb", "256-int8-aaaa")]
+    first, second, of_another_size = (tmp_path / name for name in names)
+    for seconds, each in enumerate((first, second, of_another_size)):
+        openvino_graph._keep(converted, each)
+        os.utime(each, (seconds, seconds))
+    openvino_graph._read(first)
+    newest = tmp_path / "openvino-weights-int8-cccc"
+    openvino_graph._keep(converted, newest)
+    assert sorted(tmp_path.iterdir()) == sorted([first, newest, of_another_size])
+
+
 def test_another_user_may_read_what_is_cached(cache: Path, predictor: Predictor) -> None:
     (folder,) = cache.iterdir()
     reference = cache / "made by hand"
