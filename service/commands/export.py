@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -26,6 +26,8 @@ from service.settings import Settings
 CALIBRATION_PICTURES = 64
 OUT = "--out"
 
+Folders = Sequence[tuple[Path, list[Path]]]  # each with its pictures
+
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the chosen export, and print its path.
@@ -37,10 +39,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     """
     settings = from_command_line(arguments)
-    out = _checked_target(arguments, settings)
+    folders = _listed(arguments.calibrate or [])
+    out = _checked_target(arguments, settings, folders)
     weights = checkpoint.load(settings.weights_path)
     if arguments.int8:
-        found = _calibrated(weights, arguments, settings)
+        found = _calibrated(weights, arguments, settings, folders)
         with targets.writing(OUT, out):
             _int8().save(out, found, weights)
         print(f"{out}: calibration of {weights.model_id}; put it beside the weights and use --precision int8")
@@ -54,10 +57,13 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _checked_target(arguments: argparse.Namespace, settings: Settings) -> Path:
+def _listed(folders: Sequence[Path]) -> Folders:
+    return [(folder, listed(folder, PICTURES, deep=True) if folder.is_dir() else []) for folder in folders]
+
+
+def _checked_target(arguments: argparse.Namespace, settings: Settings, folders: Folders) -> Path:
     """Return where to write, which is no input and, without ``--overwrite``, not there yet."""
-    folders = arguments.calibrate or []
-    pictures = [file for folder in folders if folder.is_dir() for file in listed(folder, PICTURES, deep=True)]
+    pictures = [file for _, files in folders for file in files]
     targets = Targets.of(arguments, "out", also=[*pictures, settings.weights_path])
     if arguments.triton:
         repository: Path = arguments.out or Path("model_repository")
@@ -71,13 +77,13 @@ def _checked_target(arguments: argparse.Namespace, settings: Settings) -> Path:
     return out
 
 
-def _calibrated(weights: Checkpoint, arguments: argparse.Namespace, settings: Settings) -> Any:
+def _calibrated(weights: Checkpoint, arguments: argparse.Namespace, settings: Settings, folders: Folders) -> Any:
     int8 = _int8()
     if arguments.calibrate is None:
         raise UserError("--int8 needs --calibrate with a folder of typical pictures")
-    every = [file for folder in arguments.calibrate for file in listed(folder, PICTURES, deep=True)]
+    every = [file for _, files in folders for file in files]
     exclude = read_names_of(arguments.exclude, every) if arguments.exclude else set()
-    frames = list(_frames(arguments.calibrate, exclude, settings.max_image_pixels))
+    frames = list(_frames(folders, exclude, settings.max_image_pixels))
     try:
         from model.engines.openvino import conversion
 
@@ -94,16 +100,15 @@ def _int8() -> ModuleType:
     return int8
 
 
-def _frames(folders: list[Path], exclude: set[str], max_pixels: int) -> Iterator[Pixels]:
+def _frames(folders: Folders, exclude: set[str], max_pixels: int) -> Iterator[Pixels]:
     """Yield network inputs of pictures spread evenly over each folder; name those that cannot be decoded.
 
     Raises:
         UserError: a folder has no picture, or none that can be decoded.
 
     """
-    for folder in folders:
-        pictures = listed(folder, PICTURES, deep=True)
-        pictures = [file for file in pictures if exclude.isdisjoint(names_of(file))]
+    for folder, files in folders:
+        pictures = [file for file in files if exclude.isdisjoint(names_of(file))]
         if not pictures:
             raise UserError(
                 f"{folder} holds no pictures; give --calibrate a folder that has some, besides those of --exclude"

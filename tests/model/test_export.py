@@ -12,6 +12,7 @@ from model.network.normalisation import Normalised
 from model.weights import checkpoint
 from service.commands import export as command
 from service.commands.main import main
+from tests.support.patching import Patches
 from tests.support.pictures import ROOT
 from tests.support.processes import PROGRAM, pranet
 from tests.support.servers.name_server import names_asked, namespaces
@@ -78,7 +79,7 @@ def test_int8_needs_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_calibration_takes_pictures_from_the_whole_folder() -> None:
-    frames = list(command._frames([SAMPLES, SAMPLES], set(), 10**8))
+    frames = list(command._frames(command._listed([SAMPLES, SAMPLES]), set(), 10**8))
     assert len(frames) == 2 * len(list(SAMPLES.glob("*.jpg")))
     assert all((frame.shape, frame.dtype) == ((3, 352, 352), np.uint8) for frame in frames)
 
@@ -90,7 +91,7 @@ def test_calibration_leaves_out_what_it_cannot_decode_and_counts_it(
     (tmp_path / "good.jpg").write_bytes(picture)
     (tmp_path / "damaged.jpg").write_bytes(picture[:400])
     (tmp_path / "study.dcm").write_bytes(b"DICM")  # no picture file; calibration takes none
-    assert len(list(command._frames([tmp_path], set(), 10**8))) == 1
+    assert len(list(command._frames(command._listed([tmp_path]), set(), 10**8))) == 1
     named, counted = capsys.readouterr().err.splitlines()
     assert named.startswith(f"pranet: {tmp_path}/damaged.jpg is left out: ")
     assert counted == f"pranet: 1 of 2 pictures of {tmp_path} were left out"
@@ -99,7 +100,15 @@ def test_calibration_leaves_out_what_it_cannot_decode_and_counts_it(
 def test_calibration_from_damaged_pictures_alone_is_an_error_of_the_user(tmp_path: Path) -> None:
     (tmp_path / "damaged.jpg").write_bytes(b"no picture")
     with pytest.raises(UserError, match=r"none of 1 pictures of .* can be decoded"):
-        list(command._frames([tmp_path], set(), 10**8))
+        list(command._frames(command._listed([tmp_path]), set(), 10**8))
+
+
+def test_a_folder_to_calibrate_on_is_listed_once(tmp_path: Path, patched: Patches) -> None:
+    calls = patched(command, "listed")
+    (tmp_path / "list.txt").write_text("\n".join(each.name for each in SAMPLES.iterdir()))
+    given = ["--calibrate", str(SAMPLES), "--exclude", str(tmp_path / "list.txt"), "--out", str(tmp_path / "out")]
+    assert main(["export", "--int8", *given]) == 2
+    assert calls.count == 1
 
 
 def test_a_list_of_other_pictures_does_not_choose_those_to_calibrate_on(
@@ -113,4 +122,4 @@ def test_a_list_of_other_pictures_does_not_choose_those_to_calibrate_on(
 
 @pytest.mark.parametrize("name", ["polyp-1", "service/polyp-1"])
 def test_what_validates_does_not_calibrate(name: str) -> None:
-    assert len(list(command._frames([SAMPLES], {name}, 10**8))) == len(list(SAMPLES.glob("*.jpg"))) - 1
+    assert len(list(command._frames(command._listed([SAMPLES]), {name}, 10**8))) == len(list(SAMPLES.glob("*.jpg"))) - 1
