@@ -53,7 +53,7 @@ class StreamStatistics:
 
     def line(self) -> str:
         """Return the current statistics on one line, with the frame rate of the last moments."""
-        return f"{self._rate.per_second():6.1f} fps  {self._figures()}"
+        return f"{self._rate.per_second(self._began):6.1f} fps  {self._figures()}"
 
     def summary(self) -> str:
         """Return the totals of the whole stream on one line."""

@@ -51,11 +51,16 @@ class FrameRate(deque[float]):
         """Unix time of the last frame, seconds; 0 before the first."""
         return time.time() - (time.monotonic() - self[-1]) if self else 0.0
 
-    def per_second(self) -> float:
-        """Return the mean rate over the window that ends now, frames per second."""
-        oldest = time.monotonic() - FPS_WINDOW_SECONDS
-        frames = list(self)
-        return (len(frames) - bisect_left(frames, oldest)) / FPS_WINDOW_SECONDS
+    def per_second(self, since: float = -math.inf) -> float:
+        """Return the mean rate over the window that ends now, frames per second.
+
+        Args:
+            since: a time of ``time.monotonic``, seconds, before which no frame came; the window begins no sooner.
+
+        """
+        now, frames = time.monotonic(), list(self)
+        seconds = min(FPS_WINDOW_SECONDS, now - since)
+        return (len(frames) - bisect_left(frames, now - seconds)) / seconds if seconds > 0 else 0.0
 
 
 class Metrics:

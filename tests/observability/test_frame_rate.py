@@ -2,6 +2,9 @@
 
 import time
 
+from pranet_client.connection import Reply
+from pranet_client.pictures import VideoFrame
+from service.commands.stream_statistics import StreamStatistics
 from service.observability.metrics import FrameRate
 from tests.support.pictures import encoded, red_box
 from tests.support.serving import serving
@@ -23,3 +26,10 @@ def test_the_rate_is_that_of_the_last_seconds() -> None:
     assert rate.per_second() == 0
     rate.extend([time.monotonic()] * 10)
     assert rate.per_second() == 2
+
+
+def test_the_rate_of_a_stream_is_right_from_its_first_second_on() -> None:
+    statistics, began = StreamStatistics(), time.monotonic() - 1
+    for number in range(10):
+        statistics.count(Reply(VideoFrame(number, b"", began), "answered", 0.1, None))
+    assert 2 < float(statistics.line().split()[0]) <= 10  # 2 if it were divided by the whole window
