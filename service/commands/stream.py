@@ -34,6 +34,7 @@ from service.errors import ServiceError
 from service.frames import codec
 
 LINE_SECONDS = 1.0  # between two lines of statistics
+LATE_SECONDS = 0.25  # from a reply to its turn to be drawn, after which a dropped frame is left out
 ENDINGS = (KeyboardInterrupt, ClientError, SourceError)  # of a stream, after which its video is kept
 SIGNALS = (signal.SIGTERM, signal.SIGHUP)  # as of an orchestrator, and of a terminal that closes
 
@@ -174,7 +175,9 @@ def _takers(arguments: argparse.Namespace, source: Source, stack: contextlib.Exi
         writer = OverlayWriter(
             arguments.out, source.fps, source.time_base, pixel_aspect=source.pixel_aspect, partial=ENDINGS
         )
-        yield _Drawing(stack.enter_context(writer)).take
+        drawing = _Drawing(stack.enter_context(writer))
+        stack.callback(drawing.tell)
+        yield drawing.take
     if arguments.save_masks:
         stack.enter_context(targets.writing("--save-masks", arguments.save_masks))
         arguments.save_masks.mkdir(parents=True, exist_ok=True)
@@ -197,15 +200,19 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 class _Drawing:
-    """Writes the frames of a stream, dropped ones too, at their presentation times or, of a camera, capture times."""
+    """Writes the frames of a stream, dropped ones too, at their presentation times or, of a camera, capture times.
+
+    If it falls behind the stream, it leaves out dropped frames, otherwise the newest frames would wait for them.
+    """
 
     def __init__(self, writer: OverlayWriter) -> None:
         self._writer = writer
+        self._left_out = 0
         self._began: float | None = None  # capture time of the first frame, seconds
         self._mask: Pixels | None = None  # the newest, which dropped frames show; none after a frame that failed
 
     def take(self, reply: Reply) -> None:
-        """Append one frame; one that cannot be decoded is left out, and the frame before it is shown for longer."""
+        """Append one frame, or leave it out if it cannot be decoded; the frame before it is then shown for longer."""
         frame = reply.frame
         self._began = frame.captured if self._began is None else self._began
         seconds = frame.captured - self._began if frame.presented is None else frame.presented
@@ -213,8 +220,16 @@ class _Drawing:
             self._mask = codec.read_mask(reply.response.mask.png)
         elif reply.outcome == "failed":
             self._mask = None
+        elif time.monotonic() - frame.captured - reply.age_seconds > LATE_SECONDS:
+            self._left_out += 1
+            return
         with contextlib.suppress(ServiceError):
             self._writer.add(frame.picture, seconds, self._mask)
+
+    def tell(self) -> None:
+        """Say how many frames were left out because saving was too slow."""
+        if self._left_out:
+            print(f"pranet: --out lacks {self._left_out} dropped frames, since saving was too slow", file=sys.stderr)
 
 
 def _save_mask(reply: Reply, folder: Path) -> None:

@@ -7,8 +7,9 @@ import signal
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from time import sleep
+from time import monotonic, sleep
 from types import SimpleNamespace
+from typing import Any
 
 import av
 import numpy as np
@@ -18,16 +19,18 @@ from PIL import Image
 from model.errors import SourceError
 from model.transforms import Floats, Pixels
 from pranet_client.async_client import AsyncClient
+from pranet_client.connection import Reply
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
+from pranet_client.pictures import VideoFrame
 from pranet_client.sources import in_thread
-from service.commands import recording
+from service.commands import recording, stream
 from service.commands.main import main
 from service.commands.segment import session
 from service.commands.video.decoding import TimedPicture
 from service.commands.video.live import Live
 from service.commands.video.source import open_source, paced
 from service.commands.video.writer import VideoWriter
-from service.frames.codec import to_rgb
+from service.frames.codec import encode_png, to_rgb
 from service.frames.decoded_video import Damage
 from service.frames.shapes import OUTLINE_COLOUR
 from tests.support import videos
@@ -196,6 +199,26 @@ async def test_a_frame_of_a_stream_that_failed_is_not_shown_with_the_outlines_of
         command = ["stream", str(film), "--server", address, "--out", str(out), "--raw", "--policy", "every"]
         assert await asyncio.to_thread(main, command) == 1
     assert tinted(out) == [number != FAILING for number in range(5)]
+
+
+def test_a_video_that_is_written_too_slowly_leaves_out_frames_that_were_dropped(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    moments: list[float] = []
+    writer: Any = SimpleNamespace(add=lambda picture, seconds, mask: moments.append(seconds))
+    drawing, began, hour = stream._Drawing(writer), monotonic(), 3600.0
+    outcomes = ["answered", "stale", "stale", "failed", "lost", "answered", "deadline"]
+    on_time = {1, 6}  # the others came an hour ago and waited for the frames before them
+    response = pb.StreamResponse()
+    response.mask.png = encode_png(np.zeros((8, 8), np.uint8))
+    for number, outcome in enumerate(outcomes):
+        captured = began - 2 * hour + number
+        drawing.take(
+            Reply(VideoFrame(number, b"", captured), outcome, (2 if number in on_time else 1) * hour, response)
+        )
+    drawing.tell()
+    assert moments == [0, 1, 3, 5, 6]
+    assert capsys.readouterr().err == "pranet: --out lacks 2 dropped frames, since saving was too slow\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
