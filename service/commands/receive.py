@@ -7,7 +7,6 @@ import functools
 import logging
 import os
 import re
-import signal
 import ssl
 import threading
 from collections.abc import Iterator
@@ -29,6 +28,7 @@ from service.pacs.stow import Pacs
 from service.readiness import INFERENCE_DEAD, Phase
 from service.runtime import load_predictor, running
 from service.settings import Settings
+from service.signals import stop_on_signals
 from service.tasks import until_first_ends
 
 LONGEST_TITLE, TITLE = 16, re.compile(r"[ -\[\]-~]*")  # characters: printable ASCII but the backslash (PS3.5, 6.2)
@@ -44,7 +44,8 @@ class TitleError(UserError):
 def run(arguments: argparse.Namespace) -> int:
     """Receive, segment and store until SIGTERM or SIGINT; what is not done then is done after the next start.
 
-    The process exits here: with 0, or with ``INFERENCE_DEAD`` if the device stopped answering.
+    The process exits here: with 0, with ``INFERENCE_DEAD`` if the device stopped answering, or at a second signal with
+    its number and 128.
 
     Raises:
         SettingsError: a setting is unknown or invalid.
@@ -70,8 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _receive(arguments: argparse.Namespace, settings: Settings) -> int:
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop_on_signals(stop, watched=False)
     with contextlib.closing(Spool(arguments.spool)) as spool:
         async with (
             Pacs(arguments.stow_url, *access_to_pacs(arguments)) as pacs,

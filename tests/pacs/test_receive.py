@@ -1,5 +1,8 @@
 """``pranet receive``: what peers send becomes Segmentations in the PACS."""
 
+import os
+import signal
+import subprocess
 from pathlib import Path
 
 import httpx
@@ -10,6 +13,9 @@ from pydicom.uid import JPEGBaseline8Bit, VideoEndoscopicImageStorage
 from service.commands.main import main
 from tests.support.dicom_objects import MASKS, PICTURES, SECRETS, dicom
 from tests.support.patching import Patches
+from tests.support.pictures import ROOT
+from tests.support.predictors import PATIENCE
+from tests.support.processes import PROGRAM, read_by_another
 from tests.support.servers.dicom_node import receiving, sent, series, sources
 from tests.support.servers.stow import Stow, stow
 from tests.support.serving import free_port, until
@@ -82,6 +88,21 @@ async def test_prometheus_sees_what_is_received_refused_stored_and_left(tmp_path
             await sent(it.port, good)
             await until(lambda: bool(pacs.stored) and len(it.waiting()) == 2)
             assert 'segmentations_total{outcome="stored"} 1.0' in await seen()
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_the_command_at_once(second: signal.Signals, tmp_path: Path) -> None:
+    weights = tmp_path / "weights"
+    os.mkfifo(weights)  # of which nothing ever comes
+    words = ["receive", "--spool", tmp_path / "spool", "--stow-url", "http://127.0.0.1:9", "--weights", weights]
+    with subprocess.Popen([*PROGRAM, *map(str, words)], cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+        try:
+            with open(read_by_another(weights), "wb"):
+                process.send_signal(signal.SIGINT if second is signal.SIGTERM else signal.SIGTERM)
+                process.send_signal(second)  # which of two at once comes first is not said
+                assert process.wait(PATIENCE) in (128 + signal.SIGTERM, 128 + signal.SIGINT)
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize(
