@@ -105,7 +105,8 @@ async def running(
         settings: all settings.
         predictor: answers until the first hot reload.
         load: makes the predictor for a hot reload; by default from the weights file of the settings.
-        hang_seconds: after how long a call on the device counts as hung; by default from the request timeout.
+        hang_seconds: no call on the device counts as hung before this; by default from the request timeout, which is
+            too short for a first call without ``warm_up`` on a busy machine.
         group: the processes that serve together; by default this one serves alone.
 
     Raises:

@@ -16,6 +16,7 @@ from prometheus_client import start_http_server
 
 from model.errors import UserError
 from service.access.tls import of_server
+from service.batching.batcher import MOST_HANG_SECONDS
 from service.commands.access import access_to_pacs
 from service.configuration import from_command_line
 from service.dicom.wanted import Wanted
@@ -75,7 +76,9 @@ async def _receive(arguments: argparse.Namespace, settings: Settings) -> int:
     with contextlib.closing(Spool(arguments.spool)) as spool:
         async with (
             Pacs(arguments.stow_url, *access_to_pacs(arguments)) as pacs,
-            running(settings, await asyncio.to_thread(load_predictor, settings)) as service,
+            running(
+                settings, await asyncio.to_thread(load_predictor, settings), hang_seconds=MOST_HANG_SECONDS
+            ) as service,
         ):
             service.readiness.enter(Phase.SERVING)  # the first objects wait for a slow first inference
             options = Options(settings.threshold, roi=arguments.roi)

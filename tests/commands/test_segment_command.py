@@ -119,13 +119,12 @@ def test_an_empty_folder_is_said_to_be_empty(tmp_path: Path) -> None:
 
 HANGING = """
 import sys, threading
-from service import runtime
 from service.commands import main
 from service.commands.segment import session
 from tests.support.predictors import RedPredictor
 
 session.load_predictor = lambda settings: RedPredictor(lambda frames: threading.Event().wait())
-runtime._hang_seconds = lambda settings: 0.1
+session.MOST_HANG_SECONDS = 0.1
 sys.exit(main.main(["segment", *sys.argv[1:]]))
 """
 

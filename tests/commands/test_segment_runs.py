@@ -13,6 +13,7 @@ import pytest
 
 from model.errors import TargetError
 from model.targets import Targets
+from model.transforms import Pixels
 from service.commands.main import main
 from service.commands.segment import session
 from service.commands.segment.jobs import Drawing, Job
@@ -39,6 +40,22 @@ def test_a_short_queue_costs_no_picture(folder: Path, monkeypatch: pytest.Monkey
     patched(session, "load_predictor", lambda settings: RedPredictor())
     assert main(["segment", str(folder), "-o", str(folder.parent / "out")]) == 0
     assert len(list((folder.parent / "out").iterdir())) == PICTURES
+
+
+def test_a_first_call_that_compiles_the_network_slowly_costs_no_picture(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, patched: Patches
+) -> None:
+    called = threading.Event()
+
+    def compile_at_first(frames: Pixels) -> None:
+        if not called.is_set():
+            called.set()
+            time.sleep(0.2)
+
+    monkeypatch.setenv("PRANET_REQUEST_TIMEOUT_MS", "1")
+    patched("service.runtime", "HANG_SECONDS", 0.01)
+    patched(session, "load_predictor", lambda settings: RedPredictor(compile_at_first))
+    assert main(["segment", str(folder / "0.png"), "-o", str(folder.parent / "out")]) == 0
 
 
 @pytest.mark.parametrize("large", [True, False])

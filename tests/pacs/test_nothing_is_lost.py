@@ -22,7 +22,6 @@ from pydicom.uid import JPEGBaseline8Bit, generate_uid
 from pynetdicom import dimse_messages
 
 from pranet_client.credentials import NO_ACCESS
-from service import runtime
 from service.pacs.spool import Spool
 from service.pacs.stow import REASONS, Absent, Pacs, Refused
 from tests.support.dicom_objects import HAS_DICOM, NO_DICOM, PICTURES, dicom
@@ -158,7 +157,7 @@ async def test_a_segmentation_that_the_pacs_refuses_is_kept_beside_the_reason(tm
 async def test_a_device_that_stops_answering_ends_the_command_and_the_next_start_segments_what_is_left(
     pacs: Stow, tmp_path: Path, patched: Patches
 ) -> None:
-    patched(runtime, "_hang_seconds", lambda settings: 0.2)
+    patched(receive, "MOST_HANG_SECONDS", 0.2)
     let = threading.Event()
     async with receiving(tmp_path / "spool", pacs.url, patched, predictor=RedPredictor(lambda _: let.wait())) as it:
         await sent(it.port, series())

@@ -15,6 +15,7 @@ from model.targets import Targets
 from model.transforms import Pixels
 from pranet_client.pictures import Picture
 from service.archives import archive as archives
+from service.batching.batcher import MOST_HANG_SECONDS
 from service.commands.segment.inputs import DASH, shown
 from service.commands.segment.jobs import MASKS, OBJECT, OUT, AnyJob, Drawing, Job, Series, holds_object
 from service.commands.segment.objects import holding, read_objects, segment_series
@@ -47,7 +48,7 @@ async def segment_all(
         DeviceError: the device is not available.
 
     """
-    async with running(settings, load_predictor(settings)) as service:
+    async with running(settings, load_predictor(settings), hang_seconds=MOST_HANG_SECONDS) as service:
         service.readiness.enter(Phase.SERVING)  # without a warm-up: a slow first frame does not matter here
         places = asyncio.Semaphore(AT_ONCE_PER_BATCH * service.max_batch_size)
         one_video, one_large = asyncio.Lock(), asyncio.Lock()
