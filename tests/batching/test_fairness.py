@@ -14,11 +14,12 @@ from service.batching.admission import Admission
 from service.batching.batcher import Batcher
 from service.batching.queue import Entry, Priority
 from service.errors import QueueFull
+from service.frames import segmenter
 from service.frames.frame import Frame, Options
 from tests.support.batching.items import Device, submit
 from tests.support.patching import Patches
 from tests.support.pictures import encoded, red_box
-from tests.support.serving import PATIENCE, serving
+from tests.support.serving import PATIENCE, serving, until
 
 PICTURE = encoded(red_box(64, 48, (8, 8, 40, 40)))
 WAITING = -2  # the item that others pass; theirs are positive
@@ -88,6 +89,34 @@ async def test_a_frame_is_decoded_however_many_of_another_priority_wait_for_it(h
         finally:
             permit.set()
         await asyncio.gather(*others)
+
+
+@pytest.mark.parametrize(
+    ("held", "status"),
+    [(Priority.ARCHIVE, 200), (Priority.LIVE, 503), (Priority.SINGLE, 503)],
+    ids=["archive", "live", "single"],
+)
+async def test_the_service_outlives_pictures_of_archives_on_which_every_thread_hangs_and_no_others(
+    held: Priority, status: int, patched: Patches
+) -> None:
+    permit = threading.Event()
+    threads = {Priority.ARCHIVE: max(1, usable_cores() // 2)}.get(held, usable_cores())
+
+    def slowly() -> bytes:
+        assert permit.wait(PATIENCE)
+        return PICTURE
+
+    patched(segmenter, "STUCK_SECONDS", 0.0)
+    async with serving() as it:
+        frames = [Frame(source=slowly, options=Options(priority=held)) for _ in range(threads)]
+        hanging = [asyncio.create_task(it.service.segmenter.segment(frame)) for frame in frames]
+        try:
+            await until(lambda: it.metric("pranet_stuck_threads", {"priority": held.name.lower()}) == threads)
+            assert (await it.rest.get("/readyz")).status_code == status
+            assert (await it.rest.post("/segment", content=PICTURE)).status_code == status
+        finally:
+            permit.set()
+        await asyncio.gather(*hanging)
 
 
 async def test_a_place_that_is_free_again_belongs_to_the_first_in_line() -> None:
