@@ -13,7 +13,6 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 
 import uvloop
 
@@ -36,7 +35,7 @@ from service.rpc import server as rpc
 from service.runtime import Service, group_of, load_predictor, running, warm_up
 from service.settings import Settings, flag, variable
 from service.signals import reload_on_sighup, stop_at_end_of, stop_on_signals
-from service.tasks import until_first_ends
+from service.tasks import Threads, until_first_ends
 
 CUT_OFF_SECONDS = 1.0  # for the errors of calls that are cut off to reach their clients
 SAMPLE = SAMPLES / "polyp-1.jpg"
@@ -90,14 +89,6 @@ def run(arguments: argparse.Namespace) -> int:
     os._exit(code)
 
 
-class _Threads(ThreadPoolExecutor):
-    """Threads for ``asyncio.to_thread``. One that hangs, as on a file of a lost disk, does not hold the end up."""
-
-    def shutdown(self, *_: object, **__: object) -> None:
-        """Return at once; the event loop, which calls this at its end, would wait for each thread."""
-        super().shutdown(wait=False)
-
-
 def _check(settings: Settings) -> None:
     """Find what is wrong with tokens, certificates and ports before the weights are loaded, which takes seconds."""
     if settings.api_tokens_file:
@@ -125,7 +116,7 @@ def _reserved(settings: Settings) -> tuple[list[socket.socket], Settings]:
 
 async def _serve(settings: Settings, group: Group, alive: int | None) -> int:
     """Serve in this process; ``alive`` is a file that ends when the parent does, if there is one."""
-    asyncio.get_running_loop().set_default_executor(_Threads())
+    asyncio.get_running_loop().set_default_executor(Threads())
     stop, reload = asyncio.Event(), asyncio.Event()
     reload_on_sighup(stop, reload)
     if alive is not None:

@@ -10,7 +10,8 @@ import re
 import signal
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import uvloop
 from prometheus_client import start_http_server
@@ -29,10 +30,13 @@ from service.pacs.stow import Pacs
 from service.readiness import INFERENCE_DEAD, Phase
 from service.runtime import load_predictor, running
 from service.settings import Settings
-from service.tasks import until_first_ends
+from service.tasks import Threads, until_first_ends
 
 LONGEST_TITLE, TITLE = 16, re.compile(r"[ -\[\]-~]*")  # characters: printable ASCII but the backslash (PS3.5, 6.2)
 SWEEP_SECONDS = 10.0
+END_SECONDS = 5.0  # for the disk of the spool to answer at the end
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -65,10 +69,11 @@ def run(arguments: argparse.Namespace) -> int:
     threading.excepthook = _failed_thread
     code = uvloop.run(_receive(arguments, settings))
     logging.shutdown()
-    os._exit(code)  # a normal exit would wait for a hung device thread
+    os._exit(code)  # a normal exit would wait for a hung thread
 
 
 async def _receive(arguments: argparse.Namespace, settings: Settings) -> int:
+    asyncio.get_running_loop().set_default_executor(Threads())
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -86,9 +91,21 @@ async def _receive(arguments: argparse.Namespace, settings: Settings) -> int:
             if service.readiness.dead.is_set():
                 log.error("the device has stopped answering; the spool keeps what is not segmented")
                 return INFERENCE_DEAD
-            left = ", ".join(f"{place} {count()}" for place, count in spool.counts().items())
-            log.info("stopped; objects in the spool: %s", left)
+            left = await _unless_it_hangs(_left, spool)
+            log.info("stopped; objects in the spool: %s", left or "unknown, its disk does not answer")
             return 0
+
+
+def _left(spool: Spool) -> str:
+    return ", ".join(f"{place} {count()}" for place, count in spool.counts().items())
+
+
+async def _unless_it_hangs(function: Callable[..., T], *args: object) -> T | None:
+    """Run a function in a thread; return None after ``END_SECONDS``, since the disk that it needs may be lost."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(END_SECONDS):
+            return await asyncio.to_thread(function, *args)
+    return None
 
 
 async def _work(node: Node, arguments: argparse.Namespace) -> None:
@@ -112,7 +129,7 @@ async def _work(node: Node, arguments: argparse.Namespace) -> None:
                 tasks.create_task(node.run(arrived))
                 tasks.create_task(_sweep(receiver))
     finally:
-        await asyncio.to_thread(receiver.stop)
+        await _unless_it_hangs(receiver.stop)
 
 
 def _without_waiting(tls: ssl.SSLContext) -> ssl.SSLContext:
