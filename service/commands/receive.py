@@ -30,6 +30,7 @@ from service.pacs.stow import Pacs
 from service.readiness import INFERENCE_DEAD, Phase
 from service.runtime import load_predictor, running
 from service.settings import Settings
+from service.signals import stop_on_signals
 from service.tasks import Threads, until_first_ends
 
 LONGEST_TITLE, TITLE = 16, re.compile(r"[ -\[\]-~]*")  # characters: printable ASCII but the backslash (PS3.5, 6.2)
@@ -48,7 +49,8 @@ class TitleError(UserError):
 def run(arguments: argparse.Namespace) -> int:
     """Receive, segment and store until SIGTERM or SIGINT; what is not done then is done after the next start.
 
-    The process exits here: with 0, or with ``INFERENCE_DEAD`` if the device stopped answering.
+    The process exits here: with 0, or with ``INFERENCE_DEAD`` if the device stopped answering. A second signal, and a
+    signal during the start, end it at once.
 
     Raises:
         SettingsError: a setting is unknown or invalid.
@@ -67,16 +69,16 @@ def run(arguments: argparse.Namespace) -> int:
         if not 0 < len(title.strip()) <= LONGEST_TITLE or not TITLE.fullmatch(title):
             raise TitleError(f"{title!r} is no AE title; give 1 to {LONGEST_TITLE} ASCII characters, none of them \\")
     threading.excepthook = _failed_thread
-    code = uvloop.run(_receive(arguments, settings))
+    try:
+        code = uvloop.run(_receive(arguments, settings))
+    except KeyboardInterrupt:  # during the start
+        code = 128 + signal.SIGINT
     logging.shutdown()
     os._exit(code)  # a normal exit would wait for a hung thread
 
 
 async def _receive(arguments: argparse.Namespace, settings: Settings) -> int:
     asyncio.get_running_loop().set_default_executor(Threads())
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
     with contextlib.closing(Spool(arguments.spool)) as spool:
         async with (
             Pacs(arguments.stow_url, *access_to_pacs(arguments)) as pacs,
@@ -87,6 +89,8 @@ async def _receive(arguments: argparse.Namespace, settings: Settings) -> int:
             wanted = Wanted(arguments.segmentation_type, arguments.omit_empty)
             metrics = NodeMetrics(service.metrics.registry, spool)
             node = Node(service, spool, pacs, options, wanted, metrics)
+            stop = asyncio.Event()
+            stop_on_signals(stop, watched=False)  # until now, a signal ends the start at once
             await until_first_ends(_work(node, arguments), stop.wait(), service.readiness.dead.wait())
             if service.readiness.dead.is_set():
                 log.error("the device has stopped answering; the spool keeps what is not segmented")

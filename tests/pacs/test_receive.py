@@ -1,5 +1,7 @@
 """``pranet receive``: what peers send becomes Segmentations in the PACS."""
 
+import os
+import signal
 from pathlib import Path
 
 import httpx
@@ -8,11 +10,12 @@ import pytest
 from pydicom.uid import JPEGBaseline8Bit, VideoEndoscopicImageStorage
 
 from service.commands.main import main
+from tests.support import processes
 from tests.support.dicom_objects import MASKS, PICTURES, SECRETS, dicom
 from tests.support.patching import Patches
 from tests.support.servers.dicom_node import receiving, sent, series, sources
 from tests.support.servers.stow import Stow, stow
-from tests.support.serving import free_port, until
+from tests.support.serving import PATIENCE, free_port, until
 
 SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
 
@@ -134,3 +137,23 @@ def test_what_cannot_be_used_is_said_at_the_start(
     given = {"--spool": str(tmp_path / "spool"), "--stow-url": "http://127.0.0.1:1/dicom-web"} | dict([flags])
     assert main(["receive", *(word for pair in given.items() for word in pair)]) == 2
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_start_at_once_that_waits_for_a_file(number: signal.Signals, tmp_path: Path) -> None:
+    command = ("receive", "--spool", tmp_path / "spool", "--stow-url", "http://127.0.0.1:1/dicom-web")
+    with processes.starting(weights=tmp_path / "weights", command=command) as process:
+        process.send_signal(number)
+        assert process.wait(PATIENCE) in (-number, 128 + number)
+
+
+async def test_a_second_signal_ends_the_command_at_once(pacs: Stow, tmp_path: Path, patched: Patches) -> None:
+    ends: list[int] = []
+    patched("service.signals.os", "_exit", ends.append)
+    async with receiving(tmp_path / "spool", pacs.url, patched) as it:
+        await sent(it.port, series())
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert await it.running == 0
+    assert ends == [128 + signal.SIGTERM]
