@@ -23,6 +23,7 @@ from service import SAMPLES
 from service.access.listening import LOOPBACK, listener, reserved, why
 from service.access.tls import of_server
 from service.access.tokens import Tokens
+from service.batching.device_thread import in_device_thread
 from service.configuration import from_command_line
 from service.http import server as http_server
 from service.memory import limit_freed_memory, trim_later
@@ -37,6 +38,7 @@ from service.settings import Settings, flag, variable
 from service.signals import reload_on_sighup, stop_at_end_of, stop_on_signals
 from service.tasks import Threads, until_first_ends
 
+RENEW_SECONDS = 30.0  # for the disk of the certificate to answer
 CUT_OFF_SECONDS = 1.0  # for the errors of calls that are cut off to reach their clients
 SAMPLE = SAMPLES / "polyp-1.jpg"
 
@@ -151,10 +153,20 @@ async def _serve_and_reload(
     while True:
         await reload.wait()
         reload.clear()  # a request that arrives during this reload triggers another one
-        if service.tls is not None:
-            await asyncio.to_thread(service.tls.renew)
-        await service.model_slot.reload()
-        trim_later()
+        await _reload(service)
+
+
+async def _reload(service: Service) -> None:
+    """Take new certificates and weights; files that cannot be used, or that a disk does not give, change nothing."""
+    if service.tls is not None:
+        try:
+            async with asyncio.timeout(RENEW_SECONDS):
+                await in_device_thread(service.tls.renew)
+        except TimeoutError:
+            service.tls.current = False
+            log.error("the new certificate cannot be read within %g s, so the old one stays in use", RENEW_SECONDS)
+    await service.model_slot.reload()
+    trim_later()
 
 
 async def _warmed_up(service: Service, predictor: Predictor) -> None:
