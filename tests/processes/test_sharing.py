@@ -256,6 +256,34 @@ def test_a_process_that_is_stopped_while_it_writes_holds_up_nobody_who_reads() -
     snapshots.close()
 
 
+KEEPING = """
+import os, signal, sys
+from service.processes.memory import Memory
+
+memory = Memory(1)
+memory._locks = int(sys.argv[1])
+with memory.locked():
+    os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+def test_a_process_that_is_stopped_while_it_holds_a_lock_holds_up_no_other(
+    group: Group, caplog: pytest.LogCaptureFixture
+) -> None:
+    locks = group.memory._locks
+    assert locks is not None
+    with (
+        ThreadPoolExecutor() as pool,
+        subprocess.Popen([sys.executable, "-c", KEEPING, str(locks)], pass_fds=[locks], cwd=ROOT) as other,
+    ):
+        try:
+            assert os.WIFSTOPPED(os.waitpid(other.pid, os.WUNTRACED)[1])
+            assert [pool.submit(group.streams.take).result(IN_TIME) for _ in range(4)] == [0, 1, 2, None]
+        finally:
+            other.kill()
+    assert len([each for each in caplog.records if "keeps a lock" in each.getMessage()]) == 1
+
+
 def test_only_the_parent_is_woken_while_it_lives(group: Group) -> None:
     group.enter(0, parent=os.getpid())  # no parent of this process: the signal would end it
     group.become(State.READY)
