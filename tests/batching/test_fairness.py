@@ -65,6 +65,38 @@ async def test_a_request_goes_on_now_and_then_behind_live_video_without_a_pause(
 
 
 @pytest.mark.parametrize(
+    ("priority", "seconds"),
+    [(Priority.ARCHIVE, archive_policy.STARVED_SECONDS), (Priority.SINGLE, queue.SINGLE_SECONDS)],
+    ids=["archive", "single"],
+)
+async def test_a_frame_whose_client_has_just_left_takes_no_turn_from_the_next(
+    priority: Priority, seconds: float
+) -> None:
+    waiting, loop = queue.Queue[int, int](2, 0.0), asyncio.get_running_loop()
+
+    def added(priority: Priority, age: float) -> Entry[int, int]:
+        entry = Entry[int, int](priority=priority, arrived=loop.time() - age, answered=loop.create_future())
+        waiting.add(entry)
+        return entry
+
+    left, waits = added(priority, seconds + 1.0), added(priority, seconds + 1.0)
+    for _ in range(2):
+        added(Priority.LIVE, 0.0)
+    assert left.answered is not None
+    left.answered.cancel()
+    assert waits in await waiting.next_batch()
+
+
+async def test_the_clock_of_archives_goes_on_where_none_of_them_fitted_in(patched: Patches) -> None:
+    sizes, waiting = iter([1, 0, 1, 1]), queue.Queue[int, int](2, 0.0)  # when it is due, and then when it is formed
+    patched(archive_policy.ArchivePolicy, "size", lambda *_: next(sizes))
+    started = patched(archive_policy.ArchivePolicy, "started")
+    waiting.add(Entry(priority=Priority.ARCHIVE, answered=asyncio.get_running_loop().create_future()))
+    assert (len(await waiting.next_batch()), started.count) == (0, 0)
+    assert (len(await waiting.next_batch()), started.count) == (1, 1)
+
+
+@pytest.mark.parametrize(
     ("held", "free"),
     [(Priority.SINGLE, Priority.LIVE), (Priority.ARCHIVE, Priority.SINGLE), (Priority.LIVE, Priority.SINGLE)],
     ids=lambda priority: priority.name.lower(),
