@@ -220,6 +220,17 @@ async def test_the_others_are_asked_for_new_numbers_and_who_is_silent_is_named()
     snapshots.close()
 
 
+async def test_who_asks_and_leaves_before_the_answers_leaves_no_task_behind() -> None:
+    snapshots, before = Snapshots(2), asyncio.all_tasks()
+    asking = asyncio.create_task(snapshots.ask(0, [1], IN_TIME))
+    await asyncio.sleep(0)
+    asking.cancel()
+    await asyncio.wait([asking])
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == before
+    snapshots.close()
+
+
 def test_a_text_is_replaced_wholly_whatever_its_length() -> None:
     snapshots = Snapshots(1)
     for text in (b"a" * 100_000, b"b", b"", b"c" * 200_000):
