@@ -146,6 +146,8 @@ class Supervisor:
             self._stop()
 
     def _reload_or_stop(self) -> None:
+        if self._stopping:  # another stop would postpone the kill
+            return
         if self._had_terminal and not os.isatty(0):
             log.info("the terminal was closed, draining")
             self._stop()

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import math
 import os
 import signal
 import subprocess
@@ -119,6 +120,17 @@ def test_a_process_that_ends_by_the_signal_before_it_serves_does_not_count(
     watching._stop()
     until(lambda: not watching._reap() and not watching._running)
     assert watching.code == 0
+
+
+def test_a_terminal_that_closes_during_the_drain_does_not_postpone_the_kill(group: Group, patched: Patches) -> None:
+    patched(module.os, "isatty", lambda _: False)
+    watching = Supervisor(group, 0.0)
+    watching._had_terminal = True
+    watching._receive(signal.SIGHUP)
+    kill_at = watching._kill_at
+    assert kill_at < math.inf
+    watching._receive(signal.SIGHUP)
+    assert watching._kill_at == kill_at
 
 
 def test_no_process_starts_once_all_have_been_told_to_end(group: Group) -> None:
