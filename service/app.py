@@ -129,12 +129,13 @@ async def _serve(settings: Settings, group: Group, alive: int | None) -> int:
         if group.started:  # connections to this replacement would have to wait, while others can answer
             await _warmed_up(service, predictor)
         async with listening(service) as ports:
-            stop_on_signals(stop, watched=alive is not None)
+            readiness = service.readiness
+            stop_on_signals(stop, watched=alive is not None, starts=lambda: readiness.phase is Phase.STARTING)
             serving = _serve_and_reload(service, predictor, ports, reload)
             del predictor  # otherwise this reference would keep it in memory after a hot reload
-            await until_first_ends(serving, stop.wait(), service.readiness.dead.wait())
+            await until_first_ends(serving, stop.wait(), readiness.dead.wait())
             code = await _drain(service)
-            return INFERENCE_DEAD if service.readiness.dead.is_set() else code
+            return INFERENCE_DEAD if readiness.dead.is_set() else code
 
 
 async def _serve_and_reload(
