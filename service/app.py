@@ -14,7 +14,6 @@ import socket
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 
 import uvloop
 
@@ -26,6 +25,7 @@ from service.access.listening import LOOPBACK, listener, reserved, why
 from service.access.tls import of_server
 from service.access.tokens import Tokens
 from service.awaited import CUT_OFF_SECONDS
+from service.batching.device_thread import in_device_thread
 from service.calls import Calls
 from service.configuration import from_command_line
 from service.http import server as http_server
@@ -39,9 +39,10 @@ from service.rpc import server as rpc
 from service.runtime import Service, group_of, load_predictor, running, warm_up
 from service.settings import Settings, flag, variable
 from service.signals import reload_on_sighup, stop_at_end_of, stop_on_signals
-from service.tasks import until_first_ends
+from service.tasks import Threads, until_first_ends
 
 LOOK_SECONDS = 1.0  # between two looks, during the drain, at what holds it up
+RENEW_SECONDS = 30.0  # for the disk of the certificate to answer
 SAMPLE = SAMPLES / "polyp-1.jpg"
 
 log = logging.getLogger(__name__)
@@ -93,14 +94,6 @@ def run(arguments: argparse.Namespace) -> int:
     os._exit(code)
 
 
-class _Threads(ThreadPoolExecutor):
-    """Threads for ``asyncio.to_thread``. One that hangs, as on a file of a lost disk, does not hold the end up."""
-
-    def shutdown(self, *_: object, **__: object) -> None:
-        """Return at once; the event loop, which calls this at its end, would wait for each thread."""
-        super().shutdown(wait=False)
-
-
 def _check(settings: Settings) -> None:
     """Find what is wrong with tokens, certificates and ports before the weights are loaded, which takes seconds."""
     if settings.api_tokens_file:
@@ -128,7 +121,7 @@ def _reserved(settings: Settings) -> tuple[list[socket.socket], Settings]:
 
 async def _serve(settings: Settings, group: Group, alive: int | None) -> int:
     """Serve in this process; ``alive`` is a file that ends when the parent does, if there is one."""
-    asyncio.get_running_loop().set_default_executor(_Threads())
+    asyncio.get_running_loop().set_default_executor(Threads())
     stop, reload = asyncio.Event(), asyncio.Event()
     reload_on_sighup(stop, reload)
     if alive is not None:
@@ -139,12 +132,13 @@ async def _serve(settings: Settings, group: Group, alive: int | None) -> int:
         if group.started:  # connections to this replacement would have to wait, while others can answer
             await _warmed_up(service, predictor)
         async with listening(service) as ports:
-            stop_on_signals(stop, watched=alive is not None)
+            readiness = service.readiness
+            stop_on_signals(stop, watched=alive is not None, starts=lambda: readiness.phase is Phase.STARTING)
             serving = _serve_and_reload(service, predictor, ports, reload)
             del predictor  # otherwise this reference would keep it in memory after a hot reload
-            await until_first_ends(serving, stop.wait(), service.readiness.dead.wait())
+            await until_first_ends(serving, stop.wait(), readiness.dead.wait())
             code = await _drain(service)
-            return INFERENCE_DEAD if service.readiness.dead.is_set() else code
+            return INFERENCE_DEAD if readiness.dead.is_set() else code
 
 
 async def _serve_and_reload(
@@ -163,10 +157,20 @@ async def _serve_and_reload(
     while True:
         await reload.wait()
         reload.clear()  # a request that arrives during this reload triggers another one
-        if service.tls is not None:
-            await asyncio.to_thread(service.tls.renew)
-        await service.model_slot.reload()
-        trim_later()
+        await _reload(service)
+
+
+async def _reload(service: Service) -> None:
+    """Take new certificates and weights; files that cannot be used, or that a disk does not give, change nothing."""
+    if service.tls is not None:
+        try:
+            async with asyncio.timeout(RENEW_SECONDS):
+                await in_device_thread(service.tls.renew)
+        except TimeoutError:
+            service.tls.current = False
+            log.error("the new certificate cannot be read within %g s, so the old one stays in use", RENEW_SECONDS)
+    await service.model_slot.reload()
+    trim_later()
 
 
 async def _warmed_up(service: Service, predictor: Predictor) -> None:

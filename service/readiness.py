@@ -77,7 +77,8 @@ class Readiness:
             raise NotReady("inference no longer answers; the service will restart, so retry later")
         if not self._decoding_answers():
             raise NotReady(
-                "all threads that decode pictures are busy with pictures that take too long; retry in a moment"
+                "all threads of live video, or all of single requests, are busy with pictures that take too long; "
+                "retry in a moment"
             )
 
     @property

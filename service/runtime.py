@@ -22,6 +22,7 @@ from service.archives.archive import Archives
 from service.batching.admission import Admission
 from service.batching.batcher import HANG_SECONDS, Batcher
 from service.batching.device_thread import in_device_thread
+from service.batching.queue import Priority
 from service.calls import Calls
 from service.dicom import recognition
 from service.frames.frame import Inference, warm_up_cpu
@@ -185,6 +186,8 @@ def _batcher(
 def _readiness(batcher: Batcher[Pixels, Inference], pool: CpuPool, metrics: Metrics, group: Group) -> Readiness:
     readiness = Readiness(batcher.dead, pool.is_responsive, group)
     metrics.ready.set_function(lambda: readiness.service_ready)
+    for priority in Priority:
+        metrics.stuck_threads.labels(priority.name.lower()).set_function(functools.partial(pool.stuck, priority))
     return readiness
 
 

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import signal
+from collections.abc import Callable
 
 log = logging.getLogger(__name__)
 
@@ -20,14 +21,15 @@ def stop_at_end_of(alive: int, stop: asyncio.Event) -> None:
     loop.add_reader(alive, end)
 
 
-def stop_on_signals(stop: asyncio.Event, *, watched: bool) -> None:
+def stop_on_signals(stop: asyncio.Event, *, watched: bool, starts: Callable[[], bool] = lambda: False) -> None:
     """Drain at the first SIGTERM or SIGINT; exit at once at the second, unless a parent decides about that.
 
-    A supervisor may send signals to the parent and to this process, to which the parent passes them on, too.
+    A supervisor may send signals to the parent and to this process, to which the parent passes them on, too. While the
+    service still ``starts``, it has accepted nothing that is to be answered, and the first signal ends it.
     """
 
     def receive(number: signal.Signals) -> None:
-        if stop.is_set() and not watched:
+        if starts() or (stop.is_set() and not watched):
             os._exit(128 + number)
         if not stop.is_set():
             log.info("%s received, draining", number.name)

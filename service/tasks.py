@@ -1,13 +1,22 @@
-"""Helpers for asyncio tasks: a task group that raises its first error, and concurrent work with ordered results."""
+"""Helpers for asyncio: tasks that fail or end together, work with ordered results, threads that hold no end up."""
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+class Threads(ThreadPoolExecutor):
+    """Threads for ``asyncio.to_thread``. One that hangs, as on a file of a lost disk, does not hold the end up."""
+
+    def shutdown(self, *_: object, **__: object) -> None:
+        """Return at once; the event loop, which calls this at its end, would wait for each thread."""
+        super().shutdown(wait=False)
 
 
 class FirstErrorTaskGroup(asyncio.TaskGroup):

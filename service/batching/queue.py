@@ -82,7 +82,7 @@ class Queue(Generic[Item, Result]):
         self._entries[entry.priority].pop(entry, None)
 
     async def next_batch(self) -> list[Entry[Item, Result]]:
-        """Wait until a batch is due, remove and return it; it is empty if all its entries were just cancelled."""
+        """Wait until a batch is due, remove and return it; it is empty if the time for archives has just passed."""
         async with self._pulling:  # only one slot at a time forms a batch
             while not self._is_due():
                 self._changed.clear()
@@ -99,31 +99,32 @@ class Queue(Generic[Item, Result]):
 
     def _taken(self, batch: list[Entry[Item, Result]]) -> list[Entry[Item, Result]]:
         now = time.perf_counter()
-        staying = [entry for entry in batch if not entry.is_over]  # without those just cancelled
         for entry in batch:
             self.discard(entry)
             entry.started = now
             if entry.release is not None:
                 entry.release()
                 entry.release = None
-        return staying
+        return batch
 
     def _chosen(self) -> list[Entry[Item, Result]]:
         """Return the entries of the next batch; archive frames get their own batches, so that they delay no others."""
         now, urgent = asyncio.get_running_loop().time(), self._urgent()
         if urgent and not self._archive_is_starved(now):
             return self._with_single(urgent[: self._max_batch_size], now)
-        size = 1 if urgent else min(self._archive_policy.size(now), self._max_batch_size)
-        self._archive_policy.started(now)
-        return list(self._entries[Priority.ARCHIVE])[:size]
+        archived = self._waiting(Priority.ARCHIVE)
+        batch = archived[: 1 if urgent else min(self._archive_policy.size(now), self._max_batch_size)]
+        if batch:
+            self._archive_policy.started(now)
+        return batch
 
     def _archive_is_starved(self, now: float) -> bool:
-        oldest = next(iter(self._entries[Priority.ARCHIVE]), None)
+        oldest = next(iter(self._waiting(Priority.ARCHIVE)), None)
         return oldest is not None and self._archive_policy.starved(now, oldest.arrived)
 
     def _with_single(self, batch: list[Entry[Item, Result]], now: float) -> list[Entry[Item, Result]]:
         """Give the last place of a batch of live frames to a single request that has waited, at most once a second."""
-        single = next(iter(self._entries[Priority.SINGLE]), None)
+        single = next(iter(self._waiting(Priority.SINGLE)), None)
         if single is not None and now - max(single.arrived, self._single_at) >= SINGLE_SECONDS and single not in batch:
             batch[-1] = single
         if batch[-1].priority is Priority.SINGLE:
@@ -138,7 +139,7 @@ class Queue(Generic[Item, Result]):
         """Return when the next batch is due, loop time; None while nothing waits."""
         if urgent := self._urgent():
             return self._full_or_late(urgent)
-        if archived := list(self._entries[Priority.ARCHIVE]):
+        if archived := self._waiting(Priority.ARCHIVE):
             allowed = self._archive_policy.allowed_at(asyncio.get_running_loop().time())
             return max(self._full_or_late(archived), allowed)
         return None
@@ -148,4 +149,8 @@ class Queue(Generic[Item, Result]):
         return oldest if len(entries) >= self._max_batch_size else oldest + self._max_delay
 
     def _urgent(self) -> list[Entry[Item, Result]]:
-        return [*self._entries[Priority.LIVE], *self._entries[Priority.SINGLE]]
+        return [*self._waiting(Priority.LIVE), *self._waiting(Priority.SINGLE)]
+
+    def _waiting(self, priority: Priority) -> list[Entry[Item, Result]]:
+        """Return the entries of a priority but those just cancelled or expired, which their callers will discard."""
+        return [entry for entry in self._entries[priority] if not entry.is_over]

@@ -113,7 +113,7 @@ def _frames(folders: Folders, exclude: set[str], max_pixels: int) -> Iterator[Pi
             raise UserError(
                 f"{folder} holds no pictures; give --calibrate a folder that has some, besides those of --exclude"
             )
-        damaged, count = 0, min(len(pictures), CALIBRATION_PICTURES // len(folders))
+        damaged, count = 0, min(len(pictures), max(1, CALIBRATION_PICTURES // len(folders)))
         for index in np.linspace(0, len(pictures) - 1, count).round().astype(int):
             try:
                 yield transforms.to_input(codec.decode(pictures[index].read_bytes(), max_pixels))

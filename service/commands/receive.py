@@ -7,9 +7,11 @@ import functools
 import logging
 import os
 import re
+import signal
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import uvloop
 from prometheus_client import start_http_server
@@ -30,10 +32,13 @@ from service.readiness import INFERENCE_DEAD, Phase
 from service.runtime import load_predictor, running
 from service.settings import Settings
 from service.signals import stop_on_signals
-from service.tasks import until_first_ends
+from service.tasks import Threads, until_first_ends
 
 LONGEST_TITLE, TITLE = 16, re.compile(r"[ -\[\]-~]*")  # characters: printable ASCII but the backslash (PS3.5, 6.2)
 SWEEP_SECONDS = 10.0
+END_SECONDS = 5.0  # for the disk of the spool to answer at the end
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +50,8 @@ class TitleError(UserError):
 def run(arguments: argparse.Namespace) -> int:
     """Receive, segment and store until SIGTERM or SIGINT; what is not done then is done after the next start.
 
-    The process exits here: with 0, with ``INFERENCE_DEAD`` if the device stopped answering, or at a second signal with
-    its number and 128.
+    The process exits here: with 0, or with ``INFERENCE_DEAD`` if the device stopped answering. A second signal, and a
+    signal during the start, end it at once, with its number and 128.
 
     Raises:
         SettingsError: a setting is unknown or invalid.
@@ -65,14 +70,16 @@ def run(arguments: argparse.Namespace) -> int:
         if not 0 < len(title.strip()) <= LONGEST_TITLE or not TITLE.fullmatch(title):
             raise TitleError(f"{title!r} is no AE title; give 1 to {LONGEST_TITLE} ASCII characters, none of them \\")
     threading.excepthook = _failed_thread
-    code = uvloop.run(_receive(arguments, settings))
+    try:
+        code = uvloop.run(_receive(arguments, settings))
+    except KeyboardInterrupt:  # during the start
+        code = 128 + signal.SIGINT
     logging.shutdown()
-    os._exit(code)  # a normal exit would wait for a hung device thread
+    os._exit(code)  # a normal exit would wait for a hung thread
 
 
 async def _receive(arguments: argparse.Namespace, settings: Settings) -> int:
-    stop = asyncio.Event()
-    stop_on_signals(stop, watched=False)
+    asyncio.get_running_loop().set_default_executor(Threads())
     with contextlib.closing(Spool(arguments.spool)) as spool:
         async with (
             Pacs(arguments.stow_url, *access_to_pacs(arguments)) as pacs,
@@ -85,13 +92,27 @@ async def _receive(arguments: argparse.Namespace, settings: Settings) -> int:
             wanted = Wanted(arguments.segmentation_type, arguments.omit_empty)
             metrics = NodeMetrics(service.metrics.registry, spool)
             node = Node(service, spool, pacs, options, wanted, metrics)
+            stop = asyncio.Event()
+            stop_on_signals(stop, watched=False)  # until now, a signal ends the start at once
             await until_first_ends(_work(node, arguments), stop.wait(), service.readiness.dead.wait())
             if service.readiness.dead.is_set():
                 log.error("the device has stopped answering; the spool keeps what is not segmented")
                 return INFERENCE_DEAD
-            left = ", ".join(f"{place} {count()}" for place, count in spool.counts().items())
-            log.info("stopped; objects in the spool: %s", left)
+            left = await _unless_it_hangs(_left, spool)
+            log.info("stopped; objects in the spool: %s", left or "unknown, its disk does not answer")
             return 0
+
+
+def _left(spool: Spool) -> str:
+    return ", ".join(f"{place} {count()}" for place, count in spool.counts().items())
+
+
+async def _unless_it_hangs(function: Callable[..., T], *args: object) -> T | None:
+    """Run a function in a thread; return None after ``END_SECONDS``, since the disk that it needs may be lost."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(END_SECONDS):
+            return await asyncio.to_thread(function, *args)
+    return None
 
 
 async def _work(node: Node, arguments: argparse.Namespace) -> None:
@@ -115,7 +136,7 @@ async def _work(node: Node, arguments: argparse.Namespace) -> None:
                 tasks.create_task(node.run(arrived))
                 tasks.create_task(_sweep(receiver))
     finally:
-        await asyncio.to_thread(receiver.stop)
+        await _unless_it_hangs(receiver.stop)
 
 
 def _without_waiting(tls: ssl.SSLContext) -> ssl.SSLContext:

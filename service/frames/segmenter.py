@@ -51,11 +51,14 @@ class CpuPool:
         executor, begun = self._executors[priority], self._begun[priority]
         return await asyncio.get_running_loop().run_in_executor(executor, _timed, begun, function, *args)
 
-    def is_responsive(self) -> bool:
-        """Tell whether each priority has a thread that is free or took up its call within ``STUCK_SECONDS``."""
+    def stuck(self, priority: Priority) -> int:
+        """Return how many threads of the priority have worked on one call for ``STUCK_SECONDS``."""
         limit = time.monotonic() - STUCK_SECONDS
-        stuck = {priority: sum(each < limit for each in [*begun.values()]) for priority, begun in self._begun.items()}
-        return all(stuck[priority] < size for priority, size in self._sizes.items())
+        return sum(each < limit for each in [*self._begun[priority].values()])
+
+    def is_responsive(self) -> bool:
+        """Tell whether live video and single requests each have a thread that is not stuck; archives can wait."""
+        return all(self.stuck(each) < self._sizes[each] for each in (Priority.LIVE, Priority.SINGLE))
 
 
 class Segmenter:

@@ -133,6 +133,12 @@ class Metrics:
         self.ready = Gauge(
             "pranet_ready", "1 while the service accepts new work, else 0; the same as /readyz.", registry=registry
         )
+        self.stuck_threads = Gauge(
+            "pranet_stuck_threads",
+            "Threads that have decoded or drawn one picture for 30 s, by its priority: live, single or archive.",
+            ("priority",),
+            registry=registry,
+        )
 
     def _of_access(self, registry: CollectorRegistry) -> None:
         self.tokens_current = Gauge(

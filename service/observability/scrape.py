@@ -26,6 +26,7 @@ REPLACEMENTS = "pranet_process_replacements"
 GAUGES: dict[str, Callable[[float, float], float]] = {
     "pranet_queue_depth": operator.add,
     "pranet_in_flight": operator.add,
+    "pranet_stuck_threads": operator.add,
     "pranet_fps": operator.add,
     "pranet_streams_active": operator.add,
     "process_virtual_memory_bytes": operator.add,

@@ -2,12 +2,16 @@
 
 import contextlib
 import fcntl
+import logging
 import mmap
 import os
 import time
 from collections.abc import Iterator
 
-WAIT_SECONDS = 0.05
+HELD_SECONDS = 1.0  # for a lock that others hold for microseconds
+SHORT_WAIT_SECONDS, WAIT_SECONDS = 0.0005, 0.05  # between two attempts to get a lock
+
+log = logging.getLogger(__name__)
 
 
 class Memory:
@@ -16,6 +20,7 @@ class Memory:
     def __init__(self, size: int, *, shared: bool = False) -> None:
         self.bytes = mmap.mmap(-1, size)  # a page takes memory once it is written
         self.owner = 0  # index of this process
+        self._is_kept = False  # whether another process kept the lock when this one last asked for it
         self._locks = os.memfd_create("pranet-locks") if shared else None
 
     def close(self) -> None:
@@ -25,15 +30,34 @@ class Memory:
 
     @contextlib.contextmanager
     def locked(self, number: int = 0) -> Iterator[None]:
-        """Hold one of the locks inside the block; the kernel frees it if the process is killed."""
-        if self._locks is None:
-            yield
-            return
-        fcntl.lockf(self._locks, fcntl.LOCK_EX, 1, number)
+        """Hold one of the locks inside the block; the kernel frees it if the process is killed.
+
+        A process that is stopped inside its block keeps the lock. The others wait ``HELD_SECONDS`` for it once, and go
+        on without the lock until they get it: a limit may then be passed by one, but no event loop stands still.
+        """
+        held = self._locks is not None and self._lock(self._locks, number)
         try:
             yield
         finally:
-            fcntl.lockf(self._locks, fcntl.LOCK_UN, 1, number)
+            if held and self._locks is not None:
+                fcntl.lockf(self._locks, fcntl.LOCK_UN, 1, number)
+
+    def _lock(self, locks: int, number: int) -> bool:
+        """Take a lock; return False if another process keeps it."""
+        end = time.monotonic() + (0.0 if self._is_kept else HELD_SECONDS)
+        while True:
+            try:
+                fcntl.lockf(locks, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
+            except BlockingIOError:
+                if time.monotonic() < end:
+                    time.sleep(SHORT_WAIT_SECONDS)
+                    continue
+                if not self._is_kept:
+                    log.error("another process keeps a lock of all processes; limits are inexact until it goes on")
+                self._is_kept = True
+                return False
+            self._is_kept = False
+            return True
 
     @contextlib.contextmanager
     def locked_long(self, number: int) -> Iterator[None]:

@@ -84,9 +84,11 @@ class Snapshots:
         waiting = {asyncio.ensure_future(self._answered[index].wait()): index for index in others}
         if not waiting:
             return set()
-        done, late = await asyncio.wait(waiting, timeout=seconds)
-        for each in late:
-            each.cancel()
+        try:
+            done, _ = await asyncio.wait(waiting, timeout=seconds)
+        finally:  # also where the asker is cancelled
+            for each in waiting:
+                each.cancel()
         return {waiting[each] for each in done}
 
     def _ring(self, index: int, kind: bytes, sender: int) -> None:

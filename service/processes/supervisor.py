@@ -37,6 +37,7 @@ def supervise(group: Group, drain_seconds: float) -> int:
     Returns:
         In each forked process: a file that ends when the parent does. The parent itself exits, with 0 if all processes
         do that run when it is stopped, else with the largest of their exit codes. One that was replaced does not count.
+        If a signal stops it before all have been ready, it exits with 128 + the number of the signal.
 
     """
     alive, held = os.pipe()
@@ -143,9 +144,13 @@ class Supervisor:
             os._exit(128 + number)
         else:
             log.info("%s received, draining", number.name)
+            if not self._group.started:
+                self.code = 128 + number
             self._stop()
 
     def _reload_or_stop(self) -> None:
+        if self._stopping:  # another stop would postpone the kill
+            return
         if self._had_terminal and not os.isatty(0):
             log.info("the terminal was closed, draining")
             self._stop()

@@ -14,11 +14,12 @@ from service.batching.admission import Admission
 from service.batching.batcher import Batcher
 from service.batching.queue import Entry, Priority
 from service.errors import QueueFull
+from service.frames import segmenter
 from service.frames.frame import Frame, Options
 from tests.support.batching.items import Device, submit
 from tests.support.patching import Patches
 from tests.support.pictures import encoded, red_box
-from tests.support.serving import PATIENCE, serving
+from tests.support.serving import PATIENCE, serving, until
 
 PICTURE = encoded(red_box(64, 48, (8, 8, 40, 40)))
 WAITING = -2  # the item that others pass; theirs are positive
@@ -64,6 +65,38 @@ async def test_a_request_goes_on_now_and_then_behind_live_video_without_a_pause(
 
 
 @pytest.mark.parametrize(
+    ("priority", "seconds"),
+    [(Priority.ARCHIVE, archive_policy.STARVED_SECONDS), (Priority.SINGLE, queue.SINGLE_SECONDS)],
+    ids=["archive", "single"],
+)
+async def test_a_frame_whose_client_has_just_left_takes_no_turn_from_the_next(
+    priority: Priority, seconds: float
+) -> None:
+    waiting, loop = queue.Queue[int, int](2, 0.0), asyncio.get_running_loop()
+
+    def added(priority: Priority, age: float) -> Entry[int, int]:
+        entry = Entry[int, int](priority=priority, arrived=loop.time() - age, answered=loop.create_future())
+        waiting.add(entry)
+        return entry
+
+    left, waits = added(priority, seconds + 1.0), added(priority, seconds + 1.0)
+    for _ in range(2):
+        added(Priority.LIVE, 0.0)
+    assert left.answered is not None
+    left.answered.cancel()
+    assert waits in await waiting.next_batch()
+
+
+async def test_the_clock_of_archives_goes_on_where_none_of_them_fitted_in(patched: Patches) -> None:
+    sizes, waiting = iter([1, 0, 1, 1]), queue.Queue[int, int](2, 0.0)  # when it is due, and then when it is formed
+    patched(archive_policy.ArchivePolicy, "size", lambda *_: next(sizes))
+    started = patched(archive_policy.ArchivePolicy, "started")
+    waiting.add(Entry(priority=Priority.ARCHIVE, answered=asyncio.get_running_loop().create_future()))
+    assert (len(await waiting.next_batch()), started.count) == (0, 0)
+    assert (len(await waiting.next_batch()), started.count) == (1, 1)
+
+
+@pytest.mark.parametrize(
     ("held", "free"),
     [(Priority.SINGLE, Priority.LIVE), (Priority.ARCHIVE, Priority.SINGLE), (Priority.LIVE, Priority.SINGLE)],
     ids=lambda priority: priority.name.lower(),
@@ -88,6 +121,34 @@ async def test_a_frame_is_decoded_however_many_of_another_priority_wait_for_it(h
         finally:
             permit.set()
         await asyncio.gather(*others)
+
+
+@pytest.mark.parametrize(
+    ("held", "status"),
+    [(Priority.ARCHIVE, 200), (Priority.LIVE, 503), (Priority.SINGLE, 503)],
+    ids=["archive", "live", "single"],
+)
+async def test_the_service_outlives_pictures_of_archives_on_which_every_thread_hangs_and_no_others(
+    held: Priority, status: int, patched: Patches
+) -> None:
+    permit = threading.Event()
+    threads = {Priority.ARCHIVE: max(1, usable_cores() // 2)}.get(held, usable_cores())
+
+    def slowly() -> bytes:
+        assert permit.wait(PATIENCE)
+        return PICTURE
+
+    patched(segmenter, "STUCK_SECONDS", 0.0)
+    async with serving() as it:
+        frames = [Frame(source=slowly, options=Options(priority=held)) for _ in range(threads)]
+        hanging = [asyncio.create_task(it.service.segmenter.segment(frame)) for frame in frames]
+        try:
+            await until(lambda: it.metric("pranet_stuck_threads", {"priority": held.name.lower()}) == threads)
+            assert (await it.rest.get("/readyz")).status_code == status
+            assert (await it.rest.post("/segment", content=PICTURE)).status_code == status
+        finally:
+            permit.set()
+        await asyncio.gather(*hanging)
 
 
 async def test_a_place_that_is_free_again_belongs_to_the_first_in_line() -> None:

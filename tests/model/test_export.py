@@ -84,6 +84,12 @@ def test_calibration_takes_pictures_from_the_whole_folder() -> None:
     assert all((frame.shape, frame.dtype) == ((3, 352, 352), np.uint8) for frame in frames)
 
 
+def test_calibration_takes_a_picture_from_each_of_many_folders(tmp_path: Path) -> None:
+    (tmp_path / "patient.jpg").write_bytes((SAMPLES / "polyp-1.jpg").read_bytes())
+    folders = [tmp_path] * (command.CALIBRATION_PICTURES + 1)
+    assert len(list(command._frames(command._listed(folders), set(), 10**8))) == len(folders)
+
+
 def test_calibration_leaves_out_what_it_cannot_decode_and_counts_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -47,7 +47,7 @@ QUERIES = [(panel["title"], target["expr"]) for panel in PANELS for target in pa
 GPU_QUERIES = [(title, query) for title, query in QUERIES if "pranet_gpu_" in query]
 FILES = {"PranetTokensFile", "PranetCertificateFiles", "PranetWeightsFile", "PranetCertificateEnds", "PranetTokenEnds"}
 PROCESSES = {"PranetProcessDown", "PranetProcessEnds"}
-ENDINGS = {"PranetDown", "PranetAbsent", "PranetNotReady"} | FILES | PROCESSES
+ENDINGS = {"PranetDown", "PranetAbsent", "PranetNotReady", "PranetThreadsStuck"} | FILES | PROCESSES
 SCRAPES = 60  # seconds before a Prometheus that scrapes every second must have seen what happened
 
 needs_prometheus = pytest.mark.skipif(not shutil.which("promtool"), reason="no Prometheus (apt install prometheus)")
@@ -264,8 +264,9 @@ async def test_prometheus_answers_every_query_of_the_dashboard_and_fires_every_a
         await seen(lambda: prometheus.query("pranet_fps > 0"), running)
         await seen(lambda: fires_none(prometheus, ENDINGS))
         await seen(lambda: fires(prometheus, ALERTS - ENDINGS), running)
+        running.service.metrics.stuck_threads.labels("live").set_function(lambda: 1.0)
         running.service.readiness.enter(Phase.DRAINING)
-        await seen(lambda: fires(prometheus, {"PranetNotReady"}))
+        await seen(lambda: fires(prometheus, {"PranetNotReady", "PranetThreadsStuck"}))
         await service.aclose()
         await seen(lambda: fires(prometheus, {"PranetDown"}))
 

@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -38,8 +39,10 @@ if not HAS_DICOM:
 from service.commands import receive
 from service.dicom import work
 from service.pacs import node
+from service.pacs.receiver import Receiver
 from tests.support.servers.dicom_node import receiving, sent, series, sources
 
+READ, COUNT, STOP = "service.pacs.node.Node._read", "service.pacs.spool._objects", "service.pacs.receiver.Receiver.stop"
 ADVICE = "let the user of pranet receive read it"
 SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
 
@@ -167,6 +170,36 @@ async def test_a_device_that_stops_answering_ends_the_command_and_the_next_start
     async with receiving(tmp_path / "spool", pacs.url, patched) as it:
         await until(lambda: bool(pacs.stored) and not it.waiting())
     assert len(sources(pacs.stored[0])) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at", [READ, COUNT, STOP])
+def test_a_disk_that_never_answers_does_not_hold_the_end_up(
+    at: str, pacs: Stow, tmp_path: Path, patched: Patches
+) -> None:
+    hangs, answers, returned, usual = threading.Event(), threading.Event(), threading.Event(), Receiver.stop
+
+    def hang(*arguments: Any) -> None:
+        if at == STOP:
+            usual(*arguments)
+        hangs.set()
+        answers.wait(PATIENCE)
+        returned.set()
+
+    async def session() -> None:
+        async with receiving(tmp_path / "spool", pacs.url, patched) as it:
+            await sent(it.port, series())
+            assert at != READ or await asyncio.to_thread(hangs.wait, PATIENCE)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert await it.running == 0
+
+    patched(*at.rsplit(".", 1), hang)
+    try:
+        asyncio.run(session())
+        assert hangs.is_set()
+        assert not returned.is_set()
+    finally:
+        answers.set()
 
 
 async def test_a_full_disk_delays_segmentations_and_loses_no_object(

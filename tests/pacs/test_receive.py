@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 from pathlib import Path
 
 import httpx
@@ -11,14 +10,12 @@ import pytest
 from pydicom.uid import JPEGBaseline8Bit, VideoEndoscopicImageStorage
 
 from service.commands.main import main
+from tests.support import processes
 from tests.support.dicom_objects import MASKS, PICTURES, SECRETS, dicom
 from tests.support.patching import Patches
-from tests.support.pictures import ROOT
-from tests.support.predictors import PATIENCE
-from tests.support.processes import PROGRAM, read_by_another
 from tests.support.servers.dicom_node import receiving, sent, series, sources
 from tests.support.servers.stow import Stow, stow
-from tests.support.serving import free_port, until
+from tests.support.serving import PATIENCE, free_port, until
 
 SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
 
@@ -90,21 +87,6 @@ async def test_prometheus_sees_what_is_received_refused_stored_and_left(tmp_path
             assert 'segmentations_total{outcome="stored"} 1.0' in await seen()
 
 
-@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_ends_the_command_at_once(second: signal.Signals, tmp_path: Path) -> None:
-    weights = tmp_path / "weights"
-    os.mkfifo(weights)  # of which nothing ever comes
-    words = ["receive", "--spool", tmp_path / "spool", "--stow-url", "http://127.0.0.1:9", "--weights", weights]
-    with subprocess.Popen([*PROGRAM, *map(str, words)], cwd=ROOT, stderr=subprocess.DEVNULL) as process:
-        try:
-            with open(read_by_another(weights), "wb"):
-                process.send_signal(signal.SIGINT if second is signal.SIGTERM else signal.SIGTERM)
-                process.send_signal(second)  # which of two at once comes first is not said
-                assert process.wait(PATIENCE) in (128 + signal.SIGTERM, 128 + signal.SIGINT)
-        finally:
-            process.kill()
-
-
 @pytest.mark.parametrize(
     ("token", "header"),
     [
@@ -155,3 +137,23 @@ def test_what_cannot_be_used_is_said_at_the_start(
     given = {"--spool": str(tmp_path / "spool"), "--stow-url": "http://127.0.0.1:1/dicom-web"} | dict([flags])
     assert main(["receive", *(word for pair in given.items() for word in pair)]) == 2
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_start_at_once_that_waits_for_a_file(number: signal.Signals, tmp_path: Path) -> None:
+    command = ("receive", "--spool", tmp_path / "spool", "--stow-url", "http://127.0.0.1:1/dicom-web")
+    with processes.starting(weights=tmp_path / "weights", command=command) as process:
+        process.send_signal(number)
+        assert process.wait(PATIENCE) in (-number, 128 + number)
+
+
+async def test_a_second_signal_ends_the_command_at_once(pacs: Stow, tmp_path: Path, patched: Patches) -> None:
+    ends: list[int] = []
+    patched("service.signals.os", "_exit", ends.append)
+    async with receiving(tmp_path / "spool", pacs.url, patched) as it:
+        await sent(it.port, series())
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert await it.running == 0
+    assert ends == [128 + signal.SIGTERM]

@@ -220,6 +220,17 @@ async def test_the_others_are_asked_for_new_numbers_and_who_is_silent_is_named()
     snapshots.close()
 
 
+async def test_who_asks_and_leaves_before_the_answers_leaves_no_task_behind() -> None:
+    snapshots, before = Snapshots(2), asyncio.all_tasks()
+    asking = asyncio.create_task(snapshots.ask(0, [1], IN_TIME))
+    await asyncio.sleep(0)
+    asking.cancel()
+    await asyncio.wait([asking])
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == before
+    snapshots.close()
+
+
 def test_a_text_is_replaced_wholly_whatever_its_length() -> None:
     snapshots = Snapshots(1)
     for text in (b"a" * 100_000, b"b", b"", b"c" * 200_000):
@@ -254,6 +265,34 @@ def test_a_process_that_is_stopped_while_it_writes_holds_up_nobody_who_reads() -
         finally:
             writer.kill()
     snapshots.close()
+
+
+KEEPING = """
+import os, signal, sys
+from service.processes.memory import Memory
+
+memory = Memory(1)
+memory._locks = int(sys.argv[1])
+with memory.locked():
+    os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+def test_a_process_that_is_stopped_while_it_holds_a_lock_holds_up_no_other(
+    group: Group, caplog: pytest.LogCaptureFixture
+) -> None:
+    locks = group.memory._locks
+    assert locks is not None
+    with (
+        ThreadPoolExecutor() as pool,
+        subprocess.Popen([sys.executable, "-c", KEEPING, str(locks)], pass_fds=[locks], cwd=ROOT) as other,
+    ):
+        try:
+            assert os.WIFSTOPPED(os.waitpid(other.pid, os.WUNTRACED)[1])
+            assert [pool.submit(group.streams.take).result(IN_TIME) for _ in range(4)] == [0, 1, 2, None]
+        finally:
+            other.kill()
+    assert len([each for each in caplog.records if "keeps a lock" in each.getMessage()]) == 1
 
 
 def test_only_the_parent_is_woken_while_it_lives(group: Group) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import math
 import os
 import signal
 import subprocess
@@ -119,6 +120,27 @@ def test_a_process_that_ends_by_the_signal_before_it_serves_does_not_count(
     watching._stop()
     until(lambda: not watching._reap() and not watching._running)
     assert watching.code == 0
+
+
+def test_a_terminal_that_closes_during_the_drain_does_not_postpone_the_kill(group: Group, patched: Patches) -> None:
+    patched(module.os, "isatty", lambda _: False)
+    watching = Supervisor(group, 0.0)
+    watching._had_terminal = True
+    watching._receive(signal.SIGHUP)
+    kill_at = watching._kill_at
+    assert kill_at < math.inf
+    watching._receive(signal.SIGHUP)
+    assert watching._kill_at == kill_at
+
+
+@pytest.mark.parametrize(("started", "code"), [(False, 128 + signal.SIGTERM), (True, 0)])
+def test_a_signal_before_all_processes_have_been_ready_is_the_exit_code(started: bool, code: int) -> None:
+    with contextlib.closing(Group(2, streams=2, archives=2)) as group:
+        for index in range(2 if started else 1):
+            beat(group, index)
+        watching = Supervisor(group, 0.0)
+        watching._receive(signal.SIGTERM)
+        assert watching.code == code
 
 
 def test_no_process_starts_once_all_have_been_told_to_end(group: Group) -> None:

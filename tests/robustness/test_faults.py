@@ -287,8 +287,9 @@ async def test_decoding_that_hangs_on_every_thread_is_said_until_one_returns(pat
             patched(segmenter, "STUCK_SECONDS", 0.0)
             for answer in (await running.rest.get("/readyz"), await running.rest.post("/segment", content=b"x")):
                 assert (answer.status_code, answer.json()["type"]) == (503, "urn:pranet:error:not-ready")
-                assert "decode pictures are busy" in answer.json()["detail"]
+                assert "all of single requests, are busy" in answer.json()["detail"]
             assert running.metric("pranet_ready") == 0
+            assert running.metric("pranet_stuck_threads", {"priority": "single"}) == usable_cores()
             await until_health_says(running, serves.NOT_SERVING)
             permit.set()
             await until_health_says(running, serves.SERVING)

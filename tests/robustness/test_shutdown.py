@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import struct
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,18 @@ from websockets.asyncio.client import connect
 
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
+from service import app
 from service.app import INFERENCE_DEAD, StartError
 from service.batching.batcher import MAX_ABANDONED
+from service.runtime import group_of
+from service.settings import Settings
 from tests.support import processes
+from tests.support.patching import Patches
 from tests.support.pictures import SAMPLES, encoded, mask_of
+from tests.support.predictors import RedPredictor
 from tests.support.processes import clients, pranet
 from tests.support.servers.name_server import namespaces
-from tests.support.serving import PATIENCE, serving
+from tests.support.serving import PATIENCE, serving, until
 from tests.support.streaming import CONFIG, frame
 from tests.support.websocket import packed
 
@@ -205,13 +211,35 @@ def test_ctrl_c_ends_a_start_at_once_that_waits_for_a_file(tmp_path: Path) -> No
 
 @pytest.mark.slow
 @pytest.mark.skipif(not namespaces(), reason="this machine lets nobody make a first process")
-@pytest.mark.parametrize(("number", "code"), [(1, 128 + signal.SIGTERM), (2, 0)])
-def test_sigterm_ends_the_start_of_the_first_process_of_a_container(number: int, code: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [1, 2])
+def test_sigterm_ends_the_start_of_the_first_process_of_a_container(number: int, tmp_path: Path) -> None:
     program = ("unshare", "--map-root-user", "--pid", "--fork", "--kill-child", *processes.PROGRAM)
     with processes.starting("--processes", number, weights=tmp_path / "weights", program=program) as unshared:
         (first,) = processes.children_of(unshared)
         os.kill(first, signal.SIGTERM)
-        assert unshared.wait(PATIENCE) == code
+        assert unshared.wait(PATIENCE) == 128 + signal.SIGTERM
+
+
+async def test_a_signal_ends_the_service_at_once_until_it_is_warm(patched: Patches) -> None:
+    ends: list[int] = []
+    begun, warm = threading.Event(), threading.Event()
+
+    def warm_up(max_batch_size: int) -> None:
+        begun.set()
+        warm.wait(PATIENCE)
+
+    patched(app, "load_predictor", lambda _: RedPredictor(warm_up=warm_up))
+    patched("service.signals.os", "_exit", ends.append)
+    settings = Settings.model_validate({"port": 0, "grpc_port": 0, "device": "cpu"})
+    serving = asyncio.create_task(app._serve(settings, group_of(settings, 1), None))
+    try:
+        assert await asyncio.to_thread(begun.wait, PATIENCE)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await until(lambda: bool(ends))
+    finally:
+        warm.set()
+        await serving
+    assert ends == [128 + signal.SIGTERM]
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import contextlib
 import signal
 import socket
 import ssl
+import threading
 import warnings
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from cryptography import x509
 
 from pranet_client.credentials import NO_ACCESS
 from pranet_client.errors import TlsError
+from service import app
 from service.access.tls import ServerTls
 from service.access.tokens import Token, digest_of
 from service.http import server as http_server
@@ -27,6 +29,7 @@ from tests.support import processes
 from tests.support.callers import TRANSPORTS, UNREACHABLE, Ask, rest
 from tests.support.certificates import Authority
 from tests.support.patching import Patches
+from tests.support.predictors import RedPredictor
 from tests.support.serving import PATIENCE, Running, serving, until
 
 VERSIONS = {  # whether it may be spoken
@@ -205,6 +208,24 @@ async def test_a_broken_pair_leaves_the_old_one_in_use_and_says_so_once(
         assert "the old one stays in use" in line
         assert str(settings["tls_cert"]) in line
         assert await ask(it, authority.client()) == "ok"
+
+
+async def test_a_certificate_whose_disk_does_not_answer_is_named_and_holds_up_no_new_weights(
+    authority: Authority, patched: Patches, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers = threading.Event()
+    async with serving(load=RedPredictor, **authority.server()) as it:
+        patched(ServerTls, "context", lambda _: answers.wait(PATIENCE))
+        patched(app, "RENEW_SECONDS", 0.05)
+        try:
+            async with asyncio.timeout(PATIENCE / 2):
+                await app._reload(it.service)
+            assert it.metric("pranet_weights_reloads_total", {"outcome": "taken"}) == 1
+            assert it.metric("pranet_certificates_current") == 0
+            assert "the old one stays in use" in caplog.text
+            assert await rest(it, authority.client()) == "ok"
+        finally:
+            answers.set()
 
 
 async def test_metrics_say_when_the_first_certificate_of_each_file_ends_and_that_a_renewal_failed(

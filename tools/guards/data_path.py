@@ -146,8 +146,8 @@ DATA_PATH = [
     Guard(
         "replaced weights leave holes in memory for good",
         "service/app.py",
-        "        trim_later()",
-        "        pass",
+        "    trim_later()",
+        "    pass",
         "robustness/test_memory.py::test_holes_are_given_back_after_a_reload",
     ),
     Guard(
