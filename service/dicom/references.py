@@ -55,6 +55,8 @@ def refer(made: Dataset, references: Sequence[Reference], kept: Sequence[int], *
     _index(made, labels=labels)
     shared, first = made.SharedFunctionalGroupsSequence[0], made.PerFrameFunctionalGroupsSequence[0]
     _place(made, shared)
+    if not labels:  # allowed in either place; MONAI looks for it in each frame only
+        first.SegmentIdentificationSequence = shared.pop("SegmentIdentificationSequence").value
     made.PerFrameFunctionalGroupsSequence = [
         _of_frame(first, references[index], index + 1, labels=labels) for index in kept
     ]

@@ -195,6 +195,14 @@ async def test_each_frame_has_a_plane_of_its_own(frames: int, kind: str, tmp_pat
     assert len(MASKS) >= frames
 
 
+async def test_each_frame_of_a_binary_segmentation_names_its_segment() -> None:
+    async with serving() as it:
+        made, _ = await segmented(it, dicom(PICTURES))
+    groups = made.PerFrameFunctionalGroupsSequence
+    assert [each.SegmentIdentificationSequence[0].ReferencedSegmentNumber for each in groups] == [1] * len(PICTURES)
+    assert "SegmentIdentificationSequence" not in made.SharedFunctionalGroupsSequence[0]
+
+
 async def test_a_type_of_segmentation_needs_a_segmentation() -> None:
     async with serving() as it:
         answer = await sent(it, dicom(PICTURES[:1]), "?segmentation_type=labelmap")
