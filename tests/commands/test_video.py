@@ -106,6 +106,14 @@ def test_a_written_video_says_its_colours_and_keeps_its_times(tmp_path: Path) ->
     assert np.abs(frames[0].astype(int) - OUTLINE_COLOUR).max() <= 2
 
 
+@pytest.mark.parametrize("b_frames", [0, 2])
+def test_h264_in_avi_is_shown_at_its_times_although_avi_has_none(b_frames: int, tmp_path: Path) -> None:
+    times = [0, 1, 2, 5, 6, 10, 11, 12, 13, 14, 15]  # what a recorder dropped is an empty chunk
+    video = videos.write(tmp_path / "video.avi", [QUARTERS] * len(times), times=times, b_frames=b_frames)
+    seen = [shot.seconds for shot in open_source(str(video), raw=True).pictures]
+    assert seen == pytest.approx([time / 25 for time in times])
+
+
 async def test_a_written_video_has_the_pixel_aspect_of_its_source(tmp_path: Path) -> None:
     """PAL of 4:3 has 720 columns: players stretch each pixel to 16:15 of its height."""
     film = videos.write(tmp_path / "pal.mp4", [red_box(720, 576, (40, 30, 120, 90))] * 2, pixel_aspect=Fraction(16, 15))

@@ -23,6 +23,7 @@ def write(
     time_base: Fraction = Fraction(1, 25),
     matrix: int | None = None,
     gop: int = 250,
+    b_frames: int = 0,
     pixel_aspect: Fraction | None = None,
 ) -> Path:
     """Write a lossless-looking H.264 video.
@@ -34,11 +35,13 @@ def write(
         time_base: seconds.
         matrix: of ITU-T H.273, converted and tagged; None: BT.601 without a tag.
         gop: frames from a key frame to the next.
+        b_frames: how many in a row refer to later frames.
         pixel_aspect: width of a pixel by its height; None: not said.
 
     """
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=25, options={"crf": "1", "preset": "ultrafast", "g": str(gop)})
+        options = {"crf": "1", "preset": "ultrafast", "g": str(gop), "bf": str(b_frames), "b-adapt": "0"}
+        stream = container.add_stream("libx264", rate=25, options=options)
         stream.codec_context.time_base = time_base
         if pixel_aspect is not None:
             stream.codec_context.sample_aspect_ratio = pixel_aspect

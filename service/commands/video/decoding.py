@@ -34,14 +34,25 @@ def decoded(
 
     """
     first, last, matrix = None, -interval, None
+    made_up = container.format.name == "avi" and stream.codec_context.name == "h264"
     for frame, damaged in frames_of(container, stream, lost):
+        time = _decoding_time(frame) if made_up else frame.time
         if first is None:
-            first, matrix = frame.time or 0.0, display_matrix(frame)
-        seconds = last + interval if frame.time is None else frame.time - first
+            first, matrix = time or 0.0, display_matrix(frame)
+        seconds = last + interval if time is None else time - first
         if seconds <= last:  # a damaged file: time never stands still or goes back in a player
             seconds = last + interval
         last = seconds
         yield TimedPicture(upright_picture(frame, matrix, raw=raw), seconds, damaged)
+
+
+def _decoding_time(frame: Any) -> float | None:
+    """Return when a frame of PyAV left the decoder, seconds; None for the last ones, which no packet pushed out.
+
+    AVI has no presentation times, and those that FFmpeg makes up for H.264 go back and forth around B-frames. Frames
+    leave the decoder in the order in which they are shown, each as late as the first.
+    """
+    return None if frame.dts is None else float(frame.dts * frame.time_base)
 
 
 def upright_picture(frame: Any, matrix: Matrix | None, *, raw: bool) -> Picture:
