@@ -39,6 +39,7 @@ from service.frames.codec import Packed
 MAX_RLE_BYTES = 8 * 2**20  # of a frame; enough for 1920x1080. Run lengths can unpack to 64 times their size
 EXTENDED_OFFSETS = ("ExtendedOffsetTable", "ExtendedOffsetTableLengths")  # of frames with one fragment each
 MAX_FRAMES = 100_000  # an hour of video; the number is only declared, but memory is allocated for each frame
+STANDARD = "1.2.840.10008."  # UIDs of DICOM itself, also those that are newer than pydicom
 # Classes whose pixels are not what a camera saw.
 NO_PICTURES = (
     SegmentationStorage,
@@ -127,7 +128,8 @@ def _decoder(syntax: UID) -> Decoder:
     except NotImplementedError:
         decoder = None
     if decoder is None or not decoder.is_available:
-        name = syntax.name if syntax.is_transfer_syntax else "unknown"
+        told = syntax.is_transfer_syntax or (syntax.is_valid and syntax.startswith(STANDARD))
+        name = syntax.name if told else "unknown"  # it may be text about a patient
         raise UnsupportedImage(
             f"the transfer syntax {name} is not supported; send uncompressed, RLE, JPEG, JPEG-LS, JPEG 2000 or "
             "MPEG-2, H.264 or H.265 video"
