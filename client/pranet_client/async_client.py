@@ -211,30 +211,31 @@ class AsyncClient:
                 try:
                     async with contextlib.aclosing(connection.replies()) as replies:
                         async for reply in replies:
-                            if reply.response is not None:
-                                reconnection.succeeded()
                             yield reply
-                    return
+                    break
                 except grpc.aio.AioRpcError as error:
                     source.check()
+                    if connection.answered:
+                        reconnection.succeeded()
                     pause, asks_again = reconnection.failed(error), hides_status(error)
                 if live and not asks_again:
                     backlog.lose()
-                    while (lost := backlog.taken()) is not None:
-                        yield lost
                 if backlog.finished:  # nothing is left that another connection could answer
-                    source.check()
-                    return
+                    break
                 pausing = asyncio.create_task(source.failure(pause))
                 pausing.add_done_callback(lambda _: backlog.wake())
                 try:
-                    while (stale := await backlog.take(pausing)) is not None:
-                        yield stale
+                    while (waiting := await backlog.take(pausing)) is not None:
+                        yield waiting
                 finally:
                     pausing.cancel()
                 source.check()
         except BaseException as error:
             if error is not source.error:
+                if isinstance(error, RequestFailed):  # the caller may not have taken all that was answered before
+                    await source.close()
+                    while (last := backlog.taken()) is not None:
+                        yield last
                 raise
         finally:
             await source.close()

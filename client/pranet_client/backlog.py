@@ -12,15 +12,21 @@ from pranet_client.connection import Reply, Sent
 MOST_OPEN = 64  # frames read whose reply the caller has not taken; it bounds memory
 MOST_UNREAD = 16  # of these, frames that have their reply
 MOST_MASKS = 2  # of these, masks of live video: by so many frames that the caller handles, a mask is late
-WAIT_SECONDS = 0.5  # after which a live frame that cannot be sent gives way to a newer one, whatever the reason
+WAIT_SECONDS = 0.5  # after which a live frame that no connection asks for gives way to a newer one
 
 
 class Backlog:
     """The frames that were read and whose reply the caller has not taken, in order.
 
-    The transports hold hundreds of small answers unread, so only here is it seen that the caller is slow. Then nothing
-    more is sent. Live video goes on, also while there is no connection: a newer frame replaces the one that waits to be
-    sent, which becomes ``stale``. Of a recording, nothing more is read.
+    The transports hold hundreds of small answers unread, so only here is it seen that the caller is slow.
+
+    * A frame is read as soon as the one before it is sent or replaced. Only that one may be pending.
+    * Nothing is sent, replaced or read while there is no room: ``MOST_UNREAD`` replies wait for the caller, or
+      ``MOST_OPEN`` frames are open.
+    * Otherwise a pending frame is sent as soon as a connection asks for it; but of live video, not while ``MOST_MASKS``
+      masks wait for the caller.
+    * A pending frame of live video that is not sent gives way to a newer one, and becomes ``stale``: at once while
+      masks wait, and after ``WAIT_SECONDS`` if no connection asks for it.
 
     Args:
         newest_only: whether the video is live (``POLICY_LATEST``).
@@ -33,13 +39,14 @@ class Backlog:
         self._open: deque[Sent] = deque()  # all of them, oldest first
         self._pending: Sent | None = None  # the newest, if it is not sent yet
         self._pending_since = 0.0  # seconds
+        self._asked = False  # whether a connection waits for a frame to send
         self._ended = False
         self._changed = asyncio.Event()
 
     @property
     def finished(self) -> bool:
-        """Tell whether the source has ended and the caller has taken every reply."""
-        return self._ended and not self._open
+        """Tell whether the source has ended and every frame has its reply."""
+        return self._ended and all(frame.reply for frame in self._open)
 
     async def put(self, frame: Sent) -> None:
         """Add a frame as soon as there is room."""
@@ -65,7 +72,11 @@ class Backlog:
             over: tells whether the call has ended; the frame then stays for the next one.
 
         """
-        await self._until(lambda: over() or (self._ended if self._pending is None else self._may_send()))
+        self._asked = True
+        try:
+            await self._until(lambda: over() or (self._ended if self._pending is None else self._may_send()))
+        finally:
+            self._asked = False
         if over():
             return None
         frame, self._pending = self._pending, None
@@ -87,9 +98,9 @@ class Backlog:
         return [reply for frame in self._open if (reply := frame.reply)]
 
     async def take(self, task: "asyncio.Task[Any]") -> Reply | None:
-        """Return the next reply; None if ``task``, which wakes this at its end, has ended and left none."""
+        """Return the next reply; None once ``task`` has ended, which wakes this then, even if replies are left."""
         await self._until(lambda: task.done() or bool(self._open and self._open[0].reply))
-        return self.taken()
+        return None if task.done() else self.taken()
 
     def taken(self) -> Reply | None:
         """Return the next reply, if it is there."""
@@ -108,10 +119,10 @@ class Backlog:
         return self._has_room() and not self._has_masks()
 
     def _may_replace(self) -> bool:
-        if not self._newest_only or len(self._open) > MOST_OPEN:
+        if not self._newest_only or not self._has_room():
             return False
-        waited = time.monotonic() - self._pending_since
-        return waited >= WAIT_SECONDS or (self._has_room() and self._has_masks())
+        late = time.monotonic() - self._pending_since >= WAIT_SECONDS
+        return self._has_masks() or (late and not self._asked)
 
     def _has_room(self) -> bool:
         unread = sum(frame.reply is not None for frame in self._open)

@@ -119,9 +119,12 @@ class Connection:
         self._config = config
         self._source = source
         self._backlog = backlog
+        self.answered = False  # whether the service has answered a frame
 
     async def replies(self) -> AsyncGenerator[Reply, None]:
-        """Yield a reply for each frame until the frames end, or for ``LAST_ANSWERS_SECONDS`` after their source failed.
+        """Yield replies until the frames end, or for ``LAST_ANSWERS_SECONDS`` after their source failed.
+
+        The replies that the caller has not taken by then stay in the backlog: there may always be another one.
 
         Raises:
             AioRpcError: the connection broke, or the service refused the stream.
@@ -150,6 +153,7 @@ class Connection:
         has_mask = self._config.output in WITH_MASK
         with contextlib.suppress(asyncio.CancelledError):  # ``_end_after_failure`` ended the call, or ``replies`` ends
             async for response in call:
+                self.answered = True
                 self._backlog.unanswered.popleft().replied(_outcome(response), response, has_mask=has_mask)
                 self._backlog.wake()
 

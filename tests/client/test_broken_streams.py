@@ -1,6 +1,7 @@
 """Streams whose service goes away, or whose frames it never takes, and streams whose caller is slow."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from time import monotonic
 
@@ -202,3 +203,54 @@ async def test_a_live_frame_that_waits_without_a_connection_gives_way_to_a_newer
     assert await recording.next(lambda: False) is frames[4]
     await second
     assert await recording.next(lambda: False) is frames[5]
+
+
+async def test_a_caller_that_takes_few_replies_still_has_frames_sent(patched: Patches) -> None:
+    """The replies of replaced frames would otherwise fill all the room."""
+    patched(backlog, "WAIT_SECONDS", 0)
+    live, frames = Backlog(newest_only=True), [to_sent(PICTURE, number) for number in range(MOST_OPEN)]
+
+    async def read() -> None:
+        for frame in frames:
+            await live.put(frame)
+
+    reading = asyncio.create_task(read())
+    async with asyncio.timeout(PATIENCE):
+        await until(lambda: sum(frame.reply is not None for frame in frames) >= MOST_UNREAD)
+        sending = asyncio.create_task(live.next(lambda: False))
+        while not sending.done():
+            assert live.taken()
+            for _ in range(10):
+                await asyncio.sleep(0)
+    assert sending.result() is not frames[-1]
+    reading.cancel()
+
+
+async def test_a_stream_reconnects_also_while_its_caller_has_replies_to_take(patched: Patches) -> None:
+    patched(backlog, "WAIT_SECONDS", 0)
+    camera, port = Camera(10**6), free_port()
+    async with AsyncClient(target=f"127.0.0.1:{port}") as client, asyncio.timeout(PATIENCE):
+        replies = client.stream(camera)
+        async with serving(grpc_port=port):
+            while (await anext(replies)).outcome != "answered":
+                camera.replies += 1
+        async with serving(grpc_port=port) as it, contextlib.aclosing(replies):
+            while not it.metric("pranet_frames_received_total", {"slot": "0"}):
+                await anext(replies)
+                camera.replies += 1
+                await until(lambda: camera.read > camera.replies + MOST_UNREAD)
+
+
+async def test_what_was_answered_is_given_to_a_slow_caller_before_the_loss_of_the_service() -> None:
+    camera, port = Camera(10**6), free_port()
+    seen: list[Reply] = []
+    answered = {"slot": "0", "outcome": "answered"}
+    async with AsyncClient(target=f"127.0.0.1:{port}") as client, asyncio.timeout(PATIENCE):
+        replies = client.stream(camera, pb.StreamConfig(policy=pb.POLICY_EVERY), until=monotonic())
+        async with serving(grpc_port=port) as it:
+            seen.append(await anext(replies))
+            await until(lambda: it.metric("pranet_frames_total", answered) >= MOST_UNREAD)
+        with contextlib.suppress(RequestFailed):
+            async for reply in replies:
+                seen.append(reply)
+    assert len(seen) == it.metric("pranet_frames_total", answered)
