@@ -183,7 +183,7 @@ class AsyncClient:
 
         The caller may be slow: frames are sent as fast as replies are taken. Under ``POLICY_LATEST`` a newer frame then
         replaces the one that waits to be sent, whose outcome is ``stale``; also while there is no connection. At most
-        some 64 frames are in memory.
+        some 64 frames are in memory, or 256 under ``POLICY_LATEST``.
 
         Args:
             frames: pictures as ``segment`` takes them, or ``VideoFrame`` and ``RawPicture``, in the order in which they

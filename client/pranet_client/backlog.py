@@ -10,6 +10,7 @@ from typing import Any
 from pranet_client.connection import Reply, Sent
 
 MOST_OPEN = 64  # frames read whose reply the caller has not taken; it bounds memory
+MOST_OPEN_LIVE = 256  # of live video, as many as the service reads: behind one that is computed, all others are open
 MOST_UNREAD = 16  # of these, frames that have their reply
 MOST_MASKS = 2  # of these, masks of live video: by so many frames that the caller handles, a mask is late
 WAIT_SECONDS = 0.5  # after which a live frame that no connection asks for gives way to a newer one
@@ -22,7 +23,7 @@ class Backlog:
 
     * A frame is read as soon as the one before it is sent or replaced. Only that one may be pending.
     * Nothing is sent, replaced or read while there is no room: ``MOST_UNREAD`` replies wait for the caller, or
-      ``MOST_OPEN`` frames are open.
+      ``MOST_OPEN`` frames (``MOST_OPEN_LIVE`` of live video) are open.
     * Otherwise a pending frame is sent as soon as a connection asks for it; but of live video, not while ``MOST_MASKS``
       masks wait for the caller.
     * A pending frame of live video that is not sent gives way to a newer one, and becomes ``stale``: at once while
@@ -36,6 +37,7 @@ class Backlog:
     def __init__(self, *, newest_only: bool) -> None:
         self.unanswered: deque[Sent] = deque()  # with the service, oldest first; sent again if the connection breaks
         self._newest_only = newest_only
+        self._most_open = MOST_OPEN_LIVE if newest_only else MOST_OPEN
         self._open: deque[Sent] = deque()  # all of them, oldest first
         self._pending: Sent | None = None  # the newest, if it is not sent yet
         self._pending_since = 0.0  # seconds
@@ -126,7 +128,7 @@ class Backlog:
 
     def _has_room(self) -> bool:
         unread = sum(frame.reply is not None for frame in self._open)
-        return len(self._open) <= MOST_OPEN and unread < MOST_UNREAD
+        return len(self._open) <= self._most_open and unread < MOST_UNREAD
 
     def _has_masks(self) -> bool:
         """Tell whether, of live video, the caller has masks enough to go on with."""

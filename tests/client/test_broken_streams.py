@@ -135,7 +135,10 @@ async def idle(it: Running) -> None:
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-async def test_of_a_slow_caller_few_frames_are_read_ahead_and_each_has_its_reply_in_order(policy: pb.Policy) -> None:
+async def test_of_a_slow_caller_few_frames_are_read_ahead_and_each_has_its_reply_in_order(
+    policy: pb.Policy, patched: Patches
+) -> None:
+    patched(backlog, "MOST_OPEN_LIVE", MOST_OPEN)
     camera = Camera(150)
     seen: list[Reply] = []
     async with serving() as it, AsyncClient(target=f"127.0.0.1:{it.grpc_port}") as client:
@@ -170,6 +173,21 @@ async def test_a_caller_slower_than_a_camera_sees_masks_of_new_frames() -> None:
     assert ids == list(range(camera.frames))
     assert len(lags) >= 16
     assert max(lags) <= 30, lags
+
+
+async def test_a_camera_is_read_while_the_service_is_slow() -> None:
+    """All frames behind the one that is computed are without a reply."""
+    predictor, camera = GatedPredictor(), Camera(200)
+    async with serving(predictor) as it, AsyncClient(target=f"127.0.0.1:{it.grpc_port}") as client:
+
+        async def stream() -> list[str]:
+            return [reply.outcome async for reply in client.stream(camera)]
+
+        streaming = asyncio.create_task(stream())
+        await predictor.has_begun()
+        await until(lambda: camera.read == camera.frames)
+        predictor.open()
+        assert (await streaming)[-1] == "answered"
 
 
 @pytest.mark.parametrize("policy", POLICIES)
