@@ -1,8 +1,6 @@
 """The frames of a stream between their source, the service and the caller, each of which may be the slowest."""
 
 import asyncio
-import contextlib
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +25,7 @@ class Backlog:
     * Otherwise a pending frame is sent as soon as a connection asks for it; but of live video, not while ``MOST_MASKS``
       masks wait for the caller.
     * A pending frame of live video that is not sent gives way to a newer one, and becomes ``stale``: at once while
-      masks wait, and after ``WAIT_SECONDS`` if no connection asks for it.
+      masks wait; otherwise if no connection has asked for it ``WAIT_SECONDS`` after it was read.
 
     Args:
         newest_only: whether the video is live (``POLICY_LATEST``).
@@ -40,7 +38,7 @@ class Backlog:
         self._most_open = MOST_OPEN_LIVE if newest_only else MOST_OPEN
         self._open: deque[Sent] = deque()  # all of them, oldest first
         self._pending: Sent | None = None  # the newest, if it is not sent yet
-        self._pending_since = 0.0  # seconds
+        self._late_at = 0.0  # when it was read ``WAIT_SECONDS`` ago, by the clock of the event loop
         self._asked = False  # whether a connection waits for a frame to send
         self._ended = False
         self._changed = asyncio.Event()
@@ -51,14 +49,17 @@ class Backlog:
         return self._ended and all(frame.reply for frame in self._open)
 
     async def put(self, frame: Sent) -> None:
-        """Add a frame as soon as there is room."""
-        while self._pending is not None and not self._may_replace():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(WAIT_SECONDS):  # ``wait_for`` of Python 3.11 may drop a cancellation
-                    await self._changed.wait()
+        """Add a frame that was read just now, as soon as the one before it is sent, or may be replaced."""
+        loop = asyncio.get_running_loop()
+        late_at = loop.time() + WAIT_SECONDS
+        timer = loop.call_at(self._late_at, self.wake)
+        try:
+            await self._until(lambda: self._pending is None or self._may_replace(late=loop.time() >= self._late_at))
+        finally:
+            timer.cancel()
         if self._pending is not None:
             self._pending.replied("stale")
-        self._pending, self._pending_since = frame, time.monotonic()
+        self._pending, self._late_at = frame, late_at
         self._open.append(frame)
         self.wake()
 
@@ -120,10 +121,9 @@ class Backlog:
     def _may_send(self) -> bool:
         return self._has_room() and not self._has_masks()
 
-    def _may_replace(self) -> bool:
+    def _may_replace(self, *, late: bool) -> bool:
         if not self._newest_only or not self._has_room():
             return False
-        late = time.monotonic() - self._pending_since >= WAIT_SECONDS
         return self._has_masks() or (late and not self._asked)
 
     def _has_room(self) -> bool:

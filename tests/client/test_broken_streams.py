@@ -223,6 +223,18 @@ async def test_a_live_frame_that_waits_without_a_connection_gives_way_to_a_newer
     assert await recording.next(lambda: False) is frames[5]
 
 
+async def test_the_wait_of_a_live_frame_counts_from_when_it_was_read(patched: Patches) -> None:
+    """It may have waited behind another one before."""
+    live, frames = Backlog(newest_only=True), [to_sent(PICTURE, number) for number in range(3)]
+    patched(backlog, "WAIT_SECONDS", 0.01)
+    async with asyncio.timeout(PATIENCE):
+        for each in frames[:2]:
+            await live.put(each)
+        patched(backlog, "WAIT_SECONDS", 10 * PATIENCE)  # for those that are read from now on
+        await live.put(frames[2])
+    assert await live.next(lambda: False) is frames[2]
+
+
 async def test_a_caller_that_takes_few_replies_still_has_frames_sent(patched: Patches) -> None:
     """The replies of replaced frames would otherwise fill all the room."""
     patched(backlog, "WAIT_SECONDS", 0)
