@@ -27,6 +27,7 @@ DICOM_TYPE = availability.MEDIA_TYPE
 LEFT_OUT = "x-left-out"  # attributes of the source that a Segmentation leaves out
 OF_ONE = (PNG_TYPE, JSON_TYPE, DICOM_TYPE)  # types of an answer to an object with one frame
 OF_SEVERAL = (*ANSWER_TYPES, DICOM_TYPE)
+OF_ANY = (*OF_ONE, *ANSWER_TYPES)  # while the number of frames is not known
 
 
 async def respond(
@@ -51,7 +52,7 @@ async def respond(
         ServiceError: the object is refused.
 
     """
-    kind = _kind(request, query, (*OF_ONE, *ANSWER_TYPES))
+    kind = _kind(request, query, OF_ANY)
     availability.require()
     from service.dicom import study, work
 
@@ -97,7 +98,8 @@ def _kind(request: Request, query: SegmentQuery, offered: Sequence[str]) -> str:
     if kind == DICOM_TYPE and query.output not in (None, "mask"):
         raise InvalidParameter(f"output={query.output} is not available as DICOM; leave it out, or accept another type")
     given = "omit_empty" if query.omit_empty else "segmentation_type" if query.segmentation_type else ""
-    if given and kind != DICOM_TYPE:
+    may_become_dicom = offered == OF_ANY and preferred(accept_of(request), (DICOM_TYPE,))  # by the number of frames
+    if given and kind != DICOM_TYPE and not may_become_dicom:
         raise InvalidParameter(f"{given} applies to a DICOM Segmentation only; add Accept: {DICOM_TYPE}")
     return kind
 

@@ -208,3 +208,14 @@ async def test_a_type_of_segmentation_needs_a_segmentation() -> None:
         answer = await sent(it, dicom(PICTURES[:1]), "?segmentation_type=labelmap")
     assert answer.status_code == 422
     assert "segmentation_type applies to a DICOM Segmentation only" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(("frames", "other"), [(1, "application/x-ndjson"), (2, "image/png")])
+async def test_an_option_of_a_segmentation_holds_if_the_number_of_frames_leaves_no_other_answer(
+    frames: int, other: str
+) -> None:
+    async with serving() as it:
+        accept = f"{other}, application/dicom;q=0.5"
+        answer = await sent(it, dicom(PICTURES[:1] * frames), "?segmentation_type=labelmap", accept=accept)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == "application/dicom"
