@@ -13,6 +13,7 @@ from service.errors import (
     InferenceFailed,
     InvalidRequest,
     ServiceError,
+    TooManyBytes,
     TooManyPixels,
     UndecodableImage,
     UnsupportedImage,
@@ -43,15 +44,19 @@ class Inferred:
         return cls(outputs, frames[0].model.model_id, longest.server_timing())
 
 
-def check_sizes(pictures: Sequence[Picture], max_pixels: int) -> int:
+def check_sizes(pictures: Sequence[Picture], max_bytes: int, max_pixels: int) -> int:
     """Check that the pictures of a request fit into one tensor, and return its pixels; only their headers are read.
 
     Raises:
         InvalidRequest: they differ in size.
+        TooManyBytes: together they have more than ``max_bytes``.
         TooManyPixels: together they have more than ``max_pixels``.
         ServiceError: the header of a picture is refused; the message names the picture, as in ``infer``.
 
     """
+    if sum(len(each.data if isinstance(each, RawPicture) else each) for each in pictures) > max_bytes:
+        told = f"the pictures together have more than {max_bytes} bytes (MAX_IMAGE_BYTES)"
+        raise TooManyBytes(f"{told}; send fewer or smaller ones")
     sizes = [_size(pictures, index, max_pixels) for index in range(len(pictures))]
     if different := [size for size in sizes if size != sizes[0]]:
         (width, height), (other_width, other_height) = sizes[0], different[0]

@@ -146,7 +146,7 @@ async def _inferred(raw: bytes, header_length: str | None, service: Service, cal
 
 def _read(raw: bytes, header_length: str | None, service: Service) -> tuple[InferBody, list[Picture]]:
     body, pictures = parse(raw, header_length, service.max_queue_size)
-    pixels = check_sizes(pictures, service.settings.max_image_pixels)
+    pixels = check_sizes(pictures, service.settings.max_image_bytes, service.settings.max_image_pixels)
     if pixels > MAX_JSON_ELEMENTS:
         check_binary(body, pixels)
     return body, pictures

@@ -12,7 +12,7 @@ from google.protobuf import json_format
 from pranet_client.pictures import Picture
 from service.access import rate_limits
 from service.calls import current
-from service.errors import Draining, InternalError, InvalidRequest, MethodNotAllowed, ServiceError, TooManyBytes
+from service.errors import Draining, InternalError, InvalidRequest, MethodNotAllowed, ServiceError
 from service.frames.frame import Segmentation
 from service.oip import model, parameters, tensors
 from service.oip.inference import Inferred, check_sizes, infer
@@ -154,19 +154,17 @@ def _parameters(given: Mapping[str, pb.InferParameter]) -> dict[str, Value]:
 
 
 def _pictures(request: pb.ModelInferRequest, service: Service) -> list[Picture]:
-    pictures = tensors.pictures(_inputs(request, service.settings.max_image_bytes), service.max_queue_size)
-    check_sizes(pictures, service.settings.max_image_pixels)
+    pictures = tensors.pictures(_inputs(request), service.max_queue_size)
+    check_sizes(pictures, service.settings.max_image_bytes, service.settings.max_image_pixels)
     return pictures
 
 
-def _inputs(request: pb.ModelInferRequest, max_bytes: int) -> list[Tensor]:
+def _inputs(request: pb.ModelInferRequest) -> list[Tensor]:
     raw = request.raw_input_contents
     if raw and len(raw) != len(request.inputs):
         raise InvalidRequest(
             f"the request has {len(request.inputs)} inputs, but {len(raw)} raw_input_contents; send one for each input"
         )
-    if sum(map(len, raw)) > max_bytes:  # the limit of the whole message bounds ``contents``
-        raise TooManyBytes(f"the inputs have more than {max_bytes} bytes (MAX_IMAGE_BYTES); send fewer or smaller ones")
     inputs = []
     for number, given in enumerate(request.inputs):
         parameters.refuse_unknown(given.parameters, parameters.OF_INPUT, "input", given.name)

@@ -312,6 +312,21 @@ async def test_pictures_of_a_request_are_judged_together_before_any_is_decoded()
         assert (answer.status_code, it.metric("pranet_decodes_total")) == (413, 0)
 
 
+@pytest.mark.parametrize("form", ["json", "binary", "rpc"])
+async def test_pictures_of_a_request_are_within_the_bytes_of_one_image_in_every_form(form: str) -> None:
+    async with serving(max_image_bytes=2 * len(IMAGE) - 1) as it:
+        if form == "rpc":
+            with pytest.raises(grpc.aio.AioRpcError, match="MAX_IMAGE_BYTES"):
+                await stub(it).ModelInfer(request(IMAGE, IMAGE))
+            return
+        if form == "json":
+            answer = await it.rest.post(INFER, json={"inputs": inputs(IMAGE, IMAGE)})
+        else:
+            answer = await it.rest.post(INFER, content=IMAGE * 2, headers={"inference-header-content-length": "0"})
+    assert answer.status_code == 413, answer.text
+    assert "MAX_IMAGE_BYTES" in answer.json()["error"]
+
+
 async def test_an_output_that_has_no_room_in_json_is_refused_before_any_picture_is_decoded() -> None:
     half = encoded(Image.new("RGB", (2048, 1025)))
     wanted = {"name": "mask", "parameters": {"binary_data": True}}
