@@ -12,7 +12,7 @@ import math
 
 JUMP_SECONDS = 5.0  # by which (receive - capture) must grow between two frames for the clock to have stood still
 STAYS_SECONDS = 3.0  # for how long it must then fall no further; until then, the frames count as held up
-JITTER_SECONDS = 0.1  # of the network; by less, the difference does not fall
+LEAST_FALL_SECONDS = 0.05  # more than the jitter; a link hardly faster than the video drains as slowly
 MEMORY_SECONDS = 60.0  # the minimum is taken over the last one to two of these: clocks drift by some 3 ms a minute
 
 
@@ -49,6 +49,6 @@ class ClockMapping:
         if offset <= self._usual:
             self._usual = math.inf
             return False
-        if offset < self._lowest - JITTER_SECONDS:
+        if offset < self._lowest - LEAST_FALL_SECONDS:
             self._lowest, self._lowest_at = offset, received
         return received - self._lowest_at > STAYS_SECONDS

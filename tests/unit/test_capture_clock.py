@@ -70,6 +70,15 @@ def test_a_long_delay_of_the_network_is_no_jump() -> None:
     assert ages([0.0] * 3, [0.02, JUMP_SECONDS - 1, 0.02])[1] == pytest.approx(JUMP_SECONDS - 1.02)
 
 
+@pytest.mark.parametrize("drained", [0.01, 0.3, 0.97])
+def test_frames_held_up_keep_their_age_however_slowly_the_network_drains(drained: float) -> None:
+    """It then takes so many times the interval of the frames for each of them."""
+    delays = [0.0] * 30
+    while len(delays) < 30 * 20:
+        delays.append(max(0.0, delays[-1] - (1 - drained) / 30) if any(delays) else 6.0)
+    assert ages([0.0] * len(delays), delays) == pytest.approx(delays)
+
+
 def test_a_clock_that_runs_slow_is_followed_for_hours() -> None:
     clock = ClockMapping()
     drift = 50e-6  # seconds a second, a poor quartz
