@@ -75,7 +75,8 @@ class Node:
                 made.set()
             if not complete:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(arrived.wait(), LONGEST_WAIT)
+                    async with asyncio.timeout(LONGEST_WAIT):
+                        await arrived.wait()
                 arrived.set()
 
     async def _segment(self, folder: Path) -> None:

@@ -222,6 +222,32 @@ async def test_a_full_disk_delays_segmentations_and_loses_no_object(
     assert len(pacs.stored) == 1
 
 
+@pytest.mark.parametrize("turns", range(4))  # of the event loop, between the objects and the cancellation
+async def test_a_node_that_is_cancelled_as_objects_arrive_ends(
+    turns: int, patched: Patches, caplog: pytest.LogCaptureFixture
+) -> None:
+    def cancel(turns: int) -> None:
+        if turns:
+            loop.call_soon(cancel, turns - 1)
+        else:
+            running.cancel()
+
+    def groups(folder: Path, most: int) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    patched(node, "groups", groups)
+    service: Any = SimpleNamespace(settings=SimpleNamespace(max_archive_bytes=0))
+    spool: Any = SimpleNamespace(received=lambda: [Path()], to_store=list)
+    unused: Any = None
+    arrived, loop = asyncio.Event(), asyncio.get_running_loop()
+    running = asyncio.create_task(node.Node(service, spool, unused, unused, unused, unused).run(arrived))
+    await until(lambda: "the spool cannot be used" in caplog.text)
+    arrived.set()
+    cancel(turns)
+    await asyncio.wait([running], timeout=PATIENCE)
+    assert running.cancelled()
+
+
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
 async def test_a_file_that_cannot_be_read_is_kept_aside_unless_the_disk_is_to_blame(
     number: int, pacs: Stow, tmp_path: Path, patched: Patches, capsys: pytest.CaptureFixture[str]
