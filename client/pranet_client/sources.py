@@ -90,7 +90,8 @@ async def in_thread(items: Iterable[T]) -> AsyncIterator[T]:
     finally:
         wanted.put(None)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(ended.wait(), STOP_SECONDS)
+            async with asyncio.timeout(STOP_SECONDS):
+                await ended.wait()
 
 
 def _answer(future: "asyncio.Future[list[T]]", found: list[T], error: BaseException | None) -> None:

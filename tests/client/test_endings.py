@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pranet_client import AsyncClient, Client, ClientError, InvalidInput, RawPicture, Reply, StreamConfig, VideoFrame
+from pranet_client.sources import in_thread
 from tests.support.patching import Patches
 from tests.support.pictures import encoded, red_box
 from tests.support.predictors import PATIENCE, GatedPredictor
@@ -243,6 +244,32 @@ async def test_every_way_out_of_a_loop_without_an_event_loop_is_clean(
     async with serving() as it, nothing_left(it):
         await asyncio.wait_for(asyncio.to_thread(run, address(it)), PATIENCE)
     assert endless.closed.is_set()
+
+
+@pytest.mark.parametrize("turns", range(8))  # of the event loop, between the end of the generator and the cancellation
+async def test_who_is_cancelled_while_a_generator_is_closed_is_cancelled(turns: int) -> None:
+    loop, cancelled = asyncio.get_running_loop(), []
+
+    def cancel(turns: int) -> None:
+        if turns:
+            loop.call_soon(cancel, turns - 1)
+        else:
+            cancelled.append(reading.cancel())
+
+    def frames() -> Iterator[int]:
+        try:
+            yield from range(2)
+        finally:
+            loop.call_soon_threadsafe(cancel, turns)
+
+    async def read() -> None:
+        async with contextlib.aclosing(in_thread(frames())) as numbers:  # type: ignore[type-var]
+            await anext(numbers)
+
+    reading = asyncio.create_task(read())
+    await asyncio.wait([reading])
+    await until(lambda: bool(cancelled))
+    assert cancelled == [reading.cancelled()]
 
 
 async def test_a_camera_that_blocks_holds_nobody_up() -> None:
