@@ -237,8 +237,9 @@ async def test_a_message_over_grpc_is_held_to_the_limit_of_the_service() -> None
         request = inference.ModelInferRequest(model_name="pranet", inputs=[tensor])
         calls = (streamed.read(), inference_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request))
         for call in calls:
-            with pytest.raises(grpc.aio.AioRpcError) as refused:
-                await asyncio.wait_for(call, PATIENCE)
+            async with asyncio.timeout(PATIENCE):
+                with pytest.raises(grpc.aio.AioRpcError) as refused:
+                    await call
             assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
             assert "MAX_IMAGE_BYTES" in str(refused.value.details())
 

@@ -103,7 +103,8 @@ async def fuzz(cases: range, seed: int) -> Findings:
                     found.faults.append(f"case {case}: no answer")
 
         await asyncio.gather(*(client() for _ in range(AT_ONCE)))
-        await asyncio.wait_for(it.service.calls.idle.wait(), HANG_SECONDS)
+        async with asyncio.timeout(HANG_SECONDS):
+            await it.service.calls.idle.wait()
         for transport, code in (("rest", "500"), ("grpc", "INTERNAL"), ("grpc-stream", "INTERNAL")):
             if failed := it.metric("pranet_requests_total", {"transport": transport, "code": code}):
                 found.faults.append(f"the service counts {failed:.0f} {transport} requests as {code}")

@@ -105,7 +105,8 @@ async def serving(checkout: Path, cores: int, processes: int, connections: int) 
         with contextlib.suppress(ProcessLookupError):  # it has ended
             process.terminate()
         try:
-            await asyncio.wait_for(process.wait(), STOP_SECONDS)
+            async with asyncio.timeout(STOP_SECONDS):
+                await process.wait()
         except TimeoutError:
             process.kill()
             await process.wait()

@@ -119,7 +119,8 @@ async def never_reads_a_stream(life: Life, tally: Tally) -> None:
             for number in range(UNREAD_FRAMES):
                 await call.write(pb.StreamRequest(frame=pb.StreamFrame(frame_id=number, image=IMAGE)))
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(life.over.wait(), UNREAD_SECONDS)
+            async with asyncio.timeout(UNREAD_SECONDS):
+                await life.over.wait()
         call.cancel()
     ended, ending = time.monotonic() + LEAVING_SECONDS, {"UNAVAILABLE", UNCOUNTED} if life.ending else set()
     life.book.note(name, began, ended, grpc_stream={"DEADLINE_EXCEEDED", "CANCELLED"} | ending)

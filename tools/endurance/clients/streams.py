@@ -63,7 +63,8 @@ class Session:
                 self.sent[frame_id] = time.monotonic()
                 await line.send(frame_id, next(PICTURES))
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self.life.over.wait(), pace())
+                    async with asyncio.timeout(pace()):
+                        await self.life.over.wait()
 
     async def _receive(self, line: Line) -> None:
         async for each in line.answers():
