@@ -19,7 +19,8 @@ class Backlog:
 
     The transports hold hundreds of small answers unread, so only here is it seen that the caller is slow.
 
-    * A frame is read as soon as the one before it is sent or replaced. Only that one may be pending.
+    * One frame may be pending, that is, not sent yet. The next one is read, and takes its place once it is sent or
+      replaced; only then another one is read.
     * Nothing is sent, replaced or read while there is no room: ``MOST_UNREAD`` replies wait for the caller, or
       ``MOST_OPEN`` frames (``MOST_OPEN_LIVE`` of live video) are open.
     * Otherwise a pending frame is sent as soon as a connection asks for it; but of live video, not while ``MOST_MASKS``
@@ -38,7 +39,7 @@ class Backlog:
         self._most_open = MOST_OPEN_LIVE if newest_only else MOST_OPEN
         self._open: deque[Sent] = deque()  # all of them, oldest first
         self._pending: Sent | None = None  # the newest, if it is not sent yet
-        self._late_at = 0.0  # when it was read ``WAIT_SECONDS`` ago, by the clock of the event loop
+        self._late_at = 0.0  # ``WAIT_SECONDS`` after the pending frame was read, by the clock of the event loop
         self._asked = False  # whether a connection waits for a frame to send
         self._ended = False
         self._changed = asyncio.Event()
