@@ -26,6 +26,11 @@ ABANDONED_SECONDS = 3600.0
 INT8 = "-int8-"  # in a name, before the digest of the calibration
 MOST_CALIBRATIONS = 2  # graphs of the same weights in int8; others were made with calibrations that were replaced
 
+# The one runtime of this process, which is never freed. OpenVINO 2026.4 gives the thread that first uses it a stack for
+# signal handlers, and frees this stack in whatever thread frees the runtime. If that is another one, the next signal in
+# the first thread ends the process with SIGSEGV.
+RUNTIME = ov.Core()
+
 log = logging.getLogger(__name__)
 
 
@@ -74,7 +79,7 @@ def _read(kept: Path) -> ov.Model:
         raise OSError("its files have changed since they were written")
     with contextlib.suppress(OSError):  # the cache may be read-only
         os.utime(kept)  # as the one that was used last
-    return ov.Core().read_model(kept / FILE)
+    return RUNTIME.read_model(kept / FILE)
 
 
 def _keep(made: ov.Model, kept: Path) -> None:

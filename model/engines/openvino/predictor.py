@@ -10,7 +10,7 @@ import numpy as np
 import openvino as ov
 
 from model.cores import usable_cores
-from model.engines.openvino.graph import graph
+from model.engines.openvino.graph import RUNTIME, graph
 from model.engines.predictor import DeviceError, ModelRef
 from model.transforms import SIZE, Floats, Pixels, upsample
 from model.weights.weights_file import WeightsFile
@@ -108,12 +108,11 @@ class _Requests:
         """
         with self._lock:
             if self._compiled is None:
-                core = ov.Core()
-                compiled = core.compile_model(self._network, "CPU", self._options)
+                compiled = RUNTIME.compile_model(self._network, "CPU", self._options)
                 hint = self._options["INFERENCE_PRECISION_HINT"]
                 ignored = compiled.get_property("INFERENCE_PRECISION_HINT") != hint
                 # On processors with AVX-512 alone, OpenVINO takes the hint and computes in float32 with conversions.
-                emulated = self._floating == "bf16" and "BF16" not in core.get_property("CPU", CAPABILITIES)
+                emulated = self._floating == "bf16" and "BF16" not in RUNTIME.get_property("CPU", CAPABILITIES)
                 if ignored or emulated:
                     advice = "use --precision fp32, int8 or auto"
                     raise DeviceError(f"this processor does not support {self._floating}; {advice}")

@@ -116,3 +116,26 @@ for thread in threads:
 def test_the_first_frames_of_several_threads_do_not_wait_for_each_other_forever() -> None:
     """OpenVINO 2026.4 makes its table of types on first use, holding a lock while it gives up the interpreter's."""
     subprocess.run([sys.executable, "-c", THREADS], cwd=ROOT, check=True, timeout=60)
+
+
+FREED = """
+import os, signal, sys, threading
+from pathlib import Path
+from model.engines import factory
+from model.weights import weights_file
+
+held = [factory.create(weights_file.identify(Path(sys.argv[1])), device="cpu", precision="fp32", engine="openvino",
+                       cache_dir=Path(sys.argv[2]))]
+freeing = threading.Thread(target=held.clear)
+freeing.start()
+freeing.join()
+signal.signal(signal.SIGTERM, lambda *_: print("handled"))
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_signal_is_handled_after_another_thread_has_freed_a_network(weights: Checkpoint, cache: Path) -> None:
+    command = [sys.executable, "-c", FREED, weights.path, cache]
+    assert (
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=60).stdout == "handled\n"
+    )
