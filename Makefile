@@ -48,11 +48,11 @@ kserve-client: $(KSERVE)/.venv/.done
 # of commands, each of which would compile the source again if it were not kept. Files are taken in their order: the last
 # ones, in tests/unit, are short, so that no process waits long for another.
 test: $(VENV)/.dev
-	PYTHONDONTWRITEBYTECODE= OMP_WAIT_POLICY=passive $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder  # files share a server
+	PYTHONDONTWRITEBYTECODE= OMP_WAIT_POLICY=passive $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0  # files share a server
 
 # The tests that start a service, again with one of two processes; some minutes.
 processes-check: $(VENV)/.dev
-	OMP_WAIT_POLICY=passive $(BIN)/pytest -n 3 --dist loadfile --processes 2 -m "slow and not long" $(SERVING_TESTS)
+	OMP_WAIT_POLICY=passive $(BIN)/pytest -n 3 --dist loadfile --max-worker-restart 0 --processes 2 -m "slow and not long" $(SERVING_TESTS)
 
 check: lint types contracts proto-check test
 

@@ -55,7 +55,8 @@ def test_every_folder_is_listed_in_natural_order(frames: Path) -> None:
     sent = [(frames / name).read_bytes() for name in order]
     assert [each.picture for each in open_source(str(frames)).pictures] == sent
     assert pictures.read(frames) == sent
-    assert [pixels.shape for pixels in export._frames(export._listed([frames]), set(), 10**6)] == [(3, 352, 352)] * len(order)
+    calibrated_on = export._frames(export._listed([frames]), set(), 10**6)
+    assert [pixels.shape for pixels in calibrated_on] == [(3, 352, 352)] * len(order)
     assert [path.name for path in pictures_in(frames)] == order
     assert [pair.image.name for pair in find_pairs(frames, frames)] == order
     assert [pair.image.name for pair in clean_frames(frames)] == order
