@@ -197,7 +197,7 @@ async def test_a_slow_caller_has_every_reply_in_order_also_over_a_broken_connect
         replies = client.stream(camera, pb.StreamConfig(policy=policy))
         async with serving(grpc_port=port) as it:
             seen = [await anext(replies)]
-            await until(lambda: it.metric("pranet_frames_total", {"slot": "0", "outcome": "answered"}) > 2)
+            await until(lambda: it.metric("pranet_frames_total", {"slot": "0", "outcome": "answered"}) > 1)
         async with serving(grpc_port=port):
             seen += [reply async for reply in replies]
     assert [reply.frame.frame_id for reply in seen] == list(range(camera.frames))
