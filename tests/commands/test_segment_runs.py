@@ -109,7 +109,17 @@ def test_the_summary_of_a_video_says_nothing_about_frames_that_nobody_looked_at(
 
 
 ROWS = {  # a row of a report by its flag, and what a kill leaves of another
-    "--csv": ('"a\nb.png",,1,0.5,0.9,12.5,', ["c.png,,1,0.5,0.9,12", '"a\nb.p', '"a ""b"" ']),
+    "--csv": (
+        '"a\nb.png",,1,0.5,0.9,12.5,',
+        [
+            "c.png,,1,0.5,0.9,12",
+            '"a\nb.p',
+            '"a\n',
+            '"a ""b"" ',
+            '"a\nb.png",,1,0.',
+            'c.png,,,,,,"bad, ve',
+        ],
+    ),
     "--jsonl": (json.dumps(asdict(Row("a.png", polyps=1))), ['{"source": "c.png", "fra', '{"source": "c']),
 }
 BEGIN = {"--csv": "source,frame,polyps,area,presence,milliseconds,error\n", "--jsonl": ""}
@@ -154,6 +164,40 @@ def test_a_report_with_a_damaged_row_in_its_middle_is_not_gone_on_with(flag: str
     with pytest.raises(TargetError, match=f"has no row in line {line}; delete"), gone_on_with(flag, path):
         pass
     assert path.read_text() == text
+
+
+GOOD = "a.png,,1,0.5,0.9,12.5,\n"
+
+
+@pytest.mark.parametrize(
+    ("rows", "line"),
+    [
+        (f'{GOOD}"{GOOD}{10**5 * GOOD}', 3),
+        (f'{GOOD}"{GOOD}{GOOD}"b ""c"".png",,1,0.5,0.9,12.5,\n{GOOD}', 3),
+        (f'{GOOD}"{GOOD}{GOOD.strip()}', 3),
+        (f'{GOOD}"{GOOD}', 3),
+        (f"{GOOD}c.png,,1\n{GOOD.strip()}", 3),
+        (f"{GOOD}c.png,,1\n", 3),
+        (f'{GOOD}"a\nb.png",,1\n', 3),
+        (f"{GOOD}a,b.png,,1,0.5,0.9,12.5,", 3),
+        (f"{10**6 * '0'}.png,,1,0.5,0.9,12.5,\n{GOOD}", 2),
+        (f"{GOOD}c.png,,,,,,{10**6 * '0'}\n", 3),
+    ],
+)
+def test_no_row_is_lost_to_a_damaged_one(rows: str, line: int, tmp_path: Path) -> None:
+    (path := tmp_path / "rows").write_text(text := f"{BEGIN['--csv']}{rows}")
+    with (
+        pytest.raises(TargetError, match=f"has no row in line {line}; delete"),
+        gone_on_with("--csv", path) as report,
+    ):
+        report.add(Row("new.png"))
+    assert path.read_text() == text
+
+
+def test_a_quote_within_a_name_is_a_part_of_it(tmp_path: Path) -> None:
+    (path := tmp_path / "rows").write_text(text := f'{BEGIN["--csv"]}{GOOD}b"{GOOD}{GOOD}')
+    with gone_on_with("--csv", path):
+        assert path.read_text() == text
 
 
 def test_a_picture_that_failed_has_one_row_after_it_was_segmented_again(folder: Path, patched: Patches) -> None:

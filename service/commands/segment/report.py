@@ -87,8 +87,7 @@ class Report:
         if path.exists() and self._new[flag]:  # --overwrite
             path = stack.enter_context(files.replacing(path))
         elif path.is_file():  # a device or a pipe keeps no rows
-            _end_with_a_whole_row(flag, path)
-            _drop_rows(flag, path, self._segments)
+            _go_on_with(flag, path, self._segments)
         return stack.enter_context(path.open("a", encoding="utf-8", errors=ANY_NAME, newline="", buffering=1))
 
     def add(self, row: Row) -> None:
@@ -120,73 +119,76 @@ def _standard_output() -> TextIO:
     return sys.stdout
 
 
-def _end_with_a_whole_row(flag: str, path: Path) -> None:
-    """Drop the last row, or the header, if a kill left it incomplete; end it if an editor left out its line break.
+def _go_on_with(flag: str, path: Path, segments: Segments) -> None:
+    """Drop the rows of what is segmented again, and what a kill left of the last row; the others stay as they are.
+
+    Nothing is changed before all of it was read.
 
     Raises:
-        TargetError: the file is not one of this report.
+        TargetError: the file is not one of this report, or a line is no row.
 
     """
-    with path.open("rb+") as file:
-        content = file.read()
-        line, line_break, _ = content.partition(b"\n")
-        first = line.decode(errors=ANY_NAME).removeprefix(BYTE_ORDER_MARK).rstrip("\r")
-        begin = '{"source": ' if flag == JSONL else ",".join(COLUMNS)
-        if not line_break and first != begin and begin.startswith(first):
-            file.truncate(0)
-            return
-        if not (first.startswith(begin) if flag == JSONL else first == begin):
-            raise TargetError(f"{flag} {path} is no report of pranet segment; give another path")
-        rest = content[_end_of_rows(flag, content) :].decode(errors=ANY_NAME)
-        if not rest:
-            return
-        if _is_whole(flag, rest):
-            file.write(b"\n")
-        else:
-            file.truncate(_end_of_rows(flag, content))
+    text = path.read_bytes().decode(errors=ANY_NAME)
+    lines = io.StringIO(text, newline="\n").readlines()
+    first = lines[0].removeprefix(BYTE_ORDER_MARK).rstrip("\r\n") if lines else ""
+    begin = '{"source": ' if flag == JSONL else ",".join(COLUMNS)
+    if "\n" not in text and first != begin and begin.startswith(first):
+        kept = ""
+    elif first.startswith(begin) if flag == JSONL else first == begin:
+        kept = "".join(_kept(flag, path, lines, segments))
+        kept += "\n" if kept and not kept.endswith("\n") else ""  # an editor left it out
+    else:
+        raise TargetError(f"{flag} {path} is no report of pranet segment; give another path")
+    if kept != text:
+        with files.replacing(path) as draft:
+            draft.write_bytes(kept.encode(errors=ANY_NAME))
 
 
-def _end_of_rows(flag: str, content: bytes) -> int:
-    """Return where the last row ends that has its line break; a line break in quotes belongs to a name."""
-    end = content.rfind(b"\n") + 1
-    while flag == CSV and content.count(b'"', 0, end) % 2:
-        end = content.rfind(b"\n", 0, end - 1) + 1
-    return end
-
-
-def _is_whole(flag: str, row: str) -> bool:
-    if flag == CSV:
-        return row.count('"') % 2 == 0 and len(next(csv.reader(io.StringIO(row, newline="")))) == len(COLUMNS)
-    try:
-        json.loads(row)
-    except ValueError:
-        return False
-    return True
-
-
-def _drop_rows(flag: str, path: Path, segments: Segments) -> None:
-    """Drop the rows of what is segmented again; the others stay as they are.
+def _kept(flag: str, path: Path, lines: Sequence[str], segments: Segments) -> Sequence[str]:
+    """Return the lines that stay.
 
     Raises:
         TargetError: a line is no row.
 
     """
-    with path.open(encoding="utf-8", errors=ANY_NAME, newline="") as file:
-        lines = file.readlines()
     end = 0 if flag == JSONL else 1  # a header
-    kept = lines[:end]
+    kept = [*lines[:end]]
     try:
         for source, number, next_end in _rows(flag, lines):
             if not segments(source, number):
                 kept += lines[end:next_end]
             end = next_end
-    except (ValueError, LookupError, TypeError) as error:
-        raise TargetError(
-            f"{flag} {path} has no row in line {end + 1}; delete that line, or give another path"
-        ) from error
-    if len(kept) < len(lines):
-        with files.replacing(path) as draft, draft.open("w", encoding="utf-8", errors=ANY_NAME, newline="") as file:
-            file.writelines(kept)
+    except (ValueError, LookupError, TypeError, csv.Error) as error:
+        if not (_is_half_a_row if flag == CSV else _is_half_an_object)(lines[end:]):
+            raise TargetError(
+                f"{flag} {path} has no row in line {end + 1}; delete that line, or give another path"
+            ) from error
+    return kept
+
+
+def _is_half_a_row(lines: Sequence[str]) -> bool:
+    """Tell whether these lines, the last ones of a CSV file, are the begin of one row, which a kill cut off.
+
+    If a line has the commas of a row, it is more likely that a quote before it is wrong.
+    """
+    table = csv.reader([*lines, ""])  # a row that goes on in the last one lacks a quote
+    try:
+        columns = len(next(table))
+    except csv.Error:
+        return False
+    unended = not lines[-1].endswith("\n")
+    half = table.line_num > len(lines) or (table.line_num == len(lines) and unended and columns < len(COLUMNS))
+    alone = unended and len(lines) == 1
+    return half and (alone or all(line.count(",") < len(COLUMNS) - 1 for line in lines))
+
+
+def _is_half_an_object(lines: Sequence[str]) -> bool:
+    """Tell whether these lines, the last ones of a file of JSON lines, are the begin of one, which a kill cut off."""
+    try:
+        json.loads(lines[0])
+    except ValueError:
+        return len(lines) == 1 and not lines[0].endswith("\n")
+    return False
 
 
 def _rows(flag: str, lines: Sequence[str]) -> Iterator[tuple[str, int | None, int]]:
@@ -196,7 +198,7 @@ def _rows(flag: str, lines: Sequence[str]) -> Iterator[tuple[str, int | None, in
             row = json.loads(line.removeprefix(BYTE_ORDER_MARK))
             yield row["source"], row["frame"], end
         return
-    table = csv.reader(lines)
+    table = csv.reader(lines, strict=True)
     next(table, None)
     for source, number, *rest in table:
         if len(rest) != len(COLUMNS) - 2:
