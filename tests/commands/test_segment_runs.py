@@ -214,6 +214,23 @@ def test_a_picture_that_failed_has_one_row_after_it_was_segmented_again(folder: 
     assert {row["source"]: row["error"] for row in found} == {str(each): None for each in folder.iterdir()}
 
 
+def test_a_picture_has_one_row_however_the_path_of_its_folder_is_written(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, patched: Patches
+) -> None:
+    patched(session, "load_predictor", lambda settings: RedPredictor())
+    monkeypatch.chdir(folder.parent)
+    (folder / "3.png").write_bytes(b"broken")
+    (folder / "link.png").symlink_to(folder / "4.png")
+    (folder.parent / "alias").symlink_to(folder)
+    for path in ("in", str(folder), "./in", "alias"):
+        (Path("out") / "link.png.png").unlink(missing_ok=True)
+        assert main(["segment", path, "-o", "out", "--jsonl", "rows", "--skip-existing"]) == 1
+    sources = [json.loads(line)["source"] for line in Path("rows").read_text().splitlines()]
+    assert sorted(Path(each).name for each in sources) == sorted(each.name for each in folder.iterdir())
+    assert f"in{os.sep}4.png" in sources
+    assert f"alias{os.sep}3.png" in sources
+
+
 def test_of_a_video_only_the_frames_without_a_mask_are_segmented_again(tmp_path: Path) -> None:
     targets = Targets((), Namespace(overwrite=False, skip_existing=True))
     job = Job(tmp_path / "v.mp4", tmp_path / "v.mp4.png")

@@ -1,6 +1,7 @@
 """``pranet segment``: segments pictures and video files without a server, on the same data path."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,10 +53,12 @@ def run(arguments: argparse.Namespace) -> int:
     if out != DASH and out.suffix.lower() not in {OBJECT, *OVERLAYS}:
         targets.folder(OUT, out)
     todo = [kept for each in found if (kept := each.wanted(targets))]
-    of = {shown(job.source): job for job in todo if not isinstance(job, Series)}  # for a Segmentation there are no rows
+    # For a Segmentation there are no rows.
+    of = {_place(shown(job.source)): job for job in todo if not isinstance(job, Series)}
 
     def segments(source: str, number: int | None) -> bool:
-        return source in of and of[source].segments(number, targets)
+        job = of.get(_place(source))
+        return job is not None and job.segments(number, targets)
 
     with Report(arguments.jsonl, arguments.csv, targets, segments) as report:
         report.passed = len(found) - len(todo)
@@ -66,6 +69,12 @@ def run(arguments: argparse.Namespace) -> int:
     code = 1 if report.failed else 0
     exit_if_abandoned(code)
     return code
+
+
+def _place(source: str) -> str:
+    """Return where a file is, however the path of its folder is written; a link in it is a picture of its own."""
+    folder, name = os.path.split(source)
+    return os.path.join(os.path.realpath(folder), name)
 
 
 def _check(arguments: argparse.Namespace) -> None:
