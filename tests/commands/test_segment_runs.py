@@ -166,6 +166,17 @@ def test_a_report_with_a_damaged_row_in_its_middle_is_not_gone_on_with(flag: str
     assert path.read_text() == text
 
 
+@pytest.mark.parametrize(("source", "frame"), [(5, "x"), (5, None), ("a.png", "1"), ("a.png", 1.5), ("a.png", True)])
+@pytest.mark.parametrize("line_break", ["", "\n"])
+def test_an_object_of_wrong_types_is_no_row(source: object, frame: object, line_break: str, tmp_path: Path) -> None:
+    row = ROWS["--jsonl"][0]
+    wrong = json.dumps({"source": source, "frame": frame})
+    (path := tmp_path / "rows").write_text(text := f"{row}\n{wrong}{line_break}")
+    with pytest.raises(TargetError, match="has no row in line 2; delete"), gone_on_with("--jsonl", path):
+        pass
+    assert path.read_text() == text
+
+
 GOOD = "a.png,,1,0.5,0.9,12.5,\n"
 
 

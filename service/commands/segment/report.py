@@ -196,7 +196,10 @@ def _rows(flag: str, lines: Sequence[str]) -> Iterator[tuple[str, int | None, in
     if flag == JSONL:
         for end, line in enumerate(lines, 1):
             row = json.loads(line.removeprefix(BYTE_ORDER_MARK))
-            yield row["source"], row["frame"], end
+            source, frame = row["source"], row["frame"]
+            if not isinstance(source, str) or not (frame is None or type(frame) is int):
+                raise TypeError("a value is of a wrong type")
+            yield source, frame, end
         return
     table = csv.reader(lines, strict=True)
     next(table, None)
