@@ -273,6 +273,15 @@ def test_a_report_that_holds_a_part_of_its_first_line_only_begins_anew(
         assert path.read_text() == BEGIN[flag]
 
 
+@pytest.mark.parametrize("flag", ROWS)
+@pytest.mark.parametrize("line", ["\n", "\r\n", "\n \n"])
+def test_blank_lines_at_the_end_of_a_report_are_left_out(flag: str, line: str, tmp_path: Path) -> None:
+    path, (row, _) = tmp_path / "rows", ROWS[flag]
+    path.write_bytes(f"{BEGIN[flag]}{row}\n{line}".encode())
+    with gone_on_with(flag, path):
+        assert path.read_text() == f"{BEGIN[flag]}{row}\n"
+
+
 def test_a_table_that_excel_saved_is_gone_on_with(tmp_path: Path) -> None:
     saved = f"\ufeff{BEGIN['--csv']}a.png,,1,0.5,0.9,12.5,\n".replace("\n", "\r\n").encode()
     (path := tmp_path / "rows").write_bytes(saved)

@@ -144,13 +144,15 @@ def _go_on_with(flag: str, path: Path, segments: Segments) -> None:
             draft.write_bytes(kept.encode(errors=ANY_NAME))
 
 
-def _kept(flag: str, path: Path, lines: Sequence[str], segments: Segments) -> Sequence[str]:
+def _kept(flag: str, path: Path, lines: list[str], segments: Segments) -> list[str]:
     """Return the lines that stay.
 
     Raises:
         TargetError: a line is no row.
 
     """
+    while not lines[-1].strip():
+        lines.pop()  # an editor added it
     end = 0 if flag == JSONL else 1  # a header
     kept = [*lines[:end]]
     try:
