@@ -1,6 +1,7 @@
 """The frames of a stream between their source, the service and the caller, each of which may be the slowest."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ MOST_OPEN = 64  # frames read whose reply the caller has not taken; it bounds me
 MOST_OPEN_LIVE = 256  # of live video, as many as the service reads: behind one that is computed, all others are open
 MOST_UNREAD = 16  # of these, frames that have their reply
 MOST_MASKS = 2  # of these, masks of live video: by so many frames that the caller handles, a mask is late
+BEHIND_SECONDS = 0.5  # of live video, that a caller may need for the replies of all open frames, if none has a mask
 WAIT_SECONDS = 0.5  # after which a live frame that no connection asks for gives way to a newer one
 
 
@@ -22,7 +24,9 @@ class Backlog:
     * One frame may be pending, that is, not sent yet. The next one is read, and takes its place once it is sent or
       replaced; only then another one is read.
     * Nothing is sent, replaced or read while there is no room: ``MOST_UNREAD`` replies wait for the caller, or
-      ``MOST_OPEN`` frames (``MOST_OPEN_LIVE`` of live video) are open.
+      ``MOST_OPEN`` frames (``MOST_OPEN_LIVE`` of live video) are open. Of live video, all of them may become stale at
+      once, so for a caller that is slow also for replies without a mask, these are as many as it takes in
+      ``BEHIND_SECONDS``, but at least ``MOST_UNREAD``.
     * Otherwise a pending frame is sent as soon as a connection asks for it; but of live video, not while ``MOST_MASKS``
       masks wait for the caller.
     * A pending frame of live video that is not sent gives way to a newer one, and becomes ``stale``: at once while
@@ -38,6 +42,8 @@ class Backlog:
         self._newest_only = newest_only
         self._most_open = MOST_OPEN_LIVE if newest_only else MOST_OPEN
         self._open: deque[Sent] = deque()  # all of them, oldest first
+        self._left_at: float | None = None  # when the caller took a reply that counts, until it is back
+        self._pace = 0.0  # seconds that it needs for a reply without a mask, lately
         self._pending: Sent | None = None  # the newest, if it is not sent yet
         self._late_at = 0.0  # ``WAIT_SECONDS`` after the pending frame was read, by the clock of the event loop
         self._asked = False  # whether a connection waits for a frame to send
@@ -103,6 +109,7 @@ class Backlog:
 
     async def take(self, task: "asyncio.Task[Any]") -> Reply | None:
         """Return the next reply; None once ``task`` has ended, which wakes this then, even if replies are left."""
+        self._learn_pace()
         await self._until(lambda: task.done() or bool(self._open and self._open[0].reply))
         return None if task.done() else self.taken()
 
@@ -111,6 +118,8 @@ class Backlog:
         reply = self._open[0].reply if self._open else None
         if reply is not None:
             self._open.popleft()
+            if reply.outcome != "answered" or not self._pace:  # the first one counts in any case
+                self._left_at = time.monotonic()
             self.wake()
         return reply
 
@@ -118,6 +127,12 @@ class Backlog:
         """Let everyone who waits look again."""
         self._changed.set()
         self._changed = asyncio.Event()
+
+    def _learn_pace(self) -> None:
+        """Learn how long the caller was away with a reply; one that is slow for masks only takes others quickly."""
+        if self._left_at is not None:
+            self._pace += (time.monotonic() - self._left_at - self._pace) / 4
+            self._left_at = None
 
     def _may_send(self) -> bool:
         return self._has_room() and not self._has_masks()
@@ -129,7 +144,10 @@ class Backlog:
 
     def _has_room(self) -> bool:
         unread = sum(frame.reply is not None for frame in self._open)
-        return len(self._open) <= self._most_open and unread < MOST_UNREAD
+        most = self._most_open
+        if self._newest_only and self._pace * most > BEHIND_SECONDS:
+            most = max(MOST_UNREAD, int(BEHIND_SECONDS / self._pace))
+        return len(self._open) <= most and unread < MOST_UNREAD
 
     def _has_masks(self) -> bool:
         """Tell whether, of live video, the caller has masks enough to go on with."""

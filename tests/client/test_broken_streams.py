@@ -256,6 +256,37 @@ async def test_a_caller_that_takes_few_replies_still_has_frames_sent(patched: Pa
     reading.cancel()
 
 
+@pytest.mark.parametrize(("seconds", "most"), [(0, MOST_UNREAD), (100 * PATIENCE, MOST_OPEN - 1)])
+async def test_of_a_caller_slow_for_every_reply_few_live_frames_are_with_the_service(
+    seconds: float, most: int, patched: Patches
+) -> None:
+    """The service may answer all of them at once that they are stale."""
+    patched(backlog, "BEHIND_SECONDS", seconds)  # every caller is slow, or none
+    live, frames = Backlog(newest_only=True), [to_sent(PICTURE, number) for number in range(MOST_OPEN)]
+
+    async def read() -> None:
+        for frame in frames:
+            await live.put(frame)
+
+    async def send() -> None:
+        while await live.next(lambda: False):
+            pass
+
+    async with asyncio.timeout(PATIENCE):
+        calling = asyncio.create_task(asyncio.Event().wait())
+        tasks = [calling, asyncio.create_task(send())]
+        await live.put(frames.pop(0))
+        await until(lambda: bool(live.unanswered))
+        live.unanswered.popleft().replied("stale")
+        assert await live.take(calling)
+        tasks += [asyncio.create_task(live.take(calling)), asyncio.create_task(read())]
+        for _ in range(20 * MOST_OPEN):
+            await asyncio.sleep(0)
+    for task in tasks:
+        task.cancel()
+    assert len(live.unanswered) == most
+
+
 async def test_a_stream_reconnects_also_while_its_caller_has_replies_to_take(patched: Patches) -> None:
     patched(backlog, "WAIT_SECONDS", 0)
     camera, port = Camera(10**6), free_port()
