@@ -76,6 +76,7 @@ class Call:
     deadline: float = 0.0  # loop time, seconds
     code: str = ""  # status code of the answer, once there is one
     awaited: Awaited = NOBODY
+    taken: Callable[[], int] = lambda: 0  # bytes that the client has taken from its connection
     is_cut_off: bool = False  # by the end of the service
     _asked: float = 0.0  # requested timeout, seconds
     _timeout: asyncio.Timeout = field(default_factory=lambda: asyncio.Timeout(None))
@@ -217,6 +218,8 @@ class Calls:
     def cut_off(self, *, stalled_only: bool = False) -> list[Call]:
         """End all calls that are still to be answered, or whose clients stall, each with ``Draining``; return them."""
         left = [call for call in self._running if not call.is_cut_off]
+        for call in left:
+            call.awaited = call.awaited.after_reading(call.taken())
         ended = [call for call in left if call.awaited.is_stalled or not stalled_only]
         for call in ended:
             if not call._timeout.expired():  # otherwise it ends already

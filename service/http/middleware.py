@@ -30,6 +30,7 @@ METHODS = frozenset(HTTPMethod)  # named in logs and traces; another one was cho
 READING = frozenset({"GET", "HEAD", "OPTIONS"})  # safe for pages of other sites: browsers hide the answers from them
 NOT_MODIFIED = "304"
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+TAKEN = "taken"  # in the state of a connection: returns how many bytes the client has taken
 TIMEOUT_HEADER = "x-request-timeout-ms"
 TOKEN_PROTOCOL = "pranet.bearer."  # prefix of the token in a WebSocket's subprotocols
 SAFE_HEADERS = {
@@ -153,6 +154,7 @@ class HttpCalls:
             is_work=not is_socket and scope["method"] not in READING and path not in STATE_PATHS,
             is_stream=is_socket,
             is_quiet=path in QUIET_PATHS,
+            taken=scope["state"].get(TAKEN, lambda: 0),
             fault=self._fault(scope, headers),
         )
 

@@ -22,6 +22,7 @@ The limits of the body are in ``service.http.request``.
 """
 
 import asyncio
+import functools
 import json
 import re
 import sys
@@ -33,9 +34,10 @@ from httptools import HttpParserCallbackError, HttpParserInvalidMethodError
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from service.awaited import taken_from
 from service.calls import Calls, Transport
 from service.errors import HeadTooLarge, HeadTooSlow, InvalidRequest, ServiceError
-from service.http.middleware import REST
+from service.http.middleware import REST, TAKEN
 from service.http.request import FAULT
 
 HEAD_SECONDS = 10.0
@@ -66,6 +68,7 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the timer for the first head."""
         super().connection_made(transport)
+        self.app_state = {TAKEN: functools.partial(taken_from, transport.get_extra_info("socket"))}
         methods = {"write": transport.write, "is_closing": transport.is_closing, "close": self._close_after_body}
         self._lingering: Any = SimpleNamespace(**methods)  # what a response is sent to
         self._start_timer(HEAD_SECONDS)

@@ -10,6 +10,7 @@ What each part is for:
 """
 
 import asyncio
+import functools
 from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -17,9 +18,10 @@ from websockets.exceptions import HeaderLineTooLong, InvalidHeaderValue, Request
 from websockets.frames import CloseCode, Frame
 from websockets.http11 import Request
 
+from service.awaited import taken_from
 from service.calls import Calls
 from service.errors import HeadTooLarge, InvalidRequest, UpgradeRequired
-from service.http.middleware import HANDSHAKE
+from service.http.middleware import HANDSHAKE, TAKEN
 from service.http.protocol import refuse
 
 TOO_LARGE = (RequestLineTooLong, HeaderLineTooLong, TooManyHeaders)
@@ -39,6 +41,11 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._loose_frames = 0  # in the bytes received last
         self._due = 0.0  # loop time by which all frames so far would have come at the sustained rate
         self._waiting: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Let the call see how much its client has read."""
+        super().connection_made(transport)
+        self.app_state = {TAKEN: functools.partial(taken_from, transport.get_extra_info("socket"))}
 
     def data_received(self, data: bytes) -> None:
         """Refuse bytes that are not an HTTP request, and pause reading during a flood of small frames."""

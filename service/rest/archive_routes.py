@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from fastapi import Request, Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from service.answers import SegmentationBody, describe
 from service.archives.archive import ARCHIVE_TIMEOUT_SECONDS, Answered
@@ -70,13 +70,7 @@ class ArchiveResponse(Response):
             if isinstance(answer.outcome, ServiceError):
                 self._service.calls.reject(answer.outcome)
             data = await asyncio.to_thread(_encoded, answer, self._call.request_id, self._boundary)
-            self._call.awaited = Awaited(READER, time.monotonic())
-            try:
-                async with asyncio.timeout(self._service.settings.request_timeout_ms / 1e3):
-                    await send({"type": "http.response.body", "body": data, "more_body": True})
-                self._call.awaited = NOBODY
-            except TimeoutError:  # otherwise it would occupy one of MAX_ARCHIVES places without end
-                raise ClientLeft("the client does not read its answers") from None
+            await self._send(send, {"type": "http.response.body", "body": data, "more_body": True})
 
         with self._held:
             deadline = self._call.set_deadline(ARCHIVE_TIMEOUT_SECONDS, of_parts=True)
@@ -84,7 +78,16 @@ class ArchiveResponse(Response):
             answering = self._service.archives.answer_all(self._members, self._options, deadline, send_answer)
             await asyncio.ensure_future(answering)  # a separate task resumes without waking the coroutines around it
             end = f"--{self._boundary}--\r\n".encode() if self._boundary else b""
-            await send({"type": "http.response.body", "body": end})
+            await self._send(send, {"type": "http.response.body", "body": end})  # waits for the last answer to be read
+
+    async def _send(self, send: Send, message: Message) -> None:
+        self._call.awaited = Awaited(READER, time.monotonic())
+        try:
+            async with asyncio.timeout(self._service.settings.request_timeout_ms / 1e3):
+                await send(message)
+        except TimeoutError:  # otherwise it would occupy one of MAX_ARCHIVES places without end
+            raise ClientLeft("the client does not read its answers") from None
+        self._call.awaited = NOBODY
 
 
 async def respond(

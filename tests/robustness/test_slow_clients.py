@@ -204,13 +204,26 @@ async def reads_no_answer(it: Running, stack: contextlib.AsyncExitStack) -> None
 
 
 async def reads_no_answer_of_an_archive(it: Running, stack: contextlib.AsyncExitStack) -> None:
-    noise = encoded(Image.fromarray(np.random.default_rng(0).integers(0, 255, (900, 900, 3), np.uint8)))
-    parts = [b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n' + noise + b"\r\n"] * 8
-    body = b"".join(parts) + b"--b--\r\n"
     _, writer = await stack.enter_async_context(connected(it))
     writer.transport.pause_reading()
-    writer.write(b"POST /segment/batch?output=overlay HTTP/1.1\r\nHost: pranet\r\nContent-Length: %d\r\n" % len(body))
-    writer.write(b"Content-Type: multipart/form-data; boundary=b\r\n\r\n" + body)
+    writer.write(archive(8, 900))
+
+
+async def reads_no_answer_of_an_archive_of_one(it: Running, stack: contextlib.AsyncExitStack) -> None:
+    _, writer = await stack.enter_async_context(connected(it))
+    writer.transport.pause_reading()
+    writer.write(archive(1, SIDE))
+
+
+def archive(pictures: int, side: int) -> bytes:
+    """Make a request for overlays of pictures of noise, each with an answer of some 2 bytes for each pixel."""
+    noise = np.random.default_rng(0).integers(0, 64, (side, side, 3), np.uint8)
+    noise[..., 0] = 255  # red, which is the polyp of the fake predictor
+    picture = encoded(Image.fromarray(noise), "JPEG")
+    part = b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n' + picture + b"\r\n"
+    body = part * pictures + b"--b--\r\n"
+    head = b"POST /segment/batch?output=overlay HTTP/1.1\r\nHost: pranet\r\nContent-Length: %d\r\n" % len(body)
+    return head + b"Content-Type: multipart/form-data; boundary=b\r\n\r\n" + body
 
 
 async def reads_no_answer_of_a_websocket(it: Running, stack: contextlib.AsyncExitStack) -> None:
@@ -224,6 +237,7 @@ STALLING = {
     sends_no_message: (REQUEST, "grpc", "UNAVAILABLE"),
     reads_no_answer: (READER, "grpc-stream", "UNAVAILABLE"),
     reads_no_answer_of_an_archive: (READER, "rest", "503"),
+    reads_no_answer_of_an_archive_of_one: (READER, "rest", "503"),
     reads_no_answer_of_a_websocket: (READER, "websocket", "1001"),
 }
 
@@ -262,6 +276,30 @@ async def test_a_drain_waits_for_who_sends_slowly(patched: Patches, caplog: pyte
         draining = asyncio.create_task(app._drain(it.service))
         await trickle(writer, picture)
         assert b" 200 " in await reader.readline()
+        assert await draining == 0
+    assert "cut off" not in caplog.text
+
+
+@pytest.mark.slow
+async def test_a_drain_waits_for_who_reads_one_answer_slowly(
+    patched: Patches, caplog: pytest.LogCaptureFixture
+) -> None:
+    patched(awaited, "STALLED_SECONDS", SHORT_SECONDS)
+    patched(app, "LOOK_SECONDS", SHORT_SECONDS / 10)
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(PATIENCE), serving(drain_seconds=10 * PATIENCE) as it:
+        with socket.socket() as peer:
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
+            peer.connect(("127.0.0.1", it.port))
+            peer.setblocking(False)
+            await loop.sock_sendall(peer, archive(1, SIDE))
+            await until(lambda: any(call.awaited.what == READER for call in it.service.calls._running))
+            draining = asyncio.create_task(app._drain(it.service))
+            answer = b""
+            while not answer.endswith(b"\r\n0\r\n\r\n") and (block := await loop.sock_recv(peer, 2**17)):
+                answer = answer[-8:] + block
+                await asyncio.sleep(SHORT_SECONDS / 10)
+        assert answer.endswith(b"\r\n0\r\n\r\n")
         assert await draining == 0
     assert "cut off" not in caplog.text
 
