@@ -24,7 +24,7 @@ from service import SAMPLES
 from service.access.listening import LOOPBACK, listener, reserved, why
 from service.access.tls import of_server
 from service.access.tokens import Tokens
-from service.awaited import CUT_OFF_SECONDS
+from service.awaited import CUT_OFF_SECONDS, READER
 from service.batching.device_thread import in_device_thread
 from service.calls import Calls
 from service.configuration import from_command_line
@@ -270,13 +270,16 @@ async def _drain(service: Service) -> int:
     held_up: Counter[str] = Counter()  # calls cut off, by what their clients did not do
     try:
         async with asyncio.timeout(seconds):
-            while not await _idle(calls, LOOK_SECONDS):
+            while not await _idle(calls, LOOK_SECONDS) or calls.readers.left:
                 held_up.update(call.awaited.what for call in calls.cut_off(stalled_only=True))
+                held_up[READER] += await calls.readers.look()
     except TimeoutError:
+        if calls.idle.is_set():  # otherwise connections of calls that are cut off would count twice
+            held_up[""] += calls.readers.give_up()
         held_up.update(call.awaited.what for call in calls.cut_off())
         await _idle(calls, CUT_OFF_SECONDS)
     unanswered = held_up.pop("", 0)
-    for what, number in held_up.items():
+    for what, number in (+held_up).items():
         log.warning("requests and streams cut off whose clients %s: %d; the service did not hold them up", what, number)
     if unanswered:
         log.error(

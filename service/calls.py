@@ -28,6 +28,7 @@ from service.errors import ClientLeft, DeadlineExceeded, Draining, InternalError
 from service.observability import logs
 from service.observability.metrics import Metrics
 from service.observability.tracing import STREAM, W3C, Tracing
+from service.readers import Readers
 from service.readiness import Readiness
 
 REQUEST_ID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)  # safe to echo into headers and logs
@@ -138,6 +139,7 @@ class Calls:
         self._timeout_seconds = timeout_seconds  # default; ``Call.set_deadline`` changes it for one call
         self._running: set[Call] = set()  # work inside the block
         self._tasks: set[asyncio.Task[Any]] = set()  # of work; each ends once its answer or error is sent
+        self.readers = Readers()
         self.idle = asyncio.Event()  # set while there is no work to answer
         self.idle.set()
 

@@ -22,6 +22,7 @@ The limits of the body are in ``service.http.request``.
 """
 
 import asyncio
+import contextlib
 import functools
 import json
 import re
@@ -39,6 +40,7 @@ from service.calls import Calls, Transport
 from service.errors import HeadTooLarge, HeadTooSlow, InvalidRequest, ServiceError
 from service.http.middleware import REST, TAKEN
 from service.http.request import FAULT
+from service.readers import Unread, left_of
 
 HEAD_SECONDS = 10.0
 MAX_HEAD_BYTES = 32 * 1024
@@ -151,6 +153,14 @@ class HttpProtocol(HttpToolsProtocol):
         """Close the connection at the end of the service, unless the client may still be reading an answer to work."""
         if not self._had_work:
             self.transport.abort()
+
+    def unread(self) -> Unread | None:
+        """Return what the client has not read yet, if it holds answers to work."""
+        with contextlib.suppress(OSError):
+            peer = self.transport.get_extra_info("socket")
+            if self._had_work and (self.transport.get_write_buffer_size() or left_of(peer)):
+                return Unread(self, taken_from(peer), is_counted=True, abort=self.transport.abort)
+        return None
 
     def _close_after_body(self) -> None:
         """Close the connection after a response, but not while the client still sends its body."""

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 from service.access.tls import HANDSHAKE_SECONDS
 from service.http.protocol import HttpProtocol
 from service.http.websocket_protocol import WebSocketProtocol
+from service.readers import Unread
 from service.readiness import Phase
 from service.runtime import Service
 
@@ -53,6 +54,7 @@ async def listening(app: ASGIApp, service: Service, listener: socket.socket) -> 
         ssl_context_factory=None if tls is None else lambda *_: tls.context(),
     )
     server = _Server(config)
+    service.calls.readers.sources.append(server.unread)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn has no event for this
@@ -95,6 +97,12 @@ class _Server(uvicorn.Server):
             await super().shutdown(sockets)
         finally:
             ending.cancel()
+
+    def unread(self) -> Iterator[Unread]:
+        """Yield the connections whose clients have not read all answers to their work."""
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, HttpProtocol) and (each := connection.unread()):
+                yield each
 
     def _give_up_others(self) -> None:
         for connection in list(self.server_state.connections):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Callable, Mapping
 
 import grpc
@@ -11,6 +12,7 @@ from grpc_reflection.v1alpha import reflection
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service.access.tls import HANDSHAKE_SECONDS
+from service.readers import unread_at
 from service.readiness import Readiness
 from service.rpc.call import STREAM, UNARY
 from service.rpc.health import HealthServicer
@@ -69,6 +71,7 @@ async def listening(service: Service, address: str, more: Mapping[str, AddTo]) -
     except RuntimeError as error:
         raise OSError(f"cannot listen on {address} for gRPC") from error
     await server.start()
+    service.calls.readers.sources.append(functools.partial(unread_at, port))
     following = asyncio.create_task(_follow(service.readiness, checker))
     try:
         yield port

@@ -304,6 +304,107 @@ async def test_a_drain_waits_for_who_reads_one_answer_slowly(
     assert "cut off" not in caplog.text
 
 
+@contextlib.asynccontextmanager
+async def unread_answer(it: Running) -> AsyncIterator[socket.socket]:
+    """Have one picture answered, of which the client has read nothing yet."""
+    with socket.socket() as peer:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
+        peer.connect(("127.0.0.1", it.port))
+        peer.setblocking(False)
+        request = archive(1, SIDE).replace(b"/batch", b"")
+        await asyncio.get_running_loop().sock_sendall(peer, request)
+        await until(lambda: it.metric("pranet_requests_total", {"transport": "rest", "code": "200"}) == 1)
+        await until(it.service.calls.idle.is_set)
+        yield peer
+
+
+async def read_slowly(peer: socket.socket) -> int:
+    """Read to the end of the connection; return the number of bytes."""
+    size = 0
+    with contextlib.suppress(OSError):
+        while block := await asyncio.get_running_loop().sock_recv(peer, 2**17):
+            size += len(block)
+            await asyncio.sleep(SHORT_SECONDS / 10)
+    return size
+
+
+@pytest.mark.slow
+async def test_a_drain_gives_up_who_does_not_read_a_single_answer(
+    patched: Patches, caplog: pytest.LogCaptureFixture
+) -> None:
+    patched(awaited, "STALLED_SECONDS", SHORT_SECONDS)
+    async with asyncio.timeout(PATIENCE), serving(drain_seconds=10 * PATIENCE) as it, unread_answer(it):
+        assert await app._drain(it.service) == 0
+    assert f"whose clients {READER}: 1;" in caplog.text
+
+
+@pytest.mark.slow
+async def test_a_drain_waits_for_who_reads_a_single_answer(patched: Patches, caplog: pytest.LogCaptureFixture) -> None:
+    patched(awaited, "STALLED_SECONDS", SHORT_SECONDS)
+    async with asyncio.timeout(PATIENCE), serving(drain_seconds=10 * PATIENCE) as it, unread_answer(it) as peer:
+        reading = asyncio.create_task(read_slowly(peer))
+        assert await app._drain(it.service) == 0
+        assert not list(it.service.calls.readers.sources[-1]())
+        reading.cancel()
+    assert "cut off" not in caplog.text
+
+
+@pytest.mark.slow
+async def test_a_single_answer_that_is_read_for_longer_than_the_drain_counts_as_unanswered(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with asyncio.timeout(PATIENCE), serving(drain_seconds=1) as it, unread_answer(it) as peer:
+        reading = asyncio.create_task(read_slowly(peer))
+        assert await app._drain(it.service) == 1
+        reading.cancel()
+    assert "cut off unanswered after 1 s: 1;" in caplog.text
+
+
+@contextlib.asynccontextmanager
+async def relay(it: Running) -> AsyncIterator[tuple[int, list[asyncio.StreamWriter]]]:
+    """Relay a gRPC connection; yield the port, and the writers to the service, whose transports can pause reading."""
+    near: list[asyncio.StreamWriter] = []
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while block := await reader.read(2**16):
+            writer.write(block)
+
+    async def relayed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far = socket.socket()
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        far.connect(("127.0.0.1", it.grpc_port))
+        far_reader, far_writer = await asyncio.open_connection(sock=far)
+        near.append(far_writer)
+        with contextlib.suppress(ConnectionError):
+            await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))
+
+    server = await asyncio.start_server(relayed, "127.0.0.1")
+    async with server:
+        yield server.sockets[0].getsockname()[1], near
+
+
+async def test_a_drain_waits_for_who_reads_an_answer_over_grpc() -> None:
+    picture = archive(1, 100).partition(b"filename")[2].partition(b"\r\n\r\n")[2]
+    async with (
+        asyncio.timeout(PATIENCE),
+        serving() as it,
+        relay(it) as (port, near),
+        grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        await channel.channel_ready()
+        (to_service,) = near
+        to_service.transport.pause_reading()
+        request = pb.SegmentRequest(image=picture, output=pb.OUTPUT_OVERLAY)
+        call = pb_grpc.SegmentationServiceStub(channel).Segment(request)
+        await until(lambda: it.metric("pranet_requests_total", {"transport": "grpc", "code": "OK"}) == 1)
+        await until(it.service.calls.idle.is_set)
+        draining = asyncio.create_task(app._drain(it.service))
+        asyncio.get_running_loop().call_later(SHORT_SECONDS, to_service.transport.resume_reading)
+        assert await draining == 0
+        assert to_service.transport.is_reading()
+        assert (await call).png
+
+
 async def _send(call: Any) -> None:
     await call.write(pb.StreamRequest(config=pb.StreamConfig(policy=pb.POLICY_EVERY, mask_format=pb.MASK_FORMAT_BITS)))
     for number in range(FRAMES):
