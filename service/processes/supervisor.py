@@ -181,7 +181,7 @@ class Supervisor:
                 return
             if (index := self._running.pop(process, None)) is not None:
                 code = os.waitstatus_to_exitcode(status)
-                if self._stopping and code == -signal.SIGTERM:
+                if self._stopping and code in (-signal.SIGTERM, 128 + signal.SIGTERM):
                     code = 0  # it had not begun to serve
                 self._ended(index, process, code if code >= 0 else 128 - code)
 

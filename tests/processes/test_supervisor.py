@@ -122,6 +122,23 @@ def test_a_process_that_ends_by_the_signal_before_it_serves_does_not_count(
     assert watching.code == 0
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_during_the_warm_up_is_the_exit_code_whatever_each_process_exits_with(
+    number: signal.Signals,
+) -> None:
+    group = Group(2, streams=2, archives=2)
+    watching = Supervisor(group, 0.0)
+    warming = f"trap 'exit {128 + signal.SIGTERM}' TERM; echo; while :; do sleep 0.01; done"
+    with subprocess.Popen(["sh", "-c", warming], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # it handles the signal from here on
+        watching._running[process.pid] = 0
+        watching._receive(number)
+        until(lambda: not watching._reap() and not watching._running)
+    group.close()
+    assert watching.code == 128 + number
+
+
 def test_a_terminal_that_closes_during_the_drain_does_not_postpone_the_kill(group: Group, patched: Patches) -> None:
     patched(module.os, "isatty", lambda _: False)
     watching = Supervisor(group, 0.0)
