@@ -25,7 +25,11 @@ class Awaited(NamedTuple):
     @property
     def is_stalled(self) -> bool:
         """Tell whether the client has done nothing for ``STALLED_SECONDS``."""
-        return bool(self.what) and time.monotonic() - self.since > STALLED_SECONDS
+        return self.is_stalled_since(self.since)
+
+    def is_stalled_since(self, moment: float) -> bool:
+        """Tell the same, but count no time before a moment: a message may be on its way when the service drains."""
+        return bool(self.what) and time.monotonic() - max(moment, self.since) > STALLED_SECONDS
 
     def after_reading(self, taken: int) -> "Awaited":
         """Await a reader anew if it has taken more bytes: one answer may take longer than ``STALLED_SECONDS``."""

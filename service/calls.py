@@ -222,7 +222,7 @@ class Calls:
         left = [call for call in self._running if not call.is_cut_off]
         for call in left:
             call.awaited = call.awaited.after_reading(call.taken())
-        ended = [call for call in left if call.awaited.is_stalled or not stalled_only]
+        ended = [call for call in left if not stalled_only or call.awaited.is_stalled_since(self._readiness.since)]
         for call in ended:
             if not call._timeout.expired():  # otherwise it ends already
                 call.is_cut_off = True

@@ -280,6 +280,19 @@ async def test_a_drain_waits_for_who_sends_slowly(patched: Patches, caplog: pyte
     assert "cut off" not in caplog.text
 
 
+async def test_a_message_on_its_way_has_its_time_from_the_begin_of_the_drain(patched: Patches) -> None:
+    patched(awaited, "STALLED_SECONDS", SHORT_SECONDS)
+    method = "/pranet.v1.SegmentationService/Segment"
+    async with asyncio.timeout(PATIENCE), serving() as it:
+        call = it.channel.stream_unary(method, pb.SegmentRequest.SerializeToString)()
+        await until(lambda: any(call.awaited.is_stalled for call in it.service.calls._running))
+        it.service.readiness.enter(Phase.DRAINING)
+        assert not it.service.calls.cut_off(stalled_only=True)
+        await call.write(pb.SegmentRequest(image=encoded(Image.new("RGB", (1, 1)))))
+        await call.done_writing()
+        assert await call
+
+
 @pytest.mark.slow
 async def test_a_drain_waits_for_who_reads_one_answer_slowly(
     patched: Patches, caplog: pytest.LogCaptureFixture
