@@ -145,7 +145,7 @@ async def running(
             _max_queue_size(settings, group),
             segmenter,
             _streams(settings, segmenter, metrics, group),
-            _archives(settings, max_batch_size, segmenter, readiness, group),
+            _archives(settings, max_batch_size, segmenter, pool, readiness, group),
             readiness,
             metrics,
             scrape,
@@ -226,7 +226,7 @@ def _streams(settings: Settings, segmenter: Segmenter, metrics: Metrics, group: 
 
 
 def _archives(
-    settings: Settings, max_batch_size: int, segmenter: Segmenter, readiness: Readiness, group: Group
+    settings: Settings, max_batch_size: int, segmenter: Segmenter, pool: CpuPool, readiness: Readiness, group: Group
 ) -> Archives:
     return Archives(
         segmenter,
@@ -234,6 +234,7 @@ def _archives(
         places=group.archives,
         # Two batches, so that the device is never idle; at most half of the queue, so that other requests find room.
         at_once=max(1, min(2 * max_batch_size, _max_queue_size(settings, group) // 2)),
+        is_stuck=functools.partial(pool.is_stuck, Priority.ARCHIVE),
     )
 
 

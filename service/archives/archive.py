@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from service.archives.members import Member
-from service.errors import DeadlineExceeded, InternalError, QueueFull, ServiceError
+from service.errors import DeadlineExceeded, InternalError, NotReady, QueueFull, ServiceError
 from service.frames.frame import Frame, Options, Segmentation
 from service.frames.segmenter import Segmenter
 from service.processes.memory import Places
@@ -30,11 +30,20 @@ class Answered:
 class Archives:
     """Segments archives with one segmenter, ``at_once`` pictures of all archives at a time."""
 
-    def __init__(self, segmenter: Segmenter, readiness: Readiness, *, places: Places, at_once: int) -> None:
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        readiness: Readiness,
+        *,
+        places: Places,
+        at_once: int,
+        is_stuck: Callable[[], bool],
+    ) -> None:
         self._segmenter = segmenter
         self._readiness = readiness
         self._archives = places
         self._at_once = at_once
+        self._is_stuck = is_stuck
         self._pictures = asyncio.Semaphore(at_once)  # of all archives; leaves room in the queue for others
 
     @property
@@ -47,9 +56,12 @@ class Archives:
         """Hold one of the places for archives, from before the archive is received until it is answered.
 
         Raises:
+            NotReady: pictures of other archives hold all threads.
             QueueFull: no place is free.
 
         """
+        if self._is_stuck():
+            raise NotReady("all threads of archives are busy with pictures that take too long; retry in a moment")
         if (number := self._archives.take()) is None:
             raise QueueFull(f"{self._archives.count} archives are in progress (MAX_ARCHIVES); retry later")
         try:

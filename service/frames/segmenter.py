@@ -56,9 +56,13 @@ class CpuPool:
         limit = time.monotonic() - STUCK_SECONDS
         return sum(each < limit for each in [*self._begun[priority].values()])
 
+    def is_stuck(self, priority: Priority) -> bool:
+        """Tell whether all threads of the priority are stuck."""
+        return self.stuck(priority) >= self._sizes[priority]
+
     def is_responsive(self) -> bool:
         """Tell whether live video and single requests each have a thread that is not stuck; archives can wait."""
-        return all(self.stuck(each) < self._sizes[each] for each in (Priority.LIVE, Priority.SINGLE))
+        return not any(self.is_stuck(each) for each in (Priority.LIVE, Priority.SINGLE))
 
 
 class Segmenter:

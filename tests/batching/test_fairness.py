@@ -146,6 +146,8 @@ async def test_the_service_outlives_pictures_of_archives_on_which_every_thread_h
             await until(lambda: it.metric("pranet_stuck_threads", {"priority": held.name.lower()}) == threads)
             assert (await it.rest.get("/readyz")).status_code == status
             assert (await it.rest.post("/segment", content=PICTURE)).status_code == status
+            refused = await it.rest.post("/segment/batch", files=[("file", PICTURE)])
+            assert (refused.status_code, refused.json()["type"]) == (503, "urn:pranet:error:not-ready")
         finally:
             permit.set()
         await asyncio.gather(*hanging)

@@ -8,7 +8,7 @@ MOST = {  # moves, files
     "segment": (60, 16),
     "rpc": (50, 16),
     "infer": (74, 23),
-    "archive": (75, 23),
+    "archive": (76, 23),
 }
 
 
