@@ -377,23 +377,30 @@ async def test_a_single_answer_that_is_read_for_longer_than_the_drain_counts_as_
 async def relay(it: Running) -> AsyncIterator[tuple[int, list[asyncio.StreamWriter]]]:
     """Relay a gRPC connection; yield the port, and the writers to the service, whose transports can pause reading."""
     near: list[asyncio.StreamWriter] = []
+    far: list[asyncio.StreamWriter] = []
+    relaying: list[asyncio.Task[None] | None] = []
 
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while block := await reader.read(2**16):
             writer.write(block)
 
     async def relayed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far = socket.socket()
-        far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        far.connect(("127.0.0.1", it.grpc_port))
-        far_reader, far_writer = await asyncio.open_connection(sock=far)
-        near.append(far_writer)
+        relaying.append(asyncio.current_task())
+        far.append(writer)
+        peer = socket.socket()
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        peer.connect(("127.0.0.1", it.grpc_port))
+        near_reader, near_writer = await asyncio.open_connection(sock=peer)
+        near.append(near_writer)
         with contextlib.suppress(ConnectionError):
-            await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))
+            await asyncio.gather(pump(reader, near_writer), pump(near_reader, writer))
 
     server = await asyncio.start_server(relayed, "127.0.0.1")
     async with server:
         yield server.sockets[0].getsockname()[1], near
+        for writer in (*near, *far):
+            writer.transport.abort()
+        await asyncio.gather(*filter(None, relaying))
 
 
 async def test_a_drain_waits_for_who_reads_an_answer_over_grpc() -> None:
