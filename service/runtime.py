@@ -106,8 +106,7 @@ async def running(
         settings: all settings.
         predictor: answers until the first hot reload.
         load: makes the predictor for a hot reload; by default from the weights file of the settings.
-        hang_seconds: no call on the device counts as hung before this; by default from the request timeout, which is
-            too short for a first call without ``warm_up`` on a busy machine.
+        hang_seconds: no call on the device counts as hung before this; by default from the request timeout.
         group: the processes that serve together; by default this one serves alone.
 
     Raises:
@@ -116,9 +115,8 @@ async def running(
 
     """
     group = group or group_of(settings, 1)
-    metrics = Metrics()
+    metrics = _metrics(settings)
     authentication, tls = _access(settings, metrics, group)
-    _watch_gpu(metrics, factory.resolve_device(settings.device))
     max_batch_size = settings.max_batch_size or factory.default_batch_size(settings.device)
     async with contextlib.AsyncExitStack() as stack:
         traces = await stack.enter_async_context(tracing.started(settings.trace_receiver))
@@ -265,12 +263,14 @@ def _end_of(tls: RenewableTls, certificate: str) -> float:
     return tls.ends[certificate]
 
 
-def _watch_gpu(metrics: Metrics, device: str) -> None:
+def _metrics(settings: Settings) -> Metrics:
+    metrics, device = Metrics(), factory.resolve_device(settings.device)
     if device != "cpu":
         from model.engines.cuda import device_metrics  # imports PyTorch, which a CPU service does without
 
         metrics.gpu_utilization.labels(device).set_function(lambda: device_metrics.utilization(device))
         metrics.gpu_memory.labels(device).set_function(lambda: device_metrics.memory_used(device))
+    return metrics
 
 
 def group_of(settings: Settings, processes: int) -> Group:

@@ -73,6 +73,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._of_requests(self.registry)
+        self._of_health(self.registry)
         self._of_access(self.registry)
         self._of_the_device(self.registry)
         self._of_streams(self.registry)
@@ -130,6 +131,8 @@ class Metrics:
         self.frame_rate = FrameRate()
         fps = Gauge("pranet_fps", "Frames answered per second over the last 5 s.", registry=registry)
         fps.set_function(self.frame_rate.per_second)
+
+    def _of_health(self, registry: CollectorRegistry) -> None:
         self.ready = Gauge(
             "pranet_ready", "1 while the service accepts new work, else 0; the same as /readyz.", registry=registry
         )
