@@ -12,9 +12,19 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def fold_batch_norm(network: Network) -> Network:
-    """Fold each batch-norm into its convolution, in place; the network must be in evaluation mode.
+    """Fold each batch-norm into its convolution, in place; the network must be in evaluation mode."""
+    folded: dict[nn.Module, nn.Module] = {}
+    for norm, conv in convolutions(network).items():
+        folded[conv] = fuse_conv_bn_eval(conv, norm)
+        folded[norm] = nn.Identity()
+    swap(network, folded)
+    return network
 
-    The network runs once to observe which convolution computes the input of each batch-norm.
+
+def convolutions(network: nn.Module) -> dict[nn.BatchNorm2d, nn.Conv2d]:
+    """Return which convolution computes the input of each batch-norm; the network runs once to observe it.
+
+    The statistics of its batch-norms must be frozen: they are in evaluation mode.
     """
     made_by: dict[int, nn.Conv2d] = {}
     pairs: dict[nn.BatchNorm2d, nn.Conv2d] = {}
@@ -29,11 +39,10 @@ def fold_batch_norm(network: Network) -> Network:
 
     hooks = [module.register_forward_hook(watch) for module in network.modules()]
     with torch.inference_mode():
-        network(torch.zeros(1, 3, 2 * STRIDE, 2 * STRIDE))
+        network(next(network.parameters()).new_zeros(1, 3, 2 * STRIDE, 2 * STRIDE))
     for hook in hooks:
         hook.remove()
-    _replace(network, pairs)
-    return network
+    return pairs
 
 
 def bias_of(conv: nn.Conv2d) -> Tensor:
@@ -42,15 +51,8 @@ def bias_of(conv: nn.Conv2d) -> Tensor:
     return conv.bias
 
 
-def _replace(network: nn.Module, pairs: dict[nn.BatchNorm2d, nn.Conv2d]) -> None:
-    folded: dict[nn.Module, nn.Module] = {}
-    for norm, conv in pairs.items():
-        folded[conv] = fuse_conv_bn_eval(conv, norm)
-        folded[norm] = nn.Identity()
-    _swap(network, folded)
-
-
-def _swap(network: nn.Module, others: dict[nn.Module, nn.Module]) -> None:
+def swap(network: nn.Module, others: dict[nn.Module, nn.Module]) -> None:
+    """Put other modules in the place of some, in place."""
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if child in others:

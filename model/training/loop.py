@@ -17,6 +17,7 @@ from model.network.pranet import PraNet
 from model.training import mining, schedule, state
 from model.training.average import AverageWeights
 from model.training.data.batches import Batches, Order
+from model.training.folded import folded
 from model.training.journal import Journal
 from model.training.loss import supervised_loss
 from model.training.recipe import Recipe, RecipeError
@@ -36,6 +37,7 @@ class Trainer:
         self.network = network.to(device).requires_grad_(True).train()
         freeze(self.network, recipe)
         self.network.to(memory_format=torch.channels_last)
+        self._computed = folded(self.network) if recipe.frozen_statistics else self.network
         self.average = AverageWeights(self.network, recipe.average)
         self.optimizer = make_optimizer(recipe, self.network)
         self.total_steps = recipe.total_steps(batches.pictures)
@@ -106,7 +108,7 @@ class Trainer:
         images, masks = (each.to(self.device, non_blocking=True) for each in (images, masks))
         images, masks = self.with_hardest(images, masks)
         with autocast(self.device, self.recipe.precision):
-            maps = self.network.maps(normalise(images))
+            maps = self._computed.maps(normalise(images))
         loss = supervised_loss(maps, masks.float(), self.recipe.supervise, self.recipe.empty_smoothing)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

@@ -228,7 +228,8 @@ def test_what_a_painted_box_hides_leaves_the_mask():
     assert mask[~changed].mean() > 0.99
 
 
-def test_the_recipe_for_many_hospitals_paints_boxes_in_and_out():
-    augmentation = recipe.load("hospitals").augmentation
+@pytest.mark.parametrize("name", ["hospitals", "refine"])
+def test_recipes_for_many_hospitals_paint_boxes_in_and_out(name):
+    augmentation = recipe.load(name).augmentation
     assert augmentation.inset > 0
     assert augmentation.inset_out > 0
