@@ -12,7 +12,6 @@ import shlex
 import signal
 import socket
 import sys
-from collections import Counter
 from collections.abc import AsyncIterator
 
 import uvloop
@@ -24,10 +23,9 @@ from service import SAMPLES
 from service.access.listening import LOOPBACK, listener, reserved, why
 from service.access.tls import of_server
 from service.access.tokens import Tokens
-from service.awaited import CUT_OFF_SECONDS, READER
 from service.batching.device_thread import in_device_thread
-from service.calls import Calls
 from service.configuration import from_command_line
+from service.drain import drain
 from service.http import server as http_server
 from service.memory import limit_freed_memory, trim_later
 from service.oip import rpc as oip
@@ -41,7 +39,6 @@ from service.settings import Settings, flag, variable
 from service.signals import reload_on_sighup, stop_at_end_of, stop_on_signals
 from service.tasks import Threads, until_first_ends
 
-LOOK_SECONDS = 1.0  # between two looks, during the drain, at what holds it up
 RENEW_SECONDS = 30.0  # for the disk of the certificate to answer
 SAMPLE = SAMPLES / "polyp-1.jpg"
 
@@ -137,7 +134,7 @@ async def _serve(settings: Settings, group: Group, alive: int | None) -> int:
             serving = _serve_and_reload(service, predictor, ports, reload)
             del predictor  # otherwise this reference would keep it in memory after a hot reload
             await until_first_ends(serving, stop.wait(), readiness.dead.wait())
-            code = await _drain(service)
+            code = await drain(service)
             return INFERENCE_DEAD if readiness.dead.is_set() else code
 
 
@@ -260,40 +257,3 @@ def _print(text: str) -> None:
     if sys.stdout is not None:
         with contextlib.suppress(OSError):
             os.write(sys.stdout.fileno(), text.encode())
-
-
-async def _drain(service: Service) -> int:
-    """Drain: refuse new work and wait until accepted requests are answered; return the exit code."""
-    service.readiness.enter(Phase.DRAINING)
-    service.streams.drain()
-    calls, seconds = service.calls, service.settings.drain_seconds
-    held_up: Counter[str] = Counter()  # calls cut off, by what their clients did not do
-    try:
-        async with asyncio.timeout(seconds):
-            while not await _idle(calls, LOOK_SECONDS) or calls.readers.left:
-                held_up.update(call.awaited.what for call in calls.cut_off(stalled_only=True))
-                held_up[READER] += await calls.readers.look()
-    except TimeoutError:
-        if calls.idle.is_set():  # otherwise connections of calls that are cut off would count twice
-            held_up[""] += calls.readers.give_up()
-        held_up.update(call.awaited.what for call in calls.cut_off())
-        await _idle(calls, CUT_OFF_SECONDS)
-    unanswered = held_up.pop("", 0)
-    for what, number in (+held_up).items():
-        log.warning("requests and streams cut off whose clients %s: %d; the service did not hold them up", what, number)
-    if unanswered:
-        log.error(
-            "requests and streams cut off unanswered after %g s: %d; raise %s, or lower %s so that fewer wait",
-            *(seconds, unanswered, variable("drain_seconds"), variable("max_queue_size")),
-        )
-        return 1
-    log.info("every accepted request was answered that its client had sent and waited for")
-    return 0
-
-
-async def _idle(calls: Calls, seconds: float) -> bool:
-    """Wait until no call is left to answer, at most so long; return whether none is."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await calls.idle.wait()
-    return calls.idle.is_set()

@@ -23,12 +23,12 @@ from opentelemetry import context
 from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, StatusCode, set_span_in_context
 
 from service.access.authentication import Authentication
-from service.awaited import NOBODY, Awaited
+from service.clients.awaited import NOBODY, Awaited
+from service.clients.readers import Readers
 from service.errors import ClientLeft, DeadlineExceeded, Draining, InternalError, InvalidRequest, ServiceError, causes
 from service.observability import logs
 from service.observability.metrics import Metrics
 from service.observability.tracing import STREAM, W3C, Tracing
-from service.readers import Readers
 from service.readiness import Readiness
 
 REQUEST_ID = re.compile(r"[\w.:/+=@-]{1,128}", re.ASCII)  # safe to echo into headers and logs

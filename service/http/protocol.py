@@ -35,12 +35,12 @@ from httptools import HttpParserCallbackError, HttpParserInvalidMethodError
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.awaited import taken_from
 from service.calls import Calls, Transport
+from service.clients.awaited import taken_from
+from service.clients.readers import Unread, left_of
 from service.errors import HeadTooLarge, HeadTooSlow, InvalidRequest, ServiceError
 from service.http.middleware import REST, TAKEN
 from service.http.request import FAULT
-from service.readers import Unread, left_of
 
 HEAD_SECONDS = 10.0
 MAX_HEAD_BYTES = 32 * 1024

@@ -13,8 +13,8 @@ from functools import partial
 from starlette.requests import ClientDisconnect, Request
 
 from model.pictures.reading import READABLE
-from service.awaited import NOBODY, REQUEST, Awaited
 from service.calls import Call
+from service.clients.awaited import NOBODY, REQUEST, Awaited
 from service.errors import BodyTooSlow, ClientLeft, CodedBody, InvalidRequest, TooManyBytes, UnsupportedImage
 from service.http.content_encoding import CODINGS, READABLE_CODINGS, Unpacker
 from service.http.form import FILE_FIELD, MULTIPART, Fields, read_form

@@ -12,9 +12,9 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from service.access.tls import HANDSHAKE_SECONDS
+from service.clients.readers import Unread
 from service.http.protocol import HttpProtocol
 from service.http.websocket_protocol import WebSocketProtocol
-from service.readers import Unread
 from service.readiness import Phase
 from service.runtime import Service
 

@@ -18,8 +18,8 @@ from websockets.exceptions import HeaderLineTooLong, InvalidHeaderValue, Request
 from websockets.frames import CloseCode, Frame
 from websockets.http11 import Request
 
-from service.awaited import taken_from
 from service.calls import Calls
+from service.clients.awaited import taken_from
 from service.errors import HeadTooLarge, InvalidRequest, UpgradeRequired
 from service.http.middleware import HANDSHAKE, TAKEN
 from service.http.protocol import refuse

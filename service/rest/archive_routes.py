@@ -21,8 +21,8 @@ from starlette.types import Message, Receive, Scope, Send
 from service.answers import SegmentationBody, describe
 from service.archives.archive import ARCHIVE_TIMEOUT_SECONDS, Answered
 from service.archives.members import Member, from_parts, from_zip
-from service.awaited import NOBODY, READER, Awaited
 from service.calls import Call
+from service.clients.awaited import NOBODY, READER, Awaited
 from service.errors import ClientLeft, ServiceError, UnsupportedImage
 from service.frames.frame import JUDGED, Options, Output, Segmentation
 from service.http.form import MULTIPART, Fields

@@ -27,8 +27,8 @@ from fastapi import Response, WebSocket, WebSocketDisconnect
 from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
-from service.awaited import NOBODY, READER, Awaited
 from service.calls import Call, Transport
+from service.clients.awaited import NOBODY, READER, Awaited
 from service.errors import ClientLeft, InvalidRequest, ServiceError, TooManyBytes
 from service.http.middleware import HANDSHAKE
 from service.rest.errors import PROBLEM_TYPE, headers_of

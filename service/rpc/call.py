@@ -10,8 +10,8 @@ import grpc
 from google.protobuf.message import Message
 
 from pranet_client.errors import ERROR_METADATA_KEY
-from service.awaited import CUT_OFF_SECONDS, NOBODY, READER, Awaited
 from service.calls import Call, Calls, Transport, current
+from service.clients.awaited import CUT_OFF_SECONDS, NOBODY, READER, Awaited
 from service.errors import ClientLeft, DeadlineExceeded, ServiceError
 
 Context = grpc.aio.ServicerContext[Any, Any]

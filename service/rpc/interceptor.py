@@ -11,8 +11,8 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health
 
-from service.awaited import NOBODY, REQUEST, Awaited
 from service.calls import UNKNOWN, Call, Calls
+from service.clients.awaited import NOBODY, REQUEST, Awaited
 from service.errors import BodyTooSlow, DeadlineExceeded, InvalidRequest, MethodNotAllowed, TooManyBytes
 from service.rpc.call import Context, call_of, entered
 from service.rpc.health_limits import HealthLimits, MessageLimits

@@ -12,7 +12,7 @@ from grpc_reflection.v1alpha import reflection
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service.access.tls import HANDSHAKE_SECONDS
-from service.readers import unread_at
+from service.clients.readers import unread_at
 from service.readiness import Readiness
 from service.rpc.call import STREAM, UNARY
 from service.rpc.health import HealthServicer

@@ -19,8 +19,9 @@ from websockets.asyncio.client import ClientConnection
 from pranet_client.credentials import NO_ACCESS
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
-from service import app, awaited, runtime
-from service.awaited import READER, REQUEST
+from service import drain, runtime
+from service.clients import awaited
+from service.clients.awaited import READER, REQUEST
 from service.http import protocol as http_protocol
 from service.http import server as http_server
 from service.http.protocol import MAX_HEAD_BYTES
@@ -250,7 +251,7 @@ async def test_a_drain_waits_for_work_but_not_for_who_keeps_it_waiting(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     patched(awaited, "STALLED_SECONDS", SHORT_SECONDS)
-    patched(app, "LOOK_SECONDS", SHORT_SECONDS)
+    patched(drain, "LOOK_SECONDS", SHORT_SECONDS)
     patched(runtime, "UNREAD_SECONDS", 10 * PATIENCE)
     undone, transport, code = STALLING[stalls]
     async with (
@@ -260,7 +261,7 @@ async def test_a_drain_waits_for_work_but_not_for_who_keeps_it_waiting(
     ):
         await stalls(it, stack)
         await until(lambda: any(call.awaited.is_stalled for call in it.service.calls._running))
-        assert await app._drain(it.service) == 0
+        assert await drain.drain(it.service) == 0
         assert counted(it)[0] == {(transport, code): 1}
     (told,) = [each.getMessage() for each in caplog.records if "cut off" in each.getMessage()]
     assert told.endswith(f"whose clients {undone}: 1; the service did not hold them up")
@@ -268,12 +269,12 @@ async def test_a_drain_waits_for_work_but_not_for_who_keeps_it_waiting(
 
 async def test_a_drain_waits_for_who_sends_slowly(patched: Patches, caplog: pytest.LogCaptureFixture) -> None:
     patched(awaited, "STALLED_SECONDS", SHORT_SECONDS)
-    patched(app, "LOOK_SECONDS", SHORT_SECONDS / 10)
+    patched(drain, "LOOK_SECONDS", SHORT_SECONDS / 10)
     picture = encoded(Image.new("RGB", (1, 1)))
     async with serving() as it, connected(it) as (reader, writer):
         writer.write(b"POST /segment HTTP/1.1\r\nHost: pranet\r\nContent-Length: %d\r\n\r\n" % len(picture))
         await until(lambda: not it.service.calls.idle.is_set())
-        draining = asyncio.create_task(app._drain(it.service))
+        draining = asyncio.create_task(drain.drain(it.service))
         await trickle(writer, picture)
         assert b" 200 " in await reader.readline()
         assert await draining == 0
@@ -298,7 +299,7 @@ async def test_a_drain_waits_for_who_reads_one_answer_slowly(
     patched: Patches, caplog: pytest.LogCaptureFixture
 ) -> None:
     patched(awaited, "STALLED_SECONDS", SHORT_SECONDS)
-    patched(app, "LOOK_SECONDS", SHORT_SECONDS / 10)
+    patched(drain, "LOOK_SECONDS", SHORT_SECONDS / 10)
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(PATIENCE), serving(drain_seconds=10 * PATIENCE) as it:
         with socket.socket() as peer:
@@ -307,7 +308,7 @@ async def test_a_drain_waits_for_who_reads_one_answer_slowly(
             peer.setblocking(False)
             await loop.sock_sendall(peer, archive(1, SIDE))
             await until(lambda: any(call.awaited.what == READER for call in it.service.calls._running))
-            draining = asyncio.create_task(app._drain(it.service))
+            draining = asyncio.create_task(drain.drain(it.service))
             answer = b""
             while not answer.endswith(b"\r\n0\r\n\r\n") and (block := await loop.sock_recv(peer, 2**17)):
                 answer = answer[-8:] + block
@@ -347,7 +348,7 @@ async def test_a_drain_gives_up_who_does_not_read_a_single_answer(
 ) -> None:
     patched(awaited, "STALLED_SECONDS", SHORT_SECONDS)
     async with asyncio.timeout(PATIENCE), serving(drain_seconds=10 * PATIENCE) as it, unread_answer(it):
-        assert await app._drain(it.service) == 0
+        assert await drain.drain(it.service) == 0
     assert f"whose clients {READER}: 1;" in caplog.text
 
 
@@ -356,7 +357,7 @@ async def test_a_drain_waits_for_who_reads_a_single_answer(patched: Patches, cap
     patched(awaited, "STALLED_SECONDS", SHORT_SECONDS)
     async with asyncio.timeout(PATIENCE), serving(drain_seconds=10 * PATIENCE) as it, unread_answer(it) as peer:
         reading = asyncio.create_task(read_slowly(peer))
-        assert await app._drain(it.service) == 0
+        assert await drain.drain(it.service) == 0
         assert not list(it.service.calls.readers.sources[-1]())
         reading.cancel()
     assert "cut off" not in caplog.text
@@ -368,7 +369,7 @@ async def test_a_single_answer_that_is_read_for_longer_than_the_drain_counts_as_
 ) -> None:
     async with asyncio.timeout(PATIENCE), serving(drain_seconds=1) as it, unread_answer(it) as peer:
         reading = asyncio.create_task(read_slowly(peer))
-        assert await app._drain(it.service) == 1
+        assert await drain.drain(it.service) == 1
         reading.cancel()
     assert "cut off unanswered after 1 s: 1;" in caplog.text
 
@@ -418,7 +419,7 @@ async def test_a_drain_waits_for_who_reads_an_answer_over_grpc() -> None:
         call = pb_grpc.SegmentationServiceStub(channel).Segment(request)
         await until(lambda: it.metric("pranet_requests_total", {"transport": "grpc", "code": "OK"}) == 1)
         await until(it.service.calls.idle.is_set)
-        draining = asyncio.create_task(app._drain(it.service))
+        draining = asyncio.create_task(drain.drain(it.service))
         asyncio.get_running_loop().call_later(SHORT_SECONDS, to_service.transport.resume_reading)
         assert await draining == 0
         assert to_service.transport.is_reading()

@@ -71,7 +71,7 @@ DATA_PATH = [
     Guard(
         "SIGTERM closes at once",
         "service/app.py",
-        "code = await _drain(service)",
+        "code = await drain(service)",
         "code = 0",
         "robustness/test_shutdown.py::test_sigterm_under_load_turns_readiness_off_answers_what_was_accepted_and_ends_with_0",
     ),

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Hashable, Iterator
 from typing import NamedTuple
 
-from service.awaited import READER, Awaited, taken_from
+from service.clients.awaited import READER, Awaited, taken_from
 
 LOOK_SECONDS = 0.1  # between two looks at answers that are still being read
 FILES = "/proc/self/fd"
