@@ -14,7 +14,7 @@ import math
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,8 +23,8 @@ from opentelemetry import context
 from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, StatusCode, set_span_in_context
 
 from service.access.authentication import Authentication
-from service.clients.awaited import NOBODY, Awaited
-from service.clients.readers import Readers
+from service.clients.awaited import NOBODY, READER, Awaited
+from service.clients.connections import Source
 from service.errors import ClientLeft, DeadlineExceeded, Draining, InternalError, InvalidRequest, ServiceError, causes
 from service.observability import logs
 from service.observability.metrics import Metrics
@@ -67,6 +67,7 @@ class Call:
     is_work: bool = True  # refused unless the service is ready
     is_stream: bool = False  # carries many frames
     is_quiet: bool = False  # polled all the time: not traced, and logged at level DEBUG
+    connection: Hashable = None  # key of the one that the answer takes; None if it is not known
     fault: ServiceError | None = None  # raised after authentication, so that strangers do not see it
     cancelled_by: Callable[[], type[ServiceError]] = lambda: ClientLeft  # the cause if the transport cancels the call
 
@@ -77,7 +78,7 @@ class Call:
     deadline: float = 0.0  # loop time, seconds
     code: str = ""  # status code of the answer, once there is one
     awaited: Awaited = NOBODY
-    taken: Callable[[], int] = lambda: 0  # bytes that the client has taken from its connection
+    is_answered: bool = False  # the transport has the answer, and may still send it
     is_cut_off: bool = False  # by the end of the service
     _asked: float = 0.0  # requested timeout, seconds
     _timeout: asyncio.Timeout = field(default_factory=lambda: asyncio.Timeout(None))
@@ -97,6 +98,14 @@ class Call:
     def remove_deadline(self) -> None:
         """Let the call run until its client ends it, as a stream does."""
         self._timeout.reschedule(None)
+
+    def cut_off(self) -> None:
+        """End the call with ``Draining``, unless it ends already."""
+        if self.is_answered:
+            return
+        if not self._timeout.expired():
+            self.is_cut_off = True
+            self._timeout.reschedule(0.0)
 
     def set_request_id(self, request_id: str) -> None:
         """Use the request id from the message body, if it is safe to echo."""
@@ -137,11 +146,8 @@ class Calls:
         self._tracing = traces
         self._untraced = Tracing()
         self._timeout_seconds = timeout_seconds  # default; ``Call.set_deadline`` changes it for one call
-        self._running: set[Call] = set()  # work inside the block
-        self._tasks: set[asyncio.Task[Any]] = set()  # of work; each ends once its answer or error is sent
-        self.readers = Readers()
-        self.idle = asyncio.Event()  # set while there is no work to answer
-        self.idle.set()
+        self.unanswered: dict[asyncio.Task[Any], Call] = {}  # work; each task ends once its answer or error is sent
+        self.sources: list[Source] = []  # of the connections, one for each server
 
     @contextlib.asynccontextmanager
     async def enter(self, call: Call) -> AsyncIterator[Call]:
@@ -150,7 +156,7 @@ class Calls:
         Raises:
             Unauthenticated: the call has no valid token.
             RateLimited, TooManyAtOnce: the token has reached one of its limits.
-            NotReady, Draining: the service accepts no new work, or ``cut_off`` ended the call.
+            NotReady, Draining: the service accepts no new work, or ``Call.cut_off`` ended it.
             DeadlineExceeded: the block did not end before the deadline.
             InternalError: the block raised another exception, which is logged with its traceback.
             ServiceError: the block raised it.
@@ -195,10 +201,8 @@ class Calls:
         """Assign the request id and start the trace. Each call has its own task, so nothing has to be reset."""
         call.arrived = asyncio.get_running_loop().time()
         if (call.is_work or call.is_stream) and (task := asyncio.current_task()):
-            self._running.add(call)
-            self._tasks.add(task)
-            self.idle.clear()
-            task.add_done_callback(self._forget)
+            self.unanswered[task] = call
+            task.add_done_callback(self.unanswered.pop)
         call.request_id = request_id_from(str(call.headers.get("x-request-id", "")))
         traces = self._untraced if call.is_quiet else self._tracing
         caller = {"traceparent": str(call.headers.get("traceparent", ""))}  # spans would tell the client's tracestate
@@ -211,23 +215,6 @@ class Calls:
         logs.request_id.set(call.request_id)
         inside = set_span_in_context(call.span)
         context.attach(context.set_value(STREAM, True, inside) if call.is_stream else inside)
-
-    def _forget(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.remove(task)
-        if not self._tasks:
-            self.idle.set()
-
-    def cut_off(self, *, stalled_only: bool = False) -> list[Call]:
-        """End all calls that are still to be answered, or whose clients stall, each with ``Draining``; return them."""
-        left = [call for call in self._running if not call.is_cut_off]
-        for call in left:
-            call.awaited = call.awaited.after_reading(call.taken())
-        ended = [call for call in left if not stalled_only or call.awaited.is_stalled_since(self._readiness.since)]
-        for call in ended:
-            if not call._timeout.expired():  # otherwise it ends already
-                call.is_cut_off = True
-                call._timeout.reschedule(0.0)
-        return ended
 
     def initialise_series(self, *transports: Transport) -> None:
         """Create the series of these transports at 0, so that Prometheus sees their first increase."""
@@ -256,7 +243,7 @@ class Calls:
     def _finish(self, call: Call, seconds: float | None) -> None:
         """Count, time and log a finished call, and end its span; ``seconds`` is None if it was never timed."""
         transport, code = call.transport, call.code
-        self._running.discard(call)
+        call.is_answered, call.awaited = True, Awaited(READER, time.monotonic())
         call._timeout = asyncio.Timeout(None)  # the other holds the task, and its context the call: a reference cycle
         self._metrics.requests.labels(transport.name, code).inc()
         if seconds is not None:

@@ -3,16 +3,12 @@
 A call that waits for nobody is being worked on, and gets all the time of the drain.
 """
 
-import contextlib
-import socket
-import struct
 import time
 from typing import NamedTuple
 
 REQUEST, READER = "did not send their whole request", "did not read their answers"
 CUT_OFF_SECONDS = 1.0  # for the error of a call that the end of the service cuts off to reach its client
 STALLED_SECONDS = 5.0  # without a sign of the client
-BYTES_ACKED = 120  # where the kernel's tcp_info has this count (linux/tcp.h)
 
 
 class Awaited(NamedTuple):
@@ -39,11 +35,3 @@ class Awaited(NamedTuple):
 
 
 NOBODY = Awaited("", 0.0)
-
-
-def taken_from(connection: socket.socket) -> int:
-    """Return how many bytes the peer of a TCP connection has acknowledged; 0 if the kernel does not tell."""
-    with contextlib.suppress(OSError, struct.error):
-        (count,) = struct.unpack_from("Q", connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 128), BYTES_ACKED)
-        return int(count)
-    return 0

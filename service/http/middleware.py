@@ -1,6 +1,7 @@
 """ASGI middleware: turns every HTTP request and WebSocket into a call, and adds security headers to every answer."""
 
 import mimetypes
+import time
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from http import HTTPMethod, HTTPStatus
@@ -10,6 +11,7 @@ from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.calls import UNKNOWN, Call, Calls, Transport
+from service.clients.awaited import NOBODY, READER, Awaited
 from service.errors import ForeignOrigin, ServiceError, UnknownRoute
 from service.http import content_encoding
 from service.http.content_encoding import PACKED_TYPES
@@ -30,7 +32,7 @@ METHODS = frozenset(HTTPMethod)  # named in logs and traces; another one was cho
 READING = frozenset({"GET", "HEAD", "OPTIONS"})  # safe for pages of other sites: browsers hide the answers from them
 NOT_MODIFIED = "304"
 DEFAULT_PORTS = {"http": ":80", "https": ":443"}
-TAKEN = "taken"  # in the state of a connection: returns how many bytes the client has taken
+CONNECTION = "connection"  # in the state of a connection: its key
 TIMEOUT_HEADER = "x-request-timeout-ms"
 TOKEN_PROTOCOL = "pranet.bearer."  # prefix of the token in a WebSocket's subprotocols
 SAFE_HEADERS = {
@@ -117,7 +119,9 @@ class HttpCalls:
                         content_encoding.weaken(given, headers["accept-encoding"])
                     else:
                         forward = content_encoding.packed(send, headers["accept-encoding"])
+            call.awaited = Awaited(READER, time.monotonic())
             await forward(message)
+            call.awaited = NOBODY
             complete = message["type"] == "http.response.body" and not message.get("more_body")
 
         app = self._app
@@ -154,7 +158,7 @@ class HttpCalls:
             is_work=not is_socket and scope["method"] not in READING and path not in STATE_PATHS,
             is_stream=is_socket,
             is_quiet=path in QUIET_PATHS,
-            taken=scope["state"].get(TAKEN, lambda: 0),
+            connection=scope["state"].get(CONNECTION),
             fault=self._fault(scope, headers),
         )
 

@@ -22,8 +22,6 @@ The limits of the body are in ``service.http.request``.
 """
 
 import asyncio
-import contextlib
-import functools
 import json
 import re
 import sys
@@ -36,10 +34,9 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.calls import Calls, Transport
-from service.clients.awaited import taken_from
-from service.clients.readers import Unread, left_of
+from service.clients.connections import Connection, connection_of
 from service.errors import HeadTooLarge, HeadTooSlow, InvalidRequest, ServiceError
-from service.http.middleware import REST, TAKEN
+from service.http.middleware import CONNECTION, REST
 from service.http.request import FAULT
 
 HEAD_SECONDS = 10.0
@@ -70,7 +67,7 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the timer for the first head."""
         super().connection_made(transport)
-        self.app_state = {TAKEN: functools.partial(taken_from, transport.get_extra_info("socket"))}
+        self.app_state = {CONNECTION: self.client}
         methods = {"write": transport.write, "is_closing": transport.is_closing, "close": self._close_after_body}
         self._lingering: Any = SimpleNamespace(**methods)  # what a response is sent to
         self._start_timer(HEAD_SECONDS)
@@ -149,18 +146,9 @@ class HttpProtocol(HttpToolsProtocol):
         """Answer malformed HTTP with a problem document instead of uvicorn's plain text."""
         self._refuse(self._fault or _malformed(sys.exception()))  # uvicorn calls this in the handler of its error
 
-    def give_up(self) -> None:
-        """Close the connection at the end of the service, unless the client may still be reading an answer to work."""
-        if not self._had_work:
-            self.transport.abort()
-
-    def unread(self) -> Unread | None:
-        """Return what the client has not read yet, if it holds answers to work."""
-        with contextlib.suppress(OSError):
-            peer = self.transport.get_extra_info("socket")
-            if self._had_work and (self.transport.get_write_buffer_size() or left_of(peer)):
-                return Unread(self, taken_from(peer), is_counted=True, abort=self.transport.abort)
-        return None
+    def connection(self) -> Connection | None:
+        """Return how far the client has read."""
+        return connection_of(self.client, self.transport, had_work=self._had_work)
 
     def _close_after_body(self) -> None:
         """Close the connection after a response, but not while the client still sends its body."""

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import functools
 import socket
-import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -12,10 +11,9 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from service.access.tls import HANDSHAKE_SECONDS
-from service.clients.readers import Unread
+from service.clients.connections import Connection
 from service.http.protocol import HttpProtocol
 from service.http.websocket_protocol import WebSocketProtocol
-from service.readiness import Phase
 from service.runtime import Service
 
 # Idle timeout. It is longer than that of clients and proxies (httpx 5 s, nginx and most load balancers 60 s): if the
@@ -27,8 +25,9 @@ WS_PING_TIMEOUT_SECONDS = 5.0
 
 UNREAD_SECONDS = 30.0  # how long a peer may not read sent bytes before the kernel closes its connection
 
-# For connections without work, once all work is answered: to send their requests, and to read their answers.
+# Once all work is answered, or cut off: for errors and other requests to arrive, and for their answers to be read.
 OTHERS_SECONDS = 1.0
+CLOSE_SECONDS = 1  # more, for the tasks of connections that are then closed
 
 
 @contextlib.asynccontextmanager
@@ -46,6 +45,7 @@ async def listening(app: ASGIApp, service: Service, listener: socket.socket) -> 
         server_header=False,
         proxy_headers=False,  # uvicorn would believe any proxy on this machine; see ``proxies``
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=round(OTHERS_SECONDS) + CLOSE_SECONDS,
         ws=functools.partial(WebSocketProtocol, calls=service.calls),  # type: ignore[arg-type]
         ws_max_size=settings.cut_off_bytes,
         ws_ping_interval=WS_PING_SECONDS,
@@ -54,23 +54,15 @@ async def listening(app: ASGIApp, service: Service, listener: socket.socket) -> 
         ssl_context_factory=None if tls is None else lambda *_: tls.context(),
     )
     server = _Server(config)
-    service.calls.readers.sources.append(server.unread)
+    service.calls.sources.append(server.connections)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         while not server.started and not serving.done():  # noqa: ASYNC110 - uvicorn has no event for this
             await asyncio.sleep(0.005)
         yield
     finally:
-        config.timeout_graceful_shutdown = _seconds_to_end(service)
         server.should_exit = True
         await serving
-
-
-def _seconds_to_end(service: Service) -> int:
-    """Return how many seconds answers may still take to reach their clients: the rest of the drain time, or 1."""
-    if service.readiness.phase is not Phase.DRAINING:
-        return 1
-    return max(1, round(service.settings.drain_seconds - (time.monotonic() - service.readiness.since)))
 
 
 class _Server(uvicorn.Server):
@@ -91,23 +83,23 @@ class _Server(uvicorn.Server):
         self.started = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Shut down as uvicorn does, but wait no longer than ``OTHERS_SECONDS`` for connections without work."""
-        ending = asyncio.get_running_loop().call_later(OTHERS_SECONDS, self._give_up_others)
+        """Shut down as uvicorn does, but close what is left after ``OTHERS_SECONDS``: work was waited for before."""
+        ending = asyncio.get_running_loop().call_later(OTHERS_SECONDS, self._give_up)
         try:
             await super().shutdown(sockets)
         finally:
             ending.cancel()
 
-    def unread(self) -> Iterator[Unread]:
-        """Yield the connections whose clients have not read all answers to their work."""
-        for connection in list(self.server_state.connections):
-            if isinstance(connection, HttpProtocol) and (each := connection.unread()):
-                yield each
+    def connections(self) -> Iterator[Connection]:
+        """Yield the open connections."""
+        for protocol in list(self.server_state.connections):
+            assert isinstance(protocol, HttpProtocol | WebSocketProtocol)
+            if connection := protocol.connection():
+                yield connection
 
-    def _give_up_others(self) -> None:
-        for connection in list(self.server_state.connections):
-            if isinstance(connection, HttpProtocol | WebSocketProtocol):
-                connection.give_up()
+    def _give_up(self) -> None:
+        for protocol in list(self.server_state.connections):
+            protocol.transport.abort()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -10,7 +10,6 @@ What each part is for:
 """
 
 import asyncio
-import functools
 from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -19,9 +18,9 @@ from websockets.frames import CloseCode, Frame
 from websockets.http11 import Request
 
 from service.calls import Calls
-from service.clients.awaited import taken_from
+from service.clients.connections import Connection, connection_of
 from service.errors import HeadTooLarge, InvalidRequest, UpgradeRequired
-from service.http.middleware import HANDSHAKE, TAKEN
+from service.http.middleware import CONNECTION, HANDSHAKE
 from service.http.protocol import refuse
 
 TOO_LARGE = (RequestLineTooLong, HeaderLineTooLong, TooManyHeaders)
@@ -43,9 +42,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._waiting: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Let the call see how much its client has read."""
+        """Let the call know its connection."""
         super().connection_made(transport)
-        self.app_state = {TAKEN: functools.partial(taken_from, transport.get_extra_info("socket"))}
+        self.app_state = {CONNECTION: self.client}
 
     def data_received(self, data: bytes) -> None:
         """Refuse bytes that are not an HTTP request, and pause reading during a flood of small frames."""
@@ -73,11 +72,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if self.handshake_complete or not self.handshake_initiated:
             super().shutdown()
 
-    def give_up(self) -> None:
-        """Close the connection at the end of the service if its call was cut off; others may still read answers."""
-        call = getattr(self, "scope", {"state": {}})["state"].get("call")
-        if call is not None and call.is_cut_off:
-            self.transport.abort()
+    def connection(self) -> Connection | None:
+        """Return how far the client has read; one that is open after its call still sends the last answers."""
+        return connection_of(self.client, self.transport, had_work=True)
 
     def handle_ping(self) -> None:
         """Count a ping, and answer it."""

@@ -25,6 +25,9 @@ class RayContext:
         self._context = context
         self._trailing: list[tuple[str, str]] = []  # Ray's own method replaces what was set before
 
+    def peer(self) -> None:
+        """Return None: the client is connected to Ray's proxy."""
+
     def time_remaining(self) -> None:
         """Return None: the client's deadline is not known here."""
 

@@ -9,7 +9,6 @@ import asyncio
 import base64
 import contextlib
 import json
-import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -22,7 +21,6 @@ from service.answers import SegmentationBody, describe
 from service.archives.archive import ARCHIVE_TIMEOUT_SECONDS, Answered
 from service.archives.members import Member, from_parts, from_zip
 from service.calls import Call
-from service.clients.awaited import NOBODY, READER, Awaited
 from service.errors import ClientLeft, ServiceError, UnsupportedImage
 from service.frames.frame import JUDGED, Options, Output, Segmentation
 from service.http.form import MULTIPART, Fields
@@ -81,13 +79,11 @@ class ArchiveResponse(Response):
             await self._send(send, {"type": "http.response.body", "body": end})  # waits for the last answer to be read
 
     async def _send(self, send: Send, message: Message) -> None:
-        self._call.awaited = Awaited(READER, time.monotonic())
         try:
             async with asyncio.timeout(self._service.settings.request_timeout_ms / 1e3):
                 await send(message)
         except TimeoutError:  # otherwise it would occupy one of MAX_ARCHIVES places without end
             raise ClientLeft("the client does not read its answers") from None
-        self._call.awaited = NOBODY
 
 
 async def respond(

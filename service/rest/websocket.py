@@ -20,7 +20,6 @@ text that is not UTF-8 (1007), and for a message of more than twice the largest 
 import asyncio
 import contextlib
 import json
-import time
 from collections.abc import AsyncIterator
 
 from fastapi import Response, WebSocket, WebSocketDisconnect
@@ -28,7 +27,6 @@ from starlette.datastructures import Headers
 from starlette.types import Message, Receive, Scope, Send
 
 from service.calls import Call, Transport
-from service.clients.awaited import NOBODY, READER, Awaited
 from service.errors import ClientLeft, InvalidRequest, ServiceError, TooManyBytes
 from service.http.middleware import HANDSHAKE
 from service.rest.errors import PROBLEM_TYPE, headers_of
@@ -71,10 +69,8 @@ async def stream(websocket: WebSocket) -> None:
             yield unpack(message)
 
     async def send(frame: StreamFrame) -> None:
-        call.awaited = Awaited(READER, time.monotonic())
         try:
             await websocket.send_bytes(pack(frame))
-            call.awaited = NOBODY
         except (WebSocketDisconnect, RuntimeError) as error:
             raise ClientLeft("the client closed the connection") from error
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import ipaddress
+import socket
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any
@@ -59,6 +61,7 @@ def call_of(context: Context, method: str, *, is_open: bool = False) -> Call:
         is_work=short in WORK,
         is_stream=short in STREAMS,
         is_quiet=is_open or short in PROBES,
+        connection=context.peer(),
         cancelled_by=lambda: _ending(context),
     )
 
@@ -89,6 +92,15 @@ async def entered(calls: Calls, call: Call, context: Context) -> AsyncIterator[C
 def authorizations(metadata: Iterable[tuple[str, str | bytes]]) -> list[str]:
     """Return all values of ``authorization`` in the metadata; authentication refuses several."""
     return [str(value) for name, value in metadata if name == "authorization"]
+
+
+def peer_name(peer: socket.socket) -> str:
+    """Return the client of a connection as gRPC's contexts name it, such as ``ipv4:192.0.2.1:50000``."""
+    host, port = peer.getpeername()[:2]
+    address = ipaddress.ip_address(host.partition("%")[0])
+    if mapped := getattr(address, "ipv4_mapped", None):
+        address = mapped
+    return f"ipv4:{address}:{port}" if address.version == 4 else f"ipv6:%5B{address}%5D:{port}"
 
 
 @contextlib.contextmanager

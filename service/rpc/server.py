@@ -12,9 +12,9 @@ from grpc_reflection.v1alpha import reflection
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service.access.tls import HANDSHAKE_SECONDS
-from service.clients.readers import unread_at
+from service.clients.connections import connections_at
 from service.readiness import Readiness
-from service.rpc.call import STREAM, UNARY
+from service.rpc.call import STREAM, UNARY, peer_name
 from service.rpc.health import HealthServicer
 from service.rpc.interceptor import CallInterceptor
 from service.rpc.servicer import Servicer
@@ -71,7 +71,7 @@ async def listening(service: Service, address: str, more: Mapping[str, AddTo]) -
     except RuntimeError as error:
         raise OSError(f"cannot listen on {address} for gRPC") from error
     await server.start()
-    service.calls.readers.sources.append(functools.partial(unread_at, port))
+    service.calls.sources.append(functools.partial(connections_at, port, peer_name))
     following = asyncio.create_task(_follow(service.readiness, checker))
     try:
         yield port

@@ -109,7 +109,8 @@ async def test_an_archive_that_is_cut_off_is_one_line(written: io.StringIO) -> N
         with contextlib.suppress(httpx.RemoteProtocolError):
             async with it.rest.stream("POST", "/segment/batch", files={"file": picture.getvalue()}) as answer:
                 await predictor.has_begun()
-                it.service.calls.cut_off()
+                (call,) = it.service.calls.unanswered.values()
+                call.cut_off()
                 await answer.aread()
         predictor.open()
     (line,) = logged(written)

@@ -61,7 +61,7 @@ async def more_metadata_than_the_transport_takes(hold: Held) -> None:
 async def leaves_before_its_message(hold: Held) -> None:
     call = hold.it.channel.stream_unary(SEGMENT)()
     await call.wait_for_connection()
-    await until(lambda: not hold.it.service.calls.idle.is_set())
+    await until(lambda: bool(hold.it.service.calls.unanswered))
     call.cancel()
 
 

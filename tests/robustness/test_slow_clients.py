@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import errno
+import itertools
 import json
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from struct import pack
 from typing import Any
@@ -22,19 +24,23 @@ from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service import drain, runtime
 from service.clients import awaited
 from service.clients.awaited import READER, REQUEST
+from service.clients.connections import Connection
 from service.http import protocol as http_protocol
 from service.http import server as http_server
 from service.http.protocol import MAX_HEAD_BYTES
 from service.pb.inference import open_inference_pb2 as oip
 from service.pb.inference import open_inference_pb2_grpc as oip_grpc
 from service.readiness import Phase
+from service.rest import websocket
 from service.rest.websocket_messages import LENGTH
 from service.rpc import call as rpc_call
 from tests.support import callers
 from tests.support.patching import Patches
 from tests.support.pictures import encoded, red_box
+from tests.support.predictors import GatedPredictor
 from tests.support.serving import PATIENCE, Running, connected, counted, serving, until
 from tests.support.streaming import NARROW, replies, status
+from tests.support.websocket import packed
 
 SHORT_SECONDS = 0.3
 SIDE = 2048  # pixels, of a small file whose mask has 512 KiB
@@ -216,11 +222,16 @@ async def reads_no_answer_of_an_archive_of_one(it: Running, stack: contextlib.As
     writer.write(archive(1, SIDE))
 
 
+def noise(side: int) -> bytes:
+    """Draw a picture of noise, whose overlay has some 2 bytes for each pixel."""
+    pixels = np.random.default_rng(0).integers(0, 64, (side, side, 3), np.uint8)
+    pixels[..., 0] = 255  # red, which is the polyp of the fake predictor
+    return encoded(Image.fromarray(pixels), "JPEG")
+
+
 def archive(pictures: int, side: int) -> bytes:
-    """Make a request for overlays of pictures of noise, each with an answer of some 2 bytes for each pixel."""
-    noise = np.random.default_rng(0).integers(0, 64, (side, side, 3), np.uint8)
-    noise[..., 0] = 255  # red, which is the polyp of the fake predictor
-    picture = encoded(Image.fromarray(noise), "JPEG")
+    """Make a request for overlays of pictures of noise."""
+    picture = noise(side)
     part = b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n' + picture + b"\r\n"
     body = part * pictures + b"--b--\r\n"
     head = b"POST /segment/batch?output=overlay HTTP/1.1\r\nHost: pranet\r\nContent-Length: %d\r\n" % len(body)
@@ -260,7 +271,7 @@ async def test_a_drain_waits_for_work_but_not_for_who_keeps_it_waiting(
         serving(drain_seconds=10 * PATIENCE, request_timeout_ms=10_000 * PATIENCE) as it,
     ):
         await stalls(it, stack)
-        await until(lambda: any(call.awaited.is_stalled for call in it.service.calls._running))
+        await until(lambda: any(call.awaited.is_stalled for call in it.service.calls.unanswered.values()))
         assert await drain.drain(it.service) == 0
         assert counted(it)[0] == {(transport, code): 1}
     (told,) = [each.getMessage() for each in caplog.records if "cut off" in each.getMessage()]
@@ -273,7 +284,7 @@ async def test_a_drain_waits_for_who_sends_slowly(patched: Patches, caplog: pyte
     picture = encoded(Image.new("RGB", (1, 1)))
     async with serving() as it, connected(it) as (reader, writer):
         writer.write(b"POST /segment HTTP/1.1\r\nHost: pranet\r\nContent-Length: %d\r\n\r\n" % len(picture))
-        await until(lambda: not it.service.calls.idle.is_set())
+        await until(lambda: bool(it.service.calls.unanswered))
         draining = asyncio.create_task(drain.drain(it.service))
         await trickle(writer, picture)
         assert b" 200 " in await reader.readline()
@@ -281,17 +292,21 @@ async def test_a_drain_waits_for_who_sends_slowly(patched: Patches, caplog: pyte
     assert "cut off" not in caplog.text
 
 
-async def test_a_message_on_its_way_has_its_time_from_the_begin_of_the_drain(patched: Patches) -> None:
+async def test_a_message_on_its_way_has_its_time_from_the_begin_of_the_drain(
+    patched: Patches, caplog: pytest.LogCaptureFixture
+) -> None:
     patched(awaited, "STALLED_SECONDS", SHORT_SECONDS)
     method = "/pranet.v1.SegmentationService/Segment"
     async with asyncio.timeout(PATIENCE), serving() as it:
         call = it.channel.stream_unary(method, pb.SegmentRequest.SerializeToString)()
-        await until(lambda: any(call.awaited.is_stalled for call in it.service.calls._running))
-        it.service.readiness.enter(Phase.DRAINING)
-        assert not it.service.calls.cut_off(stalled_only=True)
+        await until(lambda: any(call.awaited.is_stalled for call in it.service.calls.unanswered.values()))
+        draining = asyncio.create_task(drain.drain(it.service))
+        await until(lambda: it.service.readiness.phase is Phase.DRAINING)
         await call.write(pb.SegmentRequest(image=encoded(Image.new("RGB", (1, 1)))))
         await call.done_writing()
         assert await call
+        assert await draining == 0
+    assert "cut off" not in caplog.text
 
 
 @pytest.mark.slow
@@ -307,7 +322,7 @@ async def test_a_drain_waits_for_who_reads_one_answer_slowly(
             peer.connect(("127.0.0.1", it.port))
             peer.setblocking(False)
             await loop.sock_sendall(peer, archive(1, SIDE))
-            await until(lambda: any(call.awaited.what == READER for call in it.service.calls._running))
+            await until(lambda: any(call.awaited.what == READER for call in it.service.calls.unanswered.values()))
             draining = asyncio.create_task(drain.drain(it.service))
             answer = b""
             while not answer.endswith(b"\r\n0\r\n\r\n") and (block := await loop.sock_recv(peer, 2**17)):
@@ -321,14 +336,21 @@ async def test_a_drain_waits_for_who_reads_one_answer_slowly(
 @contextlib.asynccontextmanager
 async def unread_answer(it: Running) -> AsyncIterator[socket.socket]:
     """Have one picture answered, of which the client has read nothing yet."""
+    async with asked(it) as peer:
+        await until(lambda: it.metric("pranet_requests_total", {"transport": "rest", "code": "200"}) == 1)
+        await until(lambda: not it.service.calls.unanswered)
+        yield peer
+
+
+@contextlib.asynccontextmanager
+async def asked(it: Running) -> AsyncIterator[socket.socket]:
+    """Ask for one picture, and read nothing."""
     with socket.socket() as peer:
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
         peer.connect(("127.0.0.1", it.port))
         peer.setblocking(False)
         request = archive(1, SIDE).replace(b"/batch", b"")
         await asyncio.get_running_loop().sock_sendall(peer, request)
-        await until(lambda: it.metric("pranet_requests_total", {"transport": "rest", "code": "200"}) == 1)
-        await until(it.service.calls.idle.is_set)
         yield peer
 
 
@@ -358,7 +380,6 @@ async def test_a_drain_waits_for_who_reads_a_single_answer(patched: Patches, cap
     async with asyncio.timeout(PATIENCE), serving(drain_seconds=10 * PATIENCE) as it, unread_answer(it) as peer:
         reading = asyncio.create_task(read_slowly(peer))
         assert await drain.drain(it.service) == 0
-        assert not list(it.service.calls.readers.sources[-1]())
         reading.cancel()
     assert "cut off" not in caplog.text
 
@@ -372,6 +393,62 @@ async def test_a_single_answer_that_is_read_for_longer_than_the_drain_counts_as_
         assert await drain.drain(it.service) == 1
         reading.cancel()
     assert "cut off unanswered after 1 s: 1;" in caplog.text
+
+
+@pytest.mark.slow
+async def test_a_drain_waits_for_who_reads_an_answer_that_was_made_during_the_drain(patched: Patches) -> None:
+    patched(drain, "LOOK_SECONDS", SHORT_SECONDS / 10)
+    predictor = GatedPredictor()
+    async with asyncio.timeout(PATIENCE), serving(predictor) as it, asked(it) as peer:
+        await predictor.has_begun()
+        looks = patched(drain, "open_connections")
+        draining = asyncio.create_task(drain.drain(it.service))
+        await until(lambda: looks.count > 2)
+        predictor.open()
+        await until(lambda: not it.service.calls.unanswered)
+        seen = looks.count
+        await until(lambda: looks.count > seen + 3)
+        assert not draining.done()
+        reading = asyncio.create_task(read_slowly(peer))
+        assert await draining == 0
+        reading.cancel()
+
+
+@pytest.mark.slow
+async def test_a_client_that_stalls_counts_once_also_if_an_earlier_answer_took_the_same_connection(
+    patched: Patches, caplog: pytest.LogCaptureFixture
+) -> None:
+    patched(awaited, "STALLED_SECONDS", SHORT_SECONDS)
+    patched(drain, "LOOK_SECONDS", SHORT_SECONDS / 10)
+    async with asyncio.timeout(PATIENCE), serving() as it, connected(it) as (reader, writer):
+        writer.write(archive(1, 100).replace(b"/batch", b""))
+        head = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(int(head.partition(b"content-length: ")[2].split()[0]))
+        writer.transport.pause_reading()
+        writer.write(archive(1, SIDE))
+        await until(lambda: any(call.awaited.what == READER for call in it.service.calls.unanswered.values()))
+        assert await drain.drain(it.service) == 0
+    assert f"whose clients {READER}: 1;" in caplog.text
+
+
+async def test_a_drain_of_a_service_without_work_does_not_wait_for_refusals_to_be_read() -> None:
+    moments = itertools.count()
+
+    def written_to_all_the_time() -> Iterator[Connection]:
+        yield Connection("client", 100 * next(moments), 100, 0, had_work=True, abort=lambda: None)
+
+    async with asyncio.timeout(PATIENCE), serving(drain_seconds=10 * PATIENCE) as it:
+        it.service.calls.sources.append(written_to_all_the_time)
+        assert await drain.drain(it.service) == 0
+
+
+async def test_a_drain_goes_on_without_a_free_file_descriptor(patched: Patches) -> None:
+    def exhausted(path: str) -> list[str]:
+        raise OSError(errno.EMFILE, "Too many open files", path)
+
+    async with asyncio.timeout(PATIENCE), serving() as it:
+        patched("service.clients.connections.os", "listdir", exhausted)
+        assert await drain.drain(it.service) == 0
 
 
 @contextlib.asynccontextmanager
@@ -418,12 +495,82 @@ async def test_a_drain_waits_for_who_reads_an_answer_over_grpc() -> None:
         request = pb.SegmentRequest(image=picture, output=pb.OUTPUT_OVERLAY)
         call = pb_grpc.SegmentationServiceStub(channel).Segment(request)
         await until(lambda: it.metric("pranet_requests_total", {"transport": "grpc", "code": "OK"}) == 1)
-        await until(it.service.calls.idle.is_set)
+        await until(lambda: not it.service.calls.unanswered)
         draining = asyncio.create_task(drain.drain(it.service))
         asyncio.get_running_loop().call_later(SHORT_SECONDS, to_service.transport.resume_reading)
         assert await draining == 0
         assert to_service.transport.is_reading()
         assert (await call).png
+
+
+@contextlib.asynccontextmanager
+async def large_answer_over_grpc(it: Running) -> AsyncIterator[asyncio.ReadTransport]:
+    """Have pictures answered with more than the buffers on the way hold; yield what can go on reading the answer."""
+    image = oip.ModelInferRequest.InferInputTensor(name="image", datatype="BYTES", shape=[1])
+    request = oip.ModelInferRequest(
+        model_name="pranet",
+        inputs=[image],
+        outputs=[oip.ModelInferRequest.InferRequestedOutputTensor(name="probability")],
+        raw_input_contents=[pack("<I", len(LARGE)) + LARGE],
+    )
+    options = (("grpc.max_receive_message_length", -1),)
+    async with relay(it) as (port, near), grpc.aio.insecure_channel(f"127.0.0.1:{port}", options) as channel:
+        await channel.channel_ready()
+        (to_service,) = near
+        to_service.transport.pause_reading()
+        call = oip_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request)
+        await until(lambda: it.metric("pranet_requests_total", {"transport": "grpc", "code": "OK"}) == 1)
+        yield to_service.transport
+        call.cancel()
+
+
+@pytest.mark.slow
+async def test_a_drain_gives_up_who_does_not_read_a_single_answer_over_grpc(
+    patched: Patches, caplog: pytest.LogCaptureFixture
+) -> None:
+    patched(awaited, "STALLED_SECONDS", SHORT_SECONDS)
+    patched(drain, "LOOK_SECONDS", SHORT_SECONDS)
+    async with asyncio.timeout(PATIENCE), serving(drain_seconds=10 * PATIENCE) as it, large_answer_over_grpc(it):
+        assert await drain.drain(it.service) == 0
+    assert f"whose clients {READER}: 1;" in caplog.text
+
+
+@pytest.mark.slow
+async def test_a_single_answer_that_is_read_for_longer_than_the_drain_over_grpc_counts_as_unanswered(
+    patched: Patches, caplog: pytest.LogCaptureFixture
+) -> None:
+    patched(awaited, "STALLED_SECONDS", SHORT_SECONDS)
+    patched(drain, "LOOK_SECONDS", SHORT_SECONDS / 10)
+
+    async def read_now_and_then(transport: asyncio.ReadTransport) -> None:
+        while True:
+            transport.resume_reading()
+            await asyncio.sleep(SHORT_SECONDS / 100)
+            transport.pause_reading()
+            await asyncio.sleep(SHORT_SECONDS / 3)
+
+    async with asyncio.timeout(PATIENCE), serving(drain_seconds=1) as it, large_answer_over_grpc(it) as transport:
+        reading = asyncio.create_task(read_now_and_then(transport))
+        assert await drain.drain(it.service) == 1
+        reading.cancel()
+    assert "cut off unanswered after 1 s: 1;" in caplog.text
+
+
+@pytest.mark.slow
+async def test_a_drain_gives_up_who_does_not_read_the_last_answers_of_a_websocket(
+    patched: Patches, caplog: pytest.LogCaptureFixture
+) -> None:
+    patched(awaited, "STALLED_SECONDS", SHORT_SECONDS)
+    patched(websocket, "CLOSE_SECONDS", SHORT_SECONDS / 10)
+    async with asyncio.timeout(PATIENCE), serving(drain_seconds=10 * PATIENCE) as it, narrow(it) as opened:
+        opened.transport.pause_reading()
+        await opened.send(json.dumps({"output": "overlay"}))
+        await opened.send(packed(0, noise(SIDE)))
+        await until(lambda: it.metric("pranet_frames_total", {"slot": "0", "outcome": "answered"}) == 1)
+        assert await drain.drain(it.service) == 0
+        assert counted(it)[0] == {("websocket", "1001"): 1}
+        opened.transport.abort()
+    assert f"whose clients {READER}: 1;" in caplog.text
 
 
 async def _send(call: Any) -> None:
@@ -458,7 +605,7 @@ async def test_a_grpc_stream_whose_client_never_reads_does_not_hold_up_the_end_o
         call = pb_grpc.SegmentationServiceStub(channel).SegmentStream()
         sending = asyncio.create_task(_send(call))
         await until(lambda: it.metric("pranet_rejected_total", {"reason": "read-too-slowly"}) == 1)
-        await until(it.service.calls.idle.is_set)
+        await until(lambda: not it.service.calls.unanswered)
         assert not call.done()
         call.cancel()
         await asyncio.gather(sending, return_exceptions=True)

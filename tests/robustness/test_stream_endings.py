@@ -137,8 +137,7 @@ async def test_a_stream_whose_peer_vanished_is_cleaned_up_by_keepalive(
         await reach(call)
         await until(lambda: it.service.streams.active == 1 and not it.service.segmenter.in_flight)
         gone.set()
-        async with asyncio.timeout(PATIENCE):
-            await it.service.calls.idle.wait()
+        await until(lambda: not it.service.calls.unanswered)
         check_identity(it)
     assert not [line for line in caplog.records if line.levelno >= logging.ERROR]
 

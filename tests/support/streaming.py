@@ -80,8 +80,7 @@ class Held:
 
     async def nothing_left(self) -> None:
         """Wait until no stream is open and no frame in flight; then no task, queue entry or thread may be left."""
-        async with asyncio.timeout(PATIENCE):
-            await self.it.service.calls.idle.wait()
+        await until(lambda: not self.it.service.calls.unanswered)
         await until(lambda: not self.it.service.segmenter.in_flight)
         assert self.it.metric("pranet_queue_depth") == 0
         assert not [task for task in asyncio.all_tasks() if "Stream." in str(task.get_coro())]

@@ -345,9 +345,10 @@ async def test_an_archive_that_is_not_answered_to_its_end_is_counted_as_failed(e
             async with it.rest.stream("POST", "/segment/batch", content=zipped(IMAGES), headers=ZIP) as answer:
                 await predictor.has_begun()
                 if ending == "draining":
-                    it.service.calls.cut_off()
+                    (call,) = it.service.calls.unanswered.values()
+                    call.cut_off()
                     await answer.aread()
-        await until(lambda: it.service.calls.idle.is_set())
+        await until(lambda: not it.service.calls.unanswered)
         predictor.open()
         assert counted(it) == ({("rest", code): 1}, {ending: 1})
 

@@ -135,7 +135,7 @@ AROUND = [
     Guard(
         "the end of a drain breaks off at a call whose time has just run out",
         "service/calls.py",
-        "if not call._timeout.expired():",
+        "if not self._timeout.expired():",
         "if True:",
         "unit/test_calls.py::test_a_call_whose_time_has_just_run_out_can_be_cut_off_too",
     ),
