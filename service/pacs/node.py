@@ -62,7 +62,7 @@ class Node:
             await arrived.wait()
             arrived.clear()
             complete = True
-            for folder in self.spool.received():
+            for folder in await asyncio.to_thread(self.spool.received):
                 try:
                     await self._segment(folder)
                 except OSError as error:
@@ -85,7 +85,7 @@ class Node:
         for group in await asyncio.to_thread(groups, folder, self._max_bytes):
             for files, result in await self._attempts(group):
                 if isinstance(result, ServiceError):
-                    kept = self.spool.fail(files, str(result))
+                    kept = await asyncio.to_thread(self.spool.fail, files, str(result))
                     log.error("objects that were not segmented: %d; they lie in %s: %s", len(files), kept, result)
                 else:
                     written[f"{len(written) + 1}.dcm"] = result.content
@@ -147,7 +147,7 @@ class Node:
         while True:
             made.clear()
             try:
-                absent = await self._store(self.spool.to_store())
+                absent = await self._store(await asyncio.to_thread(self.spool.to_store))
             except OSError as error:
                 absent = Absent(f"the spool cannot be used: {error.strerror}", answered=False)
             if absent is None:
@@ -165,7 +165,7 @@ class Node:
             try:
                 await self.pacs.store(*await asyncio.to_thread(_with_uid, file))
             except Refused as refusal:
-                kept = self.spool.refused(file, str(refusal))
+                kept = await asyncio.to_thread(self.spool.refused, file, str(refusal))
                 self.metrics.segmentations.labels(REFUSED).inc()
                 log.error("the PACS refused a Segmentation, which lies in %s: %s", kept, refusal)
             except Absent as reason:
@@ -175,11 +175,13 @@ class Node:
             except OSError:
                 raise
             except Exception as error:  # an operator may have put there what is no Segmentation
-                kept = self.spool.refused(file, f"it is no Segmentation ({type(error).__name__})")
+                kept = await asyncio.to_thread(
+                    self.spool.refused, file, f"it is no Segmentation ({type(error).__name__})"
+                )
                 self.metrics.segmentations.labels(REFUSED).inc()
                 log.error("a file is no Segmentation and lies in %s now", kept)
             else:
-                self.spool.stored(file)
+                await asyncio.to_thread(self.spool.stored, file)
                 self.metrics.segmentations.labels(STORED).inc()
                 log.info("the PACS stored a Segmentation")
         return absent

@@ -42,7 +42,10 @@ from service.pacs import node
 from service.pacs.receiver import Receiver
 from tests.support.servers.dicom_node import receiving, sent, series, sources
 
-READ, COUNT, STOP = "service.pacs.node.Node._read", "service.pacs.spool._objects", "service.pacs.receiver.Receiver.stop"
+MOVES = ("received", "to_store", "stored")
+COUNT, STOP = "service.pacs.spool._objects", "service.pacs.receiver.Receiver.stop"
+REFUSE = "service.pacs.spool.Spool.refused"
+AT_WORK = ["service.pacs.node.Node._read", REFUSE, *(f"service.pacs.spool.Spool.{name}" for name in MOVES)]
 ADVICE = "let the user of pranet receive read it"
 SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
 
@@ -173,7 +176,7 @@ async def test_a_device_that_stops_answering_ends_the_command_and_the_next_start
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("at", [READ, COUNT, STOP])
+@pytest.mark.parametrize("at", [*AT_WORK, COUNT, STOP])
 def test_a_disk_that_never_answers_does_not_hold_the_end_up(
     at: str, pacs: Stow, tmp_path: Path, patched: Patches
 ) -> None:
@@ -188,12 +191,14 @@ def test_a_disk_that_never_answers_does_not_hold_the_end_up(
 
     async def session() -> None:
         async with receiving(tmp_path / "spool", pacs.url, patched) as it:
+            patched(*at.rsplit(".", 1), hang)
             await sent(it.port, series())
-            assert at != READ or await asyncio.to_thread(hangs.wait, PATIENCE)
+            assert at not in AT_WORK or await asyncio.to_thread(hangs.wait, PATIENCE)
             os.kill(os.getpid(), signal.SIGTERM)
             assert await it.running == 0
 
-    patched(*at.rsplit(".", 1), hang)
+    if at == REFUSE:
+        pacs.status, pacs.reason = 409, 0x0122
     try:
         asyncio.run(session())
         assert hangs.is_set()
