@@ -36,6 +36,7 @@ from service.tasks import Threads, until_first_ends
 
 LONGEST_TITLE, TITLE = 16, re.compile(r"[ -\[\]-~]*")  # characters: printable ASCII but the backslash (PS3.5, 6.2)
 SWEEP_SECONDS = 10.0
+FAILED = 1
 END_SECONDS = 5.0  # for the disk of the spool to answer at the end
 
 T = TypeVar("T")
@@ -51,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Receive, segment and store until SIGTERM or SIGINT; what is not done then is done after the next start.
 
     The process exits here: with 0, or with ``INFERENCE_DEAD`` if the device stopped answering. A second signal, and a
-    signal during the start, end it at once, with its number and 128.
+    signal during the start, end it at once, with its number and 128. A fault of the program ends it with 1.
 
     Raises:
         SettingsError: a setting is unknown or invalid.
@@ -74,6 +75,9 @@ def run(arguments: argparse.Namespace) -> int:
         code = uvloop.run(_receive(arguments, settings))
     except KeyboardInterrupt:  # during the start
         code = 128 + signal.SIGINT
+    except ExceptionGroup:  # a fault of the program: what a user can mend is found before the tasks begin
+        log.exception("pranet receive has failed; the spool keeps what is not done")
+        code = FAILED
     logging.shutdown()
     os._exit(code)  # a normal exit would wait for a hung thread
 
@@ -98,8 +102,8 @@ async def _receive(arguments: argparse.Namespace, settings: Settings) -> int:
             if service.readiness.dead.is_set():
                 log.error("the device has stopped answering; the spool keeps what is not segmented")
                 return INFERENCE_DEAD
-            left = await _unless_it_hangs(_left, spool)
-            log.info("stopped; objects in the spool: %s", left or "unknown, its disk does not answer")
+            left = await _unless_the_disk_fails(_left, spool)
+            log.info("stopped; objects in the spool: %s", left or "unknown, its disk cannot be read")
             return 0
 
 
@@ -107,9 +111,9 @@ def _left(spool: Spool) -> str:
     return ", ".join(f"{place} {count()}" for place, count in spool.counts().items())
 
 
-async def _unless_it_hangs(function: Callable[..., T], *args: object) -> T | None:
-    """Run a function in a thread; return None after ``END_SECONDS``, since the disk that it needs may be lost."""
-    with contextlib.suppress(TimeoutError):
+async def _unless_the_disk_fails(function: Callable[..., T], *args: object) -> T | None:
+    """Run a function in a thread; return None if the disk that it needs has an error, or after ``END_SECONDS``."""
+    with contextlib.suppress(OSError):  # a TimeoutError, too
         async with asyncio.timeout(END_SECONDS):
             return await asyncio.to_thread(function, *args)
     return None
@@ -136,7 +140,7 @@ async def _work(node: Node, arguments: argparse.Namespace) -> None:
                 tasks.create_task(node.run(arrived))
                 tasks.create_task(_sweep(receiver))
     finally:
-        await _unless_it_hangs(receiver.stop)
+        await _unless_the_disk_fails(receiver.stop)
 
 
 def _without_waiting(tls: ssl.SSLContext) -> ssl.SSLContext:
@@ -148,7 +152,10 @@ def _without_waiting(tls: ssl.SSLContext) -> ssl.SSLContext:
 async def _sweep(receiver: Receiver) -> None:
     while True:
         await asyncio.sleep(SWEEP_SECONDS)
-        await asyncio.to_thread(receiver.sweep)
+        try:
+            await asyncio.to_thread(receiver.sweep)
+        except OSError as error:
+            log.error("the spool cannot be used: %s; next attempt in %g s", error.strerror, SWEEP_SECONDS)
 
 
 def _failed_thread(failure: threading.ExceptHookArgs) -> None:

@@ -61,23 +61,33 @@ class Node:
             made.set()
             await arrived.wait()
             arrived.clear()
-            complete = True
-            for folder in await asyncio.to_thread(self.spool.received):
+            failed = False
+            try:
+                folders = await asyncio.to_thread(self.spool.received)
+            except OSError as error:
+                failed, folders = True, []
+                _tell(error, self.spool.path)
+            for folder in folders:
                 try:
-                    await self._segment(folder)
+                    await self._segment_or_set_aside(folder)
                 except OSError as error:
-                    complete = False
-                    told = f"{error.strerror}: {error.filename or folder}"
-                    log.error("the spool cannot be used: %s; next attempt in %g s", told, LONGEST_WAIT)
-                except Exception as error:  # an object that nobody thought of would end the command at every start
-                    log.exception("an association cannot be segmented")
-                    await asyncio.to_thread(self._set_aside, folder, error)
+                    failed = True
+                    _tell(error, folder)
                 made.set()
-            if not complete:
+            if failed:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(LONGEST_WAIT):
                         await arrived.wait()
                 arrived.set()
+
+    async def _segment_or_set_aside(self, folder: Path) -> None:
+        try:
+            await self._segment(folder)
+        except OSError:
+            raise
+        except Exception as error:  # an object that nobody thought of would end the command at every start
+            log.exception("an association cannot be segmented")
+            await asyncio.to_thread(self._set_aside, folder, error)
 
     async def _segment(self, folder: Path) -> None:
         """Make the Segmentations of the objects of one association."""
@@ -185,6 +195,11 @@ class Node:
                 self.metrics.segmentations.labels(STORED).inc()
                 log.info("the PACS stored a Segmentation")
         return absent
+
+
+def _tell(error: OSError, place: Path) -> None:
+    told = f"{error.strerror}: {error.filename or place}"
+    log.error("the spool cannot be used: %s; next attempt in %g s", told, LONGEST_WAIT)
 
 
 def groups(folder: Path, max_bytes: int) -> list[list[Path]]:

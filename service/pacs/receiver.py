@@ -212,8 +212,13 @@ class Receiver:
             self._closed.add(association)
             folder = self._folders.pop(association, None)
         if folder is not None:
-            log.info("objects received: %d, of %s", len(list(folder.iterdir())), _peer(association))
-            self._spool.end(folder)
+            try:
+                log.info("objects received: %d, of %s", len(list(folder.iterdir())), _peer(association))
+                self._spool.end(folder)
+            except OSError:
+                with self._lock:
+                    self._folders[association] = folder  # the next sweep tries again
+                raise
             self._arrived()
 
     def _rejected(self, event: Event) -> None:

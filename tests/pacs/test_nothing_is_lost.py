@@ -13,6 +13,7 @@ import time
 from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from pkgutil import resolve_name
 from types import SimpleNamespace
 from typing import Any
 
@@ -37,15 +38,18 @@ if not HAS_DICOM:
     pytest.skip(NO_DICOM, allow_module_level=True)
 
 from service.commands import receive
+from service.commands.main import parser_of
 from service.dicom import work
 from service.pacs import node
 from service.pacs.receiver import Receiver
 from tests.support.servers.dicom_node import receiving, sent, series, sources
 
-MOVES = ("received", "to_store", "stored")
+RECEIVED, TO_STORE, STORED, REFUSE = (
+    f"service.pacs.spool.Spool.{name}" for name in ("received", "to_store", "stored", "refused")
+)
+AT_WORK = ["service.pacs.node.Node._read", RECEIVED, TO_STORE, STORED, REFUSE]
 COUNT, STOP = "service.pacs.spool._objects", "service.pacs.receiver.Receiver.stop"
-REFUSE = "service.pacs.spool.Spool.refused"
-AT_WORK = ["service.pacs.node.Node._read", REFUSE, *(f"service.pacs.spool.Spool.{name}" for name in MOVES)]
+SWEEP = "service.pacs.receiver.Receiver.sweep"
 ADVICE = "let the user of pranet receive read it"
 SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
 
@@ -205,6 +209,85 @@ def test_a_disk_that_never_answers_does_not_hold_the_end_up(
         assert not returned.is_set()
     finally:
         answers.set()
+
+
+@pytest.mark.parametrize("at", [RECEIVED, TO_STORE, "service.pacs.spool.Spool.end", SWEEP])
+async def test_an_error_of_the_disk_delays_the_work_and_does_not_end_it(
+    at: str, pacs: Stow, tmp_path: Path, patched: Patches
+) -> None:
+    patched(node, "FIRST_WAIT", 0.05)
+    patched(node, "LONGEST_WAIT", 0.05)
+    patched(receive, "SWEEP_SECONDS", 0.05)
+    usual, failed, again = resolve_name(at), threading.Event(), threading.Event()
+
+    def fail_once(*arguments: Any) -> Any:
+        if failed.is_set():
+            again.set()
+            return usual(*arguments)
+        failed.set()
+        raise OSError(errno.EIO, "Input/output error")
+
+    async with receiving(tmp_path / "spool", pacs.url, patched) as it:
+        patched(*at.rsplit(".", 1), fail_once)
+        await sent(it.port, series())
+        await until(lambda: again.is_set() and bool(pacs.stored) and not it.waiting())
+
+
+async def test_what_cannot_be_set_aside_now_is_set_aside_later(pacs: Stow, tmp_path: Path, patched: Patches) -> None:
+    patched(node, "LONGEST_WAIT", 0.05)
+    usual, failed = Spool.fail, threading.Event()
+
+    def fault(folder: Path, max_bytes: int) -> list[list[Path]]:
+        raise OverflowError("a number that nobody thought of")
+
+    def fail_once(*arguments: Any) -> Path:
+        if not failed.is_set():
+            failed.set()
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return usual(*arguments)
+
+    patched(node, "groups", fault)
+    patched(Spool, "fail", fail_once)
+    async with receiving(tmp_path / "spool", pacs.url, patched) as it:
+        await sent(it.port, series()[:1])
+        await it.failed()
+        assert not it.running.done()
+
+
+@pytest.mark.parametrize("at", ["service.commands.receive._left", STOP])
+async def test_a_disk_with_an_error_does_not_change_the_exit_code(
+    at: str, pacs: Stow, tmp_path: Path, patched: Patches, capsys: pytest.CaptureFixture[str]
+) -> None:
+    usual = Receiver.stop
+
+    def fail(*arguments: Any) -> None:
+        if at == STOP:
+            usual(*arguments)
+        raise OSError(errno.EIO, "Input/output error", "receiving")
+
+    async with receiving(tmp_path / "spool", pacs.url, patched) as it:
+        patched(*at.rsplit(".", 1), fail)
+        await sent(it.port, series()[:1])
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert await it.running == 0
+    assert ("objects in the spool: unknown, its disk cannot be read" in capsys.readouterr().err) == (at != STOP)
+
+
+def test_a_fault_ends_the_process_although_a_thread_may_hang(
+    tmp_path: Path, patched: Patches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: list[int] = []
+
+    async def fail(*_: object) -> int:
+        raise ExceptionGroup("of tasks", [ValueError("that nobody thought of")])
+
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)  # the command replaces it
+    patched(receive, "_receive", fail)
+    patched(receive.logging, "shutdown", lambda: None)
+    patched(receive.os, "_exit", ends.append)
+    words = ["receive", "--spool", str(tmp_path), "--stow-url", "http://127.0.0.1:1/dicom-web"]
+    receive.run(parser_of(["receive"]).parse_args(words))
+    assert ends == [1]
 
 
 async def test_a_full_disk_delays_segmentations_and_loses_no_object(
