@@ -1,6 +1,7 @@
 """The frames of a stream between their source, the service and the caller, each of which may be the slowest."""
 
 import asyncio
+import itertools
 import time
 from collections import deque
 from collections.abc import Callable
@@ -10,10 +11,10 @@ from pranet_client.connection import Reply, Sent
 
 MOST_OPEN = 64  # frames read whose reply the caller has not taken; it bounds memory
 MOST_OPEN_LIVE = 256  # of live video, as many as the service reads: behind one that is computed, all others are open
-MOST_UNREAD = 16  # of these, frames that have their reply
+MOST_UNREAD = 16  # of these, replies that the caller could take
 MOST_MASKS = 2  # of these, masks of live video: by so many frames that the caller handles, a mask is late
 BEHIND_SECONDS = 0.5  # of live video, that a caller may need for the replies of all open frames, if none has a mask
-WAIT_SECONDS = 0.5  # after which a live frame that no connection asks for gives way to a newer one
+WAIT_SECONDS = 0.5  # in which no connection asks for a frame, after which live frames give way to newer ones
 
 
 class Backlog:
@@ -23,14 +24,18 @@ class Backlog:
 
     * One frame may be pending, that is, not sent yet. The next one is read, and takes its place once it is sent or
       replaced; only then another one is read.
-    * Nothing is sent, replaced or read while there is no room: ``MOST_UNREAD`` replies wait for the caller, or
+    * Nothing is sent, replaced or read while there is no room: ``MOST_UNREAD`` replies wait for the caller, who takes
+      them in order, so those behind a frame without a reply do not count; or
       ``MOST_OPEN`` frames (``MOST_OPEN_LIVE`` of live video) are open. Of live video, all of them may become stale at
       once, so for a caller that is slow also for replies without a mask, these are as many as it takes in
       ``BEHIND_SECONDS``, but at least ``MOST_UNREAD``.
     * Otherwise a pending frame is sent as soon as a connection asks for it; but of live video, not while ``MOST_MASKS``
       masks wait for the caller.
     * A pending frame of live video that is not sent gives way to a newer one, and becomes ``stale``: at once while
-      masks wait; otherwise if no connection has asked for it ``WAIT_SECONDS`` after it was read.
+      masks wait; otherwise if no connection has asked for a frame for ``WAIT_SECONDS``. It then does so as often as a
+      newer one is read, since a source may keep what nobody reads, and deliver it when it is old.
+
+    Make it where an event loop runs.
 
     Args:
         newest_only: whether the video is live (``POLICY_LATEST``).
@@ -42,13 +47,13 @@ class Backlog:
         self._newest_only = newest_only
         self._most_open = MOST_OPEN_LIVE if newest_only else MOST_OPEN
         self._open: deque[Sent] = deque()  # all of them, oldest first
-        self._left_at: float | None = None  # when the caller took a reply that counts, until it is back
+        self._left: tuple[float, bool] | None = None  # when the caller took a reply, and if a mask, until it is back
         self._pace = 0.0  # seconds that it needs for a reply without a mask, lately
         self._pending: Sent | None = None  # the newest, if it is not sent yet
-        self._late_at = 0.0  # ``WAIT_SECONDS`` after the pending frame was read, by the clock of the event loop
-        self._asked = False  # whether a connection waits for a frame to send
+        self._idle = False  # whether no connection has asked for a frame for ``WAIT_SECONDS``
         self._ended = False
         self._changed = asyncio.Event()
+        self._timer = self._until_idle()
 
     @property
     def finished(self) -> bool:
@@ -57,16 +62,10 @@ class Backlog:
 
     async def put(self, frame: Sent) -> None:
         """Add a frame that was read just now, as soon as the one before it is sent, or may be replaced."""
-        loop = asyncio.get_running_loop()
-        late_at = loop.time() + WAIT_SECONDS
-        timer = loop.call_at(self._late_at, self.wake)
-        try:
-            await self._until(lambda: self._pending is None or self._may_replace(late=loop.time() >= self._late_at))
-        finally:
-            timer.cancel()
+        await self._until(lambda: self._pending is None or self._may_replace())
         if self._pending is not None:
             self._pending.replied("stale")
-        self._pending, self._late_at = frame, late_at
+        self._pending = frame
         self._open.append(frame)
         self.wake()
 
@@ -82,11 +81,12 @@ class Backlog:
             over: tells whether the call has ended; the frame then stays for the next one.
 
         """
-        self._asked = True
+        self._timer.cancel()
+        self._idle = False
         try:
             await self._until(lambda: over() or (self._ended if self._pending is None else self._may_send()))
         finally:
-            self._asked = False
+            self._timer = self._until_idle()
         if over():
             return None
         frame, self._pending = self._pending, None
@@ -118,8 +118,7 @@ class Backlog:
         reply = self._open[0].reply if self._open else None
         if reply is not None:
             self._open.popleft()
-            if reply.outcome != "answered" or not self._pace:  # the first one counts in any case
-                self._left_at = time.monotonic()
+            self._left = time.monotonic(), reply.outcome == "answered"
             self.wake()
         return reply
 
@@ -129,21 +128,33 @@ class Backlog:
         self._changed = asyncio.Event()
 
     def _learn_pace(self) -> None:
-        """Learn how long the caller was away with a reply; one that is slow for masks only takes others quickly."""
-        if self._left_at is not None:
-            self._pace += (time.monotonic() - self._left_at - self._pace) / 4
-            self._left_at = None
+        """Learn how long the caller was away with a reply; one that is slow for masks only takes others quickly.
+
+        So a mask tells that the caller is quick, but not that it is slow, except for the first reply.
+        """
+        if self._left is not None:
+            left_at, has_mask = self._left
+            away = time.monotonic() - left_at
+            if has_mask and self._pace:
+                away = min(away, self._pace)
+            self._pace += (away - self._pace) / 4
+            self._left = None
+
+    def _until_idle(self) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(WAIT_SECONDS, self._be_idle)
+
+    def _be_idle(self) -> None:
+        self._idle = True
+        self.wake()
 
     def _may_send(self) -> bool:
         return self._has_room() and not self._has_masks()
 
-    def _may_replace(self, *, late: bool) -> bool:
-        if not self._newest_only or not self._has_room():
-            return False
-        return self._has_masks() or (late and not self._asked)
+    def _may_replace(self) -> bool:
+        return self._newest_only and self._has_room() and (self._has_masks() or self._idle)
 
     def _has_room(self) -> bool:
-        unread = sum(frame.reply is not None for frame in self._open)
+        unread = sum(1 for _ in itertools.takewhile(lambda frame: frame.reply is not None, self._open))
         most = self._most_open
         if self._newest_only and self._pace * most > BEHIND_SECONDS:
             most = max(MOST_UNREAD, int(BEHIND_SECONDS / self._pace))

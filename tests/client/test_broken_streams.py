@@ -223,16 +223,33 @@ async def test_a_live_frame_that_waits_without_a_connection_gives_way_to_a_newer
     assert await recording.next(lambda: False) is frames[5]
 
 
-async def test_the_wait_of_a_live_frame_counts_from_when_it_was_read(patched: Patches) -> None:
-    """It may have waited behind another one before."""
-    live, frames = Backlog(newest_only=True), [to_sent(PICTURE, number) for number in range(3)]
-    patched(backlog, "WAIT_SECONDS", 0.01)
+async def test_in_an_outage_every_frame_of_a_camera_is_read_and_none_gets_old(patched: Patches) -> None:
+    """A source may keep what is not read, and deliver it when it is old."""
+    patched(backlog, "WAIT_SECONDS", PATIENCE / 10)
+    live, frames = Backlog(newest_only=True), [to_sent(PICTURE, number) for number in range(MOST_OPEN)]
+    await live.put(frames[0])
+    reading = asyncio.create_task(live.put(frames[1]))
+    await asyncio.sleep(0)
+    assert not reading.done()  # a short gap costs no frame
     async with asyncio.timeout(PATIENCE):
-        for each in frames[:2]:
+        await reading
+        for each in frames[2:]:
             await live.put(each)
-        patched(backlog, "WAIT_SECONDS", 10 * PATIENCE)  # for those that are read from now on
-        await live.put(frames[2])
-    assert await live.next(lambda: False) is frames[2]
+            assert live.taken()
+    assert await live.next(lambda: False) is frames[-1]
+
+
+async def test_a_connection_that_asks_keeps_a_frame_from_being_replaced(patched: Patches) -> None:
+    patched(backlog, "WAIT_SECONDS", 0)
+    live, frames = Backlog(newest_only=True), [to_sent(PICTURE, number) for number in range(MOST_OPEN)]
+    for _ in range(10):
+        await asyncio.sleep(0)  # no connection is there yet
+    asking = asyncio.create_task(live.next(lambda: False))
+    await asyncio.sleep(0)
+    for each in frames[:2]:
+        await live.put(each)
+    assert await asking is frames[0]
+    assert frames[0].reply is None
 
 
 async def test_a_caller_that_takes_few_replies_still_has_frames_sent(patched: Patches) -> None:
@@ -254,6 +271,35 @@ async def test_a_caller_that_takes_few_replies_still_has_frames_sent(patched: Pa
                 await asyncio.sleep(0)
     assert sending.result() is not frames[-1]
     reading.cancel()
+
+
+async def test_a_network_that_stands_still_does_not_keep_a_camera_from_being_read(patched: Patches) -> None:
+    """Frames that were replaced behind one without a reply are no replies that the caller could take."""
+    patched(backlog, "WAIT_SECONDS", 0)
+    live, frames = Backlog(newest_only=True), [to_sent(PICTURE, number) for number in range(MOST_OPEN)]
+    async with asyncio.timeout(PATIENCE):
+        await live.put(frames[0])
+        assert await live.next(lambda: False) is frames[0]  # sent, and never answered
+        for each in frames[1:]:
+            await live.put(each)
+    assert sum(frame.reply is not None for frame in frames) == MOST_OPEN - 2
+    assert live.taken() is None
+
+
+async def test_a_caller_that_was_slow_for_its_first_mask_only_counts_as_quick_again() -> None:
+    live, calling = Backlog(newest_only=True), asyncio.create_task(asyncio.Event().wait())
+    async with asyncio.timeout(PATIENCE):
+        for number in range(40):
+            await live.put(to_sent(PICTURE, number))
+            await live.next(lambda: False)
+            live.unanswered.popleft().replied("answered")
+            assert await live.take(calling)
+            await asyncio.sleep(0.1 if number == 0 else 0)
+        for number in range(2 * MOST_UNREAD):
+            await live.put(to_sent(PICTURE, 40 + number))
+            await live.next(lambda: False)
+    assert len(live.unanswered) == 2 * MOST_UNREAD
+    calling.cancel()
 
 
 @pytest.mark.parametrize(("seconds", "most"), [(0, MOST_UNREAD), (100 * PATIENCE, MOST_OPEN - 1)])
