@@ -1,7 +1,9 @@
 """How ``pranet segment`` uses the data path, and what a run that ends early leaves."""
 
+import csv
 import json
 import os
+import subprocess
 import threading
 import time
 from argparse import Namespace
@@ -20,8 +22,9 @@ from service.commands.segment.jobs import Drawing, Job
 from service.commands.segment.report import Report, Row
 from service.commands.segment.videos import Findings
 from tests.support.patching import Patches
-from tests.support.pictures import encoded, red_box
+from tests.support.pictures import ROOT, encoded, red_box
 from tests.support.predictors import RedPredictor
+from tests.support.processes import PROGRAM
 
 PICTURES = 12
 
@@ -127,9 +130,12 @@ BEGIN = {"--csv": "source,frame,polyps,area,presence,milliseconds,error\n", "--j
 
 def gone_on_with(flag: str, path: Path) -> Report:
     """Return a report in a file that is there already."""
-    targets = Targets((), Namespace(overwrite=False, skip_existing=True))
     places = path if flag == "--jsonl" else None, path if flag == "--csv" else None
-    return Report(*places, targets, lambda source, number: source == "again.png")
+    return Report(*places, skipping(), lambda source, number: source == "again.png")
+
+
+def skipping() -> Targets:
+    return Targets((), Namespace(overwrite=False, skip_existing=True))
 
 
 @pytest.mark.parametrize("flag", ROWS)
@@ -223,6 +229,46 @@ def test_a_picture_that_failed_has_one_row_after_it_was_segmented_again(folder: 
     found = [json.loads(line) for line in rows.read_text().splitlines()]
     assert len(found) == PICTURES
     assert {row["source"]: row["error"] for row in found} == {str(each): None for each in folder.iterdir()}
+
+
+def test_a_run_that_cannot_start_leaves_the_report_as_it_was(folder: Path, patched: Patches) -> None:
+    patched(session, "load_predictor", lambda settings: RedPredictor())
+    rows = folder.parent / "rows.jsonl"
+    (folder / "3.png").write_bytes(b"broken")
+    words = ["segment", str(folder), "-o", str(folder.parent / "out"), "--jsonl", str(rows), "--skip-existing"]
+    assert main(words) == 1
+    before = rows.read_text()
+    assert before.count('"error": null') == PICTURES - 1
+    no_weights = folder.parent / "no.safetensors"
+    program = subprocess.run([*PROGRAM, *words, "--weights", str(no_weights)], cwd=ROOT, capture_output=True, text=True)
+    assert program.returncode == 2
+    assert str(no_weights) in program.stderr
+    assert rows.read_text() == before
+
+
+def test_no_file_of_a_report_is_changed_if_one_of_them_is_refused(tmp_path: Path) -> None:
+    texts = {}
+    for flag, (row, _) in ROWS.items():
+        again = row.replace('"a\nb.png"', "again.png").replace("a.png", "again.png")
+        damaged = "damaged\n" * (flag == "--csv")
+        texts[tmp_path / flag] = f"{BEGIN[flag]}{again}\n{damaged}{row}\n"
+    for path, text in texts.items():
+        path.write_text(text)
+    with pytest.raises(TargetError, match="has no row in line 3"):
+        Report(
+            tmp_path / "--jsonl", tmp_path / "--csv", skipping(), lambda source, number: source == "again.png"
+        ).__enter__()
+    assert {path: path.read_text() for path in texts} == texts
+
+
+def test_a_name_with_a_carriage_return_is_a_part_of_its_row(tmp_path: Path) -> None:
+    path, names = tmp_path / "rows", ["a\rb.png", "a\r\nb.png", "c.png"]
+    for name in names:
+        with gone_on_with("--csv", path) as report:
+            report.add(Row(name))
+    with path.open(newline="") as file:
+        assert [row["source"] for row in csv.DictReader(file, strict=True)] == names
+    assert path.read_bytes().endswith(b"\nc.png,,,,,,\n")
 
 
 def test_a_picture_has_one_row_however_the_path_of_its_folder_is_written(

@@ -60,11 +60,14 @@ def run(arguments: argparse.Namespace) -> int:
         job = of.get(_place(source))
         return job is not None and job.segments(number, targets)
 
-    with Report(arguments.jsonl, arguments.csv, targets, segments) as report:
-        report.passed = len(found) - len(todo)
-        if todo:
-            wanted = Wanted(arguments.segmentation_type or "binary", arguments.omit_empty)
-            uvloop.run(segment_all(todo, options, wanted, settings, targets, report))
+    report = Report(arguments.jsonl, arguments.csv, targets, segments)
+    report.passed = len(found) - len(todo)
+    wanted = Wanted(arguments.segmentation_type or "binary", arguments.omit_empty)
+    if todo:
+        uvloop.run(segment_all(todo, options, wanted, settings, targets, report))
+    else:
+        with report:
+            pass  # it drops what a kill left of its last row, or gets its header
     print(f"pranet: {report.summary()}", file=sys.stderr)
     code = 1 if report.failed else 0
     exit_if_abandoned(code)

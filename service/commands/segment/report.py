@@ -63,14 +63,15 @@ class Report:
         self.pictures = self.with_polyp = self.failed = self.passed = 0
 
     def __enter__(self) -> Self:
+        staying = {path: self._staying(flag, path) for flag, path in self._places}  # before any file is changed
         with ExitStack() as stack:
             for flag, path in self._places:
-                file = self._opened(stack, flag, path)
+                file = self._opened(stack, flag, path, staying[path])
                 if flag == JSONL:
                     self._lines = file
                     continue
                 self._file = file
-                self._table = csv.writer(file, lineterminator="\n")
+                self._table = csv.writer(_UnixLines(file), lineterminator="\r\n")
                 if path == DASH or not path.exists() or self._new[flag] or not path.stat().st_size:
                     self._table.writerow(COLUMNS)
             self._open = stack.pop_all()
@@ -79,15 +80,22 @@ class Report:
     def __exit__(self, *exc_info: Any) -> None:
         self._open.__exit__(*exc_info)
 
-    def _opened(self, stack: ExitStack, flag: str, path: Path) -> TextIO:
+    def _staying(self, flag: str, path: Path) -> bytes | None:
+        with targets.writing(flag, path):
+            if path != DASH and path.is_file() and not self._new[flag]:  # a device or a pipe keeps no rows
+                return _staying(flag, path, self._segments)
+        return None
+
+    def _opened(self, stack: ExitStack, flag: str, path: Path, staying: bytes | None) -> TextIO:
         if path == DASH:
             return _standard_output()
         stack.enter_context(targets.writing(flag, path))
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and self._new[flag]:  # --overwrite
             path = stack.enter_context(files.replacing(path))
-        elif path.is_file():  # a device or a pipe keeps no rows
-            _go_on_with(flag, path, self._segments)
+        elif staying is not None and staying != path.read_bytes():
+            with files.replacing(path) as draft:
+                draft.write_bytes(staying)
         return stack.enter_context(path.open("a", encoding="utf-8", errors=ANY_NAME, newline="", buffering=1))
 
     def add(self, row: Row) -> None:
@@ -119,10 +127,18 @@ def _standard_output() -> TextIO:
     return sys.stdout
 
 
-def _go_on_with(flag: str, path: Path, segments: Segments) -> None:
-    """Drop the rows of what is segmented again, and what a kill left of the last row; the others stay as they are.
+class _UnixLines:
+    """Ends rows with a line feed alone. ``csv`` quotes a carriage return only where it ends rows with one itself."""
 
-    Nothing is changed before all of it was read.
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, row: str) -> None:
+        self._file.write(row.removesuffix("\r\n") + "\n")
+
+
+def _staying(flag: str, path: Path, segments: Segments) -> bytes:
+    """Return a file without the rows of what is segmented again, and without what a kill left of the last row.
 
     Raises:
         TargetError: the file is not one of this report, or a line is no row.
@@ -139,9 +155,7 @@ def _go_on_with(flag: str, path: Path, segments: Segments) -> None:
         kept += "\n" if kept and not kept.endswith("\n") else ""  # an editor left it out
     else:
         raise TargetError(f"{flag} {path} is no report of pranet segment; give another path")
-    if kept != text:
-        with files.replacing(path) as draft:
-            draft.write_bytes(kept.encode(errors=ANY_NAME))
+    return kept.encode(errors=ANY_NAME)
 
 
 def _kept(flag: str, path: Path, lines: list[str], segments: Segments) -> list[str]:

@@ -48,22 +48,27 @@ async def segment_all(
         DeviceError: the device is not available.
 
     """
-    async with running(settings, load_predictor(settings), hang_seconds=MOST_HANG_SECONDS) as service:
-        service.readiness.enter(Phase.SERVING)  # without a warm-up: a slow first frame does not matter here
-        places = asyncio.Semaphore(AT_ONCE_PER_BATCH * service.max_batch_size)
-        one_video, one_large = asyncio.Lock(), asyncio.Lock()
-        with tqdm(total=len(jobs), unit="file", disable=None) as bar:
+    predictor = load_predictor(settings)  # if it fails, the report keeps the rows of what was to be segmented again
+    with report, tqdm(total=len(jobs), unit="file", disable=None) as bar:
+        async with running(settings, predictor, hang_seconds=MOST_HANG_SECONDS) as service:
+            service.readiness.enter(Phase.SERVING)  # without a warm-up: a slow first frame does not matter here
             session = Session(service, options, wanted, targets, report, bar)
+            await _segment_at_once(session, jobs, AT_ONCE_PER_BATCH * service.max_batch_size)
 
-            async def one(job: AnyJob) -> None:
-                async with one_video if _is_video(job) else places:
-                    is_large = not _is_video(job) and await asyncio.to_thread(_bytes, job) > LARGE_BYTES
-                    async with one_large if is_large else contextlib.nullcontext():
-                        await session.segment(job)
 
-            async with FirstErrorTaskGroup() as tasks:
-                for job in jobs:
-                    tasks.create_task(one(job))
+async def _segment_at_once(session: "Session", jobs: Sequence[AnyJob], most: int) -> None:
+    places = asyncio.Semaphore(most)
+    one_video, one_large = asyncio.Lock(), asyncio.Lock()
+
+    async def one(job: AnyJob) -> None:
+        async with one_video if _is_video(job) else places:
+            is_large = not _is_video(job) and await asyncio.to_thread(_bytes, job) > LARGE_BYTES
+            async with one_large if is_large else contextlib.nullcontext():
+                await session.segment(job)
+
+    async with FirstErrorTaskGroup() as tasks:
+        for job in jobs:
+            tasks.create_task(one(job))
 
 
 def _bytes(job: AnyJob) -> int:
@@ -194,7 +199,7 @@ class Session:
         single = len(members) == 1
         if job.target == DASH and len(members) > 1:
             raise SourceError(f"has {len(members)} frames, and standard output takes one; give a folder as --out")
-        todo = [each for each in members if single or self._targets.wants(OUT, job.frame(each.index))]
+        todo = [each for each in members if job.segments(None if single else each.index, self._targets)]
         self._report.passed += len(members) - len(todo)
         folder = None if job.target == DASH else job.folder
         earlier = EarlierFrames(OUT, folder, self._options, self._targets)
