@@ -127,7 +127,7 @@ async def _body(answer: httpx.Response) -> bytes:
 
 def _check_size(content: bytes | bytearray) -> None:
     if len(content) > MOST_BYTES:
-        raise PictureError(f"the picture has more than {MOST_BYTES} bytes")
+        raise PictureError(f"the picture has more than {MOST_BYTES} bytes; import a smaller copy of it")
 
 
 def _inline(source: str) -> bytes:
@@ -138,6 +138,8 @@ def _inline(source: str) -> bytes:
         if kind.endswith(";base64") and comma:
             content = base64.b64decode(content, validate=True)
     except binascii.Error as error:
-        raise PictureError(f"the data: URI of the picture is damaged ({error})") from error
+        raise PictureError(
+            f"the data: URI of the picture is damaged ({error}); import the task again, or upload the picture"
+        ) from error
     _check_size(content)
     return content

@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import contextlib
 import math
+import os
 import signal
 import sys
 import threading
@@ -36,6 +37,7 @@ from service.frames import codec
 LINE_SECONDS = 1.0  # between two lines of statistics
 LATE_SECONDS = 0.25  # from a reply to its turn to be drawn, after which a dropped frame is left out
 ENDINGS = (KeyboardInterrupt, ClientError, SourceError)  # of a stream, after which its video is kept
+AGAIN_SECONDS = 1.0  # after a signal, from when on another one is meant as such
 SIGNALS = (signal.SIGTERM, signal.SIGHUP)  # as of an orchestrator, and of a terminal that closes
 
 Take = Callable[[Reply], None]
@@ -74,10 +76,10 @@ def run(arguments: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         takers = list(_takers(arguments, source, stack))
         config, access = stream_config(arguments), access_of(arguments)
-        received: list[signal.Signals] = []
+        signals = _Signals()
 
         async def session() -> StreamStatistics:
-            _end_by_signals(received)
+            signals.end_this_task()
             try:
                 return await follow(arguments.server, in_thread(_watched(frames)), config, takers, access, until)
             finally:
@@ -86,26 +88,44 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             statistics = uvloop.run(session())
         except asyncio.CancelledError:
-            for number in SIGNALS:  # a terminal sends two, and the video is not complete yet
-                signal.signal(number, signal.SIG_IGN)
-            raise KeyboardInterrupt(*received[:1]) from None
+            signals.outlive_the_loop()
+            raise KeyboardInterrupt(*signals.first) from None
     return 0 if statistics.in_order and not statistics.outcomes["failed"] else 1
 
 
-def _end_by_signals(received: list[signal.Signals]) -> None:
-    """Let signals end this task as Ctrl-C does, but not those that nohup holds back; append each to ``received``."""
-    if threading.current_thread() is not threading.main_thread():
-        return  # only that one gets signals
-    task, loop = asyncio.current_task(), asyncio.get_running_loop()
-    assert task is not None
+class _Signals:
+    """What signals do: the first one ends the stream as Ctrl-C does, and its video is completed.
 
-    def end(number: signal.Signals) -> None:
-        received.append(number)
-        task.cancel()
+    That may hang with its disk, so a later SIGTERM ends the process at once. Terminals and ``timeout`` send a second
+    signal with the first. Signals that nohup holds back do nothing.
+    """
 
-    for number in SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            loop.add_signal_handler(number, end, number)
+    def __init__(self) -> None:
+        self.first: tuple[signal.Signals, ...] = ()  # one, once it has come
+        self._again = 0.0  # from when on another one counts, time.monotonic(), seconds
+        self._taken = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+
+    def end_this_task(self) -> None:
+        """Let signals end the task that runs; only the main thread gets signals."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        assert task is not None
+        for number in self._taken:
+            loop.add_signal_handler(number, self._receive, number, task.cancel)
+
+    def outlive_the_loop(self) -> None:
+        """Go on handling signals while the video is completed."""
+        if threading.current_thread() is threading.main_thread():
+            for number in self._taken:
+                signal.signal(number, lambda number, _: self._receive(signal.Signals(number)))
+
+    def _receive(self, number: signal.Signals, end: Callable[[], object] = lambda: None) -> None:
+        if not self.first:
+            self.first, self._again = (number,), time.monotonic() + AGAIN_SECONDS
+            end()
+        elif number is signal.SIGTERM and time.monotonic() > self._again:
+            os._exit(128 + number)
 
 
 def _watched(frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
@@ -117,7 +137,8 @@ def _watched(frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
             yield shot
     finally:
         if damaged:
-            print(f"pranet: {damaged} frames came damaged: a part of their pixels is made up", file=sys.stderr)
+            came = f"{damaged} frame{'' if damaged == 1 else 's'} came damaged"
+            print(f"pranet: {came}: a part of their pixels is made up", file=sys.stderr)
 
 
 async def follow(
@@ -229,7 +250,9 @@ class _Drawing:
     def tell(self) -> None:
         """Say how many frames were left out because saving was too slow."""
         if self._left_out:
-            print(f"pranet: --out lacks {self._left_out} dropped frames, since saving was too slow", file=sys.stderr)
+            dropped = f"{self._left_out} dropped frame{'' if self._left_out == 1 else 's'}"
+            advice = "save to a faster disk, or send fewer frames with --fps"
+            print(f"pranet: --out lacks {dropped}, since saving was too slow; {advice}", file=sys.stderr)
 
 
 def _save_mask(reply: Reply, folder: Path) -> None:

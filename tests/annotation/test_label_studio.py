@@ -257,7 +257,7 @@ async def test_a_picture_that_is_too_large_is_not_kept(it: Running, storage: Sto
     storage.files["/large.png"] = large
     async with backend(it, storage) as asking:
         for source in ("/large.png", f"data:image/png;base64,{base64.b64encode(large).decode()}"):
-            assert "more than 67108864 bytes" in await error_of(asking, source)
+            assert "more than 67108864 bytes; import a smaller copy" in await error_of(asking, source)
 
 
 async def test_a_service_or_label_studio_that_is_not_there_is_said(storage: Storage) -> None:

@@ -56,7 +56,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--fps", type=number, help="frames to send a second (default: as the source's times say)")
     add("--seconds", type=number, help="stop after this many seconds (default: when the source ends)")
     add("--raw", action="store_true", help="send video frames as raw RGB24 instead of JPEG")
-    add("--out", type=Path, metavar="FILE.mp4", help="write all frames with the newest outlines of polyps")
+    add(
+        "--out",
+        type=Path,
+        metavar="FILE.mp4",
+        help="write the frames with the newest outlines of polyps, dropped ones as far as saving keeps up",
+    )
     add("--save-masks", type=Path, metavar="DIR", help="write the mask of every answered frame")
     add("--record", type=Path, metavar="DIR", help="keep frames, answers and timings, for pranet replay")
     targets.add_overwrite(parser)
