@@ -98,7 +98,8 @@ def _kind(request: Request, query: SegmentQuery, offered: Sequence[str]) -> str:
     if kind == DICOM_TYPE and query.output not in (None, "mask"):
         raise InvalidParameter(f"output={query.output} is not available as DICOM; leave it out, or accept another type")
     given = "omit_empty" if query.omit_empty else "segmentation_type" if query.segmentation_type else ""
-    may_become_dicom = offered == OF_ANY and preferred(accept_of(request), (DICOM_TYPE,))  # by the number of frames
+    by_frames = [preferred(accept_of(request), each) for each in (OF_ONE, OF_SEVERAL)]  # what their number leads to
+    may_become_dicom = offered == OF_ANY and DICOM_TYPE in by_frames
     if given and kind != DICOM_TYPE and not may_become_dicom:
         raise InvalidParameter(f"{given} applies to a DICOM Segmentation only; add Accept: {DICOM_TYPE}")
     return kind

@@ -1,5 +1,6 @@
 """DICOM objects: segmented as their pictures are, answered with masks or a Segmentation, and never told of."""
 
+import asyncio
 import base64
 import importlib.util
 import io
@@ -47,7 +48,7 @@ from tests.support.pictures import SAMPLES, dice, encoded, mask_of, red_box, rep
 from tests.support.predictors import WhiteMaps
 from tests.support.processes import Server
 from tests.support.servers.otlp import receiving
-from tests.support.serving import serving
+from tests.support.serving import PATIENCE, serving
 
 pytestmark = needs_dicom
 
@@ -203,6 +204,22 @@ async def test_what_is_not_made_of_an_object_is_refused() -> None:
             assert (await sent(it, dicom(PICTURES[:1]), query, **headers)).status_code == 422, query
         refused = await sent(it, encoded(PICTURES[0]), "?omit_empty=1", **{"content-type": "image/png"})
         assert (refused.status_code, "needs a DICOM object" in refused.json()["detail"]) == (422, True)
+
+
+@pytest.mark.parametrize("accept", [b"", b"Accept: */*\r\n"])
+async def test_an_option_that_no_number_of_frames_gives_a_meaning_is_refused_before_the_object_is_sent(
+    accept: bytes,
+) -> None:
+    head = b"POST /segment?omit_empty=1 HTTP/1.1\r\nHost: pranet\r\nContent-Type: application/dicom\r\n"
+    async with serving() as it, asyncio.timeout(PATIENCE):
+        reader, writer = await asyncio.open_connection("127.0.0.1", it.port)
+        try:
+            writer.write(head + accept + b"Content-Length: 1000000\r\n\r\n")
+            assert b" 422 " in await reader.readline()
+            assert b"add Accept: application/dicom" in await reader.readuntil(b"}")
+        finally:
+            writer.close()
+            await writer.wait_closed()
 
 
 async def test_a_damaged_frame_harms_only_itself_but_makes_no_segmentation() -> None:
