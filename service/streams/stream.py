@@ -127,13 +127,14 @@ class Stream:
         try:
             async with FirstErrorTaskGroup() as tasks:
                 receiving = tasks.create_task(self._receive(frames, tasks, unanswered))
-                watching = tasks.create_task(self._end_when_draining(receiving))
+                watching = tasks.create_task(self._end_when_draining(receiving, unanswered))
                 while (first := await unanswered.get()) is not None:
                     frame, processing = first
                     await processing
                     await self._answer(frame, send)
                     self._may_read.release()
                 watching.cancel()
+                receiving.cancel()  # while the service drains, it goes on
         except ServiceError:
             raise
         except Exception:
@@ -149,13 +150,15 @@ class Stream:
     ) -> None:
         try:
             async for frame in frames:
+                if self._ending:
+                    continue  # only to hear if the client leaves
                 self._accept(frame)
                 unanswered.put_nowait((frame, tasks.create_task(self._process(frame))))
                 await self._may_read.acquire()
         except ClientLeft:
             raise  # the remaining answers have no reader
         except ServiceError as error:
-            self._ending = error
+            self._ending = self._ending or error
         finally:
             unanswered.put_nowait(None)
 
@@ -254,11 +257,12 @@ class Stream:
         elif isinstance(frame.outcome, ServiceError):
             self._metrics.failed(frame.outcome)
 
-    async def _end_when_draining(self, receiving: asyncio.Task[None]) -> None:
+    async def _end_when_draining(self, receiving: asyncio.Task[None], unanswered: _Unanswered) -> None:
         await self._draining.wait()
         if receiving.done():
             return  # the client has sent its last frame
         self._ending = Draining(
             "the service is shutting down and has answered all accepted frames; use another instance"
         )
-        receiving.cancel()
+        self._may_read.release()  # also behind a full window
+        unanswered.put_nowait(None)

@@ -324,3 +324,19 @@ async def test_a_frame_that_shows_the_same_is_marked_here_too() -> None:
         heads = [unpacked(await socket.recv())[0] for _ in range(2)]
         assert [head["reused"] for head in heads] == [False, True]
         assert ["infer" in head["timings_ms"] for head in heads] == [True, False]
+
+
+async def test_a_client_that_leaves_while_the_service_drains_ends_its_stream() -> None:
+    async with held() as hold:
+        async with opened(hold.it) as socket:
+            await socket.send(EVERY)
+            await socket.send(packed(0))
+            await hold.predictor.has_begun()
+            hold.it.service.readiness.enter(Phase.DRAINING)
+            hold.it.service.streams.drain()
+            await socket.send(packed(1))  # is not accepted any more
+            socket.transport.abort()
+        await until(lambda: not hold.it.service.calls.unanswered)
+        assert hold.predictor.frames == 0  # it still computes
+        hold.open()
+        await hold.nothing_left()
