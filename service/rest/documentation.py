@@ -30,8 +30,8 @@ FOREIGN = "403"  # to a page of another site: it may send a GET, but nothing els
 # 8 by 8 black pixels, PNG
 PICTURE = "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAADElEQVR4nGNgoA4AAABIAAEuuDx+AAAAAElFTkSuQmCC"
 WEIGHTS = {
-    "model_id": "pranet-0103ec1e",
-    "weights_sha256": "0103ec1e" + 56 * "0",
+    "model_id": "pranet-d1826398",
+    "weights_sha256": "d1826398" + 56 * "0",
     "engine": "openvino",
     "device": "cpu",
     "precision": "fp32",
@@ -102,7 +102,7 @@ REQUEST_HEADERS = [
 ]
 ANSWER_HEADERS = {
     "X-Request-ID": ("The id of the request.", "e24af4d5733d44f4899ef46210fdbbe5"),
-    "X-Model": ("The weights that made the answer.", "pranet-0103ec1e"),
+    "X-Model": ("The weights that made the answer.", "pranet-d1826398"),
     "X-Presence": ("Probability of a polyp, and from where on it means one; of one picture.", "0.998;threshold=0.5"),
     "X-Quality": ("Problems of the picture, with output=json and probability.", "too_dark, blurred"),
     "Server-Timing": ("Milliseconds of each stage.", "decode;dur=2.4, infer;dur=80.0, total;dur=88.0"),

@@ -273,20 +273,21 @@ async def test_a_disk_with_an_error_does_not_change_the_exit_code(
     assert ("objects in the spool: unknown, its disk cannot be read" in capsys.readouterr().err) == (at != STOP)
 
 
-def test_a_fault_ends_the_process_although_a_thread_may_hang(
-    tmp_path: Path, patched: Patches, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_fault_ends_the_process_although_a_thread_may_hang(tmp_path: Path, patched: Patches) -> None:
     ends: list[int] = []
 
     async def fail(*_: object) -> int:
         raise ExceptionGroup("of tasks", [ValueError("that nobody thought of")])
 
-    monkeypatch.setattr(threading, "excepthook", threading.excepthook)  # the command replaces it
+    before = threading.excepthook
     patched(receive, "_receive", fail)
     patched(receive.logging, "shutdown", lambda: None)
     patched(receive.os, "_exit", ends.append)
     words = ["receive", "--spool", str(tmp_path), "--stow-url", "http://127.0.0.1:1/dicom-web"]
-    receive.run(parser_of(["receive"]).parse_args(words))
+    try:
+        receive.run(parser_of(["receive"]).parse_args(words))
+    finally:
+        threading.excepthook = before
     assert ends == [1]
 
 
