@@ -255,6 +255,23 @@ async def test_a_file_that_never_answers_does_not_hold_the_end_up(tmp_path: Path
                 assert await asyncio.to_thread(server.process.wait, PATIENCE) == 1
 
 
+@pytest.mark.slow
+async def test_a_browser_that_leaves_during_the_drain_does_not_break_it(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with log.open("w") as stderr, processes.fake_server("--drain-seconds", 60, stderr=stderr) as server:
+        async with clients(server) as (rest, _), asyncio.timeout(PATIENCE):
+            async with connect(f"{server.url.replace('http', 'ws')}/stream", proxy=None) as socket:
+                await socket.send("{}")
+                await socket.send(packed(0, HANGING))
+                while not await in_flight(rest):
+                    pass
+                server.process.send_signal(signal.SIGTERM)
+                await unready_at(rest)
+                socket.transport.abort()
+            assert await asyncio.to_thread(server.process.wait, PATIENCE) == 0
+    assert log.read_text() == ""
+
+
 async def segmented(stub: pb_grpc.SegmentationServiceStub) -> None:
     await stub.Segment(pb.SegmentRequest(image=HANGING))
 

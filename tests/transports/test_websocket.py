@@ -10,6 +10,7 @@ from PIL import Image
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
+from service import drain
 from service.http import server as http_server
 from service.http.websocket_protocol import LOOSE_FRAMES, WebSocketProtocol
 from service.options import StreamConfig
@@ -220,6 +221,21 @@ async def test_when_the_service_stops_a_browser_gets_its_answers_and_is_sent_awa
         code, texts = await last_words(socket)
         assert (code, texts[0]["type"]) == (1001, "urn:pranet:error:draining")
         await hold.nothing_left()
+
+
+async def test_a_browser_that_leaves_behind_a_full_window_while_the_service_drains_holds_nothing_up() -> None:
+    async with held() as hold:
+        async with opened(hold.it) as socket:
+            await socket.send(EVERY)
+            for number in range(hold.it.service.settings.stream_window + 1):
+                await socket.send(packed(number))
+            await until(lambda: hold.received == hold.it.service.settings.stream_window)
+            draining = asyncio.create_task(drain.drain(hold.it.service))
+            await until(lambda: hold.it.service.readiness.phase is Phase.DRAINING)
+        async with asyncio.timeout(PATIENCE):
+            assert await draining == 0
+        assert hold.predictor.frames == 0
+        assert hold.it.metric("pranet_rejected_total", {"reason": "client-left"}) == 1
 
 
 async def test_a_browser_that_comes_while_connections_are_closed_is_told_that_the_service_stops(
