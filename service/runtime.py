@@ -232,7 +232,7 @@ def _archives(
         places=group.archives,
         # Two batches, so that the device is never idle; at most half of the queue, so that other requests find room.
         at_once=max(1, min(2 * max_batch_size, _max_queue_size(settings, group) // 2)),
-        is_stuck=functools.partial(pool.is_stuck, Priority.ARCHIVE),
+        check_threads=pool.check_archives,
     )
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from service.archives.members import Member
-from service.errors import DeadlineExceeded, InternalError, NotReady, QueueFull, ServiceError
+from service.errors import DeadlineExceeded, InternalError, QueueFull, ServiceError
 from service.frames.frame import Frame, Options, Segmentation
 from service.frames.segmenter import Segmenter
 from service.processes.memory import Places
@@ -37,13 +37,13 @@ class Archives:
         *,
         places: Places,
         at_once: int,
-        is_stuck: Callable[[], bool],
+        check_threads: Callable[[], None],
     ) -> None:
         self._segmenter = segmenter
         self._readiness = readiness
         self._archives = places
         self._at_once = at_once
-        self._is_stuck = is_stuck
+        self._check_threads = check_threads  # raises ``NotReady`` if pictures hold all threads
         self._pictures = asyncio.Semaphore(at_once)  # of all archives; leaves room in the queue for others
 
     @property
@@ -60,8 +60,7 @@ class Archives:
             QueueFull: no place is free.
 
         """
-        if self._is_stuck():
-            raise NotReady("all threads of archives are busy with pictures that take too long; retry in a moment")
+        self._check_threads()
         if (number := self._archives.take()) is None:
             raise QueueFull(f"{self._archives.count} archives are in progress (MAX_ARCHIVES); retry later")
         try:

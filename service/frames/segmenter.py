@@ -17,7 +17,7 @@ from pranet_client.pictures import Picture
 from service.batching.admission import Admission
 from service.batching.batcher import Batcher, Infer
 from service.batching.queue import Priority
-from service.errors import DeadlineExceeded, InvalidParameter
+from service.errors import DeadlineExceeded, InvalidParameter, NotReady
 from service.frames.frame import Frame, Inference, Output, Segmentation, prepare, render
 from service.frames.side_outputs import SideOutputs
 from service.observability.metrics import Metrics
@@ -59,6 +59,16 @@ class CpuPool:
     def is_stuck(self, priority: Priority) -> bool:
         """Tell whether all threads of the priority are stuck."""
         return self.stuck(priority) >= self._sizes[priority]
+
+    def check_archives(self) -> None:
+        """Raise an error unless archives have a thread that is not stuck.
+
+        Raises:
+            NotReady: pictures of other archives hold all threads.
+
+        """
+        if self.is_stuck(Priority.ARCHIVE):
+            raise NotReady("all threads of archives are busy with pictures that take too long; retry in a moment")
 
     def is_responsive(self) -> bool:
         """Tell whether live video and single requests each have a thread that is not stuck; archives can wait."""
@@ -103,6 +113,7 @@ class Segmenter:
         """Segment one frame; cancelling the caller drops the work.
 
         Raises:
+            NotReady: all threads of archives are stuck, whose priority the frame has, and it does not wait for a place.
             QueueFull: the queue is full, and the frame does not wait for a place.
             InvalidParameter: ``output=maps`` is disabled.
             DeadlineExceeded: the frame's deadline passed.
@@ -118,6 +129,8 @@ class Segmenter:
             async with _within(frame.deadline):
                 if frame.options.output is Output.MAPS and self._side_outputs is None:
                     raise InvalidParameter("output=maps is disabled on this server (MAPS); request another output")
+                if frame.priority is Priority.ARCHIVE and not frame.waits_for_place:
+                    self._pool.check_archives()  # it would hold a place in the queue until its time is over
                 if frame.waits_for_place:
                     await self._admission.wait_for_place()
                 self._admission.take(frame)

@@ -1,11 +1,13 @@
 """Nobody waits for ever: not archives behind requests, nor requests behind live video, nor whoever is first in line."""
 
 import asyncio
+import base64
 import itertools
 import threading
 import time
 from collections.abc import Callable, Sequence
 
+import grpc
 import pytest
 
 from model.cores import usable_cores
@@ -16,10 +18,12 @@ from service.batching.queue import Entry, Priority
 from service.errors import QueueFull
 from service.frames import segmenter
 from service.frames.frame import Frame, Options
+from service.pb.inference import open_inference_pb2 as oip
+from service.pb.inference import open_inference_pb2_grpc as oip_grpc
 from tests.support.batching.items import Device, submit
 from tests.support.patching import Patches
 from tests.support.pictures import encoded, red_box
-from tests.support.serving import PATIENCE, serving, until
+from tests.support.serving import PATIENCE, Running, serving, until
 
 PICTURE = encoded(red_box(64, 48, (8, 8, 40, 40)))
 WAITING = -2  # the item that others pass; theirs are positive
@@ -123,6 +127,16 @@ async def test_a_frame_is_decoded_however_many_of_another_priority_wait_for_it(h
         await asyncio.gather(*others)
 
 
+async def infer_over_grpc(it: Running) -> oip.ModelInferResponse:
+    """Ask by the Open Inference Protocol, with the priority of archives."""
+    image = oip.ModelInferRequest.InferInputTensor(name="image", datatype="BYTES", shape=[1])
+    image.contents.bytes_contents.append(PICTURE)
+    request = oip.ModelInferRequest(model_name="pranet", inputs=[image])
+    request.parameters["priority"].int64_param = 3
+    answer: oip.ModelInferResponse = await oip_grpc.GRPCInferenceServiceStub(it.channel).ModelInfer(request)
+    return answer
+
+
 @pytest.mark.parametrize(
     ("held", "status"),
     [(Priority.ARCHIVE, 200), (Priority.LIVE, 503), (Priority.SINGLE, 503)],
@@ -148,6 +162,14 @@ async def test_the_service_outlives_pictures_of_archives_on_which_every_thread_h
             assert (await it.rest.post("/segment", content=PICTURE)).status_code == status
             refused = await it.rest.post("/segment/batch", files=[("file", PICTURE)])
             assert (refused.status_code, refused.json()["type"]) == (503, "urn:pranet:error:not-ready")
+            image = {"name": "image", "datatype": "BYTES", "shape": [1], "data": [base64.b64encode(PICTURE).decode()]}
+            low = {"inputs": [image], "parameters": {"priority": 3}}
+            taken = it.metric("pranet_queue_depth")
+            assert (await it.rest.post("/v2/models/pranet/infer", json=low)).status_code == 503
+            with pytest.raises(grpc.aio.AioRpcError) as over_grpc:
+                await infer_over_grpc(it)
+            assert over_grpc.value.code() is grpc.StatusCode.UNAVAILABLE
+            assert it.metric("pranet_queue_depth") == taken
         finally:
             permit.set()
         await asyncio.gather(*hanging)
