@@ -43,7 +43,7 @@ class Archives:
         self._readiness = readiness
         self._archives = places
         self._at_once = at_once
-        self._check_threads = check_threads  # raises ``NotReady`` if pictures hold all threads
+        self.check_threads = check_threads  # raises ``NotReady`` if pictures hold all threads
         self._pictures = asyncio.Semaphore(at_once)  # of all archives; leaves room in the queue for others
 
     @property
@@ -52,15 +52,18 @@ class Archives:
         return self._archives.taken
 
     @contextmanager
-    def place(self) -> Iterator[None]:
+    def place(self, *, may_be_single: bool = False) -> Iterator[None]:
         """Hold one of the places for archives, from before the archive is received until it is answered.
+
+        One that may turn out to be a single picture, which needs no thread of archives, has to ``check_threads`` later.
 
         Raises:
             NotReady: pictures of other archives hold all threads.
             QueueFull: no place is free.
 
         """
-        self._check_threads()
+        if not may_be_single:
+            self.check_threads()
         if (number := self._archives.take()) is None:
             raise QueueFull(f"{self._archives.count} archives are in progress (MAX_ARCHIVES); retry later")
         try:

@@ -48,6 +48,7 @@ async def respond(
     Raises:
         InvalidParameter: an option does not apply to the answer that is preferred.
         NotAcceptable: an object with this number of frames has no answer that is accepted.
+        NotReady: the object has several frames, and pictures of archives hold all their threads.
         QueueFull: the object is large or has several frames, and ``MAX_ARCHIVES`` archives are in progress.
         ServiceError: the object is refused.
 
@@ -62,7 +63,7 @@ async def respond(
         unknown = not declared.isdigit() or int(declared) > limits.max_image_bytes or bool(coding_of(request))
         large = data is None and unknown
         if large:
-            held.enter_context(service.archives.place())
+            held.enter_context(service.archives.place(may_be_single=True))
         if data is None:
             data = (await read_zip(request, limits.max_archive_bytes, call.deadline)).getvalue()
         read: Study = await asyncio.to_thread(study.read, data, limits.max_image_pixels)
@@ -70,7 +71,9 @@ async def respond(
         several = len(read.frames) > 1
         if several and query.output == "maps":
             raise InvalidParameter("output=maps needs an object with one frame; send such an object, or leave it out")
-        if several and not large:
+        if several and large:
+            service.archives.check_threads()
+        elif several:
             held.enter_context(service.archives.place())
         deadline = call.set_deadline(ARCHIVE_TIMEOUT_SECONDS) if several else call.deadline
         if kind != DICOM_TYPE:

@@ -7,8 +7,9 @@ import io
 import json
 import logging
 import struct
+import threading
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import httpx
@@ -27,7 +28,11 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from model.cores import usable_cores
+from service.batching.queue import Priority
 from service.dicom.jpeg_2000 import START as J2K_START
+from service.frames import segmenter
+from service.frames.frame import Frame, Options
 from service.frames.side_outputs import SideOutputs
 from tests.support.dicom_objects import (
     DICOM,
@@ -48,7 +53,7 @@ from tests.support.pictures import SAMPLES, dice, encoded, mask_of, red_box, rep
 from tests.support.predictors import WhiteMaps
 from tests.support.processes import Server
 from tests.support.servers.otlp import receiving
-from tests.support.serving import PATIENCE, serving
+from tests.support.serving import PATIENCE, serving, until
 
 pytestmark = needs_dicom
 
@@ -220,6 +225,31 @@ async def test_an_option_that_no_number_of_frames_gives_a_meaning_is_refused_bef
         finally:
             writer.close()
             await writer.wait_closed()
+
+
+async def test_an_object_of_unknown_length_needs_a_thread_of_archives_only_if_it_has_several_frames(
+    patched: Patches,
+) -> None:
+    async def piecewise(frames: int) -> AsyncIterator[bytes]:
+        yield written(dicom(PICTURES[:frames]))
+
+    permit = threading.Event()
+
+    def slowly() -> bytes:
+        permit.wait(PATIENCE)
+        return encoded(PICTURES[0])
+
+    patched(segmenter, "STUCK_SECONDS", 0.0)
+    async with serving() as it:
+        stuck = [Frame(source=slowly, options=Options(priority=Priority.ARCHIVE)) for _ in range(usable_cores())]
+        hanging = [asyncio.create_task(it.service.segmenter.segment(frame)) for frame in stuck[: len(stuck) // 2 or 1]]
+        try:
+            await until(lambda: it.metric("pranet_stuck_threads", {"priority": "archive"}) == len(hanging))
+            one, two = [await it.rest.post("/segment", content=piecewise(n), headers=DICOM) for n in (1, 2)]
+        finally:
+            permit.set()
+        await asyncio.gather(*hanging)
+    assert (one.status_code, two.status_code) == (200, 503)
 
 
 async def test_a_damaged_frame_harms_only_itself_but_makes_no_segmentation() -> None:
