@@ -31,7 +31,7 @@ from service.memory import limit_freed_memory, trim_later
 from service.oip import rpc as oip
 from service.processes.group import LOADING, Group
 from service.processes.supervisor import CANNOT_START, supervise
-from service.readiness import INFERENCE_DEAD, Phase
+from service.readiness import INFERENCE_DEAD, Phase, Readiness
 from service.rest import routes
 from service.rpc import server as rpc
 from service.runtime import Service, group_of, load_predictor, running, warm_up
@@ -120,17 +120,22 @@ async def _serve(settings: Settings, group: Group, alive: int | None) -> int:
     """Serve in this process; ``alive`` is a file that ends when the parent does, if there is one."""
     asyncio.get_running_loop().set_default_executor(Threads())
     stop, reload = asyncio.Event(), asyncio.Event()
-    reload_on_sighup(stop, reload)
+    readiness: Readiness | None = None
+
+    def starts() -> bool:
+        return readiness is None or readiness.phase is Phase.STARTING
+
+    reload_on_sighup(stop, reload, starts=starts)
     if alive is not None:
         stop_at_end_of(alive, stop)
     load = functools.partial(_loaded, settings, group)
     predictor = await asyncio.to_thread(load)
     async with running(settings, predictor, load=load, group=group) as service:
+        readiness = service.readiness
         if group.started:  # connections to this replacement would have to wait, while others can answer
             await _warmed_up(service, predictor)
         async with listening(service) as ports:
-            readiness = service.readiness
-            stop_on_signals(stop, watched=alive is not None, starts=lambda: readiness.phase is Phase.STARTING)
+            stop_on_signals(stop, watched=alive is not None, starts=starts)
             serving = _serve_and_reload(service, predictor, ports, reload)
             del predictor  # otherwise this reference would keep it in memory after a hot reload
             await until_first_ends(serving, stop.wait(), readiness.dead.wait())

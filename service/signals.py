@@ -40,12 +40,17 @@ def stop_on_signals(stop: asyncio.Event, *, watched: bool, starts: Callable[[], 
         loop.add_signal_handler(number, receive, number)
 
 
-def reload_on_sighup(stop: asyncio.Event, reload: asyncio.Event) -> None:
-    """Reload certificate and weights on SIGHUP; drain instead if SIGHUP came because the terminal was closed."""
+def reload_on_sighup(stop: asyncio.Event, reload: asyncio.Event, *, starts: Callable[[], bool]) -> None:
+    """Reload certificate and weights on SIGHUP; end instead if SIGHUP came because the terminal was closed.
+
+    It then drains, but exits at once while the service still ``starts``.
+    """
     had_terminal = os.isatty(0)
 
     def receive() -> None:
         if had_terminal and not os.isatty(0):
+            if starts():
+                os._exit(128 + signal.SIGHUP)
             log.info("the terminal was closed, draining")
             stop.set()
         else:

@@ -144,8 +144,7 @@ class Supervisor:
             os._exit(128 + number)
         else:
             log.info("%s received, draining", number.name)
-            if not self._group.started:
-                self.code = 128 + number
+            self._end_start(number)
             self._stop()
 
     def _reload_or_stop(self) -> None:
@@ -153,9 +152,15 @@ class Supervisor:
             return
         if self._had_terminal and not os.isatty(0):
             log.info("the terminal was closed, draining")
+            self._end_start(signal.SIGHUP)
             self._stop()
         else:
             self._pass_on(signal.SIGHUP)
+
+    def _end_start(self, number: signal.Signals) -> None:
+        """Note the exit code of a signal that comes before all processes have been ready."""
+        if not self._group.started:
+            self.code = 128 + number
 
     def _stop(self) -> None:
         self._stopping = True
@@ -181,7 +186,7 @@ class Supervisor:
                 return
             if (index := self._running.pop(process, None)) is not None:
                 code = os.waitstatus_to_exitcode(status)
-                if self._stopping and code in (-signal.SIGTERM, 128 + signal.SIGTERM):
+                if self._stopping and code in (-signal.SIGTERM, 128 + signal.SIGTERM, 128 + signal.SIGHUP):
                     code = 0  # it had not begun to serve
                 self._ended(index, process, code if code >= 0 else 128 - code)
 

@@ -160,6 +160,15 @@ def test_a_signal_before_all_processes_have_been_ready_is_the_exit_code(started:
         assert watching.code == code
 
 
+def test_a_terminal_that_closes_before_all_processes_have_been_ready_is_the_exit_code(patched: Patches) -> None:
+    patched(module.os, "isatty", lambda _: False)
+    with contextlib.closing(Group(2, streams=2, archives=2)) as group:
+        watching = Supervisor(group, 0.0)
+        watching._had_terminal = True
+        watching._receive(signal.SIGHUP)
+        assert watching.code == 128 + signal.SIGHUP
+
+
 def test_no_process_starts_once_all_have_been_told_to_end(group: Group) -> None:
     watching = Supervisor(group, 0.0)
     watching._began[0] = 0.0

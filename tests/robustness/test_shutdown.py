@@ -166,6 +166,18 @@ async def test_a_service_whose_terminal_is_gone_drains_and_ends() -> None:
         assert await asyncio.to_thread(server.process.wait, PATIENCE) == 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_service_whose_terminal_is_gone_during_the_start_ends_at_once(number: int, tmp_path: Path) -> None:
+    leader, follower = pty.openpty()
+    with processes.starting("--processes", number, weights=tmp_path / "weights", stdin=follower) as process:
+        os.close(follower)
+        os.close(leader)
+        for each in (process.pid, *processes.children_of(process)):  # as the kernel tells the whole group
+            os.kill(each, signal.SIGHUP)
+        assert process.wait(PATIENCE) == 128 + signal.SIGHUP
+
+
 @pytest.mark.parametrize("port", ["port", "grpc_port"])
 async def test_a_taken_port_is_refused_with_advice(port: str, capfd: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(StartError) as refused:

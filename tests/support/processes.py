@@ -95,13 +95,19 @@ async def clients(server: Server) -> AsyncIterator[tuple[httpx.AsyncClient, grpc
 
 @contextlib.contextmanager
 def starting(
-    *arguments: object, weights: Path, program: Sequence[object] = PROGRAM, command: Sequence[object] = ()
+    *arguments: object,
+    weights: Path,
+    program: Sequence[object] = PROGRAM,
+    command: Sequence[object] = (),
+    stdin: int | None = None,
 ) -> Iterator["subprocess.Popen[str]"]:
     """Start ``pranet serve`` or another command, which inside the block reads weights that never come."""
     os.mkfifo(weights)
     begin = command or ("serve", *USUAL)
     words = _command((*begin, "--device", "cpu", "--weights", weights, *arguments), program)
-    with subprocess.Popen(words, cwd=ROOT, env=_environment({}), text=True, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        words, cwd=ROOT, env=_environment({}), text=True, stdin=stdin, stderr=subprocess.PIPE
+    ) as process:
         try:
             with open(read_by_another(weights), "wb"):
                 yield process
