@@ -91,7 +91,6 @@ class Video:
             )
             stream = self._container.streams.video[0]
             stream.codec_context.options = limits
-            stream.codec_context.thread_count = 1  # the pool of threads has one for each core already
             self._frames = frames_of(self._container, stream)
         except Exception as error:  # FFmpeg's errors have many types
             raise UndecodableImage(

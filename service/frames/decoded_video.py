@@ -42,7 +42,7 @@ class Damage:
         self._cut.append(_time(packet, -math.inf))
 
     def lose(self, packet: Any) -> None:
-        """Note that a packet could not be decoded; threads tell of it later, so no earlier key frame is a new start."""
+        """Note that a packet could not be decoded; frames before it leave the decoder later, also a key frame."""
         self._made_up, self._lost = True, _time(packet, -math.inf)
 
     def shows_in(self, frame: Any) -> bool:
@@ -62,10 +62,10 @@ def _time(timed: Any, unknown: float) -> float:
 
 
 def frames_of(container: Any, stream: Any, lost: Callable[[], None] | None = None) -> Iterator[tuple[Any, bool]]:
-    """Yield the frames of a stream of PyAV, each with whether a part of it is made up.
+    """Yield the frames of a stream of PyAV, decoded in one thread, each with whether a part of it is made up.
 
     Args:
-        container: open.
+        container: open, and nothing of it decoded yet.
         stream: of the container.
         lost: is called for each packet that cannot be decoded; the next ones are decoded, as in a player.
 
@@ -75,6 +75,9 @@ def frames_of(container: Any, stream: Any, lost: Callable[[], None] | None = Non
     """
     from av.error import InvalidDataError
 
+    # Threads by frame delay video by a frame each, and tell of damage as much later: it would cost sound frames, the
+    # more the more cores there are, and those that are in the threads at the end. Threads by slice do not tell.
+    stream.codec_context.thread_count = 1
     damage, jpeg = Damage(), stream.codec_context.name == "mjpeg"
     for packet in container.demux(stream):
         if packet.is_corrupt or (jpeg and packet.size and END not in bytes(packet)[-TAIL:]):

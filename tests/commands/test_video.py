@@ -335,6 +335,27 @@ def test_a_damaged_video_is_segmented_to_its_end_but_for_pixels_that_a_decoder_m
     assert (damaged.suffix == ".mp4") == ("of its packets cannot be decoded" in told)
 
 
+@pytest.mark.parametrize("kind", ["mp4", "avi"])
+@pytest.mark.parametrize("lost", [1, 6, 12, 22])
+def test_a_lost_packet_costs_no_frame_of_other_key_frames_whatever_cores_there_are(
+    kind: str, lost: int, tmp_path: Path
+) -> None:
+    film, gop = tmp_path / f"in.{kind}", 8
+    videos.write(film, [red_box(160, 128, (number, 30, 100 + number, 90)) for number in range(3 * gop)], gop=gop)
+    with av.open(str(film)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    content, (begin, size) = bytearray(film.read_bytes()), packets[lost]
+    content[begin : begin + size] = bytes(size)
+    film.write_bytes(content)
+    sound: list[int] = []
+    with contextlib.suppress(SourceError):  # at the end
+        for shot in open_source(str(film), raw=True).pictures:
+            assert shot.seconds is not None
+            sound += [] if shot.damaged else [round(25 * shot.seconds)]
+    hit = set(range(3 * gop)) - set(sound)
+    assert {number // gop for number in hit} == {lost // gop}
+
+
 @pytest.mark.parametrize("damaged", [("ts", 1000)], indirect=True)
 async def test_a_stream_goes_on_behind_damage_and_says_how_many_frames_it_hit(
     damaged: Path, capsys: pytest.CaptureFixture[str]

@@ -128,10 +128,7 @@ class Live:
         if not container.streams.video:
             container.close()
             raise SourceError(f"{self._shown} sends no video")
-        stream = container.streams.video[0]
-        # Threading by frame delays video by one frame per thread; threads by slice do not tell of damage.
-        stream.codec_context.thread_count = 1
-        return container, stream
+        return container, container.streams.video[0]
 
     def _error(self, error: Exception, began: float) -> SourceError:
         """Say what happened; FFmpeg calls silence an exit or invalid data, depending on where it waited."""

@@ -147,7 +147,6 @@ def _file(name: str, raw: bool) -> Source:
         raise SourceError(f"{name} holds no video; give a file with a picture track") from error
     except (av.FFmpegError, OSError) as error:
         raise SourceError(f"{name} cannot be read as video: {reason(error)}") from error
-    stream.thread_type = "AUTO"
     fps = float(stream.average_rate or DEFAULT_FPS)
     count = stream.frames or (round(float(stream.duration * stream.time_base) * fps) if stream.duration else None)
     pictures, pixel_aspect = _frames(name, container, stream, raw, fps), stream.sample_aspect_ratio
