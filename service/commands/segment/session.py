@@ -5,6 +5,7 @@ import contextlib
 import math
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -158,16 +159,13 @@ class Session:
         else:
             overlay, masks, flag = None, job.folder, OUT
         earlier, findings = EarlierFrames(flag, masks, self._options, self._targets), Findings()
-
-        def wants(number: int) -> bool:
-            return job.segments(number, self._targets)
-
         try:
             opened = await asyncio.to_thread(open_source, str(job.source), raw=True)
             expected = opened.count or 1
             self._bar.total = (self._bar.total or 0) + expected - 1
             with Results(masks, overlay, opened, self._options, flag, self._targets) as results:
                 options = asked(self._options, masks)
+                wants = partial(job.segments, targets=self._targets)
                 await segment_video(self._service, opened, results, options, done, findings, wants)
         except SourceError as error:
             self._bar.update()
