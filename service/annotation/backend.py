@@ -90,7 +90,8 @@ class Backend:
             try:
                 source = task["data"].get(control.field)
                 if not isinstance(source, str):
-                    raise PictureError(f"the task has no picture: its data has no text {control.field!r}")
+                    advice = "import the task again with the address of its picture there"
+                    raise PictureError(f"the task has no picture: its data has no text {control.field!r}; {advice}")
                 answer = await self._client.segment(await self._pictures.fetch(source, int(task["id"])))
                 return await asyncio.to_thread(prediction, answer, control)
             except (PictureError, ClientError) as error:

@@ -30,7 +30,9 @@ def control_of(configuration: str) -> Control:
     try:
         root = ElementTree.fromstring(configuration)
     except ElementTree.ParseError as error:
-        raise ConfigError(f"the labelling configuration is not XML ({error})") from error
+        raise ConfigError(
+            f"the labelling configuration is not XML ({error}); correct it in the settings of the project"
+        ) from error
     images = {each.get("name", ""): each.get("value", "") for each in root.iter("Image")}
     for tag in TAGS:
         for element in root.iter(tag):

@@ -55,14 +55,15 @@ class Pictures:
                 return await _body(answer)
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
-            raise PictureError(f"Label Studio at {self._home} did not answer ({reason})") from error
+            advice = "check that it runs, and --label-studio-url"
+            raise PictureError(f"Label Studio at {self._home} did not answer ({reason}); {advice}") from error
 
     def _address(self, source: str, task: int) -> httpx.URL:
         """Return the address of a picture at Label Studio."""
         try:
             given = httpx.URL(source)
         except httpx.InvalidURL as error:
-            raise PictureError(f"the address of the picture is not valid ({error})") from error
+            raise PictureError(f"the address of the picture is not valid ({error}); correct it in the task") from error
         if given.scheme in STORAGES:
             coded = base64.urlsafe_b64encode(source.encode()).decode()
             return self._home.join(f"tasks/{task}/resolve/").copy_with(params={"fileuri": coded})

@@ -173,7 +173,14 @@ async def test_a_bad_picture_has_an_error_and_the_others_their_predictions(
     assert "undecodable-image" in broken["error"]
     assert len(good["result"]) == 1
     assert "answered 404" in missing["error"]
-    assert none["error"] == number["error"] == "the task has no picture: its data has no text 'picture'"
+    assert (
+        none["error"]
+        == number["error"]
+        == (
+            "the task has no picture: its data has no text 'picture'; "
+            "import the task again with the address of its picture there"
+        )
+    )
     assert "task 1 has no prediction: undecodable-image" in caplog.text
     assert "broken.png" not in caplog.text  # names of files may name patients
 
@@ -230,7 +237,7 @@ async def test_a_data_uri_needs_no_request(it: Running, storage: Storage) -> Non
     uri = f"data:image/png;base64,{base64.b64encode(FILE).decode()}"
     async with backend(it, storage) as asking:
         (entry,) = await predict(asking, uri)
-        assert "damaged" in await error_of(asking, "data:image/png;base64,%%%")
+        assert "upload the picture" in await error_of(asking, "data:image/png;base64,%%%")
     assert len(entry["result"]) == 1
     assert storage.asked == []
 
@@ -269,7 +276,7 @@ async def test_a_service_or_label_studio_that_is_not_there_is_said(storage: Stor
         assert (answer.status_code, "unreachable" in answer.text) == (503, True)
         storage.url = "http://127.0.0.1:1"
     async with backend(it, storage) as asking:
-        assert "did not answer" in await error_of(asking, "/data/upload/1/a.png")
+        assert "check that it runs, and --label-studio-url" in await error_of(asking, "/data/upload/1/a.png")
 
 
 async def test_what_is_done_when_the_time_is_up_is_answered(storage: Storage) -> None:
