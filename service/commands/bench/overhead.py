@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import math
 import os
+import random
 import socket
 import statistics
 import subprocess
@@ -33,6 +34,7 @@ from service.commands.bench.overhead_loads import LOADS, ONE_BY_ONE, Addresses, 
 ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = Path(__file__).with_name("free_engine.py")
 START_SECONDS, STOP_SECONDS = 60.0, 20.0
+SERVER_PORTS = range(20_000, 32_768)  # below those that Linux gives to clients (ip_local_port_range)
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ async def serving(checkout: Path, cores: int, processes: int, connections: int) 
         BenchError: the server ended, or was not ready in time.
 
     """
-    port, grpc_port = _free_port(), _free_port()
+    port, grpc_port = _free_ports(2)
     flags = ["--port", port, "--grpc-port", grpc_port, "--log-level", "error", "--max-queue-size", 256]
     if processes > 1:  # earlier checkouts do not know the flag
         flags += ["--processes", processes]
@@ -172,10 +174,16 @@ def _cpu_seconds(stat: Path) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _free_ports(number: int) -> list[int]:
+    """Return ports for a server that opens them later; the kernel gives none of them to a client until then."""
+    free: list[int] = []
+    for port in random.sample(SERVER_PORTS, len(SERVER_PORTS)):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            free.append(port)
+        if len(free) == number:
+            break
+    return free
 
 
 async def _until_ready(running: Running) -> None:
