@@ -93,7 +93,7 @@ class Report:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and self._new[flag]:  # --overwrite
             path = stack.enter_context(files.replacing(path))
-        elif staying is not None and staying != path.read_bytes():
+        elif staying is not None:
             with files.replacing(path) as draft:
                 draft.write_bytes(staying)
         return stack.enter_context(path.open("a", encoding="utf-8", errors=ANY_NAME, newline="", buffering=1))
@@ -137,8 +137,8 @@ class _UnixLines:
         self._file.write(row.removesuffix("\r\n") + "\n")
 
 
-def _staying(flag: str, path: Path, segments: Segments) -> bytes:
-    """Return a file without the rows of what is segmented again, and without what a kill left of the last row.
+def _staying(flag: str, path: Path, segments: Segments) -> bytes | None:
+    """Return a file without the rows of what is segmented again, and without what a kill left; None if all stays.
 
     Raises:
         TargetError: the file is not one of this report, or a line is no row.
@@ -155,7 +155,7 @@ def _staying(flag: str, path: Path, segments: Segments) -> bytes:
         kept += "\n" if kept and not kept.endswith("\n") else ""  # an editor left it out
     else:
         raise TargetError(f"{flag} {path} is no report of pranet segment; give another path")
-    return kept.encode(errors=ANY_NAME)
+    return None if kept == text else kept.encode(errors=ANY_NAME)
 
 
 def _kept(flag: str, path: Path, lines: list[str], segments: Segments) -> list[str]:
