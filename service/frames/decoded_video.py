@@ -25,6 +25,24 @@ def any_tags(av: Any) -> dict[str, Any]:
     return {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 
 
+def film(container: Any) -> Any:
+    """Return the stream of an open container of PyAV that players show.
+
+    Cover art is a stream of video, too, with one frame. In Windows Media, and in MP4 where its box comes before the
+    tracks, it is the first one.
+
+    Raises:
+        LookupError: the container holds no video.
+
+    """
+    from av.stream import Disposition
+
+    stream = container.streams.best("video")
+    if stream is None or stream.disposition & Disposition.attached_pic:
+        raise LookupError("no video")
+    return stream
+
+
 class Damage:
     """Tells which decoded frames of PyAV show pixels that FFmpeg made up.
 

@@ -37,7 +37,7 @@ from service.frames.decoded_video import Damage
 from service.frames.shapes import OUTLINE_COLOUR
 from tests.support import videos
 from tests.support.patching import Patches
-from tests.support.pictures import ROOT, red_box
+from tests.support.pictures import ROOT, SAMPLES, red_box
 from tests.support.predictors import RedPredictor
 from tests.support.processes import PROGRAM
 from tests.support.serving import serving
@@ -463,6 +463,19 @@ def test_a_recording_of_a_camera_is_replayed_by_its_capture_times() -> None:
     assert recording.presented(line) == 7.0
     assert recording.presented(line | {"presented": 0.5}) == 0.5
     assert recording.presented({"frame_id": 0, "captured": 7.0}) == 7.0  # of an earlier version
+
+
+def test_a_cover_before_the_tracks_of_a_video_is_not_taken_for_it(tmp_path: Path) -> None:
+    path = videos.covered(videos.write(tmp_path / "covered.mp4", [QUARTERS] * 3), SAMPLES[0].read_bytes())
+    shown = pictures(path)
+    assert len(shown) == 3
+    assert all(near(each, np.asarray(QUARTERS)) for each in shown)
+
+
+def test_a_file_with_nothing_but_a_cover_holds_no_video(tmp_path: Path) -> None:
+    path = videos.write(tmp_path / "cover.mp4", [QUARTERS])
+    with pytest.raises(SourceError, match="holds no video"):
+        open_source(str(videos.covered(path, SAMPLES[0].read_bytes(), tracks=False)))
 
 
 def test_a_video_may_have_tags_in_any_encoding_and_a_colon_in_its_name(

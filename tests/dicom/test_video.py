@@ -22,7 +22,7 @@ from pydicom.uid import HEVCMP51, MPEG2MPML, MPEG4HP41, UID
 from service.commands.main import main
 from service.commands.segment import session
 from service.errors import ServiceError
-from tests.support import processes
+from tests.support import processes, videos
 from tests.support.dicom_objects import BOXES, DICOM, HAS_DICOM, NO_DICOM, dicom, segmentation, sent, valid, written
 from tests.support.patching import Patches
 from tests.support.pictures import SAMPLES, dice, mask_of, red_box
@@ -80,6 +80,18 @@ async def test_each_frame_of_a_video_is_answered_with_its_mask(coding: str) -> N
     assert answer.status_code == 200, answer.text
     lines = [json.loads(line) for line in answer.text.splitlines()]
     assert [(line["name"], line["status"]) for line in lines] == [("1", 200), ("2", 200), ("3", 200)]
+    for line, mask in zip(lines, MASKS, strict=True):
+        assert dice(mask_of(base64.b64decode(line["png"])), mask) > 0.95
+
+
+async def test_a_cover_before_the_tracks_of_a_video_is_not_segmented(tmp_path: Path) -> None:
+    file = tmp_path / "covered.mp4"
+    file.write_bytes(stream(PICTURES, "mp4"))
+    content = videos.covered(file, SAMPLES[0].read_bytes()).read_bytes()
+    async with serving() as it:
+        answer = await sent(it, video(content), "?output=mask", **NDJSON)
+    lines = [json.loads(line) for line in answer.text.splitlines()]
+    assert [line["status"] for line in lines] == [200] * len(PICTURES)
     for line, mask in zip(lines, MASKS, strict=True):
         assert dice(mask_of(base64.b64decode(line["png"])), mask) > 0.95
 

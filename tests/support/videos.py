@@ -67,6 +67,29 @@ def turn(path: Path, a: int, b: int, c: int, d: int) -> Path:
     return path
 
 
+def covered(path: Path, picture: bytes, *, tracks: bool = True) -> Path:
+    """Put a JPEG into an MP4 as its cover art, before the tracks, as the standard allows.
+
+    Args:
+        path: an MP4 whose index lies behind the pictures.
+        picture: JPEG.
+        tracks: keep the tracks.
+
+    """
+    data = path.read_bytes()
+    start = data.index(b"moov") - 4
+    art = _box(b"data", struct.pack(">II", 13, 0), picture)  # 13: JPEG
+    handler = _box(b"hdlr", bytes(8), b"mdirappl", bytes(9))
+    user = _box(b"udta", _box(b"meta", bytes(4), handler, _box(b"ilst", _box(b"covr", art))))
+    first = start + 8 + int.from_bytes(data[start + 8 : start + 12])  # behind mvhd
+    path.write_bytes(data[:start] + _box(b"moov", data[start + 8 : first], user, data[first:] if tracks else b""))
+    return path
+
+
+def _box(kind: bytes, *content: bytes) -> bytes:
+    return struct.pack(">I", 8 + sum(map(len, content))) + kind + b"".join(content)
+
+
 def read(path: Path) -> tuple[list[Pixels], list[float], Any]:
     """Return frames as RGB by their tags, presentation times in seconds, and the video stream's facts."""
     with av.open(str(path)) as container:

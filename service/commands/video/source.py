@@ -17,7 +17,7 @@ from service.commands.video.decoding import TimedPicture, decoded
 from service.commands.video.demo import sweep
 from service.commands.video.live import Live
 from service.commands.video.pyav import load_av, reason
-from service.frames.decoded_video import any_tags
+from service.frames.decoded_video import any_tags, film
 
 DEMO = "demo:"
 CAMERAS = "/dev/video"  # other folders there, such as /dev/shm, hold files
@@ -142,11 +142,11 @@ def _file(name: str, raw: bool) -> Source:
     av = load_av()
     try:
         container = av.open(os.path.abspath(name), **any_tags(av))  # 10:30.mp4 alone would name a protocol
-        stream = container.streams.video[0]
-    except IndexError as error:
-        raise SourceError(f"{name} holds no video; give a file with a picture track") from error
+        stream = film(container)
     except (av.FFmpegError, OSError) as error:
         raise SourceError(f"{name} cannot be read as video: {reason(error)}") from error
+    except LookupError as error:
+        raise SourceError(f"{name} holds no video; give a file with a picture track") from error
     fps = float(stream.average_rate or DEFAULT_FPS)
     count = stream.frames or (round(float(stream.duration * stream.time_base) * fps) if stream.duration else None)
     pictures, pixel_aspect = _frames(name, container, stream, raw, fps), stream.sample_aspect_ratio
