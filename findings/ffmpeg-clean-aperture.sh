@@ -8,9 +8,9 @@
 #          frame. So the size agrees with PyAV's, and each pixel lies elsewhere. Neither of the two warns.
 # Versions: imageio-ffmpeg 0.8.1 (FFmpeg 9.0.2), imageio 2.38.1, moviepy 2.2.1, deffcode 0.2.8, av 18.1.0,
 #          opencv-python-headless 5.0.0.93, decord2 3.4.0, numpy 2.4.6
-# Matters: QuickTime marks the edges of PAL and NTSC in this way. Masks of such a recording do not lie on the frames that
-#          another of these programs shows, and training pairs of both do not fit. The service reads whole frames, as
-#          docs/command-line.md says.
+# Matters: QuickTime files of PAL and NTSC mark their edges in this way (Apple's TN2162). Masks of such a recording do not
+#          lie on the frames that another of these programs shows, and training pairs of both do not fit. The service
+#          reads whole frames, as docs/command-line.md says.
 #
 # Exit code 0: as described. 1: something changed.
 set -euo pipefail

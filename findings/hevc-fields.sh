@@ -3,9 +3,10 @@
 #
 # Guess:   a reader gives frames of interlaced HEVC as it does of interlaced MPEG-2 and H.264: both fields in one picture,
 #          of the full height, 25 a second for 576i and 1080i.
-# Truth:   HEVC codes each field as a picture, and only SEI says that two make a frame. FFmpeg does not join them: all
-#          three give pictures of half the height, 50 a second, twice as many as frames, and the file's header has half
-#          the height, too. PyAV marks each as interlaced; the other two say nothing.
+# Truth:   HEVC has no coding for two fields in one frame as H.264 has: encoders code each field as a picture, and only
+#          SEI says that two of them belong together. FFmpeg does not join them: all three give pictures of half the
+#          height, 50 a second, twice as many as frames, and the file's header has half the height, too. PyAV marks each
+#          as interlaced; the other two say nothing.
 # Versions: av 18.1.0, decord2 3.4.0, imageio 2.38.1, imageio-ffmpeg 0.8.1 (FFmpeg 9.0.2), numpy 2.4.6
 # Matters: masks of such a recording have half the height of its frames, and number n is not that of frame n. A DICOM
 #          video whose object counts frames does not fit its own stream. The service gives a mask for each field;
