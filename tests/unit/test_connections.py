@@ -4,6 +4,7 @@ import asyncio
 import socket
 from typing import Any
 
+import pytest
 import uvloop
 
 from service.clients.connections import Connection, connection_of
@@ -38,34 +39,19 @@ def test_a_connection_that_its_client_has_closed_is_unknown_in_the_loop_that_ser
     uvloop.run(closed())
 
 
-def connection(taken: int, left: int, held: int = 0) -> dict[object, Connection]:
-    return {"client": Connection("client", taken, left, held, had_work=True, abort=lambda: None)}
+LOOKS = {  # taken, left and held, until all is read
+    "what is written after the answers is not waited for": [(0, 100, 0), (100, 100, 0)],
+    "what the server still holds is part of the answers": [(0, 100, 900), (900, 100, 0), (1000, 0, 0)],
+    "a kernel that does not tell what was taken tells when all was": [(0, 100, 0), (0, 10, 0), (0, 0, 0)],
+}
 
 
-def test_what_is_written_after_the_answers_is_not_waited_for() -> None:
-    readers = Readers()
-    readers.expect(connection(0, 100)["client"])
-    readers.look(connection(0, 100))
-    assert readers
-    readers.look(connection(100, 100))
-    assert not readers
-
-
-def test_what_the_server_still_holds_is_part_of_the_answers() -> None:
-    readers = Readers()
-    readers.expect(connection(0, 100, held=900)["client"])
-    readers.look(connection(0, 100, held=900))
-    readers.look(connection(900, 100))
-    assert readers
-    readers.look(connection(1000, 0))
-    assert not readers
-
-
-def test_a_kernel_that_does_not_tell_what_was_taken_tells_when_all_was() -> None:
-    readers = Readers()
-    readers.expect(connection(0, 100)["client"])
-    readers.look(connection(0, 100))
-    readers.look(connection(0, 10))
-    assert readers
-    readers.look(connection(0, 0))
-    assert not readers
+@pytest.mark.parametrize("looks", LOOKS.values(), ids=LOOKS)
+def test_a_client_is_waited_for_until_it_has_read_its_answers(looks: list[tuple[int, int, int]]) -> None:
+    readers, waits = Readers(), []
+    seen = [Connection("client", *each, had_work=True, abort=lambda: None) for each in looks]
+    readers.expect(seen[0])
+    for each in seen:
+        readers.look({"client": each})
+        waits.append(bool(readers))
+    assert waits == [True] * (len(looks) - 1) + [False]
