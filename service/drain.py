@@ -69,7 +69,7 @@ class _Left:
                 self._has_ended(task)
                 continue
             if (connection := connections.get(call.connection)) is not None:
-                call.awaited = call.awaited.after_reading(connection.taken)
+                call.awaited = call.awaited.after_reading(connection.taken, connection.aside)
             if call.awaited.is_stalled_since(self._began):
                 self._end(task, call.awaited.what)
         busy: set[Hashable] = {call.connection for call in self._calls.values()}

@@ -13,15 +13,18 @@ from PIL import Image
 
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from service import drain, runtime
+from service.clients import awaited
 from service.clients.awaited import READER, REQUEST
 from service.clients.connections import Connection
 from service.readiness import Phase
+from service.rpc.server import CLIENT_PING_SECONDS
 from tests.support.patching import Patches
 from tests.support.pictures import encoded
 from tests.support.serving import PATIENCE, Running, connected, counted, serving, until
 from tests.support.slow_clients.reading import asked, stream_over_grpc, stream_over_websocket
-from tests.support.slow_clients.sending import SIDE, archive, trickle
+from tests.support.slow_clients.sending import SIDE, archive, frames_without_end, trickle
 
+PING_SECONDS = 1.2 * CLIENT_PING_SECONDS  # as often as a client may
 DOT = encoded(Image.new("RGB", (1, 1)))
 
 
@@ -88,6 +91,34 @@ async def test_a_drain_waits_for_work_but_not_for_who_keeps_it_waiting(
         assert counted(it)[0] == {(transport, code): 1}
     (told,) = [each.getMessage() for each in caplog.records if "cut off" in each.getMessage()]
     assert told.endswith(f"whose clients {undone}: 1; the service did not hold them up")
+
+
+@contextlib.asynccontextmanager
+async def pinging(it: Running) -> AsyncIterator[None]:
+    options = {"keepalive_time_ms": round(PING_SECONDS * 1e3), "http2.max_pings_without_data": 0}
+    async with stream_over_grpc(it, *((f"grpc.{name}", value) for name, value in options.items())):
+        yield
+
+
+@contextlib.asynccontextmanager
+async def sending_on(it: Running) -> AsyncIterator[None]:
+    async with stream_over_grpc(it, sending=frames_without_end):
+        yield
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("active", [pinging, sending_on])
+async def test_a_drain_gives_up_a_client_that_reads_nothing_although_its_connection_stands_not_still(
+    active: Callable[[Running], AbstractAsyncContextManager[None]], patched: Patches, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It takes what HTTP/2 sends past the answer that it does not read."""
+    patched(awaited, "STALLED_SECONDS", 4 * PING_SECONDS)
+    patched(drain, "LOOK_SECONDS", PING_SECONDS / 2)
+    patched(runtime, "UNREAD_SECONDS", 10 * PATIENCE)
+    async with asyncio.timeout(2 * PATIENCE), serving(drain_seconds=PATIENCE) as it, active(it):
+        await until(lambda: has_stalled(it))
+        assert await drain.drain(it.service) == 0
+    assert f"whose clients {READER}: 1;" in caplog.text
 
 
 @pytest.mark.usefixtures("impatient")

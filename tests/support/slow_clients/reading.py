@@ -120,11 +120,13 @@ async def answer_over_grpc(it: Running) -> AsyncIterator[ReadSlowly]:
 
 
 @asynccontextmanager
-async def stream_over_grpc(it: Running, *options: tuple[str, int]) -> AsyncIterator[Any]:
+async def stream_over_grpc(
+    it: Running, *options: tuple[str, int], sending: Callable[[Any], Coroutine[Any, Any, None]] = frames_over_grpc
+) -> AsyncIterator[Any]:
     """Open a stream whose answers are not read: not even the first, which is larger than what is taken up unread."""
     async with grpc.aio.insecure_channel(f"127.0.0.1:{it.grpc_port}", (*NARROW, *options)) as channel:
         call = pb_grpc.SegmentationServiceStub(channel).SegmentStream()
-        async with meanwhile(frames_over_grpc(call)):
+        async with meanwhile(sending(call)):
             yield call
             call.cancel()
 

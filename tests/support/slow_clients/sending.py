@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
 from collections.abc import AsyncIterator, Coroutine
 from struct import pack
@@ -82,6 +83,15 @@ async def frames_over_grpc(call: Any) -> None:
     await call.write(pb.StreamRequest(config=pb.StreamConfig(policy=pb.POLICY_EVERY, mask_format=pb.MASK_FORMAT_BITS)))
     for number in range(FRAMES):
         await call.write(pb.StreamRequest(frame=pb.StreamFrame(frame_id=number, image=LARGE)))
+
+
+async def frames_without_end(call: Any) -> None:
+    """Send frames over ``SegmentStream`` as a camera would."""
+    picture = noise(SIDE // 4)
+    await call.write(pb.StreamRequest(config=pb.StreamConfig()))
+    for number in itertools.count():
+        await call.write(pb.StreamRequest(frame=pb.StreamFrame(frame_id=number, image=picture)))
+        await asyncio.sleep(SHORT_SECONDS / 20)
 
 
 async def inferences(call: Any) -> None:
