@@ -3,12 +3,18 @@
 import asyncio
 import socket
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import uvloop
 
+from service.calls import Calls
+from service.clients import awaited
+from service.clients.awaited import READER
 from service.clients.connections import Connection, connection_of
 from service.clients.readers import Readers
+from service.drain import _Left
+from tests.support.patching import Patches
 
 
 class Accepted(asyncio.Protocol):
@@ -55,3 +61,14 @@ def test_a_client_is_waited_for_until_it_has_read_its_answers(looks: list[tuple[
         readers.look({"client": each})
         waits.append(bool(readers))
     assert waits == [True] * (len(looks) - 1) + [False]
+
+
+def test_who_has_stalled_when_the_time_is_over_counts_as_stalled(patched: Patches) -> None:
+    unread = Connection("client", 0, 100, 0, had_work=True, abort=lambda: None)
+    calls = Calls(*4 * (Mock(),), timeout_seconds=1.0)
+    calls.sources.append(lambda: iter([unread]))
+    left = _Left(calls)
+    assert left.look()
+    patched(awaited, "STALLED_SECONDS", 0.0)
+    left.cut_off()
+    assert +left.held_up == {READER: 1}
