@@ -14,6 +14,7 @@ from service.clients.awaited import READER
 from service.clients.connections import Connection, connection_of
 from service.clients.readers import Readers
 from service.drain import _Left
+from service.rpc.call import peer_name
 from tests.support.patching import Patches
 
 
@@ -43,6 +44,20 @@ def test_a_connection_that_its_client_has_closed_is_unknown_in_the_loop_that_ser
             assert connection_of("client", near.transport, had_work=True) is None
 
     uvloop.run(closed())
+
+
+NAMES = {
+    ("192.0.2.1", 50000): "ipv4:192.0.2.1:50000",
+    ("::ffff:192.0.2.1", 50000, 0, 0): "ipv4:192.0.2.1:50000",
+    ("2001:db8::1", 50000, 0, 0): "ipv6:%5B2001:db8::1%5D:50000",
+    ("fe80::1%eth0", 50000, 0, 4): "ipv6:%5Bfe80::1%254%5D:50000",
+}
+
+
+@pytest.mark.parametrize("address", NAMES, ids=str)
+def test_a_connection_is_named_as_grpc_names_its_client(address: tuple[str | int, ...]) -> None:
+    """As it was seen with grpcio 1.85."""
+    assert peer_name(Mock(getpeername=lambda: address)) == NAMES[address]
 
 
 LOOKS = {  # taken, left and held, until all is read
