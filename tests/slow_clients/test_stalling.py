@@ -6,6 +6,7 @@ import errno
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
+from threading import Event
 
 import grpc
 import pytest
@@ -16,13 +17,14 @@ from service import drain, runtime
 from service.clients import awaited
 from service.clients.awaited import READER, REQUEST
 from service.clients.connections import Connection
+from service.http import content_encoding
 from service.readiness import Phase
 from service.rpc.server import CLIENT_PING_SECONDS
 from tests.support.patching import Patches
 from tests.support.pictures import encoded
 from tests.support.serving import PATIENCE, Running, connected, counted, serving, until
 from tests.support.slow_clients.reading import asked, stream_over_grpc, stream_over_websocket
-from tests.support.slow_clients.sending import SIDE, archive, frames_without_end, trickle
+from tests.support.slow_clients.sending import SHORT_SECONDS, SIDE, archive, frames_without_end, trickle
 
 PING_SECONDS = 1.2 * CLIENT_PING_SECONDS  # as often as a client may
 DOT = encoded(Image.new("RGB", (1, 1)))
@@ -142,6 +144,31 @@ async def test_a_message_on_its_way_has_its_time_from_the_begin_of_the_drain(cap
         await call.write(pb.SegmentRequest(image=DOT))
         await call.done_writing()
         assert await call
+        assert await draining == 0
+    assert "cut off" not in caplog.text
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_drain_takes_the_time_to_pack_an_answer_for_work(
+    patched: Patches, caplog: pytest.LogCaptureFixture
+) -> None:
+    usual, begun, goes_on = content_encoding.Packer._packed, Event(), Event()
+
+    def slowly(packer: content_encoding.Packer, body: bytes, more: bool) -> bytes:
+        begun.set()
+        goes_on.wait(PATIENCE)
+        return usual(packer, body, more)
+
+    for name in ("LEAST_PACKED_BYTES", "THREAD_BYTES"):
+        patched(content_encoding, name, 1)
+    patched(content_encoding.Packer, "_packed", slowly)
+    async with asyncio.timeout(PATIENCE), serving() as it:
+        asked = asyncio.create_task(it.rest.post("/segment?output=json", content=DOT))
+        assert await asyncio.to_thread(begun.wait, PATIENCE)
+        draining = asyncio.create_task(drain.drain(it.service))
+        await asyncio.sleep(2 * SHORT_SECONDS)  # the time whose passing must not matter
+        goes_on.set()
+        assert (await asked).status_code == 200
         assert await draining == 0
     assert "cut off" not in caplog.text
 
