@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import stat
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,9 @@ def listed(
 ) -> list[Path]:
     """Return the files of a folder in natural order, without hidden ones, such as drafts.
 
+    What cannot be looked at is returned, too, so that whoever reads it finds out: a folder within that may not be
+    listed, a file in one that may not be searched, and a link to nothing. Links to folders are not followed.
+
     Args:
         folder: what to list.
         suffixes: of the files to return, in lower case.
@@ -41,17 +45,39 @@ def listed(
         but: leave out what lies in this folder, such as a run's own output.
         also: says whether to return a file of another suffix, for example by its contents.
 
+    Raises:
+        OSError: the folder itself may not be listed.
+
     """
-    found = (folder.rglob if deep else folder.glob)("*")
-    shown = [file for file in found if not _hidden(file, folder) and file.is_file()]
-    shown = [file for file in shown if file.suffix.lower() in suffixes or also(file)]
+    found, closed = _found(folder, deep)
+    shown = [file for file in found if file.suffix.lower() in suffixes or also(file)]
+    shown = [file for file in shown if _is_file(file)] + closed
     if but is not None and but.exists():
         shown = [file for file in shown if not file.resolve().is_relative_to(but.resolve())]
     return sorted(shown, key=natural)
 
 
-def _hidden(file: Path, folder: Path) -> bool:
-    return any(part.startswith(".") for part in file.relative_to(folder).parts)
+def _found(folder: Path, deep: bool) -> tuple[list[Path], list[Path]]:
+    """Return what lies in a folder and is no folder itself, and the folders in it that may not be listed."""
+    found: list[Path] = []
+    closed: list[Path] = []
+
+    def failed(error: OSError) -> None:
+        if (place := Path(error.filename)) == folder:
+            raise error
+        closed.append(place)
+
+    for place, folders, names in os.walk(folder, onerror=failed):
+        folders[:] = [name for name in folders if deep and not name.startswith(".")]
+        found += [Path(place, name) for name in names if not name.startswith(".")]
+    return found, closed
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return True
 
 
 def user_cache() -> Path | None:

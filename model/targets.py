@@ -106,9 +106,9 @@ class Targets:
             self._files[found] = path
             return
         self._folders[found] = path
-        with os.scandir(path) as entries:
+        with contextlib.suppress(PermissionError), os.scandir(path) as entries:  # whoever reads it finds out
             for entry in entries:
-                if entry.is_file() and (each := identity(Path(entry.path))) is not None:
+                if (each := identity(Path(entry.path))) is not None and entry.is_file():
                     self._files[each] = Path(entry.path)
 
 

@@ -69,7 +69,7 @@ class _Left:
                 self._has_ended(task)
                 continue
             if (connection := connections.get(call.connection)) is not None:
-                call.awaited = call.awaited.after_reading(connection.taken)
+                call.awaited = call.awaited.after_reading(connection.taken, connection.aside)
             if call.awaited.is_stalled_since(self._began):
                 self._end(task, call.awaited.what)
         busy: set[Hashable] = {call.connection for call in self._calls.values()}
@@ -89,9 +89,11 @@ class _Left:
 
     def cut_off(self) -> None:
         """Cut off all that is left. A client that still reads would need more time, and one that still sends not."""
+        connections = open_connections(self._sources)
+        self.held_up[READER] += self._readers.look(connections)
         for task, call in list(self._calls.items()):
             self._end(task, "" if call.awaited.what == READER else call.awaited.what)
-        self.held_up[""] += self._readers.give_up(open_connections(self._sources))
+        self.held_up[""] += self._readers.give_up(connections)
 
     def _has_ended(self, task: asyncio.Task[object]) -> None:
         if (call := self._calls.pop(task)) not in self._cut_off:

@@ -27,9 +27,15 @@ class Awaited(NamedTuple):
         """Tell the same, but count no time before a moment: a message may be on its way when the service drains."""
         return bool(self.what) and time.monotonic() - max(moment, self.since) > STALLED_SECONDS
 
-    def after_reading(self, taken: int) -> "Awaited":
-        """Await a reader anew if it has taken more bytes: one answer may take longer than ``STALLED_SECONDS``."""
-        if self.what != READER or taken == self.taken:
+    def after_reading(self, taken: int, aside: int = 0) -> "Awaited":
+        """Await a reader anew if it has taken more bytes: one answer may take longer than ``STALLED_SECONDS``.
+
+        Args:
+            taken: by now.
+            aside: how many of them may be none of the answer.
+
+        """
+        if self.what != READER or taken <= self.taken + aside:
             return self
         return Awaited(READER, time.monotonic(), taken)
 

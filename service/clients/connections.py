@@ -11,6 +11,9 @@ import termios
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import NamedTuple
 
+# What HTTP/2 sends past an answer that waits, while a client stalls: answers to its pings, and updates of the window in
+# which it sends. In 5 s, these are 50 bytes for each MB that it sends.
+ASIDE_BYTES = 16 * 1024
 BYTES_ACKED = 120  # where the kernel's tcp_info has this count (linux/tcp.h)
 
 
@@ -23,6 +26,7 @@ class Connection(NamedTuple):
     held: int  # more that the server itself holds back
     had_work: bool  # it may hold answers to work that ended before
     abort: Callable[[], None]
+    aside: int = 0  # that a client may take while it stalls
 
 
 Source = Callable[[], Iterator[Connection]]  # yields the open connections of a server
@@ -49,7 +53,7 @@ def connection_of(key: Hashable, transport: asyncio.Transport, *, had_work: bool
 
 
 def connections_at(port: int, key: Callable[[socket.socket], Hashable]) -> Iterator[Connection]:
-    """Yield the connections of this process to a port whose server does not show them, and cannot abort one.
+    """Yield the connections of this process to a port of HTTP/2 whose server does not show them, and cannot abort one.
 
     None are known while no file descriptor is free: to list them takes one.
 
@@ -67,7 +71,8 @@ def connections_at(port: int, key: Callable[[socket.socket], Hashable]) -> Itera
                 continue
             with socket.socket(fileno=os.dup(int(name))) as each:
                 if each.family in (socket.AF_INET, socket.AF_INET6) and each.getsockname()[1] == port:
-                    yield Connection(key(each), *_counts(each), held=0, had_work=True, abort=lambda: None)
+                    counts = _counts(each)
+                    yield Connection(key(each), *counts, 0, had_work=True, abort=lambda: None, aside=ASIDE_BYTES)
 
 
 def _counts(peer: socket.socket) -> tuple[int, int]:

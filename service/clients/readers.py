@@ -54,8 +54,7 @@ class Readers:
         return number
 
     def give_up(self, connections: Mapping[Hashable, Connection]) -> int:
-        """Give up all that have not read to the end, and return how many."""
-        self.look(connections)
+        """Give up all that are left after a look at these connections, and return how many."""
         unread, self._reading = self._reading, {}
         for key in unread:
             connections[key].abort()

@@ -26,7 +26,7 @@ from service.frames.frame import Options
 from service.pacs.metrics import NodeMetrics
 from service.pacs.node import Node
 from service.pacs.receiver import Receiver, ReceiverError
-from service.pacs.spool import Spool
+from service.pacs.spool import Spool, why
 from service.pacs.stow import Pacs
 from service.readiness import INFERENCE_DEAD, Phase
 from service.runtime import load_predictor, running
@@ -138,7 +138,7 @@ async def _work(node: Node, arguments: argparse.Namespace) -> None:
         with _metrics_served(node, arguments.metrics_port):
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(node.run(arrived))
-                tasks.create_task(_sweep(receiver))
+                tasks.create_task(_sweep(receiver, node.spool))
     finally:
         await _unless_the_disk_fails(receiver.stop)
 
@@ -149,13 +149,13 @@ def _without_waiting(tls: ssl.SSLContext) -> ssl.SSLContext:
     return tls
 
 
-async def _sweep(receiver: Receiver) -> None:
+async def _sweep(receiver: Receiver, spool: Spool) -> None:
     while True:
         await asyncio.sleep(SWEEP_SECONDS)
         try:
             await asyncio.to_thread(receiver.sweep)
         except OSError as error:
-            log.error("the spool cannot be used: %s; next attempt in %g s", error.strerror, SWEEP_SECONDS)
+            log.error("%s; next attempt in %g s", why(error, spool.path), SWEEP_SECONDS)
 
 
 def _failed_thread(failure: threading.ExceptHookArgs) -> None:

@@ -88,8 +88,9 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             statistics = uvloop.run(session())
         except asyncio.CancelledError:
-            signals.outlive_the_loop()
             raise KeyboardInterrupt(*signals.first) from None
+        finally:
+            signals.outlive_the_loop()
     return 0 if statistics.in_order and not statistics.outcomes["failed"] else 1
 
 
@@ -115,7 +116,7 @@ class _Signals:
             loop.add_signal_handler(number, self._receive, number, task.cancel)
 
     def outlive_the_loop(self) -> None:
-        """Go on handling signals while the video is completed."""
+        """Go on handling signals while the video is completed; uvloop would drop them."""
         if threading.current_thread() is threading.main_thread():
             for number in self._taken:
                 signal.signal(number, lambda number, _: self._receive(signal.Signals(number)))

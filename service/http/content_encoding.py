@@ -2,11 +2,14 @@
 
 import asyncio
 import functools
+import time
 import zlib
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import Message, Send
 
+from service.calls import current
+from service.clients.awaited import NOBODY, READER, Awaited
 from service.errors import InvalidRequest
 from service.http.accept import ranges
 
@@ -89,7 +92,7 @@ def _preferred(accept_encoding: str) -> str | None:
 
 
 class Packer:
-    """Sends an answer on, and packs its body if that is worth it.
+    """Sends an answer on, and packs its body if that is worth it. To pack a large one is work: no client is awaited.
 
     The answer's first message waits for the first part of the body, since the headers depend on it.
     """
@@ -127,9 +130,13 @@ class Packer:
         await self._send(message)
 
     async def _pack(self, body: bytes, more: bool) -> bytes:
-        if len(body) >= THREAD_BYTES:
-            return await asyncio.to_thread(self._packed, body, more)
-        return self._packed(body, more)
+        if len(body) < THREAD_BYTES:
+            return self._packed(body, more)
+        call = current()
+        call.awaited = NOBODY
+        body = await asyncio.to_thread(self._packed, body, more)
+        call.awaited = Awaited(READER, time.monotonic())
+        return body
 
     def _packed(self, body: bytes, more: bool) -> bytes:
         return self._zlib.compress(body) + self._zlib.flush(zlib.Z_SYNC_FLUSH if more else zlib.Z_FINISH)

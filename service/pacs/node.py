@@ -17,7 +17,7 @@ from service.dicom.wanted import Wanted
 from service.errors import ServiceError, UndecodableImage
 from service.frames.frame import Options
 from service.pacs.metrics import REFUSED, STORED, NodeMetrics
-from service.pacs.spool import Spool, objects
+from service.pacs.spool import Spool, is_done, objects, why
 from service.pacs.stow import Absent, Pacs, Refused
 from service.runtime import Service
 
@@ -91,6 +91,8 @@ class Node:
 
     async def _segment(self, folder: Path) -> None:
         """Make the Segmentations of the objects of one association."""
+        if is_done(folder):
+            return await asyncio.to_thread(self.spool.finish, folder)
         written: dict[str, bytes] = {}
         for group in await asyncio.to_thread(groups, folder, self._max_bytes):
             for files, result in await self._attempts(group):
@@ -159,7 +161,7 @@ class Node:
             try:
                 absent = await self._store(await asyncio.to_thread(self.spool.to_store))
             except OSError as error:
-                absent = Absent(f"the spool cannot be used: {error.strerror}", answered=False)
+                absent = Absent(why(error, self.spool.path), answered=False)
             if absent is None:
                 wait = FIRST_WAIT
                 await made.wait()
@@ -198,8 +200,7 @@ class Node:
 
 
 def _tell(error: OSError, place: Path) -> None:
-    told = f"{error.strerror}: {error.filename or place}"
-    log.error("the spool cannot be used: %s; next attempt in %g s", told, LONGEST_WAIT)
+    log.error("%s; next attempt in %g s", why(error, place), LONGEST_WAIT)
 
 
 def groups(folder: Path, max_bytes: int) -> list[list[Path]]:

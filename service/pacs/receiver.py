@@ -213,13 +213,23 @@ class Receiver:
             folder = self._folders.pop(association, None)
         if folder is not None:
             try:
-                log.info("objects received: %d, of %s", len(list(folder.iterdir())), _peer(association))
-                self._spool.end(folder)
+                self._move_on(folder, _peer(association))
             except OSError:
                 with self._lock:
                     self._folders[association] = folder  # the next sweep tries again
                 raise
             self._arrived()
+
+    def _move_on(self, folder: Path, peer: str) -> None:
+        try:
+            number = len(list(folder.iterdir()))
+        except FileNotFoundError:
+            if not folder.parent.exists():
+                raise  # the disk is away, and may come back
+            log.error("objects of %s are lost, since %s was deleted; send them again", peer, folder)
+            return
+        self._spool.end(folder)
+        log.info("objects received: %d, of %s", number, peer)
 
     def _rejected(self, event: Event) -> None:
         wanted = event.assoc.requestor.primitive

@@ -61,8 +61,8 @@ class Spool:
         names = [each.name.removesuffix(DONE) for place in self._places() for each in place.iterdir()]
         numbers = [int(name) for name in names if name.isdigit()]
         self._numbers = itertools.count(max(numbers, default=0) + 1)
-        for folder in self._received.glob(f"*{DONE}"):
-            self._finish(folder)
+        for folder in filter(is_done, self.received()):
+            self.finish(folder)
         for folder in self._numbered(self._receiving):
             self.end(folder)
         for folder in self.received():
@@ -90,7 +90,7 @@ class Spool:
             folder.rename(self._received / folder.name)
 
     def received(self) -> list[Path]:
-        """Return the folders of objects that wait to be segmented, the oldest first."""
+        """Return the folders of objects that wait, the oldest first: to be segmented or, if ``is_done``, finished."""
         return self._numbered(self._received)
 
     def segmented(self, folder: Path, segmentations: Mapping[str, bytes]) -> None:
@@ -104,16 +104,16 @@ class Spool:
         done = folder.with_name(folder.name + DONE)
         folder.rename(done)
         sync(done.parent)
-        self._finish(done)
+        self.finish(done)
 
-    def _finish(self, done: Path) -> None:
-        """Move complete Segmentations on, and delete their objects; after a crash, the next start does it."""
+    def finish(self, done: Path) -> None:
+        """Move complete Segmentations on, and delete their objects; after an error or a crash, this is done again."""
         made = done / "made"
         if made.exists() and any(made.iterdir()):
             place = self._segmented / done.name.removesuffix(DONE)
             # An operator may have put the objects back while others of their number wait here.
             made.rename(self._segmented / self._next() if place.exists() else place)
-            sync(self._segmented)
+        sync(self._segmented)
         shutil.rmtree(done)
 
     def to_store(self) -> list[Path]:
@@ -164,7 +164,17 @@ class Spool:
         return self._receiving, self._received, self._segmented, self._failed
 
     def _numbered(self, place: Path) -> list[Path]:
-        return sorted(each for each in place.iterdir() if each.name.isdigit())
+        return sorted(each for each in place.iterdir() if each.name.removesuffix(DONE).isdigit())
+
+
+def is_done(folder: Path) -> bool:
+    """Tell whether the Segmentations of a folder of objects are complete."""
+    return folder.name.endswith(DONE)
+
+
+def why(error: OSError, place: Path) -> str:
+    """Say that the spool cannot be used: why, and where if the error does not tell."""
+    return f"the spool cannot be used: {error.strerror}: {error.filename or place}"
 
 
 def _objects(place: Path) -> int:

@@ -96,11 +96,14 @@ def authorizations(metadata: Iterable[tuple[str, str | bytes]]) -> list[str]:
 
 def peer_name(peer: socket.socket) -> str:
     """Return the client of a connection as gRPC's contexts name it, such as ``ipv4:192.0.2.1:50000``."""
-    host, port = peer.getpeername()[:2]
+    host, port, *more = peer.getpeername()
     address = ipaddress.ip_address(host.partition("%")[0])
     if mapped := getattr(address, "ipv4_mapped", None):
         address = mapped
-    return f"ipv4:{address}:{port}" if address.version == 4 else f"ipv6:%5B{address}%5D:{port}"
+    if address.version == 4:
+        return f"ipv4:{address}:{port}"
+    scope = f"%25{more[-1]}" if more[-1] else ""  # the network of a link-local address
+    return f"ipv6:%5B{address}{scope}%5D:{port}"
 
 
 @contextlib.contextmanager

@@ -91,10 +91,12 @@ def test_it_segments_files_and_reports_those_it_could_not(tmp_path: Path) -> Non
     folder.mkdir()
     shutil.copy(SAMPLES / "polyp-1.jpg", folder)
     (folder / "broken.jpg").write_bytes((SAMPLES / "polyp-2.jpg").read_bytes()[:4000])
+    (folder / "gone.jpg").symlink_to("nowhere.jpg")
     done = pranet("segment", folder, "-o", tmp_path / "out", "--output", "json")
     assert done.returncode == 1
     assert "broken.jpg" in done.stderr
-    assert "2 pictures, 1 with a polyp, 1 failed" in done.stderr
+    assert "gone.jpg: cannot be read: No such file or directory" in done.stderr
+    assert "3 pictures, 1 with a polyp, 2 failed" in done.stderr
     answer = json.loads((tmp_path / "out" / "polyp-1.jpg.json").read_text())
     assert (answer["width"], answer["height"]) == pixels(SAMPLES / "polyp-1.jpg").shape[1::-1]
     assert answer["polyps"][0]["mean_probability"] > 0.9

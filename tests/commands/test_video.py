@@ -2,10 +2,7 @@
 
 import asyncio
 import contextlib
-import os
 import re
-import signal
-import sys
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -37,9 +34,8 @@ from service.frames.decoded_video import Damage
 from service.frames.shapes import OUTLINE_COLOUR
 from tests.support import videos
 from tests.support.patching import Patches
-from tests.support.pictures import ROOT, SAMPLES, red_box
+from tests.support.pictures import SAMPLES, red_box
 from tests.support.predictors import RedPredictor
-from tests.support.processes import PROGRAM
 from tests.support.serving import serving
 
 QUARTERS = Image.fromarray(
@@ -232,76 +228,6 @@ def test_a_video_that_is_written_too_slowly_leaves_out_frames_that_were_dropped(
         "pranet: --out lacks 2 dropped frames, since saving was too slow; save to a faster disk, or send fewer frames "
         "with --fps\n"
     )
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-async def test_a_signal_that_ends_a_stream_leaves_its_video_and_sets_the_exit_code(
-    number: signal.Signals, tmp_path: Path
-) -> None:
-    out = tmp_path / "out.mp4"
-    async with serving() as it:
-        words = ["stream", "demo:", "--fps", "10", "--server", f"127.0.0.1:{it.grpc_port}", "--out", str(out)]
-        before = signal.signal(number, signal.SIG_DFL)  # else the program ignores what ``nohup pytest`` does
-        try:
-            process = await asyncio.create_subprocess_exec(*PROGRAM, *words, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
-        finally:
-            signal.signal(number, before)
-        assert process.stdout is not None
-        try:
-            assert b"answered" in await process.stdout.readline()
-            process.send_signal(number)
-            assert await asyncio.wait_for(process.wait(), 60) == 128 + number
-        finally:
-            with contextlib.suppress(ProcessLookupError):  # it has ended
-                process.kill()
-    assert len(videos.read(out)[0]) > 1
-
-
-HANGING = """
-import sys, threading
-from service.commands import main, stream
-
-stream._save_mask = lambda *_: print("hangs", flush=True) or threading.Event().wait()
-stream.AGAIN_SECONDS = 0.0
-sys.exit(main.main(sys.argv[1:]))
-"""
-
-
-async def test_a_second_signal_ends_a_stream_whose_disk_hangs(tmp_path: Path) -> None:
-    async with serving() as it:
-        words = ["stream", "demo:", "--server", f"127.0.0.1:{it.grpc_port}", "--save-masks", str(tmp_path / "masks")]
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", HANGING, *words, cwd=ROOT, stdout=asyncio.subprocess.PIPE
-        )
-        assert process.stdout is not None
-        try:
-            async with asyncio.timeout(60):
-                while b"hangs" not in await process.stdout.readline():
-                    assert process.returncode is None
-                process.send_signal(signal.SIGTERM)
-                while process.returncode is None:  # the first one may not have been handled yet
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(1):
-                            await process.wait()
-                    if process.returncode is None:
-                        process.send_signal(signal.SIGTERM)
-        finally:
-            with contextlib.suppress(ProcessLookupError):  # it has ended
-                process.kill()
-    assert process.returncode == 128 + signal.SIGTERM
-
-
-def test_the_signal_that_timeout_sends_twice_leaves_time_for_the_video(patched: Patches) -> None:
-    signals, ended, exits = stream._Signals(), [], []
-    patched(os, "_exit", exits.append)
-    for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGHUP):
-        signals._receive(number, lambda: ended.append(True))
-    assert (ended, exits, signals.first) == ([True], [], (signal.SIGTERM,))
-    signals._again = monotonic() - 1
-    signals._receive(signal.SIGHUP)
-    assert not exits
-    signals._receive(signal.SIGTERM)
-    assert exits == [128 + signal.SIGTERM]
 
 
 @pytest.fixture(params=[("mp4", 100), ("ts", 1000)])

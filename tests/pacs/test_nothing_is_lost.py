@@ -48,6 +48,7 @@ RECEIVED, TO_STORE, STORED, REFUSE = (
     f"service.pacs.spool.Spool.{name}" for name in ("received", "to_store", "stored", "refused")
 )
 AT_WORK = ["service.pacs.node.Node._read", RECEIVED, TO_STORE, STORED, REFUSE]
+FINISH = "service.pacs.spool.Spool.finish"
 COUNT, STOP = "service.pacs.spool._objects", "service.pacs.receiver.Receiver.stop"
 SWEEP = "service.pacs.receiver.Receiver.sweep"
 ADVICE = "let the user of pranet receive read it"
@@ -211,7 +212,7 @@ def test_a_disk_that_never_answers_does_not_hold_the_end_up(
         answers.set()
 
 
-@pytest.mark.parametrize("at", [RECEIVED, TO_STORE, "service.pacs.spool.Spool.end", SWEEP])
+@pytest.mark.parametrize("at", [RECEIVED, TO_STORE, "service.pacs.spool.Spool.end", FINISH, SWEEP])
 async def test_an_error_of_the_disk_delays_the_work_and_does_not_end_it(
     at: str, pacs: Stow, tmp_path: Path, patched: Patches
 ) -> None:
@@ -231,6 +232,33 @@ async def test_an_error_of_the_disk_delays_the_work_and_does_not_end_it(
         patched(*at.rsplit(".", 1), fail_once)
         await sent(it.port, series())
         await until(lambda: again.is_set() and bool(pacs.stored) and not it.waiting())
+
+
+async def test_objects_that_an_operator_deletes_are_told_of_once_and_hold_nothing_up(
+    pacs: Stow, tmp_path: Path, patched: Patches, capsys: pytest.CaptureFixture[str]
+) -> None:
+    patched(receive, "SWEEP_SECONDS", 0.05)
+    usual, deleted = Spool.end, threading.Event()
+
+    def delete_once(spool: Spool, folder: Path) -> None:
+        if deleted.is_set():
+            return usual(spool, folder)
+        deleted.set()
+        shutil.rmtree(folder)
+        raise OSError(errno.EIO, "Input/output error")
+
+    async with receiving(tmp_path / "spool", pacs.url, patched) as it:
+        patched(Spool, "end", delete_once)
+        sweeps = patched(Receiver, "sweep")
+        await sent(it.port, series())
+        await until(deleted.is_set)
+        at_first = sweeps.count
+        await until(lambda: sweeps.count > at_first + 5)
+        told = capsys.readouterr().err
+        await sent(it.port, series())
+        await until(lambda: bool(pacs.stored) and not it.waiting())
+    assert told.count("objects of ENDO at 127.0.0.1 are lost, since ") == 1
+    assert "No such file or directory" not in told
 
 
 async def test_what_cannot_be_set_aside_now_is_set_aside_later(pacs: Stow, tmp_path: Path, patched: Patches) -> None:

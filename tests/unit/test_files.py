@@ -1,10 +1,13 @@
 """Files of commands: natural order, and a target that is replaced whole."""
 
 import argparse
+import errno
 import fcntl
 import os
+import shutil
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +20,7 @@ from service.commands import export
 from service.commands.bench import pictures
 from service.commands.segment import jobs
 from service.commands.video.source import open_source
+from tests.support.patching import Patches
 from tests.support.pictures import encoded, red_box
 
 COUNTED = ["Frame1", "frame2", "frame9b", "frame10", "frame010", "frame100"]
@@ -61,6 +65,42 @@ def test_every_folder_is_listed_in_natural_order(frames: Path) -> None:
     assert [pair.image.name for pair in find_pairs(frames, frames)] == order
     assert [pair.image.name for pair in clean_frames(frames)] == order
     assert [pair.image.name for pair in comparison.pairs([frames], [frames])] == order
+
+
+def test_a_folder_that_may_not_be_listed_is_listed_itself_and_the_others_go_on(frames: Path, patched: Patches) -> None:
+    (frames / "closed").mkdir()
+    shutil.copy(frames / "frame2.png", frames / "closed")
+    scandir = os.scandir
+
+    def refusing(path: Path) -> Any:
+        if Path(path).name == "closed":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scandir(path)
+
+    patched(os, "scandir", refusing)
+    assert [path.name for path in files.listed(frames, {".png"}, deep=True)] == ["closed", *natural_order(frames)]
+    assert [path.name for path in files.listed(frames, {".png"})] == natural_order(frames)
+    Targets([frames / "closed"], argparse.Namespace(overwrite=False)).wants("--out", frames / "mask.png")
+    with pytest.raises(PermissionError):
+        files.listed(frames / "closed", {".png"})
+
+
+def test_a_link_to_nothing_is_listed_so_that_it_is_missed(frames: Path) -> None:
+    (frames / "frame3.png").symlink_to("gone")
+    (frames / "notes").symlink_to("gone")
+    assert "frame3.png" in [path.name for path in files.listed(frames, {".png"})]
+    planned = [job.source.name for job in jobs.plan([frames, frames / "frame2.png"], frames / "out", ".png")]
+    assert sorted(planned) == sorted([*natural_order(frames), "frame3.png"])
+
+
+def test_a_file_that_cannot_be_looked_at_is_listed(frames: Path) -> None:
+    (frames / "frame3.png").symlink_to("frame3.png")  # a loop
+    assert "frame3.png" in [path.name for path in files.listed(frames, {".png"})]
+
+
+def test_links_to_folders_are_not_followed(frames: Path) -> None:
+    (frames / "again").symlink_to(frames)
+    assert [path.name for path in files.listed(frames, {".png"}, deep=True)] == natural_order(frames)
 
 
 def test_a_mask_is_found_by_the_name_that_the_command_gives_it(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ AROUND = [
     Guard(
         "a kill between two steps stores a Segmentation twice",
         "service/pacs/spool.py",
-        'for folder in self._received.glob(f"*{DONE}"):',
+        "for folder in filter(is_done, self.received()):",
         "for folder in ():",
         "pacs/test_spool.py::test_what_was_segmented_is_not_segmented_again",
     ),
@@ -95,14 +95,14 @@ AROUND = [
         "service/rpc/call.py",
         "if call.traceparent or call.is_stream:",
         "if call.traceparent:",
-        "robustness/test_slow_clients.py::test_a_grpc_stream_whose_answers_are_not_read_ends",
+        "slow_clients/test_streams.py::test_who_reads_the_answers_of_a_grpc_stream_too_late_is_told_its_end",
     ),
     Guard(
         "who leaves before the status of a call is an error in the log",
         "service/rpc/call.py",
         "except (grpc.aio.InternalError, TimeoutError):",
         "except TimeoutError:",
-        "robustness/test_slow_clients.py::test_a_grpc_stream_whose_answers_are_not_read_ends",
+        "slow_clients/test_streams.py::test_a_stream_whose_answers_are_not_read_ends",
     ),
     Guard(
         "counters go backwards when a process is replaced",
@@ -172,7 +172,7 @@ AROUND = [
         "service/oip/rpc.py",
         "await read_in_time(write(context, response), streams.unread_timeout)",
         "await write(context, response)",
-        "robustness/test_slow_clients.py::test_a_stream_of_the_inference_protocol_whose_answers_are_not_read_ends",
+        "slow_clients/test_streams.py::test_a_stream_whose_answers_are_not_read_ends",
     ),
     Guard(
         "a request that fits into no process is refused as busy for ever",
@@ -235,7 +235,7 @@ AROUND = [
         "service/rpc/call.py",
         "asyncio.timeout(seconds)",
         "asyncio.timeout(None)",
-        "robustness/test_slow_clients.py"
+        "slow_clients/test_streams.py"
         "::test_a_grpc_stream_whose_client_never_reads_does_not_hold_up_the_end_of_the_service",
     ),
     Guard(

@@ -1,4 +1,4 @@
-"""Geometric and colour augmentation of one pair, and the cut-and-paste of a polyp from another."""
+"""Geometric and colour augmentation of one pair, and the cut-and-paste of a piece of another."""
 
 from typing import cast
 
@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from model.training.augmentation import artefacts, insets
+from model.training.augmentation import artefacts, insets, pasting
 from model.training.recipe import Augmentation
 from model.transforms import Pixels
 
@@ -14,51 +14,59 @@ Matrix = npt.NDArray[np.float64]
 
 REFLECTED = 0.3  # share of pictures continued by reflection; the rest get black, as around an endoscope's view
 SHARP = 1.5  # a picture is averaged down first where it would shrink by more than this (warping alone aliases)
-FEATHER = 0.02  # of the side: softness of a pasted polyp's edge
 LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def augment(
     pair: tuple[Pixels, Pixels],
-    donor: tuple[Pixels, Pixels] | None,
+    donor: pasting.Donor | None,
     size: int,
     settings: Augmentation,
     rng: np.random.Generator,
 ) -> tuple[Pixels, Pixels]:
-    """Return RGB uint8 (size, size, 3) and mask uint8 (size, size); ``donor`` is a pair whose polyp is pasted in."""
+    """Return RGB uint8 (size, size, 3) and mask uint8 (size, size); a piece of ``donor`` is pasted in."""
     if rng.random() < settings.inset_out:
         pair = insets.hide(*pair, rng)
     image, mask = warp(*pair, size, settings, rng)
     if donor is not None:
-        image, mask = paste(image, mask, *warp(*donor, size, settings, rng))
+        zoom = settings.pasted_shrink ** -rng.random() if settings.pasted_shrink > 1 else 1.0
+        piece = warp(donor.image, donor.piece, size, settings, rng, zoom)
+        image, mask = pasting.paste(image, mask, pasting.Donor(*piece, donor.is_polyp))
     image, mask = artefacts.draw(image, mask, settings, rng)
     return recolour(image, settings, rng), mask
 
 
 def warp(
-    image: Pixels, mask: Pixels, size: int, settings: Augmentation, rng: np.random.Generator
+    image: Pixels, mask: Pixels, size: int, settings: Augmentation, rng: np.random.Generator, zoom: float = 1.0
 ) -> tuple[Pixels, Pixels]:
-    """Map a picture of any shape to (size, size): border crop, flip, rotation, scale, aspect and shift."""
-    factor = size / max(image.shape[:2])
+    """Map a picture of any shape to (size, size): border crop, flip, rotation, scale, aspect and shift.
+
+    ``zoom`` is a factor beside the scale that is drawn.
+    """
+    side = max(1, round(zoom * size))
+    factor = side / max(image.shape[:2])
     if factor * settings.scale < 1 / SHARP or (settings.scale == 1 and factor < 1):
-        shape = (max(size, round(image.shape[1] * factor)), max(size, round(image.shape[0] * factor)))
+        shape = (max(side, round(image.shape[1] * factor)), max(side, round(image.shape[0] * factor)))
         image = cast(Pixels, cv2.resize(image, shape, interpolation=cv2.INTER_AREA))
         mask = cast(Pixels, cv2.resize(mask, shape, interpolation=cv2.INTER_NEAREST))
-    matrix = _matrix(image.shape[1], image.shape[0], size, settings, rng)
-    border = cv2.BORDER_REFLECT_101 if rng.random() < REFLECTED else cv2.BORDER_CONSTANT
+    matrix = _matrix(image.shape[1], image.shape[0], size, settings, rng, zoom)
+    border = cv2.BORDER_REFLECT_101 if zoom < 1 or rng.random() < REFLECTED else cv2.BORDER_CONSTANT
     warped = cv2.warpAffine(image, matrix[:2], (size, size), flags=cv2.INTER_LINEAR, borderMode=border)
+    border = cv2.BORDER_CONSTANT if zoom < 1 else border  # a shrunk polyp would be there several times
     target = cv2.warpAffine(mask, matrix[:2], (size, size), flags=cv2.INTER_NEAREST, borderMode=border)
     return cast(Pixels, warped), cast(Pixels, target)
 
 
-def _matrix(width: int, height: int, size: int, settings: Augmentation, rng: np.random.Generator) -> Matrix:
+def _matrix(
+    width: int, height: int, size: int, settings: Augmentation, rng: np.random.Generator, zoom: float
+) -> Matrix:
     """Affine map from picture to output pixels; rotation is in picture space, before the picture is squared."""
     crop = rng.uniform(0, settings.border_crop, 4) if settings.border_crop else np.zeros(4)
     left, top, right, bottom = crop * (width, height, width, height)
     angle = rng.uniform(-settings.rotation, settings.rotation)
     angle = np.deg2rad(90 * round(angle / 90) if rng.random() < settings.right_angles else angle)
     flips = np.where(rng.random(2) < settings.flip, -1.0, 1.0)
-    scale, aspect = _factor(settings.scale, rng), np.sqrt(_factor(settings.aspect, rng))
+    scale, aspect = zoom * _factor(settings.scale, rng), np.sqrt(_factor(settings.aspect, rng))
     shift = size * rng.uniform(-settings.shift, settings.shift, 2)
     cosine, sine = np.cos(angle), np.sin(angle)
     rotation = np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]])
@@ -70,20 +78,6 @@ def _matrix(width: int, height: int, size: int, settings: Augmentation, rng: np.
 
 def _translation(x: float, y: float) -> Matrix:
     return np.array([[1, 0, x], [0, 1, y], [0, 0, 1]])
-
-
-def paste(image: Pixels, mask: Pixels, donor: Pixels, polyp: Pixels) -> tuple[Pixels, Pixels]:
-    """Blend the donor's polyp into the picture with a soft edge, in the colours of where it lands."""
-    if not polyp.any():
-        return image, mask
-    side = 2 * round(FEATHER * len(mask)) + 1
-    grown = cv2.dilate(polyp, np.ones((side, side), np.uint8))
-    alpha = cv2.GaussianBlur(grown.astype(np.float32), (side, side), 0)[..., None]
-    where = grown.astype(bool)
-    difference = image[where].mean(axis=0) - donor[where].mean(axis=0)
-    pasted = donor + 0.7 * difference  # not all of it: a polyp may differ in colour from what it covers
-    blended = image * (1 - alpha) + pasted * alpha
-    return np.clip(blended, 0, 255).astype(np.uint8), mask | polyp
 
 
 def recolour(image: Pixels, settings: Augmentation, rng: np.random.Generator) -> Pixels:

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from model.cores import usable_cores
-from model.training.augmentation import augment, crops
+from model.training.augmentation import augment, crops, pasting
 from model.training.augmentation.erase import erase
 from model.training.data.pairs import DatasetError, Pair
 from model.training.data.sampler import Sampler
@@ -101,7 +101,7 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
         settings = self.recipe.augmentation
         source, index = self._sampler.draw(position)
         pair = self._drawn[source][index]
-        donor = self._any(rng) if rng.random() < settings.paste else None
+        donor = self._donor(rng)
         kind = rng.random()
         if kind < self.recipe.negatives:
             clean = _polyp_free(pair, rng)
@@ -112,6 +112,17 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
             if erased is not None:
                 pair, donor = Pair(erased, np.zeros_like(pair.mask)), None
         return Pair(*augment.augment(pair, donor, size, settings, rng))
+
+    def _donor(self, rng: np.random.Generator) -> pasting.Donor | None:
+        """Return what is pasted into a sample, if anything: the polyp of any picture, or its shape as a decoy."""
+        settings = self.recipe.augmentation
+        kind = rng.random()
+        if kind < settings.paste:
+            return pasting.Donor(*self._any(rng))
+        if kind < settings.paste + settings.decoy and self._clean:
+            clean = self._clean[int(rng.integers(len(self._clean)))]
+            return pasting.decoy(clean.image, self._any(rng).mask)
+        return None
 
     def _candidate(self, position: int, size: int) -> Pair:
         """Return a polyp-free crop of one of the pictures that leave room for it."""
@@ -130,6 +141,11 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
                 break
             place -= len(pool.pairs)
         return pool.pairs[place]
+
+    @cached_property
+    def _clean(self) -> list[Pair]:
+        """Pictures without a polyp."""
+        return [pair for pool in self.pools for pair in pool.pairs if not pair.mask.any()]
 
     @cached_property
     def _drawn(self) -> list[list[Pair]]:

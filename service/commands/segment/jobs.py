@@ -146,7 +146,7 @@ def plan(paths: Iterable[Path], out: Path, suffix: str, in_trees: Collection[Pat
         target = out / f"{name}{suffix}"
         target = DASH if out == DASH else target
         other = jobs.setdefault(target, Job(source, target)).source
-        if not other.samefile(source):
+        if other != source and (files.identity(other) or other) != files.identity(source):
             if out == DASH:
                 raise NothingToDo("--out - takes one picture; give one, or a folder as --out")
             raise NothingToDo(f"{other} and {source} would both be written to {target}; segment them one after another")
@@ -181,9 +181,9 @@ def named(paths: Iterable[Path], out: Path, in_trees: Collection[Path] = ()) -> 
 
 def holds_object(path: Path) -> bool:
     """Say whether a file can be read and is a DICOM object by its contents; media store objects without a suffix."""
-    if not path.is_file():
-        return False
     try:
+        if not path.is_file():
+            return False
         with path.open("rb") as file:
             return is_object(file.read(NEEDED_BYTES))
     except OSError:

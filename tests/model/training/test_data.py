@@ -178,14 +178,6 @@ def test_pictures_without_room_for_a_candidate_are_an_error():
         Batches([Pool([full])], dataclasses.replace(PLAIN, candidates=1, mined=1))[0, 32]
 
 
-def test_pasted_polyp_joins_the_mask(blobs):
-    clean = Pair(np.full((64, 64, 3), 90, np.uint8), np.zeros((64, 64), np.uint8))
-    image, mask = augment.augment(clean, blobs[0], 64, Augmentation(), np.random.default_rng(0))
-    assert mask.any()
-    assert (image[mask > 0] != 90).any()
-    assert (image[:8, :8] == 90).all()
-
-
 def test_an_erased_polyp_looks_like_what_surrounds_it(scenes):
     rng = np.random.default_rng(1)
     found = [(pair, erased) for pair in scenes if (erased := erase(*pair, rng)) is not None]
