@@ -8,8 +8,8 @@
 #          and imageio's plugin for PyAV then show one frame, the cover, without a word. PyAV's streams.best("video"),
 #          the program ffmpeg and decord2 take the film; decord2 refuses the Windows Media one.
 # Versions: av 18.1.0, opencv-python-headless 5.0.0.93, imageio 2.38.1, imageio-ffmpeg 0.8.1, decord2 3.4.0, numpy 2.4.6
-# Matters: tagging programs put covers into recordings, too. Such an examination was segmented as one picture, which is
-#          none of its frames, without an error. The service now asks FFmpeg for the best track, and takes no cover for it.
+# Matters: an examination in such a file was segmented as one picture, which is none of its frames, without an error. The
+#          service now asks FFmpeg for the best track, and takes no cover for it.
 #
 # Exit code 0: as described. 1: something changed.
 set -euo pipefail

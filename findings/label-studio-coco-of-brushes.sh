@@ -8,7 +8,7 @@
 #          one pixel wide is left out, also where it is all that a picture has. A region in two parts becomes two
 #          annotations. Pictures without a region are not listed, nor are those that lost their only one. The export to
 #          PNG has every pixel, but no file for an empty picture either.
-# Versions: label-studio-sdk 2.1.2, whose converter Label Studio uses, pycocotools 2.0.11, numpy 2.2.6
+# Versions: label-studio-sdk 2.1.2, which holds the converter, pycocotools 2.0.11, numpy 2.2.6
 # Matters: corrected masks come back for training. Small polyps shrink, and the pictures without a polyp, from which a
 #          network learns not to mark folds and bubbles, are lost. docs/annotation.md says to export PNG and JSON.
 #

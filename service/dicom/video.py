@@ -10,7 +10,7 @@ from pydicom.uid import MPEGTransferSyntaxes
 from model.errors import how_to_install
 from pranet_client.pictures import RawPicture
 from service.errors import UndecodableImage, UnsupportedImage
-from service.frames.decoded_video import Matrix, any_tags, display_matrix, film, frames_of, raw_picture, upright
+from service.frames.decoded_video import Matrix, any_tags, display_matrix, frames_of, raw_picture, upright, video_stream
 
 SYNTAXES = frozenset(MPEGTransferSyntaxes)
 # The demuxers that FFmpeg may choose by the first bytes. Others, such as those of playlists, would open further files.
@@ -89,7 +89,7 @@ class Video:
             self._container = self._av.open(
                 source, mode="r", options=limits, container_options=only, **any_tags(self._av)
             )
-            stream = film(self._container)
+            stream = video_stream(self._container)
             stream.codec_context.options = limits
             self._frames = frames_of(self._container, stream)
         except Exception as error:  # FFmpeg's errors have many types

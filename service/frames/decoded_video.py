@@ -25,7 +25,7 @@ def any_tags(av: Any) -> dict[str, Any]:
     return {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
 
 
-def film(container: Any) -> Any:
+def video_stream(container: Any) -> Any:
     """Return the stream of an open container of PyAV that players show.
 
     Cover art is a stream of video, too, with one frame. In Windows Media, and in MP4 where its box comes before the

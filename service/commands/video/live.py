@@ -14,7 +14,7 @@ from typing import Any
 from model.errors import SourceError
 from service.commands.video.decoding import TimedPicture, upright_picture
 from service.commands.video.pyav import load_av, reason
-from service.frames.decoded_video import any_tags, display_matrix, film, frames_of
+from service.frames.decoded_video import any_tags, display_matrix, frames_of, video_stream
 
 SILENT_SECONDS = 5.0  # how long a source may send nothing: at first, and before it is connected again
 FIRST_PAUSE_SECONDS = 0.25  # before the second connection; doubled each time until one delivers a frame
@@ -126,7 +126,7 @@ class Live:
         except (self._av.FFmpegError, OSError) as error:
             raise self._error(error, began) from None
         try:
-            return container, film(container)
+            return container, video_stream(container)
         except LookupError:
             container.close()
             raise SourceError(f"{self._shown} sends no video") from None

@@ -17,7 +17,7 @@ from service.commands.video.decoding import TimedPicture, decoded
 from service.commands.video.demo import sweep
 from service.commands.video.live import Live
 from service.commands.video.pyav import load_av, reason
-from service.frames.decoded_video import any_tags, film
+from service.frames.decoded_video import any_tags, video_stream
 
 DEMO = "demo:"
 CAMERAS = "/dev/video"  # other folders there, such as /dev/shm, hold files
@@ -142,7 +142,7 @@ def _file(name: str, raw: bool) -> Source:
     av = load_av()
     try:
         container = av.open(os.path.abspath(name), **any_tags(av))  # 10:30.mp4 alone would name a protocol
-        stream = film(container)
+        stream = video_stream(container)
     except (av.FFmpegError, OSError) as error:
         raise SourceError(f"{name} cannot be read as video: {reason(error)}") from error
     except LookupError as error:
