@@ -1,10 +1,15 @@
-"""What signals and the end of the parent mean for a process that serves: drain, exit at once, or reload."""
+"""What signals mean, and the end of the parent: a process that serves drains, exits or reloads; other commands end."""
 
 import asyncio
 import logging
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable
+
+AGAIN_SECONDS = 1.0  # after a signal, from when on another one is meant as such
+ENDING = (signal.SIGTERM, signal.SIGHUP)  # as of an orchestrator, and of a terminal that closes
 
 log = logging.getLogger(__name__)
 
@@ -58,3 +63,38 @@ def reload_on_sighup(stop: asyncio.Event, reload: asyncio.Event, *, starts: Call
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, receive)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])  # ``main`` has blocked it
+
+
+class EndingSignals:
+    """What signals do to a command: the first one ends it as Ctrl-C does, and it completes what it writes.
+
+    That may hang with its disk, so a later SIGTERM ends the process at once. Terminals and ``timeout`` send a second
+    signal with the first. Signals that nohup holds back do nothing.
+    """
+
+    def __init__(self) -> None:
+        self.first: tuple[signal.Signals, ...] = ()  # one, once it has come
+        self._again = 0.0  # from when on another one counts, time.monotonic(), seconds
+        self._taken = [number for number in ENDING if signal.getsignal(number) is not signal.SIG_IGN]
+
+    def end_this_task(self) -> None:
+        """Let signals end the task that runs; only the main thread gets signals."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        assert task is not None
+        for number in self._taken:
+            loop.add_signal_handler(number, self._receive, number, task.cancel)
+
+    def outlive_the_loop(self) -> None:
+        """Go on handling signals while the command completes what it writes; uvloop would drop them."""
+        if threading.current_thread() is threading.main_thread():
+            for number in self._taken:
+                signal.signal(number, lambda number, _: self._receive(signal.Signals(number)))
+
+    def _receive(self, number: signal.Signals, end: Callable[[], object] = lambda: None) -> None:
+        if not self.first:
+            self.first, self._again = (number,), time.monotonic() + AGAIN_SECONDS
+            end()
+        elif number is signal.SIGTERM and time.monotonic() > self._again:
+            os._exit(128 + number)

@@ -4,10 +4,7 @@ import argparse
 import asyncio
 import contextlib
 import math
-import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 from pathlib import Path
@@ -33,12 +30,11 @@ from service.commands.video.suffixes import OVERLAYS
 from service.commands.video.writer import OverlayWriter
 from service.errors import ServiceError
 from service.frames import codec
+from service.signals import EndingSignals
 
 LINE_SECONDS = 1.0  # between two lines of statistics
 LATE_SECONDS = 0.25  # from a reply to its turn to be drawn, after which a dropped frame is left out
 ENDINGS = (KeyboardInterrupt, ClientError, SourceError)  # of a stream, after which its video is kept
-AGAIN_SECONDS = 1.0  # after a signal, from when on another one is meant as such
-SIGNALS = (signal.SIGTERM, signal.SIGHUP)  # as of an orchestrator, and of a terminal that closes
 
 Take = Callable[[Reply], None]
 
@@ -76,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         takers = list(_takers(arguments, source, stack))
         config, access = stream_config(arguments), access_of(arguments)
-        signals = _Signals()
+        signals = EndingSignals()
 
         async def session() -> StreamStatistics:
             signals.end_this_task()
@@ -92,41 +88,6 @@ def run(arguments: argparse.Namespace) -> int:
         finally:
             signals.outlive_the_loop()
     return 0 if statistics.in_order and not statistics.outcomes["failed"] else 1
-
-
-class _Signals:
-    """What signals do: the first one ends the stream as Ctrl-C does, and its video is completed.
-
-    That may hang with its disk, so a later SIGTERM ends the process at once. Terminals and ``timeout`` send a second
-    signal with the first. Signals that nohup holds back do nothing.
-    """
-
-    def __init__(self) -> None:
-        self.first: tuple[signal.Signals, ...] = ()  # one, once it has come
-        self._again = 0.0  # from when on another one counts, time.monotonic(), seconds
-        self._taken = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-
-    def end_this_task(self) -> None:
-        """Let signals end the task that runs; only the main thread gets signals."""
-        if threading.current_thread() is not threading.main_thread():
-            return
-        task, loop = asyncio.current_task(), asyncio.get_running_loop()
-        assert task is not None
-        for number in self._taken:
-            loop.add_signal_handler(number, self._receive, number, task.cancel)
-
-    def outlive_the_loop(self) -> None:
-        """Go on handling signals while the video is completed; uvloop would drop them."""
-        if threading.current_thread() is threading.main_thread():
-            for number in self._taken:
-                signal.signal(number, lambda number, _: self._receive(signal.Signals(number)))
-
-    def _receive(self, number: signal.Signals, end: Callable[[], object] = lambda: None) -> None:
-        if not self.first:
-            self.first, self._again = (number,), time.monotonic() + AGAIN_SECONDS
-            end()
-        elif number is signal.SIGTERM and time.monotonic() > self._again:
-            os._exit(128 + number)
 
 
 def _watched(frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:

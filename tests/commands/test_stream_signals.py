@@ -11,7 +11,7 @@ from time import monotonic
 
 import pytest
 
-from service.commands import stream
+from service.signals import ENDING, EndingSignals
 from tests.support import videos
 from tests.support.patching import Patches
 from tests.support.pictures import ROOT
@@ -21,11 +21,12 @@ from tests.support.serving import serving
 PIPE = asyncio.subprocess.PIPE
 HANGING = """
 import sys, threading
+from service import signals
 from service.commands import main, stream
 from service.commands.video import writer
 
 {} = lambda *_: print("hangs", flush=True) or threading.Event().wait()
-stream.AGAIN_SECONDS = 0.0
+signals.AGAIN_SECONDS = 0.0
 sys.exit(main.main(sys.argv[1:]))
 """
 
@@ -40,7 +41,7 @@ async def streaming(
     *arguments: object, program: Sequence[str] = PROGRAM
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, asyncio.StreamReader]]:
     """Stream the test source to a service; yield the process, and what it prints."""
-    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, *stream.SIGNALS)}
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, *ENDING)}
     async with serving() as it, asyncio.timeout(60):
         words = ["stream", "demo:", "--server", f"127.0.0.1:{it.grpc_port}", *map(str, arguments)]
         try:  # else the program ignores what ``nohup pytest`` does
@@ -105,7 +106,7 @@ async def test_a_second_signal_ends_a_stream_whose_video_is_completed_on_a_disk_
 
 
 def test_the_signal_that_timeout_sends_twice_leaves_time_for_the_video(patched: Patches) -> None:
-    signals, ended, exits = stream._Signals(), [], []
+    signals, ended, exits = EndingSignals(), [], []
     patched(os, "_exit", exits.append)
     for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGHUP):
         signals._receive(number, lambda: ended.append(True))
