@@ -166,15 +166,32 @@ def _locked(draft: Path, path: Path, mode: int) -> int:
             access = os.O_RDWR if os.access(draft, os.W_OK) else os.O_RDONLY  # NFS locks only what may be written
             descriptor, new = os.open(draft, access | os.O_NOFOLLOW), False
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            lock(descriptor, path)
+        except TargetError:
             os.close(descriptor)
-            raise TargetError(f"another command is writing {path}; try again when it has ended") from None
+            raise
         if identity(draft) == identity(descriptor):  # else it was renamed or removed between the two calls
             if new:
                 return descriptor
             draft.unlink()
         os.close(descriptor)
+
+
+def lock(descriptor: int, path: Path) -> None:
+    """Keep other commands from an open file until it is closed.
+
+    Args:
+        descriptor: of the file.
+        path: what is written.
+
+    Raises:
+        TargetError: another command has locked it.
+
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise TargetError(f"another command is writing {path}; try again when it has ended") from None
 
 
 def _resemble(draft: Path, path: Path) -> None:

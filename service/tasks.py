@@ -56,6 +56,16 @@ async def _take_pending_cancellation() -> None:
             await asyncio.sleep(0)
 
 
+async def to_its_end(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run a coroutine to its end, also if the caller is cancelled meanwhile, who then goes on with that."""
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.gather(task, return_exceptions=True)
+        raise
+
+
 async def until_first_ends(*coroutines: Coroutine[Any, Any, object]) -> None:
     """Run coroutines until the first one ends, and cancel the others; an exception of the first one is raised."""
     tasks = [asyncio.create_task(each) for each in coroutines]

@@ -19,7 +19,8 @@ from model.transforms import Pixels
 from service.commands.main import main
 from service.commands.segment import session
 from service.commands.segment.jobs import Drawing, Job
-from service.commands.segment.report import Report, Row
+from service.commands.segment.report import Report
+from service.commands.segment.rows import Row
 from service.commands.segment.videos import Findings
 from tests.support.patching import Patches
 from tests.support.pictures import ROOT, encoded, red_box
@@ -83,16 +84,6 @@ def test_large_files_are_held_in_memory_one_by_one(large: bool, folder: Path, pa
     assert (most == 1) == large
 
 
-def test_an_interrupted_run_that_overwrites_leaves_the_rows_that_were_there(tmp_path: Path) -> None:
-    table = tmp_path / "found.csv"
-    table.write_text("the rows of a run before\n")
-    targets = Targets((), Namespace(overwrite=True))
-    with pytest.raises(KeyboardInterrupt), Report(None, table, targets, lambda *_: True) as report:  # noqa: PT012
-        report.add(Row("a.png", polyps=1))
-        raise KeyboardInterrupt
-    assert table.read_text() == "the rows of a run before\n"
-
-
 @pytest.mark.parametrize(
     ("findings", "told"),
     [
@@ -128,6 +119,10 @@ ROWS = {  # a row of a report by its flag, and what a kill leaves of another
 BEGIN = {"--csv": "source,frame,polyps,area,presence,milliseconds,error\n", "--jsonl": ""}
 
 
+def row_of(flag: str, source: str) -> str:
+    return ROWS[flag][0].replace('"a\nb.png"', source).replace("a.png", source)
+
+
 def gone_on_with(flag: str, path: Path) -> Report:
     """Return a report in a file that is there already."""
     places = path if flag == "--jsonl" else None, path if flag == "--csv" else None
@@ -142,23 +137,24 @@ def skipping() -> Targets:
 @pytest.mark.parametrize("line_break", ["", "\n"])
 def test_whole_rows_stay_when_a_report_is_gone_on_with(flag: str, line_break: str, tmp_path: Path) -> None:
     path, (row, halves) = tmp_path / "rows", ROWS[flag]
+    rows = f"{BEGIN[flag]}{row}\n{row_of(flag, 'other.png')}"
     for half in [""] if not line_break else ["", *halves]:
-        path.write_text(f"{BEGIN[flag]}{row}\n{row}{line_break}{half}")
+        path.write_text(f"{rows}{line_break}{half}")
         with gone_on_with(flag, path) as report:
             report.add(Row("new.png"))
         begin, _, new = path.read_text().rpartition("new.png")
-        assert begin.startswith(f"{BEGIN[flag]}{row}\n{row}\n")
-        assert begin.removeprefix(f"{BEGIN[flag]}{row}\n{row}\n") in ("", '{"source": "')
+        assert begin.startswith(f"{rows}\n")
+        assert begin.removeprefix(f"{rows}\n") in ("", '{"source": "')
         assert new.endswith("\n")
 
 
 @pytest.mark.parametrize("flag", ROWS)
 def test_rows_of_what_is_segmented_again_give_way_to_new_ones(flag: str, tmp_path: Path) -> None:
-    path, (row, _) = tmp_path / "rows", ROWS[flag]
-    other = row.replace('"a\nb.png"', "again.png").replace("a.png", "again.png")
-    path.write_text(f"{BEGIN[flag]}{other}\n{row}\n{other}\n{row}\n{other}\n")
+    path, again, (row, _) = tmp_path / "rows", row_of(flag, "again.png"), ROWS[flag]
+    other = row_of(flag, "other.png")
+    path.write_text(f"{BEGIN[flag]}{again}\n{row}\n{again}\n{other}\n{again}\n")
     with gone_on_with(flag, path):
-        assert path.read_text() == f"{BEGIN[flag]}{row}\n{row}\n"
+        assert path.read_text() == f"{BEGIN[flag]}{row}\n{other}\n"
 
 
 @pytest.mark.parametrize("flag", ROWS)
@@ -212,7 +208,7 @@ def test_no_row_is_lost_to_a_damaged_one(rows: str, line: int, tmp_path: Path) -
 
 
 def test_a_quote_within_a_name_is_a_part_of_it(tmp_path: Path) -> None:
-    (path := tmp_path / "rows").write_text(text := f'{BEGIN["--csv"]}{GOOD}b"{GOOD}{GOOD}')
+    (path := tmp_path / "rows").write_text(text := f'{BEGIN["--csv"]}{GOOD}b"{GOOD}c{GOOD}')
     with gone_on_with("--csv", path):
         assert path.read_text() == text
 
@@ -249,9 +245,8 @@ def test_a_run_that_cannot_start_leaves_the_report_as_it_was(folder: Path, patch
 def test_no_file_of_a_report_is_changed_if_one_of_them_is_refused(tmp_path: Path) -> None:
     texts = {}
     for flag, (row, _) in ROWS.items():
-        again = row.replace('"a\nb.png"', "again.png").replace("a.png", "again.png")
         damaged = "damaged\n" * (flag == "--csv")
-        texts[tmp_path / flag] = f"{BEGIN[flag]}{again}\n{damaged}{row}\n"
+        texts[tmp_path / flag] = f"{BEGIN[flag]}{row_of(flag, 'again.png')}\n{damaged}{row}\n"
     for path, text in texts.items():
         path.write_text(text)
     with pytest.raises(TargetError, match="has no row in line 3"):

@@ -1,13 +1,14 @@
 """``pranet segment``: segments pictures and video files without a server, on the same data path."""
 
 import argparse
-import os
+import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
+from typing import Any
 
 from model.targets import Targets
-from service.commands.segment.inputs import DASH, listed_in, shown, standard_input
+from service.commands.segment.inputs import DASH, listed_in, place, shown, standard_input
 from service.commands.segment.jobs import (
     OBJECT,
     OUT,
@@ -21,6 +22,7 @@ from service.commands.segment.jobs import (
 from service.commands.segment.report import Report
 from service.commands.video.suffixes import OVERLAYS, VIDEOS
 from service.configuration import from_command_line
+from service.signals import EndingSignals
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -32,10 +34,9 @@ def run(arguments: argparse.Namespace) -> int:
         TargetError: an output is an input, exists already, or cannot be written.
         CheckpointError: the weights cannot be used.
         DeviceError: the device is not available.
+        KeyboardInterrupt: the user or a signal, which is its argument, ended it; the report tells of what was done.
 
     """
-    import uvloop
-
     from service.batching.device_thread import exit_if_abandoned
     from service.commands.segment.session import segment_all
     from service.dicom.wanted import Wanted
@@ -54,17 +55,18 @@ def run(arguments: argparse.Namespace) -> int:
         targets.folder(OUT, out)
     todo = [kept for each in found if (kept := each.wanted(targets))]
     # For a Segmentation there are no rows.
-    of = {_place(shown(job.source)): job for job in todo if not isinstance(job, Series)}
+    of = {place(shown(job.source)): job for job in todo if not isinstance(job, Series)}
 
     def segments(source: str, number: int | None) -> bool:
-        job = of.get(_place(source))
+        job = of.get(place(source))
         return job is not None and job.segments(number, targets)
 
-    report = Report(arguments.jsonl, arguments.csv, targets, segments)
+    at_once = any(isinstance(job, Drawing) and job.at_once for job in todo)
+    report = Report(arguments.jsonl, arguments.csv, targets, segments, at_once=at_once)
     report.passed = len(found) - len(todo)
     wanted = Wanted(arguments.segmentation_type or "binary", arguments.omit_empty)
     if todo:
-        uvloop.run(segment_all(todo, options, wanted, settings, targets, report))
+        _until_a_signal(lambda signals: segment_all(todo, options, wanted, settings, targets, report, signals))
     else:
         with report:
             pass  # it drops what a kill left of its last row, or gets its header
@@ -74,10 +76,15 @@ def run(arguments: argparse.Namespace) -> int:
     return code
 
 
-def _place(source: str) -> str:
-    """Return where a file is, however the path of its folder is written; a link in it is a picture of its own."""
-    folder, name = os.path.split(source)
-    return os.path.join(os.path.realpath(folder), name)
+def _until_a_signal(work: Callable[[EndingSignals], Coroutine[Any, Any, None]]) -> None:
+    """Run work to its end, or until a signal ends it, which then is the argument of the ``KeyboardInterrupt``."""
+    import uvloop
+
+    signals = EndingSignals()
+    try:
+        uvloop.run(work(signals))
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt(*signals.first) from None
 
 
 def _check(arguments: argparse.Namespace) -> None:

@@ -56,6 +56,12 @@ def shown(path: Path) -> str:
     return str(DASH if path.parent == OPEN_FILES else path)
 
 
+def place(source: str) -> str:
+    """Return where a file is, however the path of its folder is written; a link in it is a picture of its own."""
+    folder, name = os.path.split(source)
+    return os.path.join(os.path.realpath(folder), name)
+
+
 def name_in_tree(path: Path) -> Path:
     """Return the name of a listed file's output, which keeps its folders, so that files of one name do not collide."""
     return Path(*[part for part in path.parts if part not in (path.anchor, "..")])

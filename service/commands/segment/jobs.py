@@ -97,6 +97,11 @@ class Drawing:
         """Whether an output is made of all frames, and so not without one that has its mask already."""
         return self.overlay is not None or self.masks is None or self.masks.suffix == LINES
 
+    @property
+    def at_once(self) -> bool:
+        """Whether no frame has an output of its own, so that all is there at the end only."""
+        return self.masks is None or self.masks.suffix == LINES
+
     def frame(self, number: int) -> Path:
         """Return the mask of a frame, by its number from 0, in the folder for them."""
         assert self.masks is not None

@@ -14,7 +14,7 @@ from model.transforms import Pixels
 from service.answers import SegmentationBody
 from service.commands.segment.inputs import DASH, shown
 from service.commands.segment.jobs import frame
-from service.commands.segment.report import Row
+from service.commands.segment.rows import Row
 from service.commands.video.suffixes import LINES
 from service.commands.video.writer import MAX_PIXELS
 from service.frames import codec, shapes

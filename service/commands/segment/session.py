@@ -21,7 +21,8 @@ from service.commands.segment.inputs import DASH, shown
 from service.commands.segment.jobs import MASKS, OBJECT, OUT, AnyJob, Drawing, Job, Series, holds_object
 from service.commands.segment.objects import holding, read_objects, segment_series
 from service.commands.segment.outputs import EarlierFrames, asked, content, mask_of, read, row_of, write
-from service.commands.segment.report import Report, Row
+from service.commands.segment.report import Report
+from service.commands.segment.rows import Row
 from service.commands.segment.videos import Findings, Results, segment_video
 from service.commands.video.source import open_source
 from service.commands.video.suffixes import VIDEOS
@@ -32,16 +33,25 @@ from service.frames.frame import Frame, Options, Output, Segmentation
 from service.readiness import Phase
 from service.runtime import Service, load_predictor, running
 from service.settings import Settings
-from service.tasks import FirstErrorTaskGroup
+from service.signals import EndingSignals
+from service.tasks import FirstErrorTaskGroup, to_its_end
 
 AT_ONCE_PER_BATCH = 2  # one batch on the device while the next is decoded
 LARGE_BYTES = 16 * 2**20  # of a file: more is a DICOM object of many frames, which is held up to three times
 
 
 async def segment_all(
-    jobs: Sequence[AnyJob], options: Options, wanted: Wanted, settings: Settings, targets: Targets, report: Report
+    jobs: Sequence[AnyJob],
+    options: Options,
+    wanted: Wanted,
+    settings: Settings,
+    targets: Targets,
+    report: Report,
+    signals: EndingSignals,
 ) -> None:
     """Segment files at once, but videos and large files one by one.
+
+    The first of the ``signals`` cancels it, once it has begun; what is being written then gets its row.
 
     Raises:
         TargetError: an output cannot be written.
@@ -50,6 +60,7 @@ async def segment_all(
 
     """
     predictor = load_predictor(settings)  # if it fails, the report keeps the rows of what was to be segmented again
+    signals.end_this_task()
     with report, tqdm(total=len(jobs), unit="file", disable=None) as bar:
         async with running(settings, predictor, hang_seconds=MOST_HANG_SECONDS) as service:
             service.readiness.enter(Phase.SERVING)  # without a warm-up: a slow first frame does not matter here
@@ -136,7 +147,10 @@ class Session:
             write(OUT, path, content(done, self._options, mask, picture, path.name))
             return row_of(job.source, number, done, mask)
 
-        self._report.add(await asyncio.to_thread(make))
+        async def record() -> None:
+            self._report.add(await asyncio.to_thread(make))
+
+        await to_its_end(record())
 
     async def _picture(self, job: Job) -> None:
         image = await asyncio.to_thread(read, job.source, self._service.settings.max_image_bytes, "--max-image-bytes")

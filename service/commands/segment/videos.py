@@ -30,6 +30,7 @@ from service.streams.frame import StreamFrame
 from service.streams.registry import Streams
 from service.streams.stream import StreamOptions
 from service.streams.window import Policy
+from service.tasks import to_its_end
 
 KEPT_AFTER = (SourceError,)  # what came before the damage of a video
 
@@ -182,7 +183,9 @@ async def segment_video(
             broken = error
 
     async def take(answer: StreamFrame) -> None:
-        shot, outcome = sent.popleft(), answer.outcome
+        await to_its_end(record(sent.popleft(), answer.outcome))
+
+    async def record(shot: VideoFrame, outcome: object) -> None:
         assert isinstance(outcome, Segmentation | ServiceError)  # ``EVERY`` without a deadline drops nothing
         mask = await asyncio.to_thread(mask_of, outcome) if isinstance(outcome, Segmentation) else None
         if mask is None:
