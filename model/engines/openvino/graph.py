@@ -68,7 +68,7 @@ def graph(weights: WeightsFile, precision: str, cache_dir: Path | None, input_si
         except (OSError, RuntimeError) as error:
             log.warning(
                 "the graph cannot be cached (%s), so every start converts it again; set PRANET_CACHE_DIR to a folder "
-                "that can be written",
+                "that can be written and has room",
                 str(error)[:200],
             )
     return made
@@ -89,7 +89,7 @@ def _keep(made: ov.Model, kept: Path) -> None:
     making = kept.with_name(f"{kept.name}.{secrets.token_hex(4)}")
     making.mkdir()
     try:
-        ov.save_model(made, making / FILE, compress_to_fp16=False)
+        _save(made, making / FILE)
         (making / SEAL).write_bytes(_digest(making))
         if not _is_whole(kept):
             _remove(kept)
@@ -100,6 +100,16 @@ def _keep(made: ov.Model, kept: Path) -> None:
             raise
     finally:
         shutil.rmtree(making, ignore_errors=True)
+
+
+def _save(made: ov.Model, path: Path) -> None:
+    try:
+        ov.save_model(made, path, compress_to_fp16=False)
+    except RuntimeError:  # it does not say why; if the disk is full, the next call does
+        constants = (each for each in made.get_ops() if each.get_type_name() == "Constant")
+        with path.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, sum(each.data.nbytes for each in constants))
+        raise
 
 
 def _is_whole(kept: Path) -> bool:

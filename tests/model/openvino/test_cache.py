@@ -1,5 +1,6 @@
 """The graph that OpenVINO keeps for the next start: it may be damaged, foreign, or in nobody's reach."""
 
+import errno
 import logging
 import os
 import subprocess
@@ -147,3 +148,24 @@ def test_a_cache_that_cannot_be_written_is_only_a_warning(
     with caplog.at_level(logging.WARNING):
         assert openvino_graph.graph(weights, "fp32", nowhere).inputs[0].shape == [1, 3, 352, 352]
     assert "CACHE_DIR" in caplog.text
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_full_disk_of_the_cache_is_named_although_openvino_does_not(
+    weights: Checkpoint, tmp_path: Path, caplog: pytest.LogCaptureFixture, patched: Patches
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("basic_ios::clear: iostream error")
+
+    def full(descriptor: int, offset: int, size: int) -> None:
+        wanted.append(size)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    wanted: list[int] = []
+    patched(ov, "save_model", fail)
+    patched(os, "posix_fallocate", full)
+    assert openvino_graph.graph(weights, "fp32", tmp_path).inputs[0].shape == [1, 3, 352, 352]
+    assert "cannot be cached ([Errno 28] No space left on device)" in caplog.text
+    assert "can be written and has room" in caplog.text
+    assert wanted[0] > 50e6
+    assert not list(tmp_path.iterdir())
