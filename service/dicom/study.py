@@ -73,13 +73,15 @@ def read(data: bytes, max_pixels: int) -> Study:
 
     Raises:
         InvalidRequest: ``data`` is empty.
-        UnsupportedImage: the transfer syntax or the kind of pixels is not supported.
+        UnsupportedImage: the data are not DICOM, or the transfer syntax or the kind of pixels is not supported.
         TooManyPixels: a frame declares more than ``max_pixels``.
-        UndecodableImage: the data are not DICOM, have no pixels, or are damaged.
+        UndecodableImage: the data have no pixels, or are damaged.
 
     """
     if not data:
         raise InvalidRequest("the object is empty; send one DICOM object")
+    if not is_object(data):
+        raise UnsupportedImage("the file is not a DICOM object; send one, or send a picture under its own type")
     try:
         meta = _meta(data)
         if meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
@@ -113,7 +115,7 @@ def only_frame(data: bytes, max_pixels: int) -> Picture:
 def _meta(data: bytes) -> FileMetaDataset:
     """Return the file meta information, without reading the rest (PS3.10, 7.1), and make what is missing of it."""
     file = io.BytesIO(data)
-    read_preamble(file, force=is_object(data))
+    read_preamble(file, force=True)
     meta = _read_file_meta_info(file)
     if "TransferSyntaxUID" not in meta:
         explicit = data[file.tell() + 4 : file.tell() + 6].isalpha()

@@ -82,17 +82,19 @@ async def test_every_frame_of_an_object_is_answered(syntax: UID) -> None:
         assert dice(mask_of(base64.b64decode(line["png"])), mask) > 0.95
 
 
-async def test_grey_of_sixteen_bits_and_inverted_grey_mean_the_same_picture() -> None:
+async def test_grey_of_more_bits_and_inverted_grey_mean_the_same_picture() -> None:
     grey = np.asarray(PICTURES[0])[..., 0]
     deep = dicom(PICTURES[:1], SamplesPerPixel=1, PhotometricInterpretation="MONOCHROME2", BitsAllocated=16)
     deep.BitsStored, deep.HighBit, deep.PixelData = 12, 11, (grey.astype(np.uint16) * 16).tobytes()
+    deepest = dicom(PICTURES[:1], SamplesPerPixel=1, PhotometricInterpretation="MONOCHROME2", BitsAllocated=32)
+    deepest.BitsStored, deepest.HighBit, deepest.PixelData = 32, 31, (grey.astype(np.uint32) << 24).tobytes()
     inverted = dicom(PICTURES[:1], SamplesPerPixel=1, PhotometricInterpretation="MONOCHROME1")
     inverted.PixelData = (255 - grey).tobytes()
-    for made in (deep, inverted):
-        made["PixelData"].VR = "OW" if made.BitsAllocated == 16 else "OB"
+    for made in (deep, deepest, inverted):
+        made["PixelData"].VR = "OW" if made.BitsAllocated > 8 else "OB"
         del made.PlanarConfiguration
     async with serving() as it:
-        for made in (deep, inverted):
+        for made in (deep, deepest, inverted):
             assert dice(mask_of((await sent(it, made)).content), MASKS[0]) > 0.95
 
 
@@ -156,7 +158,8 @@ def _as_video() -> bytes:
 
 MALFORMED: dict[str, tuple[Callable[[], bytes], int, str]] = {
     "empty": (lambda: b"", 400, "empty"),
-    "not DICOM": (lambda: b"no object" * 50, 422, "InvalidDicomError"),
+    "not DICOM": (lambda: b"no object" * 50, 415, "not a DICOM object; send one, or send a picture under its own type"),
+    "a picture": (lambda: encoded(PICTURES[0], "JPEG"), 415, "not a DICOM object; send one, or send a picture under"),
     "half": (lambda: written(dicom(PICTURES[:1]))[:5000], 422, "bytes of pixels"),
     "no pixels": (lambda: _without("PixelData"), 422, "PixelData"),
     "no rows": (lambda: _without("Rows"), 422, "Rows"),
