@@ -25,7 +25,7 @@ from service.errors import (
     UndecodableImage,
     UnsupportedImage,
 )
-from service.frames import raw
+from service.frames import foreign, raw
 
 STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"RIFF")  # of JPEG, PNG and WebP, which nothing else begins with
 PNG_OPTIONS = (cv2.IMWRITE_PNG_COMPRESSION, 1)
@@ -87,7 +87,7 @@ def _decode(data: bytes, max_pixels: int, least_side: int) -> tuple[Image.Image,
     try:
         return reading.read(data, max_pixels, least_side)
     except PictureError as error:
-        raise _refusal(error, max_pixels) from error
+        raise _refusal(error, data, max_pixels) from error
 
 
 def size(picture: Picture, max_pixels: int) -> tuple[int, int]:
@@ -104,7 +104,7 @@ def size(picture: Picture, max_pixels: int) -> tuple[int, int]:
     try:
         return reading.opened(picture, max_pixels).size
     except PictureError as error:
-        raise _refusal(error, max_pixels) from error
+        raise _refusal(error, picture, max_pixels) from error
 
 
 def encode_mask(mask: Pixels) -> bytes:
@@ -135,10 +135,12 @@ def encode_png(pixels: Pixels | npt.NDArray[np.uint16]) -> bytes:
     return buffer.tobytes()
 
 
-def _refusal(error: PictureError, max_pixels: int) -> ServiceError:
+def _refusal(error: PictureError, data: bytes, max_pixels: int) -> ServiceError:
     if isinstance(error, TooLarge):
         return _too_many(max_pixels)
-    return UnsupportedImage(str(error)) if isinstance(error, UnknownFormat) else UndecodableImage(str(error))
+    if isinstance(error, UnknownFormat):
+        return UnsupportedImage(foreign.kind_of(data) or str(error))
+    return UndecodableImage(str(error))
 
 
 def _too_many(max_pixels: int) -> TooManyPixels:

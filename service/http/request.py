@@ -16,6 +16,7 @@ from model.pictures.reading import READABLE
 from service.calls import Call
 from service.clients.awaited import NOBODY, REQUEST, Awaited
 from service.errors import BodyTooSlow, ClientLeft, CodedBody, InvalidRequest, TooManyBytes, UnsupportedImage
+from service.frames.foreign import kind_of_type
 from service.http.content_encoding import CODINGS, READABLE_CODINGS, Unpacker
 from service.http.form import FILE_FIELD, MULTIPART, Fields, read_form
 from service.http.multipart_related import RELATED, read_related
@@ -99,7 +100,7 @@ async def read_image(request: Request, max_bytes: int, deadline: float) -> tuple
         return parts[0], []
     if not kind.startswith("image/") and kind not in UNSPECIFIC:
         advice = f"send {READABLE} with its image type, application/octet-stream or {MULTIPART}"
-        raise UnsupportedImage(f"the content type {kind} is not supported; {advice}")
+        raise UnsupportedImage(kind_of_type(kind) or f"the content type {kind} is not supported; {advice}")
     return await read_body(request, max_bytes, deadline, too_many), []
 
 

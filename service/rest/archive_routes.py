@@ -22,6 +22,7 @@ from service.archives.archive import ARCHIVE_TIMEOUT_SECONDS, Answered
 from service.archives.members import Member, from_parts, from_zip
 from service.calls import Call
 from service.errors import ClientLeft, ServiceError, UnsupportedImage
+from service.frames.foreign import ZIP_TYPES
 from service.frames.frame import JUDGED, Options, Output, Segmentation
 from service.http.form import MULTIPART, Fields
 from service.http.multipart_related import RELATED
@@ -29,7 +30,6 @@ from service.http.request import UNSPECIFIC, content_type, read_parts, read_rela
 from service.rest.errors import PROBLEM_TYPE
 from service.runtime import Service
 
-ZIP_TYPES = ("application/zip", "application/x-zip-compressed")
 SMALL_BYTES = 256 * 2**10  # of an archive whose directory is read at once; a large one would hold up all answers
 NDJSON, MIXED = "application/x-ndjson", "multipart/mixed"
 PNG_TYPE, JSON_TYPE = "image/png", "application/json"

@@ -6,11 +6,12 @@ from pydantic import Field
 
 from service.dicom.availability import MEDIA_TYPE as DICOM_TYPE
 from service.dicom.wanted import Wanted
+from service.frames.foreign import ZIP_TYPES
 from service.frames.frame import Output
 from service.http.form import FILE_FIELD, MULTIPART
 from service.http.multipart_related import RELATED
 from service.options import FrameOptions
-from service.rest.archive_routes import ANSWER_TYPES, JSON_TYPE, MIXED, NDJSON, PNG_TYPE, ZIP_TYPES
+from service.rest.archive_routes import ANSWER_TYPES, JSON_TYPE, MIXED, NDJSON, PNG_TYPE
 
 # Of a request that names none, by the type of its answer, if that is not a mask.
 OUTPUTS: dict[str | None, Output] = {JSON_TYPE: Output.JSON}

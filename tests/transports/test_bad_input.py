@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -11,9 +12,12 @@ from PIL.ImageFile import ImageFile
 
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from service.calls import Call
+from service.frames import foreign
 from service.http.middleware import REST
-from tests.support.cases.pictures import BAD, GOOD, png_that_declares
+from tests.support import videos
+from tests.support.cases.pictures import BAD, GOOD, packed, png_that_declares, zipped
 from tests.support.patching import Patches
+from tests.support.pictures import red_box
 from tests.support.predictors import RedPredictor
 from tests.support.serving import Running, serving
 
@@ -62,6 +66,24 @@ REQUESTS: dict[str, tuple[dict[str, Any], int, str, str]] = {
         "send JPEG, PNG",
     ),
     "text": ({"headers": {"content-type": "text/plain"}}, 415, "unsupported-image", "multipart/form-data"),
+    "a zip by its type": (
+        {"headers": {"content-type": "application/zip"}},
+        415,
+        "unsupported-image",
+        "send it alone to POST /segment/batch",
+    ),
+    "a tar by its type": (
+        {"headers": {"content-type": "application/x-tar"}},
+        415,
+        "unsupported-image",
+        "send its pictures as a zip to POST",
+    ),
+    "a video by its type": (
+        {"headers": {"content-type": "video/mp4"}},
+        415,
+        "unsupported-image",
+        "stream its frames, see docs/live-video.md",
+    ),
     "an unknown coding": ({"headers": {"content-encoding": "br"}}, 415, "coded-body", "one of gzip, deflate, or with"),
     "a body coded twice": ({"headers": {"content-encoding": "gzip, deflate"}}, 415, "coded-body", "gzip, deflate;"),
     "a coding that is not there": ({"headers": {"content-encoding": "gzip"}}, 400, "invalid-request", "not valid gzip"),
@@ -216,3 +238,20 @@ async def test_the_service_still_segments_after_all_of_them(running: Running) ->
     answer = await running.rest.post("/segment", content=GOOD)
     assert Image.open(io.BytesIO(answer.content)).size == (64, 48)
     assert running.metric("pranet_in_flight") == running.metric("pranet_queue_depth") == 0
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".avi", ".ts", ".mpg"])
+def test_a_video_is_told_from_a_picture(suffix: str, tmp_path: Path) -> None:
+    film = videos.write(tmp_path / f"v{suffix}", [red_box(64, 48, (8, 8, 40, 40))] * 3)
+    assert foreign.kind_of(film.read_bytes()) == foreign.VIDEO
+
+
+def test_an_archive_is_told_from_a_picture() -> None:
+    empty = b"PK\5\6" + bytes(18)
+    kinds = [foreign.kind_of(data) for data in (zipped(), empty, packed("w"), packed("w:gz"))]
+    assert kinds == [foreign.ZIP, foreign.ZIP, foreign.TAR, foreign.GZIP]
+
+
+@pytest.mark.parametrize("name", ["nothing", "text", "one byte", "a HEIC", "a still GIF", "half a PNG"])
+def test_other_files_are_no_archives_or_videos(name: str) -> None:
+    assert foreign.kind_of(BAD[name][0]()) is None

@@ -1,8 +1,12 @@
 """Bad pictures and how each is refused, and odd but good ones."""
 
+import io
 import struct
+import tarfile
+import zipfile
 import zlib
 from collections.abc import Callable
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -49,6 +53,22 @@ def float_tiff() -> bytes:
     return encoded(Image.new("F", (32, 32), 0.5), "TIFF")
 
 
+def zipped() -> bytes:
+    """Write a zip with a picture."""
+    with zipfile.ZipFile(file := io.BytesIO(), "w") as archive:
+        archive.writestr("a.png", GOOD)
+    return file.getvalue()
+
+
+def packed(mode: Literal["w", "w:gz"]) -> bytes:
+    """Write a tar with a picture."""
+    with tarfile.open(fileobj=(file := io.BytesIO()), mode=mode) as archive:
+        member = tarfile.TarInfo("a.png")
+        member.size = len(GOOD)
+        archive.addfile(member, io.BytesIO(GOOD))
+    return file.getvalue()
+
+
 BAD: dict[str, tuple[Callable[[], bytes], int, str, str]] = {
     "nothing": (lambda: b"", 400, "invalid-request", "send one JPEG"),
     "text": (lambda: b"hello, colon", 415, "unsupported-image", "send JPEG, PNG, WebP, BMP or TIFF"),
@@ -59,6 +79,10 @@ BAD: dict[str, tuple[Callable[[], bytes], int, str, str]] = {
     "a PNG of 60000x60000": (lambda: png_that_declares(60000, 60000), 413, "too-many-pixels", "send a smaller one"),
     "a PNG of 4 billion squared": (lambda: png_that_declares(2**31 - 1, 2**31 - 1), 413, "too-many-pixels", "smaller"),
     "a PNG of 0x0": (lambda: png_that_declares(0, 0), 422, "undecodable-image", "declares 0x0 pixels"),
+    "a zip": (zipped, 415, "unsupported-image", "zip archive, not a picture; send it alone to POST /segment/batch"),
+    "a tar": (lambda: packed("w"), 415, "unsupported-image", "tar archive, not a picture; send its pictures as a zip"),
+    "an MP4": (lambda: b"\0\0\0\x20ftypisom", 415, "unsupported-image", "video, not a picture; stream its frames"),
+    "a HEIC": (lambda: b"\0\0\0\x20ftypheic", 415, "unsupported-image", "send JPEG"),
     "a still GIF": (lambda: encoded(red_box(8, 8, (1, 1, 5, 5)), "GIF"), 415, "unsupported-image", "send JPEG"),
     "an animated GIF": (lambda: animated("GIF"), 415, "unsupported-image", "send JPEG"),
     "an animated WebP": (lambda: animated("WEBP"), 422, "undecodable-image", "one by one"),
