@@ -28,6 +28,7 @@ from service.configuration import from_command_line
 from service.drain import drain
 from service.http import server as http_server
 from service.memory import limit_freed_memory, trim_later
+from service.observability import open_files
 from service.oip import rpc as oip
 from service.processes.group import LOADING, Group
 from service.processes.supervisor import CANNOT_START, supervise
@@ -138,7 +139,7 @@ async def _serve(settings: Settings, group: Group, alive: int | None) -> int:
             stop_on_signals(stop, watched=alive is not None, starts=starts)
             serving = _serve_and_reload(service, predictor, ports, reload)
             del predictor  # otherwise this reference would keep it in memory after a hot reload
-            await until_first_ends(serving, stop.wait(), readiness.dead.wait())
+            await until_first_ends(serving, stop.wait(), readiness.dead.wait(), open_files.watch())
             code = await drain(service)
             return INFERENCE_DEAD if readiness.dead.is_set() else code
 

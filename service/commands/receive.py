@@ -23,6 +23,7 @@ from service.commands.access import access_to_pacs
 from service.configuration import from_command_line
 from service.dicom.wanted import Wanted
 from service.frames.frame import Options
+from service.observability import open_files
 from service.pacs.metrics import NodeMetrics
 from service.pacs.node import Node
 from service.pacs.receiver import Receiver, ReceiverError
@@ -98,7 +99,8 @@ async def _receive(arguments: argparse.Namespace, settings: Settings) -> int:
             node = Node(service, spool, pacs, options, wanted, metrics)
             stop = asyncio.Event()
             stop_on_signals(stop, watched=False)  # until now, a signal ends the start at once
-            await until_first_ends(_work(node, arguments), stop.wait(), service.readiness.dead.wait())
+            working = _work(node, arguments)
+            await until_first_ends(working, stop.wait(), service.readiness.dead.wait(), open_files.watch())
             if service.readiness.dead.is_set():
                 log.error("the device has stopped answering; the spool keeps what is not segmented")
                 return INFERENCE_DEAD
