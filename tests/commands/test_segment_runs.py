@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import subprocess
+import sys
 import threading
 import time
 from argparse import Namespace
@@ -22,6 +23,7 @@ from service.commands.segment.jobs import Drawing, Job
 from service.commands.segment.report import Report
 from service.commands.segment.rows import Row
 from service.commands.segment.videos import Findings
+from service.dicom import availability
 from tests.support.patching import Patches
 from tests.support.pictures import ROOT, encoded, red_box
 from tests.support.predictors import RedPredictor
@@ -240,6 +242,25 @@ def test_a_run_that_cannot_start_leaves_the_report_as_it_was(folder: Path, patch
     assert program.returncode == 2
     assert str(no_weights) in program.stderr
     assert rows.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [("v.mp4", "video needs PyAV"), ("study.dcm", "DICOM support is not installed")]
+)
+def test_a_run_that_can_read_nothing_without_an_extra_says_so_before_the_weights_are_loaded(
+    name: str,
+    told: str,
+    tmp_path: Path,
+    patched: Patches,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    patched(availability, "PACKAGES", ("no_such_package",))
+    (tmp_path / name).touch()
+    words = ["segment", str(tmp_path / name), "-o", str(tmp_path / "out"), "--weights", str(tmp_path / "none")]
+    assert main(words) == 2
+    assert told in capsys.readouterr().err
 
 
 def test_no_file_of_a_report_is_changed_if_one_of_them_is_refused(tmp_path: Path) -> None:

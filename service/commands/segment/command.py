@@ -20,6 +20,7 @@ from service.commands.segment.jobs import (
     plan,
 )
 from service.commands.segment.report import Report
+from service.commands.video.pyav import load_av
 from service.commands.video.suffixes import OVERLAYS, VIDEOS
 from service.configuration import from_command_line
 from service.signals import EndingSignals
@@ -30,7 +31,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises:
         SettingsError: a setting is unknown or invalid.
-        NothingToDo: no picture was found, or the arguments do not fit together.
+        NothingToDo: no picture was found, the arguments do not fit together, or no object can be read without an extra.
+        SourceError: no video can be read without PyAV.
         TargetError: an output is an input, exists already, or cannot be written.
         CheckpointError: the weights cannot be used.
         DeviceError: the device is not available.
@@ -54,6 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
     if out != DASH and out.suffix.lower() not in {OBJECT, *OVERLAYS}:
         targets.folder(OUT, out)
     todo = [kept for each in found if (kept := each.wanted(targets))]
+    _require_extras(todo)
     # For a Segmentation there are no rows.
     of = {place(shown(job.source)): job for job in todo if not isinstance(job, Series)}
 
@@ -74,6 +77,21 @@ def run(arguments: argparse.Namespace) -> int:
     code = 1 if report.failed else 0
     exit_if_abandoned(code)
     return code
+
+
+def _require_extras(todo: Sequence[AnyJob]) -> None:
+    """Find out that nothing can be read before the weights are loaded, which takes seconds."""
+    from service.commands.segment.session import is_video
+    from service.dicom import availability
+    from service.errors import ServiceError
+
+    if todo and all(is_video(job) for job in todo):
+        load_av()
+    if todo and all(source.suffix.lower() == OBJECT for job in todo for source in job.sources):
+        try:
+            availability.require()
+        except ServiceError as error:
+            raise NothingToDo(str(error)) from error
 
 
 def _until_a_signal(work: Callable[[EndingSignals], Coroutine[Any, Any, None]]) -> None:

@@ -73,8 +73,8 @@ async def _segment_at_once(session: "Session", jobs: Sequence[AnyJob], most: int
     one_video, one_large = asyncio.Lock(), asyncio.Lock()
 
     async def one(job: AnyJob) -> None:
-        async with one_video if _is_video(job) else places:
-            is_large = not _is_video(job) and await asyncio.to_thread(_bytes, job) > LARGE_BYTES
+        async with one_video if is_video(job) else places:
+            is_large = not is_video(job) and await asyncio.to_thread(_bytes, job) > LARGE_BYTES
             async with one_large if is_large else contextlib.nullcontext():
                 await session.segment(job)
 
@@ -89,7 +89,8 @@ def _bytes(job: AnyJob) -> int:
     return 0
 
 
-def _is_video(job: AnyJob) -> bool:
+def is_video(job: AnyJob) -> bool:
+    """Return whether a job is a video."""
     return isinstance(job, Drawing) or (isinstance(job, Job) and job.source.suffix.lower() in VIDEOS)
 
 
