@@ -28,7 +28,7 @@ PIP_COMPILE := $(BIN)/uv pip compile --universal --generate-hashes --python-vers
 
 .PHONY: serve extras triton-client kserve-client test processes-check check lowest-check light-check machines-check wheels-check path fuzz soak endurance \
 	lighthouse peers annotation-check ray-check training-check guards-check long-check format lint types contracts proto \
-	proto-check readme lock bundle bundle-check image-check systemd-check sbom audit clean
+	proto-check readme lock bundle bundle-check image-programs image-check systemd-check sbom audit clean
 
 serve: $(VENV)/.serve
 	@exec $(BIN)/pranet serve
@@ -224,9 +224,13 @@ bundle-check: bundle $(VENV)/.dev
 	unshare --map-root-user --net sh -c 'ip link set lo up && exec $(BIN)/pytest tools/check_bundle.py'
 
 # Builds docker/Dockerfile from the bundle's wheels, and serves a frame from it as nobody special on a read-only root.
-# Needs root, buildah and debootstrap.
-image-check: bundle $(VENV)/.dev
+# Needs root, buildah and debootstrap, and says so before the bundle takes gigabytes.
+image-check: image-programs bundle $(VENV)/.dev
 	$(BIN)/pytest tools/check_image.py
+
+image-programs:
+	@[ "$$(id -u)" = 0 ] && command -v buildah > /dev/null && command -v debootstrap > /dev/null || \
+		{ echo 'image-check needs root, buildah and debootstrap; install both and run it as root' >&2; exit 2; }
 
 # Follows the recipe of docs/operations.md under a systemd in namespaces of its own. Needs root, systemd and openssl.
 systemd-check: bundle $(VENV)/.dev

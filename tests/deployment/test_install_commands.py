@@ -34,3 +34,12 @@ def test_the_command_for_an_extra_names_one_that_exists(extra: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert extra in project["optional-dependencies"]
     assert how_to_install(extra) == f"in the checkout, run .venv/bin/python -m pip install -e '.[{extra}]'"
+
+
+def test_the_check_of_the_image_refuses_before_it_downloads_what_it_cannot_use() -> None:
+    dry = subprocess.run(["make", "--dry-run", "image-check"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "command -v buildah" in dry.stdout.splitlines()[0]
+    without = ["make", "image-programs", "SHELL=/bin/sh", "PATH=/nonexistent"]
+    refused = subprocess.run(without, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "image-check needs root, buildah and debootstrap; install both" in refused.stderr
