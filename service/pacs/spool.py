@@ -14,7 +14,6 @@ import fcntl
 import itertools
 import os
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -145,13 +144,6 @@ class Spool:
     def counts(self) -> dict[str, Callable[[], int]]:
         """Return functions that count the objects in each place where they may wait."""
         return {place.name: partial(_objects, place) for place in self._places()}
-
-    def clear_parts(self, seconds: float) -> None:
-        """Delete what is left of objects that broke off: parts that nobody has written to for so long."""
-        for part in self.parts.iterdir():
-            with contextlib.suppress(FileNotFoundError):  # it has become an object
-                if time.time() - part.stat().st_mtime > seconds:
-                    part.unlink()
 
     def _next(self) -> str:
         return f"{next(self._numbers):0{DIGITS}}"

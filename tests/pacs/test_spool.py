@@ -109,15 +109,6 @@ def test_what_fails_is_kept_beside_the_reason(spool: Spool) -> None:
     assert [file.name for file in folder.iterdir()] == ["1.dcm"]
 
 
-def test_parts_that_nobody_writes_to_any_more_are_deleted(spool: Spool) -> None:
-    old, new = spool.parts / "old.dcm", spool.parts / "new.dcm"
-    for part in (old, new):
-        part.write_bytes(b"half")
-    os.utime(old, (0, 0))
-    spool.clear_parts(60)
-    assert list(spool.parts.iterdir()) == [new]
-
-
 def test_an_association_of_which_every_object_failed_is_done(spool: Spool) -> None:
     folder = received(spool, "1.dcm")
     spool.fail([folder / "1.dcm"], "it is damaged")
