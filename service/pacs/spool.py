@@ -97,9 +97,13 @@ class Spool:
         made = folder / "made"
         shutil.rmtree(made, ignore_errors=True)  # from before a crash
         made.mkdir(PRIVATE)
-        for name, content in segmentations.items():
-            files.write(made / name, content, mode=PRIVATE_FILE)
-        sync(made)
+        try:
+            for name, content in segmentations.items():
+                files.write(made / name, content, mode=PRIVATE_FILE)
+            sync(made)
+        except OSError:  # a full disk may have room for those of another folder
+            shutil.rmtree(made, ignore_errors=True)
+            raise
         done = folder.with_name(folder.name + DONE)
         folder.rename(done)
         sync(done.parent)
@@ -136,9 +140,9 @@ class Spool:
         folder = self._failed / failed[0].parent.name
         folder.mkdir(PRIVATE, exist_ok=True)
         with (folder / REASONS).open("a") as reasons:
-            for file in failed:
-                reasons.write(f"{file.name}: {reason}\n")
-                file.rename(folder / file.name)
+            reasons.writelines(f"{file.name}: {reason}\n" for file in failed)
+        for file in failed:
+            file.rename(folder / file.name)
         return folder
 
     def counts(self) -> dict[str, Callable[[], int]]:
