@@ -33,7 +33,7 @@ from service.frames import codec
 from service.signals import EndingSignals
 
 LINE_SECONDS = 1.0  # between two lines of statistics
-LATE_SECONDS = 0.25  # from a reply to its turn to be drawn, after which a dropped frame is left out
+LATE_SECONDS = 0.25  # from a reply, and those before it, to its drawing, after which a dropped frame is left out
 ENDINGS = (KeyboardInterrupt, ClientError, SourceError)  # of a stream, after which its video is kept
 
 Take = Callable[[Reply], None]
@@ -55,7 +55,7 @@ def stream_config(arguments: argparse.Namespace) -> pb.StreamConfig:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Stream until the source ends; return 1 if a frame failed or was not answered in order.
+    """Stream until the source ends; return 1 if a frame failed or was not answered in order, or a file is damaged.
 
     Raises:
         KeyboardInterrupt: the user or a signal, which is its argument, ended it; the video is kept.
@@ -68,7 +68,8 @@ def run(arguments: argparse.Namespace) -> int:
     _check(arguments)
     until = time.monotonic() + (arguments.seconds or math.inf)
     source = open_source(arguments.source, raw=arguments.raw, fps=arguments.fps, until=until)
-    frames = paced(source, arguments.fps, arguments.seconds, hold=arguments.policy == "latest" or bool(arguments.fps))
+    hold = arguments.policy == "latest" or bool(arguments.fps)
+    frames = _Frames(paced(source, arguments.fps, arguments.seconds, hold=hold))
     with contextlib.ExitStack() as stack:
         takers = list(_takers(arguments, source, stack))
         config, access = stream_config(arguments), access_of(arguments)
@@ -77,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
         async def session() -> StreamStatistics:
             signals.end_this_task()
             try:
-                return await follow(arguments.server, in_thread(_watched(frames)), config, takers, access, until)
+                return await follow(arguments.server, in_thread(iter(frames)), config, takers, access, until)
             finally:
                 source.close()  # the thread that reads a camera would wait for its return
 
@@ -87,20 +88,35 @@ def run(arguments: argparse.Namespace) -> int:
             raise KeyboardInterrupt(*signals.first) from None
         finally:
             signals.outlive_the_loop()
-    return 0 if statistics.in_order and not statistics.outcomes["failed"] else 1
+        if frames.error and (source.live or not statistics.received):
+            raise frames.error
+    if frames.error:
+        print(f"pranet: {frames.error}", file=sys.stderr)
+    return 0 if statistics.in_order and not statistics.outcomes["failed"] and not frames.error else 1
 
 
-def _watched(frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
-    """Yield frames; tell at the end how many were damaged, which are sent too, since live video goes on."""
-    damaged = 0
-    try:
-        for shot in frames:
-            damaged += shot.damaged
-            yield shot
-    finally:
-        if damaged:
-            came = f"{damaged} frame{'' if damaged == 1 else 's'} came damaged"
-            print(f"pranet: {came}: a part of their pixels is made up", file=sys.stderr)
+class _Frames:
+    """The frames of a source, which end at its error, so that those before it are answered as before any end.
+
+    At the end it tells how many were damaged, which are sent too, since live video goes on.
+    """
+
+    def __init__(self, frames: Iterable[VideoFrame]) -> None:
+        self.error: SourceError | None = None
+        self._frames = frames
+
+    def __iter__(self) -> Iterator[VideoFrame]:
+        damaged = 0
+        try:
+            for shot in self._frames:
+                damaged += shot.damaged
+                yield shot
+        except SourceError as error:
+            self.error = error
+        finally:
+            if damaged:
+                came, whose = ("1 frame", "its") if damaged == 1 else (f"{damaged} frames", "their")
+                print(f"pranet: {came} came damaged: a part of {whose} pixels is made up", file=sys.stderr)
 
 
 async def follow(
@@ -192,29 +208,31 @@ class _Drawing:
         self._writer = writer
         self._left_out = 0
         self._began: float | None = None  # capture time of the first frame, seconds
+        self._came = -math.inf  # when this reply and all before it had arrived, time.monotonic(), seconds
         self._mask: Pixels | None = None  # the newest, which dropped frames show; none after a frame that failed
 
     def take(self, reply: Reply) -> None:
         """Append one frame, or leave it out if it cannot be decoded; the frame before it is then shown for longer."""
         frame = reply.frame
         self._began = frame.captured if self._began is None else self._began
+        self._came = max(self._came, frame.captured + reply.age_seconds)
         seconds = frame.captured - self._began if frame.presented is None else frame.presented
         if reply.response is not None and reply.outcome == "answered":
             self._mask = codec.read_mask(reply.response.mask.png)
         elif reply.outcome == "failed":
             self._mask = None
-        elif time.monotonic() - frame.captured - reply.age_seconds > LATE_SECONDS:
+        elif time.monotonic() - self._came > LATE_SECONDS:
             self._left_out += 1
             return
         with contextlib.suppress(ServiceError):
             self._writer.add(frame.picture, seconds, self._mask)
 
     def tell(self) -> None:
-        """Say how many frames were left out because saving was too slow."""
+        """Say how many frames were left out because drawing, encoding or the disk was too slow."""
         if self._left_out:
             dropped = f"{self._left_out} dropped frame{'' if self._left_out == 1 else 's'}"
-            advice = "save to a faster disk, or send fewer frames with --fps"
-            print(f"pranet: --out lacks {dropped}, since saving was too slow; {advice}", file=sys.stderr)
+            advice = "send fewer frames with --fps, or use a faster processor or disk"
+            print(f"pranet: --out lacks {dropped}, since the video was written too slowly; {advice}", file=sys.stderr)
 
 
 def _save_mask(reply: Reply, folder: Path) -> None:

@@ -20,6 +20,7 @@ from service.dicom import lossy, patient_attributes, references
 from service.errors import InvalidRequest, TooManyPixels, UndecodableImage
 
 MAX_PIXELS = 2**30  # of all frames together; each takes one byte while the object is built
+ADVICE = "correct it, or make masks instead"  # whoever asks, over REST, C-STORE or the command line
 ABNORMAL = codes.SCT.MorphologicallyAbnormalStructure
 POLYP = Code("68496003", "SCT", "Polyp of colon")
 INTELLIGENCE = codes.DCM.ArtificialIntelligence
@@ -60,7 +61,7 @@ def check(sources: Sequence[Dataset]) -> None:
         missing = [name for name in NEEDED if not UID(str(source.get(name, ""))).is_valid]
         if missing:
             raise UndecodableImage(
-                f"a Segmentation cannot refer to this DICOM object: it has no valid {', '.join(missing)}; request PNG"
+                f"the DICOM object has no valid {', '.join(missing)}, which a Segmentation needs; {ADVICE}"
             )
     for name in SHARED:
         if len({source.get(name) for source in sources}) > 1:
@@ -70,7 +71,7 @@ def check(sources: Sequence[Dataset]) -> None:
             )
     first = sources[0]
     if sum(map(references.frames, sources)) * first.Rows * first.Columns > MAX_PIXELS:
-        advice = "send fewer frames, or request PNG"
+        advice = "send fewer frames, or make masks instead"
         raise TooManyPixels(f"more than {MAX_PIXELS} pixels are too many for a Segmentation; {advice}")
 
 
@@ -105,7 +106,7 @@ def write(
         buffer = io.BytesIO()
         made.save_as(buffer)
     except Exception as error:  # highdicom raises many types of exceptions for unusual attributes
-        reason = f"no Segmentation can be made of this DICOM object ({type(error).__name__}); request PNG or JSON"
+        reason = f"no Segmentation can be made of this DICOM object ({type(error).__name__}); {ADVICE}"
         raise UndecodableImage(reason) from None
     return Written(
         buffer.getvalue(), len(masks), sum(mask.count(0) < len(mask) for mask in masks), left_out, model.model_id

@@ -247,7 +247,7 @@ def _codestream(dataset: Dataset, decoder: Decoder, index: int, count: int, plac
         return frame
     declared = declared_size(frame, decoder.UID)
     if declared is None:
-        raise UndecodableImage(f"the frame is not encoded as {decoder.UID.name}; correct it, or send PNG")
+        raise UndecodableImage(f"the frame is not encoded as {decoder.UID.name}; encode it again")
     if declared != (dataset.Columns, dataset.Rows):
         raise UndecodableImage(
             "the frame differs in size from what the DICOM object declares; correct Rows and Columns"

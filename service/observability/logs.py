@@ -14,6 +14,7 @@ QUIETER = {  # the lowest levels at which loggers of libraries are logged
     "httpcore": logging.WARNING,
     "pynetdicom": logging.ERROR,  # below, it tells of each message, and warns of faults of peers
     "pynetdicom.dul": logging.CRITICAL,  # shows a traceback for each peer that vanishes
+    "pynetdicom.fsm": logging.CRITICAL,  # shows one for each that breaks the rules; its thread ends, which is told
     "uvicorn.error": logging.ERROR,  # warns of clients' faults, which this service answers and logs itself
     "python_multipart": logging.CRITICAL,  # quotes bytes of the request body
 }

@@ -1,12 +1,9 @@
 """The Storage SCP (PS3.4, annex B): keeps each object that a peer sends in the spool, before it reports success."""
 
-import errno
 import logging
 import os
 import ssl
-import tempfile
 import threading
-import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +28,7 @@ from pydicom.uid import (
     VLEndoscopicImageStorage,
     VLPhotographicImageStorage,
 )
-from pynetdicom import AE, _config, evt
+from pynetdicom import AE, _config, dimse_messages, evt
 from pynetdicom.association import Association
 from pynetdicom.events import Event
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made when the module is imported
@@ -39,8 +36,9 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # m
 from model.errors import UserError
 from service.access.listening import why
 from service.dicom import seg, study, video
-from service.errors import ServiceError, TooManyBytes, UndecodableImage
+from service.errors import ServiceError, UndecodableImage
 from service.pacs.metrics import RECEIVED, REFUSED, NodeMetrics
+from service.pacs.parts import Parts
 from service.pacs.spool import Spool, sync
 
 log = logging.getLogger(__name__)
@@ -71,7 +69,6 @@ SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
 COMMENT_LENGTH = 64  # characters of an ErrorComment, as its value representation LO allows
 MAX_ASSOCIATIONS = 10
 NETWORK_SECONDS = 60.0  # after which a silent peer is cut off
-PART_SECONDS = 2 * NETWORK_SECONDS  # after which nobody writes to a part of an object any more
 
 
 class ReceiverError(UserError):
@@ -104,12 +101,12 @@ class Receiver:
         metrics: NodeMetrics,
     ) -> None:
         self._spool, self._arrived = spool, arrived
-        self._max_bytes, self._max_pixels, self._metrics = max_bytes, max_pixels, metrics
+        self._max_pixels, self._metrics = max_pixels, metrics
+        self._parts = Parts(spool.parts, max_bytes)
         self._folders: dict[Association, Path] = {}
-        self._closed: weakref.WeakSet[Association] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._reading = threading.Lock()  # one object in memory at a time
-        self._before: tuple[bool, str | None] = False, None  # of pynetdicom and of the process
+        self._before = _config.STORE_RECV_CHUNKED_DATASET, dimse_messages.NamedTemporaryFile  # type: ignore[attr-defined]
         self._entity = AE(ae_title)
         self._entity.require_called_aet = True
         self._entity.require_calling_aet = list(callers)
@@ -126,10 +123,7 @@ class Receiver:
             ReceiverError: the address cannot be listened on.
 
         """
-        # pynetdicom writes an object to a temporary file while it arrives, instead of holding it in memory. It does so
-        # in the folder that the process has for such files.
-        self._before = _config.STORE_RECV_CHUNKED_DATASET, tempfile.tempdir
-        _config.STORE_RECV_CHUNKED_DATASET, tempfile.tempdir = True, str(self._spool.parts)
+        _write_objects_to(True, self._parts.make)
         handlers: list[Any] = [
             (evt.EVT_CONN_OPEN, _opened),
             (evt.EVT_C_STORE, self._store),
@@ -148,7 +142,7 @@ class Receiver:
     def stop(self) -> None:
         """Abort open associations: their peers have no success of what was not kept, and send it again."""
         self._entity.shutdown()
-        _config.STORE_RECV_CHUNKED_DATASET, tempfile.tempdir = self._before
+        _write_objects_to(*self._before)
         with self._lock:
             folders, self._folders = list(self._folders.values()), {}
         for folder in folders:
@@ -171,52 +165,51 @@ class Receiver:
         return SUCCESS
 
     def _keep(self, association: Association, uid: UID, path: Path) -> None:
-        size = path.stat().st_size
-        if size > self._max_bytes:
-            raise TooManyBytes(f"{size} bytes are too many; raise --max-archive-bytes")
-        with self._reading:
-            seg.check([study.read(path.read_bytes(), self._max_pixels).dataset])
-        if not uid.is_valid:  # it becomes the name of a file
-            raise UndecodableImage("the SOP Instance UID is not valid; send a valid one")
+        self._parts.check(path)
         with path.open("rb") as file:
+            with self._reading:
+                seg.check([study.read(file.read(), self._max_pixels).dataset])
+            if not uid.is_valid:  # it becomes the name of a file
+                raise UndecodableImage("the SOP Instance UID is not valid; send a valid one")
             os.fsync(file.fileno())
         with self._lock:
-            if association in self._closed:
-                raise ConnectionAbortedError(errno.ECONNABORTED, "the peer has left")
+            self._parts.check(path)  # until now, its association may end
             folder = self._folders.get(association) or self._spool.begin()
             self._folders[association] = folder
             path.rename(folder / f"{uid}.dcm")
         sync(folder)
 
     def sweep(self) -> None:
-        """End associations whose thread is dead, and delete what is left of objects that broke off.
+        """End associations whose thread is dead, and delete what has arrived of their objects.
 
-        pynetdicom writes an object as it arrives in the thread that reads the network: a full disk ends it without a
-        word, to the peer too.
+        A message that breaks the rules of DICOM ends the thread of pynetdicom that reads it; the peer is told nothing.
         """
         with self._lock:
             dead = [association for association in self._folders if not association.dul.is_alive()]
         for association in dead:
-            log.error("an association of %s broke off; is the disk of the spool full?", _peer(association))
-            if (connection := association.dul.socket) is not None:
+            connection = association.dul.socket
+            if connection is not None and connection.socket is not None:  # else it has ended, and waits for the disk
+                log.error("an association of %s broke off inside a message", _peer(association))
                 connection.close()
             self._end(association)
-        self._spool.clear_parts(PART_SECONDS)
+        self._parts.give_up()
 
     def _ended(self, event: Event) -> None:
-        self._end(event.assoc)
-        self._spool.clear_parts(PART_SECONDS)
+        try:
+            self._end(event.assoc)
+        except OSError as error:  # the next sweep tries again
+            log.error("objects of %s wait for the disk of the spool: %s", _peer(event.assoc), error.strerror)
 
     def _end(self, association: Association) -> None:
         with self._lock:
-            self._closed.add(association)
+            self._parts.give_up(association.dul)
             folder = self._folders.pop(association, None)
         if folder is not None:
             try:
                 self._move_on(folder, _peer(association))
             except OSError:
                 with self._lock:
-                    self._folders[association] = folder  # the next sweep tries again
+                    self._folders[association] = folder
                 raise
             self._arrived()
 
@@ -235,6 +228,11 @@ class Receiver:
         wanted = event.assoc.requestor.primitive
         called = wanted.called_ae_title if wanted else "?"
         log.warning("rejected an association of %s, which called %s", _peer(event.assoc), called)
+
+
+def _write_objects_to(files: bool, make: Callable[..., Any]) -> None:
+    """Let pynetdicom write objects to files as they arrive, or hold them in memory; it has no option for the files."""
+    _config.STORE_RECV_CHUNKED_DATASET, dimse_messages.NamedTemporaryFile = files, make  # type: ignore[attr-defined]
 
 
 def _opened(event: Event) -> None:

@@ -14,7 +14,6 @@ import fcntl
 import itertools
 import os
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -98,9 +97,13 @@ class Spool:
         made = folder / "made"
         shutil.rmtree(made, ignore_errors=True)  # from before a crash
         made.mkdir(PRIVATE)
-        for name, content in segmentations.items():
-            files.write(made / name, content, mode=PRIVATE_FILE)
-        sync(made)
+        try:
+            for name, content in segmentations.items():
+                files.write(made / name, content, mode=PRIVATE_FILE)
+            sync(made)
+        except OSError:  # a full disk may have room for those of another folder
+            shutil.rmtree(made, ignore_errors=True)
+            raise
         done = folder.with_name(folder.name + DONE)
         folder.rename(done)
         sync(done.parent)
@@ -137,21 +140,14 @@ class Spool:
         folder = self._failed / failed[0].parent.name
         folder.mkdir(PRIVATE, exist_ok=True)
         with (folder / REASONS).open("a") as reasons:
-            for file in failed:
-                reasons.write(f"{file.name}: {reason}\n")
-                file.rename(folder / file.name)
+            reasons.writelines(f"{file.name}: {reason}\n" for file in failed)
+        for file in failed:
+            file.rename(folder / file.name)
         return folder
 
     def counts(self) -> dict[str, Callable[[], int]]:
         """Return functions that count the objects in each place where they may wait."""
         return {place.name: partial(_objects, place) for place in self._places()}
-
-    def clear_parts(self, seconds: float) -> None:
-        """Delete what is left of objects that broke off: parts that nobody has written to for so long."""
-        for part in self.parts.iterdir():
-            with contextlib.suppress(FileNotFoundError):  # it has become an object
-                if time.time() - part.stat().st_mtime > seconds:
-                    part.unlink()
 
     def _next(self) -> str:
         return f"{next(self._numbers):0{DIGITS}}"

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import re
 from collections.abc import Iterator
 from fractions import Fraction
@@ -34,7 +35,7 @@ from service.frames.decoded_video import Damage
 from service.frames.shapes import OUTLINE_COLOUR
 from tests.support import videos
 from tests.support.patching import Patches
-from tests.support.pictures import SAMPLES, red_box
+from tests.support.pictures import SAMPLES, encoded, red_box
 from tests.support.predictors import RedPredictor
 from tests.support.serving import serving
 
@@ -213,8 +214,8 @@ def test_a_video_that_is_written_too_slowly_leaves_out_frames_that_were_dropped(
     moments: list[float] = []
     writer: Any = SimpleNamespace(add=lambda picture, seconds, mask: moments.append(seconds))
     drawing, began, hour = stream._Drawing(writer), monotonic(), 3600.0
-    outcomes = ["answered", "stale", "stale", "failed", "lost", "answered", "deadline"]
-    on_time = {1, 6}  # the others came an hour ago and waited for the frames before them
+    outcomes = ["answered", "stale", "stale", "failed", "lost", "answered", "deadline", "stale"]
+    on_time = {5, 6}  # the others came an hour ago, but the last one had to wait for those before it
     response = pb.StreamResponse()
     response.mask.png = encode_png(np.zeros((8, 8), np.uint8))
     for number, outcome in enumerate(outcomes):
@@ -223,10 +224,10 @@ def test_a_video_that_is_written_too_slowly_leaves_out_frames_that_were_dropped(
             Reply(VideoFrame(number, b"", captured), outcome, (2 if number in on_time else 1) * hour, response)
         )
     drawing.tell()
-    assert moments == [0, 1, 3, 5, 6]
+    assert moments == [0, 3, 5, 6, 7]
     assert capsys.readouterr().err == (
-        "pranet: --out lacks 2 dropped frames, since saving was too slow; save to a faster disk, or send fewer frames "
-        "with --fps\n"
+        "pranet: --out lacks 3 dropped frames, since the video was written too slowly; send fewer frames with --fps, "
+        "or use a faster processor or disk\n"
     )
 
 
@@ -295,6 +296,52 @@ async def test_a_stream_goes_on_behind_damage_and_says_how_many_frames_it_hit(
     assert hit > 1
     assert f"{hit} frames came damaged: a part of their pixels is made up" in told.err
     assert f"answered {len(shots)}" in told.out
+
+
+@pytest.mark.parametrize("damaged", [("mp4", 100)], indirect=True)
+async def test_every_frame_before_the_end_of_a_damaged_file_is_answered_and_then_the_damage_is_told(
+    damaged: Path, tmp_path: Path, patched: Patches, capsys: pytest.CaptureFixture[str]
+) -> None:
+    patched("pranet_client.connection", "LAST_ANSWERS_SECONDS", 0.0)  # the service is slower than a source that fails
+    shots: list[TimedPicture] = []
+    with pytest.raises(SourceError):
+        shots += (each for each in open_source(str(damaged), raw=True).pictures)
+    masks, out = tmp_path / "masks", tmp_path / "out.mp4"
+    async with serving() as it:
+        command = ["stream", str(damaged), "--server", f"127.0.0.1:{it.grpc_port}", "--policy", "every", "--raw"]
+        assert await asyncio.to_thread(main, [*command, "--save-masks", str(masks), "--out", str(out)]) == 1
+    told = capsys.readouterr()
+    assert f"answered {len(shots)}" in told.out
+    assert "lost 0" in told.out
+    assert len(list(masks.iterdir())) == len(pictures(out)) == len(shots)
+    assert told.err.count("of its packets cannot be decoded") == 1
+
+
+async def test_a_picture_that_cannot_be_read_ends_a_stream_after_the_answers_to_those_before(
+    tmp_path: Path, patched: Patches, capsys: pytest.CaptureFixture[str]
+) -> None:
+    patched("pranet_client.connection", "LAST_ANSWERS_SECONDS", 0.0)
+    for number in range(8):
+        (tmp_path / f"{number}.jpg").write_bytes(encoded(red_box(160, 128, (number, 30, 100, 90))))
+    read = Path.read_bytes
+
+    def fail_at_last(path: Path) -> bytes:
+        if path.name == "7.jpg":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return read(path)
+
+    patched(Path, "read_bytes", fail_at_last)
+    async with serving() as it:
+        command = ["stream", str(tmp_path), "--server", f"127.0.0.1:{it.grpc_port}", "--policy", "every"]
+        assert await asyncio.to_thread(main, command) == 1
+    told = capsys.readouterr()
+    assert "answered 7" in told.out
+    assert f"pranet: {tmp_path / '7.jpg'} cannot be read: Permission denied" in told.err
+
+
+def test_one_damaged_frame_is_told_of_in_the_singular(capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(list(stream._Frames([VideoFrame(0, b"", 0.0), VideoFrame(1, b"", 0.0, damaged=True)]))) == 2
+    assert capsys.readouterr().err == "pranet: 1 frame came damaged: a part of its pixels is made up\n"
 
 
 def test_live_video_tells_as_much_of_its_damage_as_a_file(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import threading
 import time
-from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from pkgutil import resolve_name
@@ -21,7 +20,6 @@ import httpx
 import pytest
 from pydicom import dcmread
 from pydicom.uid import JPEGBaseline8Bit, generate_uid
-from pynetdicom import dimse_messages
 
 from pranet_client.credentials import NO_ACCESS
 from service.pacs.spool import Spool
@@ -52,7 +50,6 @@ FINISH = "service.pacs.spool.Spool.finish"
 COUNT, STOP = "service.pacs.spool._objects", "service.pacs.receiver.Receiver.stop"
 SWEEP = "service.pacs.receiver.Receiver.sweep"
 ADVICE = "let the user of pranet receive read it"
-SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
 
 
 async def test_one_object_with_damaged_pixels_is_kept_aside_and_the_others_are_segmented(
@@ -121,36 +118,6 @@ async def test_a_page_to_log_in_is_not_taken_for_a_pacs(
         pacs.log_in, pacs.content_type = False, "application/dicom+xml"
         await until(lambda: bool(pacs.stored) and not it.waiting())
     assert "HTTP 200, but not as a DICOMweb server answers, check --stow-url" in capsys.readouterr().err
-
-
-@pytest.mark.skipif(shutil.which("dcmsend") is None, reason="needs: apt-get install dcmtk")
-async def test_a_disk_that_is_full_while_an_object_arrives_costs_none_of_those_before(
-    pacs: Stow, tmp_path: Path, patched: Patches, capsys: pytest.CaptureFixture[str]
-) -> None:
-    patched(receive, "SWEEP_SECONDS", 0.05)
-    patched(threading, "excepthook", receive._failed_thread)  # as the command does
-    real, made = dimse_messages.NamedTemporaryFile, []
-
-    def full(**options: Any) -> Any:
-        made.append(options)
-        if len(made) > 1:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return real(**options)
-
-    patched(dimse_messages, "NamedTemporaryFile", full)
-    files = [tmp_path / f"{number}.dcm" for number in range(3)]
-    for file, each in zip(files, series(), strict=True):
-        each.save_as(file, enforce_file_format=True)
-    async with receiving(tmp_path / "spool", pacs.url, patched) as it:
-        command = ["dcmsend", "-v", "-aec", "PRANET", "127.0.0.1", str(it.port), *map(str, files)]
-        process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=STDOUT)
-        said = (await process.communicate())[0].decode()
-        await until(lambda: bool(pacs.stored) and not it.waiting())
-    assert said.count("Received C-STORE Response (Success)") == 1
-    assert len(sources(pacs.stored[0])) == 1
-    told = capsys.readouterr().err
-    assert "a thread of the DICOM port ended: [Errno 28] No space left on device" in told
-    assert "broke off; is the disk of the spool full?" in told
 
 
 async def test_a_segmentation_that_the_pacs_refuses_is_kept_beside_the_reason(tmp_path: Path, patched: Patches) -> None:

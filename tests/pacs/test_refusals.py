@@ -78,18 +78,8 @@ async def test_what_cannot_be_kept_is_reported_to_its_peer(
     assert "cannot be kept: No space left on device" in capsys.readouterr().err
 
 
-async def test_what_is_left_of_an_object_that_broke_off_goes_with_the_next_association(
-    pacs: Stow, tmp_path: Path, patched: Patches
-) -> None:
-    patched(receiver, "PART_SECONDS", 0)
-    async with receiving(tmp_path / "spool", pacs.url, patched) as it:
-        (it.spool / "parts" / "half.dcm").write_bytes(b"half an object")
-        await sent(it.port, series())
-        await until(lambda: bool(pacs.stored) and not it.waiting())
-
-
-async def test_an_object_of_which_no_segmentation_can_be_made_is_refused_at_once(
-    pacs: Stow, tmp_path: Path, patched: Patches
+async def test_an_object_of_which_no_segmentation_can_be_made_is_refused_at_once_by_what_is_missing(
+    pacs: Stow, tmp_path: Path, patched: Patches, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bad = series()[0]
     del bad.StudyInstanceUID
@@ -97,6 +87,9 @@ async def test_an_object_of_which_no_segmentation_can_be_made_is_refused_at_once
         (answer,) = await sent(it.port, [bad])
         assert it.waiting() == []
     assert answer.Status == CANNOT_UNDERSTAND
+    assert answer.ErrorComment.startswith("the DICOM object has no valid StudyInstanceUID")
+    told = capsys.readouterr().err
+    assert "no valid StudyInstanceUID, which a Segmentation needs; correct it, or make masks instead" in told
 
 
 async def closed(reader: asyncio.StreamReader) -> None:

@@ -1,10 +1,13 @@
 """A crash at any moment leaves each object in one place, from which the next start goes on."""
 
+import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from model import files
 from service.pacs import spool as spool_module
 from service.pacs.spool import Spool, SpoolError, objects
 from tests.support.patching import Patches
@@ -109,13 +112,31 @@ def test_what_fails_is_kept_beside_the_reason(spool: Spool) -> None:
     assert [file.name for file in folder.iterdir()] == ["1.dcm"]
 
 
-def test_parts_that_nobody_writes_to_any_more_are_deleted(spool: Spool) -> None:
-    old, new = spool.parts / "old.dcm", spool.parts / "new.dcm"
-    for part in (old, new):
-        part.write_bytes(b"half")
-    os.utime(old, (0, 0))
-    spool.clear_parts(60)
-    assert list(spool.parts.iterdir()) == [new]
+def test_segmentations_that_a_full_disk_cuts_off_take_no_room_from_those_of_other_objects(
+    spool: Spool, patched: Patches
+) -> None:
+    folder, write = received(spool, "1.dcm"), files.write
+
+    def full(path: Path, content: bytes, **options: Any) -> None:
+        if content == b"of 2":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, content, **options)
+
+    patched(spool_module.files, "write", full)
+    with pytest.raises(OSError, match="No space left"):
+        spool.segmented(folder, {"1.dcm": b"of 1", "2.dcm": b"of 2"})
+    assert [path.name for path in folder.iterdir()] == ["1.dcm"]
+    assert spool.received() == [folder]
+
+
+def test_what_fails_stays_where_it_is_while_the_disk_has_no_room_for_the_reason(spool: Spool) -> None:
+    folder = received(spool, "1.dcm")
+    kept = spool.path / "failed" / folder.name
+    kept.mkdir()
+    (kept / "reasons.txt").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        spool.fail([folder / "1.dcm"], "it is damaged")
+    assert objects(folder) == [folder / "1.dcm"]
 
 
 def test_an_association_of_which_every_object_failed_is_done(spool: Spool) -> None:

@@ -145,7 +145,7 @@ async def test_a_picture_that_exif_turns_is_shown_upright_under_its_outline(kind
     [
         ("bad.png", SAMPLES[0].read_bytes()[:2000], "damaged"),
         ("letter.pdf", b"%PDF-1.7", "JPEG, PNG, WebP, BMP or TIFF"),
-        ("bad.mp4", b"no video", "cannot play"),
+        ("bad.mp4", b"no video", "cannot play the video: it is damaged, or not H.264 or VP9"),
     ],
 )
 async def test_a_bad_file_shows_its_error(name: str, content: bytes, said: str, tmp_path: Path) -> None:

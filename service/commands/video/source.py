@@ -86,7 +86,7 @@ def open_source(name: str, *, raw: bool = False, fps: float | None = None, until
         pictures = files.listed(path, PICTURES)
         if not pictures:
             raise SourceError(f"{path} holds no pictures; give a folder with {', '.join(sorted(PICTURES))} files")
-        return _pictures((file.read_bytes() for file in pictures), fps)
+        return _pictures(_contents(pictures), fps)
     if "://" in name or name.startswith(CAMERAS):
         live = Live(name, raw=raw, until=until)
         rate = live.fps or DEFAULT_FPS
@@ -131,6 +131,15 @@ def _thinned(pictures: Iterable[TimedPicture], fps: float) -> Iterator[TimedPict
             if due <= now:  # the first one, or a pause: nothing is caught up
                 due = now + 1 / fps
             yield shot
+
+
+def _contents(paths: Iterable[Path]) -> Iterator[bytes]:
+    for path in paths:
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise SourceError(f"{path} cannot be read: {error.strerror}") from error
+        yield content
 
 
 def _pictures(pictures: Iterable[bytes], fps: float | None) -> Source:

@@ -69,10 +69,10 @@ export class Chart {
     return recent.reduce((sum, { masks }) => sum + masks, 0) / Math.max(1, (before * COLUMN_MS - since) / 1000);
   }
 
-  /** Return the median age of the newest masks in whole milliseconds, "–" before there is one. */
+  /** Return the median age of the newest masks in whole milliseconds, "" before there is one. */
   medianAge() {
     const ages = this.ages.toSorted((a, b) => a - b);
-    return ages.length ? Math.round(ages[ages.length >> 1]) : "–";
+    return ages.length ? Math.round(ages[ages.length >> 1]) : "";
   }
 
   draw() {

@@ -14,7 +14,7 @@ export class Player {
   /** Control a video until the signal aborts; a camera has no controls. */
   open(video, signal) {
     this.video = video;
-    this.firstText.textContent = "–";
+    this.firstText.textContent = "";
     this.began = null;
     this.earliest = Infinity; // seconds
     this.bar.hidden = !Number.isFinite(video.duration);

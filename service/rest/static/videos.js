@@ -5,7 +5,8 @@ const CAMERA_FAULTS = {
   NotFoundError: "No camera was found: connect one, then press Camera again.",
   NotReadableError: "The camera cannot be read: close the program that uses it, then press Camera again.",
 };
-const UNPLAYABLE = "This browser cannot play the video; convert it to H.264 or VP9, or use pranet stream.";
+const UNPLAYABLE =
+  "This browser cannot play the video: it is damaged, or not H.264 or VP9; copy or convert it, or use pranet stream.";
 
 /** Return a playing video, or undefined if the signal aborted. Throws an Error with a sentence. */
 export async function fromFile(file, signal) {

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import socket
-import tempfile
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 from pydicom import Dataset
 from pydicom.uid import generate_uid
-from pynetdicom import AE
+from pynetdicom import AE, dimse_messages
 
 from service.commands.main import parser_of
 from service.configuration import from_command_line
@@ -59,7 +58,7 @@ async def receiving(
     spool: Path, url: str, patched: Patches, *flags: object, predictor: RedPredictor | None = None
 ) -> AsyncIterator[Node]:
     """Run the command inside the block; it is stopped as by SIGTERM, but without the end of the process."""
-    before = tempfile.gettempdir()
+    before = dimse_messages.NamedTemporaryFile
     patched(receive, "load_predictor", lambda settings: predictor or RedPredictor())
     port = free_port()
     words = ["receive", "--spool", spool, "--stow-url", url, "--dicom-port", port, *flags]
@@ -79,7 +78,7 @@ async def receiving(
         running.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await running
-        assert tempfile.gettempdir() == before  # other tests have files of their own
+        assert dimse_messages.NamedTemporaryFile is before
 
 
 async def sent(
