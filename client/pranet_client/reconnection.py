@@ -6,7 +6,7 @@ import time
 
 import grpc
 
-from pranet_client.errors import ERROR_METADATA_KEY, RequestFailed
+from pranet_client.errors import ERROR_METADATA_KEY, UNREACHABLE, RequestFailed
 
 FIRST_PAUSE_SECONDS = 0.25  # before the second connection; doubled each time until one succeeds
 LONGEST_PAUSE_SECONDS = 8.0
@@ -70,6 +70,9 @@ def request_failed(target: str, error: grpc.aio.AioRpcError) -> RequestFailed:
     """Convert the gRPC error of a call to ``target``."""
     if error.code() is grpc.StatusCode.UNAVAILABLE and not _cause(error):
         return RequestFailed.unreachable(target, error.details() or "")
+    if hides_status(error):
+        told = f"the call to {target} ended without the answer of the service; try again ({error.details()})"
+        return RequestFailed(UNREACHABLE, told, status=error.code().name)
     metadata = _metadata(error)
     return RequestFailed(
         _cause(error) or error.code().name.lower(),

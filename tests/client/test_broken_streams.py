@@ -15,6 +15,7 @@ from pranet_client.connection import Reply, to_sent
 from pranet_client.errors import RequestFailed
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from pranet_client.pictures import VideoFrame
+from pranet_client.reconnection import Reconnection
 from service.observability.metrics import OUTCOMES
 from service.streams.frame import Drop
 from tests.support.patching import Patches
@@ -87,6 +88,13 @@ async def test_a_refusal_whose_status_grpc_lost_is_asked_for_again(policy: pb.Po
         with pytest.raises(RequestFailed, match="threshold is 7"):
             [reply async for reply in client.stream(frames(PICTURE), config)]
     assert lost == [grpc.StatusCode.INVALID_ARGUMENT]
+
+
+def test_a_call_whose_status_grpc_lost_is_said_to_have_no_answer() -> None:
+    nothing = grpc.aio.Metadata()
+    lost = grpc.aio.AioRpcError(grpc.StatusCode.INTERNAL, nothing, nothing, "Internal error from Core")
+    with pytest.raises(RequestFailed, match=r"unreachable: the call to there:8001 ended without .*; try again"):
+        Reconnection("there:8001", until=0).failed(lost)
 
 
 async def test_a_frame_that_a_newer_service_drops_for_an_unknown_reason_is_dropped_and_the_stream_goes_on(
