@@ -25,7 +25,7 @@ from pranet_client.credentials import NO_ACCESS
 from service.pacs.spool import Spool
 from service.pacs.stow import REASONS, Absent, Pacs, Refused
 from tests.support.dicom_objects import HAS_DICOM, NO_DICOM, PICTURES, dicom
-from tests.support.patching import Patches
+from tests.support.patching import FailsOnce, Patches
 from tests.support.predictors import PATIENCE, RedPredictor
 from tests.support.processes import PROGRAM
 from tests.support.servers.orthanc import INSTALLED, USER, orthanc
@@ -186,39 +186,24 @@ async def test_an_error_of_the_disk_delays_the_work_and_does_not_end_it(
     patched(node, "FIRST_WAIT", 0.05)
     patched(node, "LONGEST_WAIT", 0.05)
     patched(receive, "SWEEP_SECONDS", 0.05)
-    usual, failed, again = resolve_name(at), threading.Event(), threading.Event()
-
-    def fail_once(*arguments: Any) -> Any:
-        if failed.is_set():
-            again.set()
-            return usual(*arguments)
-        failed.set()
-        raise OSError(errno.EIO, "Input/output error")
-
+    fails_once = FailsOnce(resolve_name(at), OSError(errno.EIO, "Input/output error"))
     async with receiving(tmp_path / "spool", pacs.url, patched) as it:
-        patched(*at.rsplit(".", 1), fail_once)
+        patched(*at.rsplit(".", 1), fails_once)
         await sent(it.port, series())
-        await until(lambda: again.is_set() and bool(pacs.stored) and not it.waiting())
+        await until(lambda: fails_once.again.is_set() and bool(pacs.stored) and not it.waiting())
 
 
 async def test_objects_that_an_operator_deletes_are_told_of_once_and_hold_nothing_up(
     pacs: Stow, tmp_path: Path, patched: Patches, capsys: pytest.CaptureFixture[str]
 ) -> None:
     patched(receive, "SWEEP_SECONDS", 0.05)
-    usual, deleted = Spool.end, threading.Event()
-
-    def delete_once(spool: Spool, folder: Path) -> None:
-        if deleted.is_set():
-            return usual(spool, folder)
-        deleted.set()
-        shutil.rmtree(folder)
-        raise OSError(errno.EIO, "Input/output error")
-
+    error = OSError(errno.EIO, "Input/output error")
+    deletes_once = FailsOnce(Spool.end, error, before=lambda _, folder: shutil.rmtree(folder))
     async with receiving(tmp_path / "spool", pacs.url, patched) as it:
-        patched(Spool, "end", delete_once)
+        patched(Spool, "end", deletes_once)
         sweeps = patched(Receiver, "sweep")
         await sent(it.port, series())
-        await until(deleted.is_set)
+        await until(deletes_once.failed.is_set)
         at_first = sweeps.count
         await until(lambda: sweeps.count > at_first + 5)
         told = capsys.readouterr().err
@@ -230,19 +215,12 @@ async def test_objects_that_an_operator_deletes_are_told_of_once_and_hold_nothin
 
 async def test_what_cannot_be_set_aside_now_is_set_aside_later(pacs: Stow, tmp_path: Path, patched: Patches) -> None:
     patched(node, "LONGEST_WAIT", 0.05)
-    usual, failed = Spool.fail, threading.Event()
 
     def fault(folder: Path, max_bytes: int) -> list[list[Path]]:
         raise OverflowError("a number that nobody thought of")
 
-    def fail_once(*arguments: Any) -> Path:
-        if not failed.is_set():
-            failed.set()
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return usual(*arguments)
-
     patched(node, "groups", fault)
-    patched(Spool, "fail", fail_once)
+    patched(Spool, "fail", FailsOnce(Spool.fail, OSError(errno.ENOSPC, "No space left on device")))
     async with receiving(tmp_path / "spool", pacs.url, patched) as it:
         await sent(it.port, series()[:1])
         await it.failed()

@@ -23,7 +23,7 @@ from pynetdicom.pdu_primitives import P_DATA
 from service.errors import TooManyBytes
 from service.pacs.spool import Spool
 from tests.support.dicom_objects import HAS_DICOM, NO_DICOM
-from tests.support.patching import Patches
+from tests.support.patching import FailsOnce, Patches
 from tests.support.servers.stow import Stow
 from tests.support.serving import free_port, until
 
@@ -151,16 +151,8 @@ async def test_an_error_of_the_disk_at_the_end_of_an_association_is_told_in_one_
     pacs: Stow, tmp_path: Path, patched: Patches, capsys: pytest.CaptureFixture[str]
 ) -> None:
     patched(receive, "SWEEP_SECONDS", 0.05)
-    usual, failed = Spool.end, threading.Event()
-
-    def fail_once(spool: Spool, folder: Path) -> None:
-        if failed.is_set():
-            return usual(spool, folder)
-        failed.set()
-        raise FULL
-
     async with receiving(tmp_path / "spool", pacs.url, patched) as it:
-        patched(Spool, "end", fail_once)
+        patched(Spool, "end", FailsOnce(Spool.end, FULL))
         await sent(it.port, series())
         await until(lambda: bool(pacs.stored) and not it.waiting())
     told = capsys.readouterr().err

@@ -3,6 +3,7 @@
 import dis
 import inspect
 import pkgutil
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import CodeType, ModuleType
@@ -28,6 +29,32 @@ class Calls:
             return function(*args, **kwargs)
 
         return call
+
+
+class FailsOnce:
+    """A function that raises an error at its first call; ``failed`` and ``again`` tell of this call and of the next.
+
+    Args:
+        usual: does the other calls.
+        error: is raised at the first one.
+        before: gets the arguments of the first one before that.
+
+    """
+
+    def __init__(
+        self, usual: Callable[..., Any], error: Exception, before: Callable[..., object] = lambda *_: None
+    ) -> None:
+        self._usual, self._error, self._before = usual, error, before
+        self.failed, self.again = threading.Event(), threading.Event()
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Raise the error, or do as usual."""
+        if self.failed.is_set():
+            self.again.set()
+            return self._usual(*arguments)
+        self._before(*arguments)
+        self.failed.set()
+        raise self._error
 
 
 class Patches:
