@@ -148,16 +148,20 @@ class PraNet(nn.Module):
 
     def coarse(self, x: Tensor) -> Tensor:
         """Map normalised RGB (B, 3, H, W) to the logits of S3 at stride 8, (B, 1, H/8, W/8)."""
-        return self._refine(x)[-1]
+        return self._refine(self.resnet(x))[-1]
 
     def maps(self, x: Tensor) -> Maps:
         """Map normalised RGB (B, 3, H, W) to the logits of all four side outputs (deep supervision)."""
-        s6, s5, s4, s3 = self._refine(x)
+        return self.maps_of(self.resnet(x))
+
+    def maps_of(self, features: tuple[Tensor, Tensor, Tensor]) -> Maps:
+        """Map the features of the backbone to the logits of all four side outputs."""
+        s6, s5, s4, s3 = self._refine(features)
         return Maps(_resize(s6, 8), _resize(s5, 32), _resize(s4, 16), _resize(s3, 8))
 
-    def _refine(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _refine(self, features: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return the logits of S6, S5, S4, S3 at strides 8, 32, 16, 8."""
-        x2, x3, x4 = self.resnet(x)
+        x2, x3, x4 = features
         s6 = self.agg1(self.rfb4_1(x4), self.rfb3_1(x3), self.rfb2_1(x2))
         s5 = _reverse_attention(
             x4,

@@ -1,20 +1,21 @@
 """Exponential moving average of a network's weights."""
 
 import copy
+from typing import Generic, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from model.network.pranet import PraNet
+Network = TypeVar("Network", bound=nn.Module)
 
 
-class AverageWeights:
+class AverageWeights(Generic[Network]):
     """Keeps ``network``, whose floating-point parameters and buffers trail those of the network in training.
 
     The decay grows from 0.1 to ``decay`` over the first updates, so the start is soon forgotten.
     """
 
-    def __init__(self, network: PraNet, decay: float) -> None:
+    def __init__(self, network: Network, decay: float) -> None:
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
         self.decay = decay
         self._tensors = _floats(self.network), _floats(network)  # collected once: it takes as long as a small step
@@ -27,5 +28,5 @@ class AverageWeights:
         torch._foreach_lerp_(trailing, leading, 1 - decay)
 
 
-def _floats(network: PraNet) -> list[Tensor]:
+def _floats(network: nn.Module) -> list[Tensor]:
     return [tensor for tensor in network.state_dict().values() if tensor.is_floating_point()]

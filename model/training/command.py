@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from model import files, targets
 from model.cores import usable_cores
@@ -23,7 +24,12 @@ from model.training.data import near_copies, sources
 from model.training.data.batches import Batches, Pool
 from model.training.data.pairs import DatasetError, read_pair
 from model.training.data.sources import Source
+from model.training.loop import Network
+from model.training.objective import Supervision
 from model.training.recipe import RecipeError
+from model.training.teacher import network as teacher
+from model.training.teacher.distillation import Distillation
+from model.training.teacher.supervision import TeacherSupervision
 from model.training.validation import judge, mean_dice, summarise
 from model.weights import checkpoint
 
@@ -47,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
         raise RecipeError(
             f"recipe {settings.name} freezes a part of the network; give the weights to start from: --init FILE"
         )
+    _check_teachers(settings, args)
     device = _device(args.device)
     chosen, held_out = sources.split(args)
     runs = [args.out / f"without-{name}" for name in args.leave_out] or [args.out]
@@ -90,11 +97,14 @@ def _train(
         "masks": levels,
         "torch": str(torch.__version__),
     }
+    if args.teacher:
+        description["teachers"] = [hashlib.sha256(path.read_bytes()).hexdigest() for path in args.teacher]
     begun = state.check_same(out, description) if args.resume and state.kept(out) else None
     validate = _validation(held_out, device, settings.precision)
     pools = [_read(source, settings) for source in chosen]
     torch.manual_seed(settings.seed)
-    trainer = loop.Trainer(settings, _network(args), Batches(pools, settings), device, out)
+    network, objective = _network(args, settings), _objective(args, settings, device)
+    trainer = loop.Trainer(settings, network, Batches(pools, settings), device, out, objective)
     if begun is not None:
         trainer.restore(begun)
     else:
@@ -139,7 +149,7 @@ def _leave_out(
         _train(args, settings, others, to_validate, device, out)
         left_out = next(source.files for source in chosen if source.name == name)
         for label, weights in (("before", args.init), ("after", out / loop.LAST)):
-            network = checkpoint.load(weights).network().to(device)
+            network = _loaded(weights, settings).to(device)
             summary = summarise(judge(network, left_out, device, settings.precision))
             lines.append({"left_out": name, "weights": label, **summary._asdict()})
             print(f"{name}, {label}: {summary}", flush=True)
@@ -161,9 +171,30 @@ def _overridden(settings: recipe.Recipe, args: argparse.Namespace) -> recipe.Rec
     return dataclasses.replace(settings, **given)
 
 
-def _network(args: argparse.Namespace) -> PraNet:
+def _check_teachers(settings: recipe.Recipe, args: argparse.Namespace) -> None:
+    if settings.taught and not args.teacher:
+        raise RecipeError(f"recipe {settings.name} learns from a teacher; train one first, and give --teacher FILE")
+    if args.teacher and not settings.taught:
+        raise RecipeError(f"recipe {settings.name} learns from no teacher; leave out --teacher")
+
+
+def _objective(args: argparse.Namespace, settings: recipe.Recipe, device: torch.device) -> nn.Module:
+    if settings.network == "teacher":
+        return TeacherSupervision(settings)
+    if not settings.taught:
+        return Supervision(settings)
+    return Distillation(settings, [teacher.load(path) for path in args.teacher]).to_device(device)
+
+
+def _loaded(weights: Path, settings: recipe.Recipe) -> Network:
+    return teacher.load(weights) if settings.network == "teacher" else checkpoint.load(weights).network()
+
+
+def _network(args: argparse.Namespace, settings: recipe.Recipe) -> Network:
     if args.init is not None:
-        return checkpoint.load(args.init).network()
+        return _loaded(args.init, settings)
+    if settings.network == "teacher":
+        return teacher.Teacher() if args.backbone is None else teacher.of_backbone(args.backbone)
     network = PraNet()
     if args.backbone is not None:
         backbone.load(network.resnet, args.backbone)

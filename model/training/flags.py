@@ -20,7 +20,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_sources(parser)
     add("--out", type=Path, required=True, help="folder for weights, state and log")
     add("--init", type=Path, help="start from these weights instead of random ones")
-    add("--backbone", type=Path, help="start from an ImageNet Res2Net-50 v1b in its published key names")
+    add(
+        "--backbone",
+        type=Path,
+        help="start from an ImageNet backbone as published: Res2Net-50 v1b; for a teacher EfficientNet-Lite2",
+    )
+    add(
+        "--teacher",
+        type=Path,
+        action="append",
+        default=[],
+        help="weights of the recipe teacher, for the recipe distilled; repeatable",
+    )
     once = parser.add_mutually_exclusive_group()
     once.add_argument("--resume", action="store_true", help="continue the run in --out")
     once.add_argument("--overwrite", action="store_true", help="start over and replace the run in --out")

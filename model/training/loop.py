@@ -1,45 +1,56 @@
 """The training loop: batches in, weights out."""
 
-import contextlib
 import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from model.errors import UserError
-from model.network.normalisation import normalise
 from model.network.pranet import PraNet
 from model.training import mining, schedule, state
 from model.training.average import AverageWeights
 from model.training.data.batches import Batches, Order
 from model.training.folded import folded
 from model.training.journal import Journal
-from model.training.loss import supervised_loss
+from model.training.objective import Supervision
 from model.training.recipe import Recipe, RecipeError
+from model.training.teacher.network import Teacher
 from model.weights import checkpoint
 
-Validate = Callable[[PraNet], float]
+Network = PraNet | Teacher
+Validate = Callable[[Network], float]
 
 LAST = "last.safetensors"
 BEST = "best.safetensors"
+ENCODER = "encoder."  # of a teacher: names of its parameters begin so
 
 
 class Trainer:
     """One run of a recipe: network, moving average, optimiser and how far it is."""
 
-    def __init__(self, recipe: Recipe, network: PraNet, batches: Batches, device: torch.device, out: Path) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        network: Network,
+        batches: Batches,
+        device: torch.device,
+        out: Path,
+        objective: nn.Module | None = None,
+    ) -> None:
         self.recipe, self.batches, self.device, self.out = recipe, batches, device, out
+        self.objective = (objective or Supervision(recipe)).to(device)
         self.network = network.to(device).requires_grad_(True).train()
         freeze(self.network, recipe)
         self.network.to(memory_format=torch.channels_last)
-        self._computed = folded(self.network) if recipe.frozen_statistics else self.network
+        self._computed = folded(cast(PraNet, self.network)) if recipe.frozen_statistics else self.network
         self.average = AverageWeights(self.network, recipe.average)
-        self.optimizer = make_optimizer(recipe, self.network)
+        self.optimizer = make_optimizer(recipe, self.network, self.objective)
         self.total_steps = recipe.total_steps(batches.pictures)
         self.progress = state.Progress()
         self._saved = 0
@@ -104,14 +115,12 @@ class Trainer:
         step = self.progress.step
         rate = schedule.learning_rate(self.recipe, self.fraction(step), step)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("factor", 1.0)  # a run of an earlier version has none
         images, masks = (each.to(self.device, non_blocking=True) for each in (images, masks))
         images, masks = self.with_hardest(images, masks)
-        with autocast(self.device, self.recipe.precision):
-            maps = self._computed.maps(normalise(images))
-        loss = supervised_loss(maps, masks.float(), self.recipe.supervise, self.recipe.empty_smoothing)
+        loss = self.objective(self._computed, images, masks.float())
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         norm = self._clip()
         self._check_finite(loss, norm)
         self.optimizer.step()
@@ -123,7 +132,7 @@ class Trainer:
         """Let the hardest of the candidates, which come last, join the batch, and leave the others."""
         if not self.recipe.candidates:
             return images, masks
-        hard = mining.hardest(self.average.network, images[self.recipe.batch :], self.recipe.mined)
+        hard = mining.hardest(cast(PraNet, self.average.network), images[self.recipe.batch :], self.recipe.mined)
         kept = torch.cat([torch.arange(self.recipe.batch, device=self.device), self.recipe.batch + hard])
         return images[kept], masks[kept]
 
@@ -171,7 +180,8 @@ class Trainer:
             self.save_weights(self.out / BEST)
 
     def _parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
-        return {"network": self.network, "average": self.average.network, "optimizer": self.optimizer}
+        parts = {"network": self.network, "average": self.average.network, "optimizer": self.optimizer}
+        return parts | ({"objective": self.objective} if any(True for _ in self.objective.parameters()) else {})
 
 
 def freeze(network: nn.Module, recipe: Recipe) -> None:
@@ -192,17 +202,22 @@ def freeze(network: nn.Module, recipe: Recipe) -> None:
                 module.eval()
 
 
-def make_optimizer(recipe: Recipe, network: nn.Module) -> torch.optim.Optimizer:
-    """Adam or AdamW; weight decay spares biases and batch-norm, as is usual."""
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+def make_optimizer(recipe: Recipe, network: nn.Module, objective: nn.Module) -> torch.optim.Optimizer:
+    """Adam or AdamW; weight decay spares biases and batch-norm, as is usual.
+
+    ``factor`` of a group is that of its learning rate: ``recipe.encoder_rate`` for a teacher's encoder, else 1.
+    """
+    named = [each for module in (network, objective) for each in module.named_parameters() if each[1].requires_grad]
+    groups = []
+    for factor, chosen in (
+        (1.0, [parameter for name, parameter in named if not name.startswith(ENCODER)]),
+        (recipe.encoder_rate, [parameter for name, parameter in named if name.startswith(ENCODER)]),
+    ):
+        decayed = [parameter for parameter in chosen if parameter.ndim > 1]
+        spared = [parameter for parameter in chosen if parameter.ndim <= 1]
+        groups += [
+            {"params": decayed, "weight_decay": recipe.weight_decay, "factor": factor},
+            {"params": spared, "weight_decay": 0.0, "factor": factor},
+        ]
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, lr=recipe.learning_rate, betas=recipe.betas, fused=True)
-
-
-def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:
-    """Compute in the precision of a recipe inside the block: ``fp32``, or ``bf16`` with float32 weights."""
-    return contextlib.nullcontext() if precision == "fp32" else torch.autocast(device.type, torch.bfloat16)
+    return kind([group for group in groups if group["params"]], lr=recipe.learning_rate, betas=recipe.betas, fused=True)

@@ -84,6 +84,10 @@ class Recipe:
     clip_norm: float | None = None  # of the whole gradient
     clip_value: float | None = None  # of each element of the gradient
     average: float = 0.0  # decay of the moving average of the weights; 0 keeps the last weights themselves
+    network: Literal["pranet", "teacher"] = "pranet"
+    encoder_rate: float = 1.0  # learning rate of a teacher's encoder, over that of its decoder
+    teacher_share: float = 0.0  # of the loss: so much of it compares with a teacher's map, not with the mask
+    hint_weight: float = 0.0  # of the loss that compares features with a teacher's, beside the others
     supervise: tuple[str, ...] = ("s6", "s5", "s4", "s3")
     empty_smoothing: float = 0.0  # of the picture, see ``loss.structure_loss``
     freeze: tuple[str, ...] = ()  # modules of the network that keep their weights
@@ -102,7 +106,12 @@ class Recipe:
             raise RecipeError(f"recipe {self.name}: give exactly one of steps, epochs and minutes")
         if not 0 <= self.mined <= self.candidates:
             raise RecipeError(f"recipe {self.name}: {self.mined} cannot be mined from {self.candidates} candidates")
-        for name in ("optimizer", "schedule", "precision"):
+        if self.network == "teacher" and (self.candidates or self.frozen_statistics or self.taught):
+            raise RecipeError(
+                f"recipe {self.name}: a teacher has no candidates, no batch-norm to freeze and no teacher of its own; "
+                "leave out candidates, frozen_statistics, teacher_share and hint_weight"
+            )
+        for name in ("network", "optimizer", "schedule", "precision"):
             known = get_args(type(self).__annotations__[name])
             if (given := getattr(self, name)) not in known:
                 raise RecipeError(f"recipe {self.name}: {name} is {given!r}; choose {' or '.join(known)}")
@@ -114,6 +123,11 @@ class Recipe:
             raise RecipeError(f"recipe {self.name}: phases must start at 0 and be in order")
         if any(size % 32 for phase in self.phases for size in phase.sizes):
             raise RecipeError(f"recipe {self.name}: sizes must be multiples of 32")
+
+    @property
+    def taught(self) -> bool:
+        """Whether a teacher takes part."""
+        return self.teacher_share > 0 or self.hint_weight > 0
 
     def total_steps(self, samples: int) -> int | None:
         """Optimiser steps of the whole run over ``samples`` pairs, or None where the clock decides."""

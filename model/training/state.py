@@ -76,6 +76,8 @@ def check_same(folder: Path, description: Mapping[str, Any]) -> str:
     differing = [key for key in recipes[0].keys() & recipes[1].keys() - LENGTH if recipes[0][key] != recipes[1][key]]
     if begun["sources"] != now["sources"]:
         differing.append("pictures")
+    if begun.get("teachers") != now.get("teachers"):
+        differing.append("teachers")
     if differing:
         advice = "give the arguments that it was begun with, or --overwrite to start anew"
         raise UserError(f"{folder}: --resume would go on with other {' and '.join(sorted(differing))}; {advice}")

@@ -6,15 +6,15 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import nn
 
 from model import transforms
 from model.cores import usable_cores
 from model.dice import dice
 from model.network.normalisation import normalise
-from model.network.pranet import PraNet
 from model.pictures.reading import read_image
 from model.training.data.pairs import PairFile, check_shape, read_truth
-from model.training.loop import autocast
+from model.training.objective import autocast
 
 BATCH = 8
 THRESHOLD = 0.5
@@ -46,13 +46,13 @@ class Summary(NamedTuple):
         )
 
 
-def mean_dice(network: PraNet, files: Sequence[PairFile], device: torch.device, precision: str) -> float:
+def mean_dice(network: nn.Module, files: Sequence[PairFile], device: torch.device, precision: str) -> float:
     """Mean Dice at threshold 0.5 and original size; an empty mask found empty counts 1."""
     return float(np.mean([score.dice for score in judge(network, files, device, precision)]))
 
 
 @torch.inference_mode()
-def judge(network: PraNet, files: Sequence[PairFile], device: torch.device, precision: str) -> list[Score]:
+def judge(network: nn.Module, files: Sequence[PairFile], device: torch.device, precision: str) -> list[Score]:
     """Judge each picture at threshold 0.5 and original size."""
     scores: list[Score] = []
     with ThreadPoolExecutor(usable_cores()) as readers:

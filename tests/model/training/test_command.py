@@ -1,6 +1,5 @@
 import argparse
 import copy
-import hashlib
 import json
 import os
 import re
@@ -23,83 +22,22 @@ from model.training import backbone, command, flags, journal, loop, recipe
 from model.training.data.batches import Batches, Pool
 from model.training.data.pairs import Pair
 from model.training.recipe import RECIPES, RecipeError, parse
+from model.training.teacher import network as teacher
 from model.weights import checkpoint
 from model.weights.weights_file import CheckpointError
-from tests.support.pictures import ROOT, SAMPLES, annotation
-
-RECIPE = """
-steps = 5
-batch = 2
-learning_rate = 1e-3
-warmup_steps = 2
-average = 0.9
-clip_norm = 5.0
-negatives = 0.2
-candidates = 3
-mined = 1
-[[phases]]
-start = 0
-sizes = [64]
-[[phases]]
-start = 0.6
-sizes = [64, 96]
-[augmentation]
-flip = 0.5
-rotation = 180
-paste = 0.3
-"""
+from tests.support.pictures import ROOT, SAMPLES
+from tests.support.training.backbones import published
+from tests.support.training.runs import train
 
 SHORT = ("--steps", "20", "--batch", "2", "--precision", "fp32")
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())}
 PLAIN = {"batch": 2, "learning_rate": 0.1, "steps": 1, "phases": [{"start": 0, "sizes": [64]}]}
 
 
-@pytest.fixture
-def arguments(tmp_path) -> list[str]:
-    images, masks = tmp_path / "samples" / "images", tmp_path / "samples" / "masks"
-    images.mkdir(parents=True)
-    masks.mkdir()
-    for sample in SAMPLES:
-        Image.open(sample).resize((96, 80)).save(images / f"{sample.stem}.png")
-        mask = Image.fromarray(annotation(sample) * np.uint8(255)).resize((96, 80), Image.Resampling.NEAREST)
-        mask.save(masks / f"{sample.stem}.png")
-    (tmp_path / "tiny.toml").write_text(RECIPE)
-    (tmp_path / "held-out.txt").write_text("samples/polyp-3\n")
-    return [str(tmp_path / "tiny.toml"), "--images", str(images), "--masks", str(masks), "--device", "cpu"]
-
-
-@pytest.fixture
-def many(arguments, tmp_path) -> list[str]:
-    """Return arguments that name two sources: the samples, and two frames without a polyp."""
-    frames = tmp_path / "colon" / "images"
-    frames.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for name in ("a", "b"):
-        mottled = Image.fromarray(rng.integers(60, 160, (10, 12, 3), np.uint8))
-        mottled.resize((96, 80), Image.Resampling.BICUBIC).save(frames / f"{name}.png")
-    table = (
-        '[samples]\nimages = "samples/images"\nmasks = "samples/masks"\nweight = 2\n[colon]\nimages = "colon/images"\n'
-    )
-    (tmp_path / "sources.toml").write_text(table)
-    return [arguments[0], "--sources", str(tmp_path / "sources.toml"), "--device", "cpu"]
-
-
 def program(arguments: list[str]) -> list[str]:
     """Return the command line of a training in a process of its own."""
     lines = "import argparse; from model.training import command, flags; p = argparse.ArgumentParser();"
     return [sys.executable, "-c", lines + "flags.add_arguments(p); command.run(p.parse_args())", *arguments]
-
-
-def train(arguments: list[str], out: Path, *more: str) -> str:
-    """Train and return the digest of the weights."""
-    parser = argparse.ArgumentParser()
-    flags.add_arguments(parser)
-    assert command.run(parser.parse_args([*arguments, "--out", str(out), *more])) == 0
-    return digest(out)
-
-
-def digest(out: Path) -> str:
-    return hashlib.sha256((out / "last.safetensors").read_bytes()).hexdigest()
 
 
 @pytest.mark.slow
@@ -292,11 +230,17 @@ def test_twenty_steps_of_every_recipe(many, tmp_path, name):
     small = re.sub(r"candidates = .*", "candidates = 4", small)
     (tmp_path / "small.toml").write_text(small)
     weights = ["--init", str(ROOT / "weights/pranet.safetensors")]
+    if name == "teacher":
+        torch.save(published(), tmp_path / "lite2.pth")
+        weights = ["--backbone", str(tmp_path / "lite2.pth")]
+    if name == "distilled":
+        checkpoint.save(tmp_path / "teacher.safetensors", teacher.Teacher().state_dict(), "fp32", {})
+        weights += ["--teacher", str(tmp_path / "teacher.safetensors")]
     train([str(tmp_path / "small.toml"), *many[1:], *weights], tmp_path / "out", *SHORT)
     losses = [entry["loss"] for entry in journal.read(tmp_path / "out" / "log.jsonl")]
     assert len(losses) == 20
     assert np.isfinite(losses).all()
-    checkpoint.load(tmp_path / "out" / "last.safetensors")
+    (teacher if name == "teacher" else checkpoint).load(tmp_path / "out" / "last.safetensors")
 
 
 @pytest.mark.slow

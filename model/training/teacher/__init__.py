@@ -1,0 +1,1 @@
+"""A network with features of ImageNet that teaches PraNet, and how it does (knowledge distillation)."""
