@@ -15,6 +15,8 @@ from model.weights.weights_file import CheckpointError
 CHANNELS = 64  # of each level of the pyramid
 GROUPS = 8  # of its normalisation
 DROPOUT = 0.2  # of the features that the presence of a polyp is told from
+DOUBT = 1.0  # added to the logit of a frame's presence where it silences the map
+SMALLEST = 1e-6  # keeps the logarithm of what lacks to certainty finite
 CENTRE, RANGE = 127.0, 128.0  # EfficientNet-Lite takes (pixel - 127) / 128
 
 
@@ -46,18 +48,28 @@ class Teacher(nn.Module):
         return self.taught(x)[0]
 
     def taught(self, x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Map normalised RGB (B, 3, H, W) to what a student learns: logits (B, 1, H, W), and the pyramid's features."""
-        pyramid = self._pyramid(self.encoder(rescaled(x)))
-        return self._map(pyramid, x), pyramid
+        """Map normalised RGB (B, 3, H, W) to what a student learns.
+
+        Returns:
+            The logits (B, 1, H, W) of the fine map, in which a frame that shows no polyp is silenced, and the features
+            of the pyramid, (B, 64, h, w) at strides 4, 8, 16 and 32.
+
+        """
+        out, pyramid = self._all(x)
+        return silenced(out.fine, out.presence), pyramid
 
     def outputs(self, x: Tensor) -> Output:
         """Map normalised RGB (B, 3, H, W) to all that is supervised."""
+        return self._all(x)[0]
+
+    def _all(self, x: Tensor) -> tuple[Output, tuple[Tensor, ...]]:
         features = self.encoder(rescaled(x))
         pyramid = self._pyramid(features)
         deepest = features[-1].float()
         pooled = torch.cat([deepest.mean((2, 3)), deepest.amax((2, 3))], dim=1)
         presence = self.presence(self.dropout(pooled))[:, 0]
-        return Output(self._map(pyramid, x), _resized(self.coarse(pyramid[2]).float(), x), presence)
+        out = Output(self._map(pyramid, x), _resized(self.coarse(pyramid[2]).float(), x), presence.float())
+        return out, pyramid
 
     def _pyramid(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Return the levels (B, 64, h, w) at strides 4, 8, 16 and 32."""
@@ -72,6 +84,15 @@ class Teacher(nn.Module):
     def _map(self, pyramid: tuple[Tensor, ...], x: Tensor) -> Tensor:
         merged = self.fuse(torch.cat([_resized(level, pyramid[0]) for level in pyramid[:3]], dim=1))
         return _resized(self.fine(merged).float(), x)
+
+
+def silenced(logits: Tensor, presence: Tensor) -> Tensor:
+    """Return the logits (B, 1, H, W) of the product of each pixel's probability and its frame's, given as logits (B,).
+
+    The frame's is raised by ``DOUBT`` first, so that only one that surely shows no polyp is silenced.
+    """
+    both = F.logsigmoid(logits.float()) + F.logsigmoid(presence.float() + DOUBT)[:, None, None, None]
+    return both - torch.log(-torch.expm1(both.clamp(max=-SMALLEST)))
 
 
 def of_backbone(path: Path) -> Teacher:

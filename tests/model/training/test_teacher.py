@@ -79,6 +79,16 @@ def test_files_that_are_no_backbone_or_no_teacher_are_refused_with_advice(tmp_pa
         teacher.load(ROOT / "weights/pranet.safetensors")
 
 
+def test_a_frame_that_surely_shows_no_polyp_is_silenced_and_others_keep_their_map():
+    logits = torch.tensor([-8.0, 0.0, 3.0, 30.0]).view(1, 1, 2, 2).repeat(3, 1, 1, 1)
+    found = teacher.silenced(logits, torch.tensor([9.0, 0.0, -9.0]))
+    torch.testing.assert_close(found[0, 0, 0], logits[0, 0, 0], rtol=1e-3, atol=1e-3)
+    by_hand = torch.logit(torch.sigmoid(logits[1]) * torch.sigmoid(torch.tensor(1.0)))
+    torch.testing.assert_close(found[1], by_hand, rtol=1e-4, atol=1e-4)
+    assert (found[2] < -7).all()
+    assert torch.isfinite(found).all()
+
+
 def test_a_map_like_the_teachers_costs_nothing_and_any_other_is_drawn_towards_it():
     taught = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(3)) * 4
     taught[1] = -6  # there, it sees no polyp
