@@ -31,7 +31,7 @@ from model.training.teacher import network as teacher
 from model.training.teacher.distillation import Distillation
 from model.training.teacher.supervision import TeacherSupervision
 from model.training.validation import judge, mean_dice, summarise
-from model.weights import checkpoint
+from model.weights import checkpoint, weights_file
 
 DEVICES = ("cpu", "cuda", "mps")
 LOG, CURVES = "log.jsonl", "curves.png"
@@ -98,7 +98,7 @@ def _train(
         "torch": str(torch.__version__),
     }
     if args.teacher:
-        description["teachers"] = [hashlib.sha256(path.read_bytes()).hexdigest() for path in args.teacher]
+        description["teachers"] = [hashlib.sha256(weights_file.read(path)).hexdigest() for path in args.teacher]
     begun = state.check_same(out, description) if args.resume and state.kept(out) else None
     validate = _validation(held_out, device, settings.precision)
     pools = [_read(source, settings) for source in chosen]

@@ -148,6 +148,8 @@ def test_teachers_and_students_are_told_apart(many, tmp_path):
         train(student, tmp_path / "out")
     with pytest.raises(RecipeError, match="recipe tiny learns from no teacher; leave out --teacher"):
         train(many, tmp_path / "out", "--teacher", SHIPPED)
+    with pytest.raises(CheckpointError, match=r"missing\.safetensors"):
+        train([*student, "--teacher", str(tmp_path / "missing.safetensors")], tmp_path / "out")
     with pytest.raises(RecipeError, match="a teacher has no candidates"):
         parse("both", PLAIN | {"network": "teacher", "teacher_share": 0.5})
     assert not (tmp_path / "out").exists()
