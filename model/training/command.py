@@ -51,7 +51,8 @@ def run(args: argparse.Namespace) -> int:
     settings = _overridden(recipe.load(args.recipe), args)
     if (settings.freeze or settings.frozen_statistics) and not (args.init or args.backbone or args.resume):
         raise RecipeError(
-            f"recipe {settings.name} freezes a part of the network; give the weights to start from: --init FILE"
+            f"recipe {settings.name} freezes a part of the network; "
+            "give the weights to start from: --init FILE or --backbone FILE"
         )
     _check_teachers(settings, args)
     device = _device(args.device)
