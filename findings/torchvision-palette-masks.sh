@@ -5,8 +5,8 @@
 # Truth:   Pillow saves a mask of mode P with one, two or four bits a pixel if its palette has at most 2, 4 or 16 colours.
 #          In the default mode, UNCHANGED, torchvision gives indices, but only those of eight bits are right. From fewer
 #          bits it makes a tensor of the right size and type, whose rows begin with the packed bytes of the file (64 for
-#          the four pixels 1, 0, 0, 0 of two bits); what follows is whatever lay in that memory, so it can differ from call
-#          to call. No error and no warning. The modes GRAY and RGB are right, and so are Pillow and OpenCV.
+#          the four pixels 1, 0, 0, 0 of two bits); what follows is arbitrary, and can differ from call to call. No error
+#          and no warning. The modes GRAY and RGB are right, and so are Pillow and OpenCV.
 # Versions: torchvision 0.29.2, torch 2.15.0, pillow 13.0.0, opencv-python-headless 5.0.0.93, numpy 2.4.6
 # Matters: annotation tools write masks with palettes, and programs that shrink PNG files make palettes of one bit of any
 #          mask of two colours. A training set then has noise for truth. docs/training-and-evaluation.md says to read such
