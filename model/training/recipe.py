@@ -21,9 +21,9 @@ class Augmentation:
 
     ``rotation`` is in degrees to either side, rounded to right angles with probability ``right_angles``; ``scale``,
     ``aspect`` and the colour ranges are largest factors (1.4 means from 1/1.4 to 1.4); ``shift`` and ``border_crop``
-    are fractions of the side. ``paste`` pastes in a polyp, ``decoy`` polyp-free mucosa in the shape of one; either is
-    made smaller by up to ``pasted_shrink``. ``inset`` paints a box into a corner, ``inset_out`` hides one that a
-    picture has.
+    are fractions of the side. ``paste`` pastes in a polyp, ``decoy`` polyp-free mucosa in the shape of one, ``stool``
+    a lump of stool; each is made smaller by up to ``pasted_shrink``. ``inset`` paints a box into a corner,
+    ``inset_out`` hides one that a picture has.
     """
 
     flip: float = 0.0
@@ -42,6 +42,7 @@ class Augmentation:
     noise: float = 0.0
     paste: float = 0.0
     decoy: float = 0.0
+    stool: float = 0.0
     pasted_shrink: float = 1.0
     highlights: float = 0.0
     border: float = 0.0

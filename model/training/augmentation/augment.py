@@ -1,5 +1,6 @@
 """Geometric and colour augmentation of one pair, and the cut-and-paste of a piece of another."""
 
+from dataclasses import replace
 from typing import cast
 
 import cv2
@@ -30,8 +31,8 @@ def augment(
     image, mask = warp(*pair, size, settings, rng)
     if donor is not None:
         zoom = settings.pasted_shrink ** -rng.random() if settings.pasted_shrink > 1 else 1.0
-        piece = warp(donor.image, donor.piece, size, settings, rng, zoom)
-        image, mask = pasting.paste(image, mask, pasting.Donor(*piece, donor.is_polyp))
+        warped, piece = warp(donor.image, donor.piece, size, settings, rng, zoom)
+        image, mask = pasting.paste(image, mask, replace(donor, image=warped, piece=piece))
     image, mask = artefacts.draw(image, mask, settings, rng)
     return recolour(image, settings, rng), mask
 

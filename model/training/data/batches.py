@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from model.cores import usable_cores
-from model.training.augmentation import augment, crops, pasting
+from model.training.augmentation import augment, crops, pasting, stool
 from model.training.augmentation.erase import erase
 from model.training.data.pairs import DatasetError, Pair
 from model.training.data.sampler import Sampler
@@ -114,7 +114,7 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
         return Pair(*augment.augment(pair, donor, size, settings, rng))
 
     def _donor(self, rng: np.random.Generator) -> pasting.Donor | None:
-        """Return what is pasted into a sample, if anything: the polyp of any picture, or its shape as a decoy."""
+        """Return what is pasted into a sample, if anything: any picture's polyp, its shape as a decoy, or stool."""
         settings = self.recipe.augmentation
         kind = rng.random()
         if kind < settings.paste:
@@ -122,6 +122,8 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
         if kind < settings.paste + settings.decoy and self._clean:
             clean = self._clean[int(rng.integers(len(self._clean)))]
             return pasting.decoy(clean.image, self._any(rng).mask)
+        if settings.paste + settings.decoy <= kind < settings.paste + settings.decoy + settings.stool and self._stool:
+            return self._stool[int(rng.integers(len(self._stool)))]
         return None
 
     def _candidate(self, position: int, size: int) -> Pair:
@@ -146,6 +148,11 @@ class Batches(Dataset[tuple[Tensor, Tensor]]):
     def _clean(self) -> list[Pair]:
         """Pictures without a polyp."""
         return [pair for pool in self.pools for pair in pool.pairs if not pair.mask.any()]
+
+    @cached_property
+    def _stool(self) -> list[pasting.Donor]:
+        """Lumps of stool in the pictures without a polyp."""
+        return [pasting.stool(pair.image, lump) for pair in self._clean for lump in stool.lumps(pair.image)]
 
     @cached_property
     def _drawn(self) -> list[list[Pair]]:
