@@ -1,5 +1,8 @@
 """Structure loss: weighted IoU + weighted binary cross-entropy (MICCAI 2020, section 2.3, after F3Net).
 
+Beside it, a recipe can ask for the presence loss: the structure loss of a small false region is small, however sure the
+network is of it.
+
 A pixel weighs more the more its surroundings differ from it, so edges count. The weights depend on the mask alone
 and are computed once for all side outputs; the 31 x 31 average is separable.
 """
@@ -11,9 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from model.network.pranet import Maps
+from model.presence import TOP_SHARE
 
 WINDOW = 31  # side of the neighbourhood, pixels
 EMPHASIS = 5.0  # a pixel unlike all of its surroundings weighs 1 + EMPHASIS
+VISIBLE = 2e-4  # of the picture: a smaller remainder of a polyp at the edge of a sample is not one to see
 
 
 def edge_weights(masks: Tensor) -> Tensor:
@@ -43,11 +48,35 @@ def structure_loss(logits: Tensor, masks: Tensor, weights: Tensor, empty_smoothi
     return (weighted_entropy + weighted_iou).mean()
 
 
-def supervised_loss(maps: Maps, masks: Tensor, supervise: Sequence[str], empty_smoothing: float = 0.0) -> Tensor:
-    """Sum of the structure losses of the named side outputs (deep supervision)."""
+def supervised_loss(
+    maps: Maps, masks: Tensor, supervise: Sequence[str], empty_smoothing: float = 0.0, presence_weight: float = 0.0
+) -> Tensor:
+    """Sum of the losses of the named side outputs (deep supervision): structure, and presence with a weight."""
     weights = edge_weights(masks)
-    losses = [structure_loss(getattr(maps, name), masks, weights, empty_smoothing) for name in supervise]
+    outputs = [getattr(maps, name) for name in supervise]
+    losses = [structure_loss(logits, masks, weights, empty_smoothing) for logits in outputs]
+    if presence_weight:
+        losses += [presence_weight * presence_loss(logits, masks) for logits in outputs]
     return torch.stack(losses).sum()
+
+
+def presence_loss(logits: Tensor, masks: Tensor) -> Tensor:
+    """Return the cross-entropy of "does this picture show a polyp", a scalar; both arguments are (B, 1, H, W).
+
+    As in learning from bags of instances (max-pooling MIL), the logit of a picture is the mean of its largest logits,
+    as many as the presence score takes (``model.presence``). Where there is a polyp, those inside of it count, so that
+    marking another place is no answer.
+    """
+    values, truth = logits.float().flatten(1), masks.flatten(1) > 0
+    area = truth.sum(dim=1)
+    present = area > VISIBLE * truth.shape[1]
+    top = max(1, round(TOP_SHARE * truth.shape[1]))
+    largest = values.masked_fill(present[:, None] & ~truth, -torch.inf).topk(top, dim=1).values
+    counted = torch.where(present, area.clamp(max=top), top)[:, None]
+    among = torch.arange(top, device=values.device) < counted
+    mean = torch.where(among, largest, 0.0).sum(dim=1) / counted[:, 0]
+    entropy = F.binary_cross_entropy_with_logits(mean, present.float(), reduction="none")
+    return (entropy * (present | (area == 0))).mean()
 
 
 def _total(values: Tensor) -> Tensor:

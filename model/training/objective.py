@@ -12,7 +12,7 @@ from model.training.recipe import Recipe
 
 
 class Supervision(nn.Module):
-    """The structure losses of PraNet's side outputs that the recipe names."""
+    """The losses of PraNet's side outputs that the recipe names."""
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
@@ -22,7 +22,8 @@ class Supervision(nn.Module):
         """Return the loss, a scalar, on RGB uint8 (B, 3, S, S) and masks float32 (B, 1, S, S) of 0 and 1."""
         with autocast(images.device, self.recipe.precision):
             maps = network.maps(normalise(images))
-        return supervised_loss(maps, masks, self.recipe.supervise, self.recipe.empty_smoothing)
+        recipe = self.recipe
+        return supervised_loss(maps, masks, recipe.supervise, recipe.empty_smoothing, recipe.presence_weight)
 
 
 def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[object]:

@@ -91,6 +91,7 @@ class Recipe:
     hint_weight: float = 0.0  # of the loss that compares features with a teacher's, beside the others
     supervise: tuple[str, ...] = ("s6", "s5", "s4", "s3")
     empty_smoothing: float = 0.0  # of the picture, see ``loss.structure_loss``
+    presence_weight: float = 0.0  # of the loss of "is there a polyp at all" of each side output, see ``loss``
     freeze: tuple[str, ...] = ()  # modules of the network that keep their weights
     frozen_statistics: bool = False  # batch-norm keeps its statistics: those of a small batch would unlearn them
     negatives: float = 0.0  # share of the samples that are polyp-free crops
@@ -107,10 +108,13 @@ class Recipe:
             raise RecipeError(f"recipe {self.name}: give exactly one of steps, epochs and minutes")
         if not 0 <= self.mined <= self.candidates:
             raise RecipeError(f"recipe {self.name}: {self.mined} cannot be mined from {self.candidates} candidates")
-        if self.network == "teacher" and (self.candidates or self.frozen_statistics or self.taught):
+        if self.network == "teacher" and (
+            self.candidates or self.frozen_statistics or self.taught or self.presence_weight
+        ):
             raise RecipeError(
-                f"recipe {self.name}: a teacher has no candidates, no batch-norm to freeze and no teacher of its own; "
-                "leave out candidates, frozen_statistics, teacher_share and hint_weight"
+                f"recipe {self.name}: a teacher has no candidates, no batch-norm to freeze, no teacher of its own, and "
+                "a fixed weight of presence; leave out candidates, frozen_statistics, teacher_share, hint_weight and "
+                "presence_weight"
             )
         for name in ("network", "optimizer", "schedule", "precision"):
             known = get_args(type(self).__annotations__[name])

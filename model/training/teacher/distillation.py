@@ -51,7 +51,7 @@ class Distillation(nn.Module):
         soft = torch.stack(
             [soft_loss(getattr(maps, name), logits, weights, smoothing) for name in recipe.supervise]
         ).sum()
-        hard = supervised_loss(maps, masks, recipe.supervise, recipe.empty_smoothing)
+        hard = supervised_loss(maps, masks, recipe.supervise, smoothing, recipe.presence_weight)
         distance = torch.stack([_distance(*each) for each in zip(projected, levels, strict=True)]).sum()
         return (1 - recipe.teacher_share) * hard + recipe.teacher_share * soft + recipe.hint_weight * distance
 

@@ -4,14 +4,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.network.normalisation import normalise
-from model.training.loss import edge_weights, structure_loss
+from model.training.loss import VISIBLE, edge_weights, structure_loss
 from model.training.objective import autocast
 from model.training.recipe import Recipe
 from model.training.teacher.network import Teacher
 
 COARSE = 0.5  # weight of the coarse map's loss
 PRESENCE = 0.3  # weight of the presence's cross-entropy
-VISIBLE = 2e-4  # of the picture: a smaller remainder of a polyp at the edge of a sample is not one to see
 
 
 class TeacherSupervision(nn.Module):

@@ -26,7 +26,7 @@ def test_recipe_can_be_a_file_of_ones_own(tmp_path):
 
 
 def test_unknown_recipe_names_those_that_there_are():
-    with pytest.raises(RecipeError, match="finetune, hospitals, mediaeval, pasted, refine, scratch"):
+    with pytest.raises(RecipeError, match="finetune, hospitals, mediaeval, pasted, presence, refine, scratch, stool"):
         recipe.load("nonsense")
 
 

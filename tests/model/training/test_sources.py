@@ -228,7 +228,7 @@ def test_what_a_painted_box_hides_leaves_the_mask():
     assert mask[~changed].mean() > 0.99
 
 
-@pytest.mark.parametrize("name", ["hospitals", "pasted", "refine"])
+@pytest.mark.parametrize("name", ["hospitals", "pasted", "presence", "refine", "stool"])
 def test_recipes_for_many_hospitals_paint_boxes_in_and_out(name):
     augmentation = recipe.load(name).augmentation
     assert augmentation.inset > 0

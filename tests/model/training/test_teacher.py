@@ -10,6 +10,7 @@ from torch import Tensor
 from model.errors import UserError
 from model.network.normalisation import normalise
 from model.network.pranet import PraNet
+from model.training.loss import edge_weights, presence_loss, structure_loss
 from model.training.recipe import RECIPES, RecipeError, load, parse
 from model.training.teacher import network as teacher
 from model.training.teacher.distillation import Distillation, soft_loss
@@ -122,17 +123,31 @@ def test_a_student_learns_from_masks_maps_and_features_and_the_teacher_does_not_
     assert all(hint.weight.grad.abs().sum() > 0 for hint in objective.hints)
 
 
-@pytest.mark.parametrize(("share", "weight"), [(1.0, 0.0), (0.0, 1.0)])
-def test_each_part_of_what_is_taught_counts_alone(share, weight):
-    """A student of maps learns nothing from masks; one of masks and features learns from both."""
-    objective = Distillation(
-        parse("taught", PLAIN | {"teacher_share": share, "hint_weight": weight}), [teacher.Teacher()]
-    )
-    network = PraNet().eval()
+@pytest.mark.parametrize(("share", "presence"), [(1.0, 0.0), (0.3, 0.0), (0.3, 2.0)])
+@torch.no_grad()
+def test_the_loss_is_the_recipe_s_share_of_what_the_teacher_and_the_masks_say(share, presence):
+    recipe = parse("taught", PLAIN | {"teacher_share": share, "presence_weight": presence, "supervise": ["s6", "s3"]})
+    master, network = teacher.Teacher(), PraNet().eval()
     images, masks = pictures()
-    with torch.no_grad():
-        one, other = objective(network, images, masks), objective(network, images, 1 - masks)
-    assert (abs(float(one - other)) > 0.1) == (share < 1)
+    loss = Distillation(recipe, [master])(network, images, masks)
+    inputs, weights = normalise(images), edge_weights(masks)
+    taught, maps = master.eval().taught(inputs)[0], network.maps(inputs)
+    soft = sum(soft_loss(logits, taught, weights) for logits in (maps.s6, maps.s3))
+    hard = sum(
+        structure_loss(logits, masks, weights) + presence * presence_loss(logits, masks)
+        for logits in (maps.s6, maps.s3)
+    )
+    assert float(loss) == pytest.approx(float(share * soft + (1 - share) * hard), rel=1e-4)
+
+
+@torch.no_grad()
+def test_hints_add_to_the_loss_of_the_masks():
+    plain, hinted = (parse("taught", PLAIN | {"teacher_share": 0.0, "hint_weight": weight}) for weight in (0.0, 1.0))
+    network, (images, masks) = PraNet().eval(), pictures()
+    one, other = (
+        float(Distillation(recipe, [teacher.Teacher()])(network, images, masks)) for recipe in (plain, hinted)
+    )
+    assert one + 0.3 < other < one + 6  # three levels, each up to 2
 
 
 def test_a_teacher_learns_where_polyps_are_and_whether_there_is_one():
