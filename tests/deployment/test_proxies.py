@@ -23,6 +23,7 @@ from service.configuration import load
 from service.settings import SettingsError
 from tests.support import browser
 from tests.support.pictures import ROOT, encoded, mask_of, red_box
+from tests.support.predictors import GatedPredictor
 from tests.support.serving import PATIENCE, Running, serving, until
 
 PICTURE = encoded(red_box(64, 48, (8, 8, 40, 40)))
@@ -195,6 +196,22 @@ async def test_a_stream_that_is_refused_for_now_is_asked_for_again_behind_a_prox
         await other.done_writing()
         async with asyncio.timeout(PATIENCE):
             assert (await streaming).outcome == "answered"
+
+
+@pytest.mark.parametrize(("name", "version"), [("nginx", "--http1.1"), ("haproxy", "--http2-prior-knowledge")])
+async def test_nothing_is_computed_for_a_client_that_left_a_proxy(name: str, version: str, tmp_path: Path) -> None:
+    predictor = GatedPredictor()
+    (tmp_path / "picture.png").write_bytes(PICTURE)
+    async with serving(predictor, **BEHIND) as running, proxied(name, running, tmp_path) as proxy:
+        command = ["curl", "-sS", version, "-H", "Content-Type: image/png", "--data-binary", "@picture.png"]
+        client = await asyncio.create_subprocess_exec(*command, f"{proxy.web}segment", cwd=tmp_path)
+        try:
+            await predictor.has_begun()
+        finally:
+            client.terminate()
+            await client.wait()
+        await until(lambda: running.metric("pranet_rejected_total", {"reason": "client-left"}) == 1)
+        predictor.open()
 
 
 async def test_behind_a_named_proxy_with_tls_the_answers_are_those_of_tls() -> None:
