@@ -11,7 +11,12 @@ from pranet_client.errors import ERROR_METADATA_KEY, UNREACHABLE, RequestFailed
 FIRST_PAUSE_SECONDS = 0.25  # before the second connection; doubled each time until one succeeds
 LONGEST_PAUSE_SECONDS = 8.0
 FIRST_REPLY_SECONDS = 10.0  # a stream without any reply gives up after this time
-FINAL_CODES = (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED)
+FINAL_CODES = (
+    grpc.StatusCode.UNIMPLEMENTED,
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,  # without "retry-after": a message is too large for ever
+)
 
 log = logging.getLogger(__name__)
 
@@ -58,11 +63,12 @@ def hides_status(error: grpc.aio.AioRpcError) -> bool:
 
 
 def is_final(error: grpc.aio.AioRpcError) -> bool:
-    """Return whether the service or a proxy refused the call, which a retry would not change."""
-    if error.code() is grpc.StatusCode.UNAVAILABLE:
+    """Return whether the service or a proxy refused the call, which a retry would not change.
+
+    The metadata count first: HAProxy 2.6 passes them on, but turns the status of a refused stream into CANCELLED.
+    """
+    if error.code() is grpc.StatusCode.UNAVAILABLE or "retry-after" in _metadata(error):
         return False
-    if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:  # the service is full, or a message is too large for ever
-        return "retry-after" not in _metadata(error)
     return error.code() in FINAL_CODES or bool(_cause(error))
 
 
@@ -73,10 +79,12 @@ def request_failed(target: str, error: grpc.aio.AioRpcError) -> RequestFailed:
     if hides_status(error):
         told = f"the call to {target} ended without the answer of the service; try again ({error.details()})"
         return RequestFailed(UNREACHABLE, told, status=error.code().name)
-    metadata = _metadata(error)
+    metadata, detail = _metadata(error), error.details() or ""
+    if error.code() is grpc.StatusCode.CANCELLED and _cause(error):
+        detail = f"the service refused the call, and a proxy lost its message; see the table of errors ({detail})"
     return RequestFailed(
         _cause(error) or error.code().name.lower(),
-        error.details() or "",
+        detail,
         status=error.code().name,
         retry_after=float(metadata["retry-after"]) if "retry-after" in metadata else None,
         request_id=metadata.get("x-request-id"),

@@ -15,7 +15,7 @@ from pranet_client.connection import Reply, to_sent
 from pranet_client.errors import RequestFailed
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from pranet_client.pictures import VideoFrame
-from pranet_client.reconnection import Reconnection
+from pranet_client.reconnection import Reconnection, is_final, request_failed
 from service.observability.metrics import OUTCOMES
 from service.streams.frame import Drop
 from tests.support.patching import Patches
@@ -95,6 +95,16 @@ def test_a_call_whose_status_grpc_lost_is_said_to_have_no_answer() -> None:
     lost = grpc.aio.AioRpcError(grpc.StatusCode.INTERNAL, nothing, nothing, "Internal error from Core")
     with pytest.raises(RequestFailed, match=r"unreachable: the call to there:8001 ended without .*; try again"):
         Reconnection("there:8001", until=0).failed(lost)
+
+
+@pytest.mark.parametrize(("cause", "again"), [("draining", True), ("invalid-parameter", False)])
+def test_a_refusal_whose_status_a_proxy_changed_is_judged_by_its_metadata(cause: str, again: bool) -> None:
+    metadata = grpc.aio.Metadata(("pranet-error", cause), *([("retry-after", "2")] if again else []))
+    cancelled = grpc.aio.AioRpcError(grpc.StatusCode.CANCELLED, grpc.aio.Metadata(), metadata, "Stream removed")
+    assert is_final(cancelled) is not again
+    failed = request_failed("127.0.0.1:8001", cancelled)
+    assert failed.cause == cause
+    assert "a proxy lost its message" in failed.detail
 
 
 async def test_a_frame_that_a_newer_service_drops_for_an_unknown_reason_is_dropped_and_the_stream_goes_on(

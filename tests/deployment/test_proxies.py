@@ -15,6 +15,7 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
+from pranet_client.async_client import AsyncClient
 from pranet_client.pb.pranet.v1 import segmentation_pb2 as pb
 from pranet_client.pb.pranet.v1 import segmentation_pb2_grpc as pb_grpc
 from service.access.tokens import Token, digest_of
@@ -22,7 +23,8 @@ from service.configuration import load
 from service.settings import SettingsError
 from tests.support import browser
 from tests.support.pictures import ROOT, encoded, mask_of, red_box
-from tests.support.serving import PATIENCE, Running, serving
+from tests.support.predictors import GatedPredictor
+from tests.support.serving import PATIENCE, Running, serving, until
 
 PICTURE = encoded(red_box(64, 48, (8, 8, 40, 40)))
 COMMANDS = {  # and the file that it runs by
@@ -30,6 +32,7 @@ COMMANDS = {  # and the file that it runs by
     "haproxy": ("haproxy.cfg", ["haproxy", "-q", "-f"]),
 }
 BEHIND = {"root_path": "/pranet", "trusted_proxies": "127.0.0.1"}
+REFUSED = ("pranet_rejected_total", {"reason": "too-many-streams"})
 
 pytestmark = pytest.mark.slow
 
@@ -171,6 +174,44 @@ async def test_a_stream_behind_a_proxy_may_pause(name: str, tmp_path: Path) -> N
             await call.write(pb.StreamRequest(frame=pb.StreamFrame(frame_id=number, image=PICTURE)))
             assert (await call.read()).frame_id == number
         await call.done_writing()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+async def test_a_stream_that_is_refused_for_now_is_asked_for_again_behind_a_proxy(name: str, tmp_path: Path) -> None:
+    async def frames() -> AsyncIterator[bytes]:
+        yield PICTURE
+        await asyncio.Event().wait()  # HAProxy 2.6 changes the status of most streams whose clients may still send
+
+    async with (
+        serving(max_streams=1, **BEHIND) as running,
+        proxied(name, running, tmp_path) as proxy,
+        AsyncClient(target=proxy.grpc) as client,
+    ):
+        other = running.stub.SegmentStream()
+        await other.write(pb.StreamRequest(config=pb.StreamConfig(policy=pb.POLICY_EVERY)))
+        await other.write(pb.StreamRequest(frame=pb.StreamFrame(frame_id=0, image=PICTURE)))
+        await other.read()
+        streaming = asyncio.create_task(anext(client.stream(frames(), pb.StreamConfig(policy=pb.POLICY_EVERY))))
+        await until(lambda: running.metric(*REFUSED) >= 4 or streaming.done())
+        await other.done_writing()
+        async with asyncio.timeout(PATIENCE):
+            assert (await streaming).outcome == "answered"
+
+
+@pytest.mark.parametrize(("name", "version"), [("nginx", "--http1.1"), ("haproxy", "--http2-prior-knowledge")])
+async def test_nothing_is_computed_for_a_client_that_left_a_proxy(name: str, version: str, tmp_path: Path) -> None:
+    predictor = GatedPredictor()
+    (tmp_path / "picture.png").write_bytes(PICTURE)
+    async with serving(predictor, **BEHIND) as running, proxied(name, running, tmp_path) as proxy:
+        command = ["curl", "-sS", version, "-H", "Content-Type: image/png", "--data-binary", "@picture.png"]
+        client = await asyncio.create_subprocess_exec(*command, f"{proxy.web}segment", cwd=tmp_path)
+        try:
+            await predictor.has_begun()
+        finally:
+            client.terminate()
+            await client.wait()
+        await until(lambda: running.metric("pranet_rejected_total", {"reason": "client-left"}) == 1)
+        predictor.open()
 
 
 async def test_behind_a_named_proxy_with_tls_the_answers_are_those_of_tls() -> None:
