@@ -157,6 +157,12 @@ def test_what_cannot_be_trained_on_is_said_before_training(arguments, tmp_path, 
     assert not (tmp_path / "out").exists()
 
 
+def test_two_networks_to_start_from_are_refused(arguments, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        train(arguments, tmp_path / "out", "--init", "one.safetensors", "--backbone", "other.pth")
+    assert "argument --backbone: not allowed with argument --init" in capsys.readouterr().err
+
+
 def test_a_damaged_picture_is_named(arguments, tmp_path):
     path = tmp_path / "samples" / "images" / "polyp-2.png"
     path.write_bytes(path.read_bytes()[:500])
