@@ -142,7 +142,7 @@ def test_schedule_by_the_clock_begins_no_step_after_its_end(arguments, tmp_path)
         (["--only", "others.txt"], "others.txt: none of its 1 names"),
         (["--exclude", "every.txt"], "the lists of names select none of 3 pictures; names are as samples/polyp-1"),
         (["--images", "more"], "as many --masks as --images"),
-        (["--device", "nosuch"], "device 'nosuch' is not available on this machine; use --device cpu or cuda"),
+        (["--device", "nosuch"], "device 'nosuch' is not available on this machine; use --device cpu"),
         (["--device", "meta"], "device 'meta' is not available on this machine"),
         (["--device", "cuda:77"], "device 'cuda:77' is not available on this machine"),
         (["--resume"], "out holds no run to resume; leave out --resume"),
@@ -155,6 +155,13 @@ def test_what_cannot_be_trained_on_is_said_before_training(arguments, tmp_path, 
     with pytest.raises(UserError, match=words):
         train(arguments, tmp_path / "out", *more)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("there", "advice"), [(True, "cpu or cuda"), (False, "cpu")])
+def test_a_device_is_advised_only_if_it_is_there(arguments, tmp_path, monkeypatch, there, advice):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    with pytest.raises(UserError, match=f"use --device {advice}$"):
+        train(arguments, tmp_path / "out", "--device", "cuda:77")
 
 
 def test_two_networks_to_start_from_are_refused(arguments, tmp_path, capsys):
