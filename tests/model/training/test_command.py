@@ -18,7 +18,7 @@ from torch import Tensor
 
 from model.errors import UserError
 from model.network.pranet import Maps, PraNet
-from model.training import backbone, command, flags, journal, loop, recipe
+from model.training import backbone, command, flags, journal, loop, recipe, state
 from model.training.data.batches import Batches, Pool
 from model.training.data.pairs import Pair
 from model.training.recipe import RECIPES, RecipeError, parse
@@ -155,6 +155,17 @@ def test_what_cannot_be_trained_on_is_said_before_training(arguments, tmp_path, 
     with pytest.raises(UserError, match=words):
         train(arguments, tmp_path / "out", *more)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("noise", "differs"), [(0.25, False), (0.3, True)])
+def test_a_version_that_knows_more_augmentation_resumes_a_run_with_the_same_of_the_rest(tmp_path, noise, differs):
+    def of(augmentation):
+        return {"recipe": {"batch": 1, "augmentation": augmentation}, "sources": [], "run": "first"}
+
+    (tmp_path / state.DESCRIPTION).write_text(json.dumps(of({"noise": 0.25})))
+    later = of({"noise": noise, "new": 0.0})
+    with pytest.raises(UserError, match="other augmentation") if differs else nullcontext():
+        assert state.check_same(tmp_path, later) == "first"
 
 
 @pytest.mark.parametrize(("there", "advice"), [(True, "cpu or cuda"), (False, "cpu")])
