@@ -209,7 +209,11 @@ def _device(name: str) -> torch.device:
         device = torch.empty(0, device=name).device
         if device.type in DEVICES:
             return device
-    raise DeviceError(f"device {name!r} is not available on this machine; use --device cpu or cuda")
+    raise DeviceError(f"device {name!r} is not available on this machine; {_advice()}")
+
+
+def _advice() -> str:
+    return "use --device cpu or cuda" if torch.cuda.is_available() else "use --device cpu"
 
 
 def _validation(held_out: Sequence[Source], device: torch.device, precision: str) -> loop.Validate | None:

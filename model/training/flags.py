@@ -19,8 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("recipe", help=f"a recipe of the package ({', '.join(recipe.names())}) or a TOML file")
     add_sources(parser)
     add("--out", type=Path, required=True, help="folder for weights, state and log")
-    add("--init", type=Path, help="start from these weights instead of random ones")
-    add(
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--init", type=Path, help="start from these weights instead of random ones")
+    start.add_argument(
         "--backbone",
         type=Path,
         help="start from an ImageNet backbone as published: Res2Net-50 v1b; for a teacher EfficientNet-Lite2",

@@ -72,8 +72,8 @@ def check_same(folder: Path, description: Mapping[str, Any]) -> str:
         reason = "was begun by an earlier version, which drew other samples"
         raise UserError(f"{folder}: the run {reason}; end it with that version, or --overwrite to start anew")
     now = json.loads(json.dumps(description))
-    recipes = begun["recipe"], now["recipe"]
-    differing = [key for key in recipes[0].keys() & recipes[1].keys() - LENGTH if recipes[0][key] != recipes[1][key]]
+    one, other = begun["recipe"], now["recipe"]
+    differing = [key for key in one.keys() & other.keys() - LENGTH if not _agree(one[key], other[key])]
     if begun["sources"] != now["sources"]:
         differing.append("pictures")
     if begun.get("teachers") != now.get("teachers"):
@@ -82,6 +82,13 @@ def check_same(folder: Path, description: Mapping[str, Any]) -> str:
         advice = "give the arguments that it was begun with, or --overwrite to start anew"
         raise UserError(f"{folder}: --resume would go on with other {' and '.join(sorted(differing))}; {advice}")
     return str(begun.get("run", ""))
+
+
+def _agree(one: object, other: object) -> bool:
+    """Compare values of a recipe, and tables of them by the keys of both: another version may know more or fewer."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return all(one[key] == other[key] for key in one.keys() & other.keys())
+    return one == other
 
 
 def restore(folder: Path, **parts: nn.Module | torch.optim.Optimizer) -> Progress:

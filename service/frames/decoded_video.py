@@ -63,10 +63,16 @@ class Damage:
         """Note that a packet could not be decoded; frames before it leave the decoder later, also a key frame."""
         self._made_up, self._lost = True, _time(packet, -math.inf)
 
-    def shows_in(self, frame: Any) -> bool:
-        """Tell whether the next frame, in the order in which frames are shown, has such pixels."""
+    def shows_in(self, frame: Any, *, key: bool = False) -> bool:
+        """Tell whether the next frame, in the order in which frames are shown, has such pixels.
+
+        Args:
+            frame: decoded.
+            key: it is a key frame, also if its decoder does not mark it.
+
+        """
         time = _time(frame, math.inf)
-        if frame.key_frame and time > self._lost:
+        if (key or frame.key_frame) and time > self._lost:
             self._made_up = False
             self._cut = [each for each in self._cut if each >= time]
         if any(each <= time for each in self._cut):
@@ -97,6 +103,10 @@ def frames_of(container: Any, stream: Any, lost: Callable[[], None] | None = Non
     # more the more cores there are, and those that are in the threads at the end. Threads by slice do not tell.
     stream.codec_context.thread_count = 1
     damage, jpeg = Damage(), stream.codec_context.name == "mjpeg"
+    # Some decoders, such as QuickTime Animation's and CineForm's, mark no key frame. They have no delay, so each frame
+    # is that of its packet, which is marked. Those with delay mark theirs, and know better: a packet of H.264 also
+    # counts as a key where its picture is only whole some frames later.
+    at_once = not stream.codec_context.codec.delay
     for packet in container.demux(stream):
         if packet.is_corrupt or (jpeg and packet.size and END not in bytes(packet)[-TAIL:]):
             damage.cut(packet)
@@ -108,7 +118,8 @@ def frames_of(container: Any, stream: Any, lost: Callable[[], None] | None = Non
             damage.lose(packet)
             lost()
         else:
-            yield from ((frame, damage.shows_in(frame)) for frame in frames)
+            key = at_once and packet.is_keyframe
+            yield from ((frame, damage.shows_in(frame, key=key)) for frame in frames)
 
 
 def display_matrix(frame: Any) -> Matrix | None:

@@ -1,5 +1,6 @@
 """The Storage SCP (PS3.4, annex B): keeps each object that a peer sends in the spool, before it reports success."""
 
+import filecmp
 import logging
 import os
 import ssl
@@ -172,12 +173,19 @@ class Receiver:
             if not uid.is_valid:  # it becomes the name of a file
                 raise UndecodableImage("the SOP Instance UID is not valid; send a valid one")
             os.fsync(file.fileno())
+        self._compare(path, self._folders.get(association), uid)
         with self._lock:
             self._parts.check(path)  # until now, its association may end
             folder = self._folders.get(association) or self._spool.begin()
             self._folders[association] = folder
             path.rename(folder / f"{uid}.dcm")
         sync(folder)
+
+    def _compare(self, path: Path, folder: Path | None, uid: UID) -> None:
+        """Refuse an object that would replace another one of its association, which the peer was told is kept."""
+        kept = folder / f"{uid}.dcm" if folder else None
+        if kept is not None and kept.exists() and not filecmp.cmp(path, kept, shallow=False):
+            raise UndecodableImage("another object has this SOP Instance UID; give each its own")
 
     def sweep(self) -> None:
         """End associations whose thread is dead, and delete what has arrived of their objects.

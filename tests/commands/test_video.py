@@ -344,6 +344,22 @@ def test_one_damaged_frame_is_told_of_in_the_singular(capsys: pytest.CaptureFixt
     assert capsys.readouterr().err == "pranet: 1 frame came damaged: a part of its pixels is made up\n"
 
 
+@pytest.mark.parametrize("codec", ["qtrle", "cfhd", "rpza", "svq1"])
+def test_a_sound_video_whose_decoder_marks_no_key_frame_is_sound(codec: str, tmp_path: Path) -> None:
+    path = tmp_path / "in.mov"
+    with av.open(str(path), "w") as container:
+        track = container.add_stream(codec, rate=25, options={"g": "3"})
+        track.width, track.height = 352, 288
+        track.pix_fmt = track.codec_context.codec.video_formats[0].name
+        for level in range(7):
+            picture = np.full((288, 352, 3), 30 * level, np.uint8)
+            container.mux(track.encode(av.VideoFrame.from_ndarray(picture).reformat(format=track.pix_fmt)))
+        container.mux(track.encode())
+    with av.open(str(path)) as container:
+        assert not any(frame.key_frame for frame in container.decode(video=0))
+    assert [shot.damaged for shot in open_source(str(path), raw=True).pictures] == [False] * 7
+
+
 def test_live_video_tells_as_much_of_its_damage_as_a_file(tmp_path: Path) -> None:
     """Threads by slice, which add no delay either, would hide it."""
 

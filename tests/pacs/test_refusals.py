@@ -12,7 +12,7 @@ from pydicom.uid import BasicTextSRStorage
 
 from service.pacs.spool import Spool
 from tests.support.certificates import Authority
-from tests.support.dicom_objects import HAS_DICOM, NO_DICOM, PICTURES, dicom
+from tests.support.dicom_objects import HAS_DICOM, MASKS, NO_DICOM, PICTURES, dicom
 from tests.support.patching import Patches
 from tests.support.servers.stow import Stow
 from tests.support.serving import PATIENCE, until
@@ -37,6 +37,19 @@ async def test_what_cannot_be_segmented_is_refused_with_the_reason_and_costs_no_
     assert [each.Status for each in answers] == [CANNOT_UNDERSTAND, SUCCESS]
     assert "it has no Rows" in answers[0].ErrorComment
     assert sources(pacs.stored[0]) == [good.SOPInstanceUID]
+
+
+async def test_another_object_of_the_same_instance_uid_is_refused_and_a_copy_is_not(
+    pacs: Stow, tmp_path: Path, patched: Patches
+) -> None:
+    first, other = series()[:2]
+    other.SOPInstanceUID = first.SOPInstanceUID
+    async with receiving(tmp_path / "spool", pacs.url, patched) as it:
+        answers = await sent(it.port, [first, other, first])
+        await until(lambda: bool(pacs.stored) and not it.waiting())
+    assert [each.Status for each in answers] == [SUCCESS, CANNOT_UNDERSTAND, SUCCESS]
+    assert answers[1].ErrorComment == "another object has this SOP Instance UID; give each its own"
+    assert (pacs.stored[0].pixel_array == MASKS[0]).mean() > 0.99
 
 
 async def test_a_larger_object_than_allowed_is_refused(pacs: Stow, tmp_path: Path, patched: Patches) -> None:

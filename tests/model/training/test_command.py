@@ -18,7 +18,7 @@ from torch import Tensor
 
 from model.errors import UserError
 from model.network.pranet import Maps, PraNet
-from model.training import backbone, command, flags, journal, loop, recipe
+from model.training import backbone, command, flags, journal, loop, recipe, state
 from model.training.data.batches import Batches, Pool
 from model.training.data.pairs import Pair
 from model.training.recipe import RECIPES, RecipeError, parse
@@ -142,7 +142,7 @@ def test_schedule_by_the_clock_begins_no_step_after_its_end(arguments, tmp_path)
         (["--only", "others.txt"], "others.txt: none of its 1 names"),
         (["--exclude", "every.txt"], "the lists of names select none of 3 pictures; names are as samples/polyp-1"),
         (["--images", "more"], "as many --masks as --images"),
-        (["--device", "nosuch"], "device 'nosuch' is not available on this machine; use --device cpu or cuda"),
+        (["--device", "nosuch"], "device 'nosuch' is not available on this machine; use --device cpu"),
         (["--device", "meta"], "device 'meta' is not available on this machine"),
         (["--device", "cuda:77"], "device 'cuda:77' is not available on this machine"),
         (["--resume"], "out holds no run to resume; leave out --resume"),
@@ -155,6 +155,30 @@ def test_what_cannot_be_trained_on_is_said_before_training(arguments, tmp_path, 
     with pytest.raises(UserError, match=words):
         train(arguments, tmp_path / "out", *more)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("noise", "differs"), [(0.25, False), (0.3, True)])
+def test_a_version_that_knows_more_augmentation_resumes_a_run_with_the_same_of_the_rest(tmp_path, noise, differs):
+    def of(augmentation):
+        return {"recipe": {"batch": 1, "augmentation": augmentation}, "sources": [], "run": "first"}
+
+    (tmp_path / state.DESCRIPTION).write_text(json.dumps(of({"noise": 0.25})))
+    later = of({"noise": noise, "new": 0.0})
+    with pytest.raises(UserError, match="other augmentation") if differs else nullcontext():
+        assert state.check_same(tmp_path, later) == "first"
+
+
+@pytest.mark.parametrize(("there", "advice"), [(True, "cpu or cuda"), (False, "cpu")])
+def test_a_device_is_advised_only_if_it_is_there(arguments, tmp_path, monkeypatch, there, advice):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    with pytest.raises(UserError, match=f"use --device {advice}$"):
+        train(arguments, tmp_path / "out", "--device", "cuda:77")
+
+
+def test_two_networks_to_start_from_are_refused(arguments, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        train(arguments, tmp_path / "out", "--init", "one.safetensors", "--backbone", "other.pth")
+    assert "argument --backbone: not allowed with argument --init" in capsys.readouterr().err
 
 
 def test_a_damaged_picture_is_named(arguments, tmp_path):
