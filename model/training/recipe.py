@@ -1,5 +1,6 @@
 """A recipe: everything that decides what a training run computes, read from a TOML file."""
 
+import math
 import tomllib
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -205,6 +206,8 @@ def _fits(value: object, wanted: Any) -> bool:
         return isinstance(value, (list, tuple)) and sized and all(_fits(item, each) for item in value)
     if is_dataclass(wanted):
         return isinstance(value, dict)
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
     numbers = (int, float) if wanted is float else wanted
     return isinstance(value, numbers) and (wanted is bool or not isinstance(value, bool))
 
@@ -217,4 +220,4 @@ def _called(wanted: Any) -> str:
         return f"a list, each {_called(each)}" if rest == [...] else f"a list of {1 + len(rest)}, each {_called(each)}"
     if is_dataclass(wanted):
         return "a table"
-    return {float: "a number", int: "a whole number", bool: "true or false"}.get(wanted, "a text in quotes")
+    return {float: "a finite number", int: "a whole number", bool: "true or false"}.get(wanted, "a text in quotes")
