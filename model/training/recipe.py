@@ -1,9 +1,11 @@
 """A recipe: everything that decides what a training run computes, read from a TOML file."""
 
+import math
 import tomllib
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin
 
 from model.errors import UserError
 
@@ -126,8 +128,10 @@ class Recipe:
         starts = [phase.start for phase in self.phases]
         if not starts or starts[0] != 0 or starts != sorted(starts):
             raise RecipeError(f"recipe {self.name}: phases must start at 0 and be in order")
-        if any(size % 32 for phase in self.phases for size in phase.sizes):
-            raise RecipeError(f"recipe {self.name}: sizes must be multiples of 32")
+        if any(
+            not phase.sizes or min(phase.sizes) < 32 or any(size % 32 for size in phase.sizes) for phase in self.phases
+        ):
+            raise RecipeError(f"recipe {self.name}: sizes must be multiples of 32, at least one in each phase")
 
     @property
     def taught(self) -> bool:
@@ -150,11 +154,11 @@ def load(name: str) -> Recipe:
     """
     path = Path(name) if name.endswith(SUFFIX) else RECIPES / f"{name}{SUFFIX}"
     try:
-        return parse(path.stem, tomllib.loads(path.read_text()))
+        return parse(path.stem, tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise RecipeError(f"no recipe {name!r}; there are {', '.join(names())}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"recipe {path}: {error}") from error
+    except ValueError as error:
+        raise RecipeError(f"recipe {path} is no valid TOML: {error}; correct it") from error
 
 
 def names() -> list[str]:
@@ -163,20 +167,62 @@ def names() -> list[str]:
 
 
 def parse(name: str, values: dict[str, Any]) -> Recipe:
-    """Build a recipe from the contents of its file; an unknown key is an error."""
-    values = dict(values)
-    augmentation = values.pop("augmentation", {})
-    phases = values.pop("phases", [])
-    for known, given in ((Recipe, values), (Augmentation, augmentation)):
-        unknown = set(given) - {entry.name for entry in fields(known)}
-        if unknown:
-            raise RecipeError(f"recipe {name}: unknown {', '.join(sorted(unknown))}")
+    """Build a recipe from the contents of its file.
+
+    Raises:
+        RecipeError: a name is unknown or missing, or a value has another type.
+
+    """
+    values = {"name": name, "augmentation": {}, "phases": [], **values}
+    _check(f"recipe {name}", Recipe, values)
+    augmentation, phases = values.pop("augmentation"), values.pop("phases")
+    _check(f"recipe {name}, augmentation", Augmentation, augmentation)
+    for phase in phases:
+        _check(f"recipe {name}, phases", Phase, phase)
     tuples = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
-    try:
-        return Recipe(
-            **{"name": name, **values, **tuples},
-            phases=tuple(Phase(phase["start"], tuple(phase["sizes"])) for phase in phases),
-            augmentation=Augmentation(**augmentation),
-        )
-    except (TypeError, KeyError) as error:
-        raise RecipeError(f"recipe {name}: {error}") from error
+    return Recipe(
+        **{**values, **tuples},
+        phases=tuple(Phase(phase["start"], tuple(phase["sizes"])) for phase in phases),
+        augmentation=Augmentation(**augmentation),
+    )
+
+
+def _check(place: str, wanted: type, values: dict[str, Any]) -> None:
+    """Check the names and types of what a data class is made of."""
+    known = {entry.name: entry for entry in fields(wanted)}
+    if unknown := set(values) - set(known):
+        raise RecipeError(f"{place}: unknown {', '.join(sorted(unknown))}; the known names are {', '.join(known)}")
+    required = {key for key, entry in known.items() if entry.default is entry.default_factory is MISSING}
+    if missing := required - set(values):
+        raise RecipeError(f"{place}: {', '.join(sorted(missing))} not given; add what is missing")
+    for key, value in values.items():
+        if not _fits(value, known[key].type):
+            raise RecipeError(f"{place}: {key} is {value!r}; give {_called(known[key].type)}")
+
+
+def _fits(value: object, wanted: Any) -> bool:
+    if isinstance(wanted, UnionType):
+        return any(_fits(value, each) for each in get_args(wanted))
+    if get_origin(wanted) is Literal:  # the recipe says what there is to choose from
+        return True
+    if get_origin(wanted) is tuple:
+        each, *rest = get_args(wanted)
+        sized = rest == [...] or (isinstance(value, (list, tuple)) and len(value) == 1 + len(rest))
+        return isinstance(value, (list, tuple)) and sized and all(_fits(item, each) for item in value)
+    if is_dataclass(wanted):
+        return isinstance(value, dict)
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
+    numbers = (int, float) if wanted is float else wanted
+    return isinstance(value, numbers) and (wanted is bool or not isinstance(value, bool))
+
+
+def _called(wanted: Any) -> str:
+    if isinstance(wanted, UnionType):
+        return _called(get_args(wanted)[0])
+    if get_origin(wanted) is tuple:
+        each, *rest = get_args(wanted)
+        return f"a list, each {_called(each)}" if rest == [...] else f"a list of {1 + len(rest)}, each {_called(each)}"
+    if is_dataclass(wanted):
+        return "a table"
+    return {float: "a finite number", int: "a whole number", bool: "true or false"}.get(wanted, "a text in quotes")

@@ -28,6 +28,7 @@ from service.commands.main import main
 from service.commands.segment import session
 from service.commands.video.decoding import TimedPicture
 from service.commands.video.live import Live
+from service.commands.video.matroska import missing_bytes
 from service.commands.video.source import open_source, paced
 from service.commands.video.writer import VideoWriter
 from service.frames.codec import encode_png, to_rgb
@@ -315,6 +316,38 @@ async def test_every_frame_before_the_end_of_a_damaged_file_is_answered_and_then
     assert "lost 0" in told.out
     assert len(list(masks.iterdir())) == len(pictures(out)) == len(shots)
     assert told.err.count("of its packets cannot be decoded") == 1
+
+
+@pytest.mark.parametrize("kind", ["mkv", "webm"])
+def test_a_video_that_is_cut_off_is_segmented_to_its_end_and_then_the_rest_is_missed(
+    kind: str, tmp_path: Path, patched: Patches, capsys: pytest.CaptureFixture[str]
+) -> None:
+    patched(session, "load_predictor", lambda settings: RedPredictor())
+    whole = videos.write(tmp_path / "in.mkv", [red_box(160, 128, (number, 30, 100, 90)) for number in range(20)])
+    content, film = whole.read_bytes(), tmp_path / f"cut.{kind}"
+    film.write_bytes(content[: len(content) // 2])
+    assert main(["segment", str(film), "-o", str(tmp_path / "out")]) == 1
+    told = capsys.readouterr().err
+    assert f"{film} is cut off: its last {len(content) - len(content) // 2} bytes are missing" in told
+    assert "frames, a polyp in" in told
+    assert main(["segment", str(whole), "-o", str(tmp_path / "whole")]) == 0
+
+
+def test_a_recording_without_an_end_is_not_missed(tmp_path: Path) -> None:
+    film = videos.write(tmp_path / "in.mkv", [red_box(160, 128, (number, 30, 100, 90)) for number in range(20)])
+    content = film.read_bytes()
+    size = content.index(bytes.fromhex("18538067")) + 4
+    film.write_bytes((content[:size] + b"\x01" + 7 * b"\xff" + content[size + 8 :])[: len(content) // 2])
+    assert pictures(film)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "00", "1a45", "1a45dfa3", "1a45dfa384", "1a45dfa380185380", "1a45dfa38018538067"]
+)
+def test_a_header_that_is_cut_off_tells_nothing(content: str, tmp_path: Path) -> None:
+    film = tmp_path / "in.mkv"
+    film.write_bytes(bytes.fromhex(content))
+    assert missing_bytes(film) == 0
 
 
 async def test_a_picture_that_cannot_be_read_ends_a_stream_after_the_answers_to_those_before(

@@ -120,8 +120,10 @@ def read_names(path: Path) -> set[str]:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{path}: the list of names cannot be read ({error})") from error
+    except OSError as error:
+        raise DatasetError(f"{path}: the list of names cannot be read ({error.strerror}); check its path") from error
+    except ValueError as error:
+        raise DatasetError(f"{path}: the list of names is no text in UTF-8; write one name a line") from error
     lines = (line.split("#")[0].strip() for line in text.splitlines())
     return {_without_suffix(line) for line in lines if line}
 
@@ -227,8 +229,8 @@ def pictures_in(folder: Path) -> list[Path]:
 
     """
     if not folder.is_dir():
-        raise DatasetError(f"{folder}: no such folder")
+        raise DatasetError(f"{folder}: no such folder; check its path")
     found = files.listed(folder, PICTURES)
     if not found:
-        raise DatasetError(f"{folder}: holds no pictures")
+        raise DatasetError(f"{folder}: holds no pictures; give a folder with {', '.join(sorted(PICTURES))} files")
     return found

@@ -10,6 +10,7 @@ A table of sources is a TOML file with a section for each hospital::
 """
 
 import argparse
+import math
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -145,9 +146,13 @@ def read(table: Path, data: Path) -> list[Source]:
 
     """
     try:
-        sections = tomllib.loads(table.read_text())
-    except (OSError, ValueError) as error:
-        raise DatasetError(f"{table}: the table of sources cannot be read ({error})") from error
+        sections = tomllib.loads(table.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DatasetError(
+            f"{table}: the table of sources cannot be read ({error.strerror}); check its path"
+        ) from error
+    except ValueError as error:
+        raise DatasetError(f"{table}: the table of sources is no valid TOML: {error}; correct it") from error
     if not sections:
         raise DatasetError(f"{table}: defines no source; begin one with [name]")
     return [_source(table, data, name, section) for name, section in sections.items()]
@@ -160,7 +165,7 @@ def _source(table: Path, data: Path, name: str, section: Any) -> Source:
         if not isinstance(text := section.get(key, ""), str):
             raise DatasetError(f"{table}: source {name} has {key} {text!r}; give one text in quotes")
     weight = section.get("weight", 1.0)
-    if not isinstance(weight, int | float) or weight <= 0:
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight < math.inf:
         raise DatasetError(f"{table}: source {name} weighs {weight!r}; give a number above 0")
     images = data / section["images"]
     stems = section.get("stems", "*")

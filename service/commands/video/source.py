@@ -16,6 +16,7 @@ from pranet_client.pictures import VideoFrame
 from service.commands.video.decoding import TimedPicture, decoded
 from service.commands.video.demo import sweep
 from service.commands.video.live import Live
+from service.commands.video.matroska import missing_bytes
 from service.commands.video.pyav import load_av, reason
 from service.frames.decoded_video import any_tags, video_stream
 
@@ -184,3 +185,12 @@ def _frames(name: str, container: Any, stream: Any, raw: bool, fps: float) -> It
         raise SourceError(
             f"{name} is damaged: {lost} of its packets cannot be decoded, so their frames are missing; copy it again"
         )
+    if missing := _missing(name):
+        raise SourceError(f"{name} is cut off: its last {missing} bytes are missing, and their frames; copy it again")
+
+
+def _missing(name: str) -> int:
+    try:
+        return missing_bytes(Path(name))
+    except OSError:  # it was deleted after it was opened
+        return 0

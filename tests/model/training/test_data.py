@@ -65,11 +65,19 @@ def test_picture_without_a_mask_is_named(folders):
 
 
 def test_missing_and_empty_folders_are_named(folders, tmp_path):
-    with pytest.raises(pairs.DatasetError, match="no such folder"):
+    with pytest.raises(pairs.DatasetError, match="no such folder; check its path"):
         pairs.find_pairs(tmp_path / "nowhere", folders[1])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(pairs.DatasetError, match="holds no pictures"):
+    with pytest.raises(pairs.DatasetError, match=r"holds no pictures; give a folder with \.bmp, "):
         pairs.find_pairs(tmp_path / "empty", folders[1])
+
+
+def test_a_list_of_names_that_cannot_be_read_says_what_to_do(tmp_path):
+    with pytest.raises(pairs.DatasetError, match=r"cannot be read \(No such file or directory\); check its path"):
+        pairs.read_names(tmp_path / "nowhere.txt")
+    (tmp_path / "list.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(pairs.DatasetError, match="is no text in UTF-8; write one name a line"):
+        pairs.read_names(tmp_path / "list.txt")
 
 
 def test_listed_pairs_are_left_out_or_kept_by_name_or_stem(folders, tmp_path):

@@ -39,7 +39,24 @@ def test_unknown_recipe_names_those_that_there_are():
         ({"mined": -1}, "cannot be mined"),
         ({"optimizer": "sgd"}, "optimizer is 'sgd'; choose adam or adamw"),
         ({"batch": 0}, "whole numbers from 1"),
-        ({"batch": "six"}, "whole numbers from 1"),
+        ({"batch": "six"}, "batch is 'six'; give a whole number"),
+        ({"batch": True}, "batch is True; give a whole number"),
+        ({"learning_rate": "fast"}, "learning_rate is 'fast'; give a finite number"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan; give a finite number"),
+        ({"minutes": float("inf")}, "minutes is inf; give a finite number"),
+        ({"minutes": "3"}, "minutes is '3'; give a finite number"),
+        ({"betas": [0.9]}, "give a list of 2, each a finite number"),
+        ({"freeze": "encoder"}, "give a list, each a text in quotes"),
+        ({"frozen_statistics": 1}, "give true or false"),
+        ({"augmentation": 3}, "augmentation is 3; give a table"),
+        ({"augmentation": ["flip"]}, "give a table"),
+        ({"augmentation": {"flip": "often"}}, "augmentation: flip is 'often'; give a finite number"),
+        ({"phases": 3}, "phases is 3; give a list, each a table"),
+        ({"phases": [3]}, "give a list, each a table"),
+        ({"phases": [{"start": 0, "sizes": 64}]}, "phases: sizes is 64; give a list, each a whole number"),
+        ({"phases": [{"start": 0, "size": [64]}]}, "phases: unknown size; the known names are start, sizes"),
+        ({"phases": [{"start": 0, "sizes": []}]}, "at least one in each phase"),
+        ({"phases": [{"start": 0, "sizes": [0]}]}, "multiples of 32"),
         ({"minutes": 3}, "exactly one of"),
         ({"steps": None}, "exactly one of"),
         ({"phases": []}, "start at 0"),
@@ -50,6 +67,19 @@ def test_unknown_recipe_names_those_that_there_are():
 def test_malformed_recipe_says_what_is_wrong(change, message):
     with pytest.raises(RecipeError, match=message):
         recipe.parse("test", MINIMAL | change)
+
+
+def test_what_is_missing_from_a_recipe_is_named():
+    with pytest.raises(RecipeError, match="recipe test: batch, learning_rate not given; add"):
+        recipe.parse("test", {"steps": 3})
+
+
+@pytest.mark.parametrize("content", [b"batch =", b"batch = 2 # \xff"])
+def test_a_file_that_is_no_recipe_is_named(content, tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_bytes(content)
+    with pytest.raises(RecipeError, match=r"mine.toml is no valid TOML: .*; correct it"):
+        recipe.load(str(path))
 
 
 def test_length_in_epochs_counts_all_samples():

@@ -118,11 +118,14 @@ def test_a_linked_data_set_is_listed_by_the_name_of_its_link(data):
 @pytest.mark.parametrize(
     ("table", "words"),
     [
-        ("[one", "the table of sources cannot be read"),
+        ("[one", "the table of sources is no valid TOML: .*; correct it"),
         ("", "defines no source"),
         ("[one]\nmasks = 'clinic/masks'", "source one needs images"),
         ("[one]\nimages = 'clinic/images'\nshare = 2", "source one needs images and may have masks, stems and weight"),
         ("[one]\nimages = 'clinic/images'\nweight = 0", "source one weighs 0; give a number above 0"),
+        ("[one]\nimages = 'clinic/images'\nweight = nan", "source one weighs nan; give a number above 0"),
+        ("[one]\nimages = 'clinic/images'\nweight = inf", "source one weighs inf; give a number above 0"),
+        ("[one]\nimages = 'clinic/images'\nweight = true", "source one weighs True; give a number above 0"),
         ("[one]\nimages = 'nowhere'", "nowhere: no such folder"),
         ("[one]\nimages = 'clinic/images'\nstems = 'c9_*'", "source one: no picture in .* is named c9_"),
         ("one = 1", "source one needs images"),
@@ -134,6 +137,11 @@ def test_a_table_that_cannot_be_used_is_refused_with_the_source(data, table, wor
     (data / "sources.toml").write_text(table)
     with pytest.raises(DatasetError, match=words):
         sources.selected(arguments("--sources", data / "sources.toml"))
+
+
+def test_a_table_that_is_not_there_says_what_to_check(data):
+    with pytest.raises(DatasetError, match=r"cannot be read \(No such file or directory\); check the path"):
+        sources.selected(arguments("--sources", data / "nowhere.toml"))
 
 
 def test_a_source_of_a_table_cannot_be_called_as_one_of_the_command_line(data):
