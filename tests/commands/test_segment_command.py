@@ -81,6 +81,17 @@ def test_a_long_run_is_gone_on_with(tmp_path: Path) -> None:
     assert done.stat().st_size > 0
 
 
+def test_what_is_left_out_of_a_folder_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a.jpg", "b.gif", "deep/c.GIF", "deep/notes", ".hidden", "masks/a.jpg.png", "masks/d.gif"):
+        touch(tmp_path / name)
+    command = ["segment", tmp_path, tmp_path / "a.jpg", "--out", tmp_path / "masks", "--skip-existing"]
+    main([*map(str, command), "--csv", str(tmp_path / "rows.csv")])
+    told = "pranet: left out, as no pictures, videos or DICOM objects: 2 .gif, 1 without a suffix"
+    assert capsys.readouterr().err.splitlines()[-2] == told
+    main(["segment", str(tmp_path / "a.jpg"), "--out", str(tmp_path / "masks"), "--skip-existing"])
+    assert "left out" not in capsys.readouterr().err
+
+
 def test_a_path_that_does_not_exist_is_named(tmp_path: Path) -> None:
     with pytest.raises(NothingToDo, match=r"gone\.jpg does not exist"):
         plan([tmp_path / "gone.jpg"], tmp_path, ".png")

@@ -16,6 +16,7 @@ from service.commands.segment.jobs import (
     Drawing,
     NothingToDo,
     Series,
+    left_out,
     named,
     plan,
 )
@@ -73,6 +74,9 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         with report:
             pass  # it drops what a kill left of its last row, or gets its header
+    written = [path for path in (arguments.jsonl, arguments.csv) if path is not None]
+    if others := left_out([*paths, *listed], [*inputs, *written], out):
+        print(f"pranet: {others}", file=sys.stderr)
     print(f"pranet: {report.summary()}", file=sys.stderr)
     code = 1 if report.failed else 0
     exit_if_abandoned(code)

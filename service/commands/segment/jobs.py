@@ -1,5 +1,6 @@
 """What ``pranet segment`` reads and where it writes: one output for each picture, under a name of its own."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,6 +183,27 @@ def named(paths: Iterable[Path], out: Path, in_trees: Collection[Path] = ()) -> 
             yield path, name_in_tree(path) if path in in_trees else Path(path.name)
         else:
             raise NothingToDo(f"{path} does not exist; give pictures, videos or folders of pictures")
+
+
+def left_out(paths: Iterable[Path], but: Collection[Path], out: Path) -> str:
+    """Tell what in the folders among ``paths`` is not segmented, by suffix; "" if there is nothing else.
+
+    Args:
+        paths: files and folders.
+        but: what is segmented, and files that the run itself writes.
+        out: what lies in it is left out.
+
+    """
+    known = {path.absolute() for path in but}
+    kinds = Counter(
+        file.suffix.lower()
+        for path in paths
+        if path.is_dir()
+        for file in files.listed(path, (), deep=True, but=None if _same(path, out) else out, also=lambda file: True)
+        if file.absolute() not in known
+    )
+    told = ", ".join(f"{count} {kind or 'without a suffix'}" for kind, count in kinds.most_common())
+    return told and f"left out, as no pictures, videos or DICOM objects: {told}"
 
 
 def holds_object(path: Path) -> bool:
