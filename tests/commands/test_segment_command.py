@@ -48,7 +48,10 @@ def test_the_name_of_an_output_depends_on_its_own_picture_only(tmp_path: Path) -
 
 def test_pictures_that_would_overwrite_each_other_are_refused(tmp_path: Path) -> None:
     sources = [touch(tmp_path / folder / "x.jpg") for folder in ("a", "b")]
-    with pytest.raises(NothingToDo, match=r"a/x\.jpg and .*b/x\.jpg would both be written to .*out/x\.jpg\.png"):
+    with pytest.raises(
+        NothingToDo,
+        match=r"a/x\.jpg and .*b/x\.jpg would both be written to .*out/x\.jpg\.png; give each its own --out",
+    ):
         plan(sources, tmp_path / "out", ".png")
 
 

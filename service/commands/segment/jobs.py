@@ -155,7 +155,7 @@ def plan(paths: Iterable[Path], out: Path, suffix: str, in_trees: Collection[Pat
         if other != source and (files.identity(other) or other) != files.identity(source):
             if out == DASH:
                 raise NothingToDo("--out - takes one picture; give one, or a folder as --out")
-            raise NothingToDo(f"{other} and {source} would both be written to {target}; segment them one after another")
+            raise NothingToDo(f"{other} and {source} would both be written to {target}; give each its own --out")
     return list(jobs.values())
 
 

@@ -140,7 +140,9 @@ def test_a_table_that_cannot_be_used_is_refused_with_the_source(data, table, wor
 
 
 def test_a_table_that_is_not_there_says_what_to_check(data):
-    with pytest.raises(DatasetError, match=r"cannot be read \(No such file or directory\); check the path"):
+    with pytest.raises(
+        DatasetError, match=r"the table of sources cannot be read \(No such file or directory\); check its path"
+    ):
         sources.selected(arguments("--sources", data / "nowhere.toml"))
 
 
