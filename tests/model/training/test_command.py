@@ -169,8 +169,8 @@ def test_a_version_that_knows_more_augmentation_resumes_a_run_with_the_same_of_t
 
 
 @pytest.mark.parametrize(("there", "advice"), [(True, "cpu or cuda"), (False, "cpu")])
-def test_a_device_is_advised_only_if_it_is_there(arguments, tmp_path, monkeypatch, there, advice):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+def test_a_device_is_advised_only_if_it_is_there(arguments, tmp_path, patched, there, advice):
+    patched(torch.cuda, "is_available", lambda: there)
     with pytest.raises(UserError, match=f"use --device {advice}$"):
         train(arguments, tmp_path / "out", "--device", "cuda:77")
 
