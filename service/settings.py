@@ -36,7 +36,7 @@ class Settings(BaseModel):
 
     host: str = Field(
         "127.0.0.1",
-        description="Address that REST and gRPC listen on: 0.0.0.0 for all of IPv4 (Docker image), :: for IPv6 too.",
+        description="Address to listen on: 0.0.0.0 for all of IPv4 (Docker image), :: for IPv6 too.",
     )
     port: int = Field(8000, ge=0, le=65535, description="REST port; 0 picks a free one.")
     grpc_port: int = Field(8001, ge=0, le=65535, description="gRPC port; 0 picks a free one.")
@@ -134,7 +134,7 @@ class Settings(BaseModel):
         None, ge=1, description="Requests and streams that each token may have open at once; more get 429."
     )
     public_metrics: bool = Field(False, description="Whether /metrics needs no token even with API_TOKENS_FILE.")
-    tls_cert: Path | None = Field(None, description="Certificate chain for REST and gRPC, PEM; without it TLS is off.")
+    tls_cert: Path | None = Field(None, description="Certificate chain of the server, PEM; without it TLS is off.")
     tls_key: Path | None = Field(None, description="Private key of TLS_CERT, PEM, without a passphrase.")
     tls_client_ca: Path | None = Field(
         None, description="Certificate authorities, PEM; every client needs a certificate from one of them (mTLS)."

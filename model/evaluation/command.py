@@ -90,7 +90,7 @@ def _check(args: argparse.Namespace, pairs: Sequence[PairFile]) -> None:
     if args.out:
         targets.folder("--out", args.out, output.FILES)
     if args.calibrate:
-        targets.wants("--calibrate", args.calibrate)
+        checkpoint.check_target(targets, "--calibrate", args.calibrate)
 
 
 @dataclass(frozen=True)

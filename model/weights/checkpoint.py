@@ -18,7 +18,9 @@ import torch
 from torch import Tensor
 
 from model import files
+from model.errors import TargetError
 from model.network.pranet import PraNet
+from model.targets import Targets
 from model.weights import torch_file
 from model.weights.weights_file import (
     DIGEST_KEY,
@@ -39,6 +41,7 @@ SCALE_SUFFIX = ".scale"
 INT8_LIMIT = 127  # symmetric range: -128 is not used
 UNUSED_PREFIX = "resnet.fc."  # ImageNet classifier: in the published files, but not part of PraNet
 COUNTER_SUFFIX = ".num_batches_tracked"  # counts training batches; optional in a file
+TORCH_SUFFIXES = frozenset({".pth", ".pt", ".ckpt", ".bin"})  # names that PyTorch files usually have
 NAMED_KEYS = 4  # how many wrong keys an error message lists
 
 
@@ -86,6 +89,18 @@ def of_file(weights: WeightsFile) -> Checkpoint:
     if loaded.sha256 != weights.sha256:
         raise CheckpointError(weights.path, "was replaced while it was read; try again")
     return loaded
+
+
+def check_target(targets: Targets, flag: str, path: Path) -> None:
+    """Check the path of weights to write, which are safetensors whatever their name says.
+
+    Raises:
+        TargetError: its name is that of a PyTorch file, or see ``Targets.wants``.
+
+    """
+    if path.suffix.lower() in TORCH_SUFFIXES:
+        raise TargetError(f"{flag} {path} would be a safetensors file; end its name with .safetensors")
+    targets.wants(flag, path)
 
 
 def save(path: Path, state: Mapping[str, Tensor], storage: Storage, metadata: Mapping[str, str]) -> None:

@@ -50,7 +50,7 @@ def _convert(arguments: argparse.Namespace) -> int:
 
 
 def _target(arguments: argparse.Namespace) -> None:
-    Targets.of(arguments, "out").wants(OUT, arguments.out)
+    checkpoint.check_target(Targets.of(arguments, "out"), OUT, arguments.out)
 
 
 def _compare(arguments: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ N is a number. A folder moves on by a rename, so it is in one place at any momen
 """
 
 import contextlib
+import errno
 import fcntl
 import itertools
 import os
@@ -20,6 +21,7 @@ from pathlib import Path
 
 from model import files
 from model.errors import UserError
+from model.targets import FULL
 
 PRIVATE, PRIVATE_FILE = 0o700, 0o600  # the objects name patients
 DIGITS = 8  # of a folder's number, so that names sort as numbers do
@@ -169,8 +171,12 @@ def is_done(folder: Path) -> bool:
 
 
 def why(error: OSError, place: Path) -> str:
-    """Say that the spool cannot be used: why, and where if the error does not tell."""
-    return f"the spool cannot be used: {error.strerror}: {error.filename or place}"
+    """Say that the spool cannot be used: why, where if the error does not tell, and what to do."""
+    advice = {errno.ENOENT: "restart the command, which makes its folders again"} | dict.fromkeys(
+        FULL, "free some space"
+    )
+    told = f"the spool cannot be used: {error.strerror}: {error.filename or place}"
+    return f"{told}; {advice.get(error.errno or 0, 'check the disk and the permissions')}"
 
 
 def _objects(place: Path) -> int:

@@ -57,6 +57,17 @@ def test_a_share_beyond_one_is_refused(weights: Path, capsys: pytest.CaptureFixt
     assert "give a number from 0 to 1" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("act", ["convert", "blend"])
+def test_weights_are_not_written_under_the_name_of_a_pytorch_file(
+    act: str, tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.PTH"
+    inputs = [str(weights)] * (2 if act == "blend" else 1)
+    assert main(["weights", act, *inputs, str(out)]) == 2
+    assert f"OUT {out} would be a safetensors file; end its name with .safetensors" in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_a_folder_that_is_not_there_is_said(tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["weights", "convert", str(weights), str(tmp_path / "no" / "out.safetensors")]) == 2
     assert "cannot be written (No such file or directory)" in capsys.readouterr().err

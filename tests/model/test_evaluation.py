@@ -14,7 +14,7 @@ from PIL import Image
 
 from model import presence
 from model.engines import factory
-from model.errors import UserError
+from model.errors import TargetError, UserError
 from model.evaluation import (
     bootstrap,
     boxes,
@@ -100,6 +100,11 @@ def test_masks_of_classes_are_not_judged_as_maps(folders, tmp_path, kind):
 def test_calibration_without_polyp_free_crops_is_refused_at_once(folders, tmp_path):
     with pytest.raises(UserError, match="needs --weights and frames without a polyp"):
         evaluate(folders, "--weights", str(tmp_path / "none"), "--calibrate", str(tmp_path / "out"))
+
+
+def test_calibrated_weights_are_not_written_under_the_name_of_a_pytorch_file(folders, tmp_path):
+    with pytest.raises(TargetError, match=r"--calibrate .*out\.pth would be a safetensors file; end its name with"):
+        evaluate(folders, "--weights", str(tmp_path / "none"), "--crops", "--calibrate", str(tmp_path / "out.pth"))
 
 
 def test_calibration_counts_frames_whose_mask_is_black(folders, tmp_path):

@@ -330,7 +330,12 @@ async def test_a_file_that_cannot_be_read_is_kept_aside_unless_the_disk_is_to_bl
             assert await it.failed() == [f"{locked}: the file cannot be read (Permission denied); {ADVICE}"]
         else:
             told = io.StringIO()
-            await until(lambda: bool(told.write(capsys.readouterr().err)) and f"/{locked}; next" in told.getvalue())
+            await until(
+                lambda: (
+                    bool(told.write(capsys.readouterr().err))
+                    and f"/{locked}; check the disk and the permissions; next" in told.getvalue()
+                )
+            )
             mended.set()
         await until(lambda: bool(pacs.stored))
     assert len(sources(pacs.stored[0])) == (2 if number == errno.EACCES else 3)
@@ -353,7 +358,8 @@ async def test_a_folder_that_cannot_be_read_is_named_and_holds_up_no_other(
         for _ in range(2):
             await sent(it.port, series())
         await until(lambda: len(pacs.stored) == 2)
-    assert f"the spool cannot be used: Permission denied: {locked}; next attempt in 60 s" in capsys.readouterr().err
+    told = f"Permission denied: {locked}; check the disk and the permissions; next attempt in 60 s"
+    assert f"the spool cannot be used: {told}" in capsys.readouterr().err
 
 
 async def test_what_an_operator_puts_back_is_tried_again_whatever_it_is(

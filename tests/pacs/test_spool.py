@@ -214,3 +214,21 @@ def test_a_folder_that_moves_on_or_may_not_be_read_does_not_keep_the_others_from
 
     patched(os, "scandir", moving)
     assert spool.counts()["received"]() == 1
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ENOENT, "restart the command, which makes its folders again"),
+        (errno.ENOSPC, "free some space"),
+        (errno.EIO, "check the disk and the permissions"),
+    ],
+)
+def test_what_is_wrong_with_the_spool_is_told_with_what_to_do(spool: Spool, number: int, advice: str) -> None:
+    told = spool_module.why(OSError(number, os.strerror(number)), spool.path)
+    assert told == f"the spool cannot be used: {os.strerror(number)}: {spool.path}; {advice}"
+
+
+def test_a_restart_makes_the_folders_of_a_spool_again(spool: Spool) -> None:
+    spool.parts.rmdir()
+    assert after_a_crash(spool).parts.is_dir()

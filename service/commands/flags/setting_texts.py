@@ -3,7 +3,7 @@
 TEXTS = {
     "host": (
         "HOST",
-        "address that REST and gRPC listen on: 0.0.0.0 for all of IPv4 (Docker image), :: for IPv6 too (default: 127.0.0.1)",
+        "address to listen on: 0.0.0.0 for all of IPv4 (Docker image), :: for IPv6 too (default: 127.0.0.1)",
     ),
     "port": (
         "N",
@@ -111,7 +111,7 @@ TEXTS = {
     ),
     "tls_cert": (
         "PATH",
-        "certificate chain for REST and gRPC, PEM; without it TLS is off (default: none)",
+        "certificate chain of the server, PEM; without it TLS is off (default: none)",
     ),
     "tls_key": (
         "PATH",
