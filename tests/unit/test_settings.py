@@ -64,7 +64,7 @@ def test_help_describes_settings_as_other_commands_describe_their_flags(capsys: 
     said = " ".join(capsys.readouterr().out.split())
     assert "Serve REST, gRPC and Prometheus metrics." in said
     assert (
-        "--host HOST address that REST and gRPC listen on: 0.0.0.0 for all of IPv4 (Docker image), :: for IPv6 too "
+        "--host HOST address to listen on: 0.0.0.0 for all of IPv4 (Docker image), :: for IPv6 too "
         "(default: 127.0.0.1)" in said
     )
     assert "--maps {true,false} whether output=maps is available" in said
