@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model.training.backbone import published
 from model.training.teacher.efficientnet import FEATURES, EfficientNetLite2
 from model.transforms import MEAN, STD
-from model.weights.weights_file import CheckpointError
+from model.weights.weights_file import CheckpointError, read
 
 CHANNELS = 64  # of each level of the pyramid
 GROUPS = 8  # of its normalisation
@@ -99,14 +100,16 @@ def of_backbone(path: Path) -> Teacher:
     """Make a teacher whose encoder has the published ImageNet weights, with a decoder that has learned nothing.
 
     Raises:
-        CheckpointError: the file is unsafe, or is no EfficientNet-Lite2.
+        CheckpointError: see ``backbone.published``; or the file is no EfficientNet-Lite2.
 
     """
-    teacher = Teacher()
+    teacher, state = Teacher(), published(path)
     try:
-        teacher.encoder.load_published(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # a damaged or hostile pickle can raise anything
-        raise CheckpointError(path, f"is not an EfficientNet-Lite2 backbone ({str(error)[:200]})") from error
+        teacher.encoder.load_published(state)
+    except (KeyError, RuntimeError, TypeError) as error:
+        raise CheckpointError(
+            path, "is not an EfficientNet-Lite2 backbone: its names or shapes differ; give efficientnet-lite2-*.pth"
+        ) from error
     return teacher
 
 
@@ -117,13 +120,11 @@ def load(path: Path) -> Teacher:
         CheckpointError: the file is missing or damaged, or holds another network.
 
     """
-    teacher = Teacher()
+    teacher, data = Teacher(), read(path)
     try:
-        teacher.load_state_dict(safetensors.torch.load_file(path))
-    except Exception as error:  # SafetensorError, OSError, or another error that a malicious header causes
-        raise CheckpointError(
-            path, f"is not a teacher; train one with the recipe teacher ({str(error)[:200]})"
-        ) from error
+        teacher.load_state_dict(safetensors.torch.load(data))
+    except Exception as error:  # SafetensorError, RuntimeError, or another error that a malicious header causes
+        raise CheckpointError(path, "is not a teacher; train one with the recipe teacher") from error
     return teacher
 
 

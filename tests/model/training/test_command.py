@@ -23,6 +23,7 @@ from model.training.data.batches import Batches, Pool
 from model.training.data.pairs import Pair
 from model.training.recipe import RECIPES, RecipeError, parse
 from model.training.teacher import network as teacher
+from model.training.teacher.network import of_backbone
 from model.weights import checkpoint
 from model.weights.weights_file import CheckpointError
 from tests.support.pictures import ROOT, SAMPLES
@@ -365,8 +366,18 @@ def test_backbone_loads_under_its_published_names(tmp_path):
 
 def test_file_that_is_no_backbone_is_refused(tmp_path):
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(CheckpointError, match="is not a Res2Net-50 v1b backbone"):
+    with pytest.raises(CheckpointError, match=r"is not a Res2Net-50 v1b backbone: .*; give res2net50_v1b_26w_4s"):
         backbone.load(PraNet().resnet, tmp_path / "other.pth")
+
+
+@pytest.mark.parametrize(
+    "load", [lambda path: backbone.load(PraNet().resnet, path), of_backbone], ids=["own", "teacher"]
+)
+def test_a_backbone_that_could_run_code_is_refused_without_advice_to_load_it_all_the_same(tmp_path, load):
+    torch.save({"conv1.weight": Path("a path")}, tmp_path / "unsafe.pth")
+    with pytest.raises(CheckpointError, match="could run code, so it is not loaded") as refused:
+        load(tmp_path / "unsafe.pth")
+    assert "weights_only" not in str(refused.value)
 
 
 def test_curves_of_runs_are_drawn_without_a_validation_that_there_was_not(tmp_path):

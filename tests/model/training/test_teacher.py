@@ -74,10 +74,12 @@ def test_the_teacher_takes_pixels_as_its_encoder_was_trained_on(tmp_path):
 
 def test_files_that_are_no_backbone_or_no_teacher_are_refused_with_advice(tmp_path):
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
-    with pytest.raises(CheckpointError, match="is not an EfficientNet-Lite2 backbone"):
+    with pytest.raises(CheckpointError, match=r"is not an EfficientNet-Lite2 backbone: .*; give efficientnet-lite2-"):
         teacher.of_backbone(tmp_path / "other.pth")
-    with pytest.raises(CheckpointError, match="is not a teacher; train one with the recipe teacher"):
+    with pytest.raises(CheckpointError, match=r"is not a teacher; train one with the recipe teacher$"):
         teacher.load(ROOT / "weights/pranet.safetensors")
+    with pytest.raises(CheckpointError, match=r"cannot be read .*; check the path"):
+        teacher.load(tmp_path / "none.safetensors")
 
 
 def test_a_frame_that_surely_shows_no_polyp_is_silenced_and_others_keep_their_map():
