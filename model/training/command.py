@@ -137,10 +137,13 @@ def _leave_out(
     device: torch.device,
 ) -> int:
     """Train once without each of the named sources, and judge on it what came out beside what went in."""
-    unknown = set(args.leave_out) - {source.name for source in chosen}
-    if unknown or args.init is None or len(chosen) < 2:
+    if args.init is None:
+        raise DatasetError("--leave-out compares with the weights that each run starts from; give --init FILE")
+    if unknown := set(args.leave_out) - {source.name for source in chosen}:
         names = ", ".join(source.name for source in chosen)
-        raise DatasetError(f"--leave-out needs --init and one of the sources ({names}), not the only one")
+        raise DatasetError(f"--leave-out {', '.join(sorted(unknown))} is none of the sources; choose from {names}")
+    if len(chosen) < 2:
+        raise DatasetError(f"--leave-out {chosen[0].name} leaves nothing to train on; add another source")
     if {source.name for source in held_out} & set(args.leave_out) and len(held_out) == 1:
         raise DatasetError(f"--validation holds pictures of {held_out[0].name} alone; add some of the other sources")
     lines = []

@@ -39,9 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--validation", type=Path, help="list of names to validate on, and not to train on")
     add("--validate-every", type=_count, default=250, metavar="STEPS")
     add("--save-every", type=_count, default=100, metavar="STEPS")
-    add("--steps", type=int, help="steps to train, instead of those of the recipe")
+    add("--steps", type=_count, help="steps to train, instead of those of the recipe")
     add("--minutes", type=_minutes, help="train so many minutes, whatever the recipe says")
-    add("--batch", type=int, help="samples a step, on a machine with less memory or time than the recipe's")
+    add("--batch", type=_count, help="samples a step, on a machine with less memory or time than the recipe's")
     add("--precision", choices=("fp32", "bf16"), help="bf16 is slow where the processor does not compute in it")
     add("--seed", type=int, help="random seed, instead of the recipe's")
     add(
@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1; give the number of steps")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1; give the count")
     return int(text)
 
 

@@ -116,7 +116,15 @@ def test_a_run_may_be_called_as_its_recipe(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("flag", "number"), [("--save-every", "0"), ("--validate-every", "-1"), ("--minutes", "0"), ("--minutes", "nan")]
+    ("flag", "number"),
+    [
+        ("--save-every", "0"),
+        ("--validate-every", "-1"),
+        ("--steps", "0"),
+        ("--batch", "1.5"),
+        ("--minutes", "0"),
+        ("--minutes", "nan"),
+    ],
 )
 def test_numbers_that_cannot_be_are_refused_with_advice(arguments, capsys, flag, number):
     parser = argparse.ArgumentParser()
@@ -329,9 +337,14 @@ def test_a_run_that_leaves_out_one_source_after_the_other_is_resumed_at_any_of_t
     assert len(json.loads((tmp_path / "out" / "left-out.json").read_text())) == 4
 
 
-def test_what_cannot_be_left_out_is_said(many, tmp_path):
-    with pytest.raises(UserError, match=r"--leave-out needs --init and one of the sources \(samples, colon\)"):
-        train(many, tmp_path / "out", "--leave-out", "clinic", "--init", str(ROOT / "weights/pranet.safetensors"))
+def test_what_cannot_be_left_out_is_said(many, arguments, tmp_path):
+    init = ["--init", str(ROOT / "weights/pranet.safetensors")]
+    with pytest.raises(UserError, match="--leave-out clinic is none of the sources; choose from samples, colon"):
+        train(many, tmp_path / "out", "--leave-out", "clinic", *init)
+    with pytest.raises(UserError, match="compares with the weights that each run starts from; give --init FILE"):
+        train(many, tmp_path / "out", "--leave-out", "colon")
+    with pytest.raises(UserError, match="--leave-out pairs leaves nothing to train on; add another source"):
+        train(arguments, tmp_path / "out", "--leave-out", "pairs", *init)
 
 
 def test_near_copies_across_a_split_are_named_and_nothing_is_trained(many, tmp_path, capsys):
