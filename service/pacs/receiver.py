@@ -105,6 +105,7 @@ class Receiver:
         self._max_pixels, self._metrics = max_pixels, metrics
         self._parts = Parts(spool.parts, max_bytes)
         self._folders: dict[Association, Path] = {}
+        self._waiting: set[Association] = set()  # they have ended, and their folders wait for the disk
         self._lock = threading.Lock()
         self._reading = threading.Lock()  # one object in memory at a time
         self._before = _config.STORE_RECV_CHUNKED_DATASET, dimse_messages.NamedTemporaryFile  # type: ignore[attr-defined]
@@ -194,9 +195,10 @@ class Receiver:
         """
         with self._lock:
             dead = [association for association in self._folders if not association.dul.is_alive()]
+            broken = [association for association in dead if association not in self._waiting]
         for association in dead:
             connection = association.dul.socket
-            if connection is not None and connection.socket is not None:  # else it has ended, and waits for the disk
+            if association in broken and connection is not None and connection.socket is not None:
                 log.error("an association of %s broke off inside a message", _peer(association))
                 connection.close()
             self._end(association)
@@ -218,7 +220,10 @@ class Receiver:
             except OSError:
                 with self._lock:
                     self._folders[association] = folder
+                    self._waiting.add(association)
                 raise
+            with self._lock:
+                self._waiting.discard(association)
             self._arrived()
 
     def _move_on(self, folder: Path, peer: str) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import shutil
+import socket
 import threading
 from collections.abc import AsyncIterator
 from io import BytesIO
@@ -12,13 +13,16 @@ from typing import BinaryIO
 
 import httpx
 import pytest
+from prometheus_client import CollectorRegistry
 from pydicom import Dataset
-from pynetdicom import AE
+from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import encode
+from pynetdicom.events import Event
 from pynetdicom.pdu_primitives import P_DATA
+from pynetdicom.transport import AddressInformation, AssociationSocket
 
 from service.errors import TooManyBytes
 from service.pacs.spool import Spool
@@ -32,7 +36,9 @@ if not HAS_DICOM:
 
 from service.commands import receive
 from service.pacs import parts
+from service.pacs.metrics import NodeMetrics
 from service.pacs.parts import Part, Parts
+from service.pacs.receiver import Receiver
 from tests.support.servers.dicom_node import TITLE, Node, receiving, sent, series, sources
 
 SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
@@ -159,6 +165,28 @@ async def test_an_error_of_the_disk_at_the_end_of_an_association_is_told_in_one_
     assert "objects of ENDO at 127.0.0.1 wait for the disk of the spool: No space left on device" in told
     assert "broke off" not in told
     assert "Traceback" not in told
+
+
+def test_an_association_that_has_ended_and_waits_for_the_disk_did_not_break_off(
+    tmp_path: Path, patched: Patches, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also if its thread ends before its connection is closed."""
+    spool, arrived = Spool(tmp_path / "spool"), threading.Event()
+    metrics = NodeMetrics(CollectorRegistry(), spool)
+    limits = {"max_bytes": 10, "max_pixels": 10}
+    received = Receiver(spool, arrived.set, ae_title=TITLE, callers=(), metrics=metrics, **limits)
+    ended = Association(AE("ENDO"), "requestor")  # never started, so its threads are not alive
+    ended.requestor.address_info = AddressInformation("127.0.0.1", 104)
+    received._folders[ended] = spool.begin()
+    patched(Spool, "end", FailsOnce(Spool.end, FULL))
+    mine, of_peer = socket.socketpair()
+    with mine, of_peer:
+        ended.dul.socket = AssociationSocket(ended, mine)
+        received._ended(Event(ended, evt.EVT_CONN_CLOSE))
+        received.sweep()
+    assert arrived.is_set()
+    assert "wait for the disk of the spool" in caplog.text
+    assert "broke off" not in caplog.text
 
 
 def test_an_object_that_is_too_large_takes_no_more_room_from_then_on(tmp_path: Path) -> None:
