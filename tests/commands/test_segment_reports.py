@@ -224,5 +224,6 @@ def test_each_mask_has_its_row_after_a_run_that_overwrites_was_ended(
         rows = {(row["source"], row["frame"]): row["polyps"] for row in csv.DictReader(file, strict=True)}
     assert sorted(rows) == sorted(expected)
     assert set(rows.values()) == {"0", "1"}
-    assert {row: polyps_in(out, *row) for row in rows} == rows
+    apart = [row for row, polyps in rows.items() if polyps_in(out, *row) != polyps]
+    assert len(apart) <= (number is signal.SIGKILL), apart  # a kill can fall between a mask and its row
     assert not [each for each in tmp_path.rglob(".*draft*") if each.suffix == ".csv"]
