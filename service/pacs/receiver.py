@@ -195,10 +195,10 @@ class Receiver:
         """
         with self._lock:
             dead = [association for association in self._folders if not association.dul.is_alive()]
-            broken = [association for association in dead if association not in self._waiting]
         for association in dead:
             connection = association.dul.socket
-            if association in broken and connection is not None and connection.socket is not None:
+            waits = association in self._waiting
+            if not waits and connection is not None and connection.socket is not None:
                 log.error("an association of %s broke off inside a message", _peer(association))
                 connection.close()
             self._end(association)
